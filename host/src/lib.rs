@@ -1,0 +1,4 @@
+//! socket-host serves the components of a `spin.toml` over HTTP and holds their WebSockets.
+
+pub mod backend;
+pub mod manifest;
