@@ -3,3 +3,4 @@
 pub mod backend;
 pub mod manifest;
 pub mod outbound;
+pub mod router;
