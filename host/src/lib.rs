@@ -4,3 +4,4 @@ pub mod backend;
 pub mod manifest;
 pub mod outbound;
 pub mod router;
+pub mod variables;
