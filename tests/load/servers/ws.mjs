@@ -7,6 +7,7 @@ import { parseArgs } from "node:util";
 import { WebSocketServer } from "ws";
 
 const BODY_MAX = 1 << 20;
+const CHANNEL = "orders";
 const PONG = Buffer.from('{"event":"pong"}');
 
 const { values } = parseArgs({
@@ -38,6 +39,7 @@ function answer(response, status, text) {
 
 function publish(body) {
   for (const item of JSON.parse(body).items) {
+    if (item.channel !== CHANNEL) continue;
     const { content } = (item.formats ?? item)["ws-message"];
     const bytes = Buffer.from(content);
     for (const socket of sockets.clients) socket.send(bytes, { binary: false });
@@ -50,6 +52,7 @@ const app = createServer((request, response) => {
 });
 
 app.on("upgrade", (request, stream, head) => {
+  stream.on("error", () => stream.destroy());
   if (request.url !== "/api/ws") {
     stream.end("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     return;
@@ -90,11 +93,11 @@ listen(app, values.listen);
 listen(control, values.control);
 
 function stop() {
-  for (const socket of sockets.clients) socket.close(1001);
   for (const server of [app, control]) {
     server.close();
     server.closeAllConnections();
   }
+  for (const socket of sockets.clients) socket.close(1001);
   setTimeout(() => process.exit(0), 100).unref();
 }
 process.on("SIGTERM", stop);

@@ -1,6 +1,7 @@
 //! The load program: measures a running server, or starts servers and measures
 //! them side by side. What each figure means is in `docs/benchmarks.md`.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -138,7 +139,6 @@ impl ServerOptions {
             "--bearer is not a token: it has characters beyond ASCII"
         );
         Ok(Target {
-            name: self.url.clone(),
             address,
             ws_path,
             get_path: self.path.clone(),
@@ -162,11 +162,14 @@ fn main() -> Result<()> {
             report.add(&name, figures);
         }
     }
-    if json {
-        println!("{:#}", report.json());
+    let text = if json {
+        format!("{:#}\n", report.json())
     } else {
-        print!("{}", report.table());
-    }
+        report.table()
+    };
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .context("printing the figures")?;
     let faults = report.faults();
     if !faults.is_empty() {
         bail!("messages were lost or out of order: {}", faults.join("; "));

@@ -9,8 +9,6 @@ use anyhow::{Context, Result, bail, ensure};
 /// A server to measure.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Its name in the tables.
-    pub name: String,
     /// Where it listens for HTTP and WebSockets.
     pub address: SocketAddr,
     /// The path of its WebSocket.
@@ -129,7 +127,6 @@ impl Known {
             Self::Ws { .. } => ("node".into(), "/healthz".to_string()),
         };
         let target = Target {
-            name: self.name().to_string(),
             address,
             ws_path: "/api/ws".to_string(),
             get_path,

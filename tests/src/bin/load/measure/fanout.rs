@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 
-use super::{OPEN_CONCURRENCY, OPEN_TIMEOUT, STRAGGLER_TIMEOUT};
+use super::{OPEN_CONCURRENCY, OPEN_TIMEOUT, OwnShare, STRAGGLER_TIMEOUT};
 use crate::clock;
 use crate::publisher::Publisher;
 use crate::report::Figure;
@@ -47,6 +47,7 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
     let mut publisher = Publisher::new(target, 1, options.length, &mut sockets)?;
     publisher.settle(&mut sockets)?;
 
+    let own = OwnShare::start();
     let ours = publisher.ours();
     let mut tally = Tally::new(sockets.len(), 1);
     let (mut each, mut slowest) = (Samples::default(), Samples::default());
@@ -71,6 +72,7 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
         } else {
             give_up
         };
+        sockets.rest();
         let ready = sockets.turn(clock::until(next), |happened| {
             if let Happened::Message {
                 socket,
@@ -93,6 +95,7 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
         })?;
         publisher.answers(ready)?;
     }
+    let own = own.figure("fanout, own processor time");
     tally.finish(&publisher.published);
     sockets.close()?;
 
@@ -108,5 +111,6 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
         Figure::new("fanout received", "messages", tally.received as f64),
         Figure::new("fanout lost", "messages", tally.lost as f64),
         Figure::new("fanout out of order", "messages", tally.disordered as f64),
+        own,
     ])
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use super::{OPEN_CONCURRENCY, OPEN_TIMEOUT, STRAGGLER_TIMEOUT};
+use super::{OPEN_CONCURRENCY, OPEN_TIMEOUT, OwnShare, STRAGGLER_TIMEOUT};
 use crate::clock;
 use crate::publisher::Publisher;
 use crate::report::Figure;
@@ -48,6 +48,7 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
     let mut publisher = Publisher::new(target, options.publishers, options.length, &mut sockets)?;
     publisher.settle(&mut sockets)?;
 
+    let own = OwnShare::start();
     let ours = publisher.ours();
     let mut tally = Tally::new(sockets.len(), options.publishers);
     let start = clock::now() + clock::nanoseconds(WARM_UP);
@@ -78,6 +79,7 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
         if now > last_receipt + straggling {
             break;
         }
+        sockets.rest();
         let ready = sockets.turn(Duration::from_millis(100), |happened| {
             if let Happened::Message {
                 socket,
@@ -97,6 +99,7 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
         })?;
         publisher.answers(ready)?;
     }
+    let own = own.figure("flat out, own processor time");
     tally.finish(&publisher.published);
     let (Some((from, received, published)), Some((to, received_to, published_to))) =
         (counted_from, counted_to)
@@ -123,5 +126,6 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
         ),
         Figure::new("flat out lost", "messages", tally.lost as f64),
         Figure::new("flat out out of order", "messages", tally.disordered as f64),
+        own,
     ])
 }

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use mio::{Events, Interest, Poll, Token};
 
+use super::OwnShare;
 use crate::clock;
 use crate::http::{self, Connection};
 use crate::report::Figure;
@@ -43,6 +44,7 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
         connection.send(&request)?;
         connections.push((connection, clock::now()));
     }
+    let own = OwnShare::start();
     let start = clock::now() + clock::nanoseconds(WARM_UP);
     let end = start + clock::nanoseconds(Duration::from_secs(options.seconds));
     let give_up = end + clock::nanoseconds(ANSWER_TIMEOUT);
@@ -80,6 +82,7 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
             connection.send(&request)?;
         }
     }
+    let own = own.figure("get, own processor time");
     let [p50, p99] = latencies.percentiles([0.5, 0.99]);
     Ok(vec![
         Figure::new(
@@ -89,5 +92,6 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
         ),
         Figure::milliseconds("get p50", p50),
         Figure::milliseconds("get p99", p99),
+        own,
     ])
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::OPEN_TIMEOUT;
+use super::{OPEN_TIMEOUT, OwnShare};
 use crate::report::Figure;
 use crate::sockets::{Sockets, Until};
 use crate::target::Target;
@@ -25,16 +25,17 @@ pub struct Options {
 /// Opens a second.
 pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
     let mut sockets = Sockets::new(target.address, &target.ws_path)?;
+    let own = OwnShare::start();
     let taken = sockets.open(
         options.sockets,
         options.concurrency,
         options.until,
         OPEN_TIMEOUT,
     )?;
+    let own = own.figure("open, own processor time");
     sockets.close()?;
-    Ok(vec![Figure::new(
-        "open",
-        "/s",
-        options.sockets as f64 / taken.as_secs_f64(),
-    )])
+    Ok(vec![
+        Figure::new("open", "/s", options.sockets as f64 / taken.as_secs_f64()),
+        own,
+    ])
 }

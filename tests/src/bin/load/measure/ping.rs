@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use super::{OPEN_CONCURRENCY, OPEN_TIMEOUT};
+use super::{OPEN_CONCURRENCY, OPEN_TIMEOUT, OwnShare};
 use crate::clock;
 use crate::frame::{self, Opcode};
 use crate::report::Figure;
@@ -38,6 +38,7 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
         OPEN_TIMEOUT,
     )?;
     let ping = frame::encode(Opcode::Text, PING);
+    let own = OwnShare::start();
     sockets.send_all(&ping)?;
     let start = clock::now() + clock::nanoseconds(WARM_UP);
     let end = start + clock::nanoseconds(Duration::from_secs(options.seconds));
@@ -70,6 +71,7 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
             _ => None,
         })?;
     }
+    let own = own.figure("ping, own processor time");
     sockets.close()?;
     let [p50, p99] = latencies.percentiles([0.5, 0.99]);
     Ok(vec![
@@ -80,5 +82,6 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
         ),
         Figure::milliseconds("ping p50", p50),
         Figure::milliseconds("ping p99", p99),
+        own,
     ])
 }
