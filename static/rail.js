@@ -1,17 +1,13 @@
-// The row of receipts: newest at the right, where new ones slide in.
+// The row of receipts. page.css gives each its place, counted from the newest at
+// the right, and the motion from one place to the next.
 
 import { localise, receipt } from "./receipt.js";
-
-const SLIDE = { duration: 600, easing: "cubic-bezier(0.22, 0.9, 0.3, 1)" };
-const SWING = { duration: 900, easing: "ease-out" };
 
 export class Rail {
   #list;
   /** By id: the order and its element. Holds what the list holds. */
   #hung = new Map();
   #wanted = null;
-  #slide = null;
-  #still = matchMedia("(prefers-reduced-motion: reduce)");
 
   constructor(list) {
     this.#list = list;
@@ -34,20 +30,10 @@ export class Rail {
     this.#wanted = orders;
   }
 
+  /** Makes the list what it should be, touching only what differs. */
   #render() {
     const orders = this.#wanted;
     this.#wanted = null;
-    const anchor = this.#list.lastElementChild;
-    const before = anchor?.getBoundingClientRect().left;
-    const added = this.#arrange(orders);
-    if (added.length === 0 || this.#still.matches) return;
-    this.#move(anchor, before);
-    for (const element of added) swing(element.firstElementChild);
-  }
-
-  /** Makes the list what it should be, touching only what differs; returns what is new. */
-  #arrange(orders) {
-    const added = [];
     const ids = new Set(orders.map(({ id }) => id));
     for (const [id, { element }] of this.#hung) {
       if (ids.has(id)) continue;
@@ -67,29 +53,9 @@ export class Rail {
         hung.element.replaceWith(element);
         next = element.nextElementSibling;
       } else {
+        element.classList.add("new");
         this.#list.insertBefore(element, next);
-        added.push(element);
       }
     }
-    return added;
   }
-
-  /**
-   * Layout has put everything in its new place. The row as a whole starts from
-   * where it was seen last, even if that was in the middle of a slide.
-   */
-  #move(anchor, before) {
-    this.#slide?.cancel();
-    const distance = anchor?.isConnected
-      ? before - anchor.getBoundingClientRect().left
-      : this.#list.lastElementChild.offsetWidth;
-    if (distance === 0) return;
-    const transform = [`translateX(${distance}px)`, "none"];
-    this.#slide = this.#list.animate({ transform }, SLIDE);
-  }
-}
-
-/** Paper just hung up has not come to rest. */
-function swing(paper) {
-  paper.animate({ rotate: ["2deg", "-1.2deg", "0.6deg", "0deg"] }, SWING);
 }

@@ -1,6 +1,16 @@
 // Builds receipts. components/page/src/receipt.rs writes the same elements as
 // HTML: change both, or neither.
 
+/** What `toLocaleString` gives, made once. */
+const FORMAT = new Intl.DateTimeFormat(undefined, {
+  year: "numeric",
+  month: "numeric",
+  day: "numeric",
+  hour: "numeric",
+  minute: "numeric",
+  second: "numeric",
+});
+
 /** An order as a list item. Its text becomes text, never markup. */
 export function receipt({ id, timestamp, destination, status, items = [], notes }) {
   const time = element("time", { datetime: timestamp });
@@ -30,7 +40,7 @@ export function receipt({ id, timestamp, destination, status, items = [], notes 
 /** Shows a `<time>` in the reader's own zone and format. */
 export function localise(time) {
   const date = new Date(time.dateTime);
-  time.textContent = Number.isNaN(date.valueOf()) ? time.dateTime : date.toLocaleString();
+  time.textContent = Number.isNaN(date.valueOf()) ? time.dateTime : FORMAT.format(date);
 }
 
 /** An empty list is no element at all. */
