@@ -1,8 +1,29 @@
 //! The manifest: `spin.toml`, read as Spin reads it, with our own table beside it.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+mod component;
+mod error;
+mod host_table;
+mod id;
+pub(crate) mod pattern;
+mod read;
+mod reader;
+pub(crate) mod template;
+#[cfg(test)]
+mod tests;
+mod trigger;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use http::{HeaderMap, Method, StatusCode};
+
+pub use error::{ManifestError, Problem};
+
+/// Where the host itself answers: `health` and `info`.
+pub(crate) const WELL_KNOWN: &str = "/.well-known/spin/";
 
 /// An application as its manifest describes it, checked.
 #[derive(Clone, Debug)]
@@ -25,6 +46,8 @@ pub struct Manifest {
     pub components: BTreeMap<String, Component>,
     /// `[application.tool.socket-host]`.
     pub host: HostTable,
+    /// What is allowed and probably not meant; to be shown at start.
+    pub warnings: Vec<String>,
 }
 
 /// One of the application's variables.
@@ -48,7 +71,7 @@ pub struct Trigger {
 /// Where a trigger listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// A path in routefinder's notation: `/exact`, `/:name/x`, `/under/...`.
+    /// A path in routefinder's notation: `/exact`, `/:name/x`, `/under/...`, as it was written.
     Path(String),
     /// `{ private = true }`: reached by service chaining only.
     Private,
@@ -75,7 +98,8 @@ pub enum Target {
 pub struct Component {
     /// The component's id.
     pub id: String,
-    /// The wasm file, absolute.
+    /// The wasm file, absolute; empty for one that is not a local file, which only
+    /// [`Manifest::load_for_upstream`] lets pass.
     pub source: PathBuf,
     /// What the component sees of the file system.
     pub files: Vec<Files>,
@@ -181,12 +205,55 @@ pub struct AllowedOrigins {
 impl Default for WebSocketLimits {
     fn default() -> Self {
         Self {
-            allowed_origins: AllowedOrigins { any: false, same_origin: true, exact: Vec::new() },
+            allowed_origins: AllowedOrigins {
+                any: false,
+                same_origin: true,
+                exact: Vec::new(),
+            },
             max_message_size: 64 * 1024,
             max_outgoing_buffer: 1024 * 1024,
             max_incoming_buffer: 200_000,
             max_connections: 100_000,
             ping_interval: Some(Duration::from_secs(30)),
         }
+    }
+}
+
+impl Manifest {
+    /// Reads a manifest that is to be run here: a file, or a folder that holds a `spin.toml`.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, what Spin runs and this host does not included.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, ManifestError> {
+        let (text, path) = read::file(path.as_ref())?;
+        read::manifest(&text, &path, true)
+    }
+
+    /// Reads a manifest that another host runs, with this one in front. It may hold what this
+    /// host does not run: other triggers (left out of [`Self::triggers`]), components from
+    /// elsewhere, dependencies.
+    ///
+    /// # Errors
+    /// Everything that Spin too would find wrong with it, or that is wrong in our own table.
+    pub fn load_for_upstream(path: impl AsRef<Path>) -> Result<Self, ManifestError> {
+        let (text, path) = read::file(path.as_ref())?;
+        read::manifest(&text, &path, false)
+    }
+
+    /// Reads the text of a manifest as [`Self::load`] does. No file is looked at; `path` names
+    /// the manifest in errors, and relative paths in it start at its folder.
+    ///
+    /// # Errors
+    /// See [`Self::load`].
+    pub fn parse(text: &str, path: impl AsRef<Path>) -> Result<Self, ManifestError> {
+        read::manifest(text, path.as_ref(), true)
+    }
+
+    /// Reads the text of a manifest as [`Self::load_for_upstream`] does.
+    ///
+    /// # Errors
+    /// See [`Self::load_for_upstream`].
+    pub fn parse_for_upstream(text: &str, path: impl AsRef<Path>) -> Result<Self, ManifestError> {
+        read::manifest(text, path.as_ref(), false)
     }
 }

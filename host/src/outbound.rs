@@ -1,0 +1,548 @@
+//! Where a component may send requests: the entries of `allowed_outbound_hosts`, as Spin reads them.
+
+use std::{net::IpAddr, ops::Range};
+
+use ipnet::IpNet;
+use url::{Host, Url};
+
+/// The domain under which components reach each other: `NAME.spin.internal`.
+const SERVICE_CHAINING_SUFFIX: &str = ".spin.internal";
+
+/// The hosts one component may reach. The default allows none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AllowedHosts {
+    entries: Vec<Entry>,
+}
+
+/// An entry of `allowed_outbound_hosts` that says nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{entry:?} is no allowed outbound host: {reason}")]
+pub struct InvalidEntry {
+    /// The entry as it was written, or as its variables made it.
+    pub entry: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl AllowedHosts {
+    /// Reads entries whose templates are already expanded: `SCHEME://HOST[:PORT]`, where the
+    /// scheme may be `*`; the host a name, an address, a network (`10.0.0.0/8`), `*`,
+    /// `*.example.com` or `self`; the port a number, a range without its end (`8000..9000`) or
+    /// `*`, by default that of the scheme.
+    ///
+    /// # Errors
+    /// The first entry that is not of this form.
+    pub fn parse(entries: &[impl AsRef<str>]) -> Result<Self, InvalidEntry> {
+        let entries = entries
+            .iter()
+            .map(|entry| Entry::parse(entry.as_ref()))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { entries })
+    }
+
+    /// Whether a request may go there. The scheme is in lower case, the host a name or an
+    /// address (IPv6 with or without brackets); without a port, that of the scheme is meant.
+    /// Calls of other components are judged by their `NAME.spin.internal` like any host; calls of
+    /// the application itself by [`Self::allows_self`].
+    pub fn allows(&self, scheme: &str, host: &str, port: Option<u16>) -> bool {
+        let Some(host) = parse_host(host) else {
+            return false;
+        };
+        let Some(port) = port.or_else(|| default_port(scheme)) else {
+            let matches = |entry: &Entry| entry.port == Port::Any && entry.matches(scheme, &host);
+            return self.entries.iter().any(matches);
+        };
+        self.entries
+            .iter()
+            .any(|entry| entry.port.matches(port) && entry.matches(scheme, &host))
+    }
+
+    /// Whether the component may call its own application over HTTP: by a path without a host,
+    /// or by a host for which [`is_self`] holds.
+    pub fn allows_self(&self) -> bool {
+        let http = |entry: &Entry| {
+            ["http", "https"]
+                .iter()
+                .any(|scheme| entry.scheme.matches(scheme))
+        };
+        let own = |entry: &Entry| matches!(entry.host, HostRule::Any | HostRule::Own);
+        self.entries.iter().any(|entry| http(entry) && own(entry))
+    }
+
+    /// Whether nothing at all is allowed.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+/// Whether a host means the application itself. Some libraries insist on a host that looks like
+/// one, hence `self.alt`.
+pub fn is_self(host: &str) -> bool {
+    host == "self" || host == "self.alt"
+}
+
+/// The component that a host names, `NAME` of `NAME.spin.internal`, with or without a port. The
+/// request still needs an entry that [`AllowedHosts::allows`] it.
+pub fn service_chain_target(host: &str) -> Option<&str> {
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let id = name.strip_suffix(SERVICE_CHAINING_SUFFIX)?;
+    (!id.is_empty() && !id.contains('.')).then_some(id)
+}
+
+/// Checks one entry without templates.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub(crate) fn check(entry: &str) -> Result<(), InvalidEntry> {
+    Entry::parse(entry).map(drop)
+}
+
+/// The entries that one of the old key `allowed_http_hosts` stands for: HTTP and HTTPS at a host
+/// with an optional port.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub(crate) fn from_http_host(text: &str) -> Result<Vec<String>, InvalidEntry> {
+    let wrong = || InvalidEntry {
+        entry: text.to_owned(),
+        reason: "expected a host, or host:port, without a path".to_owned(),
+    };
+    if text == "insecure:allow-all" {
+        return Ok(["http://*:*", "https://*:*", "http://self"]
+            .map(str::to_owned)
+            .to_vec());
+    }
+    let url = match text.contains("//") {
+        true => Url::parse(text),
+        false => Url::parse(&format!("http://{text}")),
+    };
+    let url = url.map_err(|_| wrong())?;
+    let host = url
+        .host_str()
+        .filter(|_| matches!(url.scheme(), "http" | "https"))
+        .ok_or_else(wrong)?;
+    if url.path().len() > 1 {
+        return Err(wrong());
+    }
+    if host == "self" {
+        return Ok(vec!["http://self".to_owned()]);
+    }
+    let port = url
+        .port()
+        .map(|port| format!(":{port}"))
+        .unwrap_or_default();
+    Ok(["http", "https"]
+        .map(|scheme| format!("{scheme}://{host}{port}"))
+        .to_vec())
+}
+
+/// One entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    scheme: Scheme,
+    host: HostRule,
+    port: Port,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Scheme {
+    Any,
+    Exact(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum HostRule {
+    Any,
+    /// The application itself.
+    Own,
+    /// A domain's suffix with its leading dot.
+    Under(String),
+    Exact(Host),
+    Network(IpNet),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Port {
+    Any,
+    Exact(u16),
+    Range(Range<u16>),
+}
+
+impl Entry {
+    fn parse(text: &str) -> Result<Self, InvalidEntry> {
+        let wrong = |reason: String| InvalidEntry {
+            entry: text.to_owned(),
+            reason,
+        };
+        let Some((scheme, rest)) = text.trim().split_once("://") else {
+            return Err(wrong(match text.trim() {
+                "insecure:allow-all" => "write \"*://*:*\" to allow everything".to_owned(),
+                _ => "expected SCHEME://HOST[:PORT], like \"https://example.com\" or \"*://*:*\""
+                    .to_owned(),
+            }));
+        };
+        let (host, port) = match rest.rsplit_once(':') {
+            None => (rest, ""),
+            Some((host, "")) => (host, ""),
+            // The colons may all be those of an IPv6 address.
+            Some(_) if HostRule::parse(rest).is_ok() => (rest, ""),
+            Some((host, port)) => match port.split_once('/') {
+                None => (host, port),
+                Some((port, "")) => (host, port),
+                Some(_) => return Err(wrong("a path cannot be part of it".to_owned())),
+            },
+        };
+        Ok(Self {
+            port: Port::parse(port, scheme).map_err(wrong)?,
+            scheme: Scheme::parse(scheme).map_err(wrong)?,
+            host: HostRule::parse(host).map_err(wrong)?,
+        })
+    }
+
+    fn matches(&self, scheme: &str, host: &Host) -> bool {
+        self.scheme.matches(scheme) && self.host.matches(host)
+    }
+}
+
+impl Scheme {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "*" => Ok(Self::Any),
+            _ if text.chars().all(char::is_alphabetic) => Ok(Self::Exact(text.to_owned())),
+            _ => Err(format!(
+                "the scheme is `*` or letters only, unlike {text:?}"
+            )),
+        }
+    }
+
+    fn matches(&self, scheme: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(exact) => exact == scheme,
+        }
+    }
+}
+
+impl HostRule {
+    fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        if is_self(text) {
+            return Ok(Self::Own);
+        }
+        if text.starts_with('{') {
+            return Err("lists of hosts are not supported: write one entry for each".to_owned());
+        }
+        if let Ok(network) = text.parse::<IpNet>() {
+            return Ok(Self::Network(network.trunc()));
+        }
+        let text = text.strip_suffix('/').unwrap_or(text);
+        if text.contains('/') {
+            return Err("a path cannot be part of it".to_owned());
+        }
+        let parse =
+            |host: &str| Host::parse(host).map_err(|error| format!("{host:?} is no host: {error}"));
+        let Some(domain) = text.strip_prefix("*.") else {
+            return match text.contains('*') {
+                true => {
+                    Err("`*` stands for a whole host, or before its first dot, only".to_owned())
+                }
+                false => parse(text).map(Self::Exact),
+            };
+        };
+        if domain.contains('*') {
+            return Err("`*` stands before the first dot only".to_owned());
+        }
+        match parse(domain)? {
+            Host::Domain(domain) => Ok(Self::Under(format!(".{domain}"))),
+            _ => Err(
+                "`*.` stands before a domain, not an address; write a network as 10.0.0.0/8"
+                    .to_owned(),
+            ),
+        }
+    }
+
+    fn matches(&self, host: &Host) -> bool {
+        match (self, host) {
+            (Self::Any, _) => true,
+            (Self::Under(suffix), Host::Domain(domain)) => domain.ends_with(suffix),
+            (Self::Exact(exact), host) => exact == host,
+            (Self::Network(network), Host::Ipv4(address)) => {
+                network.contains(&IpAddr::V4(*address))
+            }
+            (Self::Network(network), Host::Ipv6(address)) => {
+                network.contains(&IpAddr::V6(*address))
+            }
+            (Self::Under(_) | Self::Network(_) | Self::Own, _) => false,
+        }
+    }
+}
+
+impl Port {
+    fn parse(text: &str, scheme: &str) -> Result<Self, String> {
+        let number = |text: &str| {
+            text.parse::<u16>()
+                .map_err(|_| format!("{text:?} is no port: a number up to 65535, a range or `*`"))
+        };
+        match text {
+            "*" => Ok(Self::Any),
+            "" => default_port(scheme)
+                .map(Self::Exact)
+                .ok_or_else(|| format!("the scheme {scheme:?} has no default port, so one must be given, like `:8080` or `:*`")),
+            _ if text.starts_with('{') => {
+                Err("lists of ports are not supported: write one entry for each".to_owned())
+            }
+            _ => match text.split_once("..") {
+                Some((start, end)) => Ok(Self::Range(number(start)?..number(end)?)),
+                None => number(text).map(Self::Exact),
+            },
+        }
+    }
+
+    fn matches(&self, port: u16) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(exact) => *exact == port,
+            Self::Range(range) => range.contains(&port),
+        }
+    }
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    Some(match scheme {
+        "http" => 80,
+        "https" => 443,
+        "postgres" => 5432,
+        "mysql" => 3306,
+        "redis" => 6379,
+        "mqtt" => 1883,
+        _ => return None,
+    })
+}
+
+/// Reads a host as a URL does, so that every spelling of an address is the same address.
+fn parse_host(text: &str) -> Option<Host> {
+    match text.parse::<IpAddr>() {
+        Ok(IpAddr::V6(address)) => Some(Host::Ipv6(address)),
+        _ => Host::parse(text).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn allowed(entries: &[&str]) -> AllowedHosts {
+        AllowedHosts::parse(entries).unwrap()
+    }
+
+    #[test]
+    fn hosts_and_ports_are_exact() {
+        let hosts = allowed(&[
+            "*://spin.example:443",
+            "http://example.com:8383",
+            "http://Plain.example/",
+        ]);
+        assert!(hosts.allows("http", "example.com", Some(8383)));
+        assert!(hosts.allows("https", "spin.example", None));
+        assert!(hosts.allows("tcp", "spin.example", Some(443)));
+        assert!(hosts.allows("http", "PLAIN.example", None));
+        assert!(hosts.allows("http", "plain.example", Some(80)));
+        assert!(!hosts.allows("http", "example.com", None));
+        assert!(!hosts.allows("http", "spin.example", None));
+        assert!(!hosts.allows("https", "example.com", Some(8383)));
+        assert!(!hosts.allows("http", "plain.example", Some(81)));
+        assert!(!hosts.allows("http", "other.example", None));
+        assert!(!AllowedHosts::default().allows("http", "example.com", None));
+    }
+
+    #[test]
+    fn everything_can_be_allowed() {
+        let hosts = allowed(&["*://*:*"]);
+        assert!(hosts.allows("http", "example.com", None));
+        assert!(hosts.allows("tcp", "::1", Some(1)));
+        assert!(hosts.allows("anything", "example.com", None));
+        assert!(hosts.allows_self());
+    }
+
+    #[test]
+    fn wildcards_cover_subdomains_only() {
+        let hosts = allowed(&["http://*.Example.com", "http://*.example2.com:8383"]);
+        assert!(hosts.allows("http", "a.example.com", None));
+        assert!(hosts.allows("http", "a.b.EXAMPLE.com", None));
+        assert!(hosts.allows("http", "a.b.example2.com", Some(8383)));
+        assert!(!hosts.allows("http", "a.b.example2.com", None));
+        assert!(!hosts.allows("http", "example.com", None));
+        assert!(!hosts.allows("http", "myexample.com", None));
+    }
+
+    #[test]
+    fn ranges_leave_out_their_end() {
+        let hosts = allowed(&["http://example.com:8000..9000"]);
+        assert!(hosts.allows("http", "example.com", Some(8000)));
+        assert!(hosts.allows("http", "example.com", Some(8999)));
+        assert!(!hosts.allows("http", "example.com", Some(9000)));
+        assert!(!hosts.allows("http", "example.com", None));
+    }
+
+    #[test]
+    fn addresses_are_the_same_in_every_spelling() {
+        let hosts = allowed(&[
+            "http://127.0.0.1:5561",
+            "http://[::1]",
+            "https://[2001:db8::1]:8443/",
+        ]);
+        for spelling in ["127.0.0.1", "127.1", "0x7f.0.0.1", "2130706433"] {
+            assert!(hosts.allows("http", spelling, Some(5561)), "{spelling}");
+        }
+        assert!(hosts.allows("http", "::1", None));
+        assert!(hosts.allows("http", "[0:0::1]", Some(80)));
+        assert!(hosts.allows("https", "[2001:db8::1]", Some(8443)));
+        assert!(!hosts.allows("http", "[::2]", None));
+        assert!(!hosts.allows("http", "[::1]", Some(81)));
+        assert!(!hosts.allows("http", "localhost", Some(5561)));
+    }
+
+    #[test]
+    fn networks_hold_addresses() {
+        let hosts = allowed(&[
+            "*://10.1.2.3/8:80",
+            "http://2001:db8::/32",
+            "http://fd00::/8:8080",
+        ]);
+        assert!(hosts.allows("tcp", "10.200.0.1", Some(80)));
+        assert!(!hosts.allows("tcp", "11.0.0.1", Some(80)));
+        assert!(!hosts.allows("tcp", "10.0.0.1", Some(81)));
+        assert!(hosts.allows("http", "[2001:db8:abcd::1]", None));
+        assert!(!hosts.allows("http", "[2001:db9::1]", None));
+        assert!(hosts.allows("http", "fd00::1", Some(8080)));
+        assert!(!hosts.allows("http", "example.com", Some(80)));
+    }
+
+    #[test]
+    fn self_is_apart_from_hosts() {
+        let hosts = allowed(&["http://self"]);
+        assert!(hosts.allows_self());
+        assert!(!hosts.allows("http", "self", None));
+        assert!(allowed(&["https://self.alt"]).allows_self());
+        assert!(!allowed(&["redis://self"]).allows_self());
+        assert!(!allowed(&["http://example.com"]).allows_self());
+    }
+
+    #[test]
+    fn components_are_chained_by_name() {
+        assert_eq!(service_chain_target("orders.spin.internal"), Some("orders"));
+        assert_eq!(
+            service_chain_target("orders.spin.internal:80"),
+            Some("orders")
+        );
+        for other in [
+            "spin.internal",
+            ".spin.internal",
+            "a.b.spin.internal",
+            "orders.spin.internal.example",
+            "orders",
+        ] {
+            assert_eq!(service_chain_target(other), None, "{other}");
+        }
+        let one = allowed(&["http://orders.spin.internal"]);
+        assert!(one.allows("http", "orders.spin.internal", None));
+        assert!(!one.allows("http", "page.spin.internal", None));
+        assert!(allowed(&["http://*.spin.internal"]).allows("http", "page.spin.internal", None));
+    }
+
+    #[test]
+    fn entries_that_say_nothing_are_refused() {
+        for bad in [
+            "",
+            "*",
+            ":",
+            "?",
+            "localhost",
+            "localhost:3001",
+            "example.com",
+            "[::1]:8080",
+            "insecure:allow-all",
+            "http://",
+            "http://*.",
+            "http://*.:8080",
+            "*://example.com",
+            "*://127.0.0.0/24",
+            "foo://example.com",
+            "http://example.com/a",
+            "http://example.com:66/a/b",
+            "http://*.example.com/p",
+            "http://example.com//",
+            "http://127.0.0.0/24/p",
+            "http://ff00::/8/extra",
+            "http://[::1]/foo",
+            "http://self//",
+            "http://example.com:port",
+            "http://example.com:8080..70000",
+            "http://example.com:8080..",
+            "http://example.com:80:90",
+            "http://[::1]::80",
+            "http://[::1]:port",
+            "http://self:port",
+            "http://*:port",
+            "http://[::1",
+            "http://[::1]junk",
+            "http://[v1.]",
+            "http://exa[mple.com",
+            "http://example%GG.com",
+            "http://*.127.0.0.1",
+            "http://*.[::1]",
+            "http://a.*.example.com",
+            "http://a*.example.com",
+            "{http,https}://example.com",
+            "http://{a,b}",
+            "http://example.com:{80,81}",
+            "h2://example.com:80",
+        ] {
+            let error = check(bad).expect_err(bad);
+            assert_eq!(error.entry, bad);
+        }
+    }
+
+    #[test]
+    fn old_entries_are_translated() {
+        assert_eq!(
+            from_http_host("example.com").unwrap(),
+            ["http://example.com", "https://example.com"]
+        );
+        assert_eq!(
+            from_http_host("http://example.com:81/").unwrap(),
+            ["http://example.com:81", "https://example.com:81"]
+        );
+        assert_eq!(from_http_host("self").unwrap(), ["http://self"]);
+        assert_eq!(from_http_host("insecure:allow-all").unwrap().len(), 3);
+        for bad in ["", "example.com/a", "ftp://example.com", "a b"] {
+            assert!(from_http_host(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(entry in ".{0,30}", host in ".{0,30}", port: Option<u16>) {
+            let shaped = format!("http://{entry}");
+            for entry in [&entry, &shaped] {
+                if let Ok(hosts) = AllowedHosts::parse(&[entry]) {
+                    hosts.allows("http", &host, port);
+                }
+                let _ = from_http_host(entry);
+            }
+            service_chain_target(&host);
+        }
+
+        /// A name that is allowed is allowed, and at no other port.
+        #[test]
+        fn exact_entries_are_exact(name in "[a-z]{1,8}\\.example", port in 1u16.., other in 1u16..) {
+            let hosts = allowed(&[&format!("http://{name}:{port}")]);
+            prop_assert!(hosts.allows("http", &name, Some(port)));
+            prop_assert_eq!(hosts.allows("http", &name, Some(other)), other == port);
+        }
+    }
+}
