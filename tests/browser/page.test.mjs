@@ -44,6 +44,12 @@ function pageTest(name, options, use) {
 
 pageTest("a new order arrives over the socket, without a reload", {}, async (page, problems) => {
   await page.addInitScript(rememberRails);
+  const sockets = [];
+  const events = [];
+  page.on("websocket", (socket) => {
+    sockets.push(socket);
+    socket.on("framereceived", ({ payload }) => events.push(JSON.parse(payload).event));
+  });
   const opened = page.waitForEvent("websocket");
   await page.goto(host.url);
   const socket = await opened;
@@ -53,6 +59,9 @@ pageTest("a new order arrives over the socket, without a reload", {}, async (pag
 
   for (let orders = 0; orders < 2; orders += 1) {
     const order = await nextOrder(socket);
+    const stored = await fetch(`${host.url}/api/orders?after=${order.id - 1}&limit=1`);
+    assert.deepEqual(await stored.json(), { orders: [order] }, "it was stored before it was sent");
+
     const receipt = await receiptOf(page, order.id);
     assert.deepEqual(await receipt.evaluate(readReceipt), {
       id: order.id,
@@ -68,6 +77,8 @@ pageTest("a new order arrives over the socket, without a reload", {}, async (pag
 
   assert.ok(await documentBefore.evaluate((it) => it === document), "the page was reloaded");
   assertEachOnceInOrder(await page.evaluate(() => globalThis.rails));
+  assert.equal(sockets.length, 1, "one socket lasts");
+  assert.ok(events.includes("pong"), `no pong among ${events}`);
   assert.deepEqual(problems, []);
 });
 
