@@ -14,6 +14,7 @@ mod trigger;
 
 use std::{
     collections::BTreeMap,
+    fmt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -21,6 +22,7 @@ use std::{
 use http::{HeaderMap, Method, StatusCode};
 
 pub use error::{ManifestError, Problem};
+pub(crate) use reader::suggest;
 
 /// Where the host itself answers: `health` and `info`.
 pub(crate) const WELL_KNOWN: &str = "/.well-known/spin/";
@@ -50,13 +52,23 @@ pub struct Manifest {
     pub warnings: Vec<String>,
 }
 
-/// One of the application's variables.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One of the application's variables. Its `Debug` leaves out the default of a secret one.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Variable {
     /// The value when no provider has one; `None` for a required variable.
     pub default: Option<String>,
     /// Never printed.
     pub secret: bool,
+}
+
+impl fmt::Debug for Variable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Variable");
+        if !self.secret {
+            shown.field("default", &self.default);
+        }
+        shown.field("secret", &self.secret).finish_non_exhaustive()
+    }
 }
 
 /// A route and what answers there.

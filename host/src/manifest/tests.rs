@@ -461,6 +461,16 @@ fn variables_are_checked() {
 }
 
 #[test]
+fn secrets_are_not_shown() {
+    let manifest = parse(&served(
+        "[variables]\na = { default = \"s3cret\", secret = true }\nb = { default = \"shown\" }\n",
+    ))
+    .unwrap();
+    let text = format!("{manifest:?}");
+    assert!(text.contains("shown") && !text.contains("s3cret"), "{text}");
+}
+
+#[test]
 fn what_spin_alone_runs_passes_for_an_upstream() {
     let text = format!(
         "{HEAD}[[trigger.redis]]\nchannel = \"c\"\ncomponent = \"far\"\n[[trigger.http]]\nroute = \"/\"\ncomponent = \"far\"\n\
