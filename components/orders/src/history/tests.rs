@@ -192,19 +192,63 @@ fn a_maker_killed_at_any_call_leaves_no_gap() {
         let turns = [vec![Turn::Step(0); steps], vec![Turn::Kill(0)]].concat();
         let made = run(&history, 1, &turns);
         memory.yields.set(false);
-        let next = now(history.add(order_by(0))).unwrap();
-        now(history.prune(next.id)).unwrap();
-        let orders = orders_in(&history, 0);
-        assert_eq!(orders, std::slice::from_ref(&next), "after {steps} calls");
+        let committed = now(history.last()).unwrap();
+        let add = || {
+            let order = now(history.add(order_by(0))).unwrap();
+            now(history.prune(order.id)).unwrap();
+            order
+        };
+        let next = add();
+        // What the killed one stored and did not count is there, and no more than that.
+        assert!((committed + 1..=committed + 2).contains(&next.id));
         assert!(next.id <= FIRST + 1 + made.len() as u64);
         assert_eq!(
-            leftovers(&memory, next.id),
+            orders_in(&history, 0),
+            std::slice::from_ref(&next),
+            "after {steps} calls"
+        );
+        let last = add();
+        assert_eq!(last.id, next.id + 1);
+        assert_eq!(
+            orders_in(&history, 0),
+            std::slice::from_ref(&last),
+            "after {steps} calls"
+        );
+        // Also what it wrote under a claim that led nowhere goes with the order.
+        assert_eq!(
+            leftovers(&memory, last.id),
             Vec::<String>::new(),
             "after {steps} calls"
         );
         if made.len() == 2 {
             return;
         }
+    }
+}
+
+#[test]
+fn a_maker_gets_on_when_another_comes_between_at_any_call() {
+    /// More calls than it takes to make an order, after another was made.
+    const ENOUGH: usize = 40;
+
+    for (steps, others) in (0..ENOUGH).flat_map(|a| (0..ENOUGH).map(move |b| (a, b))) {
+        let memory = Memory::default();
+        let history = History {
+            storage: &memory,
+            keep: KEEP,
+        };
+        memory.yields.set(true);
+        let turns = [
+            vec![Turn::Step(0); steps],
+            vec![Turn::Step(1); others],
+            vec![Turn::Step(0); ENOUGH],
+        ];
+        let made = run(&history, 2, &turns.concat());
+        // Whoever has that many turns to itself makes two orders at least.
+        assert!(
+            made.len() >= 2,
+            "after {steps} and {others} calls: {made:?}"
+        );
     }
 }
 
