@@ -1,0 +1,256 @@
+//! An application that has been loaded, and a request's way through it.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::{
+    Request, Response, Uri,
+    header::{self, HeaderValue},
+    uri::{Authority, Scheme},
+};
+use serde::Serialize;
+use tokio::time::timeout;
+use wasmtime_wasi_http::handler::{
+    ExpirationError, InstantiationError, ProxyHandler, TrapOrPanicError,
+};
+
+use super::{
+    body,
+    component::Component,
+    output::Output,
+    state::Call,
+    worker::{self, End, Instances, Stopped, Stub, Ticket},
+};
+use crate::{
+    backend::{BackendError, Body, Caller, full},
+    manifest::{Manifest, Target},
+    router::{Match, Router, spin_headers, strip_spin_headers},
+};
+
+/// What every host answers by itself, as Spin does.
+const WELL_KNOWN: &str = "/.well-known/spin/";
+/// How long a caller waits to learn why its instance ended, when it has.
+const POST_MORTEM: Duration = Duration::from_secs(1);
+/// What a component is told of its client when there is none, as Spin tells it.
+const NOBODY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// An application: routes and the components behind them.
+pub struct App {
+    /// The body of `/.well-known/spin/info`.
+    info: Vec<u8>,
+    router: Router,
+    components: BTreeMap<String, Handler>,
+    /// Writes what the components print, for as long as there is the application.
+    _output: Output,
+}
+
+/// A component and its instances.
+struct Handler {
+    component: Arc<Component>,
+    proxy: ProxyHandler<Instances>,
+}
+
+#[derive(Serialize)]
+struct Info<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    version: &'a str,
+}
+
+impl App {
+    /// An application of these components.
+    pub fn new(
+        manifest: &Manifest,
+        router: Router,
+        components: Vec<Component>,
+        output: Output,
+    ) -> Self {
+        let info = Info { name: &manifest.name, version: &manifest.version };
+        let handlers = components.into_iter().map(|component| {
+            let component = Arc::new(component);
+            let proxy = ProxyHandler::new(Instances(component.clone()));
+            (component.id.to_string(), Handler { component, proxy })
+        });
+        Self {
+            // Two strings are always JSON.
+            info: serde_json::to_vec_pretty(&info).unwrap_or_default(),
+            router,
+            components: handlers.collect(),
+            _output: output,
+        }
+    }
+
+    /// Answers a request by its path.
+    ///
+    /// # Errors
+    /// As the backend's.
+    pub async fn call(
+        &self,
+        request: Request<Body>,
+        call: Call,
+    ) -> Result<Response<Body>, BackendError> {
+        let path = request.uri().path();
+        if let Some(page) = path.strip_prefix(WELL_KNOWN) {
+            return self.well_known(page).ok_or_else(|| no_route(path));
+        }
+        let found = self.router.route(path).ok_or_else(|| no_route(path))?;
+        self.answer(request, &found, call).await
+    }
+
+    /// Has one component answer, whatever its routes.
+    ///
+    /// # Errors
+    /// As the backend's; [`BackendError::NoRoute`] when no trigger names the component.
+    pub async fn call_component(
+        &self,
+        id: &str,
+        request: Request<Body>,
+        call: Call,
+    ) -> Result<Response<Body>, BackendError> {
+        let path = request.uri().path();
+        let found = self.router.chain(id, path).ok_or_else(|| no_route(&format!("{id}: {path}")))?;
+        self.answer(request, &found, call).await
+    }
+
+    fn well_known(&self, page: &str) -> Option<Response<Body>> {
+        match page {
+            "health" => Some(Response::new(full("OK"))),
+            "info" => {
+                let mut response = Response::new(full(self.info.clone()));
+                let json = HeaderValue::from_static("application/json");
+                response.headers_mut().insert(header::CONTENT_TYPE, json);
+                Some(response)
+            }
+            _ => None,
+        }
+    }
+
+    async fn answer(
+        &self,
+        mut request: Request<Body>,
+        found: &Match,
+        call: Call,
+    ) -> Result<Response<Body>, BackendError> {
+        let id = match found.target() {
+            Target::Component(id) => id,
+            Target::Static { status, headers, body } => {
+                let mut response = Response::new(full(body.clone()));
+                *response.status_mut() = *status;
+                *response.headers_mut() = headers.clone();
+                return Ok(response);
+            }
+        };
+        let handler = self.components.get(id).ok_or_else(|| no_route(request.uri().path()))?;
+        prepare(&mut request, found, call.caller);
+        handler.answer(request, found.route(), call).await
+    }
+}
+
+fn no_route(path: &str) -> BackendError {
+    BackendError::NoRoute { path: path.to_owned() }
+}
+
+/// Makes of a request what a component sees of it.
+fn prepare(request: &mut Request<Body>, found: &Match, caller: Caller) {
+    // It speaks of the connection to this host, and is in the way of a component that forwards.
+    request.headers_mut().remove(header::CONNECTION);
+    strip_spin_headers(request.headers_mut());
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let scheme = request.uri().scheme().cloned().unwrap_or(Scheme::HTTP);
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let full_url = format!("{scheme}://{}{target}", host.unwrap_or("localhost"));
+    let client = match caller {
+        Caller::Client(address) => address,
+        Caller::Host => NOBODY,
+    };
+    let headers = spin_headers(found, &full_url, client);
+    // A guest learns the authority from the URI. The listener has checked the host; a name that is
+    // none after all becomes the one that stands for "no name".
+    if request.uri().authority().is_none() {
+        let authority = host.and_then(|host| host.parse().ok());
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.scheme = Some(scheme);
+        parts.authority = Some(authority.unwrap_or(Authority::from_static("localhost")));
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    request.headers_mut().extend(headers);
+}
+
+impl Handler {
+    async fn answer(
+        &self,
+        request: Request<Body>,
+        route: &str,
+        call: Call,
+    ) -> Result<Response<Body>, BackendError> {
+        let (ticket, stub) = worker::ticket(call);
+        let limit = self.component.limits.deadline;
+        let answer = self.proxy.handle(ticket, request.map(body::to_guest));
+        // The stub gives the request up when the time is over, or when this future is dropped.
+        let error = match timeout(limit, answer).await {
+            Ok(Ok(response)) => {
+                stub.settle();
+                return match stub.worker() {
+                    Some(worker) => Ok(response.map(|body| body::answer(body, worker.clone()))),
+                    None => Ok(response.map(body::from_guest)),
+                };
+            }
+            Ok(Err(error)) => self.explain(error, &stub).await,
+            Err(_) => self.deadline(),
+        };
+        match &error {
+            BackendError::Failed { component, source } => tracing::error!(
+                component,
+                route,
+                error = %format_args!("{source:?}"),
+                "component failed"
+            ),
+            error => tracing::error!(component = %self.component.id, route, %error, "no answer"),
+        }
+        if !matches!(error, BackendError::Deadline { .. }) {
+            stub.settle();
+        }
+        Err(error)
+    }
+
+    fn deadline(&self) -> BackendError {
+        BackendError::Deadline {
+            component: self.component.id.to_string(),
+            limit: self.component.limits.deadline,
+        }
+    }
+
+    fn failed(&self, source: anyhow::Error) -> BackendError {
+        BackendError::Failed { component: self.component.id.to_string(), source }
+    }
+
+    /// Finds out why there is no answer.
+    async fn explain(&self, error: wasmtime::Error, stub: &Stub) -> BackendError {
+        if let Some(error) = error.downcast_ref::<InstantiationError<Ticket>>() {
+            return self.failed(anyhow::anyhow!("it could not be started: {:?}", error.error));
+        }
+        if error.is::<ExpirationError>() {
+            return self.deadline();
+        }
+        if !error.is::<TrapOrPanicError>() {
+            return self.failed(error.into());
+        }
+        // Its instance ended while it had the request, of itself or because of another one.
+        let Some(worker) = stub.worker() else {
+            return self.failed(anyhow::anyhow!("its instance is gone"));
+        };
+        let end = timeout(POST_MORTEM, worker.ended()).await;
+        match end {
+            _ if worker.stopped() == Some(Stopped::Deadline) => self.deadline(),
+            Ok(End::Failed(error)) => self.failed(anyhow::anyhow!("{error:?}")),
+            Ok(End::Done) => self.failed(anyhow::anyhow!("it ended without an answer")),
+            Err(_) => self.failed(anyhow::anyhow!("its instance does not end")),
+        }
+    }
+}
