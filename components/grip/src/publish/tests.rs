@@ -1,0 +1,350 @@
+//! Tests of published items: what others write, what is refused and why, and round trips.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn one(json: &str) -> Item {
+    let mut items = parse(json.as_bytes()).unwrap();
+    assert_eq!(items.len(), 1);
+    items.remove(0)
+}
+
+#[test]
+fn is_written_as_the_protocol_has_it() {
+    assert_eq!(
+        to_json(&[Item::ws_text("orders", "{}")]),
+        r#"{"items":[{"channel":"orders","formats":{"ws-message":{"content":"{}"}}}]}"#
+    );
+    assert_eq!(
+        to_json(&[Item::ws_text("a", "x")
+            .and_stream("y")
+            .with_id("2", Some("1".into()))]),
+        r#"{"items":[{"channel":"a","formats":{"http-stream":{"content":"y"},"ws-message":{"content":"x"}},"id":"2","prev-id":"1"}]}"#
+    );
+}
+
+#[test]
+fn reads_formats_on_the_item_or_nested() {
+    let nested = r#"{"items":[{"channel":"a","meta":{"sender":"b"},"size":9,"no-seq":true,"formats":{"ws-message":{"content":"x"}}}]}"#;
+    let direct = r#"{"items":[{"channel":"a","meta":{"sender":"b"},"size":9,"no-seq":true,"ws-message":{"content":"x"}}]}"#;
+    let item = one(nested);
+    assert_eq!(item, one(direct));
+    assert_eq!(item.meta["sender"], "b");
+    assert_eq!((item.size, item.no_seq), (Some(9), true));
+    assert_eq!(parse(br#"{"items":[]}"#).unwrap(), []);
+}
+
+#[test]
+fn reads_every_kind_of_content() {
+    let ws = |json: &str| {
+        let item = one(&format!(
+            r#"{{"items":[{{"channel":"a","ws-message":{json}}}]}}"#
+        ));
+        item.ws_message.unwrap().action
+    };
+    let data = Bytes::from_static(b"\xff");
+    assert_eq!(
+        ws(r#"{"content":"x"}"#),
+        WsAction::Send(Message::Text("x".into()))
+    );
+    assert_eq!(
+        ws(r#"{"content-bin":"/w=="}"#),
+        WsAction::Send(Message::Binary(data))
+    );
+    assert_eq!(
+        ws(r#"{"content":"x","type":"binary"}"#),
+        WsAction::Send(Message::Binary("x".into()))
+    );
+    assert_eq!(
+        ws(r#"{"content-bin":"eA==","type":"text"}"#),
+        WsAction::Send(Message::Text("x".into()))
+    );
+    assert_eq!(
+        ws(r#"{"content":"","type":"ping"}"#),
+        WsAction::Send(Message::Ping(Bytes::new()))
+    );
+    assert_eq!(ws(r#"{"action":"refresh"}"#), WsAction::Refresh);
+    assert_eq!(
+        ws(r#"{"action":"close","code":4000,"reason":"so"}"#),
+        WsAction::Close {
+            code: Some(4000),
+            reason: Some("so".into())
+        }
+    );
+
+    let item = one(
+        r#"{"items":[{"channel":"a","http-stream":{"action":"close"},
+            "http-response":{"headers":{"A":"b"},"body-bin":"eA==","content-filters":["f"]}}]}"#,
+    );
+    assert_eq!(item.http_stream, Some(StreamAction::Close.into()));
+    let expected = HttpResponse {
+        code: 200,
+        reason: None,
+        headers: vec![("A".into(), "b".into())],
+        body: "x".into(),
+    };
+    let format = item.http_response.unwrap();
+    assert_eq!(format.action, ResponseAction::Send(expected));
+    assert_eq!(format.filters, ["f"]);
+}
+
+#[test]
+fn says_what_is_wrong_and_where() {
+    let error = |json: &str| parse(json.as_bytes()).unwrap_err().to_string();
+    assert_eq!(
+        error("{"),
+        "body: is not JSON: EOF while parsing an object at line 1 column 1"
+    );
+    assert_eq!(error("[]"), "body: must be an object with \"items\"");
+    assert_eq!(error("{}"), "items: must be a list");
+    assert_eq!(error(r#"{"items":[1]}"#), "items[0]: must be an object");
+    assert_eq!(
+        error(r#"{"items":[{"channel":"a","ws-message":{"content":"x"}},{"ws-message":{}}]}"#),
+        "items[1].channel: must be there, and not empty"
+    );
+    let in_item = |rest: &str| error(&format!(r#"{{"items":[{{"channel":"a",{rest}}}]}}"#));
+    for (rest, text) in [
+        (r#""id":1"#, "items[0].id: must be a string"),
+        (
+            r#""x":1"#,
+            "items[0]: must have a format: ws-message, http-stream or http-response",
+        ),
+        (
+            r#""formats":{}"#,
+            "items[0].formats: must have a format: ws-message, http-stream or http-response",
+        ),
+        (r#""formats":[]"#, "items[0].formats: must be an object"),
+        (
+            r#""formats":{"ws-message":1}"#,
+            "items[0].formats.ws-message: must be an object",
+        ),
+        (
+            r#""ws-message":{}"#,
+            "items[0].ws-message.content: this or content-bin must be there",
+        ),
+        (
+            r#""ws-message":{"content":1}"#,
+            "items[0].ws-message.content: must be a string",
+        ),
+        (
+            r#""ws-message":{"content-bin":"/w=="},"meta":{"a":1}"#,
+            "items[0].meta: must be an object of strings",
+        ),
+        (
+            r#""formats":{"ws-message":{"content":"x"}},"size":-1"#,
+            "items[0].size: must be a whole number, 0 or more",
+        ),
+        (
+            r#""ws-message":{"content":"x"},"no-seq":1"#,
+            "items[0].no-seq: must be true or false",
+        ),
+        (
+            r#""ws-message":{"content":"x","type":"y"}"#,
+            "items[0].ws-message.type: must be \"text\", \"binary\", \"ping\" or \"pong\"",
+        ),
+        (
+            r#""ws-message":{"content-bin":"/w==","type":"text"}"#,
+            "items[0].ws-message.content-bin: must be UTF-8 for a text message",
+        ),
+        (
+            r#""ws-message":{"action":"x"}"#,
+            "items[0].ws-message.action: must be \"send\", \"close\", \"refresh\" or \"hint\"",
+        ),
+        (
+            r#""ws-message":{"action":"close","code":999}"#,
+            "items[0].ws-message.code: must be a whole number, 1000 to 4999",
+        ),
+        (
+            r#""ws-message":{"action":"hint","content-filters":[1]}"#,
+            "items[0].ws-message.content-filters: must be a list of strings",
+        ),
+        (
+            r#""http-stream":{}"#,
+            "items[0].http-stream.content: this or content-bin must be there",
+        ),
+        (
+            r#""http-stream":{"action":"refresh"}"#,
+            "items[0].http-stream.action: must be \"send\", \"close\" or \"hint\"",
+        ),
+        (
+            r#""http-response":{"code":99}"#,
+            "items[0].http-response.code: must be a whole number, 100 to 999",
+        ),
+        (
+            r#""http-response":{"headers":[["a"]]}"#,
+            "items[0].http-response.headers: must be an object of strings, or a list of pairs of strings",
+        ),
+        (
+            r#""http-response":{"body":1}"#,
+            "items[0].http-response.body: must be a string",
+        ),
+        (
+            r#""http-response":{"action":"close"}"#,
+            "items[0].http-response.action: must be \"send\" or \"hint\"",
+        ),
+    ] {
+        assert_eq!(in_item(rest), text);
+    }
+    assert_eq!(
+        in_item(r#""ws-message":{"content-bin":"!"}"#),
+        "items[0].ws-message.content-bin: is not base64: Invalid symbol 33, offset 0."
+    );
+    let ping = format!(
+        r#""ws-message":{{"type":"ping","content":"{}"}}"#,
+        "x".repeat(126)
+    );
+    assert_eq!(
+        in_item(&ping),
+        "items[0].ws-message.content: must be at most 125 bytes in a ping or pong"
+    );
+}
+
+fn data() -> impl Strategy<Value = Bytes> {
+    prop::collection::vec(any::<u8>(), 0..=125).prop_map(Bytes::from)
+}
+
+fn ws_action() -> impl Strategy<Value = WsAction> {
+    prop_oneof![
+        any::<String>().prop_map(|text| WsAction::Send(Message::Text(text.into()))),
+        data().prop_map(|data| WsAction::Send(Message::Binary(data))),
+        data().prop_map(|data| WsAction::Send(Message::Ping(data))),
+        data().prop_map(|data| WsAction::Send(Message::Pong(data))),
+        (prop::option::of(1000u16..5000), any::<Option<String>>())
+            .prop_map(|(code, reason)| WsAction::Close { code, reason }),
+        Just(WsAction::Refresh),
+        Just(WsAction::Hint),
+    ]
+}
+
+fn stream_action() -> impl Strategy<Value = StreamAction> {
+    prop_oneof![
+        data().prop_map(StreamAction::Send),
+        any::<String>().prop_map(|text| StreamAction::Send(text.into())),
+        Just(StreamAction::Close),
+        Just(StreamAction::Hint),
+    ]
+}
+
+fn response_action() -> impl Strategy<Value = ResponseAction> {
+    let send = (
+        100u16..1000,
+        any::<Option<String>>(),
+        any::<Vec<(String, String)>>(),
+        data(),
+    )
+        .prop_map(|(code, reason, headers, body)| {
+            ResponseAction::Send(HttpResponse {
+                code,
+                reason,
+                headers,
+                body,
+            })
+        });
+    prop_oneof![send, Just(ResponseAction::Hint)]
+}
+
+fn format<A: std::fmt::Debug>(
+    action: impl Strategy<Value = A>,
+) -> impl Strategy<Value = Option<Format<A>>> {
+    let filters = prop::collection::vec(any::<String>(), 0..3);
+    prop::option::of((action, filters).prop_map(|(action, filters)| Format { action, filters }))
+}
+
+fn item() -> impl Strategy<Value = Item> {
+    let formats = (
+        format(ws_action()),
+        format(stream_action()),
+        format(response_action()),
+    )
+        .prop_filter("an item has a format", |(a, b, c)| {
+            a.is_some() || b.is_some() || c.is_some()
+        });
+    let ids = (any::<Option<String>>(), any::<Option<String>>());
+    let meta = prop::collection::btree_map(any::<String>(), any::<String>(), 0..3);
+    (
+        ".+",
+        ids,
+        formats,
+        meta,
+        any::<Option<u64>>(),
+        any::<bool>(),
+    )
+        .prop_map(
+            |(
+                channel,
+                (id, prev_id),
+                (ws_message, http_stream, http_response),
+                meta,
+                size,
+                no_seq,
+            )| Item {
+                channel,
+                id,
+                prev_id,
+                ws_message,
+                http_stream,
+                http_response,
+                meta,
+                size,
+                no_seq,
+            },
+        )
+}
+
+/// JSON with the protocol's keys in all the wrong places.
+fn nearly_items() -> impl Strategy<Value = Value> {
+    let key = prop::sample::select(vec![
+        "items",
+        "channel",
+        "formats",
+        "ws-message",
+        "http-stream",
+        "http-response",
+        "content",
+        "content-bin",
+        "type",
+        "action",
+        "code",
+        "reason",
+        "headers",
+        "body",
+        "body-bin",
+        "meta",
+        "size",
+        "id",
+    ]);
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        prop::sample::select(vec!["", "a", "close", "ping", "eA=="]).prop_map(Value::from),
+    ];
+    leaf.prop_recursive(5, 48, 6, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+            prop::collection::vec((key.clone().prop_map(String::from), inner), 0..6)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn parsing_undoes_writing(items in prop::collection::vec(item(), 0..4)) {
+        prop_assert_eq!(parse(to_json(&items).as_bytes()).unwrap(), items);
+    }
+
+    #[test]
+    fn no_bytes_panic(body in prop::collection::vec(any::<u8>(), 0..64)) {
+        let _ = parse(&body);
+    }
+
+    #[test]
+    fn no_json_panics(item in nearly_items()) {
+        let body = serde_json::json!({ "items": [item] });
+        if let Err(error) = parse(body.to_string().as_bytes()) {
+            prop_assert!(error.path.starts_with("items[0]"), "{}", error);
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The few kinds of HTTP response that there are.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use spin_sdk::http::{HeaderName, HeaderValue, Response, StatusCode};
+
+/// A response whose body is all there.
+pub type Reply = Response<Full<Bytes>>;
+
+const CONTENT_TYPE: HeaderName = HeaderName::from_static("content-type");
+const CACHE_CONTROL: HeaderName = HeaderName::from_static("cache-control");
+const ALLOW: HeaderName = HeaderName::from_static("allow");
+
+/// A line of text: what is wrong, and what would be right.
+pub fn text(status: StatusCode, message: &str) -> Reply {
+    let body = Bytes::from(format!("{message}\n"));
+    reply(status, "text/plain; charset=utf-8", body)
+}
+
+/// Data, which is new at each request.
+pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Reply {
+    let mut reply = reply(status, "application/json", body.into());
+    let headers = reply.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    reply
+}
+
+/// WebSocket events.
+pub fn events(body: Bytes) -> Reply {
+    reply(StatusCode::OK, grip::header::WEBSOCKET_EVENTS, body)
+}
+
+/// The path is right and the method is not.
+pub fn method_not_allowed(allow: &'static str) -> Reply {
+    let message = format!("allowed here: {allow}");
+    let mut reply = text(StatusCode::METHOD_NOT_ALLOWED, &message);
+    let headers = reply.headers_mut();
+    headers.insert(ALLOW, HeaderValue::from_static(allow));
+    reply
+}
+
+fn reply(status: StatusCode, content_type: &'static str, body: Bytes) -> Reply {
+    let mut reply = Reply::new(Full::new(body));
+    *reply.status_mut() = status;
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    reply
+}

@@ -1,0 +1,146 @@
+//! The routes: which request asks for what, and who may.
+
+use std::{future::Future, time::SystemTime};
+
+use bytes::Bytes;
+use grip::{Limits, event};
+use rand::Rng;
+use spin_sdk::http::{HeaderMap, Method, Request, StatusCode};
+
+use crate::{
+    announce::Announce,
+    gate::Gate,
+    history::HistoryError,
+    kitchen::Kitchen,
+    query::{Query, parse_number},
+    reply::{self, Reply},
+    socket,
+    storage::Storage,
+};
+
+/// The most bytes of WebSocket events that one request can have.
+pub const MAX_EVENTS: usize = 1 << 20;
+
+/// All that it takes to answer requests.
+#[derive(Debug)]
+pub struct Service<'a, S, A> {
+    /// Where the orders are.
+    pub kitchen: Kitchen<S, A>,
+    /// Who is let in where not all are.
+    pub gate: &'a Gate,
+}
+
+impl<S: Storage, A: Announce> Service<'_, S, A> {
+    /// Answers one request. Its body is asked for only where there is use for it, with
+    /// the most bytes that it can have.
+    ///
+    /// The answer to a HEAD is that to a GET: the host leaves the body out.
+    pub async fn answer<B, F>(
+        &self,
+        request: Request<()>,
+        body: B,
+        rng: &mut impl Rng,
+        now: SystemTime,
+    ) -> Reply
+    where
+        B: FnOnce(usize) -> F,
+        F: Future<Output = Result<Bytes, String>>,
+    {
+        let is_get = matches!(*request.method(), Method::GET | Method::HEAD);
+        let is_post = *request.method() == Method::POST;
+        match request.uri().path() {
+            "/api/orders" if is_get => self.list(request.uri().query().unwrap_or_default()).await,
+            "/api/orders" => reply::method_not_allowed("GET, HEAD"),
+            "/api/ws" if is_post && has_events(request.headers()) => {
+                match self.gate.admit(request.headers(), now) {
+                    Ok(()) => self.websocket(body(MAX_EVENTS).await).await,
+                    Err(reason) => reply::text(StatusCode::FORBIDDEN, &reason),
+                }
+            }
+            "/api/ws" if is_get => {
+                let message = "this is a WebSocket, to be opened through a GRIP host";
+                reply::text(StatusCode::UPGRADE_REQUIRED, message)
+            }
+            "/api/ws" if is_post => {
+                let message = format!("content-type: expected {}", grip::header::WEBSOCKET_EVENTS);
+                reply::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, &message)
+            }
+            "/api/ws" => reply::method_not_allowed("GET, HEAD, POST"),
+            "/internal/orders" => match self.gate.admit(request.headers(), now) {
+                Ok(()) if is_post => self.make(rng, now).await,
+                Ok(()) => reply::method_not_allowed("POST"),
+                Err(reason) => reply::text(StatusCode::FORBIDDEN, &reason),
+            },
+            path => match path.strip_prefix("/api/orders/").and_then(parse_number) {
+                Some(id) if is_get => self.order(id).await,
+                Some(_) => reply::method_not_allowed("GET, HEAD"),
+                None => reply::text(StatusCode::NOT_FOUND, "there is nothing here"),
+            },
+        }
+    }
+
+    async fn list(&self, query: &str) -> Reply {
+        let query = match Query::parse(query) {
+            Ok(query) => query,
+            Err(message) => return reply::text(StatusCode::BAD_REQUEST, &message),
+        };
+        let history = &self.kitchen.history;
+        let orders = match query {
+            Query::Latest { limit } => history.latest(limit).await,
+            Query::After { id, limit } => history.after(id, limit).await,
+        };
+        match orders {
+            // They are in JSON already.
+            Ok(orders) => {
+                let body = [&br#"{"orders":["#[..], &orders.join(&b','), b"]}"].concat();
+                reply::json(StatusCode::OK, body)
+            }
+            Err(error) => unavailable(error),
+        }
+    }
+
+    async fn order(&self, id: u64) -> Reply {
+        match self.kitchen.history.order(id).await {
+            Ok(Some(order)) => reply::json(StatusCode::OK, order),
+            Ok(None) => reply::text(StatusCode::NOT_FOUND, &format!("there is no order {id}")),
+            Err(error) => unavailable(error),
+        }
+    }
+
+    async fn make(&self, rng: &mut impl Rng, now: SystemTime) -> Reply {
+        match self.kitchen.make(rng, now).await {
+            Ok(order) => {
+                let json = serde_json::to_vec(&order);
+                let json = json.expect("strings, numbers and lists have a form in JSON");
+                reply::json(StatusCode::CREATED, json)
+            }
+            Err(error) => unavailable(error),
+        }
+    }
+
+    async fn websocket(&self, body: Result<Bytes, String>) -> Reply {
+        let bad = |message: &str| reply::text(StatusCode::BAD_REQUEST, message);
+        match body {
+            Err(message) => bad(&format!("body: {message}")),
+            Ok(body) => match event::decode_all(body, Limits::default()) {
+                Err(error) => bad(&format!("body: {error}")),
+                Ok(events) => socket::answer(events, &self.kitchen).await,
+            },
+        }
+    }
+}
+
+fn has_events(headers: &HeaderMap) -> bool {
+    let content_type = headers.get("content-type");
+    let content_type = content_type.and_then(|value| value.to_str().ok());
+    content_type.is_some_and(grip::header::is_websocket_events)
+}
+
+fn unavailable(error: HistoryError) -> Reply {
+    eprintln!("orders are not available: error={error}");
+    let message = "the orders are not available: see the component's log";
+    reply::text(StatusCode::INTERNAL_SERVER_ERROR, message)
+}
+
+#[cfg(test)]
+mod tests;

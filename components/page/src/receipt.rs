@@ -1,0 +1,212 @@
+//! Writes orders as receipts in HTML. `static/receipt.js` builds the same
+//! elements in the browser: change both, or neither.
+
+use std::fmt::{self, Display, Write as _};
+
+use crate::order::{Item, Order};
+
+/// Displays text as HTML that shows exactly that text, in an element or in a
+/// quoted attribute.
+#[derive(Clone, Copy, Debug)]
+pub struct Escaped<'a>(pub &'a str);
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        while let Some(at) = rest.find(['&', '<', '>', '"', '\'']) {
+            out.write_str(&rest[..at])?;
+            out.write_str(match rest.as_bytes()[at] {
+                b'&' => "&amp;",
+                b'<' => "&lt;",
+                b'>' => "&gt;",
+                b'"' => "&quot;",
+                _ => "&#39;",
+            })?;
+            rest = &rest[at + 1..];
+        }
+        out.write_str(rest)
+    }
+}
+
+/// Displays an order as one `<li>`.
+#[derive(Clone, Copy, Debug)]
+pub struct Receipt<'a>(pub &'a Order);
+
+impl Display for Receipt<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Order {
+            id,
+            timestamp,
+            destination,
+            status,
+            items,
+            notes,
+        } = self.0;
+        write!(
+            out,
+            concat!(
+                r#"<li class="receipt" data-id="{id}" data-status="{status}">"#,
+                r#"<article class="paper" aria-labelledby="order-{id}">"#,
+                r#"<p class="brand">Socket Burger</p>"#,
+                r#"<time datetime="{timestamp}">{time}</time>"#,
+                r#"<h2 id="order-{id}">Order #: {id}</h2>"#,
+                r#"<p class="destination">{destination}</p>"#,
+                r#"<ul class="items">"#,
+            ),
+            id = id,
+            status = Escaped(status),
+            timestamp = Escaped(timestamp),
+            time = Escaped(&readable(timestamp)),
+            destination = Escaped(destination),
+        )?;
+        for item in items {
+            write_item(out, item)?;
+        }
+        out.write_str("</ul>")?;
+        write_list(out, "notes", notes)?;
+        out.write_str("</article></li>")
+    }
+}
+
+fn write_item(out: &mut fmt::Formatter<'_>, item: &Item) -> fmt::Result {
+    write!(out, "<li>1 {}", Escaped(&item.name))?;
+    write_list(out, "substitutions", &item.substitutions)?;
+    out.write_str("</li>")
+}
+
+/// An empty list is no element at all.
+fn write_list(out: &mut fmt::Formatter<'_>, class: &str, lines: &[String]) -> fmt::Result {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    write!(out, r#"<ul class="{class}">"#)?;
+    for line in lines {
+        write!(out, "<li>{}</li>", Escaped(line))?;
+    }
+    out.write_str("</ul>")
+}
+
+/// `2023-12-18T11:07:53.120Z` as `2023-12-18 11:07:53 UTC`: the reader's own
+/// zone and format are known only to the browser. Text of another form stays as it is.
+fn readable(timestamp: &str) -> String {
+    let parts = timestamp.split_once('T').and_then(|(date, time)| {
+        let time = time.strip_suffix('Z')?;
+        let seconds = time.split_once('.').map_or(time, |(seconds, _)| seconds);
+        (date.len() == 10 && seconds.len() == 8).then_some((date, seconds))
+    });
+    match parts {
+        Some((date, seconds)) => {
+            let mut text = String::with_capacity(23);
+            _ = write!(text, "{date} {seconds} UTC");
+            text
+        }
+        None => timestamp.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn order() -> Order {
+        Order {
+            id: 155,
+            timestamp: "2023-12-18T11:08:13.042Z".to_owned(),
+            destination: "drive thru".to_owned(),
+            status: "received".to_owned(),
+            items: vec![
+                Item {
+                    name: "Vanilla Shake".to_owned(),
+                    substitutions: Vec::new(),
+                },
+                Item {
+                    name: "Cheeseburger".to_owned(),
+                    substitutions: vec!["no sauce".to_owned(), "no tomato".to_owned()],
+                },
+            ],
+            notes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_receipt_says_all_of_the_order() {
+        assert_eq!(
+            Receipt(&order()).to_string(),
+            concat!(
+                r#"<li class="receipt" data-id="155" data-status="received">"#,
+                r#"<article class="paper" aria-labelledby="order-155">"#,
+                r#"<p class="brand">Socket Burger</p>"#,
+                r#"<time datetime="2023-12-18T11:08:13.042Z">2023-12-18 11:08:13 UTC</time>"#,
+                r#"<h2 id="order-155">Order #: 155</h2>"#,
+                r#"<p class="destination">drive thru</p>"#,
+                r#"<ul class="items">"#,
+                r#"<li>1 Vanilla Shake</li>"#,
+                r#"<li>1 Cheeseburger<ul class="substitutions">"#,
+                r#"<li>no sauce</li><li>no tomato</li></ul></li>"#,
+                r#"</ul></article></li>"#,
+            )
+        );
+    }
+
+    #[test]
+    fn notes_follow_the_items() {
+        let mut order = order();
+        order.notes = vec!["allergic to nuts".to_owned()];
+        let html = Receipt(&order).to_string();
+        assert!(
+            html.ends_with(
+                r#"</ul><ul class="notes"><li>allergic to nuts</li></ul></article></li>"#
+            ),
+            "{html}"
+        );
+    }
+
+    #[test]
+    fn text_is_never_markup() {
+        let evil = r#""><script>alert('&')</script>"#.to_owned();
+        let order = Order {
+            id: 1,
+            timestamp: evil.clone(),
+            destination: evil.clone(),
+            status: evil.clone(),
+            items: vec![Item {
+                name: evil.clone(),
+                substitutions: vec![evil.clone()],
+            }],
+            notes: vec![evil],
+        };
+        let html = Receipt(&order).to_string();
+        assert!(!html.contains("<script"), "{html}");
+        let escaped = "&quot;&gt;&lt;script&gt;alert(&#39;&amp;&#39;)&lt;/script&gt;";
+        assert_eq!(html.matches(escaped).count(), 7, "{html}");
+    }
+
+    #[test]
+    fn times_of_another_form_are_shown_as_they_are() {
+        assert_eq!(readable("2023-12-18T11:07:53Z"), "2023-12-18 11:07:53 UTC");
+        assert_eq!(readable("yesterday"), "yesterday");
+        assert_eq!(readable("T.Z"), "T.Z");
+    }
+
+    proptest! {
+        #[test]
+        fn escaping_loses_nothing_and_lets_nothing_through(text in any::<String>()) {
+            let html = Escaped(&text).to_string();
+            prop_assert!(!html.contains(['<', '>', '"', '\'']));
+            let back = html
+                .replace("&lt;", "<")
+                .replace("&gt;", ">")
+                .replace("&quot;", "\"")
+                .replace("&#39;", "'")
+                .replace("&amp;", "&");
+            prop_assert_eq!(back, text);
+        }
+
+        #[test]
+        fn any_timestamp_can_be_shown(text in any::<String>()) {
+            prop_assert!(text.is_empty() || !readable(&text).is_empty());
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The control port: where components publish, and where the host says how it is.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use grip::{
+    Item, Message,
+    publish::{self, WsAction},
+};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use serde_json::json;
+
+use crate::{
+    answer::answer,
+    backend::{Body, full},
+    channels::Delivery,
+    frame,
+    session::Services,
+};
+
+/// The most bytes in one publish request.
+const MAX_PUBLISH: usize = 10 * 1024 * 1024;
+
+/// The close code for a publish that closes without naming one.
+const NORMAL: u16 = 1000;
+
+/// Serves the control port.
+pub struct Control {
+    services: Arc<Services>,
+    /// Publishing needs a token that the host's key has signed.
+    locked: bool,
+}
+
+impl Control {
+    /// A control port that asks for a token when it is `locked`.
+    pub fn new(services: Arc<Services>, locked: bool) -> Self {
+        Self { services, locked }
+    }
+
+    /// Answers one request.
+    pub async fn handle(&self, request: Request<Incoming>, _client: SocketAddr) -> Response<Body> {
+        match (request.uri().path(), request.method()) {
+            ("/publish" | "/publish/", &Method::POST) => self.publish(request).await,
+            ("/publish" | "/publish/", _) => not_allowed("POST"),
+            ("/healthz", &Method::GET | &Method::HEAD) => self.health(),
+            ("/healthz", _) => not_allowed("GET, HEAD"),
+            _ => answer(StatusCode::NOT_FOUND, "the control port has POST /publish/ and GET /healthz"),
+        }
+    }
+
+    async fn publish(&self, request: Request<Incoming>) -> Response<Body> {
+        if let Err(why) = self.authorize(request.headers()) {
+            let mut refusal = answer(StatusCode::UNAUTHORIZED, why);
+            refusal.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            return refusal;
+        }
+        let body = match Limited::new(request.into_body(), MAX_PUBLISH).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => {
+                return answer(StatusCode::PAYLOAD_TOO_LARGE, &format!("a publish may have {MAX_PUBLISH} bytes at most"));
+            }
+            Err(error) => return answer(StatusCode::BAD_REQUEST, &format!("the body ended early: {error}")),
+        };
+        let items = match publish::parse(&body) {
+            Ok(items) => items,
+            Err(error) => return answer(StatusCode::BAD_REQUEST, &error.to_string()),
+        };
+        for item in items {
+            if let Some(delivery) = delivery(&item) {
+                self.services.channels.publish(&item.channel, delivery).await;
+            }
+        }
+        answer(StatusCode::OK, "Published")
+    }
+
+    /// A token is needed on a locked port, and from a browser: a page of any origin can
+    /// send a POST to loopback. One that is sent must be good everywhere.
+    fn authorize(&self, headers: &HeaderMap) -> Result<(), &'static str> {
+        let token = headers
+            .get(header::AUTHORIZATION)
+            .map(|value| value.to_str().ok().and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default());
+        let from_browser = headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
+        match token {
+            Some(token) if self.services.signer.verifies(token.trim()) => Ok(()),
+            Some(_) => Err("the token is not signed with this host's key, or has expired"),
+            None if self.locked || from_browser => Err("a token signed with this host's key is needed"),
+            None => Ok(()),
+        }
+    }
+
+    fn health(&self) -> Response<Body> {
+        let services = &self.services;
+        let mut response = Response::new(full(
+            json!({
+                "status": "ok",
+                "sessions": services.sessions.len(),
+                "channels": services.channels.len(),
+                "subscriptions": services.channels.subscriptions(),
+            })
+            .to_string(),
+        ));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    }
+}
+
+/// What an item does to WebSockets; encoded here, once for all of them.
+fn delivery(item: &Item) -> Option<Delivery> {
+    let sent = |bytes: Bytes| Delivery::Frames { bytes, messages: 1 };
+    Some(match &item.ws_message.as_ref()?.action {
+        WsAction::Send(Message::Text(text)) => sent(frame::text(text.as_bytes().clone())),
+        WsAction::Send(Message::Binary(data)) => sent(frame::binary(data.clone())),
+        WsAction::Send(Message::Ping(data)) => sent(frame::ping(data.clone())),
+        WsAction::Send(Message::Pong(data)) => sent(frame::pong(data.clone())),
+        WsAction::Close { code, reason } => {
+            Delivery::Close(frame::close(code.unwrap_or(NORMAL), reason.as_deref().unwrap_or_default()))
+        }
+        WsAction::Refresh => Delivery::Refresh,
+        WsAction::Hint => return None,
+    })
+}
+
+fn not_allowed(methods: &'static str) -> Response<Body> {
+    let mut refusal = answer(StatusCode::METHOD_NOT_ALLOWED, &format!("the methods here are {methods}"));
+    refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    refusal
+}

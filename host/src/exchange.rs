@@ -1,0 +1,182 @@
+//! One WebSocket-over-HTTP exchange: events to the backend, and what it answers.
+//!
+//! The protocol: <https://pushpin.org/docs/protocols/websocket-over-http/>.
+
+use std::{mem, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use grip::{
+    Event, EventError, Limits,
+    header::{
+        CONNECTION_ID, GRIP_FEATURE, GRIP_PREFIX, GRIP_SIG, KEEP_ALIVE_INTERVAL, META_PREFIX, SEC_WEBSOCKET_EXTENSIONS,
+        SET_META_PREFIX, WEBSOCKET_EVENTS, is_websocket_events,
+    },
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+
+use crate::{
+    backend::{self, Backend, BackendError, Body, Caller},
+    head::Head,
+    signer::Signer,
+};
+
+/// The most bytes of events in one answer; as in Pushpin.
+const MAX_REPLY: usize = 1_000_000;
+
+/// The shortest keep-alive interval that a backend can set; as in Pushpin.
+const LEAST_KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// What a connection is to its backend, the same in each of its exchanges.
+#[derive(Debug)]
+pub struct Identity {
+    /// The head of the request that opened it.
+    pub head: Head,
+    /// Its `Connection-Id`.
+    pub id: HeaderValue,
+    /// Where the client is.
+    pub caller: Caller,
+    /// What the backend asked to be told again, as `Meta-NAME` headers.
+    pub meta: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// A backend's answer in events.
+#[derive(Debug)]
+pub struct Reply {
+    /// The headers of the answer.
+    pub headers: HeaderMap,
+    /// The events, in the order to act on them.
+    pub events: Vec<Event>,
+}
+
+/// Why there is no [`Reply`].
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    /// There was no answer.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// There was an answer, but not of events.
+    #[error("answered {} with content type {:?} instead of 200 with {WEBSOCKET_EVENTS}", .0.status(), .0.headers().get(header::CONTENT_TYPE))]
+    Refused(Box<Response<Body>>),
+    /// The answer's body ended early.
+    #[error("the answer's body ended early: {0}")]
+    Body(backend::BodyError),
+    /// The answer's body was larger than a million bytes.
+    #[error("the answer's body is over {MAX_REPLY} bytes")]
+    TooLarge,
+    /// The answer's body is not what its content type says.
+    #[error("the answer's events are malformed: {0}")]
+    Malformed(#[from] EventError),
+}
+
+/// Sends `events` and waits for the answer.
+pub async fn exchange(backend: Arc<dyn Backend>, request: Request<Body>) -> Result<Reply, ExchangeError> {
+    let response = backend.call(request).await?;
+    let is_events = response.status() == StatusCode::OK
+        && response
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(is_websocket_events);
+    if !is_events {
+        return Err(ExchangeError::Refused(Box::new(response)));
+    }
+    let (parts, body) = response.into_parts();
+    let body = read(body).await?;
+    let limits = Limits { content: MAX_REPLY, ..Limits::default() };
+    let events = grip::event::decode_all(body, limits)?;
+    Ok(Reply { headers: parts.headers, events })
+}
+
+/// The whole of a body, without a copy when it comes in one piece.
+async fn read(mut body: Body) -> Result<Bytes, ExchangeError> {
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(ExchangeError::Body)?.into_data() else { continue };
+        if first.len() + all.len() + data.len() > MAX_REPLY {
+            return Err(ExchangeError::TooLarge);
+        }
+        if first.is_empty() && all.is_empty() {
+            first = data;
+        } else {
+            all.extend_from_slice(&mem::take(&mut first));
+            all.extend_from_slice(&data);
+        }
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+impl Identity {
+    /// The request that tells the backend `events`.
+    pub fn request(&self, signer: &Signer, events: &[Event]) -> Request<Body> {
+        let mut body = BytesMut::new();
+        for event in events {
+            event.encode(&mut body);
+        }
+        let mut headers = self.head.headers(8 + self.meta.len());
+        let mut set = |name: &'static str, value: HeaderValue| {
+            headers.insert(HeaderName::from_static(name), value);
+        };
+        set("content-type", HeaderValue::from_static(WEBSOCKET_EVENTS));
+        set("accept", HeaderValue::from_static(WEBSOCKET_EVENTS));
+        set("content-length", HeaderValue::from(body.len()));
+        set(CONNECTION_ID, self.id.clone());
+        set(GRIP_SIG, signer.token());
+        if matches!(events.first(), Some(Event::Open)) {
+            set(SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static("grip"));
+            set(GRIP_FEATURE, HeaderValue::from_static("ws"));
+        }
+        for (name, value) in &self.meta {
+            headers.insert(name.clone(), value.clone());
+        }
+        let mut request = Request::new(backend::full(body.freeze()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.head.uri();
+        *request.headers_mut() = headers;
+        request.extensions_mut().insert(self.caller);
+        request
+    }
+
+    /// Remembers what an answer sets with `Set-Meta-NAME`; an empty value forgets.
+    pub fn remember(&mut self, reply: &HeaderMap) {
+        for (name, value) in reply {
+            let Some(name) = name.as_str().strip_prefix(SET_META_PREFIX) else { continue };
+            // A part of a valid name behind a valid prefix.
+            let Ok(name) = HeaderName::try_from(format!("{META_PREFIX}{name}")) else { continue };
+            self.meta.retain(|(known, _)| *known != name);
+            if !value.is_empty() {
+                self.meta.push((name, value.clone()));
+            }
+        }
+    }
+}
+
+impl Reply {
+    /// The keep-alive interval that the answer sets. Absent or 0 stops it.
+    pub fn keep_alive(&self) -> Option<Duration> {
+        let seconds: u64 = self.headers.get(KEEP_ALIVE_INTERVAL)?.to_str().ok()?.trim().parse().ok()?;
+        (seconds > 0).then(|| Duration::from_secs(seconds).max(LEAST_KEEP_ALIVE))
+    }
+}
+
+/// Whether a header is between the host and its backends only: taken away from what
+/// comes from outside, so that nobody there can pretend to be the host, and from
+/// what goes out.
+pub fn is_private_header(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name == CONNECTION_ID
+        || name == KEEP_ALIVE_INTERVAL
+        || name.starts_with(GRIP_PREFIX)
+        || name.starts_with(META_PREFIX)
+        || name.starts_with(SET_META_PREFIX)
+        || name.starts_with("content-bytes-")
+}
+
+/// Removes the headers for which [`is_private_header`] holds.
+pub fn remove_private_headers(headers: &mut HeaderMap) {
+    let private: Vec<_> = headers.keys().filter(|name| is_private_header(name)).cloned().collect();
+    for name in private {
+        headers.remove(name);
+    }
+}

@@ -1,0 +1,324 @@
+//! The WebSocket handshake: from an upgrade request to a session, or to a refusal.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use grip::{Event, header::SEC_WEBSOCKET_EXTENSIONS};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::{body::Incoming, upgrade::Upgraded};
+use hyper_util::{rt::TokioIo, server::conn::auto::upgrade};
+use tokio::net::TcpStream;
+use tracing::{debug, error};
+use tungstenite::handshake::derive_accept_key;
+use uuid::Uuid;
+
+use crate::{
+    answer::{answer, failure},
+    backend::{Body, Caller, empty},
+    exchange::{ExchangeError, Identity, Reply, exchange, is_private_header},
+    head::Head,
+    manifest::AllowedOrigins,
+    outbox::Outbox,
+    session::{Services, Session},
+};
+
+/// Whether a request asks for a WebSocket. Other upgrades are not offered, and so ignored.
+pub fn is_upgrade<B>(request: &Request<B>) -> bool {
+    request.method() == Method::GET
+        && lists(request.headers(), header::CONNECTION, "upgrade")
+        && lists(request.headers(), header::UPGRADE, "websocket")
+}
+
+/// Opens a WebSocket, or says why not. The private headers must be gone from the request.
+pub async fn open(services: &Arc<Services>, mut request: Request<Incoming>, client: SocketAddr) -> Response<Body> {
+    let accept = match accept_key(&request, &services.limits.allowed_origins) {
+        Ok(accept) => accept,
+        Err(refusal) => return *refusal,
+    };
+    let outbox = Outbox::new(services.limits.max_outgoing_buffer, services.sessions.now());
+    let Some(registration) = services.sessions.register(&outbox) else {
+        return answer(StatusCode::SERVICE_UNAVAILABLE, "too many WebSockets are open, try again later");
+    };
+    let upgraded = hyper::upgrade::on(&mut request);
+    let identity = Identity {
+        head: Head::new(request.uri(), &forwarded(request.headers())),
+        id: id(),
+        caller: Caller::Client(client),
+        meta: Vec::new(),
+    };
+    drop(request);
+    let opening = identity.request(&services.signer, &[Event::Open]);
+    let reply = match exchange(services.backend.clone(), opening).await {
+        Ok(reply) => reply,
+        Err(error) => return refusal(error),
+    };
+    let reply = match opened(reply) {
+        Ok(reply) => reply,
+        Err(what) => {
+            error!(route = identity.head.path(), "the backend's answer to OPEN {what}");
+            return answer(StatusCode::BAD_GATEWAY, "the backend does not speak WebSocket-over-HTTP as it should");
+        }
+    };
+    let response = switching(&accept, &reply.headers);
+    let session = Session::new(services.clone(), identity, outbox, registration, reply);
+    tokio::spawn(async move {
+        match upgraded.await.map(stream) {
+            Ok(Some((stream, early))) => session.run(Arc::new(stream), early).await,
+            Ok(None) => {
+                error!("an upgraded connection is not a TCP stream");
+                session.abandon().await;
+            }
+            Err(error) => {
+                debug!("the client was gone before its handshake was through: {error}");
+                session.abandon().await;
+            }
+        }
+    });
+    response
+}
+
+/// Checks the handshake's own headers (RFC 6455, 4.2.1) and the origin; gives the accept key.
+fn accept_key<B>(request: &Request<B>, origins: &AllowedOrigins) -> Result<String, Box<Response<Body>>> {
+    let headers = request.headers();
+    let refuse = |status, text: &str| Err(Box::new(answer(status, text)));
+    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        let mut refusal = answer(StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13");
+        refusal.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        return Err(Box::new(refusal));
+    }
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).map_or(&b""[..], HeaderValue::as_bytes);
+    if BASE64_STANDARD.decode(key).map_or(0, |key| key.len()) != 16 {
+        return refuse(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes in base64");
+    }
+    if let Some(origin) = headers.get(header::ORIGIN)
+        && !is_allowed(origins, origin, headers.get(header::HOST))
+    {
+        return refuse(StatusCode::FORBIDDEN, "WebSockets are not open to pages of this origin");
+    }
+    Ok(derive_accept_key(key))
+}
+
+/// Whether a page of `origin` may open a WebSocket on `host`.
+fn is_allowed(origins: &AllowedOrigins, origin: &HeaderValue, host: Option<&HeaderValue>) -> bool {
+    if origins.any {
+        return true;
+    }
+    let Ok(origin) = origin.to_str() else { return false };
+    let origin = origin.to_ascii_lowercase();
+    let Some((scheme, authority)) = origin.split_once("://") else { return false };
+    let port = match scheme {
+        "http" | "ws" => ":80",
+        "https" | "wss" => ":443",
+        _ => "",
+    };
+    // The host cannot know the scheme that the client used with a proxy before it, so a
+    // default port is the same as none.
+    let bare = |authority: &str| authority.strip_suffix(port).unwrap_or(authority).to_ascii_lowercase();
+    let same = origins.same_origin
+        && host.and_then(|host| host.to_str().ok()).is_some_and(|host| bare(host) == bare(authority));
+    same || origins.exact.iter().any(|exact| *exact == format!("{scheme}://{}", bare(authority)))
+}
+
+/// The client's headers that go along with each event: not those of the handshake, nor hop by hop.
+fn forwarded(headers: &HeaderMap) -> HeaderMap {
+    let hop: Vec<_> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .collect();
+    let mut kept = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers {
+        if !is_of_connection(name) && !hop.iter().any(|hop| hop == name.as_str()) {
+            kept.append(name.clone(), value.clone());
+        }
+    }
+    kept
+}
+
+/// Headers about this connection or this message's body.
+fn is_of_connection(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::CONNECTION
+            | header::UPGRADE
+            | header::SEC_WEBSOCKET_KEY
+            | header::SEC_WEBSOCKET_VERSION
+            | header::SEC_WEBSOCKET_EXTENSIONS
+            | header::SEC_WEBSOCKET_ACCEPT
+            | header::TRANSFER_ENCODING
+            | header::TE
+            | header::TRAILER
+            | header::PROXY_AUTHENTICATE
+            | header::PROXY_AUTHORIZATION
+            | header::CONTENT_LENGTH
+            | header::CONTENT_TYPE
+            | header::CONTENT_ENCODING
+            | header::EXPECT
+            | header::ACCEPT
+            | header::ACCEPT_ENCODING
+    ) || name.as_str() == "keep-alive"
+        || name.as_str() == "proxy-connection"
+}
+
+/// Takes the OPEN event out of an answer to OPEN, where it must be the first. An answer
+/// without events is allowed for a connection that is kept alive.
+fn opened(mut reply: Reply) -> Result<Reply, &'static str> {
+    match reply.events.first() {
+        Some(Event::Open) => {
+            reply.events.remove(0);
+            Ok(reply)
+        }
+        None if reply.keep_alive().is_some() => Ok(reply),
+        None => Err("is empty and sets no Keep-Alive-Interval"),
+        Some(_) => Err("does not begin with OPEN"),
+    }
+}
+
+/// What a client gets whose OPEN was not accepted.
+fn refusal(error: ExchangeError) -> Response<Body> {
+    match error {
+        // The component answered as if to any POST: it does not know of WebSockets.
+        ExchangeError::Refused(response) if response.status().is_success() => {
+            answer(StatusCode::UPGRADE_REQUIRED, "there is no WebSocket here")
+        }
+        ExchangeError::Refused(mut response) => {
+            let private: Vec<_> = response.headers().keys().filter(|name| is_private_header(name)).cloned().collect();
+            for name in private {
+                response.headers_mut().remove(name);
+            }
+            *response
+        }
+        ExchangeError::Backend(error) => failure(&error),
+        other => {
+            error!("the backend's answer to OPEN: {other}");
+            answer(StatusCode::BAD_GATEWAY, "the backend does not speak WebSocket-over-HTTP as it should")
+        }
+    }
+}
+
+/// The 101, with what the backend's answer has for the client.
+fn switching(accept: &str, reply: &HeaderMap) -> Response<Body> {
+    let mut response = Response::new(empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    for (name, value) in reply {
+        // A chosen Sec-WebSocket-Protocol is among those that stay.
+        if !is_private_header(name) && !is_of_connection(name) && *name != SEC_WEBSOCKET_EXTENSIONS {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    if let Ok(accept) = HeaderValue::from_str(accept) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    response
+}
+
+/// A new connection's id.
+fn id() -> HeaderValue {
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    let text = Uuid::new_v4().hyphenated().encode_lower(&mut text);
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// The socket of an upgraded connection, and what was read of it too far.
+fn stream(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
+    let parts = upgrade::downcast::<TokioIo<TcpStream>>(upgraded).ok()?;
+    // Copied, since it may be the tail of hyper's whole read buffer.
+    let early = if parts.read_buf.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(&parts.read_buf) };
+    Some((parts.io.into_inner(), early))
+}
+
+/// Whether a comma-separated header has `token`, in any case.
+fn lists(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|item| item.trim().eq_ignore_ascii_case(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origins(any: bool, same_origin: bool, exact: &[&str]) -> AllowedOrigins {
+        AllowedOrigins { any, same_origin, exact: exact.iter().map(|&origin| origin.into()).collect() }
+    }
+
+    #[test]
+    fn origins_that_may_and_may_not() {
+        let may = |origins: &AllowedOrigins, origin: &'static str, host: &'static str| {
+            is_allowed(origins, &HeaderValue::from_static(origin), Some(&HeaderValue::from_static(host)))
+        };
+        let same = origins(false, true, &[]);
+        for (origin, host) in [
+            ("http://localhost:3000", "localhost:3000"),
+            ("https://burger.example", "burger.example"),
+            ("https://Burger.example:443", "burger.example"),
+            ("https://burger.example", "burger.example:443"),
+            ("http://[::1]:3000", "[::1]:3000"),
+        ] {
+            assert!(may(&same, origin, host), "{origin} {host}");
+        }
+        for (origin, host) in [
+            ("http://evil.example", "localhost:3000"),
+            ("http://localhost:3001", "localhost:3000"),
+            ("http://localhost:3000.evil.example", "localhost:3000"),
+            ("null", "localhost:3000"),
+            ("", ""),
+        ] {
+            assert!(!may(&same, origin, host), "{origin} {host}");
+        }
+        let exact = origins(false, false, &["https://app.example"]);
+        assert!(may(&exact, "https://app.example:443", "other"));
+        assert!(!may(&exact, "http://app.example", "app.example"));
+        assert!(may(&origins(true, false, &[]), "null", "x"));
+    }
+
+    #[test]
+    fn handshakes_that_are_not() {
+        let request = |version: &str, key: &str| {
+            Request::get("/")
+                .header("sec-websocket-version", version)
+                .header("sec-websocket-key", key)
+                .body(())
+                .unwrap()
+        };
+        let origins = origins(false, true, &[]);
+        let status = |request| accept_key(&request, &origins).map_err(|refusal| refusal.status());
+        // The example of RFC 6455, 1.3.
+        assert_eq!(
+            status(request("13", "dGhlIHNhbXBsZSBub25jZQ==")),
+            Ok("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".into())
+        );
+        assert_eq!(status(request("8", "dGhlIHNhbXBsZSBub25jZQ==")), Err(StatusCode::UPGRADE_REQUIRED));
+        assert_eq!(status(request("13", "c2hvcnQ=")), Err(StatusCode::BAD_REQUEST));
+        assert_eq!(status(request("13", "not base64")), Err(StatusCode::BAD_REQUEST));
+    }
+
+    #[test]
+    fn headers_of_the_connection_stay_behind() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("host", "localhost"),
+            ("cookie", "a=1"),
+            ("sec-websocket-protocol", "chat"),
+            ("connection", "keep-alive, Upgrade, X-Hop"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-key", "x"),
+            ("sec-websocket-extensions", "permessage-deflate"),
+            ("x-hop", "1"),
+            ("keep-alive", "5"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let kept: Vec<_> = forwarded(&headers).keys().map(|name| name.as_str().to_owned()).collect();
+        assert_eq!(kept, ["host", "cookie", "sec-websocket-protocol"]);
+    }
+}

@@ -1,0 +1,174 @@
+//! The sessions there are: counted, bounded, swept for silent clients, closed on shutdown.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::{
+    frame,
+    outbox::{DropReason, Outbox},
+};
+
+/// How often the sweeper looks; also the grain of its clock.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// All sessions of a host.
+pub struct Sessions {
+    open: Mutex<HashMap<u64, Arc<Outbox>>>,
+    next: AtomicU64,
+    most: usize,
+    /// Seconds since the start, by the sweeper. One clock for all sockets, so that
+    /// hearing a client costs a store and an idle one has no timer of its own.
+    now: AtomicU32,
+    emptied: Notify,
+}
+
+/// A session's place among the others; dropping it gives the place up.
+pub struct Registration {
+    sessions: Arc<Sessions>,
+    number: u64,
+}
+
+impl Sessions {
+    /// Room for `most` sessions.
+    pub fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self {
+            open: Mutex::default(),
+            next: AtomicU64::new(0),
+            most,
+            now: AtomicU32::new(0),
+            emptied: Notify::new(),
+        })
+    }
+
+    /// Adds a session, unless there are as many as there may be.
+    pub fn register(self: &Arc<Self>, outbox: &Arc<Outbox>) -> Option<Registration> {
+        let mut open = self.lock();
+        if open.len() >= self.most {
+            return None;
+        }
+        let number = self.next.fetch_add(1, Relaxed);
+        open.insert(number, outbox.clone());
+        Some(Registration { sessions: self.clone(), number })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The sweeper's clock, in seconds.
+    pub fn now(&self) -> u32 {
+        self.now.load(Relaxed)
+    }
+
+    /// Pings clients that were silent for `interval`, and drops those that stay
+    /// silent for as long again. Runs until it is dropped.
+    pub async fn sweep(self: Arc<Self>, interval: Option<Duration>) {
+        let ping = frame::ping(Bytes::new());
+        let mut ticks = tokio::time::interval(SWEEP);
+        loop {
+            ticks.tick().await;
+            let now = self.now.fetch_add(1, Relaxed) + 1;
+            let Some(interval) = interval else { continue };
+            let patience = u32::try_from(interval.as_secs()).unwrap_or(u32::MAX).max(1);
+            // Sending is done without the lock: opening a socket must not wait for it.
+            let silent: Vec<_> = self
+                .lock()
+                .values()
+                .filter(|outbox| now.saturating_sub(outbox.last_heard()) >= patience)
+                .cloned()
+                .collect();
+            for outbox in silent {
+                match now.saturating_sub(outbox.last_heard()) {
+                    silence if silence == patience => outbox.send(ping.clone()),
+                    silence if silence >= patience.saturating_mul(2) => outbox.drop_client(DropReason::Silent),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Closes every session with `code`, and returns when they are gone.
+    pub async fn close_all(&self, code: u16, reason: &str) {
+        let frame = frame::close(code, reason);
+        loop {
+            let emptied = self.emptied.notified();
+            let open: Vec<_> = self.lock().values().cloned().collect();
+            if open.is_empty() {
+                return;
+            }
+            for outbox in open {
+                outbox.close(frame.clone());
+            }
+            // One that was being opened meanwhile is found by the next look.
+            let _ = tokio::time::timeout(SWEEP, emptied).await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Outbox>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut open = self.sessions.lock();
+        open.remove(&self.number);
+        if open.is_empty() {
+            self.sessions.emptied.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+    use crate::outbox::Order;
+
+    #[test]
+    fn there_is_room_for_so_many() {
+        let sessions = Sessions::new(1);
+        let outbox = Outbox::new(1, 0);
+        let first = sessions.register(&outbox);
+        assert!(first.is_some() && sessions.register(&outbox).is_none());
+        drop(first);
+        assert!(sessions.is_empty() && sessions.register(&outbox).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_client_is_dropped_and_another_is_not() {
+        let sessions = Sessions::new(10);
+        let (silent, alive) = (Outbox::new(100, 0), Outbox::new(100, 0));
+        let _registered = (sessions.register(&silent), sessions.register(&alive));
+        let sweeper = tokio::spawn(sessions.clone().sweep(Some(Duration::from_secs(3))));
+        let keep_alive = async {
+            loop {
+                alive.heard_at(sessions.now());
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+        };
+        tokio::select! {
+            order = poll_fn(|cx| silent.poll_order(cx)) => assert_eq!(order, Order::Drop(DropReason::Silent)),
+            _ = poll_fn(|cx| alive.poll_order(cx)) => panic!("the client was heard"),
+            () = keep_alive => {}
+        }
+        assert!((6..=8).contains(&sessions.now()), "{}", sessions.now());
+        sweeper.abort();
+    }
+}

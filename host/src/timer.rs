@@ -1,0 +1,83 @@
+//! A timer: one request, sent again and again.
+
+use std::{sync::Arc, time::Duration};
+
+use grip::header::GRIP_SIG;
+use http::{HeaderName, HeaderValue, Request, header};
+use http_body_util::BodyExt;
+use rand::RngExt;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error};
+
+use crate::{
+    backend::{Caller, empty},
+    manifest::Timer,
+    session::Services,
+};
+
+/// Calls `timer`'s request at once, and again after each pause, until `stop`.
+///
+/// Calls never overlap: the pause begins when the call has ended. One that fails is
+/// logged, and tried again after the next pause. `host` is its `Host` header.
+pub async fn run(timer: Timer, services: Arc<Services>, host: HeaderValue, stop: CancellationToken) {
+    loop {
+        // A call under way when the host stops is finished.
+        call(&timer, &services, &host).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause(timer.least, timer.most)) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+async fn call(timer: &Timer, services: &Services, host: &HeaderValue) {
+    let request = Request::builder()
+        .method(timer.method.clone())
+        .uri(&timer.path)
+        .header(header::HOST, host)
+        .header(header::CONTENT_LENGTH, 0)
+        .header(HeaderName::from_static(GRIP_SIG), services.signer.token())
+        .extension(Caller::Host)
+        .body(empty());
+    let request = match request {
+        Ok(request) => request,
+        Err(error) => return error!(timer = timer.path, "cannot be sent: {error}"),
+    };
+    let response = match services.backend.call(request).await {
+        Ok(response) => response,
+        Err(error) => return error!(timer = timer.path, "{error}"),
+    };
+    let status = response.status();
+    // The call lasts until its body has come to its end.
+    let mut body = response.into_body();
+    while let Some(part) = body.frame().await {
+        if let Err(error) = part {
+            return error!(timer = timer.path, "the answer ended early: {error}");
+        }
+    }
+    if status.is_success() {
+        debug!(timer = timer.path, %status, "called");
+    } else {
+        error!(timer = timer.path, %status, "answered with a failure");
+    }
+}
+
+/// A pause between the two, uniformly.
+fn pause(least: Duration, most: Duration) -> Duration {
+    if least < most { rand::rng().random_range(least..=most) } else { least }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_are_within_their_range() {
+        let (least, most) = (Duration::from_secs(2), Duration::from_secs(6));
+        let pauses: Vec<_> = (0..1000).map(|_| pause(least, most)).collect();
+        assert!(pauses.iter().all(|pause| (least..=most).contains(pause)));
+        assert!(pauses.iter().any(|pause| *pause < Duration::from_secs(3)));
+        assert!(pauses.iter().any(|pause| *pause > Duration::from_secs(5)));
+        assert_eq!(pause(least, least), least);
+    }
+}

@@ -1,0 +1,87 @@
+// Brings orders from the service to the rail: live ones, and those that were missed.
+
+import { Backoff } from "./backoff.js";
+
+/**
+ * Subscribes first and fetches then: once the socket is open nothing new is
+ * missed, and what was missed before is asked for.
+ *
+ * Event: `change`, with `detail`, the orders that were not there before.
+ */
+export class Feed extends EventTarget {
+  #connection;
+  #orders;
+  #fetch;
+  #backoff;
+  #retry = null;
+  #asking = false;
+  #askAgain = false;
+  #odd = false;
+
+  /** `fetchOrders(after)` promises the orders after an id; with null, the latest. */
+  constructor(connection, orders, fetchOrders, backoff = new Backoff()) {
+    super();
+    this.#connection = connection;
+    this.#orders = orders;
+    this.#fetch = fetchOrders;
+    this.#backoff = backoff;
+    connection.addEventListener("open", () => this.#ask());
+    connection.addEventListener("message", ({ detail }) => this.#take(detail));
+  }
+
+  #take({ event, detail }) {
+    const order = detail?.order;
+    if (!Number.isSafeInteger(order?.id)) return;
+    if (event === "order-received") {
+      const kind = this.#orders.receive(order);
+      if (kind === "new") this.#tell([order]);
+      if (kind === "odd") this.#odd = true;
+      if (kind === "odd" || this.#orders.hasGap) this.#ask();
+    } else if (event === "order-updated") {
+      if (this.#orders.update(order)) this.#tell([]);
+    }
+  }
+
+  /** One question at a time; whatever comes up meanwhile is one more. */
+  async #ask() {
+    this.#askAgain = true;
+    if (this.#asking) return;
+    this.#asking = true;
+    clearTimeout(this.#retry);
+    try {
+      while (this.#askAgain) {
+        this.#askAgain = false;
+        await this.#catchUp();
+      }
+      this.#backoff.reset();
+    } catch (error) {
+      console.warn("orders could not be fetched:", error);
+      // Without a socket there is no need: the next one that opens asks.
+      if (this.#connection.state === "open") {
+        this.#retry = setTimeout(() => this.#ask(), this.#backoff.next());
+      }
+    } finally {
+      this.#asking = false;
+    }
+  }
+
+  async #catchUp() {
+    if (this.#odd) {
+      const { newest } = this.#orders;
+      this.#odd = false;
+      const latest = await this.#fetch(null).catch((error) => {
+        this.#odd = true;
+        throw error;
+      });
+      // Told also when none is new: some may be gone.
+      this.#tell(this.#orders.settle(latest, newest));
+    } else {
+      const added = this.#orders.fill(await this.#fetch(this.#orders.complete));
+      if (added.length > 0) this.#tell(added);
+    }
+  }
+
+  #tell(added) {
+    this.dispatchEvent(new CustomEvent("change", { detail: added }));
+  }
+}

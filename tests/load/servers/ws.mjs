@@ -1,0 +1,104 @@
+// The comparison server: what a careful Node programmer writes with `ws`.
+// The same interface as socket-host with Socket Burger's components, as far as
+// the load program needs it; a publish is serialised once.
+
+import { createServer } from "node:http";
+import { parseArgs } from "node:util";
+import { WebSocketServer } from "ws";
+
+const BODY_MAX = 1 << 20;
+const CHANNEL = "orders";
+const PONG = Buffer.from('{"event":"pong"}');
+
+const { values } = parseArgs({
+  options: {
+    listen: { type: "string", default: "127.0.0.1:3000" },
+    control: { type: "string", default: "127.0.0.1:5561" },
+  },
+});
+
+const sockets = new WebSocketServer({ noServer: true, perMessageDeflate: false, clientTracking: true });
+
+sockets.on("connection", (socket) => {
+  socket.on("error", () => socket.terminate());
+  socket.on("message", (data) => {
+    let message;
+    try {
+      message = JSON.parse(data);
+    } catch {
+      return;
+    }
+    if (message?.event === "ping") socket.send(PONG, { binary: false });
+  });
+});
+
+function answer(response, status, text) {
+  response.writeHead(status, { "Content-Type": "text/plain", "Content-Length": Buffer.byteLength(text) });
+  response.end(text);
+}
+
+function publish(body) {
+  for (const item of JSON.parse(body).items) {
+    if (item.channel !== CHANNEL) continue;
+    const { content } = (item.formats ?? item)["ws-message"];
+    const bytes = Buffer.from(content);
+    for (const socket of sockets.clients) socket.send(bytes, { binary: false });
+  }
+}
+
+const app = createServer((request, response) => {
+  if (request.url === "/healthz") answer(response, 200, "OK\n");
+  else answer(response, 404, "Not found\n");
+});
+
+app.on("upgrade", (request, stream, head) => {
+  stream.on("error", () => stream.destroy());
+  if (request.url !== "/api/ws") {
+    stream.end("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    return;
+  }
+  sockets.handleUpgrade(request, stream, head, (socket) => sockets.emit("connection", socket, request));
+});
+
+const control = createServer((request, response) => {
+  if (request.method !== "POST" || request.url !== "/publish/") {
+    if (request.url === "/healthz") answer(response, 200, "OK\n");
+    else answer(response, 404, "Not found\n");
+    return;
+  }
+  const parts = [];
+  let length = 0;
+  request.on("data", (part) => {
+    length += part.length;
+    if (length <= BODY_MAX) parts.push(part);
+  });
+  request.on("end", () => {
+    if (length > BODY_MAX) return answer(response, 413, "Body too long\n");
+    try {
+      publish(Buffer.concat(parts).toString());
+    } catch (error) {
+      return answer(response, 400, `${error.message}\n`);
+    }
+    answer(response, 200, "Published\n");
+  });
+});
+
+function listen(server, address) {
+  const colon = address.lastIndexOf(":");
+  server.keepAliveTimeout = 0;
+  server.listen({ host: address.slice(0, colon), port: Number(address.slice(colon + 1)), backlog: 4096 });
+}
+
+listen(app, values.listen);
+listen(control, values.control);
+
+function stop() {
+  for (const server of [app, control]) {
+    server.close();
+    server.closeAllConnections();
+  }
+  for (const socket of sockets.clients) socket.close(1001);
+  setTimeout(() => process.exit(0), 100).unref();
+}
+process.on("SIGTERM", stop);
+process.on("SIGINT", stop);

@@ -1,0 +1,204 @@
+//! Everything, against servers this program starts: each fresh for each run,
+//! one at a time, in turn, so that no target has the better hour.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
+
+use crate::measure::{fanout, flat_out, get, idle, open, ping, start};
+use crate::process::{Server, raise_open_files};
+use crate::report::{Figure, Report};
+use crate::sockets::Until;
+use crate::target::{Known, Target};
+
+/// A server to compare with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Other {
+    /// Node with the `ws` package
+    Ws,
+}
+
+/// A measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Measure {
+    /// Memory; first, while the server is fresh
+    Idle,
+    /// See the command of that name
+    Open,
+    /// See the command of that name
+    Fanout,
+    /// See the command of that name
+    FlatOut,
+    /// See the command of that name
+    Ping,
+    /// See the command of that name
+    Get,
+    /// See the command of that name
+    Start,
+}
+
+/// What to start and what to measure.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// The host's binary [default: socket-host beside this program]
+    #[arg(long)]
+    host: Option<PathBuf>,
+    /// The manifest it serves
+    #[arg(long, default_value = "spin.toml")]
+    from: PathBuf,
+    /// Do not measure the host, only what it is compared with
+    #[arg(long, requires = "vs")]
+    without_host: bool,
+    /// Servers to compare it with
+    #[arg(long, value_enum, value_delimiter = ',')]
+    vs: Vec<Other>,
+    /// Measure only these
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Measure>,
+    /// Sockets for fanout, flat-out and open
+    #[arg(long, default_value_t = 2000, value_parser = crate::count)]
+    sockets: usize,
+    /// Sockets for idle
+    #[arg(long, default_value_t = 10_000, value_parser = crate::count)]
+    idle_sockets: usize,
+    /// Seconds of each measurement that lasts
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// A path that the host answers with 200, for get
+    #[arg(long, default_value = "/api/orders?limit=1")]
+    path: String,
+    /// Folder of the comparison servers
+    #[arg(long, default_value_os_t = crate::servers())]
+    servers: PathBuf,
+}
+
+impl Options {
+    fn targets(&self) -> Result<Vec<Known>> {
+        let mut targets = Vec::new();
+        if !self.without_host {
+            let beside =
+                || Ok::<_, anyhow::Error>(std::env::current_exe()?.with_file_name("socket-host"));
+            targets.push(Known::SocketHost {
+                binary: self.host.clone().map_or_else(beside, Ok)?,
+                manifest: self.from.clone(),
+                get_path: self.path.clone(),
+            });
+        }
+        targets.extend(self.vs.iter().map(|other| match other {
+            Other::Ws => Known::Ws {
+                servers: self.servers.clone(),
+            },
+        }));
+        Ok(targets)
+    }
+
+    fn measures(&self) -> Vec<Measure> {
+        let all = Measure::value_variants().iter().copied();
+        all.filter(|measure| self.only.is_empty() || self.only.contains(measure))
+            .collect()
+    }
+}
+
+/// Runs it all, telling on standard error what is going on.
+pub fn run(options: &Options, runs: u64, report: &mut Report) -> Result<()> {
+    let idle = idle::Options {
+        sockets: options.idle_sockets,
+        before: 100,
+        settle: 3,
+    };
+    raise_open_files(options.sockets.max(idle.sockets + idle.before))?;
+    let targets = options.targets()?;
+    for run in 1..=runs {
+        for known in &targets {
+            for measure in options.measures() {
+                eprintln!("run {run} of {runs}: {}: {measure:?}", known.name());
+                let figures = one(known, measure, options, &idle)
+                    .with_context(|| format!("measuring {measure:?} of {}", known.name()))?;
+                report.add(known.name(), figures);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One measurement of a server started for it.
+fn one(
+    known: &Known,
+    measure: Measure,
+    options: &Options,
+    idle: &idle::Options,
+) -> Result<Vec<Figure>> {
+    let state = tempfile::tempdir().context("making a folder for the server's state")?;
+    let (target, start) = known.target(state.path())?;
+    if measure == Measure::Start {
+        return start::run(&start, target.address, &target.get_path);
+    }
+    let mut server = Server::start(&start)?;
+    server.first_byte(target.address, &target.get_path)?;
+    server.first_byte(target.control, "/healthz")?;
+    let figures = running(&target, server.pid(), measure, options, idle)?;
+    let status = server.stop()?;
+    ensure!(
+        status.success(),
+        "after SIGTERM the server ended with {status}, not 0"
+    );
+    Ok(figures)
+}
+
+fn running(
+    target: &Target,
+    pid: u32,
+    measure: Measure,
+    options: &Options,
+    idle: &idle::Options,
+) -> Result<Vec<Figure>> {
+    let Options {
+        sockets, seconds, ..
+    } = *options;
+    match measure {
+        Measure::Idle => idle::run(target, pid, idle),
+        Measure::Open => open::run(
+            target,
+            &open::Options {
+                sockets,
+                concurrency: 1,
+                until: Until::Upgraded,
+            },
+        ),
+        Measure::Fanout => fanout::run(
+            target,
+            &fanout::Options {
+                sockets,
+                every: 100,
+                seconds,
+                length: 400,
+            },
+        ),
+        Measure::FlatOut => flat_out::run(
+            target,
+            &flat_out::Options {
+                sockets,
+                publishers: 4,
+                window: 32,
+                seconds,
+                length: 400,
+            },
+        ),
+        Measure::Ping => ping::run(
+            target,
+            &ping::Options {
+                sockets: 200,
+                seconds,
+            },
+        ),
+        Measure::Get => get::run(
+            target,
+            &get::Options {
+                connections: 32,
+                seconds,
+            },
+        ),
+        Measure::Start => unreachable!("a start is measured from before it"),
+    }
+}

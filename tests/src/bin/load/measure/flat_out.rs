@@ -1,0 +1,131 @@
+//! Publishing as fast as the server takes it: how many deliveries a second.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use clap::Args;
+
+use super::{OPEN_CONCURRENCY, OPEN_TIMEOUT, OwnShare, STRAGGLER_TIMEOUT};
+use crate::clock;
+use crate::publisher::Publisher;
+use crate::report::Figure;
+use crate::sockets::{Happened, Sockets, Until};
+use crate::tally::Tally;
+use crate::target::Target;
+
+/// Deliveries before this has passed are not counted.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// What to do.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Sockets
+    #[arg(long, default_value_t = 2000, value_parser = crate::count)]
+    pub sockets: usize,
+    /// Connections to the control port
+    #[arg(long, default_value_t = 4, value_parser = crate::connections)]
+    pub publishers: usize,
+    /// Messages that the slowest socket may be behind
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub window: u64,
+    /// Seconds of counting, after one of warming up
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
+    /// Length of a message in bytes
+    #[arg(long, default_value_t = 400, value_parser = crate::length)]
+    pub length: usize,
+}
+
+/// Deliveries and publishes a second.
+pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
+    let mut sockets = Sockets::new(target.address, &target.ws_path)?;
+    sockets.open(
+        options.sockets,
+        OPEN_CONCURRENCY,
+        Until::Upgraded,
+        OPEN_TIMEOUT,
+    )?;
+    let mut publisher = Publisher::new(target, options.publishers, options.length, &mut sockets)?;
+    publisher.settle(&mut sockets)?;
+
+    let own = OwnShare::start();
+    let ours = publisher.ours();
+    let mut tally = Tally::new(sockets.len(), options.publishers);
+    let start = clock::now() + clock::nanoseconds(WARM_UP);
+    let end = start + clock::nanoseconds(Duration::from_secs(options.seconds));
+    let straggling = clock::nanoseconds(STRAGGLER_TIMEOUT);
+    let mut complete = 0;
+    let mut counted_from = None;
+    let mut counted_to = None;
+    let mut last_receipt = clock::now();
+    loop {
+        let now = clock::now();
+        if now >= start && counted_from.is_none() {
+            counted_from = Some((now, tally.received, publisher.total()));
+        }
+        if now >= end {
+            counted_to.get_or_insert((now, tally.received, publisher.total()));
+            if complete == publisher.total() {
+                break;
+            }
+        } else {
+            while publisher.total() - complete < options.window
+                && let Some(number) = publisher.idle()
+            {
+                publisher.publish(number, now)?;
+            }
+        }
+        // Whatever has not come by then is lost, and counted so.
+        if now > last_receipt + straggling {
+            break;
+        }
+        sockets.rest();
+        let ready = sockets.turn(Duration::from_millis(100), |happened| {
+            if let Happened::Message {
+                socket,
+                payload,
+                at,
+            } = happened
+                && let Some(stamp) = ours(payload)
+            {
+                last_receipt = at;
+                complete += u64::from(
+                    tally
+                        .receive(socket, stamp.publisher, stamp.sequence)
+                        .messages,
+                );
+            }
+            None
+        })?;
+        publisher.answers(ready)?;
+    }
+    let own = own.figure("flat out, own processor time");
+    tally.finish(&publisher.published);
+    let (Some((from, received, published)), Some((to, received_to, published_to))) =
+        (counted_from, counted_to)
+    else {
+        anyhow::bail!(
+            "nothing was received for {STRAGGLER_TIMEOUT:?}, {} messages lost",
+            tally.lost
+        );
+    };
+    ensure!(to > from, "no time passed");
+    sockets.close()?;
+
+    let seconds = (to - from) as f64 / 1e9;
+    Ok(vec![
+        Figure::new(
+            "flat out, deliveries",
+            "/s",
+            (received_to - received) as f64 / seconds,
+        ),
+        Figure::new(
+            "flat out, publishes",
+            "/s",
+            (published_to - published) as f64 / seconds,
+        ),
+        Figure::new("flat out lost", "messages", tally.lost as f64),
+        Figure::new("flat out out of order", "messages", tally.disordered as f64),
+        own,
+    ])
+}

@@ -1,0 +1,68 @@
+//! Sockets that do nothing: what each costs the server in memory.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::{OPEN_CONCURRENCY, OPEN_TIMEOUT};
+use crate::clock;
+use crate::process::resident;
+use crate::report::Figure;
+use crate::sockets::{Sockets, Until};
+use crate::target::Target;
+
+/// What to do.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Sockets
+    #[arg(long, default_value_t = 10_000, value_parser = crate::count)]
+    pub sockets: usize,
+    /// Sockets opened before the first look at the memory, so that what the
+    /// first of all costs is not charged to the others
+    #[arg(long, default_value_t = 100, value_parser = crate::count)]
+    pub before: usize,
+    /// Seconds between the last opening and each look
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=600))]
+    pub settle: u64,
+}
+
+/// Resident memory of process `pid` and its children for each socket.
+pub fn run(target: &Target, pid: u32, options: &Options) -> Result<Vec<Figure>> {
+    let mut sockets = Sockets::new(target.address, &target.ws_path)?;
+    let settle = Duration::from_secs(options.settle);
+    sockets.open(
+        options.before,
+        OPEN_CONCURRENCY,
+        Until::Upgraded,
+        OPEN_TIMEOUT,
+    )?;
+    rest(&mut sockets, settle)?;
+    let before = resident(pid)?;
+    sockets.open(
+        options.sockets,
+        OPEN_CONCURRENCY,
+        Until::Upgraded,
+        OPEN_TIMEOUT,
+    )?;
+    rest(&mut sockets, settle)?;
+    let after = resident(pid)?;
+    sockets.close()?;
+
+    let mebibytes = |bytes: u64| bytes as f64 / (1 << 20) as f64;
+    let each = (after as f64 - before as f64) / options.sockets as f64;
+    Ok(vec![
+        Figure::new("idle, memory a socket", "KiB", each / 1024.0),
+        Figure::new("idle, resident before", "MiB", mebibytes(before)),
+        Figure::new("idle, resident after", "MiB", mebibytes(after)),
+    ])
+}
+
+/// Waits, reading what comes: the application may have something to say.
+fn rest(sockets: &mut Sockets, duration: Duration) -> Result<()> {
+    let end = clock::now() + clock::nanoseconds(duration);
+    while clock::now() < end {
+        sockets.turn(clock::until(end), |_| None)?;
+    }
+    Ok(())
+}

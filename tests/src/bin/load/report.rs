@@ -1,0 +1,261 @@
+//! Figures, and how they are printed: a table for people, JSON for programs.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use crate::stats::Spread;
+
+/// One measured number.
+#[derive(Clone, Debug)]
+pub struct Figure {
+    /// What was measured.
+    pub name: &'static str,
+    /// In what.
+    pub unit: &'static str,
+    /// The number.
+    pub value: f64,
+}
+
+impl Figure {
+    /// A number with its unit.
+    pub fn new(name: &'static str, unit: &'static str, value: f64) -> Self {
+        Self { name, unit, value }
+    }
+
+    /// Nanoseconds, told in milliseconds.
+    pub fn milliseconds(name: &'static str, nanoseconds: u64) -> Self {
+        Self::new(name, "ms", nanoseconds as f64 / 1e6)
+    }
+}
+
+/// Figures of one or several targets, in the order first seen.
+#[derive(Debug, Default)]
+pub struct Report {
+    targets: Vec<String>,
+    rows: Vec<Row>,
+}
+
+#[derive(Debug)]
+struct Row {
+    name: &'static str,
+    unit: &'static str,
+    /// By target: one value a run.
+    values: Vec<Vec<f64>>,
+}
+
+impl Report {
+    /// Adds the figures of a run.
+    pub fn add(&mut self, target: &str, figures: Vec<Figure>) {
+        let column = self
+            .targets
+            .iter()
+            .position(|name| name == target)
+            .unwrap_or_else(|| {
+                self.targets.push(target.to_string());
+                self.targets.len() - 1
+            });
+        for figure in figures {
+            let row = self
+                .rows
+                .iter()
+                .position(|row| row.name == figure.name)
+                .unwrap_or_else(|| {
+                    self.rows.push(Row {
+                        name: figure.name,
+                        unit: figure.unit,
+                        values: Vec::new(),
+                    });
+                    self.rows.len() - 1
+                });
+            let values = &mut self.rows[row].values;
+            values.resize_with(values.len().max(column + 1), Vec::new);
+            values[column].push(figure.value);
+        }
+    }
+
+    /// For people: a line a figure; one value, or least, middle and greatest
+    /// of the runs; then, with several targets, by how much the first one's
+    /// middle differs from the others'.
+    pub fn table(&self) -> String {
+        let mut lines = vec![vec!["figure".to_string(), "unit".to_string()]];
+        for target in &self.targets {
+            lines[0].push(target.clone());
+        }
+        for other in self.targets.iter().skip(1) {
+            lines[0].push(format!("{} / {other}", self.targets[0]));
+        }
+        for row in &self.rows {
+            let mut line = vec![row.name.to_string(), row.unit.to_string()];
+            for column in 0..self.targets.len() {
+                line.push(
+                    row.values
+                        .get(column)
+                        .map_or_else(|| "-".to_string(), |values| cell(values)),
+                );
+            }
+            let median = |column: usize| Some(Spread::of(row.values.get(column)?)?.median);
+            for column in 1..self.targets.len() {
+                line.push(match (median(0), median(column)) {
+                    (Some(ours), Some(theirs)) if theirs != 0.0 => format!("{:.2}", ours / theirs),
+                    _ => "-".to_string(),
+                });
+            }
+            lines.push(line);
+        }
+        let columns = lines[0].len();
+        let widths: Vec<usize> = (0..columns)
+            .map(|at| {
+                lines
+                    .iter()
+                    .map(|line| line[at].chars().count())
+                    .max()
+                    .unwrap_or(0)
+            })
+            .collect();
+        let mut table = String::new();
+        for line in &lines {
+            let mut text = String::new();
+            for (at, cell) in line.iter().enumerate() {
+                // Writing to a string cannot fail.
+                let _ = match at {
+                    0 | 1 => write!(text, "{cell:<width$}  ", width = widths[at]),
+                    _ => write!(text, "{cell:>width$}  ", width = widths[at]),
+                };
+            }
+            table.push_str(text.trim_end());
+            table.push('\n');
+        }
+        table
+    }
+
+    /// For programs: an object a figure and target, with the value of each run.
+    pub fn json(&self) -> Value {
+        let figures = self.rows.iter().flat_map(|row| {
+            self.targets
+                .iter()
+                .zip(&row.values)
+                .filter_map(|(target, values)| {
+                    let Spread { min, median, max } = Spread::of(values)?;
+                    Some(json!({
+                        "target": target, "figure": row.name, "unit": row.unit,
+                        "runs": values, "min": min, "median": median, "max": max,
+                    }))
+                })
+        });
+        Value::Array(figures.collect())
+    }
+
+    /// Whether any run lost or disordered messages: then its speed is worth nothing.
+    pub fn faults(&self) -> Vec<String> {
+        let faulty = |row: &&Row| row.name.ends_with("lost") || row.name.ends_with("out of order");
+        let rows = self.rows.iter().filter(faulty);
+        rows.flat_map(|row| {
+            self.targets
+                .iter()
+                .zip(&row.values)
+                .filter_map(|(target, values)| {
+                    let worst = values.iter().copied().fold(0.0, f64::max);
+                    (worst > 0.0).then(|| format!("{target}: {}: {worst}", row.name))
+                })
+        })
+        .collect()
+    }
+}
+
+fn cell(values: &[f64]) -> String {
+    match Spread::of(values) {
+        None => "-".to_string(),
+        Some(Spread { median, .. }) if values.len() == 1 => number(median),
+        Some(Spread { min, median, max }) => {
+            format!("{} [{}..{}]", number(median), number(min), number(max))
+        }
+    }
+}
+
+/// Three digits or more, thousands apart.
+fn number(value: f64) -> String {
+    let decimals = match value.abs() {
+        0.0 => 0,
+        below if below < 10.0 => 2,
+        below if below < 100.0 => 1,
+        _ => 0,
+    };
+    let text = format!("{value:.decimals$}");
+    let (whole, fraction) = text
+        .split_once('.')
+        .map_or((text.as_str(), ""), |(whole, fraction)| (whole, fraction));
+    let mut apart = String::new();
+    for (at, digit) in whole.chars().enumerate() {
+        if at > 0 && (whole.len() - at) % 3 == 0 && !apart.ends_with('-') {
+            apart.push(',');
+        }
+        apart.push(digit);
+    }
+    if fraction.is_empty() {
+        apart
+    } else {
+        format!("{apart}.{fraction}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_readable() {
+        let texts = [
+            0.0, 1.234, 12.34, 123.4, 76543.2, 1234567.0, -1234.0, -123.0,
+        ]
+        .map(number);
+        assert_eq!(
+            texts,
+            [
+                "0",
+                "1.23",
+                "12.3",
+                "123",
+                "76,543",
+                "1,234,567",
+                "-1,234",
+                "-123"
+            ]
+        );
+    }
+
+    #[test]
+    fn runs_and_targets_meet_in_one_table() {
+        let mut report = Report::default();
+        report.add(
+            "a",
+            vec![
+                Figure::new("opens", "/s", 10.0),
+                Figure::new("lost", "", 0.0),
+            ],
+        );
+        report.add("b", vec![Figure::new("opens", "/s", 5.0)]);
+        report.add(
+            "a",
+            vec![
+                Figure::new("opens", "/s", 30.0),
+                Figure::new("lost", "", 2.0),
+            ],
+        );
+        let table = report.table();
+        let lines: Vec<Vec<&str>> = table
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert_eq!(lines[0], ["figure", "unit", "a", "b", "a", "/", "b"]);
+        assert_eq!(
+            lines[1],
+            ["opens", "/s", "20.0", "[10.0..30.0]", "5.00", "4.00"]
+        );
+        assert_eq!(report.faults(), ["a: lost: 2"]);
+        let json = report.json();
+        assert_eq!(json.as_array().unwrap().len(), 3);
+        assert_eq!(json[0]["runs"], json!([10.0, 30.0]));
+        assert_eq!(json[1]["target"], "b");
+    }
+}
