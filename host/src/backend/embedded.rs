@@ -43,7 +43,7 @@ use self::{
     store::Store,
 };
 use super::{Answer, Backend, Body, Caller};
-use crate::{manifest, manifest::Manifest, outbound::AllowedHosts, router::Router, variables::Variables};
+use crate::{manifest, manifest::Manifest, router::Router, variables::Variables};
 
 /// The label of the key-value store that every application has.
 const DEFAULT_STORE: &str = "default";
@@ -173,12 +173,6 @@ impl Loading<'_> {
         let id = &component.id;
         let mut environment = component.environment.clone();
         environment.extend(self.options.environment.clone());
-        let allowed = component
-            .allowed_outbound_hosts
-            .iter()
-            .map(|entry| self.variables.expand(entry))
-            .collect::<Result<Vec<_>, _>>()
-            .context("allowed_outbound_hosts")?;
         let log = |name| {
             let folder = self.options.log_dir.clone();
             let folder = folder.unwrap_or_else(|| self.options.state_dir.join("logs"));
@@ -191,9 +185,9 @@ impl Loading<'_> {
             mounts: Mounts::gather(component, &self.manifest.root)?,
             stdout: log("stdout")?,
             stderr: log("stderr")?,
-            variables: self.variables.component_variables(id).context("variables")?,
+            variables: self.variables.component_variables(id),
             stores: self.labels(component),
-            allowed: AllowedHosts::parse(&allowed).context("allowed_outbound_hosts")?,
+            allowed: self.variables.allowed_hosts(component)?,
             client: self.client.clone(),
             limits: self.options.limits(),
             permits: self.permits.clone(),

@@ -79,6 +79,10 @@ impl Gathering {
             let destination = format!("/{}", folder.trim_matches('/'));
             return self.placed(&self.root.join(folder), &destination);
         }
+        if !is_pattern(&relative) {
+            let file = self.root.join(&relative);
+            ensure!(file.is_file(), "there is no {}", file.display());
+        }
         let wanted = globs([&relative]).with_context(|| format!("{pattern:?}"))?;
         for file in files_in(&self.root.join(fixed_part(&relative)))? {
             let path = file.strip_prefix(&self.root).context("a file outside of its folder")?;

@@ -1,0 +1,232 @@
+//! The fixture application, loaded without a host, and how tests talk to it.
+
+use std::{
+    io::Write,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use socket_host::{
+    backend::{
+        self, Backend as _, BackendError, Body, Caller,
+        embedded::{Embedded, Options},
+    },
+    manifest::Manifest,
+    variables::Variables,
+};
+use tempfile::TempDir;
+
+/// Who asks, in these tests.
+const CLIENT: &str = "192.0.2.7:4321";
+
+/// A fixture component's wasm.
+pub fn wasm(name: &str) -> PathBuf {
+    let file = folder().join("../../target/wasm32-wasip2/component").join(format!("{name}.wasm"));
+    assert!(
+        file.exists(),
+        "{} does not exist: run `components/build probe probe02` first",
+        file.display()
+    );
+    file
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
+}
+
+/// A manifest with one component, the probe, that may use the default store, and what `more` says.
+pub fn manifest(more: &str) -> Manifest {
+    let probe = wasm("probe");
+    parse(&format!("source = {probe:?}\nkey_value_stores = [\"default\"]\n{more}"))
+}
+
+fn parse(component: &str) -> Manifest {
+    let text = format!(
+        "spin_manifest_version = 2\napplication.name = \"one\"\n\
+         [[trigger.http]]\nroute = \"/probe/...\"\ncomponent = \"probe\"\n\
+         [component.probe]\n{component}\n"
+    );
+    Manifest::parse(&text, folder().join("spin.toml")).unwrap()
+}
+
+/// Why a manifest with this component does not load.
+#[track_caller]
+pub fn refused(component: &str) -> String {
+    let state = tempfile::tempdir().unwrap();
+    match load(&parse(component), Options::new(state.path())) {
+        Ok(_) => panic!("it loads"),
+        Err(error) => format!("{error:#}"),
+    }
+}
+
+fn load(manifest: &Manifest, mut options: Options) -> anyhow::Result<Embedded> {
+    options.max_instances = options.max_instances.min(40);
+    let variables = Variables::new(manifest, &[], Default::default(), |_| None)?;
+    Embedded::load(manifest, &variables, options)
+}
+
+/// An application, loaded, and its state folder.
+pub struct Fixture {
+    app: Embedded,
+    manifest: Manifest,
+    options: Options,
+    pub state: Arc<TempDir>,
+}
+
+/// Headers as the probe prints them.
+pub type Headers = std::collections::BTreeMap<String, String>;
+
+impl Fixture {
+    /// `fixtures/spin.toml` with default options.
+    pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// `fixtures/spin.toml`.
+    pub fn with(edit: impl FnOnce(&mut Options)) -> Self {
+        wasm("probe");
+        wasm("probe02");
+        let manifest = Manifest::load(folder()).unwrap();
+        Self::at(&manifest, tempfile::tempdir().unwrap(), edit)
+    }
+
+    /// Another manifest.
+    pub fn of(manifest: &Manifest) -> Self {
+        Self::at(manifest, tempfile::tempdir().unwrap(), |_| {})
+    }
+
+    pub fn at(manifest: &Manifest, state: TempDir, edit: impl FnOnce(&mut Options)) -> Self {
+        let mut options = Options::new(state.path());
+        options.quiet = true;
+        edit(&mut options);
+        let app = load(manifest, options.clone()).unwrap();
+        Self { app, manifest: manifest.clone(), options, state: state.into() }
+    }
+
+    /// As after a restart.
+    pub fn again(self) -> Self {
+        drop(self.app);
+        let app = load(&self.manifest, self.options.clone()).unwrap();
+        Self { app, ..self }
+    }
+
+    /// Another host with the same state.
+    pub fn beside(&self) -> Self {
+        let app = load(&self.manifest, self.options.clone()).unwrap();
+        Self {
+            app,
+            manifest: self.manifest.clone(),
+            options: self.options.clone(),
+            state: self.state.clone(),
+        }
+    }
+
+    /// Ends the application and keeps its state.
+    pub fn close(self) -> Arc<TempDir> {
+        self.state
+    }
+
+    pub async fn call(&self, request: Request<Body>) -> Result<Response<Body>, BackendError> {
+        self.app.call(request).await
+    }
+
+    /// The whole answer, whose body is text.
+    pub async fn answer(&self, request: Request<Body>) -> Result<Response<String>, BackendError> {
+        let (head, body) = self.app.call(request).await?.into_parts();
+        let body = body.collect().await.expect("a complete body").to_bytes();
+        let text = String::from_utf8(body.into()).expect("a body of text");
+        Ok(Response::from_parts(head, text))
+    }
+
+    /// The body of a GET that must succeed.
+    #[track_caller]
+    pub fn ok(&self, path: &str) -> impl Future<Output = String> {
+        let caller = std::panic::Location::caller();
+        async move {
+            match self.answer(get(path)).await {
+                Ok(answer) if answer.status() == StatusCode::OK => answer.into_body(),
+                other => panic!("{caller}: {path}: {other:?}"),
+            }
+        }
+    }
+
+    pub async fn status(&self, path: &str) -> StatusCode {
+        self.answer(get(path)).await.unwrap().status()
+    }
+}
+
+pub fn get(path: &str) -> Request<Body> {
+    request("GET", path, "")
+}
+
+pub fn post(path: &str, body: impl Into<Bytes>) -> Request<Body> {
+    request("POST", path, body)
+}
+
+/// A request as the listener hands it on.
+pub fn request(method: &str, path: &str, body: impl Into<Bytes>) -> Request<Body> {
+    let client: SocketAddr = CLIENT.parse().unwrap();
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "example.com:3000")
+        .extension(Caller::Client(client))
+        .body(backend::full(body))
+        .unwrap()
+}
+
+/// Runs `work` on a runtime of one thread and returns what it logged.
+pub fn logged(work: impl Future<Output = ()>) -> String {
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tracing::subscriber::with_default(subscriber, || runtime.block_on(work));
+    let bytes = log.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap()
+}
+
+/// A server that says what it was asked.
+pub async fn server() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = service_fn(|request: Request<hyper::body::Incoming>| async move {
+                let (head, body) = request.into_parts();
+                let body = body.collect().await?.to_bytes();
+                let host = head.headers["host"].to_str().unwrap_or_default();
+                let body = String::from_utf8_lossy(&body);
+                let text = format!("{} {} at {host}: {body}", head.method, head.uri);
+                Ok::<_, hyper::Error>(Response::new(Full::new(Bytes::from(text))))
+            });
+            let serving = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            tokio::spawn(async move {
+                let _ = serving.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    address
+}

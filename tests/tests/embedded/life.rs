@@ -1,0 +1,176 @@
+//! Instances: their limits, and how they end.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body_util::BodyExt as _;
+use socket_host::backend::BackendError;
+
+use crate::fixture::{Fixture, get, logged};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trap_is_the_end_of_its_request_only() {
+    let app = Fixture::new();
+    for path in ["/probe/trap", "/probe02/trap"] {
+        let error = app.answer(get(path)).await.unwrap_err();
+        let BackendError::Failed { component, source } = &error else { panic!("{error:?}") };
+        assert_eq!(Some(component.as_str()), path.split('/').nth(1));
+        assert!(format!("{source:?}").contains("unreachable"), "{source:?}");
+    }
+    assert_eq!(app.ok("/probe/").await, "probe");
+    assert_eq!(app.ok("/probe02/seen").await, "1");
+}
+
+#[test]
+fn a_trap_is_logged_with_component_route_and_backtrace() {
+    let log = logged(async {
+        let app = Fixture::new();
+        app.answer(get("/probe/trap")).await.unwrap_err();
+    });
+    for part in ["ERROR", "component=\"probe\"", "route=\"/probe/...\"", "backtrace", "unreachable"] {
+        assert!(log.contains(part), "{part} in {log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_gets_no_answer_is_cut_at_its_deadline() {
+    let app = Fixture::with(|options| options.deadline = Duration::from_millis(300));
+    for path in ["/probe/hang", "/probe/spin", "/probe02/spin"] {
+        let start = Instant::now();
+        let error = app.answer(get(path)).await.unwrap_err();
+        let BackendError::Deadline { component, limit } = &error else {
+            panic!("{path}: {error:?}")
+        };
+        assert_eq!(Some(component.as_str()), path.split('/').nth(1));
+        assert_eq!(*limit, Duration::from_millis(300));
+        let took = start.elapsed();
+        assert!(took >= *limit && took < Duration::from_secs(3), "{path} took {took:?}");
+    }
+    assert_eq!(app.ok("/probe/").await, "probe");
+}
+
+/// On one thread, which a guest that computes must give up now and then.
+#[tokio::test]
+async fn a_guest_that_computes_lets_others_run() {
+    let app = Fixture::with(|options| options.deadline = Duration::from_millis(2500));
+    let others = async {
+        for _ in 0..5 {
+            assert_eq!(app.ok("/probe/").await, "probe");
+        }
+        Instant::now()
+    };
+    let start = Instant::now();
+    let (spun, done) = tokio::join!(app.answer(get("/probe/spin")), others);
+    assert!(matches!(spun, Err(BackendError::Deadline { .. })), "{spun:?}");
+    assert!(done - start < Duration::from_secs(2), "after {:?}", done - start);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_has_a_limit() {
+    let app = Fixture::with(|options| options.max_memory = 64 << 20);
+    assert_eq!(app.ok("/probe/alloc?mib=16").await, (16 << 20).to_string());
+    let error = app.answer(get("/probe/alloc?mib=128")).await.unwrap_err();
+    assert!(matches!(error, BackendError::Failed { .. }), "{error:?}");
+    assert_eq!(app.ok("/probe/alloc?mib=16").await, (16 << 20).to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_are_shared_as_long_as_the_options_say() {
+    let app = Fixture::with(|options| options.instance_reuse = 3);
+    let mut seen = Vec::new();
+    for _ in 0..7 {
+        seen.push(app.ok("/probe/seen").await);
+    }
+    assert_eq!(seen, ["1", "2", "3", "1", "2", "3", "1"]);
+    // WASI 0.2 knows no second request.
+    for _ in 0..3 {
+        assert_eq!(app.ok("/probe02/seen").await, "1");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_wait_share_an_instance() {
+    let app = Fixture::with(|options| options.max_instances = 1);
+    let start = Instant::now();
+    let asleep = futures_util::future::join_all((0..8).map(|_| app.ok("/probe/sleep?ms=300")));
+    assert_eq!(asleep.await, ["slept"; 8]);
+    assert!(start.elapsed() < Duration::from_millis(8 * 300), "{:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_is_read_while_it_is_written() {
+    let app = Fixture::with(|options| options.deadline = Duration::from_millis(400));
+    let start = Instant::now();
+    let mut response = app.call(get("/probe/stream?chunks=5&ms=200")).await.unwrap();
+    let first = response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(first, "0\n");
+    assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
+    // It takes longer than the deadline, which is that of the head.
+    let rest = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(rest, "1\n2\n3\n4\n");
+    assert!(start.elapsed() >= Duration::from_secs(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_breaks_off_is_an_error_and_not_an_end() {
+    let app = Fixture::with(|options| options.deadline = Duration::from_millis(300));
+    for then in ["trap", "spin"] {
+        let path = format!("/probe/stream?chunks=2&ms=1&then={then}");
+        let response = app.call(get(&path)).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let mut body = response.into_body();
+        let mut seen = Vec::new();
+        let error = loop {
+            match body.frame().await {
+                Some(Ok(frame)) => seen.extend_from_slice(frame.data_ref().unwrap()),
+                Some(Err(error)) => break error,
+                None => panic!("{then}: a complete body of {:?}", Bytes::from(seen)),
+            }
+        };
+        assert!(error.to_string().contains("failed within its answer"), "{error}");
+        assert_eq!(app.ok("/probe/").await, "probe");
+    }
+}
+
+#[test]
+fn a_trap_after_the_answer_is_logged() {
+    let log = logged(async {
+        let app = Fixture::new();
+        let response = app.call(get("/probe/stream?chunks=1&ms=1&then=trap")).await.unwrap();
+        response.into_body().collect().await.unwrap_err();
+    });
+    assert!(log.contains("failed after its answer") && log.contains("component=probe"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_dropped_leaves_nothing_behind() {
+    let app = Fixture::with(|options| {
+        options.max_instances = 2;
+        options.instance_concurrency = 1;
+        options.deadline = Duration::from_secs(20);
+    });
+    // More than there are instances: each must be free again long before its deadline.
+    for _ in 0..6 {
+        for path in ["/probe/hang", "/probe/spin", "/probe02/spin"] {
+            let given_up = tokio::time::timeout(Duration::from_millis(50), app.call(get(path)));
+            assert!(given_up.await.is_err());
+        }
+    }
+    let start = Instant::now();
+    assert_eq!(app.ok("/probe/").await, "probe");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_dropped_is_the_end_of_its_stream() {
+    let app = Fixture::with(|options| {
+        options.max_instances = 1;
+        options.instance_reuse = 1;
+    });
+    for _ in 0..3 {
+        let response = app.call(get("/probe/stream?chunks=100000&ms=1")).await.unwrap();
+        drop(response);
+    }
+    assert_eq!(app.ok("/probe/").await, "probe");
+}

@@ -1,0 +1,51 @@
+//! What is refused at load, and what is said about it.
+
+use crate::fixture::refused;
+
+#[test]
+fn a_component_that_is_not_built_says_what_builds_it() {
+    let error = refused(
+        "source = \"target/missing.wasm\"\nbuild = { command = \"make it\", workdir = \"sub\" }",
+    );
+    for part in
+        ["component probe", "missing.wasm does not exist", "socket-host build", "make it", "sub"]
+    {
+        assert!(error.contains(part), "{part:?} in {error}");
+    }
+    let error = refused("source = \"target/missing.wasm\"");
+    assert!(error.contains("no build command"), "{error}");
+}
+
+#[test]
+fn what_is_no_component_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.wasm");
+    for (bytes, complaint) in [
+        (&b"\0asm\x01\0\0\0"[..], "is a core module, not a component"),
+        (b"#!/bin/sh", "is not WebAssembly"),
+        (b"\0asm\x0d\0\x01\0\xff\xff", "is no valid component"),
+        (b"\0asm\x0d\0\x01\0", "it exports nothing"),
+    ] {
+        std::fs::write(&file, bytes).unwrap();
+        let error = refused(&format!("source = {file:?}"));
+        assert!(error.contains(complaint) && error.contains("a.wasm"), "{complaint:?} in {error}");
+    }
+}
+
+#[test]
+fn an_interface_that_is_not_provided_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.wasm");
+    // (component (import "spin:sqlite/sqlite@3.1.0" (instance)))
+    let name = b"spin:sqlite/sqlite@3.1.0";
+    let mut wasm = b"\0asm\x0d\0\x01\0".to_vec();
+    wasm.extend_from_slice(&[7, 3, 1, 0x42, 0]);
+    wasm.extend_from_slice(&[10, name.len() as u8 + 5, 1, 0, name.len() as u8]);
+    wasm.extend_from_slice(name);
+    wasm.extend_from_slice(&[5, 0]);
+    std::fs::write(&file, wasm).unwrap();
+    let error = refused(&format!("source = {file:?}"));
+    for part in ["component probe", "spin:sqlite/sqlite@3.1.0", "--upstream", "--spin"] {
+        assert!(error.contains(part), "{part:?} in {error}");
+    }
+}

@@ -1,0 +1,9 @@
+//! Components in isolation: the embedded runtime without a listener, asked by its one call.
+
+mod files;
+mod fixture;
+mod key_value;
+mod life;
+mod load;
+mod outbound;
+mod requests;
