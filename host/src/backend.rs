@@ -18,7 +18,8 @@ pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The answer of a backend, when it comes.
-pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Response<Body>, BackendError>> + Send + 'a>>;
+pub type Answer<'a> =
+    Pin<Box<dyn Future<Output = Result<Response<Body>, BackendError>> + Send + 'a>>;
 
 /// Answers requests. Shared by every connection, session and timer of a host.
 pub trait Backend: Send + Sync + 'static {
@@ -75,7 +76,9 @@ pub enum BackendError {
 
 /// A body that is already here.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 /// A body without content.

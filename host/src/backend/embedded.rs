@@ -12,8 +12,8 @@ mod component;
 mod engine;
 mod files;
 mod key_value;
-mod output;
 mod outbound;
+mod output;
 mod sqlite;
 mod state;
 mod store;
@@ -118,7 +118,11 @@ impl Embedded {
     /// Names the component and what is wrong: its file is missing (and what builds it), is no
     /// component, imports what this host does not provide, answers no requests; its files cannot be
     /// read; a template cannot be expanded. Or the state folder cannot be used.
-    pub fn load(manifest: &Manifest, variables: &Variables, options: Options) -> anyhow::Result<Self> {
+    pub fn load(
+        manifest: &Manifest,
+        variables: &Variables,
+        options: Options,
+    ) -> anyhow::Result<Self> {
         let engine = engine::start(&options)?;
         let linker = component::linker(&engine)
             .map_err(anyhow::Error::from)
@@ -216,10 +220,16 @@ fn stores(
     options: &Options,
 ) -> anyhow::Result<BTreeMap<String, Arc<dyn Store>>> {
     let mut stores: BTreeMap<String, Arc<dyn Store>> = BTreeMap::new();
-    let mut labels = manifest.components.values().flat_map(|component| &component.key_value_stores);
+    let mut labels = manifest
+        .components
+        .values()
+        .flat_map(|component| &component.key_value_stores);
     if labels.any(|label| label == DEFAULT_STORE) {
         let database = Database::open(&options.state_dir.join("sqlite_key_value.db"))?;
-        stores.insert(DEFAULT_STORE.to_owned(), Arc::new(database.store(DEFAULT_STORE)));
+        stores.insert(
+            DEFAULT_STORE.to_owned(),
+            Arc::new(database.store(DEFAULT_STORE)),
+        );
     }
     Ok(stores)
 }

@@ -27,7 +27,9 @@ const CLIENT: &str = "192.0.2.7:4321";
 
 /// A fixture component's wasm.
 pub fn wasm(name: &str) -> PathBuf {
-    let file = folder().join("../../target/wasm32-wasip2/component").join(format!("{name}.wasm"));
+    let file = folder()
+        .join("../../target/wasm32-wasip2/component")
+        .join(format!("{name}.wasm"));
     assert!(
         file.exists(),
         "{} does not exist: run `components/build probe probe02` first",
@@ -43,7 +45,9 @@ fn folder() -> PathBuf {
 /// A manifest with one component, the probe, that may use the default store, and what `more` says.
 pub fn manifest(more: &str) -> Manifest {
     let probe = wasm("probe");
-    parse(&format!("source = {probe:?}\nkey_value_stores = [\"default\"]\n{more}"))
+    parse(&format!(
+        "source = {probe:?}\nkey_value_stores = [\"default\"]\n{more}"
+    ))
 }
 
 fn parse(component: &str) -> Manifest {
@@ -106,7 +110,12 @@ impl Fixture {
         options.quiet = true;
         edit(&mut options);
         let app = load(manifest, options.clone()).unwrap();
-        Self { app, manifest: manifest.clone(), options, state: state.into() }
+        Self {
+            app,
+            manifest: manifest.clone(),
+            options,
+            state: state.into(),
+        }
     }
 
     /// As after a restart.
@@ -202,7 +211,10 @@ pub fn logged(work: impl Future<Output = ()>) -> String {
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     tracing::subscriber::with_default(subscriber, || runtime.block_on(work));
     let bytes = log.0.lock().unwrap().clone();
     String::from_utf8(bytes).unwrap()
@@ -224,7 +236,9 @@ pub async fn server() -> SocketAddr {
             });
             let serving = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
             tokio::spawn(async move {
-                let _ = serving.serve_connection(TokioIo::new(stream), service).await;
+                let _ = serving
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
             });
         }
     });

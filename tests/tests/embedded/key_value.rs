@@ -37,7 +37,11 @@ async fn the_file_is_spins() {
     assert_eq!(row("a"), b"1");
     assert_eq!(row("n"), (-2i64).to_le_bytes());
     // What another process writes is seen, also while both have the file open.
-    spin.execute("UPDATE spin_key_value SET value = x'6869' WHERE key = 'a'", []).unwrap();
+    spin.execute(
+        "UPDATE spin_key_value SET value = x'6869' WHERE key = 'a'",
+        [],
+    )
+    .unwrap();
     assert_eq!(app.ok("/probe/get?key=a").await, "hi");
 }
 
@@ -85,10 +89,17 @@ async fn two_hosts_on_one_file_never_share_a_number_either() {
 async fn what_is_no_number_is_not_incremented() {
     let app = Fixture::new();
     app.ok("/probe/set?key=text&value=abc").await;
-    let answer = app.answer(get("/probe/increment?key=text&by=1")).await.unwrap();
+    let answer = app
+        .answer(get("/probe/increment?key=text&by=1"))
+        .await
+        .unwrap();
     assert!(answer.body().contains("not a number"), "{}", answer.body());
-    app.ok(&format!("/probe/increment?key=most&by={}", i64::MAX)).await;
-    let answer = app.answer(get("/probe/increment?key=most&by=1")).await.unwrap();
+    app.ok(&format!("/probe/increment?key=most&by={}", i64::MAX))
+        .await;
+    let answer = app
+        .answer(get("/probe/increment?key=most&by=1"))
+        .await
+        .unwrap();
     assert!(answer.body().contains("out of range"), "{}", answer.body());
     assert_eq!(app.ok("/probe/get?key=text").await, "abc");
 }
@@ -96,8 +107,14 @@ async fn what_is_no_number_is_not_incremented() {
 #[tokio::test]
 async fn a_swap_happens_only_if_nothing_changed() {
     let app = Fixture::new();
-    assert_eq!(app.ok("/probe/cas?key=new").await, "nothing, someone else's, mine");
-    assert_eq!(app.ok("/probe/cas?key=new").await, "mine, someone else's, mine");
+    assert_eq!(
+        app.ok("/probe/cas?key=new").await,
+        "nothing, someone else's, mine"
+    );
+    assert_eq!(
+        app.ok("/probe/cas?key=new").await,
+        "mine, someone else's, mine"
+    );
 }
 
 #[tokio::test]
@@ -113,8 +130,14 @@ async fn a_listing_has_all_keys() {
 #[tokio::test]
 async fn stores_open_by_the_manifests_labels_only() {
     let app = Fixture::new();
-    for (store, error) in [("forbidden", "AccessDenied"), ("unconfigured", "NoSuchStore")] {
-        let answer = app.answer(get(&format!("/probe/keys?store={store}"))).await.unwrap();
+    for (store, error) in [
+        ("forbidden", "AccessDenied"),
+        ("unconfigured", "NoSuchStore"),
+    ] {
+        let answer = app
+            .answer(get(&format!("/probe/keys?store={store}")))
+            .await
+            .unwrap();
         assert!(answer.body().contains(error), "{store}: {}", answer.body());
     }
 }

@@ -14,7 +14,9 @@ async fn a_trap_is_the_end_of_its_request_only() {
     let app = Fixture::new();
     for path in ["/probe/trap", "/probe02/trap"] {
         let error = app.answer(get(path)).await.unwrap_err();
-        let BackendError::Failed { component, source } = &error else { panic!("{error:?}") };
+        let BackendError::Failed { component, source } = &error else {
+            panic!("{error:?}")
+        };
         assert_eq!(Some(component.as_str()), path.split('/').nth(1));
         assert!(format!("{source:?}").contains("unreachable"), "{source:?}");
     }
@@ -28,7 +30,13 @@ fn a_trap_is_logged_with_component_route_and_backtrace() {
         let app = Fixture::new();
         app.answer(get("/probe/trap")).await.unwrap_err();
     });
-    for part in ["ERROR", "component=\"probe\"", "route=\"/probe/...\"", "backtrace", "unreachable"] {
+    for part in [
+        "ERROR",
+        "component=\"probe\"",
+        "route=\"/probe/...\"",
+        "backtrace",
+        "unreachable",
+    ] {
         assert!(log.contains(part), "{part} in {log}");
     }
 }
@@ -45,7 +53,10 @@ async fn a_request_that_gets_no_answer_is_cut_at_its_deadline() {
         assert_eq!(Some(component.as_str()), path.split('/').nth(1));
         assert_eq!(*limit, Duration::from_millis(300));
         let took = start.elapsed();
-        assert!(took >= *limit && took < Duration::from_secs(3), "{path} took {took:?}");
+        assert!(
+            took >= *limit && took < Duration::from_secs(3),
+            "{path} took {took:?}"
+        );
     }
     assert_eq!(app.ok("/probe/").await, "probe");
 }
@@ -62,8 +73,15 @@ async fn a_guest_that_computes_lets_others_run() {
     };
     let start = Instant::now();
     let (spun, done) = tokio::join!(app.answer(get("/probe/spin")), others);
-    assert!(matches!(spun, Err(BackendError::Deadline { .. })), "{spun:?}");
-    assert!(done - start < Duration::from_secs(2), "after {:?}", done - start);
+    assert!(
+        matches!(spun, Err(BackendError::Deadline { .. })),
+        "{spun:?}"
+    );
+    assert!(
+        done - start < Duration::from_secs(2),
+        "after {:?}",
+        done - start
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,17 +113,35 @@ async fn requests_that_wait_share_an_instance() {
     let start = Instant::now();
     let asleep = futures_util::future::join_all((0..8).map(|_| app.ok("/probe/sleep?ms=300")));
     assert_eq!(asleep.await, ["slept"; 8]);
-    assert!(start.elapsed() < Duration::from_millis(8 * 300), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_millis(8 * 300),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_is_read_while_it_is_written() {
     let app = Fixture::with(|options| options.deadline = Duration::from_millis(400));
     let start = Instant::now();
-    let mut response = app.call(get("/probe/stream?chunks=5&ms=200")).await.unwrap();
-    let first = response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
+    let mut response = app
+        .call(get("/probe/stream?chunks=5&ms=200"))
+        .await
+        .unwrap();
+    let first = response
+        .body_mut()
+        .frame()
+        .await
+        .unwrap()
+        .unwrap()
+        .into_data()
+        .unwrap();
     assert_eq!(first, "0\n");
-    assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_millis(900),
+        "{:?}",
+        start.elapsed()
+    );
     // It takes longer than the deadline, which is that of the head.
     let rest = response.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(rest, "1\n2\n3\n4\n");
@@ -128,7 +164,10 @@ async fn a_body_that_breaks_off_is_an_error_and_not_an_end() {
                 None => panic!("{then}: a complete body of {:?}", Bytes::from(seen)),
             }
         };
-        assert!(error.to_string().contains("failed within its answer"), "{error}");
+        assert!(
+            error.to_string().contains("failed within its answer"),
+            "{error}"
+        );
         assert_eq!(app.ok("/probe/").await, "probe");
     }
 }
@@ -137,10 +176,16 @@ async fn a_body_that_breaks_off_is_an_error_and_not_an_end() {
 fn a_trap_after_the_answer_is_logged() {
     let log = logged(async {
         let app = Fixture::new();
-        let response = app.call(get("/probe/stream?chunks=1&ms=1&then=trap")).await.unwrap();
+        let response = app
+            .call(get("/probe/stream?chunks=1&ms=1&then=trap"))
+            .await
+            .unwrap();
         response.into_body().collect().await.unwrap_err();
     });
-    assert!(log.contains("failed after its answer") && log.contains("component=probe"), "{log}");
+    assert!(
+        log.contains("failed after its answer") && log.contains("component=probe"),
+        "{log}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,7 +204,11 @@ async fn a_call_that_is_dropped_leaves_nothing_behind() {
     }
     let start = Instant::now();
     assert_eq!(app.ok("/probe/").await, "probe");
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -169,7 +218,10 @@ async fn a_body_that_is_dropped_is_the_end_of_its_stream() {
         options.instance_reuse = 1;
     });
     for _ in 0..3 {
-        let response = app.call(get("/probe/stream?chunks=100000&ms=1")).await.unwrap();
+        let response = app
+            .call(get("/probe/stream?chunks=100000&ms=1"))
+            .await
+            .unwrap();
         drop(response);
     }
     assert_eq!(app.ok("/probe/").await, "probe");

@@ -7,9 +7,13 @@ fn a_component_that_is_not_built_says_what_builds_it() {
     let error = refused(
         "source = \"target/missing.wasm\"\nbuild = { command = \"make it\", workdir = \"sub\" }",
     );
-    for part in
-        ["component probe", "missing.wasm does not exist", "socket-host build", "make it", "sub"]
-    {
+    for part in [
+        "component probe",
+        "missing.wasm does not exist",
+        "socket-host build",
+        "make it",
+        "sub",
+    ] {
         assert!(error.contains(part), "{part:?} in {error}");
     }
     let error = refused("source = \"target/missing.wasm\"");
@@ -28,7 +32,10 @@ fn what_is_no_component_is_refused_by_name() {
     ] {
         std::fs::write(&file, bytes).unwrap();
         let error = refused(&format!("source = {file:?}"));
-        assert!(error.contains(complaint) && error.contains("a.wasm"), "{complaint:?} in {error}");
+        assert!(
+            error.contains(complaint) && error.contains("a.wasm"),
+            "{complaint:?} in {error}"
+        );
     }
 }
 
@@ -45,7 +52,12 @@ fn an_interface_that_is_not_provided_is_named() {
     wasm.extend_from_slice(&[5, 0]);
     std::fs::write(&file, wasm).unwrap();
     let error = refused(&format!("source = {file:?}"));
-    for part in ["component probe", "spin:sqlite/sqlite@3.1.0", "--upstream", "--spin"] {
+    for part in [
+        "component probe",
+        "spin:sqlite/sqlite@3.1.0",
+        "--upstream",
+        "--spin",
+    ] {
         assert!(error.contains(part), "{part:?} in {error}");
     }
 }

@@ -15,12 +15,19 @@ async fn requests_go_out_to_allowed_hosts_only() {
     let allowed = format!("allowed_outbound_hosts = [\"http://127.0.0.1:{port}\"]");
     let app = Fixture::of(&manifest(&allowed));
     assert_eq!(
-        app.ok(&fetch(&format!("http://127.0.0.1:{port}/a?b"))).await,
+        app.ok(&fetch(&format!("http://127.0.0.1:{port}/a?b")))
+            .await,
         format!("GET /a?b at 127.0.0.1:{port}: ")
     );
-    let sent = post(&format!("/probe/forward?url=http://127.0.0.1:{port}/in"), "a body");
+    let sent = post(
+        &format!("/probe/forward?url=http://127.0.0.1:{port}/in"),
+        "a body",
+    );
     let answer = app.answer(sent).await.unwrap();
-    assert_eq!(answer.body(), &format!("POST /in at 127.0.0.1:{port}: a body"));
+    assert_eq!(
+        answer.body(),
+        &format!("POST /in at 127.0.0.1:{port}: a body")
+    );
     for denied in [
         format!("http://localhost:{port}/"),
         format!("https://127.0.0.1:{port}/"),
@@ -30,7 +37,11 @@ async fn requests_go_out_to_allowed_hosts_only() {
         "http://self.alt/probe/".into(),
     ] {
         let answer = app.answer(get(&fetch(&denied))).await.unwrap();
-        assert!(answer.body().contains("HttpRequestDenied"), "{denied}: {}", answer.body());
+        assert!(
+            answer.body().contains("HttpRequestDenied"),
+            "{denied}: {}",
+            answer.body()
+        );
     }
 }
 
@@ -38,34 +49,59 @@ async fn requests_go_out_to_allowed_hosts_only() {
 fn a_denied_request_says_which_entry_is_missing() {
     let log = logged(async {
         let app = Fixture::new();
-        app.answer(get(&fetch("https://example.org:8443/x"))).await.unwrap();
+        app.answer(get(&fetch("https://example.org:8443/x")))
+            .await
+            .unwrap();
     });
     let says = "\"https://example.org:8443\" is not among allowed_outbound_hosts";
-    assert!(log.contains(says) && log.contains("component=probe"), "{log}");
+    assert!(
+        log.contains(says) && log.contains("component=probe"),
+        "{log}"
+    );
 }
 
 #[tokio::test]
 async fn servers_that_are_not_there_have_their_error() {
     let app = Fixture::of(&manifest("allowed_outbound_hosts = [\"*://*:*\"]"));
     // Bound and closed again: nobody listens there.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let refused = app.answer(get(&fetch(&format!("http://127.0.0.1:{port}/")))).await.unwrap();
-    assert!(refused.body().contains("ConnectionRefused"), "{}", refused.body());
-    let unknown = app.answer(get(&fetch("http://nowhere.invalid/"))).await.unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let refused = app
+        .answer(get(&fetch(&format!("http://127.0.0.1:{port}/"))))
+        .await
+        .unwrap();
+    assert!(
+        refused.body().contains("ConnectionRefused"),
+        "{}",
+        refused.body()
+    );
+    let unknown = app
+        .answer(get(&fetch("http://nowhere.invalid/")))
+        .await
+        .unwrap();
     assert!(unknown.body().contains("DnsError"), "{}", unknown.body());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn components_call_one_another_without_a_network() {
     let app = Fixture::new();
-    let seen = app.ok(&fetch("http://hidden.spin.internal/headers?q=1")).await;
+    let seen = app
+        .ok(&fetch("http://hidden.spin.internal/headers?q=1"))
+        .await;
     let seen: Headers = serde_json::from_str(&seen).unwrap();
     assert_eq!(seen["spin-path-info"], "/headers", "{seen:?}");
     assert_eq!(seen["spin-raw-component-route"], "/...");
     assert_eq!(seen["spin-client-addr"], "0.0.0.0:0");
     assert!(!seen.contains_key("host"), "{seen:?}");
     // By its own routes the application knows the client that it all began with.
-    for own in ["http://self/probe/headers", "http://self.alt/probe/headers", "/probe/headers"] {
+    for own in [
+        "http://self/probe/headers",
+        "http://self.alt/probe/headers",
+        "/probe/headers",
+    ] {
         let seen: Headers = serde_json::from_str(&app.ok(&fetch(own)).await).unwrap();
         assert_eq!(seen["spin-client-addr"], "192.0.2.7:4321", "{own}");
         assert_eq!(seen["spin-matched-route"], "/probe/...", "{own}");
@@ -74,10 +110,20 @@ async fn components_call_one_another_without_a_network() {
     let url = "http://probe02.spin.internal/probe02/echo";
     let sent = post(&format!("/probe/forward?url={url}"), "through two");
     assert_eq!(app.answer(sent).await.unwrap().body(), "through two");
-    assert_eq!(app.ok("/probe02/fetch?http://hidden.spin.internal/").await, "probe");
+    assert_eq!(
+        app.ok("/probe02/fetch?http://hidden.spin.internal/").await,
+        "probe"
+    );
     // There is no such route.
-    let answer = app.answer(get(&fetch("http://self/nothing"))).await.unwrap();
-    assert!(answer.body().contains("DestinationNotFound"), "{}", answer.body());
+    let answer = app
+        .answer(get(&fetch("http://self/nothing")))
+        .await
+        .unwrap();
+    assert!(
+        answer.body().contains("DestinationNotFound"),
+        "{}",
+        answer.body()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,5 +147,9 @@ async fn components_that_call_in_circles_are_stopped() {
     let circle = "/probe/loop?url=http://hidden.spin.internal/loop";
     let answer = app.answer(get(circle)).await.unwrap();
     assert!(answer.body().contains("LoopDetected"), "{}", answer.body());
-    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        start.elapsed()
+    );
 }

@@ -17,9 +17,16 @@ async fn a_request_and_its_answer_pass_as_they_are() {
 
     let big = vec![b'x'; 3 << 20];
     let answer = app.answer(post("/probe/echo", big.clone())).await.unwrap();
-    assert!(answer.body().as_bytes() == big, "{} bytes came back", answer.body().len());
+    assert!(
+        answer.body().as_bytes() == big,
+        "{} bytes came back",
+        answer.body().len()
+    );
 
-    assert_eq!(app.ok("/probe/uri?a=b%20c").await, "http://example.com:3000/probe/uri?a=b%20c");
+    assert_eq!(
+        app.ok("/probe/uri?a=b%20c").await,
+        "http://example.com:3000/probe/uri?a=b%20c"
+    );
 }
 
 #[tokio::test]
@@ -48,9 +55,16 @@ async fn components_are_told_what_spin_tells_them() {
         ("spin-base-path", "/"),
         ("spin-client-addr", "192.0.2.7:4321"),
     ] {
-        assert_eq!(seen.get(name).map(String::as_str), Some(value), "{name} in {seen:?}");
+        assert_eq!(
+            seen.get(name).map(String::as_str),
+            Some(value),
+            "{name} in {seen:?}"
+        );
     }
-    assert!(!seen.contains_key("connection") && !seen.contains_key("spin-forged"), "{seen:?}");
+    assert!(
+        !seen.contains_key("connection") && !seen.contains_key("spin-forged"),
+        "{seen:?}"
+    );
     let seen: Headers = serde_json::from_str(&app.ok("/users/42/headers").await).unwrap();
     assert_eq!(seen["spin-path-match-user-id"], "42");
 }
@@ -61,14 +75,26 @@ async fn the_host_answers_for_itself_where_spin_does() {
     assert_eq!(app.ok("/.well-known/spin/health").await, "OK");
     let info = app.ok("/.well-known/spin/info").await;
     let info: serde_json::Value = serde_json::from_str(&info).unwrap();
-    assert_eq!(info, serde_json::json!({ "name": "fixtures", "version": "1.2.3" }));
+    assert_eq!(
+        info,
+        serde_json::json!({ "name": "fixtures", "version": "1.2.3" })
+    );
     let teapot = app.answer(get("/teapot")).await.unwrap();
     assert_eq!(teapot.status(), StatusCode::IM_A_TEAPOT);
     assert_eq!(teapot.headers()["x-kind"], "short and stout");
     assert_eq!(teapot.body(), "tip me over");
-    for path in ["/", "/nothing", "/probes", "/.well-known/spin/other", "/hidden"] {
+    for path in [
+        "/",
+        "/nothing",
+        "/probes",
+        "/.well-known/spin/other",
+        "/hidden",
+    ] {
         let error = app.answer(get(path)).await.unwrap_err();
-        assert!(matches!(&error, BackendError::NoRoute { path: of } if of == path), "{error:?}");
+        assert!(
+            matches!(&error, BackendError::NoRoute { path: of } if of == path),
+            "{error:?}"
+        );
     }
 }
 
@@ -79,11 +105,22 @@ async fn the_environment_is_the_manifests_and_the_options_alone() {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into();
     });
-    assert!(std::env::vars().count() > 2, "the test itself has an environment that must not show");
-    let seen: BTreeMap<String, String> =
-        serde_json::from_str(&app.ok("/probe/env").await).unwrap();
-    let expected = [("FROM_MANIFEST", "yes"), ("FROM_OPTION", "1"), ("OVERRIDDEN", "by option")];
-    assert_eq!(seen, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+    assert!(
+        std::env::vars().count() > 2,
+        "the test itself has an environment that must not show"
+    );
+    let seen: BTreeMap<String, String> = serde_json::from_str(&app.ok("/probe/env").await).unwrap();
+    let expected = [
+        ("FROM_MANIFEST", "yes"),
+        ("FROM_OPTION", "1"),
+        ("OVERRIDDEN", "by option"),
+    ];
+    assert_eq!(
+        seen,
+        expected
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into()
+    );
 }
 
 #[tokio::test]

@@ -69,7 +69,10 @@ impl App {
         components: Vec<Component>,
         output: Output,
     ) -> Self {
-        let info = Info { name: &manifest.name, version: &manifest.version };
+        let info = Info {
+            name: &manifest.name,
+            version: &manifest.version,
+        };
         let handlers = components.into_iter().map(|component| {
             let component = Arc::new(component);
             let proxy = ProxyHandler::new(Instances(component.clone()));
@@ -112,7 +115,10 @@ impl App {
         call: Call,
     ) -> Result<Response<Body>, BackendError> {
         let path = request.uri().path();
-        let found = self.router.chain(id, path).ok_or_else(|| no_route(&format!("{id}: {path}")))?;
+        let found = self
+            .router
+            .chain(id, path)
+            .ok_or_else(|| no_route(&format!("{id}: {path}")))?;
         self.answer(request, &found, call).await
     }
 
@@ -137,21 +143,30 @@ impl App {
     ) -> Result<Response<Body>, BackendError> {
         let id = match found.target() {
             Target::Component(id) => id,
-            Target::Static { status, headers, body } => {
+            Target::Static {
+                status,
+                headers,
+                body,
+            } => {
                 let mut response = Response::new(full(body.clone()));
                 *response.status_mut() = *status;
                 *response.headers_mut() = headers.clone();
                 return Ok(response);
             }
         };
-        let handler = self.components.get(id).ok_or_else(|| no_route(request.uri().path()))?;
+        let handler = self
+            .components
+            .get(id)
+            .ok_or_else(|| no_route(request.uri().path()))?;
         prepare(&mut request, found, call.caller);
         handler.answer(request, found.route(), call).await
     }
 }
 
 fn no_route(path: &str) -> BackendError {
-    BackendError::NoRoute { path: path.to_owned() }
+    BackendError::NoRoute {
+        path: path.to_owned(),
+    }
 }
 
 /// Makes of a request what a component sees of it.
@@ -159,9 +174,15 @@ fn prepare(request: &mut Request<Body>, found: &Match, caller: Caller) {
     // It speaks of the connection to this host, and is in the way of a component that forwards.
     request.headers_mut().remove(header::CONNECTION);
     strip_spin_headers(request.headers_mut());
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
     let scheme = request.uri().scheme().cloned().unwrap_or(Scheme::HTTP);
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let target = request
+        .uri()
+        .path_and_query()
+        .map_or("/", |target| target.as_str());
     let full_url = format!("{scheme}://{}{target}", host.unwrap_or("localhost"));
     let client = match caller {
         Caller::Client(address) => address,
@@ -227,13 +248,19 @@ impl Handler {
     }
 
     fn failed(&self, source: anyhow::Error) -> BackendError {
-        BackendError::Failed { component: self.component.id.to_string(), source }
+        BackendError::Failed {
+            component: self.component.id.to_string(),
+            source,
+        }
     }
 
     /// Finds out why there is no answer.
     async fn explain(&self, error: wasmtime::Error, stub: &Stub) -> BackendError {
         if let Some(error) = error.downcast_ref::<InstantiationError<Ticket>>() {
-            return self.failed(anyhow::anyhow!("it could not be started: {:?}", error.error));
+            return self.failed(anyhow::anyhow!(
+                "it could not be started: {:?}",
+                error.error
+            ));
         }
         if error.is::<ExpirationError>() {
             return self.deadline();

@@ -17,9 +17,12 @@ use crate::backend::{Body, BodyError};
 /// A body of the host's as a guest reads it.
 pub fn to_guest(body: Body) -> WasiBody {
     if body.is_end_stream() {
-        return http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync();
+        return http_body_util::Empty::new()
+            .map_err(|never| match never {})
+            .boxed_unsync();
     }
-    body.map_err(|error| Error::InternalError(Some(error.to_string()))).boxed_unsync()
+    body.map_err(|error| Error::InternalError(Some(error.to_string())))
+        .boxed_unsync()
 }
 
 /// A body that a guest sends to another server, or to another component.
@@ -36,7 +39,12 @@ pub fn answer(body: WasiBody, worker: Arc<Worker>) -> Body {
         return crate::backend::empty();
     }
     worker.body_begins();
-    Answer { body, worker, left: None }.boxed_unsync()
+    Answer {
+        body,
+        worker,
+        left: None,
+    }
+    .boxed_unsync()
 }
 
 /// Keeps the instance alive while it is read, and tells a body that broke off from a complete one.

@@ -72,8 +72,12 @@ impl Client {
             .map_err(|error| explain(&error))?;
         Ok(response.map(|body| {
             let body = body.map_err(Error::from).boxed_unsync();
-            Timed { body, sleep: Box::pin(tokio::time::sleep(between_bytes)), limit: between_bytes }
-                .boxed_unsync()
+            Timed {
+                body,
+                sleep: Box::pin(tokio::time::sleep(between_bytes)),
+                limit: between_bytes,
+            }
+            .boxed_unsync()
         }))
     }
 }
@@ -105,17 +109,29 @@ impl tower_service::Service<Uri> for Connector {
 
 /// WASI's word for what went wrong, found by what caused it.
 fn explain(error: &legacy::Error) -> Error {
-    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |cause| cause.source());
-    let text = causes.clone().map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |cause| {
+        cause.source()
+    });
+    let text = causes
+        .clone()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ");
     tracing::debug!(error = text, "outgoing request");
     if !error.is_connect() {
         return Error::InternalError(Some(text));
     }
     if text.contains("dns error") {
-        return Error::DnsError { rcode: Some(text), info_code: None };
+        return Error::DnsError {
+            rcode: Some(text),
+            info_code: None,
+        };
     }
     use std::io::ErrorKind;
-    match causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>()).last() {
+    match causes
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .last()
+    {
         Some(io) => match io.kind() {
             ErrorKind::TimedOut => Error::ConnectionTimeout,
             ErrorKind::ConnectionRefused => Error::ConnectionRefused,
@@ -148,7 +164,9 @@ impl http_body::Body for Timed {
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(frame) => {
                 let limit = self.limit;
-                self.sleep.as_mut().reset(tokio::time::Instant::now() + limit);
+                self.sleep
+                    .as_mut()
+                    .reset(tokio::time::Instant::now() + limit);
                 Poll::Ready(frame)
             }
             Poll::Pending => {

@@ -20,8 +20,8 @@ use super::{
     client::Client,
     files::Mounts,
     key_value::{self, Labels},
-    output::Stream,
     outbound,
+    output::Stream,
     state::Guest,
     variables::{self, Values},
 };
@@ -141,7 +141,11 @@ pub fn prepare(
             .collect();
         threads
             .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|_| bail!("the compiler panicked")))
+            .map(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|_| bail!("the compiler panicked"))
+            })
             .collect()
     })
 }
@@ -151,7 +155,11 @@ fn prepare_one(linker: &Linker<Guest>, component: &manifest::Component) -> anyho
     let wasm = match std::fs::read(path) {
         Ok(wasm) => wasm,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            bail!("{} does not exist. {}", path.display(), how_to_build(component))
+            bail!(
+                "{} does not exist. {}",
+                path.display(),
+                how_to_build(component)
+            )
         }
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
@@ -201,17 +209,32 @@ fn check_kind(wasm: &[u8], path: &Path) -> anyhow::Result<()> {
 /// Names what this host has not got, before wasmtime complains about the first of it.
 fn check_imports(compiled: &Compiled, engine: &Engine) -> anyhow::Result<()> {
     let ty = compiled.component_type();
-    let unknown: Vec<_> =
-        ty.imports(engine).map(|(name, _)| name).filter(|name| !is_provided(name)).collect();
+    let unknown: Vec<_> = ty
+        .imports(engine)
+        .map(|(name, _)| name)
+        .filter(|name| !is_provided(name))
+        .collect();
     if unknown.is_empty() {
         return Ok(());
     }
-    bail!("it imports {}, which this host does not provide. {ELSEWHERE}", unknown.join(", "))
+    bail!(
+        "it imports {}, which this host does not provide. {ELSEWHERE}",
+        unknown.join(", ")
+    )
 }
 
 /// Whether the interface is one of ours; of WASI's own packages wasmtime knows the versions.
 fn is_provided(import: &str) -> bool {
-    const WASI: [&str; 8] = ["cli", "clocks", "filesystem", "http", "io", "random", "sockets", "config"];
+    const WASI: [&str; 8] = [
+        "cli",
+        "clocks",
+        "filesystem",
+        "http",
+        "io",
+        "random",
+        "sockets",
+        "config",
+    ];
     const OURS: [&str; 7] = [
         "spin:key-value/key-value@3",
         "spin:variables/variables@3",
@@ -221,7 +244,10 @@ fn is_provided(import: &str) -> bool {
         "wasi:keyvalue/atomics@",
         "wasi:keyvalue/batch@",
     ];
-    match import.strip_prefix("wasi:").and_then(|rest| rest.split_once('/')) {
+    match import
+        .strip_prefix("wasi:")
+        .and_then(|rest| rest.split_once('/'))
+    {
         Some((package, _)) if WASI.contains(&package) => true,
         _ => OURS.iter().any(|ours| import.starts_with(ours)),
     }
@@ -231,14 +257,21 @@ fn is_provided(import: &str) -> bool {
 fn export(pre: InstancePre<Guest>) -> anyhow::Result<Pre> {
     let engine = pre.engine().clone();
     let exports = pre.component().component_type();
-    let exports: Vec<_> = exports.exports(&engine).map(|(name, _)| name.to_owned()).collect();
+    let exports: Vec<_> = exports
+        .exports(&engine)
+        .map(|(name, _)| name.to_owned())
+        .collect();
     if let Ok(pre) = p3::bindings::ServicePre::new(pre.clone()) {
         return Ok(Pre(ProxyPre::P3(pre)));
     }
     if let Ok(pre) = p2::bindings::ProxyPre::new(pre) {
         return Ok(Pre(ProxyPre::P2(pre)));
     }
-    let exports = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
+    let exports = if exports.is_empty() {
+        "nothing".to_owned()
+    } else {
+        exports.join(", ")
+    };
     bail!(
         "it exports {exports}, and neither wasi:http/handler@0.3 nor \
          wasi:http/incoming-handler@0.2. {ELSEWHERE}"
@@ -255,9 +288,17 @@ mod tests {
             check_kind(bytes, Path::new("a.wasm")).map_err(|error| error.to_string())
         };
         assert_eq!(kind(b"\0asm\x0d\0\x01\0..."), Ok(()));
-        assert!(kind(b"\0asm\x01\0\0\0...").unwrap_err().contains("core module"));
+        assert!(
+            kind(b"\0asm\x01\0\0\0...")
+                .unwrap_err()
+                .contains("core module")
+        );
         assert!(kind(b"").unwrap_err().contains("is not WebAssembly"));
-        assert!(kind(b"(component)").unwrap_err().contains("is not WebAssembly"));
+        assert!(
+            kind(b"(component)")
+                .unwrap_err()
+                .contains("is not WebAssembly")
+        );
     }
 
     #[test]

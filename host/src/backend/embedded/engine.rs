@@ -36,7 +36,9 @@ pub fn start(options: &Options) -> anyhow::Result<Engine> {
             // The pool reserves address space up front, which a limit on it may not allow.
             tracing::warn!(%error, "no pool of instances; each will be allocated by itself, slower");
             config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
-            Engine::new(&config).map_err(anyhow::Error::from).context("cannot start wasmtime")?
+            Engine::new(&config)
+                .map_err(anyhow::Error::from)
+                .context("cannot start wasmtime")?
         }
     };
     let clock = engine.weak();
@@ -86,7 +88,12 @@ fn cache() -> Option<Cache> {
 
 /// `socket-host/wasm` in the user's cache folder, absolute.
 fn cache_folder() -> Option<PathBuf> {
-    let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))?;
+    let folder = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let base =
+        folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))?;
     Some(base.join("socket-host/wasm"))
 }

@@ -32,7 +32,9 @@ impl Mounts {
     /// a symbolic link), or a copy fails.
     pub fn gather(component: &Component, root: &Path) -> anyhow::Result<Self> {
         let mut gathering = Gathering {
-            root: root.canonicalize().with_context(|| format!("cannot read {}", root.display()))?,
+            root: root
+                .canonicalize()
+                .with_context(|| format!("cannot read {}", root.display()))?,
             excluded: globs(&component.exclude_files).context("exclude_files")?,
             excludes: !component.exclude_files.is_empty(),
             gathered: None,
@@ -41,7 +43,10 @@ impl Mounts {
         for files in &component.files {
             match files {
                 Files::Glob(pattern) => gathering.glob(pattern),
-                Files::Placed { source, destination } => gathering.placed(source, destination),
+                Files::Placed {
+                    source,
+                    destination,
+                } => gathering.placed(source, destination),
             }
             .with_context(|| format!("files of component {}", component.id))?;
         }
@@ -85,7 +90,9 @@ impl Gathering {
         }
         let wanted = globs([&relative]).with_context(|| format!("{pattern:?}"))?;
         for file in files_in(&self.root.join(fixed_part(&relative)))? {
-            let path = file.strip_prefix(&self.root).context("a file outside of its folder")?;
+            let path = file
+                .strip_prefix(&self.root)
+                .context("a file outside of its folder")?;
             if wanted.is_match(path) {
                 let path = path.to_path_buf();
                 self.take(&file, &path)?;
@@ -96,7 +103,9 @@ impl Gathering {
 
     fn placed(&mut self, source: &Path, destination: &str) -> anyhow::Result<()> {
         let shown = source.display();
-        let found = source.metadata().with_context(|| format!("cannot read {shown}"))?;
+        let found = source
+            .metadata()
+            .with_context(|| format!("cannot read {shown}"))?;
         let inner = PathBuf::from(inside(destination)?);
         if found.is_file() {
             return self.take(source, &inner);
@@ -105,16 +114,22 @@ impl Gathering {
         let files = files_in(source)?;
         let excluded = |file: &PathBuf| {
             self.excludes
-                && file.strip_prefix(&self.root).is_ok_and(|path| self.excluded.is_match(path))
+                && file
+                    .strip_prefix(&self.root)
+                    .is_ok_and(|path| self.excluded.is_match(path))
         };
         if !files.iter().any(excluded) {
             // The guest's root shows where it is, also to a guest that lists it.
             std::fs::create_dir_all(self.place()?.join(&inner))?;
-            self.folders.push((source.to_path_buf(), format!("/{}", inner.display())));
+            self.folders
+                .push((source.to_path_buf(), format!("/{}", inner.display())));
             return Ok(());
         }
         for file in files {
-            let path = inner.join(file.strip_prefix(source).context("a file outside its folder")?);
+            let path = inner.join(
+                file.strip_prefix(source)
+                    .context("a file outside its folder")?,
+            );
             self.take(&file, &path)?;
         }
         Ok(())
@@ -126,21 +141,35 @@ impl Gathering {
             let folder = tempfile::Builder::new().prefix("socket-host-").tempdir();
             self.gathered = Some(folder.context("cannot create a folder for the files")?);
         }
-        self.gathered.as_ref().map(TempDir::path).context("no folder for the files")
+        self.gathered
+            .as_ref()
+            .map(TempDir::path)
+            .context("no folder for the files")
     }
 
     /// Gathers one file, unless it is excluded. A link is followed if it stays in the manifest's
     /// folder, or in that of the file itself when that lies elsewhere.
     fn take(&mut self, file: &Path, path: &Path) -> anyhow::Result<()> {
-        if file.strip_prefix(&self.root).is_ok_and(|path| self.excluded.is_match(path)) {
+        if file
+            .strip_prefix(&self.root)
+            .is_ok_and(|path| self.excluded.is_match(path))
+        {
             return Ok(());
         }
         let shown = file.display();
-        let target = file.canonicalize().with_context(|| format!("cannot read {shown}"))?;
+        let target = file
+            .canonicalize()
+            .with_context(|| format!("cannot read {shown}"))?;
         if file.is_symlink() {
             let inside = target.starts_with(&self.root)
-                || file.parent().is_some_and(|folder| target.starts_with(folder));
-            ensure!(inside, "{shown} is a link to {}, outside the application", target.display());
+                || file
+                    .parent()
+                    .is_some_and(|folder| target.starts_with(folder));
+            ensure!(
+                inside,
+                "{shown} is a link to {}, outside the application",
+                target.display()
+            );
         }
         let place = self.place()?.join(path);
         if let Some(folder) = place.parent() {
@@ -162,9 +191,13 @@ impl Gathering {
         if let Some(gathered) = &self.gathered
             && !self.folders.iter().any(|(_, path)| path == "/")
         {
-            self.folders.insert(0, (gathered.path().to_path_buf(), "/".into()));
+            self.folders
+                .insert(0, (gathered.path().to_path_buf(), "/".into()));
         }
-        Mounts { folders: self.folders, _gathered: self.gathered }
+        Mounts {
+            folders: self.folders,
+            _gathered: self.gathered,
+        }
     }
 }
 
@@ -184,7 +217,10 @@ fn inside(path: &str) -> anyhow::Result<String> {
 
 /// The folder that a glob stands for as a whole: `a/b`, `a/b/**`, `a/b/**/*`.
 fn whole_folder(glob: &str) -> Option<&str> {
-    let folder = glob.strip_suffix("/**/*").or_else(|| glob.strip_suffix("/**")).unwrap_or(glob);
+    let folder = glob
+        .strip_suffix("/**/*")
+        .or_else(|| glob.strip_suffix("/**"))
+        .unwrap_or(glob);
     (!folder.is_empty() && !is_pattern(folder)).then_some(folder)
 }
 
@@ -193,7 +229,9 @@ fn fixed_part(glob: &str) -> PathBuf {
     let parts = glob.split('/').collect::<Vec<_>>();
     let fixed = parts.iter().take_while(|part| !is_pattern(part)).count();
     // The last part is a file's name.
-    parts[..fixed.min(parts.len().saturating_sub(1))].iter().collect()
+    parts[..fixed.min(parts.len().saturating_sub(1))]
+        .iter()
+        .collect()
 }
 
 fn is_pattern(text: &str) -> bool {
@@ -206,7 +244,11 @@ fn globs<S: AsRef<str>>(patterns: impl IntoIterator<Item = S>) -> anyhow::Result
         let pattern = inside(pattern.as_ref())?;
         set.add(GlobBuilder::new(&pattern).literal_separator(true).build()?);
         // A folder's name stands for what is in it.
-        set.add(GlobBuilder::new(&format!("{pattern}/**")).literal_separator(true).build()?);
+        set.add(
+            GlobBuilder::new(&format!("{pattern}/**"))
+                .literal_separator(true)
+                .build()?,
+        );
     }
     Ok(set.build()?)
 }

@@ -49,7 +49,10 @@ pub fn add_to_linker(linker: &mut Linker<Guest>) -> Result<()> {
 }
 
 fn view(guest: &mut Guest) -> View<'_> {
-    View { table: &mut guest.table, labels: &guest.component.stores }
+    View {
+        table: &mut guest.table,
+        labels: &guest.component.stores,
+    }
 }
 
 /// The part of a [`Guest`] that these interfaces see.
@@ -135,11 +138,10 @@ impl v3::HostStore for View<'_> {
 }
 
 impl<T: Send + 'static> v3::HostStoreWithStore<T> for KeyValue {
-    async fn open(
-        host: &Host<T>,
-        label: String,
-    ) -> Result<Result<Resource<Bucket>, v3::Error>> {
-        Ok(host.with(|mut access| access.get().open(&label))?.map_err(Into::into))
+    async fn open(host: &Host<T>, label: String) -> Result<Result<Resource<Bucket>, v3::Error>> {
+        Ok(host
+            .with(|mut access| access.get().open(&label))?
+            .map_err(Into::into))
     }
 
     async fn get(
@@ -156,7 +158,10 @@ impl<T: Send + 'static> v3::HostStoreWithStore<T> for KeyValue {
         key: String,
         value: Vec<u8>,
     ) -> Result<Result<(), v3::Error>> {
-        Ok(store(host, &bucket)?.set(vec![(key, value)]).await.map_err(Into::into))
+        Ok(store(host, &bucket)?
+            .set(vec![(key, value)])
+            .await
+            .map_err(Into::into))
     }
 
     async fn delete(
@@ -164,7 +169,10 @@ impl<T: Send + 'static> v3::HostStoreWithStore<T> for KeyValue {
         bucket: Resource<Bucket>,
         key: String,
     ) -> Result<Result<(), v3::Error>> {
-        Ok(store(host, &bucket)?.delete(vec![key]).await.map_err(Into::into))
+        Ok(store(host, &bucket)?
+            .delete(vec![key])
+            .await
+            .map_err(Into::into))
     }
 
     async fn exists(
@@ -180,7 +188,10 @@ impl<T: Send + 'static> v3::HostStoreWithStore<T> for KeyValue {
         bucket: Resource<Bucket>,
     ) -> Result<(StreamReader<String>, FutureReader<Result<(), v3::Error>>)> {
         let (told, outcome) = oneshot::channel();
-        let keys = Keys { pages: Pages::new(store(host, &bucket)?), told: Some(told) };
+        let keys = Keys {
+            pages: Pages::new(store(host, &bucket)?),
+            told: Some(told),
+        };
         host.with(|mut access| {
             let stream = StreamReader::new(&mut access, keys)?;
             // A listing that is dropped before its end has had no error.
@@ -269,10 +280,7 @@ impl From<StoreError> for v2::Error {
 impl v2::Host for View<'_> {}
 
 impl v2::HostStore for View<'_> {
-    async fn open(
-        &mut self,
-        label: String,
-    ) -> Result<Result<Resource<Bucket>, v2::Error>> {
+    async fn open(&mut self, label: String) -> Result<Result<Resource<Bucket>, v2::Error>> {
         Ok(self.open(&label)?.map_err(Into::into))
     }
 
@@ -290,7 +298,11 @@ impl v2::HostStore for View<'_> {
         key: String,
         value: Vec<u8>,
     ) -> Result<Result<(), v2::Error>> {
-        Ok(self.store(&bucket)?.set(vec![(key, value)]).await.map_err(Into::into))
+        Ok(self
+            .store(&bucket)?
+            .set(vec![(key, value)])
+            .await
+            .map_err(Into::into))
     }
 
     async fn delete(
@@ -298,7 +310,11 @@ impl v2::HostStore for View<'_> {
         bucket: Resource<Bucket>,
         key: String,
     ) -> Result<Result<(), v2::Error>> {
-        Ok(self.store(&bucket)?.delete(vec![key]).await.map_err(Into::into))
+        Ok(self
+            .store(&bucket)?
+            .delete(vec![key])
+            .await
+            .map_err(Into::into))
     }
 
     async fn exists(
@@ -338,7 +354,6 @@ impl From<StoreError> for keyvalue::store::Error {
     }
 }
 
-
 impl keyvalue::store::Host for View<'_> {
     async fn open(
         &mut self,
@@ -363,7 +378,11 @@ impl keyvalue::store::HostBucket for View<'_> {
         key: String,
         value: Vec<u8>,
     ) -> Result<Result<(), keyvalue::store::Error>> {
-        Ok(self.store(&bucket)?.set(vec![(key, value)]).await.map_err(Into::into))
+        Ok(self
+            .store(&bucket)?
+            .set(vec![(key, value)])
+            .await
+            .map_err(Into::into))
     }
 
     async fn delete(
@@ -371,7 +390,11 @@ impl keyvalue::store::HostBucket for View<'_> {
         bucket: Resource<Bucket>,
         key: String,
     ) -> Result<Result<(), keyvalue::store::Error>> {
-        Ok(self.store(&bucket)?.delete(vec![key]).await.map_err(Into::into))
+        Ok(self
+            .store(&bucket)?
+            .delete(vec![key])
+            .await
+            .map_err(Into::into))
     }
 
     async fn exists(
@@ -413,7 +436,11 @@ impl keyvalue::atomics::Host for View<'_> {
         key: String,
         delta: i64,
     ) -> Result<Result<i64, keyvalue::store::Error>> {
-        Ok(self.store(&bucket)?.increment(key, delta).await.map_err(Into::into))
+        Ok(self
+            .store(&bucket)?
+            .increment(key, delta)
+            .await
+            .map_err(Into::into))
     }
 
     /// On a conflict the guest gets a new handle that has seen the value as it is now.
@@ -481,7 +508,11 @@ impl keyvalue::batch::Host for View<'_> {
         bucket: Resource<Bucket>,
         keys: Vec<String>,
     ) -> Result<Result<Vec<(String, Option<Vec<u8>>)>, keyvalue::store::Error>> {
-        Ok(self.store(&bucket)?.get_many(keys).await.map_err(Into::into))
+        Ok(self
+            .store(&bucket)?
+            .get_many(keys)
+            .await
+            .map_err(Into::into))
     }
 
     async fn set_many(

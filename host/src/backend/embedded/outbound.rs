@@ -39,7 +39,10 @@ const P2_HANDLER: &str = "wasi:http/outgoing-handler@0.2.12";
 pub type Exchange = Box<
     dyn Future<
             Output = Result<
-                (Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>),
+                (
+                    Response<WasiBody>,
+                    Box<dyn Future<Output = Result<(), Error>> + Send>,
+                ),
                 Error,
             >,
         > + Send,
@@ -55,7 +58,13 @@ pub struct Outbound {
 impl Outbound {
     /// For an instance of `component` that has not been called yet.
     pub fn new(component: Arc<Component>) -> Self {
-        Self { component, call: Call { caller: Caller::Host, depth: 0 } }
+        Self {
+            component,
+            call: Call {
+                caller: Caller::Host,
+                depth: 0,
+            },
+        }
     }
 }
 
@@ -126,7 +135,10 @@ async fn send(
         return Err(Error::LoopDetected);
     }
     let app = component.app.upgrade().ok_or(Error::ConnectionTerminated)?;
-    let mut call = Call { depth: call.depth + 1, ..call };
+    let mut call = Call {
+        depth: call.depth + 1,
+        ..call
+    };
     let mut request = request.map(body::from_guest);
     let answer = match target {
         Some(id) => {
@@ -137,7 +149,9 @@ async fn send(
         }
         None => {
             into_origin_form(&mut request);
-            request.headers_mut().insert(header::HOST, HeaderValue::from_static("localhost"));
+            request
+                .headers_mut()
+                .insert(header::HOST, HeaderValue::from_static("localhost"));
             app.call(request, call).await
         }
     };
@@ -162,18 +176,20 @@ fn explain(error: BackendError) -> Error {
     }
 }
 
-fn check_allowed(
-    component: &Component,
-    destination: &Destination,
-    uri: &Uri,
-) -> Result<(), Error> {
+fn check_allowed(component: &Component, destination: &Destination, uri: &Uri) -> Result<(), Error> {
     let scheme = uri.scheme_str().unwrap_or("https");
     let host = uri.host().unwrap_or_default();
     let (allowed, entry) = match destination {
         Destination::Application => (component.allowed.allows_self(), "http://self".to_owned()),
         _ => {
-            let port = uri.port().map(|port| format!(":{port}")).unwrap_or_default();
-            (component.allowed.allows(scheme, host, uri.port_u16()), format!("{scheme}://{host}{port}"))
+            let port = uri
+                .port()
+                .map(|port| format!(":{port}"))
+                .unwrap_or_default();
+            (
+                component.allowed.allows(scheme, host, uri.port_u16()),
+                format!("{scheme}://{host}{port}"),
+            )
         }
     };
     if allowed {
@@ -220,7 +236,9 @@ impl client::HostWithStore<Guest> for Sending {
                     guest.outbound.call = *call;
                 }
                 let request = guest.table.get_mut(&request)?;
-                request.authority.get_or_insert(Authority::from_static(SELF));
+                request
+                    .authority
+                    .get_or_insert(Authority::from_static(SELF));
                 Ok::<_, wasmtime::Error>(())
             })
             .map_err(TrappableError::trap)?;
@@ -233,7 +251,10 @@ impl client::HostWithStore<Guest> for Sending {
 /// WASI 0.2's, which also knows requests without a host.
 fn send_p2(
     mut store: StoreContextMut<'_, Guest>,
-    (request, options): (Resource<HostOutgoingRequest>, Option<Resource<RequestOptions>>),
+    (request, options): (
+        Resource<HostOutgoingRequest>,
+        Option<Resource<RequestOptions>>,
+    ),
 ) -> Result<(Result<Resource<HostFutureIncomingResponse>, types::ErrorCode>,)> {
     let mut view = store.data_mut().http();
     let outgoing = view.table.get_mut(&request)?;

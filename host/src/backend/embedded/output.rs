@@ -53,16 +53,29 @@ impl Output {
     /// When no thread can be started.
     pub fn start(echo: bool) -> anyhow::Result<Self> {
         let (lines, queue) = mpsc::channel();
-        let shared =
-            Arc::new(Shared { lines, waiting: AtomicUsize::new(0), dropped: AtomicUsize::new(0) });
+        let shared = Arc::new(Shared {
+            lines,
+            waiting: AtomicUsize::new(0),
+            dropped: AtomicUsize::new(0),
+        });
         let thread = std::thread::Builder::new()
             .name("guest-output".into())
             .spawn({
                 let shared = shared.clone();
-                move || Writer { shared, echo, files: HashMap::new() }.run(&queue)
+                move || {
+                    Writer {
+                        shared,
+                        echo,
+                        files: HashMap::new(),
+                    }
+                    .run(&queue)
+                }
             })
             .context("cannot start the thread for the components' output")?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
     }
 
     /// A stream that ends in `file`, which is created, with its folder, and appended to.
@@ -75,7 +88,10 @@ impl Output {
                 .with_context(|| format!("cannot create the folder {}", folder.display()))?;
         }
         append(file).with_context(|| format!("cannot open the log file {}", file.display()))?;
-        Ok(Stream { shared: self.shared.clone(), to: file.into() })
+        Ok(Stream {
+            shared: self.shared.clone(),
+            to: file.into(),
+        })
     }
 }
 
@@ -145,7 +161,10 @@ pub struct Stream {
 impl Stream {
     /// An instance's end.
     pub fn pipe(&self) -> Pipe {
-        Pipe(Arc::new(Line { stream: self.clone(), text: Mutex::new(Vec::new()) }))
+        Pipe(Arc::new(Line {
+            stream: self.clone(),
+            text: Mutex::new(Vec::new()),
+        }))
     }
 
     fn send(&self, text: Vec<u8>) {
@@ -156,7 +175,10 @@ impl Stream {
             return;
         }
         // Without the thread, at the end of the process, there is nobody to tell.
-        let _ = self.shared.lines.send(Message::Lines { to: self.to.clone(), text });
+        let _ = self.shared.lines.send(Message::Lines {
+            to: self.to.clone(),
+            text,
+        });
     }
 }
 
@@ -292,7 +314,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("logs"), "").unwrap();
         let output = Output::start(false).unwrap();
-        let error = output.stream(&folder.path().join("logs/a.txt")).err().unwrap();
+        let error = output
+            .stream(&folder.path().join("logs/a.txt"))
+            .err()
+            .unwrap();
         assert!(format!("{error:#}").contains("logs"), "{error:#}");
     }
 }

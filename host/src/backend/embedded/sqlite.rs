@@ -45,7 +45,12 @@ enum Operation {
     GetMany(Vec<String>, Reply<Vec<(String, Option<Vec<u8>>)>>),
     Keys(Option<String>, usize, Reply<Vec<String>>),
     Increment(String, i64, Reply<i64>),
-    Swap { key: String, expected: Option<Vec<u8>>, value: Vec<u8>, reply: Reply<Swap> },
+    Swap {
+        key: String,
+        expected: Option<Vec<u8>>,
+        value: Vec<u8>,
+        reply: Reply<Swap>,
+    },
 }
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -75,7 +80,10 @@ impl Database {
 
     /// The store of that name in this file.
     pub fn store(&self, name: impl Into<String>) -> SqliteStore {
-        SqliteStore { name: name.into(), database: self.clone() }
+        SqliteStore {
+            name: name.into(),
+            database: self.clone(),
+        }
     }
 }
 
@@ -113,14 +121,20 @@ fn run(connection: &mut Connection, batch: &mut Vec<Job>) {
     // A batch of reads takes no write lock. One with writes takes it at the start: a lock asked for
     // halfway could be refused at once, whatever the busy timeout.
     let writes = batch.iter().any(|job| job.operation.writes());
-    let behavior = if writes { TransactionBehavior::Immediate } else { TransactionBehavior::Deferred };
+    let behavior = if writes {
+        TransactionBehavior::Immediate
+    } else {
+        TransactionBehavior::Deferred
+    };
     let mut answers: Vec<Answer> = Vec::with_capacity(batch.len());
-    let outcome = connection.transaction_with_behavior(behavior).and_then(|mut transaction| {
-        for job in batch.drain(..) {
-            answers.push(job.operation.apply(&mut transaction, &job.store));
-        }
-        transaction.commit()
-    });
+    let outcome = connection
+        .transaction_with_behavior(behavior)
+        .and_then(|mut transaction| {
+            for job in batch.drain(..) {
+                answers.push(job.operation.apply(&mut transaction, &job.store));
+            }
+            transaction.commit()
+        });
     let outcome = outcome.map_err(|error| {
         tracing::error!(%error, "key-value store");
         StoreError::from(error)
@@ -138,7 +152,10 @@ fn run(connection: &mut Connection, batch: &mut Vec<Job>) {
 
 impl Operation {
     fn writes(&self) -> bool {
-        !matches!(self, Self::Get(..) | Self::Exists(..) | Self::GetMany(..) | Self::Keys(..))
+        !matches!(
+            self,
+            Self::Get(..) | Self::Exists(..) | Self::GetMany(..) | Self::Keys(..)
+        )
     }
 
     /// Does the work within the batch's transaction; the result is told after the commit.
@@ -155,16 +172,20 @@ impl Operation {
         match self {
             Self::Get(key, reply) => later(reply, get(transaction, store, &key)),
             Self::Exists(key, reply) => later(reply, exists(transaction, store, &key)),
-            Self::Set(pairs, reply) => {
-                later(reply, all_or_nothing(transaction, |inner| {
-                    pairs.iter().try_for_each(|(key, value)| set(inner, store, key, value))
-                }))
-            }
-            Self::Delete(keys, reply) => {
-                later(reply, all_or_nothing(transaction, |inner| {
+            Self::Set(pairs, reply) => later(
+                reply,
+                all_or_nothing(transaction, |inner| {
+                    pairs
+                        .iter()
+                        .try_for_each(|(key, value)| set(inner, store, key, value))
+                }),
+            ),
+            Self::Delete(keys, reply) => later(
+                reply,
+                all_or_nothing(transaction, |inner| {
                     keys.iter().try_for_each(|key| delete(inner, store, key))
-                }))
-            }
+                }),
+            ),
             Self::GetMany(keys, reply) => {
                 let pairs = keys.into_iter().map(|key| {
                     let value = get(transaction, store, &key)?;
@@ -179,9 +200,15 @@ impl Operation {
             Self::Increment(key, delta, reply) => {
                 told(reply, increment(transaction, store, &key, delta))
             }
-            Self::Swap { key, expected, value, reply } => {
-                later(reply, swap(transaction, store, &key, expected.as_deref(), &value))
-            }
+            Self::Swap {
+                key,
+                expected,
+                value,
+                reply,
+            } => later(
+                reply,
+                swap(transaction, store, &key, expected.as_deref(), &value),
+            ),
         }
     }
 
@@ -253,7 +280,9 @@ fn keys(
          ORDER BY key LIMIT ?3",
     )?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    statement.query_map(params![store, after, limit], |row| row.get(0))?.collect()
+    statement
+        .query_map(params![store, after, limit], |row| row.get(0))?
+        .collect()
 }
 
 fn increment(
@@ -264,9 +293,14 @@ fn increment(
 ) -> Result<i64, StoreError> {
     let number = match get(connection, store, key)? {
         None => 0,
-        Some(bytes) => <[u8; 8]>::try_from(bytes.as_slice()).map(i64::from_le_bytes).map_err(|_| {
-            StoreError(format!("the value of {key:?} is not a number: {} bytes, not 8", bytes.len()))
-        })?,
+        Some(bytes) => <[u8; 8]>::try_from(bytes.as_slice())
+            .map(i64::from_le_bytes)
+            .map_err(|_| {
+                StoreError(format!(
+                    "the value of {key:?} is not a number: {} bytes, not 8",
+                    bytes.len()
+                ))
+            })?,
     };
     let sum = number
         .checked_add(delta)
@@ -292,7 +326,10 @@ fn swap(
 impl SqliteStore {
     fn send<T: Send + 'static>(&self, operation: impl FnOnce(Reply<T>) -> Operation) -> Pending<T> {
         let (reply, result) = oneshot::channel();
-        let job = Job { store: self.name.clone(), operation: operation(reply) };
+        let job = Job {
+            store: self.name.clone(),
+            operation: operation(reply),
+        };
         let jobs = self.database.jobs.clone();
         Box::pin(async move {
             let gone = || StoreError("the key-value store has stopped".into());
@@ -332,7 +369,12 @@ impl Store for SqliteStore {
     }
 
     fn swap(&self, key: String, expected: Option<Vec<u8>>, value: Vec<u8>) -> Pending<Swap> {
-        self.send(|reply| Operation::Swap { key, expected, value, reply })
+        self.send(|reply| Operation::Swap {
+            key,
+            expected,
+            value,
+            reply,
+        })
     }
 }
 

@@ -46,22 +46,25 @@ enum Missing {
 
 impl View<'_> {
     fn find(&self, name: &str) -> Result<String, Missing> {
-    if !is_name(name) {
-        return Err(Missing::InvalidName(format!(
-            "{name:?}: a variable's name is lower-case letters, digits and single underscores, \
+        if !is_name(name) {
+            return Err(Missing::InvalidName(format!(
+                "{name:?}: a variable's name is lower-case letters, digits and single underscores, \
              and begins with a letter"
-        )));
+            )));
+        }
+        let undefined = || Missing::Undefined(format!("no variable {name:?} for this component"));
+        self.0.get(name).cloned().ok_or_else(undefined)
     }
-    let undefined = || Missing::Undefined(format!("no variable {name:?} for this component"));
-    self.0.get(name).cloned().ok_or_else(undefined)
-}
 }
 
 /// Spin's rule: words of lower-case letters and digits, joined by one underscore each; the first
 /// character is a letter.
 fn is_name(name: &str) -> bool {
     let word = |word: &str| {
-        !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        !word.is_empty()
+            && word
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
     };
     name.starts_with(|c: char| c.is_ascii_lowercase()) && name.split('_').all(word)
 }
@@ -70,10 +73,12 @@ impl v3::Host for View<'_> {}
 
 impl<T: Send + 'static> v3::HostWithStore<T> for Variables {
     async fn get(host: &Host<T>, name: String) -> Result<Result<String, v3::Error>> {
-        Ok(host.with(|mut access| access.get().find(&name)).map_err(|missing| match missing {
-            Missing::InvalidName(text) => v3::Error::InvalidName(text),
-            Missing::Undefined(text) => v3::Error::Undefined(text),
-        }))
+        Ok(host
+            .with(|mut access| access.get().find(&name))
+            .map_err(|missing| match missing {
+                Missing::InvalidName(text) => v3::Error::InvalidName(text),
+                Missing::Undefined(text) => v3::Error::Undefined(text),
+            }))
     }
 }
 
@@ -88,16 +93,11 @@ impl v2::Host for View<'_> {
 
 impl config::store::Host for View<'_> {
     /// A name that cannot be is one without a value here.
-    async fn get(
-        &mut self,
-        name: String,
-    ) -> Result<Result<Option<String>, config::store::Error>> {
+    async fn get(&mut self, name: String) -> Result<Result<Option<String>, config::store::Error>> {
         Ok(Ok(self.find(&name).ok()))
     }
 
-    async fn get_all(
-        &mut self,
-    ) -> Result<Result<Vec<(String, String)>, config::store::Error>> {
+    async fn get_all(&mut self) -> Result<Result<Vec<(String, String)>, config::store::Error>> {
         let all = |(name, value): (&String, &String)| (name.clone(), value.clone());
         Ok(Ok(self.0.iter().map(all).collect()))
     }

@@ -101,7 +101,10 @@ impl Worker {
         let ticks = self.ticks.fetch_add(1, SeqCst) + 1;
         if TICK * ticks > self.limits.deadline + GRACE {
             let _ = self.stopped.set(Stopped::Lingering);
-            wasmtime::bail!("it computed for {:?} without a result", self.limits.deadline);
+            wasmtime::bail!(
+                "it computed for {:?} without a result",
+                self.limits.deadline
+            );
         }
         Ok(())
     }
@@ -177,7 +180,13 @@ struct Shared {
 /// A ticket for a request, and the caller's part of it.
 pub fn ticket(call: Call) -> (Ticket, Stub) {
     let shared = Arc::new(Shared::default());
-    (Ticket { call, shared: shared.clone() }, Stub(shared))
+    (
+        Ticket {
+            call,
+            shared: shared.clone(),
+        },
+        Stub(shared),
+    )
 }
 
 impl Stub {
@@ -229,7 +238,11 @@ impl Future for GivenUp {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.0.waker.register(cx.waker());
-        if self.0.given_up.load(SeqCst) { Poll::Ready(()) } else { Poll::Pending }
+        if self.0.given_up.load(SeqCst) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 }
 
@@ -262,8 +275,17 @@ impl HandlerState for Instances {
             sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
             quiet: None,
         };
-        let state = Accepting { worker, shared: component.shares_instances() };
-        Ok(Instance { store, proxy, view: Guest::inbound, expiration, state })
+        let state = Accepting {
+            worker,
+            shared: component.shares_instances(),
+        };
+        Ok(Instance {
+            store,
+            proxy,
+            view: Guest::inbound,
+            expiration,
+            state,
+        })
     }
 }
 
@@ -326,8 +348,11 @@ impl WorkerState for Accepting {
 
     fn should_accept_request(&self, at_once: usize, so_far: usize) -> ShouldAccept {
         let limits = &self.worker.limits;
-        let (most, most_at_once) =
-            if self.shared { (limits.reuse, limits.concurrency) } else { (1, 1) };
+        let (most, most_at_once) = if self.shared {
+            (limits.reuse, limits.concurrency)
+        } else {
+            (1, 1)
+        };
         if so_far >= most {
             ShouldAccept::Never
         } else if at_once >= most_at_once {
