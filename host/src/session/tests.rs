@@ -151,8 +151,8 @@ impl Opened {
     }
 
     /// Waits for the end of the session, which nothing is left of.
-    async fn gone(self) {
-        timeout(Duration::from_secs(30), self.session)
+    async fn gone(&mut self) {
+        timeout(Duration::from_secs(30), &mut self.session)
             .await
             .expect("the session ends")
             .expect("without a panic");
@@ -323,11 +323,14 @@ async fn a_backend_that_closes_is_told_of_the_clients_answer() {
         Message::Close(Some(frame)) => assert_eq!(u16::from(frame.code), 4003),
         other => panic!("{other:?}"),
     }
-    // Reading on is what lets the client library send its answer.
-    assert!(opened.client.next().await.is_none_or(|end| end.is_err()));
-    let asked = opened.asked().await;
-    assert_eq!(asked.events, [Event::close(4003, "enough")]);
-    asked.answer(&[]);
+    // Reading on is what lets the client library send its answer, and it then waits for the end.
+    let answer = async {
+        let asked = opened.backend.recv().await.expect("the session lives");
+        assert_eq!(asked.events, [Event::close(4003, "enough")]);
+        asked.answer(&[]);
+    };
+    let (end, ()) = tokio::join!(opened.client.next(), answer);
+    assert!(end.is_none_or(|end| end.is_err()));
     opened.gone().await;
 }
 
@@ -341,7 +344,8 @@ async fn a_client_that_vanishes_is_a_disconnect_told_once() {
     let asked = opened.asked().await;
     assert_eq!(asked.events, [Event::Disconnect]);
     asked.answer(&[]);
-    assert!(opened.backend.recv().await.is_none() || opened.session.is_finished());
+    opened.gone().await;
+    assert!(opened.backend.try_recv().is_err());
 }
 
 #[tokio::test]
