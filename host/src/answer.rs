@@ -8,7 +8,10 @@ use crate::backend::{BackendError, Body, full};
 pub fn answer(status: StatusCode, text: &str) -> Response<Body> {
     let mut response = Response::new(full(format!("{text}\n")));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     response
 }
 
@@ -16,8 +19,15 @@ pub fn answer(status: StatusCode, text: &str) -> Response<Body> {
 pub fn failure(error: &BackendError) -> Response<Body> {
     match error {
         BackendError::NoRoute { .. } => answer(StatusCode::NOT_FOUND, "there is nothing here"),
-        BackendError::Failed { .. } => answer(StatusCode::INTERNAL_SERVER_ERROR, "the component failed"),
-        BackendError::Deadline { .. } => answer(StatusCode::GATEWAY_TIMEOUT, "the component did not answer in time"),
-        BackendError::Unreachable { .. } => answer(StatusCode::BAD_GATEWAY, "the upstream is not reached"),
+        BackendError::Failed { .. } => {
+            answer(StatusCode::INTERNAL_SERVER_ERROR, "the component failed")
+        }
+        BackendError::Deadline { .. } => answer(
+            StatusCode::GATEWAY_TIMEOUT,
+            "the component did not answer in time",
+        ),
+        BackendError::Unreachable { .. } => {
+            answer(StatusCode::BAD_GATEWAY, "the upstream is not reached")
+        }
     }
 }

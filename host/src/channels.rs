@@ -98,7 +98,11 @@ impl Channels {
     /// Adds `subscriber` to the channel `name`, which begins to exist with its
     /// first subscriber. Everything published after this returns is delivered.
     pub fn subscribe(&self, name: &str, subscriber: Arc<dyn Subscriber>) -> Subscription {
-        let mut by_name = self.0.by_name.write().unwrap_or_else(PoisonError::into_inner);
+        let mut by_name = self
+            .0
+            .by_name
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         let (name, channel) = match by_name.get_key_value(name) {
             Some((name, channel)) => (name.clone(), channel.clone()),
             None => {
@@ -109,7 +113,13 @@ impl Channels {
         };
         let (block, slot) = channel.add(subscriber);
         self.0.subscriptions.fetch_add(1, Relaxed);
-        Subscription { channels: self.clone(), name, channel, block, slot }
+        Subscription {
+            channels: self.clone(),
+            name,
+            channel,
+            block,
+            slot,
+        }
     }
 
     /// Gives `delivery` to everyone who is subscribed to `name`, and says how many
@@ -117,7 +127,11 @@ impl Channels {
     /// subscribers costs a look-up.
     pub async fn publish(&self, name: &str, delivery: Delivery) -> usize {
         let channel = {
-            let by_name = self.0.by_name.read().unwrap_or_else(PoisonError::into_inner);
+            let by_name = self
+                .0
+                .by_name
+                .read()
+                .unwrap_or_else(PoisonError::into_inner);
             match by_name.get(name) {
                 Some(channel) => channel.clone(),
                 None => return 0,
@@ -134,7 +148,11 @@ impl Channels {
 
     /// How many channels have subscribers.
     pub fn len(&self) -> usize {
-        self.0.by_name.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.0
+            .by_name
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
     }
 
     /// Whether nobody is subscribed to anything.
@@ -235,11 +253,19 @@ fn gather(deliveries: Vec<Delivery>) -> Vec<Delivery> {
         let messages = run.iter().map(|(_, messages)| messages).sum();
         match run.len() {
             0 => return,
-            1 => gathered.extend(run.pop().map(|(bytes, messages)| Delivery::Frames { bytes, messages })),
+            1 => gathered.extend(
+                run.pop()
+                    .map(|(bytes, messages)| Delivery::Frames { bytes, messages }),
+            ),
             _ => {
-                let mut joined = BytesMut::with_capacity(run.iter().map(|(bytes, _)| bytes.len()).sum());
-                run.drain(..).for_each(|(bytes, _)| joined.extend_from_slice(&bytes));
-                gathered.push(Delivery::Frames { bytes: joined.freeze(), messages });
+                let mut joined =
+                    BytesMut::with_capacity(run.iter().map(|(bytes, _)| bytes.len()).sum());
+                run.drain(..)
+                    .for_each(|(bytes, _)| joined.extend_from_slice(&bytes));
+                gathered.push(Delivery::Frames {
+                    bytes: joined.freeze(),
+                    messages,
+                });
             }
         }
     }
@@ -279,7 +305,12 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         // The lock on the names is held to the end, so that nobody joins a channel
         // between the look that finds it empty and its removal.
-        let mut by_name = self.channels.0.by_name.write().unwrap_or_else(PoisonError::into_inner);
+        let mut by_name = self
+            .channels
+            .0
+            .by_name
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         let block_is_empty = {
             let mut slots = lock(&self.block.subscribers);
             let slots = Arc::make_mut(&mut slots);
@@ -334,19 +365,32 @@ mod tests {
     }
 
     fn frames(text: &str) -> Delivery {
-        Delivery::Frames { bytes: Bytes::copy_from_slice(text.as_bytes()), messages: 1 }
+        Delivery::Frames {
+            bytes: Bytes::copy_from_slice(text.as_bytes()),
+            messages: 1,
+        }
     }
 
     #[tokio::test]
     async fn everyone_gets_everything_in_order() {
         let channels = Channels::default();
-        let inboxes: Vec<_> = (0..3 * BLOCK + 1).map(|_| Arc::new(Inbox::default())).collect();
-        let subscriptions: Vec<_> =
-            inboxes.iter().map(|inbox| channels.subscribe("orders", inbox.clone())).collect();
-        assert_eq!((channels.len(), channels.subscriptions()), (1, 3 * BLOCK + 1));
+        let inboxes: Vec<_> = (0..3 * BLOCK + 1)
+            .map(|_| Arc::new(Inbox::default()))
+            .collect();
+        let subscriptions: Vec<_> = inboxes
+            .iter()
+            .map(|inbox| channels.subscribe("orders", inbox.clone()))
+            .collect();
+        assert_eq!(
+            (channels.len(), channels.subscriptions()),
+            (1, 3 * BLOCK + 1)
+        );
         let mut wanted = String::new();
         for n in 0..50 {
-            assert_eq!(channels.publish("orders", frames(&format!("{n};"))).await, inboxes.len());
+            assert_eq!(
+                channels.publish("orders", frames(&format!("{n};"))).await,
+                inboxes.len()
+            );
             wanted += &format!("{n};");
         }
         for inbox in &inboxes {
@@ -387,7 +431,10 @@ mod tests {
     fn a_close_keeps_its_place_between_frames() {
         let close = Delivery::Close(Bytes::from_static(b"bye"));
         let gathered = gather(vec![frames("a"), frames("b"), close.clone(), frames("c")]);
-        let joined = Delivery::Frames { bytes: Bytes::from_static(b"ab"), messages: 2 };
+        let joined = Delivery::Frames {
+            bytes: Bytes::from_static(b"ab"),
+            messages: 2,
+        };
         assert_eq!(gathered, [joined, close, frames("c")]);
     }
 }

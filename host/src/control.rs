@@ -46,22 +46,38 @@ impl Control {
             ("/publish" | "/publish/", _) => not_allowed("POST"),
             ("/healthz", &Method::GET | &Method::HEAD) => self.health(),
             ("/healthz", _) => not_allowed("GET, HEAD"),
-            _ => answer(StatusCode::NOT_FOUND, "the control port has POST /publish/ and GET /healthz"),
+            _ => answer(
+                StatusCode::NOT_FOUND,
+                "the control port has POST /publish/ and GET /healthz",
+            ),
         }
     }
 
     async fn publish(&self, request: Request<Incoming>) -> Response<Body> {
         if let Err(why) = self.authorize(request.headers()) {
             let mut refusal = answer(StatusCode::UNAUTHORIZED, why);
-            refusal.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            refusal
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             return refusal;
         }
-        let body = match Limited::new(request.into_body(), MAX_PUBLISH).collect().await {
+        let body = match Limited::new(request.into_body(), MAX_PUBLISH)
+            .collect()
+            .await
+        {
             Ok(body) => body.to_bytes(),
             Err(error) if error.is::<LengthLimitError>() => {
-                return answer(StatusCode::PAYLOAD_TOO_LARGE, &format!("a publish may have {MAX_PUBLISH} bytes at most"));
+                return answer(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    &format!("a publish may have {MAX_PUBLISH} bytes at most"),
+                );
             }
-            Err(error) => return answer(StatusCode::BAD_REQUEST, &format!("the body ended early: {error}")),
+            Err(error) => {
+                return answer(
+                    StatusCode::BAD_REQUEST,
+                    &format!("the body ended early: {error}"),
+                );
+            }
         };
         let items = match publish::parse(&body) {
             Ok(items) => items,
@@ -69,7 +85,10 @@ impl Control {
         };
         for item in items {
             if let Some(delivery) = delivery(&item) {
-                self.services.channels.publish(&item.channel, delivery).await;
+                self.services
+                    .channels
+                    .publish(&item.channel, delivery)
+                    .await;
             }
         }
         answer(StatusCode::OK, "Published")
@@ -78,14 +97,21 @@ impl Control {
     /// A token is needed on a locked port, and from a browser: a page of any origin can
     /// send a POST to loopback. One that is sent must be good everywhere.
     fn authorize(&self, headers: &HeaderMap) -> Result<(), &'static str> {
-        let token = headers
-            .get(header::AUTHORIZATION)
-            .map(|value| value.to_str().ok().and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default());
-        let from_browser = headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
+        let token = headers.get(header::AUTHORIZATION).map(|value| {
+            value
+                .to_str()
+                .ok()
+                .and_then(|value| value.strip_prefix("Bearer "))
+                .unwrap_or_default()
+        });
+        let from_browser =
+            headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
         match token {
             Some(token) if self.services.signer.verifies(token.trim()) => Ok(()),
             Some(_) => Err("the token is not signed with this host's key, or has expired"),
-            None if self.locked || from_browser => Err("a token signed with this host's key is needed"),
+            None if self.locked || from_browser => {
+                Err("a token signed with this host's key is needed")
+            }
             None => Ok(()),
         }
     }
@@ -101,7 +127,10 @@ impl Control {
             })
             .to_string(),
         ));
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
         response
     }
 }
@@ -114,16 +143,22 @@ fn delivery(item: &Item) -> Option<Delivery> {
         WsAction::Send(Message::Binary(data)) => sent(frame::binary(data.clone())),
         WsAction::Send(Message::Ping(data)) => sent(frame::ping(data.clone())),
         WsAction::Send(Message::Pong(data)) => sent(frame::pong(data.clone())),
-        WsAction::Close { code, reason } => {
-            Delivery::Close(frame::close(code.unwrap_or(NORMAL), reason.as_deref().unwrap_or_default()))
-        }
+        WsAction::Close { code, reason } => Delivery::Close(frame::close(
+            code.unwrap_or(NORMAL),
+            reason.as_deref().unwrap_or_default(),
+        )),
         WsAction::Refresh => Delivery::Refresh,
         WsAction::Hint => return None,
     })
 }
 
 fn not_allowed(methods: &'static str) -> Response<Body> {
-    let mut refusal = answer(StatusCode::METHOD_NOT_ALLOWED, &format!("the methods here are {methods}"));
-    refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    let mut refusal = answer(
+        StatusCode::METHOD_NOT_ALLOWED,
+        &format!("the methods here are {methods}"),
+    );
+    refusal
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static(methods));
     refusal
 }

@@ -8,8 +8,8 @@ use bytes::{Bytes, BytesMut};
 use grip::{
     Event, EventError, Limits,
     header::{
-        CONNECTION_ID, GRIP_FEATURE, GRIP_PREFIX, GRIP_SIG, KEEP_ALIVE_INTERVAL, META_PREFIX, SEC_WEBSOCKET_EXTENSIONS,
-        SET_META_PREFIX, WEBSOCKET_EVENTS, is_websocket_events,
+        CONNECTION_ID, GRIP_FEATURE, GRIP_PREFIX, GRIP_SIG, KEEP_ALIVE_INTERVAL, META_PREFIX,
+        SEC_WEBSOCKET_EXTENSIONS, SET_META_PREFIX, WEBSOCKET_EVENTS, is_websocket_events,
     },
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -70,7 +70,10 @@ pub enum ExchangeError {
 }
 
 /// Sends `events` and waits for the answer.
-pub async fn exchange(backend: Arc<dyn Backend>, request: Request<Body>) -> Result<Reply, ExchangeError> {
+pub async fn exchange(
+    backend: Arc<dyn Backend>,
+    request: Request<Body>,
+) -> Result<Reply, ExchangeError> {
     let response = backend.call(request).await?;
     let is_events = response.status() == StatusCode::OK
         && response
@@ -83,9 +86,15 @@ pub async fn exchange(backend: Arc<dyn Backend>, request: Request<Body>) -> Resu
     }
     let (parts, body) = response.into_parts();
     let body = read(body).await?;
-    let limits = Limits { content: MAX_REPLY, ..Limits::default() };
+    let limits = Limits {
+        content: MAX_REPLY,
+        ..Limits::default()
+    };
     let events = grip::event::decode_all(body, limits)?;
-    Ok(Reply { headers: parts.headers, events })
+    Ok(Reply {
+        headers: parts.headers,
+        events,
+    })
 }
 
 /// The whole of a body, without a copy when it comes in one piece.
@@ -93,7 +102,9 @@ async fn read(mut body: Body) -> Result<Bytes, ExchangeError> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(ExchangeError::Body)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(ExchangeError::Body)?.into_data() else {
+            continue;
+        };
         if first.len() + all.len() + data.len() > MAX_REPLY {
             return Err(ExchangeError::TooLarge);
         }
@@ -141,9 +152,13 @@ impl Identity {
     /// Remembers what an answer sets with `Set-Meta-NAME`; an empty value forgets.
     pub fn remember(&mut self, reply: &HeaderMap) {
         for (name, value) in reply {
-            let Some(name) = name.as_str().strip_prefix(SET_META_PREFIX) else { continue };
+            let Some(name) = name.as_str().strip_prefix(SET_META_PREFIX) else {
+                continue;
+            };
             // A part of a valid name behind a valid prefix.
-            let Ok(name) = HeaderName::try_from(format!("{META_PREFIX}{name}")) else { continue };
+            let Ok(name) = HeaderName::try_from(format!("{META_PREFIX}{name}")) else {
+                continue;
+            };
             self.meta.retain(|(known, _)| *known != name);
             if !value.is_empty() {
                 self.meta.push((name, value.clone()));
@@ -155,7 +170,14 @@ impl Identity {
 impl Reply {
     /// The keep-alive interval that the answer sets. Absent or 0 stops it.
     pub fn keep_alive(&self) -> Option<Duration> {
-        let seconds: u64 = self.headers.get(KEEP_ALIVE_INTERVAL)?.to_str().ok()?.trim().parse().ok()?;
+        let seconds: u64 = self
+            .headers
+            .get(KEEP_ALIVE_INTERVAL)?
+            .to_str()
+            .ok()?
+            .trim()
+            .parse()
+            .ok()?;
         (seconds > 0).then(|| Duration::from_secs(seconds).max(LEAST_KEEP_ALIVE))
     }
 }
@@ -175,7 +197,11 @@ pub fn is_private_header(name: &HeaderName) -> bool {
 
 /// Removes the headers for which [`is_private_header`] holds.
 pub fn remove_private_headers(headers: &mut HeaderMap) {
-    let private: Vec<_> = headers.keys().filter(|name| is_private_header(name)).cloned().collect();
+    let private: Vec<_> = headers
+        .keys()
+        .filter(|name| is_private_header(name))
+        .cloned()
+        .collect();
     for name in private {
         headers.remove(name);
     }

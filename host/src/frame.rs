@@ -51,9 +51,16 @@ pub fn pong(mut content: Bytes) -> Bytes {
 /// take the frame for an error; a long reason is cut between characters.
 pub fn close(code: u16, reason: &str) -> Bytes {
     let code = CloseCode::from(code);
-    let code = if code.is_allowed() { code } else { CloseCode::Normal };
+    let code = if code.is_allowed() {
+        code
+    } else {
+        CloseCode::Normal
+    };
     let reason = &reason[..reason.floor_char_boundary(CONTROL_PAYLOAD - 2)];
-    encode(Frame::close(Some(CloseFrame { code, reason: Utf8Bytes::from(reason) })))
+    encode(Frame::close(Some(CloseFrame {
+        code,
+        reason: Utf8Bytes::from(reason),
+    })))
 }
 
 /// A close frame without a code.
@@ -77,7 +84,10 @@ mod tests {
     fn lengths_take_the_three_forms() {
         assert_eq!(text(Bytes::from_static(b"hi")), &[0x81, 2, b'h', b'i'][..]);
         assert_eq!(binary(Bytes::from(vec![7; 126]))[..4], [0x82, 126, 0, 126]);
-        assert_eq!(text(Bytes::from(vec![b'x'; 65536]))[..10], [0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
+        assert_eq!(
+            text(Bytes::from(vec![b'x'; 65536]))[..10],
+            [0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]
+        );
     }
 
     #[test]

@@ -32,7 +32,11 @@ impl Gateway {
     }
 
     /// Answers one request of a client.
-    pub async fn handle(&self, mut request: Request<Incoming>, client: SocketAddr) -> Response<Body> {
+    pub async fn handle(
+        &self,
+        mut request: Request<Incoming>,
+        client: SocketAddr,
+    ) -> Response<Body> {
         if let Err(refusal) = check(&request) {
             return *refusal;
         }
@@ -56,15 +60,24 @@ impl Gateway {
 fn check(request: &Request<Incoming>) -> Result<(), Box<Response<Body>>> {
     let headers = request.headers();
     // HTTP/2 has the host in the URI.
-    if !headers.contains_key(header::HOST) && request.uri().host().is_none() && request.version() == Version::HTTP_11 {
-        return Err(Box::new(answer(StatusCode::BAD_REQUEST, "the Host header is missing")));
+    if !headers.contains_key(header::HOST)
+        && request.uri().host().is_none()
+        && request.version() == Version::HTTP_11
+    {
+        return Err(Box::new(answer(
+            StatusCode::BAD_REQUEST,
+            "the Host header is missing",
+        )));
     }
     let claims_events = headers
         .get_all(header::CONTENT_TYPE)
         .iter()
         .any(|value| value.to_str().is_ok_and(is_websocket_events));
     if claims_events {
-        return Err(Box::new(answer(StatusCode::FORBIDDEN, "WebSocket events come from the host alone")));
+        return Err(Box::new(answer(
+            StatusCode::FORBIDDEN,
+            "WebSocket events come from the host alone",
+        )));
     }
     Ok(())
 }

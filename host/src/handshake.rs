@@ -31,14 +31,21 @@ pub fn is_upgrade<B>(request: &Request<B>) -> bool {
 }
 
 /// Opens a WebSocket, or says why not. The private headers must be gone from the request.
-pub async fn open(services: &Arc<Services>, mut request: Request<Incoming>, client: SocketAddr) -> Response<Body> {
+pub async fn open(
+    services: &Arc<Services>,
+    mut request: Request<Incoming>,
+    client: SocketAddr,
+) -> Response<Body> {
     let accept = match accept_key(&request, &services.limits.allowed_origins) {
         Ok(accept) => accept,
         Err(refusal) => return *refusal,
     };
     let outbox = Outbox::new(services.limits.max_outgoing_buffer, services.sessions.now());
     let Some(registration) = services.sessions.register(&outbox) else {
-        return answer(StatusCode::SERVICE_UNAVAILABLE, "too many WebSockets are open, try again later");
+        return answer(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many WebSockets are open, try again later",
+        );
     };
     let upgraded = hyper::upgrade::on(&mut request);
     let identity = Identity {
@@ -56,8 +63,14 @@ pub async fn open(services: &Arc<Services>, mut request: Request<Incoming>, clie
     let reply = match opened(reply) {
         Ok(reply) => reply,
         Err(what) => {
-            error!(route = identity.head.path(), "the backend's answer to OPEN {what}");
-            return answer(StatusCode::BAD_GATEWAY, "the backend does not speak WebSocket-over-HTTP as it should");
+            error!(
+                route = identity.head.path(),
+                "the backend's answer to OPEN {what}"
+            );
+            return answer(
+                StatusCode::BAD_GATEWAY,
+                "the backend does not speak WebSocket-over-HTTP as it should",
+            );
         }
     };
     let response = switching(&accept, &reply.headers);
@@ -79,22 +92,42 @@ pub async fn open(services: &Arc<Services>, mut request: Request<Incoming>, clie
 }
 
 /// Checks the handshake's own headers (RFC 6455, 4.2.1) and the origin; gives the accept key.
-fn accept_key<B>(request: &Request<B>, origins: &AllowedOrigins) -> Result<String, Box<Response<Body>>> {
+fn accept_key<B>(
+    request: &Request<B>,
+    origins: &AllowedOrigins,
+) -> Result<String, Box<Response<Body>>> {
     let headers = request.headers();
     let refuse = |status, text: &str| Err(Box::new(answer(status, text)));
-    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        let mut refusal = answer(StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13");
-        refusal.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    if headers
+        .get(header::SEC_WEBSOCKET_VERSION)
+        .is_none_or(|version| version != "13")
+    {
+        let mut refusal = answer(
+            StatusCode::UPGRADE_REQUIRED,
+            "Sec-WebSocket-Version must be 13",
+        );
+        refusal.headers_mut().insert(
+            header::SEC_WEBSOCKET_VERSION,
+            HeaderValue::from_static("13"),
+        );
         return Err(Box::new(refusal));
     }
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).map_or(&b""[..], HeaderValue::as_bytes);
+    let key = headers
+        .get(header::SEC_WEBSOCKET_KEY)
+        .map_or(&b""[..], HeaderValue::as_bytes);
     if BASE64_STANDARD.decode(key).map_or(0, |key| key.len()) != 16 {
-        return refuse(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes in base64");
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            "Sec-WebSocket-Key must be 16 bytes in base64",
+        );
     }
     if let Some(origin) = headers.get(header::ORIGIN)
         && !is_allowed(origins, origin, headers.get(header::HOST))
     {
-        return refuse(StatusCode::FORBIDDEN, "WebSockets are not open to pages of this origin");
+        return refuse(
+            StatusCode::FORBIDDEN,
+            "WebSockets are not open to pages of this origin",
+        );
     }
     Ok(derive_accept_key(key))
 }
@@ -104,9 +137,13 @@ fn is_allowed(origins: &AllowedOrigins, origin: &HeaderValue, host: Option<&Head
     if origins.any {
         return true;
     }
-    let Ok(origin) = origin.to_str() else { return false };
+    let Ok(origin) = origin.to_str() else {
+        return false;
+    };
     let origin = origin.to_ascii_lowercase();
-    let Some((scheme, authority)) = origin.split_once("://") else { return false };
+    let Some((scheme, authority)) = origin.split_once("://") else {
+        return false;
+    };
     let port = match scheme {
         "http" | "ws" => ":80",
         "https" | "wss" => ":443",
@@ -114,10 +151,20 @@ fn is_allowed(origins: &AllowedOrigins, origin: &HeaderValue, host: Option<&Head
     };
     // The host cannot know the scheme that the client used with a proxy before it, so a
     // default port is the same as none.
-    let bare = |authority: &str| authority.strip_suffix(port).unwrap_or(authority).to_ascii_lowercase();
+    let bare = |authority: &str| {
+        authority
+            .strip_suffix(port)
+            .unwrap_or(authority)
+            .to_ascii_lowercase()
+    };
     let same = origins.same_origin
-        && host.and_then(|host| host.to_str().ok()).is_some_and(|host| bare(host) == bare(authority));
-    same || origins.exact.iter().any(|exact| *exact == format!("{scheme}://{}", bare(authority)))
+        && host
+            .and_then(|host| host.to_str().ok())
+            .is_some_and(|host| bare(host) == bare(authority));
+    same || origins
+        .exact
+        .iter()
+        .any(|exact| *exact == format!("{scheme}://{}", bare(authority)))
 }
 
 /// The client's headers that go along with each event: not those of the handshake, nor hop by hop.
@@ -185,7 +232,12 @@ fn refusal(error: ExchangeError) -> Response<Body> {
             answer(StatusCode::UPGRADE_REQUIRED, "there is no WebSocket here")
         }
         ExchangeError::Refused(mut response) => {
-            let private: Vec<_> = response.headers().keys().filter(|name| is_private_header(name)).cloned().collect();
+            let private: Vec<_> = response
+                .headers()
+                .keys()
+                .filter(|name| is_private_header(name))
+                .cloned()
+                .collect();
             for name in private {
                 response.headers_mut().remove(name);
             }
@@ -194,7 +246,10 @@ fn refusal(error: ExchangeError) -> Response<Body> {
         ExchangeError::Backend(error) => failure(&error),
         other => {
             error!("the backend's answer to OPEN: {other}");
-            answer(StatusCode::BAD_GATEWAY, "the backend does not speak WebSocket-over-HTTP as it should")
+            answer(
+                StatusCode::BAD_GATEWAY,
+                "the backend does not speak WebSocket-over-HTTP as it should",
+            )
         }
     }
 }
@@ -206,7 +261,8 @@ fn switching(accept: &str, reply: &HeaderMap) -> Response<Body> {
     let headers = response.headers_mut();
     for (name, value) in reply {
         // A chosen Sec-WebSocket-Protocol is among those that stay.
-        if !is_private_header(name) && !is_of_connection(name) && *name != SEC_WEBSOCKET_EXTENSIONS {
+        if !is_private_header(name) && !is_of_connection(name) && *name != SEC_WEBSOCKET_EXTENSIONS
+        {
             headers.append(name.clone(), value.clone());
         }
     }
@@ -229,7 +285,11 @@ fn id() -> HeaderValue {
 fn stream(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
     let parts = upgrade::downcast::<TokioIo<TcpStream>>(upgraded).ok()?;
     // Copied, since it may be the tail of hyper's whole read buffer.
-    let early = if parts.read_buf.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(&parts.read_buf) };
+    let early = if parts.read_buf.is_empty() {
+        Bytes::new()
+    } else {
+        Bytes::copy_from_slice(&parts.read_buf)
+    };
     Some((parts.io.into_inner(), early))
 }
 
@@ -248,13 +308,21 @@ mod tests {
     use super::*;
 
     fn origins(any: bool, same_origin: bool, exact: &[&str]) -> AllowedOrigins {
-        AllowedOrigins { any, same_origin, exact: exact.iter().map(|&origin| origin.into()).collect() }
+        AllowedOrigins {
+            any,
+            same_origin,
+            exact: exact.iter().map(|&origin| origin.into()).collect(),
+        }
     }
 
     #[test]
     fn origins_that_may_and_may_not() {
         let may = |origins: &AllowedOrigins, origin: &'static str, host: &'static str| {
-            is_allowed(origins, &HeaderValue::from_static(origin), Some(&HeaderValue::from_static(host)))
+            is_allowed(
+                origins,
+                &HeaderValue::from_static(origin),
+                Some(&HeaderValue::from_static(host)),
+            )
         };
         let same = origins(false, true, &[]);
         for (origin, host) in [
@@ -297,9 +365,18 @@ mod tests {
             status(request("13", "dGhlIHNhbXBsZSBub25jZQ==")),
             Ok("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".into())
         );
-        assert_eq!(status(request("8", "dGhlIHNhbXBsZSBub25jZQ==")), Err(StatusCode::UPGRADE_REQUIRED));
-        assert_eq!(status(request("13", "c2hvcnQ=")), Err(StatusCode::BAD_REQUEST));
-        assert_eq!(status(request("13", "not base64")), Err(StatusCode::BAD_REQUEST));
+        assert_eq!(
+            status(request("8", "dGhlIHNhbXBsZSBub25jZQ==")),
+            Err(StatusCode::UPGRADE_REQUIRED)
+        );
+        assert_eq!(
+            status(request("13", "c2hvcnQ=")),
+            Err(StatusCode::BAD_REQUEST)
+        );
+        assert_eq!(
+            status(request("13", "not base64")),
+            Err(StatusCode::BAD_REQUEST)
+        );
     }
 
     #[test]
@@ -318,7 +395,10 @@ mod tests {
         ] {
             headers.append(name, HeaderValue::from_static(value));
         }
-        let kept: Vec<_> = forwarded(&headers).keys().map(|name| name.as_str().to_owned()).collect();
+        let kept: Vec<_> = forwarded(&headers)
+            .keys()
+            .map(|name| name.as_str().to_owned())
+            .collect();
         assert_eq!(kept, ["host", "cookie", "sec-websocket-protocol"]);
     }
 }

@@ -30,7 +30,11 @@ impl Head {
                 (name.clone(), values.len() as u32)
             })
             .collect();
-        Self { target, names, values: values.freeze() }
+        Self {
+            target,
+            names,
+            values: values.freeze(),
+        }
     }
 
     /// The path and query, as a URI in origin form.

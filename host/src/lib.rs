@@ -1,8 +1,297 @@
 //! socket-host serves the components of a `spin.toml` over HTTP and holds their WebSockets.
+//!
+//! One process, one public port, one manifest. A request goes listener → gateway →
+//! backend and back. A WebSocket goes listener → gateway → handshake and becomes a
+//! session, which tells the backend what happens as plain POSTs (WebSocket-over-HTTP)
+//! and whose client hears what components publish to channels on the control port.
+//!
+//! Tests and other programs embed a [`Host`]; the binary is a command line around it.
 
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use grip::Key;
+use http::HeaderValue;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+pub mod answer;
 pub mod backend;
 pub mod build;
+pub mod channels;
+pub mod control;
+pub mod exchange;
+pub mod frame;
+pub mod gateway;
+pub mod handshake;
+pub mod head;
+pub mod listener;
 pub mod manifest;
 pub mod outbound;
+pub mod outbox;
 pub mod router;
+pub mod session;
+pub mod sessions;
+pub mod signer;
+pub mod socket;
+pub mod timer;
 pub mod variables;
+
+use backend::embedded::{self, Embedded};
+use channels::Channels;
+use control::Control;
+use gateway::Gateway;
+use listener::Listener;
+use manifest::Manifest;
+use router::Private;
+use session::Services;
+use sessions::Sessions;
+use signer::Signer;
+use variables::Variables;
+
+/// How long requests and sockets may take to end when the host stops.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// What a [`Host`] is started with. The defaults are those of the command line.
+#[derive(Clone, Debug)]
+pub struct HostOptions {
+    /// The manifest, or the folder of a `spin.toml`.
+    pub from: PathBuf,
+    /// The public address.
+    pub listen: SocketAddr,
+    /// The control port's address. Beyond loopback it asks for tokens.
+    pub control: SocketAddr,
+    /// The key that signs and verifies tokens, in the notation of [`Key::parse`]; random when not given.
+    pub grip_key: Option<String>,
+    /// Values for the application's variables, before every other source.
+    pub variables: Vec<(String, String)>,
+    /// Where stores and logs are kept; `.spin` beside the manifest when not given.
+    pub state_dir: Option<PathBuf>,
+    /// Where the components' output is kept; `logs` in the state folder when not given.
+    pub log_dir: Option<PathBuf>,
+    /// Added to every component's environment.
+    pub environment: BTreeMap<String, String>,
+    /// What components print goes to the log files only.
+    pub quiet: bool,
+    /// How long a component may take to answer.
+    pub request_timeout: Duration,
+}
+
+impl Default for HostOptions {
+    fn default() -> Self {
+        Self {
+            from: PathBuf::from("spin.toml"),
+            listen: SocketAddr::from(([127, 0, 0, 1], 3000)),
+            control: SocketAddr::from(([127, 0, 0, 1], 5561)),
+            grip_key: None,
+            variables: Vec::new(),
+            state_dir: None,
+            log_dir: None,
+            environment: BTreeMap::new(),
+            quiet: false,
+            request_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl HostOptions {
+    fn embedded(&self, manifest: &Manifest) -> embedded::Options {
+        let state_dir = self
+            .state_dir
+            .clone()
+            .unwrap_or_else(|| manifest.root.join(".spin"));
+        embedded::Options {
+            log_dir: self.log_dir.clone(),
+            environment: self.environment.clone(),
+            quiet: self.quiet,
+            deadline: self.request_timeout,
+            ..embedded::Options::new(state_dir)
+        }
+    }
+}
+
+/// A running host.
+pub struct Host {
+    manifest: Manifest,
+    address: SocketAddr,
+    control_address: SocketAddr,
+    services: Arc<Services>,
+    /// Ends timers and the public listener.
+    stop: CancellationToken,
+    /// Ends the control port, which is needed until the last component has answered.
+    stop_control: CancellationToken,
+    public: JoinSet<()>,
+    rest: JoinSet<()>,
+}
+
+impl Host {
+    /// Reads the manifest, binds both addresses, compiles the components and begins to serve.
+    ///
+    /// # Errors
+    /// Everything that would keep the application from being served as its manifest says.
+    pub async fn start(options: HostOptions) -> Result<Self> {
+        let manifest = Manifest::load(&options.from)?;
+        let listener = Listener::bind(options.listen, "--listen").await?;
+        let control_listener = Listener::bind(options.control, "--control").await?;
+        let (address, control_address) = (listener.address(), control_listener.address());
+
+        let locked = options.grip_key.is_some() || !control_address.ip().is_loopback();
+        if locked && options.grip_key.is_none() {
+            bail!(
+                "--control {control_address} is not on loopback: set a key with --grip-key or SOCKET_HOST_GRIP_KEY"
+            );
+        }
+        let key = options.grip_key.clone().unwrap_or_else(random_key);
+        let ours = BTreeMap::from([
+            (
+                "grip_url".to_owned(),
+                format!("http://{}", reachable(control_address)),
+            ),
+            ("grip_key".to_owned(), key.clone()),
+        ]);
+        let variables = Variables::new(&manifest, &options.variables, ours, |name| {
+            std::env::var(name).ok()
+        })?;
+        // Whoever gives the components another key means the host to have it too.
+        let key = variables.get("grip_key").unwrap_or(&key);
+        let signer = Signer::new(Key::parse(key).context("grip_key")?);
+        let private = Private::new(&manifest.host.private)?;
+        let backend = load(&manifest, &variables, options.embedded(&manifest)).await?;
+
+        let services = Arc::new(Services {
+            backend: Arc::new(backend),
+            channels: Channels::default(),
+            sessions: Sessions::new(manifest.host.websocket.max_connections),
+            signer,
+            limits: manifest.host.websocket.clone(),
+        });
+        let mut host = Self {
+            manifest,
+            address,
+            control_address,
+            services: services.clone(),
+            stop: CancellationToken::new(),
+            stop_control: CancellationToken::new(),
+            public: JoinSet::new(),
+            rest: JoinSet::new(),
+        };
+        let gateway = Arc::new(Gateway::new(services.clone(), private));
+        host.public.spawn(listener.serve(
+            Arc::new(move |request, client| {
+                let gateway = gateway.clone();
+                async move { gateway.handle(request, client).await }
+            }),
+            host.stop.clone(),
+        ));
+        let control = Arc::new(Control::new(services.clone(), locked));
+        host.rest.spawn(control_listener.serve(
+            Arc::new(move |request, client| {
+                let control = control.clone();
+                async move { control.handle(request, client).await }
+            }),
+            host.stop_control.clone(),
+        ));
+        host.rest.spawn(
+            services
+                .sessions
+                .clone()
+                .sweep(services.limits.ping_interval),
+        );
+        let authority = HeaderValue::from_str(&reachable(address).to_string())?;
+        for timer in host.manifest.host.timers.clone() {
+            host.public.spawn(timer::run(
+                timer,
+                services.clone(),
+                authority.clone(),
+                host.stop.clone(),
+            ));
+        }
+        Ok(host)
+    }
+
+    /// The application.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The public address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The control port's address.
+    pub fn control_address(&self) -> SocketAddr {
+        self.control_address
+    }
+
+    /// Stops: accepts nothing more, closes the sockets with 1001 and lets requests finish,
+    /// for 30 seconds at most. True when everything ended in that time.
+    pub async fn stop(mut self) -> bool {
+        self.stop.cancel();
+        let drained = async {
+            self.services
+                .sessions
+                .close_all(frame::AWAY, "the server goes away")
+                .await;
+            while self.public.join_next().await.is_some() {}
+        };
+        let in_time = tokio::time::timeout(DRAIN, drained).await.is_ok();
+        if !in_time {
+            warn!("not everything ended within {DRAIN:?}: the rest is cut off");
+        }
+        self.stop_control.cancel();
+        in_time
+    }
+}
+
+/// Reads a manifest and compiles its components as [`Host::start`] does, and serves nothing.
+///
+/// # Errors
+/// Everything that would keep the application from being served, but for its addresses.
+pub async fn check(from: &Path, variables: &[(String, String)]) -> Result<Manifest> {
+    let manifest = Manifest::load(from)?;
+    let ours =
+        ["grip_url", "grip_key"].map(|name| (name.to_owned(), "http://127.0.0.1:5561".to_owned()));
+    let variables = Variables::new(&manifest, variables, ours.into(), |name| {
+        std::env::var(name).ok()
+    })?;
+    Private::new(&manifest.host.private)?;
+    let state = tempfile::tempdir().context("a folder for the check's own state")?;
+    load(&manifest, &variables, embedded::Options::new(state.path())).await?;
+    Ok(manifest)
+}
+
+/// Compiling takes all processors for a while.
+async fn load(
+    manifest: &Manifest,
+    variables: &Variables,
+    options: embedded::Options,
+) -> Result<Embedded> {
+    let (manifest, variables) = (manifest.clone(), variables.clone());
+    tokio::task::spawn_blocking(move || Embedded::load(&manifest, &variables, options)).await?
+}
+
+/// A key for this start alone.
+fn random_key() -> String {
+    let secret: [u8; 32] = rand::random();
+    format!("base64:{}", BASE64_STANDARD.encode(secret))
+}
+
+/// Where a bound address is reached from this machine.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}

@@ -37,7 +37,10 @@ impl Listener {
                     "{address} is in use: stop what listens there, or choose another address with {option}"
                 ));
             }
-            Err(error) => return Err(error).context(format!("cannot listen on {address} (set with {option})")),
+            Err(error) => {
+                return Err(error)
+                    .context(format!("cannot listen on {address} (set with {option})"));
+            }
         };
         let address = tcp.local_addr().context("the address of a listener")?;
         Ok(Self { tcp, address })
@@ -55,8 +58,14 @@ impl Listener {
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-        builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIMEOUT);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(HEAD_TIMEOUT);
         let builder = Arc::new(builder);
         let graceful = GracefulShutdown::new();
         loop {
@@ -70,7 +79,8 @@ impl Listener {
                 },
                 () = stop.cancelled() => break,
             };
-            let (builder, handler, watcher) = (builder.clone(), handler.clone(), graceful.watcher());
+            let (builder, handler, watcher) =
+                (builder.clone(), handler.clone(), graceful.watcher());
             tokio::spawn(async move {
                 let service = service_fn(move |request| {
                     let answer = handler(request, client);
@@ -99,7 +109,9 @@ fn plain(stream: TcpStream) -> TokioIo<TcpStream> {
 async fn rest(error: &io::Error) {
     let of_client = matches!(
         error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
     );
     if !of_client {
         warn!("cannot accept connections: {error}");

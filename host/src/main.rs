@@ -1,1 +1,246 @@
-fn main() {}
+//! The command line of socket-host: flags, logging, signals.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket_host::{
+    Host, HostOptions, build,
+    manifest::{Manifest, Route, Target},
+};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Serves Spin components over HTTP and WebSockets, on one port.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the application of a manifest.
+    Up(Up),
+    /// Run the components' build commands.
+    Build(From),
+    /// Read the manifest, compile the components, and say what would be served or what is wrong.
+    Check {
+        #[command(flatten)]
+        from: From,
+        #[command(flatten)]
+        variables: VariableValues,
+    },
+}
+
+#[derive(Args)]
+struct From {
+    /// The manifest, or its folder.
+    #[arg(short, long, value_name = "PATH", default_value = "spin.toml")]
+    from: PathBuf,
+}
+
+#[derive(Args)]
+struct VariableValues {
+    /// Give a variable of the application a value. May be repeated.
+    #[arg(long = "variable", value_name = "NAME=VALUE", value_parser = pair)]
+    variables: Vec<(String, String)>,
+}
+
+#[derive(Args)]
+struct Up {
+    #[command(flatten)]
+    from: From,
+    /// The public address.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "SPIN_HTTP_LISTEN_ADDR",
+        default_value = "127.0.0.1:3000"
+    )]
+    listen: SocketAddr,
+    /// The address where components publish (GRIP) and the host tells its health.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5561")]
+    control: SocketAddr,
+    /// The key of the tokens between host and components: text, or `base64:` and bytes. Random when not given.
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "SOCKET_HOST_GRIP_KEY",
+        hide_env_values = true
+    )]
+    grip_key: Option<String>,
+    /// Run each component's build command first.
+    #[arg(long)]
+    build: bool,
+    /// Where stores and logs are kept [default: `.spin` beside the manifest].
+    #[arg(long, value_name = "FOLDER")]
+    state_dir: Option<PathBuf>,
+    /// Set an environment variable in every component. May be repeated.
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = pair)]
+    env: Vec<(String, String)>,
+    #[command(flatten)]
+    variables: VariableValues,
+    /// Do not show what components print; it still goes to the log files.
+    #[arg(short, long)]
+    quiet: bool,
+    /// Where components' logs go [default: `logs` in the state folder].
+    #[arg(long, value_name = "FOLDER")]
+    log_dir: Option<PathBuf>,
+    /// How long a component may take to answer, such as `30s` or `2m`.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    request_timeout: Duration,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| EnvFilter::new("warn,socket_host=info")),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Up(options) => up(options).await,
+        Command::Build(from) => build::build(&Manifest::load(&from.from)?, None).await,
+        Command::Check { from, variables } => check(from, variables).await,
+    }
+}
+
+async fn up(options: Up) -> Result<()> {
+    let mut signals = Signals::new()?;
+    if options.build {
+        let manifest = Manifest::load(&options.from.from)?;
+        tokio::select! {
+            built = build::build(&manifest, None) => built?,
+            () = signals.next() => return Ok(()),
+        }
+    }
+    raise_file_limit();
+    let host_options = HostOptions {
+        from: options.from.from,
+        listen: options.listen,
+        control: options.control,
+        grip_key: options.grip_key,
+        variables: options.variables.variables,
+        state_dir: options.state_dir,
+        log_dir: options.log_dir,
+        environment: options.env.into_iter().collect(),
+        quiet: options.quiet,
+        request_timeout: options.request_timeout,
+    };
+    let host = tokio::select! {
+        host = Host::start(host_options) => host?,
+        () = signals.next() => return Ok(()),
+    };
+    println!("Serving http://{}", host.address());
+    describe(host.manifest(), &format!("http://{}", host.address()));
+    println!("Control: http://{}", host.control_address());
+
+    signals.next().await;
+    eprintln!("Stopping: sockets are closed, requests may finish. Once more to stop at once.");
+    tokio::select! {
+        _ = host.stop() => Ok(()),
+        () = signals.next() => std::process::exit(1),
+    }
+}
+
+async fn check(from: From, variables: VariableValues) -> Result<()> {
+    let host = socket_host::check(&from.from, &variables.variables).await?;
+    println!("{} is fine. It would serve:", host.path.display());
+    describe(&host, "");
+    Ok(())
+}
+
+/// Says what is served.
+fn describe(manifest: &Manifest, base: &str) {
+    for warning in &manifest.warnings {
+        tracing::warn!("{warning}");
+    }
+    println!("Routes:");
+    for trigger in &manifest.triggers {
+        let target = match &trigger.target {
+            Target::Component(component) => component.clone(),
+            Target::Static { status, .. } => format!("static response {status}"),
+        };
+        match &trigger.route {
+            Route::Path(path) => {
+                let private = if manifest.host.private.contains(path) {
+                    " (private)"
+                } else {
+                    ""
+                };
+                println!("  {base}{path} → {target}{private}");
+            }
+            Route::Private => println!("  (by service chaining only) → {target}"),
+        }
+    }
+    if !manifest.host.timers.is_empty() {
+        println!("Timers:");
+    }
+    for timer in &manifest.host.timers {
+        let (least, most) = (
+            humantime::format_duration(timer.least),
+            humantime::format_duration(timer.most),
+        );
+        let every = if timer.least == timer.most {
+            least.to_string()
+        } else {
+            format!("{least} to {most}")
+        };
+        println!("  {} {} every {every}", timer.method, timer.path);
+    }
+}
+
+/// SIGINT and SIGTERM.
+struct Signals(Signal, Signal);
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let on = |kind| signal(kind).context("cannot listen to signals");
+        Ok(Self(
+            on(SignalKind::interrupt())?,
+            on(SignalKind::terminate())?,
+        ))
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
+}
+
+/// Each socket needs a file descriptor, and systems begin with a low limit.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!("the limit of open files stays as it is: {error}");
+    }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
+        _ => Err("expected NAME=VALUE".into()),
+    }
+}

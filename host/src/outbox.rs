@@ -242,7 +242,9 @@ impl Outbox {
     }
 
     fn needs_session(&self, state: &State) -> bool {
-        state.drop.is_some() || state.close || (!state.queue.is_empty() && state.connection.is_some())
+        state.drop.is_some()
+            || state.close
+            || (!state.queue.is_empty() && state.connection.is_some())
     }
 
     fn call_session(&self, state: MutexGuard<'_, State>) {
@@ -271,8 +273,15 @@ impl State {
             }
             match connection.try_write(&slices[..used]) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(written) => consume(&mut self.queue, &mut self.queued_bytes, &mut self.partial, written),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(connection.poll_writable(cx))?,
+                Ok(written) => consume(
+                    &mut self.queue,
+                    &mut self.queued_bytes,
+                    &mut self.partial,
+                    written,
+                ),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(connection.poll_writable(cx))?
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -286,14 +295,20 @@ impl State {
         self.overflowed = true;
         self.queue.truncate(usize::from(self.partial));
         if !mem::replace(&mut self.closing, true) {
-            self.queue.push_back(frame::close(AGAIN, "the client does not keep up"));
+            self.queue
+                .push_back(frame::close(AGAIN, "the client does not keep up"));
         }
         self.queued_bytes = self.queue.iter().map(Bytes::len).sum();
         self.close = true;
     }
 }
 
-fn consume(queue: &mut VecDeque<Bytes>, queued_bytes: &mut usize, partial: &mut bool, mut written: usize) {
+fn consume(
+    queue: &mut VecDeque<Bytes>,
+    queued_bytes: &mut usize,
+    partial: &mut bool,
+    mut written: usize,
+) {
     *queued_bytes -= written;
     while let Some(first) = queue.front_mut() {
         if written < first.len() {
@@ -364,10 +379,16 @@ mod tests {
             if room == 0 {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
-            let all: Vec<u8> = from.iter().flat_map(|slice| slice.iter().copied()).collect();
+            let all: Vec<u8> = from
+                .iter()
+                .flat_map(|slice| slice.iter().copied())
+                .collect();
             let taken = room.min(all.len());
             self.room.fetch_sub(taken, Relaxed);
-            self.written.lock().unwrap().extend_from_slice(&all[..taken]);
+            self.written
+                .lock()
+                .unwrap()
+                .extend_from_slice(&all[..taken]);
             Ok(taken)
         }
         fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -375,7 +396,11 @@ mod tests {
         }
         fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
             self.writer.register(cx.waker());
-            if self.room.load(Relaxed) > 0 { Poll::Ready(Ok(())) } else { Poll::Pending }
+            if self.room.load(Relaxed) > 0 {
+                Poll::Ready(Ok(()))
+            } else {
+                Poll::Pending
+            }
         }
     }
 
@@ -437,6 +462,9 @@ mod tests {
         assert_eq!(poll_fn(|cx| outbox.poll_order(cx)).await, Order::Refresh);
         outbox.refresh();
         outbox.drop_client(DropReason::Silent);
-        assert_eq!(poll_fn(|cx| outbox.poll_order(cx)).await, Order::Drop(DropReason::Silent));
+        assert_eq!(
+            poll_fn(|cx| outbox.poll_order(cx)).await,
+            Order::Drop(DropReason::Silent)
+        );
     }
 }

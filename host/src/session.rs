@@ -15,8 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use grip::{
-    ByteString, CloseFrame, ControlMessage, Event, Extension,
-    extension::Sort,
+    ByteString, CloseFrame, ControlMessage, Event, Extension, extension::Sort,
     header::SEC_WEBSOCKET_EXTENSIONS,
 };
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
@@ -154,8 +153,12 @@ impl Session {
 
     /// Serves the socket until it is closed. `early` is what came behind the handshake.
     pub async fn run(self, connection: Arc<dyn Connection>, early: Bytes) {
-        let socket =
-            Socket::new(connection.clone(), self.outbox.clone(), early, self.services.limits.max_message_size);
+        let socket = Socket::new(
+            connection.clone(),
+            self.outbox.clone(),
+            early,
+            self.services.limits.max_message_size,
+        );
         self.outbox.attach(connection);
         let mut live = Live {
             session: self,
@@ -175,7 +178,9 @@ impl Session {
 
     /// Ends a session whose client was gone before its handshake was through.
     pub async fn abandon(self) {
-        let request = self.identity.request(&self.services.signer, &[Event::Disconnect]);
+        let request = self
+            .identity
+            .request(&self.services.signer, &[Event::Disconnect]);
         if let Err(error) = exchange(self.services.backend.clone(), request).await {
             self.warn(&format!("the backend failed: {error}"));
         }
@@ -195,7 +200,8 @@ impl Session {
                 Event::Disconnect => self.dropped = true,
                 Event::Open => {
                     self.warn("the backend opened a connection that is open");
-                    self.outbox.close(frame::close(frame::FAILED, "the backend failed"));
+                    self.outbox
+                        .close(frame::close(frame::FAILED, "the backend failed"));
                 }
             }
         }
@@ -219,22 +225,36 @@ impl Session {
         match message {
             ControlMessage::Subscribe { channel, filters } => {
                 if !filters.is_empty() {
-                    return self.warn(&format!("filters are not supported yet: {}", filters.join(", ")));
+                    return self.warn(&format!(
+                        "filters are not supported yet: {}",
+                        filters.join(", ")
+                    ));
                 }
-                if self.subscriptions.iter().any(|known| known.channel() == channel) {
+                if self
+                    .subscriptions
+                    .iter()
+                    .any(|known| known.channel() == channel)
+                {
                     return;
                 }
                 if self.subscriptions.len() == MAX_SUBSCRIPTIONS {
                     return self.warn(&format!("no more than {MAX_SUBSCRIPTIONS} channels"));
                 }
-                let subscription = self.services.channels.subscribe(&channel, self.outbox.clone());
+                let subscription = self
+                    .services
+                    .channels
+                    .subscribe(&channel, self.outbox.clone());
                 self.subscriptions.push(subscription);
             }
             ControlMessage::Unsubscribe { channel } => {
-                self.subscriptions.retain(|known| known.channel() != channel);
+                self.subscriptions
+                    .retain(|known| known.channel() != channel);
             }
             ControlMessage::Detach => self.detached = true,
-            other => self.warn(&format!("control message is not supported yet: {}", other.to_json())),
+            other => self.warn(&format!(
+                "control message is not supported yet: {}",
+                other.to_json()
+            )),
         }
     }
 
@@ -276,7 +296,8 @@ impl Live {
             }
             match self.phase {
                 // A client that sends faster than the backend answers is not read: TCP holds it back.
-                Phase::Open if self.pending_bytes >= self.session.services.limits.max_incoming_buffer => {}
+                Phase::Open
+                    if self.pending_bytes >= self.session.services.limits.max_incoming_buffer => {}
                 Phase::Open | Phase::Closing => {
                     if let Poll::Ready(message) = self.socket.poll_message(cx) {
                         return Poll::Ready(Happening::Message(message.map_err(Box::new)));
@@ -341,16 +362,21 @@ impl Live {
         };
         match message {
             Message::Close(close) => {
-                let close = close.map(|close| CloseFrame::new(close.code.into(), close.reason.as_str()));
+                let close =
+                    close.map(|close| CloseFrame::new(close.code.into(), close.reason.as_str()));
                 self.farewell = Some(close_frame(close.clone()));
                 self.end(Event::Close(close))
             }
-            Message::Text(content) if self.phase == Phase::Open => match ByteString::try_from(Bytes::from(content)) {
-                Ok(content) => self.offer(Event::Text(content)),
-                // tungstenite has checked it.
-                Err(_) => Goes::Continue(()),
-            },
-            Message::Binary(content) if self.phase == Phase::Open => self.offer(Event::Binary(content)),
+            Message::Text(content) if self.phase == Phase::Open => {
+                match ByteString::try_from(Bytes::from(content)) {
+                    Ok(content) => self.offer(Event::Text(content)),
+                    // tungstenite has checked it.
+                    Err(_) => Goes::Continue(()),
+                }
+            }
+            Message::Binary(content) if self.phase == Phase::Open => {
+                self.offer(Event::Binary(content))
+            }
             // Pings are answered here, and pongs say what was noted above.
             _ => Goes::Continue(()),
         }
@@ -364,7 +390,9 @@ impl Live {
                 if self.phase == Phase::Ended {
                     return Goes::Break(());
                 }
-                self.session.outbox.close(frame::close(frame::FAILED, "the backend failed"));
+                self.session
+                    .outbox
+                    .close(frame::close(frame::FAILED, "the backend failed"));
             }
         }
         if self.session.dropped {
@@ -406,15 +434,24 @@ impl Live {
         }
         let events = mem::take(&mut self.pending);
         self.pending_bytes = 0;
-        let request = self.session.identity.request(&self.session.services.signer, &events);
-        self.exchange = Some(Box::pin(exchange(self.session.services.backend.clone(), request)));
+        let request = self
+            .session
+            .identity
+            .request(&self.session.services.signer, &events);
+        self.exchange = Some(Box::pin(exchange(
+            self.session.services.backend.clone(),
+            request,
+        )));
         Goes::Continue(())
     }
 
     /// Nothing is to do: the keep-alive interval begins.
     fn rest(&mut self) {
         if self.phase == Phase::Open {
-            self.alarm = self.session.keep_alive.map(|interval| Box::pin(sleep(interval)));
+            self.alarm = self
+                .session
+                .keep_alive
+                .map(|interval| Box::pin(sleep(interval)));
         }
     }
 
@@ -433,7 +470,11 @@ impl Live {
         if let Some(frame) = self.farewell.take() {
             // Nothing happens when the backend's own close was sent before.
             self.session.outbox.close(frame);
-            let _ = timeout(CLOSE_PATIENCE, poll_fn(|cx| self.session.outbox.poll_drained(cx))).await;
+            let _ = timeout(
+                CLOSE_PATIENCE,
+                poll_fn(|cx| self.session.outbox.poll_drained(cx)),
+            )
+            .await;
         }
     }
 }
@@ -444,3 +485,6 @@ fn close_frame(close: Option<CloseFrame>) -> Bytes {
         None => frame::close_without_code(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,7 +57,10 @@ impl Sessions {
         }
         let number = self.next.fetch_add(1, Relaxed);
         open.insert(number, outbox.clone());
-        Some(Registration { sessions: self.clone(), number })
+        Some(Registration {
+            sessions: self.clone(),
+            number,
+        })
     }
 
     /// How many there are.
@@ -95,7 +98,9 @@ impl Sessions {
             for outbox in silent {
                 match now.saturating_sub(outbox.last_heard()) {
                     silence if silence == patience => outbox.send(ping.clone()),
-                    silence if silence >= patience.saturating_mul(2) => outbox.drop_client(DropReason::Silent),
+                    silence if silence >= patience.saturating_mul(2) => {
+                        outbox.drop_client(DropReason::Silent)
+                    }
                     _ => {}
                 }
             }

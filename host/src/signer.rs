@@ -25,7 +25,10 @@ pub struct Signer {
 impl Signer {
     /// A signer with this key.
     pub fn new(key: Key) -> Self {
-        Self { key, last: Mutex::new(None) }
+        Self {
+            key,
+            last: Mutex::new(None),
+        }
     }
 
     /// A token that is good for a while.

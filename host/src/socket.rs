@@ -34,14 +34,27 @@ struct Wire {
 
 impl Socket {
     /// Reads from `connection`, first what came `early`; refuses messages over `max_message_size`.
-    pub fn new(connection: Arc<dyn Connection>, outbox: Arc<Outbox>, early: Bytes, max_message_size: usize) -> Self {
+    pub fn new(
+        connection: Arc<dyn Connection>,
+        outbox: Arc<Outbox>,
+        early: Bytes,
+        max_message_size: usize,
+    ) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .write_buffer_size(0)
             .max_message_size(Some(max_message_size))
             .max_frame_size(Some(max_message_size));
-        let wire = Wire { connection, outbox, early };
-        Self(tungstenite::WebSocket::from_raw_socket(wire, Role::Server, Some(config)))
+        let wire = Wire {
+            connection,
+            outbox,
+            early,
+        };
+        Self(tungstenite::WebSocket::from_raw_socket(
+            wire,
+            Role::Server,
+            Some(config),
+        ))
     }
 
     /// The next message. After a close message or an error it must not be called again:
@@ -107,9 +120,10 @@ impl Write for Wire {
 pub fn close_for(error: &Error) -> Option<(u16, String)> {
     use tungstenite::error::{CapacityError, ProtocolError};
     match error {
-        Error::Capacity(CapacityError::MessageTooLong { max_size, .. }) => {
-            Some((frame::TOO_BIG, format!("messages may have {max_size} bytes at most")))
-        }
+        Error::Capacity(CapacityError::MessageTooLong { max_size, .. }) => Some((
+            frame::TOO_BIG,
+            format!("messages may have {max_size} bytes at most"),
+        )),
         Error::Capacity(other) => Some((frame::TOO_BIG, other.to_string())),
         Error::Utf8(_) => Some((frame::INVALID, "text must be UTF-8".into())),
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,

@@ -19,7 +19,12 @@ use crate::{
 ///
 /// Calls never overlap: the pause begins when the call has ended. One that fails is
 /// logged, and tried again after the next pause. `host` is its `Host` header.
-pub async fn run(timer: Timer, services: Arc<Services>, host: HeaderValue, stop: CancellationToken) {
+pub async fn run(
+    timer: Timer,
+    services: Arc<Services>,
+    host: HeaderValue,
+    stop: CancellationToken,
+) {
     loop {
         // A call under way when the host stops is finished.
         call(&timer, &services, &host).await;
@@ -64,7 +69,11 @@ async fn call(timer: &Timer, services: &Services, host: &HeaderValue) {
 
 /// A pause between the two, uniformly.
 fn pause(least: Duration, most: Duration) -> Duration {
-    if least < most { rand::rng().random_range(least..=most) } else { least }
+    if least < most {
+        rand::rng().random_range(least..=most)
+    } else {
+        least
+    }
 }
 
 #[cfg(test)]

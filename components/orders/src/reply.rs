@@ -8,6 +8,7 @@ use spin_sdk::http::{HeaderName, HeaderValue, Response, StatusCode};
 pub type Reply = Response<Full<Bytes>>;
 
 const CONTENT_TYPE: HeaderName = HeaderName::from_static("content-type");
+const CONTENT_LENGTH: HeaderName = HeaderName::from_static("content-length");
 const CACHE_CONTROL: HeaderName = HeaderName::from_static("cache-control");
 const ALLOW: HeaderName = HeaderName::from_static("allow");
 
@@ -40,9 +41,12 @@ pub fn method_not_allowed(allow: &'static str) -> Reply {
 }
 
 fn reply(status: StatusCode, content_type: &'static str, body: Bytes) -> Reply {
+    let length = HeaderValue::from(body.len());
     let mut reply = Reply::new(Full::new(body));
     *reply.status_mut() = status;
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    // Without it the body would go out in chunks, and a HEAD would not tell its length.
+    headers.insert(CONTENT_LENGTH, length);
     reply
 }

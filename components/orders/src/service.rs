@@ -31,15 +31,15 @@ pub struct Service<'a, S, A> {
 }
 
 impl<S: Storage, A: Announce> Service<'_, S, A> {
-    /// Answers one request. Its body is asked for only where there is use for it, with
-    /// the most bytes that it can have.
+    /// Answers one request. Its body and the random source are asked for only where
+    /// there is use for them, the body with the most bytes that it can have.
     ///
     /// The answer to a HEAD is that to a GET: the host leaves the body out.
-    pub async fn answer<B, F>(
+    pub async fn answer<B, F, R: Rng>(
         &self,
         request: Request<()>,
         body: B,
-        rng: &mut impl Rng,
+        rng: impl FnOnce() -> R,
         now: SystemTime,
     ) -> Reply
     where
@@ -67,7 +67,7 @@ impl<S: Storage, A: Announce> Service<'_, S, A> {
             }
             "/api/ws" => reply::method_not_allowed("GET, HEAD, POST"),
             "/internal/orders" => match self.gate.admit(request.headers(), now) {
-                Ok(()) if is_post => self.make(rng, now).await,
+                Ok(()) if is_post => self.make(&mut rng(), now).await,
                 Ok(()) => reply::method_not_allowed("POST"),
                 Err(reason) => reply::text(StatusCode::FORBIDDEN, &reason),
             },

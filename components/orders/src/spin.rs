@@ -26,7 +26,7 @@ use crate::{
     gate::Gate,
     history::History,
     kitchen::Kitchen,
-    reply::{self, Reply},
+    reply::Reply,
     service::Service,
     storage::{Storage, StorageError},
 };
@@ -43,17 +43,9 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 #[cfg_attr(target_family = "wasm", spin_sdk::http_service)]
 pub async fn handle(request: Request) -> Reply {
     let settings = settings().await;
-    let bucket = match Bucket::open() {
-        Ok(bucket) => bucket,
-        Err(error) => {
-            eprintln!("orders are not available: error={error}");
-            let message = "the orders are not available: see the component's log";
-            return reply::text(http::StatusCode::INTERNAL_SERVER_ERROR, message);
-        }
-    };
     let service = Service {
         kitchen: Kitchen {
-            history: History::new(bucket),
+            history: History::new(Bucket::default()),
             announcer: ControlPort(settings.clone()),
         },
         gate: &settings.gate,
@@ -64,11 +56,9 @@ pub async fn handle(request: Request) -> Reply {
         Err(error) if error.is::<LengthLimitError>() => Err(format!("more than {limit} bytes")),
         Err(error) => Err(error.to_string()),
     };
-    let mut rng = SmallRng::seed_from_u64(get_random_u64());
+    let rng = || SmallRng::seed_from_u64(get_random_u64());
     let request = Request::from_parts(head, ());
-    service
-        .answer(request, body, &mut rng, SystemTime::now())
-        .await
+    service.answer(request, body, rng, SystemTime::now()).await
 }
 
 /// What the variables say.
@@ -140,12 +130,17 @@ fn timeouts() -> RequestOptionsExtension {
     RequestOptionsExtension(options)
 }
 
-/// The key-value store `default`.
-struct Bucket(store::Bucket);
+/// The key-value store `default`, opened when it is first used: most messages need none.
+#[derive(Default)]
+struct Bucket(OnceCell<store::Bucket>);
 
 impl Bucket {
-    fn open() -> Result<Bucket, StorageError> {
-        store::open("default").map(Bucket).map_err(failed)
+    fn open(&self) -> Result<&store::Bucket, StorageError> {
+        if let Some(bucket) = self.0.get() {
+            return Ok(bucket);
+        }
+        let bucket = store::open("default").map_err(failed)?;
+        Ok(self.0.get_or_init(|| bucket))
     }
 }
 
@@ -154,10 +149,10 @@ impl Storage for Bucket {
         if keys.len() == 1
             && let Some(key) = keys.pop()
         {
-            let value = self.0.get(&key).map_err(failed)?;
+            let value = self.open()?.get(&key).map_err(failed)?;
             return Ok(value.map(|value| (key, value)).into_iter().collect());
         }
-        let found = batch::get_many(&self.0, &keys).map_err(failed)?;
+        let found = batch::get_many(self.open()?, &keys).map_err(failed)?;
         // In any order; keys that do not exist may be there without a value, or not at all.
         let found = found
             .into_iter()
@@ -166,19 +161,19 @@ impl Storage for Bucket {
     }
 
     async fn set(&self, key: &str, value: Vec<u8>) -> Result<(), StorageError> {
-        self.0.set(key, &value).map_err(failed)
+        self.open()?.set(key, &value).map_err(failed)
     }
 
     async fn delete(&self, keys: Vec<String>) -> Result<(), StorageError> {
-        batch::delete_many(&self.0, &keys).map_err(failed)
+        batch::delete_many(self.open()?, &keys).map_err(failed)
     }
 
     async fn increment(&self, key: &str, delta: i64) -> Result<i64, StorageError> {
-        atomics::increment(&self.0, key, delta).map_err(failed)
+        atomics::increment(self.open()?, key, delta).map_err(failed)
     }
 
     async fn swap(&self, key: &str, from: &[u8], to: Vec<u8>) -> Result<bool, StorageError> {
-        let cas = atomics::Cas::new(&self.0, key).map_err(failed)?;
+        let cas = atomics::Cas::new(self.open()?, key).map_err(failed)?;
         // The swap is from what this reads: from an absent key, it may overwrite.
         if cas.current().map_err(failed)?.as_deref() != Some(from) {
             return Ok(false);

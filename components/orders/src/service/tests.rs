@@ -74,14 +74,16 @@ impl Server {
             true => Ok(Bytes::from_static(body)),
             false => Err(format!("more than {limit} bytes")),
         };
-        let mut rng = SmallRng::seed_from_u64(7);
-        let reply = testing::now(service.answer(request.body(()).unwrap(), read, &mut rng, NOW));
+        let rng = || SmallRng::seed_from_u64(7);
+        let reply = testing::now(service.answer(request.body(()).unwrap(), read, rng, NOW));
         self.kitchen = Some(service.kitchen);
         let (head, body) = reply.into_parts();
+        let body = body.collect().now_or_never().unwrap().unwrap().to_bytes();
+        assert_eq!(head.headers["content-length"], body.len().to_string());
         Answer {
             status: head.status.as_u16(),
             headers: head.headers,
-            body: body.collect().now_or_never().unwrap().unwrap().to_bytes(),
+            body,
         }
     }
 

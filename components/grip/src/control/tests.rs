@@ -1,0 +1,161 @@
+//! Tests of control messages: what others write, what is refused and why, round trips.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+
+#[test]
+fn is_written_as_the_protocol_has_it() {
+    assert_eq!(
+        ControlMessage::subscribe("orders").into_event(),
+        Event::text(r#"c:{"channel":"orders","type":"subscribe"}"#)
+    );
+    assert_eq!(ControlMessage::Detach.to_json(), r#"{"type":"detach"}"#);
+    assert_eq!(
+        ControlMessage::keep_alive(Message::Ping(Bytes::new()), 30).to_json(),
+        r#"{"content-bin":"","message-type":"ping","timeout":30,"type":"keep-alive"}"#
+    );
+    assert_eq!(content("{}"), Event::text("m:{}"));
+}
+
+#[test]
+fn reads_what_others_write() {
+    let parse = |json: &str| ControlMessage::parse(json.as_bytes()).unwrap();
+    assert_eq!(
+        parse(r#"{"type":"subscribe","channel":"a","filters":["skip-self"],"later":1}"#),
+        ControlMessage::Subscribe {
+            channel: "a".into(),
+            filters: vec!["skip-self".into()]
+        }
+    );
+    assert_eq!(
+        parse(r#"{"type":"keep-alive","content":"hi","timeout":20,"mode":"interval"}"#),
+        ControlMessage::KeepAlive {
+            message: Some(Message::Text("hi".into())),
+            timeout: Some(20),
+            mode: KeepAliveMode::Interval,
+        }
+    );
+    assert_eq!(
+        parse(r#"{"type":"send-delayed","content-bin":"/w==","message-type":"binary"}"#),
+        ControlMessage::SendDelayed {
+            message: Message::Binary(Bytes::from_static(b"\xff")),
+            timeout: None
+        }
+    );
+    assert_eq!(
+        parse(r#"{"type":"set-meta","name":"user","value":null}"#),
+        ControlMessage::SetMeta {
+            name: "user".into(),
+            value: None
+        }
+    );
+}
+
+#[test]
+fn says_what_is_wrong() {
+    let error = |json: &str| ControlMessage::parse(json.as_bytes()).unwrap_err();
+    assert_eq!(
+        error(r#"{"type":"dance"}"#),
+        ControlError::UnknownType("dance".into())
+    );
+    assert_eq!(error(r#"[]"#), ControlError::NoType);
+    assert_eq!(error(r#"{"type":1}"#), ControlError::NoType);
+    assert!(matches!(error("{"), ControlError::Json(_)));
+    for (json, text) in [
+        (
+            r#"{"type":"subscribe"}"#,
+            "control message subscribe.channel: must be there, and not empty",
+        ),
+        (
+            r#"{"type":"subscribe","channel":""}"#,
+            "control message subscribe.channel: must be there, and not empty",
+        ),
+        (
+            r#"{"type":"subscribe","channel":3}"#,
+            "control message subscribe.channel: must be a string",
+        ),
+        (
+            r#"{"type":"subscribe","channel":"a","filters":[1]}"#,
+            "control message subscribe.filters: must be a list of strings",
+        ),
+        (
+            r#"{"type":"keep-alive","timeout":-1}"#,
+            "control message keep-alive.timeout: must be whole seconds, 0 to 4294967295",
+        ),
+        (
+            r#"{"type":"keep-alive","mode":"x"}"#,
+            "control message keep-alive.mode: must be \"idle\" or \"interval\"",
+        ),
+        (
+            r#"{"type":"keep-alive","content":"x","message-type":"x"}"#,
+            "control message keep-alive.message-type: must be \"text\", \"binary\", \"ping\" or \"pong\"",
+        ),
+        (
+            r#"{"type":"send-delayed"}"#,
+            "control message send-delayed.content: this or content-bin must be there",
+        ),
+        (
+            r#"{"type":"send-delayed","content-bin":"/w==","message-type":"text"}"#,
+            "control message send-delayed.content-bin: must be UTF-8 for a text message",
+        ),
+    ] {
+        assert_eq!(error(json).to_string(), text);
+    }
+}
+
+fn message() -> impl Strategy<Value = Message> {
+    let short = || prop::collection::vec(any::<u8>(), 0..=125).prop_map(Bytes::from);
+    prop_oneof![
+        any::<String>().prop_map(|text| Message::Text(text.into())),
+        short().prop_map(Message::Binary),
+        short().prop_map(Message::Ping),
+        short().prop_map(Message::Pong),
+    ]
+}
+
+fn control() -> impl Strategy<Value = ControlMessage> {
+    let mode = prop_oneof![Just(KeepAliveMode::Idle), Just(KeepAliveMode::Interval)];
+    prop_oneof![
+        Just(ControlMessage::Detach),
+        Just(ControlMessage::FlushDelayed),
+        (".+", any::<Vec<String>>())
+            .prop_map(|(channel, filters)| ControlMessage::Subscribe { channel, filters }),
+        ".+".prop_map(|channel| ControlMessage::Unsubscribe { channel }),
+        ".+".prop_map(|id| ControlMessage::Session { id }),
+        (".+", any::<Option<String>>())
+            .prop_map(|(name, value)| ControlMessage::SetMeta { name, value }),
+        (prop::option::of(message()), any::<Option<u32>>(), mode).prop_map(
+            |(message, timeout, mode)| ControlMessage::KeepAlive {
+                message,
+                timeout,
+                mode
+            }
+        ),
+        (message(), any::<Option<u32>>())
+            .prop_map(|(message, timeout)| ControlMessage::SendDelayed { message, timeout }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn parsing_undoes_writing(control in control()) {
+        prop_assert_eq!(ControlMessage::parse(control.to_json().as_bytes()).unwrap(), control);
+    }
+
+    #[test]
+    fn no_bytes_panic(json in prop::collection::vec(any::<u8>(), 0..64)) {
+        let _ = ControlMessage::parse(&json);
+    }
+
+    #[test]
+    fn no_fields_panic(
+        kind in prop::sample::select(KINDS.to_vec()),
+        field in prop::sample::select(vec!["channel", "filters", "id", "name", "value", "timeout", "mode", "content", "content-bin", "message-type"]),
+        value in prop::sample::select(vec!["1", "-1", "1e99", "\"\"", "\"x\"", "[]", "[\"a\"]", "[[]]", "{}", "null", "true"]),
+    ) {
+        let json = format!(r#"{{"type":"{kind}","{field}":{value},"name":"n"}}"#);
+        let _ = ControlMessage::parse(json.as_bytes());
+    }
+}

@@ -1,0 +1,484 @@
+//! A session between a scripted backend and a real client.
+
+use std::{sync::Mutex, time::Duration};
+
+use futures_util::{SinkExt, StreamExt};
+use grip::{Key, event};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use http_body_util::BodyExt;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
+
+use super::*;
+use crate::{
+    backend::{Answer, BackendError, Body, Caller, full},
+    channels::Delivery,
+    head::Head,
+};
+
+/// Hands each request to the test, and waits for what it answers.
+struct Scripted(mpsc::UnboundedSender<Asked>);
+
+/// A request that the test has to answer.
+struct Asked {
+    headers: HeaderMap,
+    events: Vec<Event>,
+    answer: oneshot::Sender<Response<Body>>,
+}
+
+impl Backend for Scripted {
+    fn call(&self, request: Request<Body>) -> Answer<'_> {
+        Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            let body = body
+                .collect()
+                .await
+                .expect("the host's own body")
+                .to_bytes();
+            let events =
+                event::decode_all(body, grip::Limits::default()).expect("the host's own events");
+            let (answer, answered) = oneshot::channel();
+            let _ = self.0.send(Asked {
+                headers: parts.headers,
+                events,
+                answer,
+            });
+            answered.await.map_err(|_| BackendError::Deadline {
+                component: "test".into(),
+                limit: Duration::ZERO,
+            })
+        })
+    }
+}
+
+impl Asked {
+    fn answer(self, events: &[Event]) {
+        self.answer_with(events, &[]);
+    }
+    fn answer_with(self, events: &[Event], headers: &[(&'static str, &'static str)]) {
+        let mut response = Response::new(full(event::encode_all(events)));
+        for (name, value) in [("content-type", "application/websocket-events")]
+            .iter()
+            .chain(headers)
+        {
+            response
+                .headers_mut()
+                .insert(*name, HeaderValue::from_static(value));
+        }
+        let _ = self.answer.send(response);
+    }
+}
+
+/// An open session: its client, its backend, and what it shares with others.
+struct Opened {
+    client: WebSocketStream<TcpStream>,
+    backend: mpsc::UnboundedReceiver<Asked>,
+    services: Arc<Services>,
+    session: tokio::task::JoinHandle<()>,
+}
+
+impl Opened {
+    async fn with(
+        headers: &[(&'static str, &'static str)],
+        events: &[Event],
+        limits: WebSocketLimits,
+    ) -> Self {
+        let (asked, backend) = mpsc::unbounded_channel();
+        let services = Arc::new(Services {
+            backend: Arc::new(Scripted(asked)),
+            channels: Channels::default(),
+            sessions: Sessions::new(10),
+            signer: Signer::new(
+                Key::parse("a key of some length, since it has to be").expect("a key"),
+            ),
+            limits,
+        });
+        let outbox = Outbox::new(services.limits.max_outgoing_buffer, 0);
+        let registration = services.sessions.register(&outbox).expect("room");
+        let mut request_headers = HeaderMap::new();
+        request_headers.insert("cookie", HeaderValue::from_static("a=1"));
+        let identity = Identity {
+            head: Head::new(&Uri::from_static("/ws?x=1"), &request_headers),
+            id: HeaderValue::from_static("the-id"),
+            caller: Caller::Host,
+            meta: Vec::new(),
+        };
+        let mut reply = Reply {
+            headers: HeaderMap::new(),
+            events: events.to_vec(),
+        };
+        for (name, value) in headers {
+            reply.headers.insert(*name, HeaderValue::from_static(value));
+        }
+        let session = Session::new(services.clone(), identity, outbox, registration, reply);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let client = TcpStream::connect(listener.local_addr().expect("an address"))
+            .await
+            .expect("connects");
+        let (server, _) = listener.accept().await.expect("accepts");
+        let session = tokio::spawn(session.run(Arc::new(server), Bytes::new()));
+        let client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+        Self {
+            client,
+            backend,
+            services,
+            session,
+        }
+    }
+
+    async fn plain() -> Self {
+        Self::with(&[], &[], WebSocketLimits::default()).await
+    }
+
+    async fn say(&mut self, text: &str) {
+        self.client.send(Message::text(text)).await.expect("sends");
+    }
+
+    async fn hear(&mut self) -> Message {
+        let next = timeout(Duration::from_secs(30), self.client.next()).await;
+        next.expect("something comes")
+            .expect("not the end")
+            .expect("a message")
+    }
+
+    async fn asked(&mut self) -> Asked {
+        let asked = timeout(Duration::from_secs(100), self.backend.recv()).await;
+        asked.expect("a request comes").expect("the session lives")
+    }
+
+    /// Waits for the end of the session, which nothing is left of.
+    async fn gone(&mut self) {
+        timeout(Duration::from_secs(30), &mut self.session)
+            .await
+            .expect("the session ends")
+            .expect("without a panic");
+        assert!(self.services.sessions.is_empty() && self.services.channels.is_empty());
+    }
+}
+
+fn text(text: &'static str) -> Event {
+    Event::text(text)
+}
+
+#[tokio::test]
+async fn one_request_at_a_time_and_the_rest_together_in_the_next() {
+    let mut opened = Opened::plain().await;
+    opened.say("one").await;
+    let first = opened.asked().await;
+    assert_eq!(first.events, [text("one")]);
+    assert_eq!(first.headers["connection-id"], "the-id");
+    assert_eq!(
+        first.headers["content-type"],
+        "application/websocket-events"
+    );
+    assert_eq!(first.headers["cookie"], "a=1");
+    assert!(
+        opened
+            .services
+            .signer
+            .verifies(first.headers["grip-sig"].to_str().expect("a token"))
+    );
+    for word in ["two", "three", "four"] {
+        opened.say(word).await;
+    }
+    // A ping is answered by the session: once the pong is here, all before it was read.
+    opened
+        .client
+        .send(Message::Ping(Bytes::new()))
+        .await
+        .expect("sends");
+    assert!(matches!(opened.hear().await, Message::Pong(_)));
+    assert!(
+        opened.backend.try_recv().is_err(),
+        "a second request is under way"
+    );
+    first.answer(&[text("1"), Event::Binary(Bytes::from_static(b"\x01"))]);
+    assert_eq!(opened.hear().await, Message::text("1"));
+    assert_eq!(opened.hear().await, Message::binary(vec![1]));
+    assert_eq!(
+        opened.asked().await.events,
+        [text("two"), text("three"), text("four")]
+    );
+}
+
+#[tokio::test]
+async fn grip_tells_content_from_control() {
+    let subscribe = ControlMessage::subscribe("orders").into_event();
+    let mut opened = Opened::with(
+        &[("sec-websocket-extensions", "grip")],
+        &[subscribe, text("m:hello")],
+        WebSocketLimits::default(),
+    )
+    .await;
+    assert_eq!(opened.hear().await, Message::text("hello"));
+    assert_eq!(opened.services.channels.subscriptions(), 1);
+    let published = Delivery::Frames {
+        bytes: frame::text(Bytes::from_static(b"news")),
+        messages: 1,
+    };
+    assert_eq!(
+        opened
+            .services
+            .channels
+            .publish("orders", published.clone())
+            .await,
+        1
+    );
+    assert_eq!(opened.hear().await, Message::text("news"));
+
+    opened.say("leave").await;
+    let unsubscribe = ControlMessage::unsubscribe("orders").into_event();
+    opened.asked().await.answer(&[
+        text("neither"),
+        unsubscribe,
+        text("c:nonsense"),
+        text("m:left"),
+    ]);
+    assert_eq!(opened.hear().await, Message::text("left"));
+    assert_eq!(
+        opened.services.channels.publish("orders", published).await,
+        0
+    );
+}
+
+#[tokio::test]
+async fn without_grip_all_is_content() {
+    let mut opened = Opened::with(
+        &[],
+        &[text("c:{\"type\":\"detach\"}"), text("m:x")],
+        WebSocketLimits::default(),
+    )
+    .await;
+    assert_eq!(
+        opened.hear().await,
+        Message::text("c:{\"type\":\"detach\"}")
+    );
+    assert_eq!(opened.hear().await, Message::text("m:x"));
+}
+
+#[tokio::test]
+async fn meta_is_told_again_until_it_is_forgotten() {
+    let mut opened = Opened::with(
+        &[("set-meta-user", "alice")],
+        &[],
+        WebSocketLimits::default(),
+    )
+    .await;
+    opened.say("1").await;
+    let asked = opened.asked().await;
+    assert_eq!(asked.headers["meta-user"], "alice");
+    asked.answer_with(&[], &[("set-meta-user", "bob"), ("set-meta-role", "cook")]);
+    opened.say("2").await;
+    let asked = opened.asked().await;
+    assert_eq!(
+        (&asked.headers["meta-user"], &asked.headers["meta-role"]),
+        (&"bob".parse().unwrap(), &"cook".parse().unwrap())
+    );
+    asked.answer_with(&[], &[("set-meta-user", "")]);
+    opened.say("3").await;
+    let asked = opened.asked().await;
+    assert!(!asked.headers.contains_key("meta-user") && asked.headers["meta-role"] == "cook");
+}
+
+#[tokio::test]
+async fn a_client_that_closes_hears_the_backends_code() {
+    let mut opened = Opened::plain().await;
+    let frame = tungstenite::protocol::CloseFrame {
+        code: 4001.into(),
+        reason: "bye".into(),
+    };
+    opened
+        .client
+        .send(Message::Close(Some(frame)))
+        .await
+        .expect("sends");
+    let asked = opened.asked().await;
+    assert_eq!(asked.events, [Event::close(4001, "bye")]);
+    asked.answer(&[Event::close(4002, "so long")]);
+    match opened.hear().await {
+        Message::Close(Some(frame)) => assert_eq!(
+            (u16::from(frame.code), frame.reason.as_str()),
+            (4002, "so long")
+        ),
+        other => panic!("{other:?}"),
+    }
+    opened.gone().await;
+}
+
+#[tokio::test]
+async fn a_backend_that_closes_is_told_of_the_clients_answer() {
+    let mut opened = Opened::plain().await;
+    opened.say("?").await;
+    opened.asked().await.answer(&[
+        text("last words"),
+        Event::close(4003, "enough"),
+        text("too late"),
+    ]);
+    assert_eq!(opened.hear().await, Message::text("last words"));
+    match opened.hear().await {
+        Message::Close(Some(frame)) => assert_eq!(u16::from(frame.code), 4003),
+        other => panic!("{other:?}"),
+    }
+    // Reading on is what lets the client library send its answer, and it then waits for the end.
+    let answer = async {
+        let asked = opened.backend.recv().await.expect("the session lives");
+        assert_eq!(asked.events, [Event::close(4003, "enough")]);
+        asked.answer(&[]);
+    };
+    let (end, ()) = tokio::join!(opened.client.next(), answer);
+    assert!(end.is_none_or(|end| end.is_err()));
+    opened.gone().await;
+}
+
+#[tokio::test]
+async fn a_client_that_vanishes_is_a_disconnect_told_once() {
+    let mut opened = Opened::plain().await;
+    opened.say("one").await;
+    let asked = opened.asked().await;
+    drop(std::mem::replace(&mut opened.client, unconnected().await));
+    asked.answer(&[text("nobody hears it")]);
+    let asked = opened.asked().await;
+    assert_eq!(asked.events, [Event::Disconnect]);
+    asked.answer(&[]);
+    opened.gone().await;
+    assert!(opened.backend.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_backend_that_fails_closes_with_1011() {
+    for status in [StatusCode::OK, StatusCode::INTERNAL_SERVER_ERROR] {
+        let mut opened = Opened::plain().await;
+        opened.say("?").await;
+        let mut response = Response::new(full("not events"));
+        *response.status_mut() = status;
+        let _ = opened.asked().await.answer.send(response);
+        match opened.hear().await {
+            Message::Close(Some(frame)) => assert_eq!(u16::from(frame.code), frame::FAILED),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_backend_may_drop_the_client() {
+    let mut opened = Opened::plain().await;
+    opened.say("?").await;
+    opened.asked().await.answer(&[Event::Disconnect]);
+    assert!(opened.client.next().await.is_none_or(|end| end.is_err()));
+    opened.gone().await;
+}
+
+#[tokio::test]
+async fn a_flood_is_held_back_and_nothing_of_it_lost() {
+    const MESSAGES: usize = 3000;
+    let limits = WebSocketLimits {
+        max_incoming_buffer: 20_000,
+        ..WebSocketLimits::default()
+    };
+    let mut opened = Opened::with(&[], &[], limits).await;
+    let client = std::mem::replace(&mut opened.client, unconnected().await);
+    let (mut sink, _stream) = client.split();
+    let flood = tokio::spawn(async move {
+        for n in 0..MESSAGES {
+            sink.send(Message::text(format!("{n:0>5000}")))
+                .await
+                .expect("sends");
+        }
+        sink
+    });
+    let mut next = 0;
+    let largest = Mutex::new(0);
+    while next < MESSAGES {
+        let asked = opened.asked().await;
+        let size: usize = asked.events.iter().map(Event::content_len).sum();
+        let mut largest = largest.lock().expect("one thread");
+        *largest = size.max(*largest);
+        for event in &asked.events {
+            assert_eq!(*event, Event::text(format!("{next:0>5000}")));
+            next += 1;
+        }
+        asked.answer(&[]);
+    }
+    // The bound, and the message that went over it.
+    assert!(*largest.lock().expect("one thread") <= 25_000);
+    drop(flood.await.expect("the flood ends"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_kept_alive_as_the_backend_asks() {
+    let mut opened = Opened::with(
+        &[("keep-alive-interval", "30")],
+        &[],
+        WebSocketLimits::default(),
+    )
+    .await;
+    let start = Instant::now();
+    let asked = opened.asked().await;
+    assert_eq!(asked.events, []);
+    assert_eq!(start.elapsed().as_secs(), 30);
+    // The least is 20 seconds; absent stops it.
+    asked.answer_with(&[], &[("keep-alive-interval", "1")]);
+    let asked = opened.asked().await;
+    assert_eq!(start.elapsed().as_secs(), 50);
+    asked.answer(&[]);
+    assert!(
+        timeout(Duration::from_secs(1000), opened.backend.recv())
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test]
+async fn a_refresh_asks_with_no_events() {
+    let subscribe = ControlMessage::subscribe("c").into_event();
+    let mut opened = Opened::with(
+        &[("sec-websocket-extensions", "grip")],
+        &[subscribe],
+        WebSocketLimits::default(),
+    )
+    .await;
+    opened
+        .services
+        .channels
+        .publish("c", Delivery::Refresh)
+        .await;
+    assert_eq!(opened.asked().await.events, []);
+}
+
+#[tokio::test]
+async fn a_detached_connection_hears_publications_and_says_nothing() {
+    let control = [
+        ControlMessage::subscribe("c").into_event(),
+        ControlMessage::Detach.into_event(),
+    ];
+    let mut opened = Opened::with(
+        &[("sec-websocket-extensions", "grip")],
+        &control,
+        WebSocketLimits::default(),
+    )
+    .await;
+    opened.say("into the void").await;
+    let published = Delivery::Frames {
+        bytes: frame::text(Bytes::from_static(b"news")),
+        messages: 1,
+    };
+    opened.services.channels.publish("c", published).await;
+    assert_eq!(opened.hear().await, Message::text("news"));
+    opened.client.close(None).await.expect("closes");
+    assert!(matches!(opened.hear().await, Message::Close(_)));
+    assert!(opened.backend.try_recv().is_err());
+    opened.gone().await;
+}
+
+/// A client to put in the place of one that is taken out.
+async fn unconnected() -> WebSocketStream<TcpStream> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let stream = TcpStream::connect(listener.local_addr().expect("an address"))
+        .await
+        .expect("connects");
+    WebSocketStream::from_raw_socket(stream, Role::Client, None).await
+}

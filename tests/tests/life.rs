@@ -1,0 +1,255 @@
+//! The host's life: what it says when it cannot start, what it survives, and how it ends.
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use tests::{
+    PATIENCE, Server, burger, eventually, manifest_in_folder, program, read_answer, request,
+    workspace,
+};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+/// An application of the probe component alone, with more under `[component.probe]`.
+fn probe(more: &str) -> tempfile::TempDir {
+    manifest_in_folder(&format!(
+        r#"
+spin_manifest_version = 2
+[application]
+name = "probe"
+[[trigger.http]]
+route = "/..."
+component = "probe"
+[component.probe]
+source = "{}/target/wasm32-wasip2/component/probe.wasm"
+{more}"#,
+        workspace().display()
+    ))
+}
+
+#[tokio::test]
+async fn sigterm_closes_sockets_with_1001_lets_requests_finish_and_exits_0() -> Result<()> {
+    let folder = burger("20ms..40ms");
+    let host = Server::start(folder.path(), &["--quiet"])?;
+    let mut sockets = Vec::new();
+    for _ in 0..20 {
+        sockets.push(host.socket("/api/ws").await?);
+    }
+    host.signal(Signal::TERM)?;
+    for socket in &mut sockets {
+        ensure!(socket.closed().await? == Some(1001));
+    }
+    ensure!(host.ended().await? == Some(0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_request_under_way_is_finished_when_the_host_stops() -> Result<()> {
+    for signal in [Signal::TERM, Signal::INT] {
+        let folder = probe("");
+        let host = Server::start(folder.path(), &[])?;
+        let mut stream = TcpStream::connect(host.address).await?;
+        stream
+            .write_all(format!("GET /stream HTTP/1.1\r\nHost: {}\r\n\r\n", host.address).as_bytes())
+            .await?;
+        stream.readable().await?;
+        let address = host.address;
+        host.signal(signal)?;
+        eventually("the listener to close", async || {
+            TcpStream::connect(address).await.is_err().then_some(())
+        })
+        .await?;
+        let answer = tokio::time::timeout(PATIENCE, read_answer(&mut stream, true)).await??;
+        let whole = request_whole(folder.path()).await?;
+        ensure!(answer.status == 200 && answer.body == whole, "{answer:?}");
+        ensure!(host.ended().await? == Some(0));
+    }
+    Ok(())
+}
+
+/// What `/stream` answers when nothing comes between.
+async fn request_whole(folder: &std::path::Path) -> Result<String> {
+    let host = Server::start(folder, &[])?;
+    Ok(host.get("/stream").await?.1)
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() -> Result<()> {
+    let folder = probe("");
+    let host = Server::start(folder.path(), &[])?;
+    let mut stream = TcpStream::connect(host.address).await?;
+    stream
+        .write_all(format!("GET /hang HTTP/1.1\r\nHost: {}\r\n\r\n", host.address).as_bytes())
+        .await?;
+    // Under way for sure once another request was answered after it.
+    ensure!(host.get("/headers").await?.0 == 200);
+    host.signal(Signal::TERM)?;
+    host.logged(&["Stopping"]).await?;
+    host.signal(Signal::TERM)?;
+    ensure!(host.ended().await? == Some(1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_trap_is_a_500_and_the_host_lives_on() -> Result<()> {
+    let folder = probe("");
+    let host = Server::start(folder.path(), &[])?;
+    for _ in 0..3 {
+        let (status, body) = host.get("/trap").await?;
+        ensure!(status == 500 && !body.contains("wasm"), "{status} {body}");
+        ensure!(host.get("/headers").await?.0 == 200);
+    }
+    host.logged(&["component", "probe", "/..."]).await?;
+    host.logged(&["unreachable"]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_component_that_never_answers_is_cut_at_its_deadline() -> Result<()> {
+    let folder = probe("");
+    let host = Server::start(folder.path(), &["--request-timeout", "500ms"])?;
+    for path in ["/hang", "/spin"] {
+        ensure!(host.get(path).await?.0 == 504, "{path}");
+        ensure!(host.get("/headers").await?.0 == 200, "after {path}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn http_is_served_as_http() -> Result<()> {
+    let folder = probe("");
+    let host = Server::start(folder.path(), &[])?;
+    // Two requests on one connection.
+    let mut stream = TcpStream::connect(host.address).await?;
+    for _ in 0..2 {
+        stream
+            .write_all(
+                format!("GET /headers HTTP/1.1\r\nHost: {}\r\n\r\n", host.address).as_bytes(),
+            )
+            .await?;
+        ensure!(read_answer(&mut stream, true).await?.status == 200);
+    }
+    // HEAD has no body, and the connection goes on.
+    stream
+        .write_all(format!("HEAD /headers HTTP/1.1\r\nHost: {}\r\n\r\n", host.address).as_bytes())
+        .await?;
+    ensure!(read_answer(&mut stream, false).await?.status == 200);
+    // A body is asked for before it is sent.
+    let head = format!(
+        "POST /echo HTTP/1.1\r\nHost: {}\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+        host.address
+    );
+    stream.write_all(head.as_bytes()).await?;
+    ensure!(read_answer(&mut stream, false).await?.status == 100);
+    stream.write_all(b"hello").await?;
+    let echoed = read_answer(&mut stream, true).await?;
+    ensure!(
+        echoed.status == 200 && echoed.body.contains("hello"),
+        "{echoed:?}"
+    );
+    ensure!(
+        request(host.address, "GET / HTTP/1.1\r\n\r\n")
+            .await?
+            .status
+            == 400,
+        "no Host"
+    );
+    ensure!(
+        request(host.address, "nonsense\r\n\r\n").await?.status == 400,
+        "nonsense"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_keeps_it_from_starting_is_said() -> Result<()> {
+    let fails = async |folder: &std::path::Path, options: &[&str], words: &[&str]| -> Result<()> {
+        let error = match Server::start(folder, options) {
+            Ok(_) => anyhow::bail!("it starts, without {words:?}"),
+            Err(error) => error.to_string(),
+        };
+        for word in words {
+            ensure!(error.contains(word), "no {word:?} in {error}");
+        }
+        ensure!(!error.contains("panicked"), "{error}");
+        Ok(())
+    };
+    let folder = probe("");
+    let host = Server::start(folder.path(), &[])?;
+    let taken = host.address.to_string();
+    fails(
+        folder.path(),
+        &["--listen", &taken],
+        &[&taken, "in use", "--listen"],
+    )
+    .await?;
+    fails(
+        folder.path(),
+        &["--control", &taken],
+        &[&taken, "in use", "--control"],
+    )
+    .await?;
+    fails(folder.path(), &["--control", "0.0.0.0:0"], &["--grip-key"]).await?;
+    fails(
+        folder.path(),
+        &["--upstream", "http://127.0.0.1:1"],
+        &["--upstream"],
+    )
+    .await?;
+    fails(folder.path(), &["--variable", "nothing=1"], &["nothing"]).await?;
+    fails(
+        probe("sauce = 1").path(),
+        &[],
+        &["spin.toml", "component.probe.sauce"],
+    )
+    .await?;
+    fails(
+        probe("[application.tool.socket-host]\nprivat = []").path(),
+        &[],
+        &["application.tool.socket-host.privat"],
+    )
+    .await?;
+    fails(
+        probe("[[trigger.redis]]\nchannel = \"x\"").path(),
+        &[],
+        &["redis"],
+    )
+    .await?;
+    let missing = probe("");
+    let manifest = missing.path().join("spin.toml");
+    let text = std::fs::read_to_string(&manifest)?.replace("probe.wasm", "missing.wasm");
+    std::fs::write(
+        &manifest,
+        text + "[component.probe.build]\ncommand = \"make it\"\n",
+    )?;
+    fails(missing.path(), &[], &["missing.wasm", "make it"]).await?;
+    fails(std::path::Path::new("/nowhere"), &[], &["/nowhere"]).await?;
+    Ok(())
+}
+
+#[test]
+fn check_says_what_would_be_served() -> Result<()> {
+    tests::build();
+    let check = |folder: &std::path::Path| {
+        std::process::Command::new(program())
+            .args(["check", "--from"])
+            .arg(folder)
+            .output()
+            .context("socket-host check")
+    };
+    let output = check(workspace())?;
+    let text = String::from_utf8(output.stdout)?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    for line in [
+        "/api/... → orders",
+        "/internal/... → orders (private)",
+        "POST /internal/orders every 2s to 6s",
+    ] {
+        ensure!(text.contains(line), "no {line:?} in {text}");
+    }
+    let broken = check(probe("sauce = 1").path())?;
+    ensure!(!broken.status.success() && String::from_utf8(broken.stderr)?.contains("sauce"));
+    Ok(())
+}

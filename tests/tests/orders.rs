@@ -1,0 +1,270 @@
+//! Orders: made on time, sent to every socket, numbered without gaps whatever happens to the host.
+
+use std::collections::HashSet;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+use tests::{Client, Server, burger, eventually};
+
+/// Milliseconds since 1970, of the one form that timestamps have.
+fn milliseconds(order: &Value) -> Result<i64> {
+    let text = order["timestamp"].as_str().context("a timestamp")?;
+    let digits: String = text
+        .chars()
+        .map(|c| if c.is_ascii_digit() { '0' } else { c })
+        .collect();
+    ensure!(digits == "0000-00-00T00:00:00.000Z", "timestamp {text}");
+    let number = |range: std::ops::Range<usize>| text[range].parse::<i64>();
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    // Days since 1970 in the civil calendar, the year beginning in March.
+    let (y, m) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1 - 719_468;
+    let seconds = (days * 24 + number(11..13)?) * 3600 + number(14..16)? * 60 + number(17..19)?;
+    Ok(seconds * 1000 + number(20..23)?)
+}
+
+fn id(order: &Value) -> Result<i64> {
+    order["id"]
+        .as_i64()
+        .with_context(|| format!("an id in {order}"))
+}
+
+fn has_the_fields_of_an_order(order: &Value) -> Result<()> {
+    let text = order.to_string();
+    let object = order.as_object().context("an object")?;
+    let keys: HashSet<_> = object.keys().map(String::as_str).collect();
+    ensure!(
+        keys == HashSet::from(["timestamp", "id", "destination", "status", "items", "notes"]),
+        "keys of {text}"
+    );
+    milliseconds(order)?;
+    ensure!(id(order)? >= 100, "id of {text}");
+    ensure!(
+        ["dining room", "takeout", "drive thru"]
+            .iter()
+            .any(|known| order["destination"] == *known),
+        "{text}"
+    );
+    ensure!(
+        order["status"] == "received" && order["notes"] == serde_json::json!([]),
+        "{text}"
+    );
+    let items = order["items"].as_array().context("items")?;
+    ensure!((1..=8).contains(&items.len()), "items of {text}");
+    let burger = [
+        "extra sauce",
+        "no lettuce",
+        "no onion",
+        "no tomato",
+        "no sauce",
+        "no bread",
+    ];
+    for item in items {
+        ensure!(
+            item.as_object().is_some_and(|item| item.len() == 2),
+            "item {item}"
+        );
+        let possible: &[&str] = match item["name"].as_str().context("a name")? {
+            "Double Burger" | "Cheeseburger" | "Hamburger" => &burger,
+            "French Fries" => &["no salt", "well done", "add sauce"],
+            "Vanilla Shake" | "Strawberry Shake" | "Chocolate Shake" => &[],
+            other => anyhow::bail!("{other} is not on the menu"),
+        };
+        let substitutions = item["substitutions"].as_array().context("substitutions")?;
+        let distinct: HashSet<_> = substitutions.iter().filter_map(Value::as_str).collect();
+        ensure!(
+            substitutions.len() <= 2 && distinct.len() == substitutions.len(),
+            "item {item}"
+        );
+        ensure!(
+            distinct.iter().all(|one| possible.contains(one)),
+            "item {item}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_first_comes_at_once_and_the_next_after_2_to_6_seconds_on_every_socket() -> Result<()> {
+    let folder = burger("2s..6s");
+    let host = Server::start(folder.path(), &[])?;
+    let first = eventually("the first order", async || {
+        host.get_json("/api/orders").await.ok()?["orders"]
+            .get(0)
+            .cloned()
+    })
+    .await?;
+    ensure!(id(&first)? == 100, "the first id is {first}");
+    let mut sockets = Vec::new();
+    for _ in 0..3 {
+        sockets.push(host.socket("/api/ws").await?);
+    }
+    let mut last = first;
+    for _ in 0..2 {
+        let order = sockets[0].order().await?;
+        for socket in &mut sockets[1..] {
+            ensure!(
+                socket.order().await? == order,
+                "the sockets do not hear the same"
+            );
+        }
+        has_the_fields_of_an_order(&order)?;
+        ensure!(
+            id(&order)? == id(&last)? + 1,
+            "{} after {}",
+            order["id"],
+            last["id"]
+        );
+        let pause = milliseconds(&order)? - milliseconds(&last)?;
+        // A busy machine may be late, but never early.
+        ensure!((2000..10_000).contains(&pause), "a pause of {pause} ms");
+        last = order;
+    }
+    let path = format!("/api/orders/{}", last["id"]);
+    ensure!(
+        host.get_json(&path).await?["order"] == last || host.get_json(&path).await? == last,
+        "GET {path}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn ids_rise_by_one_across_restarts_and_kills() -> Result<()> {
+    let folder = burger("20ms..40ms");
+    let mut wanted = 100;
+    for signal in [Signal::TERM, Signal::KILL, Signal::KILL, Signal::INT] {
+        let host = Server::start(folder.path(), &["--quiet"])?;
+        let mut socket = host.socket("/api/ws").await?;
+        for _ in 0..10 {
+            socket.order().await?;
+        }
+        host.signal(signal)?;
+        let code = host.ended().await?;
+        ensure!(
+            signal == Signal::KILL || code == Some(0),
+            "{signal:?} ended with {code:?}"
+        );
+    }
+    let host = Server::start(folder.path(), &["--quiet"])?;
+    let mut after = 99;
+    loop {
+        let page = host
+            .get_json(&format!("/api/orders?after={after}&limit=1000"))
+            .await?;
+        let orders = page["orders"].as_array().context("orders")?.clone();
+        for order in &orders {
+            ensure!(id(order)? == wanted, "{} instead of {wanted}", order["id"]);
+            wanted += 1;
+        }
+        after = wanted - 1;
+        if wanted >= 140 && !orders.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_reconnects_misses_nothing() -> Result<()> {
+    let folder = burger("20ms..40ms");
+    let host = Server::start(folder.path(), &["--quiet"])?;
+    let last = host.socket("/api/ws").await?.order().await?;
+    // The socket is gone; orders go on. First subscribe, then fetch.
+    let mut socket = host.socket("/api/ws").await?;
+    let live = socket.order().await?;
+    let missed = host
+        .get_json(&format!("/api/orders?after={}&limit=1000", last["id"]))
+        .await?;
+    let missed: Vec<_> = missed["orders"]
+        .as_array()
+        .context("orders")?
+        .iter()
+        .map(id)
+        .collect::<Result<_>>()?;
+    let wanted: Vec<_> = (id(&last)? + 1..=*missed.last().context("an order")?).collect();
+    ensure!(missed == wanted, "{missed:?}");
+    ensure!(missed.contains(&id(&live)?), "{live} is not in {missed:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_asked_of_the_history_is_checked() -> Result<()> {
+    let folder = burger("1h");
+    let host = Server::start(folder.path(), &[])?;
+    for (path, status) in [
+        ("/api/orders?limit=0", 400),
+        ("/api/orders?limit=many", 400),
+        ("/api/orders?after=-x", 400),
+        ("/api/orders/nothing", 404),
+        ("/api/orders/99999", 404),
+        ("/api/nothing", 404),
+    ] {
+        let answer = host.get(path).await?;
+        ensure!(answer.0 == status, "{path}: {answer:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_status_changes_on_every_socket() -> Result<()> {
+    let folder = burger("1h");
+    let host = Server::start(folder.path(), &[])?;
+    eventually("the first order", async || {
+        host.get_json("/api/orders/100").await.ok()
+    })
+    .await?;
+    let (mut one, mut other) = (host.socket("/api/ws").await?, host.socket("/api/ws").await?);
+    let change = |status: &str| {
+        format!(r#"{{"event":"order-status","detail":{{"id":100,"status":"{status}"}}}}"#)
+    };
+    one.send(&change("fired")).await?;
+    for socket in [&mut one, &mut other] {
+        let order = socket.event_named("order-updated").await?["order"].clone();
+        ensure!(order["id"] == 100 && order["status"] == "fired", "{order}");
+    }
+    // Not back, and not to what is none.
+    for nonsense in ["received", "eaten"] {
+        one.send(&change(nonsense)).await?;
+        let error = one.event_named("error").await?;
+        ensure!(
+            error["message"]
+                .as_str()
+                .is_some_and(|text| !text.is_empty()),
+            "{error}"
+        );
+    }
+    let stored = host.get_json("/api/orders").await?;
+    ensure!(stored["orders"][0]["status"] == "fired", "{stored}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_new_host_on_the_same_state_goes_on() -> Result<()> {
+    let (folder, state) = (burger("1h"), TempDir::new()?);
+    let state = state.path().to_str().context("a path")?;
+    for wanted in 100..103 {
+        let host = Server::start(folder.path(), &["--state-dir", state])?;
+        eventually("the next order", async || {
+            host.get_json(&format!("/api/orders/{wanted}")).await.ok()
+        })
+        .await?;
+        ensure!(
+            host.get(&format!("/api/orders/{}", wanted + 1)).await?.0 == 404,
+            "one order a start"
+        );
+        let refused = Client::open(host.address, "/", &[])
+            .await
+            .err()
+            .and_then(|refused| refused.status);
+        ensure!(
+            refused == Some(426),
+            "the page is no WebSocket: {refused:?}"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! The outside: private routes stay closed, and nobody pretends to be the host.
+
+use anyhow::{Result, ensure};
+use tests::{Server, burger, eventually, manifest_in_folder, request, workspace};
+
+#[tokio::test]
+async fn the_private_route_is_not_there_however_it_is_spelled() -> Result<()> {
+    let folder = burger("1h");
+    let host = Server::start(folder.path(), &[])?;
+    eventually("the first order", async || {
+        host.get_json("/api/orders/100").await.ok()
+    })
+    .await?;
+    let spellings = [
+        "/internal/orders",
+        "//internal/orders",
+        "/internal//orders",
+        "/%69nternal/orders",
+        "/%69%6E%74%65%72%6e%61%6c/orders",
+        "/internal%2Forders",
+        "/internal/%6Frders",
+        "/x/../internal/orders",
+        "/x/%2e%2e/internal/orders",
+        "/./internal/orders",
+        "/internal/./orders",
+        "/internal/orders/",
+        "/internal/orders?x=1",
+        "/internal",
+        "/internal/",
+        "/internal/..;/internal/orders",
+        "/%2569nternal/orders",
+        "/static/../internal/orders",
+        "\\internal\\orders",
+        "/\\internal/orders",
+    ];
+    for path in spellings {
+        for method in [
+            "POST", "GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "BREW",
+        ] {
+            let answer = request(
+                host.address,
+                &format!(
+                    "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\n\r\n",
+                    host.address
+                ),
+            )
+            .await?;
+            // What is no path at all is refused as that.
+            let refused = answer.status == 404 || (answer.status == 400 && path.contains('\\'));
+            ensure!(refused, "{method} {path}: {answer:?}");
+        }
+    }
+    let absolute = format!(
+        "POST http://{0}/internal/orders HTTP/1.1\r\nHost: {0}\r\nContent-Length: 0\r\n\r\n",
+        host.address
+    );
+    ensure!(
+        request(host.address, &absolute).await?.status == 404,
+        "absolute form"
+    );
+    ensure!(
+        host.get("/api/orders/101").await?.0 == 404,
+        "an order was made from outside"
+    );
+    Ok(())
+}
+
+/// An application whose component tells the headers that it got.
+fn probe() -> tempfile::TempDir {
+    manifest_in_folder(&format!(
+        r#"
+spin_manifest_version = 2
+[application]
+name = "probe"
+[[trigger.http]]
+route = "/..."
+component = "probe"
+[component.probe]
+source = "{}/target/wasm32-wasip2/component/probe.wasm"
+"#,
+        workspace().display()
+    ))
+}
+
+#[tokio::test]
+async fn headers_of_the_host_do_not_come_from_outside() -> Result<()> {
+    let folder = probe();
+    let host = Server::start(folder.path(), &[])?;
+    let spoofed = [
+        "Grip-Sig: eyJhbGciOiJIUzI1NiJ9.e30.x",
+        "Grip-Hold: stream",
+        "GRIP-FEATURE: x",
+        "Connection-Id: 42",
+        "Meta-User: alice",
+        "meta-role: admin",
+        "Content-Bytes-Replayed: 9",
+        "Spin-Client-Addr: 1.2.3.4:5",
+        "Spin-Matched-Route: /x",
+    ];
+    let answer = request(
+        host.address,
+        &format!(
+            "GET /headers HTTP/1.1\r\nHost: {}\r\nX-Mine: kept\r\n{}\r\n\r\n",
+            host.address,
+            spoofed.join("\r\n")
+        ),
+    )
+    .await?;
+    ensure!(answer.status == 200, "{answer:?}");
+    let seen = answer.body.to_ascii_lowercase();
+    ensure!(seen.contains("x-mine"), "{seen}");
+    for spoof in [
+        "grip-",
+        "connection-id",
+        "meta-",
+        "content-bytes",
+        "1.2.3.4",
+        "\"/x\"",
+    ] {
+        ensure!(!seen.contains(spoof), "{spoof} in {seen}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn events_made_by_hand_are_refused() -> Result<()> {
+    let folder = burger("1h");
+    let host = Server::start(folder.path(), &[])?;
+    for content_type in [
+        "application/websocket-events",
+        "Application/WebSocket-Events; charset=utf-8",
+    ] {
+        let events = "OPEN\r\n";
+        let answer = request(
+            host.address,
+            &format!(
+                "POST /api/ws HTTP/1.1\r\nHost: {}\r\nContent-Type: {content_type}\r\nConnection-Id: 1\r\nContent-Length: {}\r\n\r\n{events}",
+                host.address,
+                events.len()
+            ),
+        )
+        .await?;
+        ensure!(answer.status == 403, "{answer:?}");
+    }
+    // A body of events under another name is no event either: the component wants the host's signature.
+    let answer = request(
+        host.address,
+        &format!("POST /api/ws HTTP/1.1\r\nHost: {}\r\nContent-Type: text/plain\r\nContent-Length: 6\r\n\r\nOPEN\r\n", host.address),
+    )
+    .await?;
+    ensure!(answer.status >= 400, "{answer:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_browser_page_cannot_publish() -> Result<()> {
+    let folder = burger("1h");
+    let host = Server::start(folder.path(), &[])?;
+    let body = r#"{"items":[{"channel":"orders","formats":{"ws-message":{"content":"forged"}}}]}"#;
+    let publish = |headers: &str| {
+        format!(
+            "POST /publish/ HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    for (headers, status) in [
+        ("", 200),
+        ("Origin: http://evil.example\r\n", 401),
+        ("Sec-Fetch-Site: cross-site\r\n", 401),
+        ("Authorization: Bearer nonsense\r\n", 401),
+        ("Authorization: Basic eDp5\r\n", 401),
+    ] {
+        let answer = request(host.control, &publish(headers)).await?;
+        ensure!(answer.status == status, "{headers:?}: {answer:?}");
+    }
+    for (body, text) in [
+        ("{", "body"),
+        ("{}", "items"),
+        (r#"{"items":[{}]}"#, "items[0]"),
+        ("[]", "body"),
+    ] {
+        let answer = request(
+            host.control,
+            &format!(
+                "POST /publish/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            ),
+        )
+        .await?;
+        ensure!(
+            answer.status == 400 && answer.body.contains(text),
+            "{body}: {answer:?}"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,299 @@
+//! Sockets: what clients may say, what they may not, and what is left of them.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use futures_util::SinkExt;
+use tests::{Client, PATIENCE, Server, burger, eventually, request};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_tungstenite::tungstenite::Message;
+
+#[tokio::test]
+async fn pings_are_answered_and_nonsense_is_an_error_that_leaves_the_socket_open() -> Result<()> {
+    let folder = burger("1h");
+    let host = Server::start(folder.path(), &[])?;
+    let mut socket = host.socket("/api/ws").await?;
+    for nonsense in [
+        "",
+        "nonsense",
+        "{}",
+        "[]",
+        r#"{"event":"dance"}"#,
+        r#"{"event":"order-status"}"#,
+        "\u{0}",
+    ] {
+        socket.send(nonsense).await?;
+        let error = socket.event_named("error").await?;
+        ensure!(
+            error["message"]
+                .as_str()
+                .is_some_and(|text| !text.is_empty()),
+            "{nonsense:?}: {error}"
+        );
+    }
+    socket.0.send(Message::binary(vec![0xff; 10])).await?;
+    socket.event_named("error").await?;
+    socket.send(r#"{"event":"ping"}"#).await?;
+    ensure!(socket.event().await? == serde_json::json!({"event": "pong"}));
+    // A control frame, answered by the host itself.
+    socket.0.send(Message::Ping("still there?".into())).await?;
+    loop {
+        if let Message::Pong(content) = socket.next().await?.context("a pong")? {
+            ensure!(content == "still there?");
+            return Ok(());
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_messages_at_once_are_answered_in_order() -> Result<()> {
+    let folder = burger("1h");
+    let host = Server::start(folder.path(), &[])?;
+    let mut socket = host.socket("/api/ws").await?;
+    for n in 0..500 {
+        socket
+            .0
+            .feed(Message::text(format!(
+                r#"{{"event":"order-status","detail":{{"id":{},"status":"fired"}}}}"#,
+                9000 + n
+            )))
+            .await?;
+        socket.0.feed(Message::text(r#"{"event":"ping"}"#)).await?;
+    }
+    socket.0.flush().await?;
+    for n in 0..500 {
+        let error = socket.event().await?;
+        ensure!(
+            error["event"] == "error" && error.to_string().contains(&format!("{}", 9000 + n)),
+            "{n}: {error}"
+        );
+        ensure!(socket.event().await?["event"] == "pong", "{n}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_close_is_answered_with_its_code() -> Result<()> {
+    let folder = burger("1h");
+    let host = Server::start(folder.path(), &[])?;
+    let mut socket = host.socket("/api/ws").await?;
+    let frame = tokio_tungstenite::tungstenite::protocol::CloseFrame {
+        code: 4242.into(),
+        reason: "done".into(),
+    };
+    socket.0.send(Message::Close(Some(frame))).await?;
+    ensure!(socket.closed().await? == Some(4242));
+    eventually("the session to end", async || {
+        (host.count("sessions").await.ok()? == 0).then_some(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_breaks_the_protocol_is_closed_with_a_code_that_says_so() -> Result<()> {
+    /// A frame of up to 125 bytes, or of more with a 16-bit length.
+    fn frame(first: u8, masked: bool, payload: &[u8]) -> Vec<u8> {
+        let mask = if masked { 0x80 } else { 0 };
+        let mut frame = vec![first];
+        match u8::try_from(payload.len()) {
+            Ok(length) if length < 126 => frame.push(mask | length),
+            _ => {
+                frame.push(mask | 126);
+                frame.extend((payload.len() as u16).to_be_bytes());
+            }
+        }
+        if masked {
+            frame.extend([0; 4]);
+        }
+        frame.extend(payload);
+        frame
+    }
+    let folder = burger("1h");
+    let host = Server::start(folder.path(), &[])?;
+    let too_long = {
+        // 64 KiB and a byte, in a 64-bit length.
+        let mut frame = vec![0x81, 0x80 | 127];
+        frame.extend((64_u64 * 1024 + 1).to_be_bytes());
+        frame
+    };
+    let fragments = {
+        let mut all = frame(0x01, true, &[b'x'; 40_000]);
+        all.extend(frame(0x80, true, &[b'x'; 40_000]));
+        all
+    };
+    for (what, bytes, code) in [
+        ("a message over the limit", too_long, 1009),
+        ("fragments over the limit", fragments, 1009),
+        ("invalid UTF-8", frame(0x81, true, &[0xff, 0xfe]), 1007),
+        ("an unmasked frame", frame(0x81, false, b"{}"), 1002),
+        ("reserved bits", frame(0xf1, true, b"{}"), 1002),
+        ("a reserved opcode", frame(0x83, true, b"{}"), 1002),
+        ("a long ping", frame(0x89, true, &[0; 126]), 1002),
+        ("a fragmented ping", frame(0x09, true, b""), 1002),
+        ("a continuation of nothing", frame(0x80, true, b"x"), 1002),
+    ] {
+        let mut stream = TcpStream::connect(host.address).await?;
+        stream.write_all(handshake(&host).as_bytes()).await?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await?);
+        }
+        ensure!(
+            head.starts_with(b"HTTP/1.1 101"),
+            "{}",
+            String::from_utf8_lossy(&head)
+        );
+        stream.write_all(&bytes).await?;
+        let close = async {
+            let mut frame = [0; 4];
+            stream.read_exact(&mut frame).await.map(|_| frame)
+        };
+        let close = tokio::time::timeout(PATIENCE, close)
+            .await
+            .context(what)??;
+        ensure!(close[0] == 0x88, "{what}: {close:?}");
+        ensure!(
+            u16::from_be_bytes([close[2], close[3]]) == code,
+            "{what}: {close:?}"
+        );
+    }
+    eventually("the sessions to end", async || {
+        (host.count("sessions").await.ok()? == 0).then_some(())
+    })
+    .await
+}
+
+fn handshake(host: &Server) -> String {
+    format!(
+        "GET /api/ws HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        host.address
+    )
+}
+
+#[tokio::test]
+async fn upgrades_that_are_not_get_their_status_at_once() -> Result<()> {
+    let folder = burger("1h");
+    let host = Server::start(folder.path(), &[])?;
+    for (path, status) in [
+        ("/", 426),
+        ("/static/nothing.js", 404),
+        ("/api/orders", 426),
+        ("/nothing", 404),
+        ("/internal/orders", 404),
+    ] {
+        let refused = Client::open(host.address, path, &[])
+            .await
+            .err()
+            .with_context(|| format!("{path} opens"))?;
+        // A component that answers a POST with its own refusal is let speak.
+        let own = refused.status == Some(405);
+        ensure!(refused.status == Some(status) || own, "{path}: {refused:?}");
+    }
+    let foreign = Client::open(
+        host.address,
+        "/api/ws",
+        &[("origin", "http://evil.example")],
+    )
+    .await;
+    ensure!(
+        foreign.err().and_then(|refused| refused.status) == Some(403),
+        "a foreign origin"
+    );
+    let own = format!("http://{}", host.address);
+    Client::open(host.address, "/api/ws", &[("origin", &own)])
+        .await
+        .map_err(|refused| refused.error)?;
+    let old = handshake(&host).replace("Version: 13", "Version: 8");
+    let answer = request(host.address, &old).await?;
+    ensure!(
+        answer.status == 426 && answer.head.contains("sec-websocket-version: 13"),
+        "{answer:?}"
+    );
+    let keyless = handshake(&host).replace("dGhlIHNhbXBsZSBub25jZQ==", "");
+    ensure!(
+        request(host.address, &keyless).await?.status == 400,
+        "no key"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_thousand_sockets_leave_nothing_behind() -> Result<()> {
+    let folder = burger("1h");
+    let host = Server::start(folder.path(), &[])?;
+    let round = async || -> Result<u64> {
+        let mut sockets = Vec::new();
+        for _ in 0..1000 {
+            sockets.push(host.socket("/api/ws").await?);
+        }
+        ensure!(
+            host.count("sessions").await? == 1000 && host.count("subscriptions").await? == 1000
+        );
+        // Half say goodbye, half vanish.
+        for socket in sockets.iter_mut().step_by(2) {
+            socket.0.close(None).await?;
+        }
+        drop(sockets);
+        eventually("no session and no subscription", async || {
+            let left =
+                host.count("sessions").await.ok()? + host.count("subscriptions").await.ok()?;
+            (left + host.count("channels").await.ok()? == 0).then_some(())
+        })
+        .await?;
+        host.resident()
+    };
+    // The first rounds fill what is kept for the next: instances, allocator, tables.
+    let mut before = 0;
+    for _ in 0..2 {
+        before = round().await?;
+    }
+    let mut after = before;
+    for _ in 0..3 {
+        after = round().await?;
+    }
+    // 3,000 leaked sockets would be many times this.
+    ensure!(after < before + 3072, "from {before} KiB to {after} KiB");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_is_closed_and_delays_nobody() -> Result<()> {
+    let folder = burger("1h");
+    let host = Server::start(folder.path(), &[])?;
+    let mut stuck = TcpStream::connect(host.address).await?;
+    stuck.write_all(handshake(&host).as_bytes()).await?;
+    eventually("the session", async || {
+        (host.count("subscriptions").await.ok()? == 1).then_some(())
+    })
+    .await?;
+    let mut reader = host.socket("/api/ws").await?;
+    // Well above what the kernel's buffers and the outbox hold.
+    let content = "x".repeat(100_000);
+    let body = serde_json::json!({"items": [{"channel": "orders", "formats": {"ws-message": {"content": content}}}]}).to_string();
+    let publish = format!(
+        "POST /publish/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    for _ in 0..200 {
+        ensure!(request(host.control, &publish).await?.status == 200);
+        match reader.next().await?.context("a message")? {
+            Message::Text(text) => ensure!(text.len() == content.len()),
+            other => anyhow::bail!("{other:?}"),
+        }
+    }
+    host.logged(&["does not keep up"]).await?;
+    eventually("the stuck session to end", async || {
+        (host.count("sessions").await.ok()? == 1).then_some(())
+    })
+    .await?;
+    // It is still served.
+    reader.send(r#"{"event":"ping"}"#).await?;
+    ensure!(reader.event().await?["event"] == "pong");
+    drop(stuck);
+    tokio::time::timeout(Duration::from_secs(1), async {}).await?;
+    Ok(())
+}
