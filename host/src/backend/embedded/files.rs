@@ -268,3 +268,110 @@ fn files_in(folder: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
     }
     Ok(files)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_go_down_only() {
+        assert_eq!(inside("/a/./b").unwrap(), "a/b");
+        assert_eq!(inside("a/*.txt").unwrap(), "a/*.txt");
+        assert!(inside("a/../../b").is_err());
+        assert!(inside("..").is_err());
+    }
+
+    #[test]
+    fn globs_for_whole_folders_are_known() {
+        for glob in ["a/b", "a/b/**", "a/b/**/*"] {
+            assert_eq!(whole_folder(glob), Some("a/b"), "{glob}");
+        }
+        for glob in ["a/*", "*", "a/*/b", "a/*/**", "a/**/*.txt", ""] {
+            assert_eq!(whole_folder(glob), None, "{glob}");
+        }
+    }
+
+    #[test]
+    fn only_the_folders_before_a_wildcard_are_searched() {
+        for (glob, folder) in [
+            ("a/b/*.txt", "a/b"),
+            ("a/b.txt", "a"),
+            ("*.txt", ""),
+            ("a/**/b/c", "a"),
+        ] {
+            assert_eq!(fixed_part(glob), Path::new(folder), "{glob}");
+        }
+    }
+
+    /// A component with these files, in a folder with a few.
+    fn gathered(files: &[&str], exclude: &[&str]) -> (TempDir, anyhow::Result<Mounts>) {
+        let root = tempfile::tempdir().unwrap();
+        for file in ["a/1.txt", "a/deep/2.txt", "b/3.html"] {
+            let file = root.path().join(file);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, "text").unwrap();
+        }
+        std::os::unix::fs::symlink("/etc/passwd", root.path().join("b/out")).unwrap();
+        std::os::unix::fs::symlink("3.html", root.path().join("b/in")).unwrap();
+        let component = Component {
+            id: "c".into(),
+            source: PathBuf::new(),
+            files: files
+                .iter()
+                .map(|glob| Files::Glob((*glob).to_owned()))
+                .collect(),
+            exclude_files: exclude.iter().map(|glob| (*glob).to_owned()).collect(),
+            allowed_outbound_hosts: Vec::new(),
+            key_value_stores: Vec::new(),
+            sqlite_databases: Vec::new(),
+            environment: Default::default(),
+            variables: Default::default(),
+            build: None,
+        };
+        let mounts = Mounts::gather(&component, root.path());
+        (root, mounts)
+    }
+
+    fn guest_paths(mounts: &Mounts) -> Vec<&str> {
+        mounts
+            .folders
+            .iter()
+            .map(|(_, path)| path.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn a_whole_folder_is_opened_as_it_is_unless_a_file_of_it_is_excluded() {
+        let (root, mounts) = gathered(&["a/**/*"], &[]);
+        let mounts = mounts.unwrap();
+        assert_eq!(guest_paths(&mounts), ["/", "/a"]);
+        assert_eq!(
+            mounts.folders[1].0,
+            root.path().canonicalize().unwrap().join("a")
+        );
+
+        let (_root, mounts) = gathered(&["a/**/*"], &["a/deep"]);
+        let mounts = mounts.unwrap();
+        assert_eq!(guest_paths(&mounts), ["/"]);
+        let place = &mounts.folders[0].0;
+        assert!(place.join("a/1.txt").is_file() && !place.join("a/deep/2.txt").exists());
+    }
+
+    #[test]
+    fn links_are_followed_within_the_application_only() {
+        let (_root, mounts) = gathered(&["b/i*"], &[]);
+        assert!(mounts.unwrap().folders[0].0.join("b/in").is_file());
+        let (_root, mounts) = gathered(&["b/*"], &[]);
+        let error = format!("{:#}", mounts.err().unwrap());
+        assert!(
+            error.contains("b/out") && error.contains("outside the application"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn nothing_is_mounted_for_a_component_without_files() {
+        let (_root, mounts) = gathered(&[], &[]);
+        assert!(mounts.unwrap().folders.is_empty());
+    }
+}

@@ -383,3 +383,75 @@ impl From<rusqlite::Error> for StoreError {
         Self(format!("SQLite: {error}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, SqliteStore) {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("new/folder/kv.db")).unwrap();
+        (folder, database.store("default"))
+    }
+
+    #[tokio::test]
+    async fn an_operation_that_fails_leaves_the_others_of_its_batch_alone() {
+        let (_folder, store) = store();
+        let set = |key: &str, value: &[u8]| store.set(vec![(key.into(), value.into())]);
+        let (text, increment, other) = tokio::join!(
+            set("n", b"no number"),
+            store.increment("n".into(), 1),
+            set("other", b"kept"),
+        );
+        assert_eq!((text, other), (Ok(()), Ok(())));
+        assert!(increment.unwrap_err().0.contains("9 bytes, not 8"));
+        assert_eq!(store.get("other".into()).await, Ok(Some(b"kept".to_vec())));
+    }
+
+    #[tokio::test]
+    async fn stores_of_one_file_do_not_see_each_other() {
+        let (_folder, store) = store();
+        let other = store.database.store("other");
+        store.set(vec![("a".into(), vec![1])]).await.unwrap();
+        assert_eq!(other.get("a".into()).await, Ok(None));
+        assert_eq!(other.keys(None, 10).await, Ok(vec![]));
+        assert_eq!(other.exists("a".into()).await, Ok(false));
+    }
+
+    #[tokio::test]
+    async fn values_come_in_the_order_they_are_asked_for() {
+        let (_folder, store) = store();
+        let pairs = vec![("a".to_owned(), vec![1]), ("b".to_owned(), vec![2])];
+        store.set(pairs).await.unwrap();
+        let keys = ["b", "none", "a"].map(str::to_owned).to_vec();
+        let values = store.get_many(keys).await.unwrap();
+        let values: Vec<_> = values.into_iter().map(|(_, value)| value).collect();
+        assert_eq!(values, [Some(vec![2]), None, Some(vec![1])]);
+    }
+
+    #[tokio::test]
+    async fn a_swap_expects_what_it_says() {
+        let (_folder, store) = store();
+        let swap = |expected: Option<&[u8]>, value: &[u8]| {
+            store.swap("a".into(), expected.map(Into::into), value.into())
+        };
+        assert_eq!(swap(Some(b"1"), b"2").await, Ok(Swap::Changed));
+        assert_eq!(swap(None, b"1").await, Ok(Swap::Done));
+        assert_eq!(swap(None, b"2").await, Ok(Swap::Changed));
+        assert_eq!(swap(Some(b"1"), b"2").await, Ok(Swap::Done));
+        assert_eq!(store.get("a".into()).await, Ok(Some(b"2".to_vec())));
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_an_error_naming_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("kv.db");
+        std::fs::write(
+            &file,
+            "certainly no database, and long enough to be looked at",
+        )
+        .unwrap();
+        let error = format!("{:#}", Database::open(&file).err().unwrap());
+        assert!(error.contains("kv.db"), "{error}");
+    }
+}
