@@ -65,7 +65,8 @@ pub struct Options {
     /// Linear memory of an instance, in bytes (default 512 MiB). Growing beyond it fails within
     /// the guest, which mostly ends in a trap.
     pub max_memory: usize,
-    /// Instances of all components together (default 1,000). A request that needs one more waits.
+    /// Instances of each component (default 500). A request that needs one more waits; that each
+    /// component has its own lets one call another without waiting for itself.
     pub max_instances: usize,
     /// Requests in the life of an instance, of a WASI 0.3 component (default 128).
     pub instance_reuse: usize,
@@ -85,7 +86,7 @@ impl Options {
             quiet: false,
             deadline: Duration::from_secs(30),
             max_memory: 512 << 20,
-            max_instances: 1000,
+            max_instances: 500,
             instance_reuse: 128,
             instance_concurrency: 16,
             instance_idle: Duration::from_secs(1),
@@ -123,7 +124,7 @@ impl Embedded {
         variables: &Variables,
         options: Options,
     ) -> anyhow::Result<Self> {
-        let engine = engine::start(&options)?;
+        let engine = engine::start(&options, manifest.components.len())?;
         let linker = component::linker(&engine)
             .map_err(anyhow::Error::from)
             .context("cannot link the host's interfaces")?;
@@ -132,7 +133,6 @@ impl Embedded {
             stores: stores(manifest, &options)?,
             output: Output::start(!options.quiet)?,
             client: Client::new(),
-            permits: Arc::new(Semaphore::new(options.max_instances)),
             manifest,
             variables,
             options,
@@ -169,7 +169,6 @@ struct Loading<'a> {
     stores: BTreeMap<String, Arc<dyn Store>>,
     output: Output,
     client: Client,
-    permits: Arc<Semaphore>,
 }
 
 impl Loading<'_> {
@@ -194,7 +193,7 @@ impl Loading<'_> {
             allowed: self.variables.allowed_hosts(component)?,
             client: self.client.clone(),
             limits: self.options.limits(),
-            permits: self.permits.clone(),
+            permits: Arc::new(Semaphore::new(self.options.max_instances.max(1))),
             app: Weak::new(),
         })
     }

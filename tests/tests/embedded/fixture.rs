@@ -70,7 +70,8 @@ pub fn refused(component: &str) -> String {
 }
 
 fn load(manifest: &Manifest, mut options: Options) -> anyhow::Result<Embedded> {
-    options.max_instances = options.max_instances.min(40);
+    // Tests run beside each other, and address space ends too.
+    options.max_instances = options.max_instances.min(20);
     let variables = Variables::new(manifest, &[], Default::default(), |_| None)?;
     Embedded::load(manifest, &variables, options)
 }

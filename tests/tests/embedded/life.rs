@@ -18,7 +18,11 @@ async fn a_trap_is_the_end_of_its_request_only() {
             panic!("{error:?}")
         };
         assert_eq!(Some(component.as_str()), path.split('/').nth(1));
-        assert!(format!("{source:?}").contains("unreachable"), "{source:?}");
+        let source = format!("{source:#}");
+        assert!(
+            source.contains("unreachable") && source.contains("backtrace"),
+            "{source}"
+        );
     }
     assert_eq!(app.ok("/probe/").await, "probe");
     assert_eq!(app.ok("/probe02/seen").await, "1");
@@ -110,11 +114,12 @@ async fn instances_are_shared_as_long_as_the_options_say() {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_wait_share_an_instance() {
     let app = Fixture::with(|options| options.max_instances = 1);
+    assert_eq!(app.ok("/probe/seen").await, "1");
     let start = Instant::now();
-    let asleep = futures_util::future::join_all((0..8).map(|_| app.ok("/probe/sleep?ms=300")));
+    let asleep = futures_util::future::join_all((0..8).map(|_| app.ok("/probe/sleep?ms=500")));
     assert_eq!(asleep.await, ["slept"; 8]);
     assert!(
-        start.elapsed() < Duration::from_millis(8 * 300),
+        start.elapsed() < Duration::from_secs(3),
         "{:?}",
         start.elapsed()
     );
@@ -225,4 +230,19 @@ async fn a_body_that_is_dropped_is_the_end_of_its_stream() {
         drop(response);
     }
     assert_eq!(app.ok("/probe/").await, "probe");
+}
+
+/// Each of these takes an instance before it is known that they could have shared one.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_wait_for_an_instance_when_there_is_no_room_for_more() {
+    let app = Fixture::with(|options| {
+        options.max_instances = 2;
+        options.instance_idle = Duration::from_secs(20);
+    });
+    let asked = futures_util::future::join_all((0..50).map(|_| app.ok("/probe/sleep?ms=10")));
+    let asked = tokio::time::timeout(Duration::from_secs(15), asked).await;
+    assert_eq!(
+        asked.expect("nobody waits for an instance that idles"),
+        ["slept"; 50]
+    );
 }

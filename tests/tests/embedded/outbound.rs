@@ -128,7 +128,9 @@ async fn components_call_one_another_without_a_network() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_at_once_in_one_instance_are_told_apart() {
-    let app = Fixture::with(|options| options.max_instances = 1);
+    let app = Fixture::new();
+    // From here on there is an instance that takes them all.
+    assert_eq!(app.ok("/probe/seen").await, "1");
     let ask = async |client: &str| {
         let mut asked = get("/probe/fetch-late?ms=100&url=http://self/probe/headers");
         let caller = socket_host::backend::Caller::Client(client.parse().unwrap());

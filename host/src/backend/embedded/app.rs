@@ -229,7 +229,7 @@ impl Handler {
             BackendError::Failed { component, source } => tracing::error!(
                 component,
                 route,
-                error = %format_args!("{source:?}"),
+                error = %format_args!("{source:#}"),
                 "component failed"
             ),
             error => tracing::error!(component = %self.component.id, route, %error, "no answer"),
@@ -258,26 +258,24 @@ impl Handler {
     async fn explain(&self, error: wasmtime::Error, stub: &Stub) -> BackendError {
         if let Some(error) = error.downcast_ref::<InstantiationError<Ticket>>() {
             return self.failed(anyhow::anyhow!(
-                "it could not be started: {:?}",
+                "it could not be started: {:#}",
                 error.error
             ));
         }
         if error.is::<ExpirationError>() {
             return self.deadline();
         }
-        if !error.is::<TrapOrPanicError>() {
+        // A trap ends the instance, and with it the requests that have nothing to do with it; what
+        // comes back is only that. A WASI 0.2 instance always ends. Otherwise it is an answer.
+        let ends = error.is::<TrapOrPanicError>() || !self.component.shares_instances();
+        let Some(worker) = stub.worker().filter(|_| ends) else {
             return self.failed(error.into());
-        }
-        // Its instance ended while it had the request, of itself or because of another one.
-        let Some(worker) = stub.worker() else {
-            return self.failed(anyhow::anyhow!("its instance is gone"));
         };
         let end = timeout(POST_MORTEM, worker.ended()).await;
         match end {
             _ if worker.stopped() == Some(Stopped::Deadline) => self.deadline(),
-            Ok(End::Failed(error)) => self.failed(anyhow::anyhow!("{error:?}")),
-            Ok(End::Done) => self.failed(anyhow::anyhow!("it ended without an answer")),
-            Err(_) => self.failed(anyhow::anyhow!("its instance does not end")),
+            Ok(End::Failed(error)) => self.failed(anyhow::anyhow!("{error:#}")),
+            _ => self.failed(error.into()),
         }
     }
 }

@@ -51,7 +51,7 @@ pub struct Component {
     pub client: Client,
     /// What an instance may use.
     pub limits: Limits,
-    /// One for each instance of any component that may exist.
+    /// One for each instance that may exist.
     pub permits: Arc<Semaphore>,
     /// The application it is part of, for requests to other components.
     pub app: Weak<App>,

@@ -17,11 +17,11 @@ pub const TICK: Duration = Duration::from_millis(10);
 /// instances: cheaper than its page faults.
 const KEEP_RESIDENT: usize = 512 << 10;
 
-/// Makes the engine and starts its clock, which ends with the engine.
+/// Makes the engine for that many components and starts its clock, which ends with the engine.
 ///
 /// # Errors
 /// When the machine cannot run what wasmtime compiles, or no thread can be started.
-pub fn start(options: &Options) -> anyhow::Result<Engine> {
+pub fn start(options: &Options, components: usize) -> anyhow::Result<Engine> {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
@@ -29,7 +29,7 @@ pub fn start(options: &Options) -> anyhow::Result<Engine> {
         .epoch_interruption(true)
         .memory_init_cow(true)
         .cache(cache());
-    config.allocation_strategy(pool(options));
+    config.allocation_strategy(pool(options, components));
     let engine = match Engine::new(&config) {
         Ok(engine) => engine,
         Err(error) => {
@@ -55,14 +55,15 @@ pub fn start(options: &Options) -> anyhow::Result<Engine> {
     Ok(engine)
 }
 
-fn pool(options: &Options) -> InstanceAllocationStrategy {
-    let instances = u32::try_from(options.max_instances).unwrap_or(u32::MAX);
+fn pool(options: &Options, components: usize) -> InstanceAllocationStrategy {
+    let instances = options.max_instances.max(1).saturating_mul(components);
+    let instances = u32::try_from(instances).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();
-    // A component is a few core instances, tables and now and then a second memory; none of these
-    // costs anything but address space until it is used.
+    // A component is a few core instances and tables and now and then a second memory. None costs
+    // anything but address space until it is used, and a memory takes 4 GiB of that.
     pool.total_component_instances(instances)
         .total_core_instances(instances.saturating_mul(10))
-        .total_memories(instances.saturating_mul(2))
+        .total_memories(instances.saturating_add(instances / 4))
         .total_tables(instances.saturating_mul(5))
         .total_stacks(instances.saturating_mul(4))
         .max_core_instances_per_component(200)

@@ -86,7 +86,11 @@ impl Guest {
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|mut store| {
             store.data_mut().worker.tick()?;
-            Ok(UpdateDeadline::Yield(1))
+            // Tokio's own way to yield: it looks at sockets and timers before it comes back.
+            Ok(UpdateDeadline::YieldCustom(
+                1,
+                Box::pin(tokio::task::yield_now()),
+            ))
         });
         Ok(store)
     }

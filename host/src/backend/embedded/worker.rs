@@ -15,7 +15,7 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 use tokio::{
-    sync::Notify,
+    sync::{Notify, Semaphore},
     time::{Sleep, timeout},
 };
 use wasmtime::{Result, Store, StoreContextMut, component::GuestTaskId};
@@ -274,6 +274,7 @@ impl HandlerState for Instances {
             worker: worker.clone(),
             sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
             quiet: None,
+            permits: component.permits.clone(),
         };
         let state = Accepting {
             worker,
@@ -295,6 +296,7 @@ pub struct Expiration {
     sleep: Pin<Box<Sleep>>,
     /// Since when nobody reads an answer.
     quiet: Option<Instant>,
+    permits: Arc<Semaphore>,
 }
 
 impl WorkerExpiration for Expiration {
@@ -313,6 +315,8 @@ impl WorkerExpiration for Expiration {
             return Poll::Ready(());
         }
         let (until, reason) = match status {
+            // Where there is no room for another instance, one that idles makes room.
+            WorkerStatus::Idle if self.permits.available_permits() == 0 => (since, None),
             WorkerStatus::Idle => (since + limits.idle, None),
             WorkerStatus::Requests => (since + limits.deadline + GRACE, Some(Stopped::Deadline)),
             // A body takes as long as its reader lets it.
@@ -394,7 +398,7 @@ impl WorkerState for Accepting {
                     _ if worker.waiting.load(SeqCst) > 0 => {}
                     _ => tracing::error!(
                         component = %worker.component,
-                        error = %format_args!("{error:?}"),
+                        error = %format_args!("{error:#}"),
                         "failed after its answer"
                     ),
                 }
