@@ -206,3 +206,44 @@ pub fn remove_private_headers(headers: &mut HeaderMap) {
         headers.remove(name);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keep_alive_intervals_have_a_least() {
+        let interval = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(KEEP_ALIVE_INTERVAL, HeaderValue::from_static(value));
+            let reply = Reply {
+                headers,
+                events: Vec::new(),
+            };
+            reply.keep_alive().map(|interval| interval.as_secs())
+        };
+        assert_eq!(
+            [interval("30"), interval("1"), interval(" 20 ")],
+            [Some(30), Some(20), Some(20)]
+        );
+        assert_eq!([interval("0"), interval("soon"), interval("-1")], [None; 3]);
+    }
+
+    #[test]
+    fn headers_between_host_and_backends() {
+        let is_private = |name: &'static str| is_private_header(&HeaderName::from_static(name));
+        for name in [
+            "grip-sig",
+            "grip-hold",
+            "connection-id",
+            "meta-user",
+            "set-meta-user",
+            "content-bytes-accepted",
+        ] {
+            assert!(is_private(name), "{name}");
+        }
+        for name in ["connection", "content-type", "metadata", "x-grip-sig"] {
+            assert!(!is_private(name), "{name}");
+        }
+    }
+}
