@@ -227,8 +227,12 @@ fn opened(mut reply: Reply) -> Result<Reply, &'static str> {
 /// What a client gets whose OPEN was not accepted.
 fn refusal(error: ExchangeError) -> Response<Body> {
     match error {
-        // The component answered as if to any POST: it does not know of WebSockets.
-        ExchangeError::Refused(response) if response.status().is_success() => {
+        // The component answered as if to any POST, or that it takes none: it does not know of
+        // WebSockets, and the client has sent no POST.
+        ExchangeError::Refused(response)
+            if response.status().is_success()
+                || response.status() == StatusCode::METHOD_NOT_ALLOWED =>
+        {
             answer(StatusCode::UPGRADE_REQUIRED, "there is no WebSocket here")
         }
         ExchangeError::Refused(mut response) => {

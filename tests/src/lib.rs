@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, Once},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -32,32 +32,18 @@ pub fn workspace() -> &'static Path {
         .unwrap_or(Path::new("."))
 }
 
-/// Builds the host and the components once a test program, so that no test runs old ones.
-pub fn build() {
-    static BUILT: Once = Once::new();
-    BUILT.call_once(|| {
-        let run = |command: &mut Command| {
-            let status = command
-                .current_dir(workspace())
-                .status()
-                .expect("a build command starts");
-            assert!(status.success(), "{command:?}: {status}");
-        };
-        run(Command::new(env!("CARGO")).args([
-            "build",
-            "--release",
-            "--workspace",
-            "--bins",
-            "--quiet",
-            "--locked",
-        ]));
-        run(Command::new("components/build").args(["orders", "page", "probe", "probe02"]));
-    });
-}
-
-/// The host's program.
+/// The host's program, as `tests/run` builds it before the tests.
 pub fn program() -> PathBuf {
-    workspace().join("target/release/socket-host")
+    let program = workspace().join("target/release/socket-host");
+    let wasm = workspace().join("target/wasm32-wasip2/component/probe.wasm");
+    for built in [&program, &wasm] {
+        assert!(
+            built.exists(),
+            "{} is missing: tests/run builds it",
+            built.display()
+        );
+    }
+    program
 }
 
 /// Socket Burger's manifest, its orders coming `every`, in a folder of its own.
@@ -76,6 +62,23 @@ pub fn burger(every: &str) -> TempDir {
         "spin.toml has changed"
     );
     manifest_in_folder(&manifest)
+}
+
+/// Socket Burger without its timer: no orders come.
+pub fn closed_burger() -> TempDir {
+    let folder = burger("1h");
+    let path = folder.path().join("spin.toml");
+    let manifest = std::fs::read_to_string(&path).expect("the manifest");
+    let start = manifest
+        .find("[[application.tool.socket-host.timer]]")
+        .expect("a timer");
+    let end = manifest[start..]
+        .find("\n[application")
+        .expect("a table behind it")
+        + start;
+    std::fs::write(&path, manifest[..start].to_owned() + &manifest[end..])
+        .expect("a manifest is written");
+    folder
 }
 
 /// A manifest in a folder of its own.
@@ -99,17 +102,14 @@ pub struct Server {
 impl Server {
     /// Starts the host for the manifest in `folder`, on ports that the system chooses.
     pub fn start(folder: &Path, options: &[&str]) -> Result<Self> {
-        build();
-        let mut child = Command::new(program())
-            .args([
-                "up",
-                "--listen",
-                "127.0.0.1:0",
-                "--control",
-                "127.0.0.1:0",
-                "--from",
-            ])
-            .arg(folder)
+        let mut command = Command::new(program());
+        command.arg("up").arg("--from").arg(folder);
+        for option in ["--listen", "--control"] {
+            if !options.contains(&option) {
+                command.args([option, "127.0.0.1:0"]);
+            }
+        }
+        let mut child = command
             .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

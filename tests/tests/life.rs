@@ -48,7 +48,13 @@ async fn a_request_under_way_is_finished_when_the_host_stops() -> Result<()> {
         let host = Server::start(folder.path(), &[])?;
         let mut stream = TcpStream::connect(host.address).await?;
         stream
-            .write_all(format!("GET /stream HTTP/1.1\r\nHost: {}\r\n\r\n", host.address).as_bytes())
+            .write_all(
+                format!(
+                    "GET /stream?chunks=10&ms=100 HTTP/1.1\r\nHost: {}\r\n\r\n",
+                    host.address
+                )
+                .as_bytes(),
+            )
             .await?;
         stream.readable().await?;
         let address = host.address;
@@ -68,7 +74,7 @@ async fn a_request_under_way_is_finished_when_the_host_stops() -> Result<()> {
 /// What `/stream` answers when nothing comes between.
 async fn request_whole(folder: &std::path::Path) -> Result<String> {
     let host = Server::start(folder, &[])?;
-    Ok(host.get("/stream").await?.1)
+    Ok(host.get("/stream?chunks=10&ms=0").await?.1)
 }
 
 #[tokio::test]
@@ -227,7 +233,6 @@ async fn what_keeps_it_from_starting_is_said() -> Result<()> {
 
 #[test]
 fn check_says_what_would_be_served() -> Result<()> {
-    tests::build();
     let check = |folder: &std::path::Path| {
         std::process::Command::new(program())
             .args(["check", "--from"])
