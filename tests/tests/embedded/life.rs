@@ -113,13 +113,13 @@ async fn instances_are_shared_as_long_as_the_options_say() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_wait_share_an_instance() {
-    let app = Fixture::with(|options| options.max_instances = 1);
+    let app = Fixture::with(|options| options.max_instances = 2);
     assert_eq!(app.ok("/probe/seen").await, "1");
     let start = Instant::now();
-    let asleep = futures_util::future::join_all((0..8).map(|_| app.ok("/probe/sleep?ms=500")));
-    assert_eq!(asleep.await, ["slept"; 8]);
+    let asleep = futures_util::future::join_all((0..16).map(|_| app.ok("/probe/sleep?ms=500")));
+    assert_eq!(asleep.await, ["slept"; 16]);
     assert!(
-        start.elapsed() < Duration::from_secs(3),
+        start.elapsed() < Duration::from_secs(2),
         "{:?}",
         start.elapsed()
     );
