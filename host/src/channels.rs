@@ -252,7 +252,7 @@ fn gather(deliveries: Vec<Delivery>) -> Vec<Delivery> {
     fn close_run(run: &mut Vec<(Bytes, usize)>, gathered: &mut Vec<Delivery>) {
         let messages = run.iter().map(|(_, messages)| messages).sum();
         match run.len() {
-            0 => return,
+            0 => {}
             1 => gathered.extend(
                 run.pop()
                     .map(|(bytes, messages)| Delivery::Frames { bytes, messages }),

@@ -72,7 +72,7 @@ fn check(request: &Request<Incoming>) -> Result<(), Box<Response<Body>>> {
     let claims_events = headers
         .get_all(header::CONTENT_TYPE)
         .iter()
-        .any(|value| value.to_str().is_ok_and(is_websocket_events));
+        .any(|value| is_websocket_events(&String::from_utf8_lossy(value.as_bytes())));
     if claims_events {
         return Err(Box::new(answer(
             StatusCode::FORBIDDEN,

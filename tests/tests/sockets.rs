@@ -112,9 +112,10 @@ async fn what_breaks_the_protocol_is_closed_with_a_code_that_says_so() -> Result
     let folder = closed_burger();
     let host = Server::start(folder.path(), &[])?;
     let too_long = {
-        // 64 KiB and a byte, in a 64-bit length.
+        // The head alone says it: 64 KiB and a byte, in a 64-bit length, and a mask.
         let mut frame = vec![0x81, 0x80 | 127];
         frame.extend((64_u64 * 1024 + 1).to_be_bytes());
+        frame.extend([0; 4]);
         frame
     };
     let fragments = {
@@ -178,7 +179,7 @@ async fn upgrades_that_are_not_get_their_status_at_once() -> Result<()> {
     let host = Server::start(folder.path(), &[])?;
     for (path, status) in [
         ("/", 426),
-        ("/static/nothing.js", 404),
+        ("/static/nothing.js", 426),
         ("/api/orders", 426),
         ("/nothing", 404),
         ("/internal/orders", 404),
