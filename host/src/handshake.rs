@@ -16,7 +16,9 @@ use uuid::Uuid;
 use crate::{
     answer::{answer, failure},
     backend::{Body, Caller, empty},
-    exchange::{ExchangeError, Identity, Reply, exchange, is_private_header},
+    exchange::{
+        ExchangeError, Identity, Reply, exchange, is_private_header, remove_private_headers,
+    },
     head::Head,
     manifest::AllowedOrigins,
     outbox::Outbox,
@@ -236,15 +238,7 @@ fn refusal(error: ExchangeError) -> Response<Body> {
             answer(StatusCode::UPGRADE_REQUIRED, "there is no WebSocket here")
         }
         ExchangeError::Refused(mut response) => {
-            let private: Vec<_> = response
-                .headers()
-                .keys()
-                .filter(|name| is_private_header(name))
-                .cloned()
-                .collect();
-            for name in private {
-                response.headers_mut().remove(name);
-            }
+            remove_private_headers(response.headers_mut());
             *response
         }
         ExchangeError::Backend(error) => failure(&error),

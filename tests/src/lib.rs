@@ -81,8 +81,25 @@ pub fn closed_burger() -> TempDir {
     folder
 }
 
+/// An application of the probe component alone, with more under `[component.probe]`.
+pub fn probe(more: &str) -> TempDir {
+    manifest_in_folder(&format!(
+        r#"
+spin_manifest_version = 2
+[application]
+name = "probe"
+[[trigger.http]]
+route = "/..."
+component = "probe"
+[component.probe]
+source = "{}/target/wasm32-wasip2/component/probe.wasm"
+{more}"#,
+        workspace().display()
+    ))
+}
+
 /// A manifest in a folder of its own.
-pub fn manifest_in_folder(manifest: &str) -> TempDir {
+fn manifest_in_folder(manifest: &str) -> TempDir {
     let folder = TempDir::new().expect("a temporary folder");
     std::fs::write(folder.path().join("spin.toml"), manifest).expect("a manifest is written");
     folder

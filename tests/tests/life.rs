@@ -3,27 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tests::{
-    PATIENCE, Server, burger, eventually, manifest_in_folder, program, read_answer, request,
-    workspace,
+    PATIENCE, Server, burger, eventually, probe, program, read_answer, request, workspace,
 };
 use tokio::{io::AsyncWriteExt, net::TcpStream};
-
-/// An application of the probe component alone, with more under `[component.probe]`.
-fn probe(more: &str) -> tempfile::TempDir {
-    manifest_in_folder(&format!(
-        r#"
-spin_manifest_version = 2
-[application]
-name = "probe"
-[[trigger.http]]
-route = "/..."
-component = "probe"
-[component.probe]
-source = "{}/target/wasm32-wasip2/component/probe.wasm"
-{more}"#,
-        workspace().display()
-    ))
-}
 
 #[tokio::test]
 async fn sigterm_closes_sockets_with_1001_lets_requests_finish_and_exits_0() -> Result<()> {

@@ -1,7 +1,7 @@
 //! The outside: private routes stay closed, and nobody pretends to be the host.
 
 use anyhow::{Result, ensure};
-use tests::{Server, burger, eventually, manifest_in_folder, request, workspace};
+use tests::{Server, burger, eventually, probe, request};
 
 #[tokio::test]
 async fn the_private_route_is_not_there_however_it_is_spelled() -> Result<()> {
@@ -65,26 +65,9 @@ async fn the_private_route_is_not_there_however_it_is_spelled() -> Result<()> {
     Ok(())
 }
 
-/// An application whose component tells the headers that it got.
-fn probe() -> tempfile::TempDir {
-    manifest_in_folder(&format!(
-        r#"
-spin_manifest_version = 2
-[application]
-name = "probe"
-[[trigger.http]]
-route = "/..."
-component = "probe"
-[component.probe]
-source = "{}/target/wasm32-wasip2/component/probe.wasm"
-"#,
-        workspace().display()
-    ))
-}
-
 #[tokio::test]
 async fn headers_of_the_host_do_not_come_from_outside() -> Result<()> {
-    let folder = probe();
+    let folder = probe("");
     let host = Server::start(folder.path(), &[])?;
     let spoofed = [
         "Grip-Sig: eyJhbGciOiJIUzI1NiJ9.e30.x",
