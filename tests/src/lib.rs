@@ -136,7 +136,7 @@ impl Server {
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = BufReader::new(child.stderr.take().context("stderr")?);
         let writer = log.clone();
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 if let Ok(mut log) = writer.lock() {
                     *log += &line;
@@ -164,6 +164,8 @@ impl Server {
             }
         }
         let status = child.wait()?;
+        // All that it said is read before it is told.
+        let _ = reader.join();
         bail!(
             "socket-host ended with {status}: {}",
             log.lock().map(|log| log.clone()).unwrap_or_default()
