@@ -237,6 +237,11 @@ impl Server {
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 
+    /// All that it has logged, also after its end.
+    pub fn log(&self) -> Arc<Mutex<String>> {
+        self.log.clone()
+    }
+
     /// Waits until the log has all of `words` in one line.
     pub async fn logged(&self, words: &[&str]) -> Result<String> {
         eventually(&format!("a log line with {words:?}"), async || {

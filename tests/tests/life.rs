@@ -19,7 +19,10 @@ async fn sigterm_closes_sockets_with_1001_lets_requests_finish_and_exits_0() -> 
     for socket in &mut sockets {
         ensure!(socket.closed().await? == Some(1001));
     }
+    let log = host.log();
     ensure!(host.ended().await? == Some(0));
+    let log = log.lock().map(|log| log.clone()).unwrap_or_default();
+    ensure!(!log.contains("ERROR"), "{log}");
     Ok(())
 }
 

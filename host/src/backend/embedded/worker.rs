@@ -394,6 +394,11 @@ impl WorkerState for Accepting {
                     Some(Stopped::Abandoned) => {
                         tracing::debug!(component = %worker.component, "stopped: nobody waits");
                     }
+                    // Dropped with the runtime when the host ends: wasmtime then says "panicked",
+                    // since it cannot know why the instance was not let finish.
+                    _ if !std::thread::panicking() && error.to_string() == "worker panicked" => {
+                        tracing::debug!(component = %worker.component, "dropped: the host ends");
+                    }
                     // Whoever waits for an answer logs this with the route.
                     _ if worker.waiting.load(SeqCst) > 0 => {}
                     _ => tracing::error!(
