@@ -10,8 +10,11 @@ pub mod start;
 
 use std::time::Duration;
 
+use anyhow::Result;
+
 use crate::clock;
 use crate::report::Figure;
+use crate::sockets::{Sockets, Until};
 
 /// All sockets of a measurement are open within this time, or it fails.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(180);
@@ -19,6 +22,12 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(180);
 const OPEN_CONCURRENCY: usize = 64;
 /// After the last publish, stragglers have this long to come.
 const STRAGGLER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Opens `more` sockets where opening is not what is measured.
+fn open_all(sockets: &mut Sockets, more: usize) -> Result<()> {
+    sockets.open(more, OPEN_CONCURRENCY, Until::Upgraded, OPEN_TIMEOUT)?;
+    Ok(())
+}
 
 /// How much of one core this program takes for itself: what it takes from the
 /// server, and near 100 % a sign that it, not the server, is being measured.

@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 
-use super::{OPEN_CONCURRENCY, OPEN_TIMEOUT, OwnShare, STRAGGLER_TIMEOUT};
+use super::{OwnShare, STRAGGLER_TIMEOUT, open_all};
 use crate::clock;
 use crate::publisher::Publisher;
 use crate::report::Figure;
-use crate::sockets::{Happened, Sockets, Until};
+use crate::sockets::{Happened, Sockets};
 use crate::stats::Samples;
 use crate::tally::Tally;
 use crate::target::Target;
@@ -38,12 +38,7 @@ pub struct Options {
 /// Latencies from just before a publish is sent to its receipt.
 pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
     let mut sockets = Sockets::new(target.address, &target.ws_path)?;
-    sockets.open(
-        options.sockets,
-        OPEN_CONCURRENCY,
-        Until::Upgraded,
-        OPEN_TIMEOUT,
-    )?;
+    open_all(&mut sockets, options.sockets)?;
     let mut publisher = Publisher::new(target, 1, options.length, &mut sockets)?;
     publisher.settle(&mut sockets)?;
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use super::{OPEN_CONCURRENCY, OPEN_TIMEOUT, OwnShare, STRAGGLER_TIMEOUT};
+use super::{OwnShare, STRAGGLER_TIMEOUT, open_all};
 use crate::clock;
 use crate::publisher::Publisher;
 use crate::report::Figure;
-use crate::sockets::{Happened, Sockets, Until};
+use crate::sockets::{Happened, Sockets};
 use crate::tally::Tally;
 use crate::target::Target;
 
@@ -39,12 +39,7 @@ pub struct Options {
 /// Deliveries and publishes a second.
 pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
     let mut sockets = Sockets::new(target.address, &target.ws_path)?;
-    sockets.open(
-        options.sockets,
-        OPEN_CONCURRENCY,
-        Until::Upgraded,
-        OPEN_TIMEOUT,
-    )?;
+    open_all(&mut sockets, options.sockets)?;
     let mut publisher = Publisher::new(target, options.publishers, options.length, &mut sockets)?;
     publisher.settle(&mut sockets)?;
 

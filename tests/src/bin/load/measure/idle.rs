@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 
-use super::{OPEN_CONCURRENCY, OPEN_TIMEOUT};
+use super::open_all;
 use crate::clock;
 use crate::process::resident;
 use crate::report::Figure;
-use crate::sockets::{Sockets, Until};
+use crate::sockets::Sockets;
 use crate::target::Target;
 
 /// What to do.
@@ -31,20 +31,10 @@ pub struct Options {
 pub fn run(target: &Target, pid: u32, options: &Options) -> Result<Vec<Figure>> {
     let mut sockets = Sockets::new(target.address, &target.ws_path)?;
     let settle = Duration::from_secs(options.settle);
-    sockets.open(
-        options.before,
-        OPEN_CONCURRENCY,
-        Until::Upgraded,
-        OPEN_TIMEOUT,
-    )?;
+    open_all(&mut sockets, options.before)?;
     rest(&mut sockets, settle)?;
     let before = resident(pid)?;
-    sockets.open(
-        options.sockets,
-        OPEN_CONCURRENCY,
-        Until::Upgraded,
-        OPEN_TIMEOUT,
-    )?;
+    open_all(&mut sockets, options.sockets)?;
     rest(&mut sockets, settle)?;
     let after = resident(pid)?;
     sockets.close()?;

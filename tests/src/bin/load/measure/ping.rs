@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use super::{OPEN_CONCURRENCY, OPEN_TIMEOUT, OwnShare};
+use super::{OwnShare, open_all};
 use crate::clock;
 use crate::frame::{self, Opcode};
 use crate::report::Figure;
-use crate::sockets::{Happened, PING, PONG, Sockets, Until};
+use crate::sockets::{Happened, PING, PONG, Sockets};
 use crate::stats::Samples;
 use crate::target::Target;
 
@@ -31,12 +31,7 @@ pub struct Options {
 /// Round trips a second and their latencies.
 pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
     let mut sockets = Sockets::new(target.address, &target.ws_path)?;
-    sockets.open(
-        options.sockets,
-        OPEN_CONCURRENCY,
-        Until::Upgraded,
-        OPEN_TIMEOUT,
-    )?;
+    open_all(&mut sockets, options.sockets)?;
     let ping = frame::encode(Opcode::Text, PING);
     let own = OwnShare::start();
     sockets.send_all(&ping)?;
