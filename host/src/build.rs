@@ -3,7 +3,7 @@
 use anyhow::{Context as _, bail};
 use tokio::process::Command;
 
-use crate::manifest::{Build, Manifest, suggest};
+use runtime::manifest::{Build, Manifest, suggest};
 
 /// Builds the components that say how, one command after another, in the manifest's order of ids;
 /// only those named, if some are. What the commands print goes to the terminal. When the future is

@@ -12,13 +12,8 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use crate::{
-    answer::answer,
-    backend::{Body, full},
-    channels::Delivery,
-    frame,
-    session::Services,
-};
+use crate::{answer::answer, channels::Delivery, frame, session::Services};
+use runtime::backend::{Body, full};
 
 /// The most bytes in one publish request.
 const MAX_PUBLISH: usize = 10 * 1024 * 1024;

@@ -15,11 +15,8 @@ use grip::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 
-use crate::{
-    backend::{self, Backend, BackendError, Body, Caller},
-    head::Head,
-    signer::Signer,
-};
+use crate::{head::Head, signer::Signer};
+use runtime::backend::{self, Backend, BackendError, Body, Caller};
 
 /// The most bytes of events in one answer; as in Pushpin.
 const MAX_REPLY: usize = 1_000_000;

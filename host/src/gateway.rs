@@ -12,11 +12,13 @@ use hyper::body::Incoming;
 
 use crate::{
     answer::{answer, failure},
-    backend::{Body, Caller},
     exchange::remove_private_headers,
     handshake,
-    router::Private,
     session::Services,
+};
+use runtime::{
+    backend::{Body, Caller},
+    router::Private,
 };
 
 /// See the module's words.

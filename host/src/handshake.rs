@@ -15,14 +15,16 @@ use uuid::Uuid;
 
 use crate::{
     answer::{answer, failure},
-    backend::{Body, Caller, empty},
     exchange::{
         ExchangeError, Identity, Reply, exchange, is_private_header, remove_private_headers,
     },
     head::Head,
-    manifest::AllowedOrigins,
     outbox::Outbox,
     session::{Services, Session},
+};
+use runtime::{
+    backend::{Body, Caller, empty},
+    manifest::AllowedOrigins,
 };
 
 /// Whether a request asks for a WebSocket. Other upgrades are not offered, and so ignored.

@@ -24,7 +24,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 pub mod answer;
-pub mod backend;
 pub mod build;
 pub mod channels;
 pub mod control;
@@ -34,28 +33,26 @@ pub mod gateway;
 pub mod handshake;
 pub mod head;
 pub mod listener;
-pub mod manifest;
-pub mod outbound;
 pub mod outbox;
-pub mod router;
 pub mod session;
 pub mod sessions;
 pub mod signer;
 pub mod socket;
 pub mod timer;
-pub mod variables;
 
-use backend::embedded::{self, Embedded};
 use channels::Channels;
 use control::Control;
 use gateway::Gateway;
 use listener::Listener;
-use manifest::Manifest;
-use router::Private;
+use runtime::{
+    embedded::{self, Embedded},
+    manifest::Manifest,
+    router::Private,
+    variables::Variables,
+};
 use session::Services;
 use sessions::Sessions;
 use signer::Signer;
-use variables::Variables;
 
 /// How long requests and sockets may take to end when the host stops.
 const DRAIN: Duration = Duration::from_secs(30);

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::backend::Body;
+use runtime::backend::Body;
 
 /// How long a client may take for the head of a request, also between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);

@@ -4,11 +4,9 @@ use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, process::ExitCode, tim
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use runtime::manifest::{Manifest, Route, Target};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket_host::{
-    Host, HostOptions, build,
-    manifest::{Manifest, Route, Target},
-};
+use socket_host::{Host, HostOptions, build};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 

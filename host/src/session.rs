@@ -23,16 +23,15 @@ use tracing::{debug, warn};
 use tungstenite::Message;
 
 use crate::{
-    backend::Backend,
     channels::{Channels, Subscription},
     exchange::{ExchangeError, Identity, Reply, exchange},
     frame,
-    manifest::WebSocketLimits,
     outbox::{Connection, DropReason, Order, Outbox},
     sessions::{Registration, Sessions},
     signer::Signer,
     socket::{Socket, close_for},
 };
+use runtime::{backend::Backend, manifest::WebSocketLimits};
 
 /// How long a client may take to answer a close frame, and to take what was sent before it.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);

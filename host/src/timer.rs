@@ -9,10 +9,10 @@ use rand::RngExt;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
-use crate::{
+use crate::session::Services;
+use runtime::{
     backend::{Caller, empty},
     manifest::Timer,
-    session::Services,
 };
 
 /// Calls `timer`'s request at once, and again after each pause, until `stop`.

@@ -14,11 +14,8 @@ use tokio::{
 use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 
 use super::*;
-use crate::{
-    backend::{Answer, BackendError, Body, Caller, full},
-    channels::Delivery,
-    head::Head,
-};
+use crate::{channels::Delivery, head::Head};
+use runtime::backend::{Answer, BackendError, Body, Caller, full};
 
 /// Hands each request to the test, and waits for what it answers.
 struct Scripted(mpsc::UnboundedSender<Asked>);

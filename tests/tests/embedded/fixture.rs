@@ -12,11 +12,9 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use socket_host::{
-    backend::{
-        self, Backend as _, BackendError, Body, Caller,
-        embedded::{Embedded, Options},
-    },
+use runtime::{
+    backend::{self, Backend as _, BackendError, Body, Caller},
+    embedded::{Embedded, Options},
     manifest::Manifest,
     variables::Variables,
 };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use http::StatusCode;
-use socket_host::backend::{BackendError, Caller};
+use runtime::backend::{BackendError, Caller};
 
 use crate::fixture::{Fixture, Headers, get, post, request};
 

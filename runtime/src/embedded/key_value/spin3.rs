@@ -16,7 +16,7 @@ use wasmtime::{
 };
 
 use super::{Bucket, KeyValue, PAGE, Refused, View, v3};
-use crate::backend::embedded::store::{Pending, Store, StoreError};
+use crate::embedded::store::{Pending, Store, StoreError};
 
 type Host<T> = Accessor<T, KeyValue>;
 

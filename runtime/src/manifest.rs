@@ -22,7 +22,7 @@ use std::{
 use http::{HeaderMap, Method, StatusCode};
 
 pub use error::{ManifestError, Problem};
-pub(crate) use reader::suggest;
+pub use reader::suggest;
 
 /// Where the host itself answers: `health` and `info`.
 pub(crate) const WELL_KNOWN: &str = "/.well-known/spin/";

@@ -3,8 +3,6 @@
 //! Everything above this line of the house (listener, session, timer) sees one
 //! call: a request in, a response out, bodies streaming both ways.
 
-pub mod embedded;
-
 use std::{future::Future, net::SocketAddr, pin::Pin, time::Duration};
 
 use bytes::Bytes;

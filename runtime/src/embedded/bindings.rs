@@ -1,4 +1,4 @@
-//! Host sides of the interfaces that WASI's own crates do not bring, generated from `host/wit`.
+//! Host sides of the interfaces that WASI's own crates do not bring, generated from `runtime/wit`.
 
 #![allow(missing_docs, reason = "generated")]
 

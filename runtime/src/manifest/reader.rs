@@ -280,7 +280,7 @@ impl<'a> Table<'a> {
 }
 
 /// ` (did you mean …?)` when one of the candidates is close to what was written, else nothing.
-pub(crate) fn suggest<'c>(written: &str, candidates: impl Iterator<Item = &'c str>) -> String {
+pub fn suggest<'c>(written: &str, candidates: impl Iterator<Item = &'c str>) -> String {
     // A name longer than this is no slip of a key.
     const LONGEST: usize = 64;
     if written.len() > LONGEST {

@@ -42,8 +42,13 @@ use self::{
     state::Call,
     store::Store,
 };
-use super::{Answer, Backend, Body, Caller};
-use crate::{manifest, manifest::Manifest, router::Router, variables::Variables};
+use crate::{
+    backend::{Answer, Backend, Body, Caller},
+    manifest,
+    manifest::Manifest,
+    router::Router,
+    variables::Variables,
+};
 
 /// The label of the key-value store that every application has.
 const DEFAULT_STORE: &str = "default";

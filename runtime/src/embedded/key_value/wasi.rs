@@ -3,7 +3,7 @@
 use wasmtime::{Result, component::Resource};
 
 use super::{Bucket, Cas, PAGE, Refused, View, all_keys, keyvalue};
-use crate::backend::embedded::store::{StoreError, Swap};
+use crate::embedded::store::{StoreError, Swap};
 
 impl From<Refused> for keyvalue::store::Error {
     fn from(refused: Refused) -> Self {

@@ -3,7 +3,7 @@
 use wasmtime::{Result, component::Resource};
 
 use super::{Bucket, Refused, View, all_keys, v2};
-use crate::backend::embedded::store::StoreError;
+use crate::embedded::store::StoreError;
 
 impl From<Refused> for v2::Error {
     fn from(refused: Refused) -> Self {
