@@ -185,7 +185,7 @@ fn one(
         return start::run(&start, target.address, &target.get_path);
     }
     let mut server = Server::start(&start)?;
-    server.ready(target.address, &target.get_path)?;
+    server.ready(target.address, &target.ready_path)?;
     server.first_byte(target.control, "/healthz")?;
     let figures = running(&target, server.pid(), measure, options, idle)?;
     let status = server.stop()?;

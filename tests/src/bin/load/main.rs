@@ -165,6 +165,7 @@ impl ServerOptions {
             kind,
             path,
             get_path: self.path.clone(),
+            ready_path: self.path.clone(),
             control,
             publish_path,
             channel: self.channel.clone(),

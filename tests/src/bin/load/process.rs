@@ -20,8 +20,9 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(2);
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two tries to connect to a server that is starting.
 const RETRY: Duration = Duration::from_micros(500);
-/// For an answer of a server that is starting.
-const RETRY_READ: Duration = Duration::from_secs(5);
+/// Between two questions whether a server is ready, and for the answer.
+const READY_EVERY: Duration = Duration::from_millis(20);
+const READY_ANSWER: Duration = Duration::from_secs(5);
 /// Open files this program needs beside its sockets.
 const FILES_BESIDE: u64 = 200;
 
@@ -162,22 +163,26 @@ impl Server {
 
     /// Asks for `path` until the answer is 200: all that stands behind the server is there.
     pub fn ready(&mut self, address: SocketAddr, path: &str) -> Result<()> {
-        self.first_byte(address, path)?;
         loop {
-            let mut stream = TcpStream::connect(address).context("connecting once more")?;
-            stream.set_read_timeout(Some(RETRY_READ))?;
-            stream.write_all(&http::get(address, path))?;
             let mut head = [0; 12];
-            // What takes longer, or is closed, is not ready.
-            if stream.read_exact(&mut head).is_ok() && head.ends_with(b" 200") {
+            // Whatever fails or takes long is not ready yet.
+            let asked = TcpStream::connect(address).and_then(|mut stream| {
+                stream.set_read_timeout(Some(READY_ANSWER))?;
+                stream.write_all(&http::get(address, path))?;
+                stream.read_exact(&mut head)
+            });
+            if asked.is_ok() && head.ends_with(b" 200") {
                 return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the server ended ({status}) before it answered on {address}");
             }
             ensure!(
                 self.started.elapsed() < START_TIMEOUT,
                 "http://{address}{path} is not answered with 200 within {START_TIMEOUT:?}: {:?}",
                 String::from_utf8_lossy(&head)
             );
-            std::thread::sleep(RETRY_READ / 100);
+            std::thread::sleep(READY_EVERY);
         }
     }
 

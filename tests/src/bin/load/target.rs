@@ -20,6 +20,8 @@ pub struct Target {
     pub path: String,
     /// A path it answers 200 to a GET.
     pub get_path: String,
+    /// A path it answers 200 to a GET when all parts of it are there.
+    pub ready_path: String,
     /// Where it takes publishes.
     pub control: SocketAddr,
     /// The path of a publish.
@@ -115,10 +117,11 @@ impl Known {
             &control.to_string(),
         ]
         .map(String::from);
-        let (path, get_path) = match self {
-            Self::SocketHost { get_path, .. } => ("/api/orders/stream", get_path.as_str()),
-            Self::Upstream { .. } | Self::Pushpin => ("/stream", "/"),
-            Self::Ws { .. } => ("", "/healthz"),
+        let (path, get_path, ready_path) = match self {
+            Self::SocketHost { get_path, .. } => ("/api/orders/stream", get_path.as_str(), "/"),
+            // Pushpin proxies before it holds.
+            Self::Upstream { .. } | Self::Pushpin => ("/stream", "/", "/stream"),
+            Self::Ws { .. } => ("", "/healthz", "/healthz"),
         };
         let target = Target {
             address,
@@ -128,6 +131,7 @@ impl Known {
                 Kind::Stream => path.to_string(),
             },
             get_path: get_path.to_string(),
+            ready_path: ready_path.to_string(),
             control,
             publish_path: "/publish/".to_string(),
             channel: "orders".to_string(),
