@@ -27,6 +27,7 @@ pub mod answer;
 pub mod build;
 pub mod channels;
 pub mod control;
+pub mod ending;
 pub mod exchange;
 pub mod frame;
 pub mod gateway;
