@@ -19,6 +19,7 @@ use crate::{
     channels::{Channels, Subscription},
     ending::Ending,
     exchange::{Identity, Reply, exchange},
+    filter::{Filters, Meta},
     frame,
     outbox::{Connection, Outbox},
     sessions::{Registration, Sessions},
@@ -54,7 +55,9 @@ pub struct Session {
     services: Arc<Services>,
     identity: Identity,
     outbox: Arc<Outbox>,
-    subscriptions: Vec<Subscription>,
+    memberships: Vec<Membership>,
+    /// What the filters of the subscriptions look at.
+    meta: Meta,
     /// Which messages of the backend are content and which control; `None`: all are content.
     grip: Option<Extension>,
     /// After how long without a request the backend is sent an empty one.
@@ -66,6 +69,12 @@ pub struct Session {
     link: Link,
     /// Last, so that the session is counted until all else of it is gone.
     _registration: Registration,
+}
+
+/// A subscription with the names of its filters.
+struct Membership {
+    subscription: Subscription,
+    filters: Vec<String>,
 }
 
 /// What the backend has to do with the connection.
@@ -102,7 +111,8 @@ impl Session {
             services,
             identity,
             outbox,
-            subscriptions: Vec::new(),
+            memberships: Vec::new(),
+            meta: Meta::default(),
             grip,
             keep_alive: None,
             timers: None,
@@ -187,16 +197,18 @@ impl Session {
 
     fn control(&mut self, message: ControlMessage) {
         match message {
-            ControlMessage::Subscribe { channel, filters } => self.subscribe(channel, filters),
+            ControlMessage::Subscribe { channel, filters } => self.subscribe(&channel, filters),
             ControlMessage::Unsubscribe { channel } => {
-                self.subscriptions
-                    .retain(|known| known.channel() != channel);
+                self.memberships
+                    .retain(|known| known.subscription.channel() != channel);
             }
             ControlMessage::Detach if self.link == Link::Up => self.link = Link::Detaching,
             ControlMessage::Detach => {}
             ControlMessage::Session { id } => self.name = Some(id.into()),
             ControlMessage::SetMeta { name, value } => {
-                self.warn(&format!("set-meta {name} {value:?} is not supported yet"));
+                if let Err(error) = self.meta.set(&name, value.as_deref()) {
+                    self.warn(&format!("set-meta {name:?}: {error}"));
+                }
             }
             ControlMessage::KeepAlive {
                 message: Some(message),
@@ -219,28 +231,30 @@ impl Session {
         }
     }
 
-    fn subscribe(&mut self, channel: String, filters: Vec<String>) {
-        if !filters.is_empty() {
-            return self.warn(&format!(
-                "filters are not supported yet: {}",
-                filters.join(", ")
-            ));
+    fn subscribe(&mut self, channel: &str, names: Vec<String>) {
+        let mut known = self.memberships.iter();
+        let known = known.position(|known| known.subscription.channel() == channel);
+        match known {
+            Some(known) if self.memberships[known].filters == names => return,
+            None if self.memberships.len() == MAX_SUBSCRIPTIONS => {
+                return self.warn(&format!("no more than {MAX_SUBSCRIPTIONS} channels"));
+            }
+            _ => {}
         }
-        if self
-            .subscriptions
-            .iter()
-            .any(|known| known.channel() == channel)
-        {
-            return;
+        let filters = match Filters::parse(&names, &mut self.meta) {
+            Ok(filters) => filters,
+            Err(error) => return self.warn(&format!("subscribe {channel:?}: {error}")),
+        };
+        let channels = &self.services.channels;
+        let joined = Membership {
+            subscription: channels.subscribe(channel, self.outbox.clone(), filters),
+            filters: names,
+        };
+        match known {
+            // Other filters: the old subscription ends when the new one is there.
+            Some(known) => self.memberships[known] = joined,
+            None => self.memberships.push(joined),
         }
-        if self.subscriptions.len() == MAX_SUBSCRIPTIONS {
-            return self.warn(&format!("no more than {MAX_SUBSCRIPTIONS} channels"));
-        }
-        let subscription = self
-            .services
-            .channels
-            .subscribe(&channel, self.outbox.clone());
-        self.subscriptions.push(subscription);
     }
 
     /// Changes the timers, if there are any, and gives them up when nothing is left to send.
