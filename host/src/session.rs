@@ -82,8 +82,10 @@ struct Membership {
 enum Link {
     /// It is told what happens.
     Up,
-    /// It wants to hear no more, and is told a CLOSE as the last.
+    /// It wants to hear no more.
     Detaching,
+    /// It is told a CLOSE as the last, and what it answers is nothing to the client.
+    Leaving,
     /// It is told nothing any more: the connection is detached, or the backend failed.
     Down,
     /// It wants the client to be dropped.
@@ -291,3 +293,6 @@ fn close_frame(close: Option<CloseFrame>) -> Bytes {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod interleavings;

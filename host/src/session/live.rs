@@ -249,8 +249,9 @@ impl Live {
             Ok(reply)
         });
         match reply {
-            // It has heard the last, and what it says to it is nothing to the client.
-            _ if self.session.link == Link::Detaching => self.session.link = Link::Down,
+            // It has taken a part of what it is told as the last.
+            Ok(_) if self.session.link == Link::Leaving && self.pending.has_news() => {}
+            _ if self.session.link == Link::Leaving => self.session.link = Link::Down,
             Ok(reply) => self.session.act(reply),
             Err(error) if self.phase == Phase::Ended => {
                 self.session.warn(&format!("the backend failed: {error}"));
@@ -264,17 +265,15 @@ impl Live {
     /// Follows what the backend's words have changed.
     fn heed(&mut self) -> Goes {
         match self.session.link {
-            Link::Up => {}
+            Link::Up | Link::Leaving => {}
             Link::Detaching => {
-                // A client that has ended is told of itself.
+                // The end of a client that has ended is told instead.
                 if self.phase != Phase::Ended {
                     self.pending.push(Event::Close(None));
                 }
+                self.session.link = Link::Leaving;
             }
-            Link::Down => {
-                self.pending.clear();
-                self.refresh = false;
-            }
+            Link::Down => self.pending.clear(),
             Link::Dropped => {
                 self.ending.get_or_insert(Ending::Backend);
                 return Goes::Break(());
@@ -315,7 +314,8 @@ impl Live {
         if self.exchange.is_some() {
             return Goes::Continue(());
         }
-        if mem::take(&mut self.refresh) || self.pending.has_news() {
+        let reason = mem::take(&mut self.refresh) || self.pending.has_news();
+        if reason && self.session.link != Link::Down {
             if self.phase == Phase::Open {
                 self.alarm = None;
             }

@@ -91,10 +91,7 @@ impl Pending {
     /// The answer makes no sense, or keeps the session from going on.
     pub fn accept(&mut self, accepted: Option<usize>, bound: usize) -> Result<(), AcceptError> {
         let offered = std::mem::take(&mut self.offered);
-        if matches!(
-            self.events[..offered].last(),
-            None | Some(Event::Disconnect)
-        ) {
+        if let Some(Event::Disconnect) = self.events[..offered].last() {
             // Nothing can come of what was not taken before a DISCONNECT.
             self.take(offered);
             self.replayed = 0;
