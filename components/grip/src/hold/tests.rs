@@ -401,6 +401,34 @@ fn is_written_as_the_protocol_has_it() {
 }
 
 #[test]
+fn last_ids() {
+    let read = |values: &[&str]| {
+        let values = values.iter().map(|value| value.as_bytes());
+        Channel::from_grip_last(values).map_err(|error| error.to_string())
+    };
+    assert_eq!(read(&[]), Ok(vec![]));
+    assert_eq!(
+        read(&["a; last-id=1, b; Last-Id=\"2, 3\"", "c; prev-id=4"]),
+        Ok(vec![
+            Channel::new("a").after("1"),
+            Channel::new("b").after("2, 3"),
+            Channel::new("c")
+        ])
+    );
+    let error = read(&["; last-id=1"]).unwrap_err();
+    assert_eq!(error, "Grip-Last: must have the channel's name");
+    let written = |channel: Channel| channel.to_grip_last().map_err(|error| error.to_string());
+    assert_eq!(written(Channel::new("a")), Ok(None));
+    let value = "a; last-id=\"1\"".to_owned();
+    assert_eq!(written(channel("a", Some("1"), &["f"])), Ok(Some(value)));
+    let error = written(Channel::new("a,b").after("1")).unwrap_err();
+    assert_eq!(
+        error,
+        "Grip-Last: \"a,b\" cannot stand in a header: use JSON"
+    );
+}
+
+#[test]
 fn what_no_header_can_hold_is_refused() {
     for name in [
         "",
