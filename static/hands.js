@@ -48,7 +48,7 @@ export class Hands extends EventTarget {
     // A button that goes away would take the focus with it.
     if (button?.closest(".actions")) {
       requestAnimationFrame(() => {
-        if (document.activeElement === document.body || !button.checkVisibility()) {
+        if (document.activeElement === document.body || !button.checkVisibility({ visibilityProperty: true })) {
           paper.focus({ preventScroll: true });
         }
       });

@@ -39,7 +39,7 @@ const changes = new Changes(orders, ask, orderOf);
 const announcer = new Announcer(byId("announcement"));
 const notice = new Notice(byId("notice"));
 const chime = new Chime(byId("chime"));
-const badge = new Badge(byId("icon"), async (url) => (await fetch(url)).text());
+const badge = new Badge(byId("icon"));
 
 orders.fill(rail.adopt());
 const hands = new Hands(list, rail);

@@ -5,12 +5,15 @@ import { localise, receipt, showAge, showStatus } from "./receipt.js";
 
 /** How many places page.css knows. */
 const PLACES = 12;
+/** How long, in ms, the rail rests after it changed: many changes are made together. */
+const REST = 120;
 
 export class Rail {
   #list;
   /** By id: the order and its element. Holds what the list holds. */
   #hung = new Map();
   #wanted = null;
+  #restsUntil = 0;
   #shown = () => {};
 
   constructor(list) {
@@ -40,9 +43,14 @@ export class Rail {
     this.#shown = then;
   }
 
-  /** Shows these orders, oldest first, with the next frame: a burst of changes is one. */
+  /** Shows these orders, oldest first, with the next frame; in a burst, a little later. */
   show(orders) {
-    if (this.#wanted === null) requestAnimationFrame(() => this.#render());
+    if (this.#wanted === null) {
+      const rest = this.#restsUntil - performance.now();
+      const render = () => requestAnimationFrame(() => this.#render());
+      if (rest > 0) setTimeout(render, rest);
+      else render();
+    }
     this.#wanted = orders;
   }
 
@@ -55,6 +63,7 @@ export class Rail {
   #render() {
     const orders = this.#wanted;
     this.#wanted = null;
+    this.#restsUntil = performance.now() + REST;
     const newestBefore = Math.max(-1, ...this.#hung.keys());
     this.#remove(orders);
     let next = this.#list.firstElementChild;
