@@ -14,11 +14,15 @@ export class Stream {
   constructor(source, exchange) {
     this.#source = source;
     this.#exchange = exchange;
-    source.onopen = () => this.onopen?.();
-    // When to try again is decided by who uses this.
+    // When it is lost the browser asks again by itself, and where nobody holds the
+    // response open, it does so all the time. Whether anybody is there at all, the
+    // answers to messages tell.
+    source.onopen = () => {
+      source.onopen = null;
+      this.onopen?.();
+    };
     source.onerror = () => {
-      this.close();
-      this.onclose?.();
+      if (source.readyState === EventSource.CLOSED) this.onclose?.();
     };
     for (const event of ["order-received", "order-updated"]) {
       source.addEventListener(event, ({ data }) => this.onmessage?.({ data }));

@@ -6,6 +6,8 @@ import { mock, test } from "node:test";
 import { Stream } from "../../../static/stream.js";
 import { settled } from "./support.mjs";
 
+globalThis.EventSource ??= { CONNECTING: 0, OPEN: 1, CLOSED: 2 };
+
 /** What the browser gives. */
 class Source extends EventTarget {
   closed = false;
@@ -36,11 +38,16 @@ test("events are messages", () => {
   assert.deepEqual(heard, ["open", "a", "b"]);
 });
 
-test("the end is the end: when to try again is not the stream's affair", () => {
+test("the browser asks again by itself, until it does not", () => {
   const { source, heard } = stream();
+  source.onopen();
+  source.readyState = EventSource.CONNECTING;
   source.onerror();
-  assert.ok(source.closed);
-  assert.deepEqual(heard, ["close"]);
+  assert.equal(source.onopen, null, "the next one is not another connection");
+  assert.deepEqual(heard, ["open"]);
+  source.readyState = EventSource.CLOSED;
+  source.onerror();
+  assert.deepEqual(heard, ["open", "close"]);
 });
 
 test("what is said is asked, and what is answered is heard", async () => {
