@@ -1,7 +1,7 @@
 // Steps that were taken here and are not yet known to be true. They show at once,
 // and go back when they are refused, or when nothing is heard of them.
 
-import { canBecome, isLater } from "./workflow.js";
+import { canBecome, isDone, isLater } from "./workflow.js";
 
 /** How long, in ms, a step may take to become true. */
 const PATIENCE = 5_000;
@@ -49,13 +49,22 @@ export class Changes extends EventTarget {
     return true;
   }
 
-  /** What is true changed: steps that have become true are no longer only ours. */
+  /**
+   * What is true changed: steps that have become true are no longer only ours, and
+   * those that another screen has made impossible are told of.
+   */
   settle() {
     for (const [id, { statuses }] of this.#steps) {
       const order = this.#orders.get(id);
       const left = order ? statuses.filter((status) => isLater(status, order.status)) : [];
-      if (left.length === 0) this.#forget(id);
-      else this.#steps.get(id).statuses = left;
+      if (left.length > 0) {
+        this.#steps.get(id).statuses = left;
+        continue;
+      }
+      this.#forget(id);
+      if (order && isDone(order.status) && !statuses.includes(order.status)) {
+        this.#refused(id, `order ${id} is ${order.status}`);
+      }
     }
   }
 
@@ -63,7 +72,7 @@ export class Changes extends EventTarget {
   refuse(id, message) {
     this.#forget(id);
     this.#tell();
-    this.dispatchEvent(new CustomEvent("refused", { detail: { id, message } }));
+    this.#refused(id, message);
     return this.#learn(id);
   }
 
@@ -87,6 +96,10 @@ export class Changes extends EventTarget {
   #forget(id) {
     clearTimeout(this.#steps.get(id)?.timer);
     this.#steps.delete(id);
+  }
+
+  #refused(id, message) {
+    this.dispatchEvent(new CustomEvent("refused", { detail: { id, message } }));
   }
 
   #tell() {

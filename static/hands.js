@@ -20,9 +20,16 @@ export class Hands extends EventTarget {
     this.refresh();
   }
 
-  /** Other tickets hang there now: unless a hand is on one, it is the newest that can be reached. */
+  /**
+   * The rail has changed. A button that went away hands the focus to its ticket.
+   * Unless a hand is on one, it is the newest ticket that can be reached.
+   */
   refresh() {
     const { papers } = this.#rail;
+    const { activeElement } = document;
+    if (activeElement.closest(".actions") && !activeElement.checkVisibility({ visibilityProperty: true })) {
+      activeElement.closest(".paper").focus({ preventScroll: true });
+    }
     const isHeld = papers.includes(this.#current) && this.#current.contains(document.activeElement);
     this.#reach(isHeld ? this.#current : papers.at(-1));
   }
@@ -42,17 +49,8 @@ export class Hands extends EventTarget {
   }
 
   #do(action, paper) {
-    const button = document.activeElement;
     const detail = Number(paper.parentElement.dataset.id);
     this.dispatchEvent(new CustomEvent(action, { detail }));
-    // A button that goes away would take the focus with it.
-    if (button?.closest(".actions")) {
-      requestAnimationFrame(() => {
-        if (document.activeElement === document.body || !button.checkVisibility({ visibilityProperty: true })) {
-          paper.focus({ preventScroll: true });
-        }
-      });
-    }
   }
 
   #key(event) {

@@ -60,8 +60,10 @@ hands.addEventListener("past", () => view.back());
 rail.onshow((added) => {
   view.hold(added);
   hands.refresh();
+  showWays();
 });
 
+view.addEventListener("move", showWays);
 view.addEventListener("change", () => {
   orders.limit = view.isBack ? RAIL_BACK : RAIL;
   byId("newest").hidden = !view.isBack;
@@ -82,6 +84,7 @@ document.addEventListener("visibilitychange", () => {
 setInterval(() => {
   if (!document.hidden) rail.age();
 }, 1000);
+addEventListener("resize", showWays);
 show();
 connection.start();
 
@@ -89,7 +92,12 @@ function show() {
   const shown = orders.list().map((order) => changes.shown(order));
   rail.show(shown);
   badge.show(shown.filter(({ status }) => status === "received").length);
-  byId("older").disabled = (orders.oldest ?? FIRST) <= FIRST && !view.isBack;
+}
+
+/** There is a way back as long as there is something there. */
+function showWays() {
+  const hasOlder = orders.oldest !== null && orders.oldest > FIRST;
+  byId("older").disabled = !hasOlder && view.room < 1;
 }
 
 /** Takes the step that `step` gives for the status an order is shown in. */
@@ -99,10 +107,10 @@ function take(id, step) {
   if (status && changes.take(id, status)) announcer.say(`Order ${id} ${status}`);
 }
 
-/** Asks the service for a step, by whatever way there is. */
+/** Asks the service for a step: in a request, unless there is a WebSocket. */
 async function ask(id, status) {
   const message = { event: "order-status", detail: { id, status } };
-  if (connection.send(message)) return;
+  if (connection.kind === "socket" && connection.send(message)) return;
   try {
     for (const answer of await exchange(message)) feed.take(answer);
   } catch {

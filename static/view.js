@@ -8,7 +8,8 @@ const NEAR = 40;
  *
  * Events:
  * - `change`: `isBack`, whether older ones are looked at, changed;
- * - `older`: the oldest that is there is in view, and was asked to make room.
+ * - `move`: another part is seen;
+ * - `older`: the oldest that is there is seen, or nearly, and older ones are wanted.
  */
 export class View extends EventTarget {
   isBack = false;
@@ -28,7 +29,7 @@ export class View extends EventTarget {
   back() {
     this.#setBack(true);
     const { clientWidth, scrollLeft } = this.#frame;
-    if (this.#room < clientWidth) this.dispatchEvent(new Event("older"));
+    if (this.room < clientWidth) this.dispatchEvent(new Event("older"));
     this.#scrollTo(scrollLeft - clientWidth * 0.8);
   }
 
@@ -51,17 +52,18 @@ export class View extends EventTarget {
   }
 
   /** How many px are left of what is seen. */
-  get #room() {
+  get room() {
     const { scrollWidth, clientWidth, scrollLeft } = this.#frame;
     return scrollWidth - clientWidth + scrollLeft;
   }
 
   #scrolled() {
+    this.dispatchEvent(new Event("move"));
     const { scrollLeft } = this.#frame;
     if (scrollLeft > -NEAR) this.#setBack(false);
     else {
       this.#setBack(true);
-      if (this.#room < NEAR) this.dispatchEvent(new Event("older"));
+      if (this.room < NEAR) this.dispatchEvent(new Event("older"));
     }
   }
 

@@ -89,7 +89,17 @@ test("who loses a race ends where the winner is, whatever is heard first", async
     await changes.refuse(id, `order ${id} is cancelled`);
     assert.equal(shown(id), "cancelled");
   }
-  assert.deepEqual(refused, [100, 101]);
+  assert.deepEqual([...new Set(refused)], [100, 101]);
+});
+
+test("who loses a race is told, even when the refusal is lost", () => {
+  changes.take(100, "fired");
+  changes.take(100, "fulfilled");
+  hear(100, "fired");
+  assert.deepEqual(refused, []);
+  hear(100, "cancelled");
+  assert.equal(shown(100), "cancelled");
+  assert.deepEqual(refused, [100]);
 });
 
 test("a step of which nothing is heard is looked into", async () => {
