@@ -2,13 +2,16 @@
 //!
 //! It makes orders, keeps the last thousand, answers for them over HTTP, and speaks
 //! with browsers through WebSocket events that a GRIP host sends it as POSTs, or through
-//! server-sent events on responses that the host holds. Only [`spin`] knows that it runs in Spin; all else is plain Rust over two traits,
-//! [`Storage`](storage::Storage) and [`Announce`](announce::Announce).
+//! server-sent events on responses that the host holds. Only [`spin`] knows that it runs
+//! in Spin; all else is plain Rust over two traits, [`Storage`](storage::Storage) and
+//! [`Announce`](announce::Announce).
 //!
-//! A request goes [`service`] → ([`gate`]) → [`socket`], [`stream`] or [`query`] → [`kitchen`] →
-//! [`history`] → [`storage`], and news from the kitchen out through [`announce`].
+//! A request goes [`service`] → ([`gate`]) → [`socket`], [`stream`], [`query`] or
+//! [`change`] → [`kitchen`] → [`history`] → [`storage`], and news from the kitchen out
+//! through [`announce`].
 
 pub mod announce;
+pub mod change;
 pub mod gate;
 pub mod generator;
 pub mod history;
@@ -26,3 +29,8 @@ pub mod timestamp;
 
 #[cfg(test)]
 mod testing;
+
+/// The component in the guide is compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/grip.md")]
+mod guide {}
