@@ -1,7 +1,7 @@
 // Says why something did not happen, for a while.
 
 /** How long, in ms, it can be read. */
-const SHOWN = 7_000;
+const SHOWN = 12_000;
 
 export class Notice {
   #line;

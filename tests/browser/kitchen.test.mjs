@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 
 import { Proxy } from "./proxy.mjs";
-import { eventually, open, shownAs, shownIds, statuses, ticket } from "./rail.mjs";
+import { eventually, open, shownAs, shownIds, status, statuses, ticket } from "./rail.mjs";
 import { Setting } from "./setting.mjs";
 
 const setting = new Setting({ stock: 30 });
@@ -169,14 +169,22 @@ setting.page("older orders are there for who looks back", { reducedMotion: "redu
 });
 
 setting.page("without any connection a step goes back", {}, async (page) => {
-  await open(page, setting.host.url);
-  const [id] = (await setting.host.orders()).slice(-12).filter(({ status }) => status === "received").map(({ id }) => id);
-  await page.context().setOffline(true);
-  // What is sent into a socket that is dead, without knowing it, is looked into.
-  await ticket(page, id).locator(".onwards").click();
-  await shownAs(page, id, "fired", 1_000);
-  await page.context().setOffline(false);
-  await eventually(async () => assert.equal((await statuses(page))[id], await stored(id)));
+  const proxy = await Proxy.start(setting.host.url);
+  try {
+    await open(page, proxy.url);
+    const [id] = await untouched(1);
+    proxy.refuse = /./;
+    proxy.heal();
+    await status(page, "reconnecting");
+    // It is not told for ever.
+    const told = page.getByText(`Order ${id} is as it was: the kitchen cannot be reached`).waitFor();
+    await ticket(page, id).locator(".onwards").evaluate((button) => button.click());
+    await told;
+    await shownAs(page, id, "received");
+    assert.equal(await stored(id), "received");
+  } finally {
+    await proxy.stop();
+  }
 });
 
 /** Whether an element is in the window, from side to side. Runs in the page. */

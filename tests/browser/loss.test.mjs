@@ -146,9 +146,11 @@ setting.page("no WebSocket gets through, until one does", {}, async (page) => {
       await change(setting.host, third, "cancelled");
       await route.continue();
     });
+    // The news of it may be told first, and then the service's own words.
+    const told = page.getByText(`Order ${third} is cancelled: it cannot become `).waitFor();
     await ticket(page, third).locator(".onwards").evaluate((button) => button.click());
+    await told;
     await shownAs(page, third, "cancelled");
-    await page.getByText(`Order ${third} is cancelled: it cannot become fired`).waitFor();
 
     // It is noticed when this way fails as well, and what was missed is fetched.
     const { address } = setting.host;

@@ -38,7 +38,7 @@ try {
     await page.screenshot({ path, animations: "disabled" });
     await context.close();
     // Fewer colours look the same and weigh a third: Debian's package pngquant.
-    execFileSync("pngquant", ["--force", "--speed=1", "--output", path, "128", path]);
+    execFileSync("pngquant", ["--force", "--speed=1", "--output", path, "100", path]);
   }
 } finally {
   await browser.close();
