@@ -292,7 +292,12 @@ fn close_frame(close: Option<CloseFrame>) -> Bytes {
 }
 
 #[cfg(test)]
-mod tests;
-
+mod books;
 #[cfg(test)]
 mod interleavings;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod timed;
+#[cfg(test)]
+mod wire;
