@@ -114,14 +114,18 @@ impl Kind {
 }
 
 impl Block {
-    /// An empty block.
-    pub fn new(kind: Kind) -> Arc<Self> {
-        Arc::new(Self {
+    /// A block with its first seat.
+    pub fn with(seat: Seat) -> (Arc<Self>, usize) {
+        let kind = seat.kind();
+        let mut seats = Seats::default();
+        let number = seats.add(seat);
+        let block = Self {
             kind,
-            seats: Mutex::default(),
+            seats: Mutex::new(Arc::new(seats)),
             queue: Mutex::default(),
             taken: Notify::new(),
-        })
+        };
+        (Arc::new(block), number)
     }
 
     /// Gives a seat to a subscriber, if there is one for its kind; or hands it back.

@@ -1,21 +1,36 @@
 //! Channels: who listens to what, and how a publication reaches all of them.
 //!
 //! A channel keeps its subscribers in [blocks](crate::block), each of which hands
-//! publications out by itself.
+//! publications out by itself, in the [order](crate::sequence) of their ids. It is known
+//! for a while after its last subscriber has left, or an id was published to nobody, so
+//! that one who comes a little later can tell whether something was missed.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use crate::{
     block::{Block, Seat},
     filter::Filters,
+    sequence::{Id, MAX_ID, Sequence},
 };
+
+/// How long a channel that nobody listens to is known.
+const LINGER: Duration = Duration::from_secs(60);
+
+/// The most channels that are known without a subscriber.
+const MAX_LINGERING: usize = 100_000;
+
+/// How often those are looked for whose time is over.
+const SWEEP: Duration = Duration::from_secs(1);
 pub use crate::{
     block::{Holder, Subscriber},
     publication::{Delivery, Publication},
@@ -28,12 +43,32 @@ pub struct Channels(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     by_name: RwLock<HashMap<Arc<str>, Arc<Channel>>>,
+    /// Those that may have no subscribers, with the time of the next look at each. Locked
+    /// after the names.
+    lingering: Mutex<VecDeque<(Instant, Arc<str>)>>,
+    listened: AtomicUsize,
     subscriptions: AtomicUsize,
 }
 
-#[derive(Default)]
 struct Channel {
-    blocks: Mutex<Vec<Arc<Block>>>,
+    state: Mutex<State>,
+    /// Held while publications are put into the queues, so that they are there in order.
+    order: tokio::sync::Mutex<Order>,
+}
+
+struct State {
+    blocks: Vec<Arc<Block>>,
+    /// It is among those that linger.
+    lingers: bool,
+    /// When it was last published to, or left.
+    used: Instant,
+}
+
+#[derive(Default)]
+struct Order {
+    sequence: Sequence<Arc<Publication>>,
+    /// A task waits for the deadline of what waits.
+    watched: bool,
 }
 
 /// Membership in a channel; dropping it ends it.
@@ -75,20 +110,21 @@ impl Channels {
     }
 
     fn seat(&self, name: &str, seat: Seat) -> Subscription {
-        let mut by_name = self
-            .0
-            .by_name
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut by_name = self.names();
         let (name, channel) = match by_name.get_key_value(name) {
             Some((name, channel)) => (name.clone(), channel.clone()),
             None => {
-                let (name, channel) = (Arc::from(name), Arc::new(Channel::default()));
+                let (name, channel) = (Arc::from(name), Arc::new(Channel::new()));
                 by_name.insert(Arc::clone(&name), Arc::clone(&channel));
                 (name, channel)
             }
         };
-        let (block, seat) = channel.add(seat);
+        let mut state = lock(&channel.state);
+        if state.blocks.is_empty() {
+            self.0.listened.fetch_add(1, Relaxed);
+        }
+        let (block, seat) = state.add(seat);
+        drop(state);
         self.0.subscriptions.fetch_add(1, Relaxed);
         Subscription {
             channels: self.clone(),
@@ -99,36 +135,141 @@ impl Channels {
         }
     }
 
-    /// Gives a publication to everyone on its channel, and says how many that are. Waits
-    /// while a channel's queue is full; a channel without subscribers costs a look-up.
+    /// Gives a publication to everyone on its channel, with those that waited for it, and
+    /// says how many it reached so far. Waits while a channel's queue is full; a channel
+    /// without subscribers costs a look-up.
     pub async fn publish(&self, publication: Publication) -> usize {
-        let channel = {
-            let by_name = self
-                .0
-                .by_name
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
-            match by_name.get(&*publication.channel) {
-                Some(channel) => channel.clone(),
-                None => return 0,
-            }
+        let Some(channel) = self.find_or_remember(&publication) else {
+            return 0;
+        };
+        let publication = match lock(&channel.state).blocks.is_empty() {
+            // What nobody waits for should not occupy memory while it waits.
+            true => publication.without_content(),
+            false => publication,
         };
         let publication = Arc::new(publication);
-        let blocks = lock(&channel.blocks).clone();
-        let mut reached = 0;
-        for block in blocks {
-            reached += block.push(&publication).await;
+        let mut order = channel.order.lock().await;
+        let ready = order
+            .sequence
+            .offer(publication.place(), publication, Instant::now());
+        let reached = channel.hand_over(&ready).await;
+        if !order.watched && order.sequence.deadline().is_some() {
+            order.watched = true;
+            tokio::spawn(channel.clone().watch());
         }
         reached
     }
 
+    /// The id that was last published on a channel, where it is known.
+    pub async fn last_id(&self, name: &str) -> Option<Id> {
+        let channel = self.find(name)?;
+        let order = channel.order.lock().await;
+        order.sequence.last().cloned()
+    }
+
+    /// Forgets the id that was last published on a channel, as what is behind it knows better.
+    pub async fn forget_last_id(&self, name: &str) {
+        if let Some(channel) = self.find(name) {
+            channel.order.lock().await.sequence.forget();
+        }
+    }
+
+    /// Forgets channels that nobody listens to, in time. Runs until it is dropped.
+    pub async fn sweep(self) {
+        let mut ticks = tokio::time::interval(SWEEP);
+        loop {
+            ticks.tick().await;
+            self.tick(Instant::now());
+        }
+    }
+
+    fn tick(&self, now: Instant) {
+        let mut by_name = self.names();
+        let mut lingering = lock(&self.0.lingering);
+        while lingering.front().is_some_and(|(due, _)| *due <= now)
+            && let Some((_, name)) = lingering.pop_front()
+        {
+            let Some(channel) = by_name.get(&name) else {
+                continue;
+            };
+            let mut state = lock(&channel.state);
+            let due = state.used + LINGER;
+            if state.blocks.is_empty() && due > now {
+                lingering.push_back((due, name));
+                continue;
+            }
+            state.lingers = false;
+            let forgotten = state.blocks.is_empty();
+            drop(state);
+            if forgotten {
+                by_name.remove(&name);
+            }
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<Arc<Channel>> {
+        let by_name = self.0.by_name.read();
+        let by_name = by_name.unwrap_or_else(PoisonError::into_inner);
+        by_name.get(name).cloned()
+    }
+
+    fn find_or_remember(&self, publication: &Publication) -> Option<Arc<Channel>> {
+        let name = &*publication.channel;
+        if let Some(channel) = self.find(name) {
+            lock(&channel.state).used = Instant::now();
+            return Some(channel);
+        }
+        // Nobody listens: only its id is of use, to one who is about to.
+        if publication.id.is_none() || name.len() > MAX_ID {
+            return None;
+        }
+        let mut by_name = self.names();
+        let channel = by_name
+            .entry(name.into())
+            .or_insert_with(|| Arc::new(Channel::new()))
+            .clone();
+        self.linger(&mut by_name, name.into(), &channel);
+        Some(channel)
+    }
+
+    /// Keeps a channel known for a while.
+    fn linger(
+        &self,
+        by_name: &mut HashMap<Arc<str>, Arc<Channel>>,
+        name: Arc<str>,
+        channel: &Channel,
+    ) {
+        let mut state = lock(&channel.state);
+        state.used = Instant::now();
+        if std::mem::replace(&mut state.lingers, true) {
+            return;
+        }
+        let due = state.used + LINGER;
+        drop(state);
+        let mut lingering = lock(&self.0.lingering);
+        lingering.push_back((due, name));
+        if lingering.len() > MAX_LINGERING
+            && let Some((_, oldest)) = lingering.pop_front()
+            && let Some(channel) = by_name.get(&oldest)
+        {
+            let mut state = lock(&channel.state);
+            state.lingers = false;
+            let forgotten = state.blocks.is_empty();
+            drop(state);
+            if forgotten {
+                by_name.remove(&oldest);
+            }
+        }
+    }
+
+    fn names(&self) -> RwLockWriteGuard<'_, HashMap<Arc<str>, Arc<Channel>>> {
+        let by_name = self.0.by_name.write();
+        by_name.unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How many channels have subscribers.
     pub fn len(&self) -> usize {
-        self.0
-            .by_name
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
+        self.0.listened.load(Relaxed)
     }
 
     /// Whether nobody is subscribed to anything.
@@ -143,21 +284,63 @@ impl Channels {
 }
 
 impl Channel {
-    fn add(&self, mut seat: Seat) -> (Arc<Block>, usize) {
-        let mut blocks = lock(&self.blocks);
+    fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                blocks: Vec::new(),
+                lingers: false,
+                used: Instant::now(),
+            }),
+            order: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Puts publications into the queues of all blocks. The caller holds the order.
+    async fn hand_over(&self, publications: &[Arc<Publication>]) -> usize {
+        let mut reached = 0;
+        for publication in publications {
+            let blocks = lock(&self.state).blocks.clone();
+            for block in blocks {
+                reached += block.push(publication).await;
+            }
+        }
+        reached
+    }
+
+    /// Hands over what has waited long enough for the one before it, until nothing waits.
+    async fn watch(self: Arc<Self>) {
+        loop {
+            let mut order = self.order.lock().await;
+            let ready = order.sequence.expire(Instant::now());
+            self.hand_over(&ready).await;
+            let Some(deadline) = order.sequence.deadline() else {
+                order.watched = false;
+                return;
+            };
+            drop(order);
+            tokio::time::sleep_until(deadline).await;
+        }
+    }
+
+    /// Whether nothing is lost with it but subscribers.
+    fn is_blank(&self) -> bool {
+        let order = self.order.try_lock();
+        order.is_ok_and(|order| order.sequence.is_blank())
+    }
+}
+
+impl State {
+    fn add(&mut self, mut seat: Seat) -> (Arc<Block>, usize) {
         // The last blocks are the ones with room, but for those that others left.
-        for block in blocks.iter().rev() {
+        for block in self.blocks.iter().rev() {
             match block.add(seat) {
                 Ok(number) => return (block.clone(), number),
                 Err(back) => seat = back,
             }
         }
-        let block = Block::new(seat.kind());
-        blocks.push(block.clone());
-        match block.add(seat) {
-            Ok(number) => (block, number),
-            Err(_) => unreachable!("an empty block of the seat's own kind has room"),
-        }
+        let (block, number) = Block::with(seat);
+        self.blocks.push(block.clone());
+        (block, number)
     }
 }
 
@@ -172,17 +355,22 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         // The lock on the names is held to the end, so that nobody joins a channel
         // between the look that finds it empty and its removal.
-        let mut by_name = self
-            .channels
-            .0
-            .by_name
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut by_name = self.channels.names();
         if self.block.remove(self.seat) {
-            let mut blocks = lock(&self.channel.blocks);
-            blocks.retain(|block| !Arc::ptr_eq(block, &self.block));
-            if blocks.is_empty() {
-                by_name.remove(&self.name);
+            let mut state = lock(&self.channel.state);
+            state
+                .blocks
+                .retain(|block| !Arc::ptr_eq(block, &self.block));
+            let is_left = state.blocks.is_empty();
+            drop(state);
+            if is_left {
+                self.channels.0.listened.fetch_sub(1, Relaxed);
+                match self.channel.is_blank() {
+                    true => drop(by_name.remove(&self.name)),
+                    false => self
+                        .channels
+                        .linger(&mut by_name, self.name.clone(), &self.channel),
+                }
             }
         }
         self.channels.0.subscriptions.fetch_sub(1, Relaxed);

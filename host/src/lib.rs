@@ -38,6 +38,7 @@ pub mod head;
 pub mod listener;
 pub mod outbox;
 pub mod publication;
+pub mod sequence;
 pub mod session;
 pub mod sessions;
 pub mod signer;
@@ -206,6 +207,7 @@ impl Host {
                 .clone()
                 .sweep(services.limits.ping_interval),
         );
+        host.rest.spawn(services.channels.clone().sweep());
         let authority = HeaderValue::from_str(&reachable(address).to_string())?;
         for timer in host.manifest.host.timers.clone() {
             host.public.spawn(timer::run(

@@ -1,6 +1,6 @@
 //! A publication: one item in the forms in which it goes out, encoded once for everybody.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use grip::{
@@ -9,7 +9,11 @@ use grip::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use crate::{exchange::is_private_header, frame};
+use crate::{
+    exchange::is_private_header,
+    frame,
+    sequence::{Id, Place},
+};
 
 /// The close code for a publish that closes without naming one.
 const NORMAL: u16 = 1000;
@@ -36,9 +40,9 @@ pub struct Publication {
     /// The channel's name.
     pub channel: String,
     /// Its id on the channel.
-    pub id: Option<Arc<str>>,
+    pub id: Option<Id>,
     /// The id of the publication that it follows.
-    pub prev_id: Option<Arc<str>>,
+    pub prev_id: Option<Id>,
     /// It does not wait for the one before it.
     pub no_seq: bool,
     /// What filters look at.
@@ -107,14 +111,35 @@ impl Publication {
         };
         Ok(Self {
             channel: item.channel,
-            id: item.id.map(Arc::from),
-            prev_id: item.prev_id.map(Arc::from),
+            id: item.id.map(Id::from),
+            prev_id: item.prev_id.map(Id::from),
             no_seq: item.no_seq,
             meta: item.meta,
             socket: item.ws_message.and_then(ForSockets::new),
             stream: item.http_stream,
             response,
         })
+    }
+
+    /// Its place in the order of its channel and nothing else.
+    pub fn without_content(self) -> Self {
+        Self {
+            meta: BTreeMap::new(),
+            socket: None,
+            stream: None,
+            response: None,
+            ..self
+        }
+    }
+
+    /// Where it says it belongs on its channel.
+    pub fn place(&self) -> Place {
+        Place {
+            id: self.id.clone(),
+            prev_id: self.prev_id.clone(),
+            no_seq: self.no_seq,
+            size: self.size(),
+        }
     }
 
     /// Roughly the bytes that it occupies.

@@ -124,3 +124,66 @@ async fn filters_decide_for_each_subscriber() {
     others.holds(&["bob to %(user)s"]).await;
     filled.holds(&["ann to ann", "bob to ann"]).await;
 }
+
+fn numbered(id: u32) -> Publication {
+    let prev_id = id.checked_sub(1).map(|id| id.to_string());
+    let item = Item::ws_text("c", id.to_string()).with_id(id.to_string(), prev_id);
+    Publication::new(item).expect("for WebSockets")
+}
+
+#[tokio::test(start_paused = true)]
+async fn ids_put_publications_in_order() {
+    let channels = Channels::default();
+    let inbox = Arc::new(Inbox::default());
+    let _subscription = channels.subscribe("c", inbox.clone(), plain());
+    for (id, reached) in [(1, 1), (3, 0), (2, 2), (2, 0), (5, 0)] {
+        assert_eq!(channels.publish(numbered(id)).await, reached, "{id}");
+    }
+    inbox.holds(&["1", "2", "3"]).await;
+    let began = Instant::now();
+    inbox.holds(&["1", "2", "3", "5"]).await;
+    assert_eq!(began.elapsed(), crate::sequence::PATIENCE);
+    assert_eq!(channels.last_id("c").await.as_deref(), Some("5"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_is_known_for_a_while_after_it_was_published_to_nobody() {
+    let channels = Channels::default();
+    let known = |channels: &Channels| channels.names().len();
+    assert_eq!(channels.publish(text("plain", "x")).await, 0);
+    assert_eq!(known(&channels), 0);
+    assert_eq!(channels.publish(numbered(7)).await, 0);
+    assert_eq!((known(&channels), channels.len()), (1, 0));
+    // Used again, and so known for longer.
+    tokio::time::advance(LINGER / 2).await;
+    assert_eq!(channels.publish(numbered(8)).await, 0);
+    tokio::time::advance(LINGER / 2).await;
+    channels.tick(Instant::now());
+    assert_eq!(channels.last_id("c").await.as_deref(), Some("8"));
+    // Left, and so known for longer.
+    let subscription = channels.subscribe("c", Arc::new(Inbox::default()), plain());
+    tokio::time::advance(2 * LINGER).await;
+    channels.tick(Instant::now());
+    assert_eq!(channels.len(), 1);
+    drop(subscription);
+    assert_eq!((known(&channels), channels.len()), (1, 0));
+    tokio::time::advance(LINGER).await;
+    channels.tick(Instant::now());
+    assert_eq!(
+        (known(&channels), lock(&channels.0.lingering).len()),
+        (0, 0)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn channels_that_nobody_listens_to_are_bounded() {
+    let channels = Channels::default();
+    for n in 0..MAX_LINGERING + 10 {
+        let item = Item::ws_text(n.to_string(), "x").with_id("1", None);
+        let publication = Publication::new(item).expect("for WebSockets");
+        channels.publish(publication).await;
+    }
+    assert_eq!(channels.names().len(), MAX_LINGERING);
+    assert_eq!(lock(&channels.0.lingering).len(), MAX_LINGERING);
+    assert_eq!(channels.last_id("0").await, None);
+}
