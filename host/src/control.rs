@@ -119,6 +119,10 @@ impl Control {
             json!({
                 "status": "ok",
                 "sessions": services.sessions.len(),
+                "holds": {
+                    "stream": services.holds.streams(),
+                    "response": services.holds.responses(),
+                },
                 "channels": services.channels.len(),
                 "subscriptions": services.channels.subscriptions(),
             })

@@ -10,12 +10,7 @@ use http::{Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use crate::{
-    answer::{answer, failure},
-    exchange::remove_private_headers,
-    handshake,
-    session::Services,
-};
+use crate::{answer::answer, exchange::remove_private_headers, handshake, hold, session::Services};
 use runtime::{
     backend::{Body, Caller},
     router::Private,
@@ -51,10 +46,7 @@ impl Gateway {
         }
         request.extensions_mut().insert(Caller::Client(client));
         let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-        match self.services.backend.call(request).await {
-            Ok(response) => response,
-            Err(error) => failure(&error),
-        }
+        hold::serve(&self.services, request).await
     }
 }
 

@@ -34,6 +34,8 @@ pub mod frame;
 pub mod gateway;
 pub mod handshake;
 pub mod head;
+pub mod hold;
+pub mod holds;
 pub mod listener;
 pub mod outbox;
 pub mod publication;
@@ -47,6 +49,7 @@ pub mod timer;
 use channels::Channels;
 use control::Control;
 use gateway::Gateway;
+use holds::Holds;
 use listener::Listener;
 use runtime::{
     embedded::{self, Embedded},
@@ -167,10 +170,12 @@ impl Host {
         let private = Private::new(&manifest.host.private)?;
         let backend = load(&manifest, &variables, options.embedded(&manifest)).await?;
 
+        let stop = CancellationToken::new();
         let services = Arc::new(Services {
             backend: Arc::new(backend),
             channels: Channels::default(),
             sessions: Sessions::new(manifest.host.websocket.max_connections),
+            holds: Holds::new(manifest.host.websocket.max_connections, stop.clone()),
             signer,
             limits: manifest.host.websocket.clone(),
         });
@@ -179,7 +184,7 @@ impl Host {
             address,
             control_address,
             services: services.clone(),
-            stop: CancellationToken::new(),
+            stop,
             stop_control: CancellationToken::new(),
             public: JoinSet::new(),
             rest: JoinSet::new(),

@@ -80,6 +80,8 @@ pub struct ForResponses {
 pub struct Answer {
     /// The status.
     pub status: StatusCode,
+    /// Its reason phrase, where it is not the usual one.
+    pub reason: Option<String>,
     /// The headers, without those between the host and its backends.
     pub headers: HeaderMap,
     /// The content.
@@ -225,7 +227,11 @@ impl ForResponses {
 }
 
 impl Answer {
-    fn new(response: HttpResponse) -> Result<Self, String> {
+    /// Checks a response.
+    ///
+    /// # Errors
+    /// What in it is no HTTP.
+    pub fn new(response: HttpResponse) -> Result<Self, String> {
         let status = match response.code {
             // Of an answer that ends there is no interim one.
             200..=999 => StatusCode::from_u16(response.code).ok(),
@@ -246,6 +252,7 @@ impl Answer {
         }
         Ok(Self {
             status,
+            reason: response.reason,
             headers,
             body: response.body,
         })

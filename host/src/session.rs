@@ -27,6 +27,7 @@ use crate::{
     exchange::{ExchangeError, Identity, Reply, exchange},
     filter::{Filters, Meta},
     frame,
+    holds::Holds,
     outbox::{Connection, DropReason, Order, Outbox},
     sessions::{Registration, Sessions},
     signer::Signer,
@@ -51,6 +52,8 @@ pub struct Services {
     pub channels: Channels,
     /// Where sessions are counted.
     pub sessions: Arc<Sessions>,
+    /// Where held requests are counted.
+    pub holds: Arc<Holds>,
     /// What signs the requests.
     pub signer: Signer,
     /// The bounds of each session.

@@ -98,6 +98,7 @@ impl Opened {
             backend: Arc::new(Scripted(asked)),
             channels: Channels::default(),
             sessions: Sessions::new(10),
+            holds: Holds::new(10, tokio_util::sync::CancellationToken::new()),
             signer: Signer::new(
                 Key::parse("a key of some length, since it has to be").expect("a key"),
             ),
