@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use grip::{Instruct, hold::HoldMode};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use tracing::{debug, warn};
 
 use crate::{answer::answer, filter::Followed, holds::Place, listener::Cut, session::Services};
@@ -54,7 +54,11 @@ enum Step {
 
 /// Sends a client's request to the backend, and holds it when the answer says so.
 pub async fn serve(services: &Arc<Services>, request: Request<Body>) -> Response<Body> {
-    let cut = request.extensions().get::<Cut>().cloned();
+    // An HTTP/2 connection has other requests on it; a stream on it is reset once it is read.
+    let cut = match request.version() {
+        Version::HTTP_2 => None,
+        _ => request.extensions().get::<Cut>().cloned(),
+    };
     let method = request.method().clone();
     let (kept, request) = Kept::new(request, &services.signer);
     let part = match Part::fetch(&*services.backend, request).await {

@@ -192,6 +192,8 @@ fn numbered(item: Item, id: u32) -> Item {
     item.with_id(id.to_string(), Some((id - 1).to_string()))
 }
 
+mod wire;
+
 const STREAM: (&str, &str) = ("grip-hold", "stream");
 const RESPONSE: (&str, &str) = ("grip-hold", "response");
 const CHANNEL: (&str, &str) = ("grip-channel", "c");
