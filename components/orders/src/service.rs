@@ -9,13 +9,15 @@ use spin_sdk::http::{HeaderMap, Method, Request, StatusCode};
 
 use crate::{
     announce::Announce,
+    change::{self, MAX_CHANGE},
     gate::Gate,
-    history::HistoryError,
+    history::{HistoryError, UpdateError},
     kitchen::Kitchen,
     query::{Query, parse_number},
     reply::{self, Reply},
     socket,
     storage::Storage,
+    stream,
 };
 
 /// The most bytes of WebSocket events that one request can have.
@@ -51,6 +53,8 @@ impl<S: Storage, A: Announce> Service<'_, S, A> {
         match request.uri().path() {
             "/api/orders" if is_get => self.list(request.uri().query().unwrap_or_default()).await,
             "/api/orders" => reply::method_not_allowed("GET, HEAD"),
+            stream::PATH if is_get => self.stream(&request, now).await,
+            stream::PATH => reply::method_not_allowed("GET, HEAD"),
             "/api/ws" if is_post && has_events(request.headers()) => {
                 match self.gate.admit(request.headers(), now) {
                     Ok(()) => self.websocket(body(MAX_EVENTS).await).await,
@@ -71,10 +75,15 @@ impl<S: Storage, A: Announce> Service<'_, S, A> {
                 Ok(()) => reply::method_not_allowed("POST"),
                 Err(reason) => reply::text(StatusCode::FORBIDDEN, &reason),
             },
-            path => match path.strip_prefix("/api/orders/").and_then(parse_number) {
-                Some(id) if is_get => self.order(id).await,
-                Some(_) => reply::method_not_allowed("GET, HEAD"),
-                None => reply::text(StatusCode::NOT_FOUND, "there is nothing here"),
+            path => match order_path(path) {
+                Some((id, None)) if is_get => self.order(id).await,
+                Some((_, None)) => reply::method_not_allowed("GET, HEAD"),
+                Some((id, Some("status"))) if is_post => match change::admit(&request) {
+                    Ok(()) => self.change(id, body(MAX_CHANGE).await).await,
+                    Err((status, reason)) => reply::text(status, reason),
+                },
+                Some((_, Some("status"))) => reply::method_not_allowed("POST"),
+                _ => reply::text(StatusCode::NOT_FOUND, "there is nothing here"),
             },
         }
     }
@@ -99,6 +108,21 @@ impl<S: Storage, A: Announce> Service<'_, S, A> {
         }
     }
 
+    /// To be held where the request shows that a GRIP host sent it, and can hold it.
+    async fn stream(&self, request: &Request<()>, now: SystemTime) -> Reply {
+        let query = request.uri().query().unwrap_or_default();
+        let after = match stream::after(query, request.headers()) {
+            Ok(after) => after,
+            Err(message) => return reply::text(StatusCode::BAD_REQUEST, &message),
+        };
+        let held =
+            *request.method() == Method::GET && self.gate.admit(request.headers(), now).is_ok();
+        match stream::answer(&self.kitchen.history, after, held).await {
+            Ok(reply) => reply,
+            Err(error) => unavailable(error),
+        }
+    }
+
     async fn order(&self, id: u64) -> Reply {
         match self.kitchen.history.order(id).await {
             Ok(Some(order)) => reply::json(StatusCode::OK, order),
@@ -107,13 +131,30 @@ impl<S: Storage, A: Announce> Service<'_, S, A> {
         }
     }
 
+    async fn change(&self, id: u64, body: Result<Bytes, String>) -> Reply {
+        let bad = |message: &str| reply::text(StatusCode::BAD_REQUEST, &format!("body: {message}"));
+        let status = match body {
+            Err(message) => return bad(&message),
+            Ok(body) => match change::parse(&body) {
+                Err(message) => return bad(message),
+                Ok(status) => status,
+            },
+        };
+        match self.kitchen.update(id, status).await {
+            Ok(order) => reply::order(StatusCode::OK, &order),
+            Err(UpdateError::History(error)) => unavailable(error),
+            Err(error @ UpdateError::Unknown(_)) => {
+                reply::text(StatusCode::NOT_FOUND, &error.to_string())
+            }
+            Err(error @ UpdateError::Impossible { .. }) => {
+                reply::text(StatusCode::CONFLICT, &error.to_string())
+            }
+        }
+    }
+
     async fn make(&self, rng: &mut impl Rng, now: SystemTime) -> Reply {
         match self.kitchen.make(rng, now).await {
-            Ok(order) => {
-                let json = serde_json::to_vec(&order);
-                let json = json.expect("strings, numbers and lists have a form in JSON");
-                reply::json(StatusCode::CREATED, json)
-            }
+            Ok(order) => reply::order(StatusCode::CREATED, &order),
             Err(error) => unavailable(error),
         }
     }
@@ -128,6 +169,16 @@ impl<S: Storage, A: Announce> Service<'_, S, A> {
             },
         }
     }
+}
+
+/// The id in `/api/orders/ID`, and what comes after it in `/api/orders/ID/…`.
+fn order_path(path: &str) -> Option<(u64, Option<&str>)> {
+    let rest = path.strip_prefix("/api/orders/")?;
+    let (id, rest) = match rest.split_once('/') {
+        Some((id, rest)) => (id, Some(rest)),
+        None => (rest, None),
+    };
+    Some((parse_number(id)?, rest))
 }
 
 fn has_events(headers: &HeaderMap) -> bool {

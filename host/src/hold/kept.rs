@@ -8,7 +8,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use grip::header::{GRIP_FEATURE, GRIP_SIG};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header, uri::Authority};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use url::Url;
@@ -128,8 +128,11 @@ impl Kept {
             .resolve(link)
             .ok_or_else(|| Elsewhere(link.to_owned()))?;
         let mut headers = HeaderMap::new();
-        if let Some(host) = self.headers.get(header::HOST) {
-            headers.insert(header::HOST, host.clone());
+        let authority = self.uri.authority();
+        let authority = authority.and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+        // HTTP/2 has it in the URI.
+        if let Some(host) = self.headers.get(header::HOST).cloned().or(authority) {
+            headers.insert(header::HOST, host);
         }
         headers.insert(HeaderName::from_static(GRIP_FEATURE), FEATURES);
         Ok(self.request(method, uri, headers, backend::empty(), signer, ids))
@@ -146,7 +149,7 @@ impl Kept {
         let host = self.headers.get(header::HOST).map(HeaderValue::to_str);
         let host = host
             .and_then(Result::ok)
-            .or(self.uri.host())
+            .or(self.uri.authority().map(Authority::as_str))
             .unwrap_or("localhost");
         // Whether the client came by TLS is not known here, where a proxy may be in front.
         let target = self

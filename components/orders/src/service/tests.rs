@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    order::Order,
+    order::{Order, Status},
     testing::{self, Memory, Notes, TestKitchen},
 };
 
@@ -200,8 +200,10 @@ fn what_is_not_there() {
         "/api/orders/+100",
         "/api/orders/100/",
         "/api/orders/100/1",
+        "/api/orders/100/status/",
+        "/api/orders/x/status",
         "/api/orders/count",
-        "/api/orders/stream",
+        "/api/orders/stream/",
         "/internal",
         "/internal/orders/",
         "//internal/orders",
@@ -216,6 +218,68 @@ fn what_is_not_there() {
 }
 
 #[test]
+fn a_status_changes_by_http() {
+    let mut server = Server::new();
+    server.make();
+    let json = [("content-type", "application/json")];
+    let mut change = |path: &str, body: &'static [u8]| server.send("POST", path, &json, body);
+    let path = "/api/orders/100/status";
+    let early = change(path, br#"{"status":"fulfilled"}"#);
+    assert_eq!(
+        (early.status, early.text()),
+        (409, "order 100 is received: it cannot become fulfilled\n")
+    );
+    let fired = change(path, br#"{"status":"fired"}"#);
+    assert_eq!(
+        (fired.status, &fired.headers["cache-control"]),
+        (200, &"no-store".parse().unwrap())
+    );
+    assert_eq!(
+        serde_json::from_slice::<Order>(&fired.body).unwrap().status,
+        Status::Fired
+    );
+    assert_eq!(change(path, br#"{"status":"fired"}"#).status, 409);
+    assert_eq!(
+        change("/api/orders/101/status", br#"{"status":"fired"}"#).status,
+        404
+    );
+    assert_eq!(change(path, b"{}").status, 400);
+    let long = change(path, const { &[b' '; MAX_CHANGE + 1] });
+    assert_eq!(
+        (long.status, long.text()),
+        (400, "body: more than 1024 bytes\n")
+    );
+
+    assert_eq!(server.get("/api/orders/100").body, fired.body);
+    let told = server.notes().texts();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!(
+        told[1],
+        format!(
+            r#"{{"event":"order-updated","detail":{{"order":{}}}}}"#,
+            fired.text()
+        )
+    );
+}
+
+#[test]
+fn no_other_sites_page_changes_a_status() {
+    let mut server = Server::new();
+    server.make();
+    let mut change = |headers: &[(&str, &str)]| {
+        let body = br#"{"status":"fired"}"#;
+        server
+            .send("POST", "/api/orders/100/status", headers, body)
+            .status
+    };
+    let json = ("content-type", "application/json");
+    assert_eq!(change(&[("content-type", "text/plain")]), 415);
+    assert_eq!(change(&[json, ("sec-fetch-site", "cross-site")]), 403);
+    assert_eq!(change(&[json, ("origin", "http://evil.example")]), 403);
+    assert_eq!(change(&[json, ("sec-fetch-site", "same-origin")]), 200);
+}
+
+#[test]
 fn methods() {
     let mut server = Server::new();
     server.make();
@@ -226,6 +290,10 @@ fn methods() {
         ("HEAD", "/api/orders/99", 404, ""),
         ("POST", "/api/orders", 405, "GET, HEAD"),
         ("DELETE", "/api/orders/100", 405, "GET, HEAD"),
+        ("GET", "/api/orders/100/status", 405, "POST"),
+        ("PUT", "/api/orders/100/status", 405, "POST"),
+        ("HEAD", "/api/orders/stream", 200, ""),
+        ("POST", "/api/orders/stream", 405, "GET, HEAD"),
         ("GET", "/api/ws", 426, ""),
         ("HEAD", "/api/ws", 426, ""),
         ("POST", "/api/ws", 415, ""),
@@ -301,11 +369,46 @@ fn speaks_websocket_events() {
 }
 
 #[test]
+fn only_the_host_holds_the_stream() {
+    let mut server = Server::new();
+    server.make();
+    let mut hold = |method: &str, key: Option<&str>| {
+        let sig = key.map(token);
+        let headers: Vec<_> = sig.iter().map(|sig| ("grip-sig", &**sig)).collect();
+        let answer = server.send(method, "/api/orders/stream?after=99", &headers, b"");
+        assert_eq!(answer.status, 200);
+        assert!(
+            answer
+                .text()
+                .starts_with("id: 100\nevent: order-received\n")
+        );
+        let held = answer.headers.get("grip-hold").cloned();
+        assert_eq!(held.is_none(), answer.text().ends_with("\nretry: 2000\n\n"));
+        held.map(|value| value.to_str().unwrap().to_owned())
+    };
+    assert_eq!(hold("GET", Some("key")).as_deref(), Some("stream"));
+    assert_eq!(hold("GET", None), None);
+    assert_eq!(hold("GET", Some("other")), None);
+    // Nothing could be appended to an answer without a body.
+    assert_eq!(hold("HEAD", Some("key")), None);
+    let bad = server.send("GET", "/api/orders/stream", &[("last-event-id", "x")], b"");
+    assert_eq!(
+        (bad.status, bad.text()),
+        (400, "Last-Event-ID: the id of an order, a whole number\n")
+    );
+}
+
+#[test]
 fn a_failing_store_is_not_explained_to_strangers() {
     let mut server = Server::new();
     server.make();
     server.storage().fail_from_now_on();
-    for path in ["/api/orders", "/api/orders?after=1", "/api/orders/100"] {
+    for path in [
+        "/api/orders",
+        "/api/orders?after=1",
+        "/api/orders/100",
+        "/api/orders/stream",
+    ] {
         let answer = server.get(path);
         assert_eq!(answer.status, 500, "{path}");
         assert!(!answer.text().contains("on fire"));
