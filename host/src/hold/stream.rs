@@ -71,29 +71,30 @@ pub(super) fn answer(hold: Hold, response: Response<Body>, behind: bool) -> Resp
     parts.headers.remove(header::CONTENT_LENGTH);
     let body = driven::body(|outlet| {
         let stop = hold.place.stop();
-        let stream = Stream {
+        let stream = Box::new(Stream {
             hold,
             outlet,
             stop,
             keep_alive: None,
             quiet: None,
             active: HashSet::new(),
-        };
+        });
         async move { stream.run(first, behind).await.map_err(BodyError::from) }
     });
     Response::from_parts(parts, body)
 }
 
 impl Stream {
-    async fn run(mut self, first: Body, behind: bool) -> Result<(), Broken> {
+    async fn run(mut self: Box<Self>, first: Body, behind: bool) -> Result<(), Broken> {
         self.begin();
-        self.forward(first).await?;
+        Box::pin(self.forward(first)).await?;
         let mut next = match behind || self.hold.instruct.hold.is_none() {
             true => Next::Fetch,
             false => self.listen().await?,
         };
         while let Next::Fetch = next {
-            next = match self.fetch().await? {
+            // Apart, so that a stream is small while it only listens.
+            next = match Box::pin(self.fetch()).await? {
                 Next::Fetch if self.hold.instruct.hold.is_some() => self.listen().await?,
                 next => next,
             };
