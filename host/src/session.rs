@@ -21,6 +21,7 @@ use crate::{
     exchange::{Identity, Reply, exchange},
     filter::{Filters, Meta},
     frame,
+    holds::Holds,
     outbox::{Connection, Outbox},
     sessions::{Registration, Sessions},
     signer::Signer,
@@ -44,6 +45,8 @@ pub struct Services {
     pub channels: Channels,
     /// Where sessions are counted.
     pub sessions: Arc<Sessions>,
+    /// Where held requests are counted.
+    pub holds: Arc<Holds>,
     /// What signs the requests.
     pub signer: Signer,
     /// The bounds of each session.

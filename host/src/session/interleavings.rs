@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Uri};
 use proptest::{collection::vec, option, prelude::*};
 use runtime::backend::Caller;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use super::{
@@ -18,7 +19,7 @@ use super::{
     wire::{CLOSE, Wire, masked, received},
     *,
 };
-use crate::{channels::Publication, head::Head};
+use crate::{channels::Publication, head::Head, holds::Holds};
 
 /// The largest message of a client here, and how much may wait for the backend.
 pub const MAX_MESSAGE: usize = 400;
@@ -77,6 +78,7 @@ impl Case {
             backend: books.clone(),
             channels: Channels::default(),
             sessions: Sessions::new(1),
+            holds: Holds::new(1, CancellationToken::new()),
             signer: Signer::new(Key::parse("a key of some length, as it must be").expect("a key")),
             limits: WebSocketLimits {
                 max_message_size: MAX_MESSAGE,

@@ -11,11 +11,12 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 use tungstenite::Message;
 
 use super::*;
-use crate::{channels::Publication, head::Head};
+use crate::{channels::Publication, head::Head, holds::Holds};
 use runtime::backend::{Answer, BackendError, Body, Caller, full};
 
 /// Hands each request to the test, and waits for what it answers.
@@ -91,6 +92,7 @@ pub fn session(
         backend: Arc::new(Scripted(asked)),
         channels: Channels::default(),
         sessions: Sessions::new(10),
+        holds: Holds::new(10, CancellationToken::new()),
         signer: Signer::new(Key::parse("a key of some length, since it has to be").expect("a key")),
         limits,
     });

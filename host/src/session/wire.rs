@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
-use tungstenite::protocol::frame::{Frame, coding::OpCode};
+use tungstenite::protocol::frame::{Frame, FrameHeader, coding::OpCode};
 
 use crate::outbox::Connection;
 
@@ -90,8 +90,13 @@ impl Connection for Wire {
 
 /// The frame of a client, masked.
 pub fn masked(opcode: OpCode, content: &[u8], last: bool) -> Vec<u8> {
-    let mut frame = Frame::message(content.to_vec(), opcode, last);
-    frame.header_mut().mask = Some([1, 2, 3, 4]);
+    let header = FrameHeader {
+        is_final: last,
+        opcode,
+        mask: Some([1, 2, 3, 4]),
+        ..FrameHeader::default()
+    };
+    let frame = Frame::from_payload(header, content.to_vec().into());
     let mut bytes = Vec::new();
     frame.format(&mut bytes).expect("memory");
     bytes
