@@ -6,15 +6,15 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
-use grip::header::{GRIP_SIG, is_websocket_events};
-use http::{HeaderName, Method, Request, Response, StatusCode, Version, header};
+use grip::header::is_websocket_events;
+use http::{Method, Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use crate::{
     answer::{answer, failure},
     exchange::remove_private_headers,
-    handshake,
+    handshake, hold,
     passthrough::Passthrough,
     reload::Reload,
     session::Services,
@@ -94,16 +94,12 @@ impl Gateway {
         if handshake::is_upgrade(&request) {
             return handshake::open(&rules.services, request, client).await;
         }
-        // Backends answer with a hold only where they know that there is somebody to hold.
-        let token = rules.services.signer.token();
-        let headers = request.headers_mut();
-        headers.insert(HeaderName::from_static(GRIP_SIG), token);
         let page = own.and_then(|reload| reload.page(&mut request));
-        match (rules.services.backend.call(boxed(request)).await, page) {
-            (Ok(response), Some(page)) => page.inject(response),
-            (Ok(response), None) => response,
-            (Err(error), Some(page)) => page.of_failure(failure(&error)),
-            (Err(error), None) => failure(&error),
+        // Signed there: backends answer with a hold only where somebody can hold it.
+        let response = hold::serve(&rules.services, boxed(request)).await;
+        match page {
+            Some(page) => page.inject(response),
+            None => response,
         }
     }
 }

@@ -9,6 +9,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -18,6 +19,9 @@ use runtime::backend::Body;
 /// How long a client may take for the head of a request, also between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long a connection is silent before the system asks whether the client is still there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
 /// How long accepting rests when there are no more file descriptors.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -25,6 +29,17 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 pub struct Listener {
     tcp: TcpListener,
     address: SocketAddr,
+}
+
+/// Cuts a connection off: an extension of each of its requests.
+#[derive(Clone, Debug)]
+pub struct Cut(CancellationToken);
+
+impl Cut {
+    /// Drops the connection with all that is under way on it.
+    pub fn cut(&self) {
+        self.0.cancel();
+    }
 }
 
 impl Listener {
@@ -82,12 +97,19 @@ impl Listener {
             let (builder, handler, watcher) =
                 (builder.clone(), handler.clone(), graceful.watcher());
             tokio::spawn(async move {
-                let service = service_fn(move |request| {
+                let cut = Cut(CancellationToken::new());
+                let is_cut = cut.0.clone();
+                let service = service_fn(move |mut request: Request<Incoming>| {
+                    request.extensions_mut().insert(cut.clone());
                     let answer = handler(request, client);
                     async move { Ok::<_, Infallible>(answer.await) }
                 });
                 let connection = builder.serve_connection_with_upgrades(plain(stream), service);
-                if let Err(error) = watcher.watch(connection).await {
+                let served = tokio::select! {
+                    served = watcher.watch(connection) => served,
+                    () = is_cut.cancelled() => return debug!(%client, "connection: cut off"),
+                };
+                if let Err(error) = served {
                     debug!(%client, "connection: {error}");
                 }
             });
@@ -97,10 +119,14 @@ impl Listener {
     }
 }
 
-/// Small writes go out at once.
+/// Small writes go out at once, and a client that is gone without a word is noticed in time.
 fn plain(stream: TcpStream) -> TokioIo<TcpStream> {
     if let Err(error) = stream.set_nodelay(true) {
         debug!("TCP_NODELAY: {error}");
+    }
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
+    if let Err(error) = SockRef::from(&stream).set_tcp_keepalive(&keepalive) {
+        debug!("SO_KEEPALIVE: {error}");
     }
     TokioIo::new(stream)
 }

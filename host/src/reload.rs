@@ -16,7 +16,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{answer::answer, inject::Injected};
+use crate::{
+    answer::{Failed, answer},
+    inject::Injected,
+};
 use runtime::backend::{Body, full};
 
 /// Where pages listen.
@@ -247,7 +250,10 @@ pub struct Page(String);
 
 impl Page {
     /// Puts the script into an answer that is a page; another passes as it is.
-    pub fn inject(self, response: Response<Body>) -> Response<Body> {
+    pub fn inject(self, mut response: Response<Body>) -> Response<Body> {
+        if response.extensions_mut().remove::<Failed>().is_some() {
+            return self.of_failure(response);
+        }
         let headers = response.headers();
         let is_html = headers.get(header::CONTENT_TYPE).is_some_and(|value| {
             let value = value.to_str().unwrap_or_default().to_ascii_lowercase();
@@ -299,7 +305,7 @@ impl Page {
 
     /// Makes a page of the host's own words where the application has no answer: it loads again
     /// when there may be one.
-    pub fn of_failure(self, response: Response<Body>) -> Response<Body> {
+    fn of_failure(self, response: Response<Body>) -> Response<Body> {
         let status = response.status();
         let page = format!(
             "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{status}</title></head>\
