@@ -15,9 +15,13 @@ pub fn answer(status: StatusCode, text: &str) -> Response<Body> {
     response
 }
 
+/// An extension of answers that [`failure`] gives.
+#[derive(Clone, Copy)]
+pub struct Failed;
+
 /// What a client is told of a backend that did not answer: no details, which are in the log.
 pub fn failure(error: &BackendError) -> Response<Body> {
-    match error {
+    let mut response = match error {
         BackendError::NoRoute { .. } => answer(StatusCode::NOT_FOUND, "there is nothing here"),
         BackendError::Failed { .. } => {
             answer(StatusCode::INTERNAL_SERVER_ERROR, "the component failed")
@@ -29,5 +33,7 @@ pub fn failure(error: &BackendError) -> Response<Body> {
             answer(StatusCode::BAD_GATEWAY, "the upstream is not reached")
         }
         BackendError::Broken { .. } => answer(StatusCode::BAD_GATEWAY, "the upstream failed"),
-    }
+    };
+    response.extensions_mut().insert(Failed);
+    response
 }

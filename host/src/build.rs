@@ -1,9 +1,22 @@
 //! Runs the commands that build components: `[component.ID.build]`.
 
+use std::{
+    collections::VecDeque,
+    io::{IsTerminal as _, Write as _},
+    process::Stdio,
+    time::Duration,
+};
+
 use anyhow::{Context as _, bail};
-use tokio::process::Command;
+use tokio::{io::AsyncReadExt as _, net::unix::pipe::Receiver, process::Command, time::timeout};
 
 use runtime::manifest::{Build, Manifest, suggest};
+
+/// What is kept of a command's output: its end.
+const KEPT_OUTPUT: usize = 64 << 10;
+/// How long output may take to arrive when its command has ended. What the command left running
+/// may hold the other end for ever.
+const LAST_OUTPUT: Duration = Duration::from_millis(100);
 
 /// Builds the components that say how, one command after another, in the manifest's order of ids;
 /// only those named, if some are. What the commands print goes to the terminal. When the future is
@@ -27,36 +40,111 @@ pub async fn build(manifest: &Manifest, only: Option<&[String]>) -> anyhow::Resu
     let wanted = |id: &String| only.is_none_or(|only| only.contains(id));
     for (id, component) in &manifest.components {
         if let Some(build) = component.build.as_ref().filter(|_| wanted(id)) {
-            build_one(id, build).await?;
+            run(id, build, None).await?;
         }
     }
     Ok(())
 }
 
-async fn build_one(id: &str, build: &Build) -> anyhow::Result<()> {
+/// Builds one component as [`build`] does. `output` gets the end of what the commands print, which
+/// goes to the terminal as well.
+///
+/// # Errors
+/// The first command that fails, with the component and its status.
+pub async fn run(id: &str, build: &Build, mut output: Option<&mut Output>) -> anyhow::Result<()> {
     if !build.workdir.is_dir() {
         bail!(
             "component.{id}.build.workdir: there is no folder {}",
             build.workdir.display()
         );
     }
-    for command in &build.commands {
-        eprintln!("Building component {id} with `{command}`");
-        let status = Command::new("sh")
-            .args(["-c", command])
+    for line in &build.commands {
+        eprintln!("Building component {id} with `{line}`");
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", line])
             .current_dir(&build.workdir)
             .envs(&build.environment)
-            .kill_on_drop(true)
-            .status()
-            .await
-            .with_context(|| {
-                format!("component {id}: cannot run the build command `{command}` with `sh`")
-            })?;
+            .kill_on_drop(true);
+        let status = match &mut output {
+            Some(output) => output.of(command).await,
+            None => command.status().await.map_err(Into::into),
+        };
+        let status = status.with_context(|| {
+            format!("component {id}: cannot run the build command `{line}` with `sh`")
+        })?;
         if !status.success() {
-            bail!("component {id}: the build command `{command}` failed with {status}");
+            bail!("component {id}: the build command `{line}` failed with {status}");
         }
     }
     Ok(())
+}
+
+/// The end of what commands print.
+#[derive(Default)]
+pub struct Output {
+    end: VecDeque<u8>,
+    is_cut: bool,
+}
+
+impl Output {
+    /// As text, with a line that says so when the beginning is missing.
+    pub fn text(&self) -> String {
+        let bytes: Vec<u8> = self.end.iter().copied().collect();
+        let text = String::from_utf8_lossy(&bytes);
+        match self.is_cut {
+            // Not within a line, nor within a character.
+            true => {
+                let whole = text.split_once('\n').map_or("", |(_, rest)| rest);
+                format!("… the beginning is in the terminal\n{whole}")
+            }
+            false => text.into_owned(),
+        }
+    }
+
+    /// Runs a command whose stdout and stderr go to our stderr, in their order, and in here.
+    async fn of(&mut self, mut command: Command) -> anyhow::Result<std::process::ExitStatus> {
+        let (reader, writer) = std::io::pipe()?;
+        command
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone()?)
+            .stderr(writer);
+        // It does not see that the output ends in a terminal.
+        if std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+            command.env("CARGO_TERM_COLOR", "always");
+        }
+        let mut child = command.spawn()?;
+        // The command holds our end of the pipe.
+        drop(command);
+        let mut reader = Receiver::from_owned_fd(reader.into())?;
+        let mut piece = vec![0; 8 << 10];
+        let status = loop {
+            tokio::select! {
+                biased;
+                read = reader.read(&mut piece) => match read? {
+                    0 => break child.wait().await?,
+                    length => self.add(&piece[..length]),
+                },
+                status = child.wait() => break status?,
+            }
+        };
+        while let Ok(read) = timeout(LAST_OUTPUT, reader.read(&mut piece)).await {
+            match read? {
+                0 => break,
+                length => self.add(&piece[..length]),
+            }
+        }
+        Ok(status)
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        // A closed terminal is no reason to stop.
+        let _ = std::io::stderr().lock().write_all(bytes);
+        self.end.extend(bytes);
+        let surplus = self.end.len().saturating_sub(KEPT_OUTPUT);
+        self.is_cut |= surplus > 0;
+        self.end.drain(..surplus);
+    }
 }
 
 #[cfg(test)]
@@ -151,6 +239,48 @@ mod tests {
             "{error}"
         );
         assert!(!folder.path().join("ran").exists());
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_output_is_kept_in_its_order() {
+        let build = |command: &str| Build {
+            commands: vec![command.to_owned()],
+            workdir: std::env::temp_dir(),
+            watch: Vec::new(),
+            environment: Default::default(),
+        };
+        let mut output = Output::default();
+        let failing = build("echo one; echo two >&2; echo three; exit 1");
+        assert!(run("a", &failing, Some(&mut output)).await.is_err());
+        assert_eq!(output.text(), "one\ntwo\nthree\n");
+
+        let mut output = Output::default();
+        let long = build("for n in $(seq 100 199); do printf '%01000d\\n' $n; done");
+        run("a", &long, Some(&mut output)).await.unwrap();
+        let text = output.text();
+        assert!(text.len() <= KEPT_OUTPUT + 100 && text.ends_with("199\n"));
+        let (note, lines) = text.split_once('\n').unwrap();
+        assert_eq!(note, "… the beginning is in the terminal");
+        assert!(lines.lines().all(|line| line.len() == 1000), "{lines}");
+    }
+
+    #[tokio::test]
+    async fn what_a_command_leaves_running_does_not_hold_the_build() {
+        let build = Build {
+            commands: vec!["sleep 20 & echo $!".to_owned()],
+            workdir: std::env::temp_dir(),
+            watch: Vec::new(),
+            environment: Default::default(),
+        };
+        let mut output = Output::default();
+        let built = run("a", &build, Some(&mut output));
+        timeout(Duration::from_secs(10), built)
+            .await
+            .unwrap()
+            .unwrap();
+        let left: i32 = output.text().trim().parse().unwrap();
+        let left = rustix::process::Pid::from_raw(left).unwrap();
+        rustix::process::kill_process(left, rustix::process::Signal::KILL).unwrap();
     }
 
     #[cfg(target_os = "linux")]

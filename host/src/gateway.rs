@@ -5,6 +5,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use arc_swap::ArcSwap;
 use grip::header::is_websocket_events;
 use http::{Method, Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
@@ -15,6 +16,7 @@ use crate::{
     exchange::remove_private_headers,
     handshake, hold,
     passthrough::Passthrough,
+    reload::Reload,
     session::Services,
     tunnel::{self, Tunnels},
 };
@@ -25,27 +27,35 @@ use runtime::{
 
 /// See the module's words.
 pub struct Gateway {
-    services: Arc<Services>,
-    private: Private,
-    passthroughs: Routes<Passthrough>,
+    rules: ArcSwap<Rules>,
     tunnels: Arc<Tunnels>,
+    /// With `--watch`.
+    reload: Option<Arc<Reload>>,
+}
+
+/// What an application's manifest says about requests from outside.
+pub struct Rules {
+    /// Where requests go, and what bounds the sessions that begin.
+    pub services: Arc<Services>,
+    /// The routes that are 404.
+    pub private: Private,
+    /// The routes whose upgrades are tunnelled.
+    pub passthroughs: Routes<Passthrough>,
 }
 
 impl Gateway {
-    /// A gateway that answers 404 for `private` routes, and tunnels the upgrades of
-    /// `passthroughs`.
-    pub fn new(
-        services: Arc<Services>,
-        private: Private,
-        passthroughs: Routes<Passthrough>,
-        tunnels: Arc<Tunnels>,
-    ) -> Self {
+    /// A gateway with these rules; `reload` goes into pages where there is one.
+    pub fn new(rules: Rules, tunnels: Arc<Tunnels>, reload: Option<Arc<Reload>>) -> Self {
         Self {
-            services,
-            private,
-            passthroughs,
+            rules: ArcSwap::from_pointee(rules),
             tunnels,
+            reload,
         }
+    }
+
+    /// Has other rules for the requests that come from now on.
+    pub fn exchange(&self, rules: Rules) {
+        self.rules.store(Arc::new(rules));
     }
 
     /// Answers one request of a client.
@@ -57,12 +67,18 @@ impl Gateway {
         if let Err(refusal) = check(&request) {
             return *refusal;
         }
-        if self.private.matches(request.uri().path()) {
+        // Before everything of the application, whose routes may be any.
+        let own = self.reload.as_ref();
+        if let Some(answer) = own.and_then(|reload| reload.answer(&request)) {
+            return answer;
+        }
+        let rules = self.rules.load_full();
+        if rules.private.matches(request.uri().path()) {
             return answer(StatusCode::NOT_FOUND, "there is nothing here");
         }
         remove_private_headers(request.headers_mut());
         request.extensions_mut().insert(Caller::Client(client));
-        if let Some(passthrough) = self.passthroughs.find(request.uri().path()) {
+        if let Some(passthrough) = rules.passthroughs.find(request.uri().path()) {
             if let Some(protocols) = tunnel::protocols(&request) {
                 let upstream = &passthrough.upstream;
                 return self
@@ -76,10 +92,15 @@ impl Gateway {
             }
         }
         if handshake::is_upgrade(&request) {
-            return handshake::open(&self.services, request, client).await;
+            return handshake::open(&rules.services, request, client).await;
         }
+        let page = own.and_then(|reload| reload.page(&mut request));
         // Signed there: backends answer with a hold only where somebody can hold it.
-        hold::serve(&self.services, boxed(request)).await
+        let response = hold::serve(&rules.services, boxed(request)).await;
+        match page {
+            Some(page) => page.inject(response),
+            None => response,
+        }
     }
 }
 

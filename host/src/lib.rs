@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 pub mod answer;
+pub mod application;
 pub mod block;
 pub mod build;
 pub mod channels;
@@ -39,10 +40,12 @@ pub mod head;
 pub mod hold;
 pub mod holds;
 pub mod hop;
+pub mod inject;
 pub mod listener;
 pub mod outbox;
 pub mod passthrough;
 pub mod publication;
+pub mod reload;
 pub mod sequence;
 pub mod session;
 pub mod sessions;
@@ -51,12 +54,15 @@ pub mod socket;
 pub mod timer;
 pub mod tunnel;
 pub mod upstream;
+pub mod watch;
 
+use application::{Application, Values};
 use channels::Channels;
 use control::Control;
-use gateway::Gateway;
+use gateway::{Gateway, Rules};
 use holds::Holds;
 use listener::Listener;
+use reload::Reload;
 use runtime::{
     backend::Backend,
     embedded::{self, Embedded},
@@ -67,8 +73,10 @@ use runtime::{
 use session::Services;
 use sessions::Sessions;
 use signer::Signer;
+use timer::Timers;
 use tunnel::Tunnels;
 use upstream::Upstream;
+use watch::Watch;
 
 /// How long requests and sockets may take to end when the host stops.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -99,6 +107,8 @@ pub struct HostOptions {
     pub quiet: bool,
     /// How long a component may take to answer.
     pub request_timeout: Duration,
+    /// Build the components first, and keep the application as its files say while it runs.
+    pub watch: bool,
 }
 
 impl Default for HostOptions {
@@ -115,6 +125,7 @@ impl Default for HostOptions {
             environment: BTreeMap::new(),
             quiet: false,
             request_timeout: Duration::from_secs(30),
+            watch: false,
         }
     }
 }
@@ -140,6 +151,8 @@ impl HostOptions {
             environment: self.environment.clone(),
             quiet: self.quiet,
             deadline: self.request_timeout,
+            // What is about to be exchanged is rather soon there than fast.
+            optimize: !self.watch,
             ..embedded::Options::new(state_dir)
         }
     }
@@ -166,6 +179,9 @@ impl Host {
     /// # Errors
     /// Everything that would keep the application from being served as its manifest says.
     pub async fn start(options: HostOptions) -> Result<Self> {
+        if options.watch && options.upstream.is_some() {
+            bail!("components that an upstream runs cannot be exchanged here: watch them there");
+        }
         let manifest = options.manifest()?;
         let listener = Listener::bind(options.listen, "--listen").await?;
         let control_listener = Listener::bind(options.control, "--control").await?;
@@ -178,13 +194,16 @@ impl Host {
             );
         }
         let key = options.grip_key.clone().unwrap_or_else(random_key);
-        let ours = BTreeMap::from([
-            (
-                "grip_url".to_owned(),
-                format!("http://{}", reachable(control_address)),
-            ),
-            ("grip_key".to_owned(), key.clone()),
-        ]);
+        let values = Values {
+            given: options.variables.clone(),
+            ours: BTreeMap::from([
+                (
+                    "grip_url".to_owned(),
+                    format!("http://{}", reachable(control_address)),
+                ),
+                ("grip_key".to_owned(), key.clone()),
+            ]),
+        };
         let private = Private::new(&manifest.host.private)?;
         let limit = options.request_timeout;
         let upstream = options.upstream.clone();
@@ -192,17 +211,22 @@ impl Host {
         let upstream = upstream.map(Arc::new);
         let passthroughs =
             passthrough::routes(&manifest.host.passthrough, upstream.as_ref(), limit)?;
+        let mut watched = None;
         let (backend, key): (Arc<dyn Backend>, String) = match upstream {
             // Whoever runs the components gives them their variables.
             Some(upstream) => (upstream, key),
             None => {
-                let variables = Variables::new(&manifest, &options.variables, ours, |name| {
-                    std::env::var(name).ok()
-                })?;
+                let variables = values.settle(&manifest)?;
+                let watch = match options.watch {
+                    true => Some(Watch::begin(&manifest).await?),
+                    false => None,
+                };
                 let embedded = load(&manifest, &variables, options.embedded(&manifest)).await?;
+                let embedded = Arc::new(embedded);
+                watched = watch.map(|watch| (watch, embedded.clone()));
                 // Whoever gives the components another key means the host to have it too.
                 let key = variables.get("grip_key").map_or(key, str::to_owned);
-                (Arc::new(embedded), key)
+                (embedded, key)
             }
         };
         let signer = Signer::new(Key::parse(&key).context("grip_key")?);
@@ -229,15 +253,21 @@ impl Host {
             public: JoinSet::new(),
             rest: JoinSet::new(),
         };
-        let gateway = Arc::new(Gateway::new(
-            services.clone(),
+        let watched = watched.map(|(watch, embedded)| {
+            let reload = Arc::new(Reload::new(host.stop.clone()));
+            (watch, embedded, reload)
+        });
+        let rules = Rules {
+            services: services.clone(),
             private,
             passthroughs,
-            tunnels,
-        ));
+        };
+        let reload = watched.as_ref().map(|(_, _, reload)| reload.clone());
+        let gateway = Arc::new(Gateway::new(rules, tunnels, reload));
+        let public = gateway.clone();
         host.public.spawn(listener.serve(
             Arc::new(move |request, client| {
-                let gateway = gateway.clone();
+                let gateway = public.clone();
                 async move { gateway.handle(request, client).await }
             }),
             host.stop.clone(),
@@ -250,26 +280,34 @@ impl Host {
             }),
             host.stop_control.clone(),
         ));
-        host.rest.spawn(
-            services
-                .sessions
-                .clone()
-                .sweep(services.limits.ping_interval),
-        );
+        let limits = &services.limits;
+        let sessions = services.sessions.clone();
+        sessions.bound(limits.max_connections, limits.ping_interval);
+        host.rest.spawn(sessions.sweep());
         host.rest.spawn(services.channels.clone().sweep());
         let authority = HeaderValue::from_str(&reachable(address).to_string())?;
-        for timer in host.manifest.host.timers.clone() {
-            host.public.spawn(timer::run(
-                timer,
-                services.clone(),
-                authority.clone(),
-                host.stop.clone(),
-            ));
+        let mut timers = Timers::new(services.clone(), authority, host.stop.clone());
+        timers.exchange(&host.manifest.host.timers);
+        host.public.spawn(timers.ended());
+        if let Some((watch, embedded, reload)) = watched {
+            let application = Application {
+                values,
+                key,
+                limit,
+                embedded,
+                gateway,
+                timers,
+                services,
+            };
+            let (watch, stop) = (watch.run(application, reload), host.stop.clone());
+            host.rest.spawn(async move {
+                stop.run_until_cancelled(watch).await;
+            });
         }
         Ok(host)
     }
 
-    /// The application.
+    /// The application, as it was at the start.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }

@@ -87,12 +87,15 @@ struct Up {
     #[arg(
         long,
         value_name = "URL",
-        conflicts_with_all = ["build", "state_dir", "env", "variables", "quiet", "log_dir"]
+        conflicts_with_all = ["build", "watch", "state_dir", "env", "variables", "quiet", "log_dir"]
     )]
     upstream: Option<UpstreamUrl>,
     /// Run each component's build command first.
     #[arg(long)]
     build: bool,
+    /// Build first, and again what changes; exchange it while sockets stay open; reload open pages.
+    #[arg(long)]
+    watch: bool,
     /// Where stores and logs are kept [default: `.spin` beside the manifest].
     #[arg(long, value_name = "FOLDER")]
     state_dir: Option<PathBuf>,
@@ -142,7 +145,8 @@ async fn run(command: Command) -> Result<()> {
 
 async fn up(options: Up) -> Result<()> {
     let mut signals = Signals::new()?;
-    if options.build {
+    // Watching builds by itself, and goes on when that fails.
+    if options.build && !options.watch {
         let manifest = Manifest::load(options.from.path())?;
         tokio::select! {
             built = build::build(&manifest, None) => built?,
@@ -162,6 +166,7 @@ async fn up(options: Up) -> Result<()> {
         environment: options.env.into_iter().collect(),
         quiet: options.quiet,
         request_timeout: options.request_timeout,
+        watch: options.watch,
     };
     let host = tokio::select! {
         host = Host::start(host_options) => host?,

@@ -37,7 +37,8 @@ mod timers;
 /// The most channels a session can be subscribed to.
 const MAX_SUBSCRIPTIONS: usize = 1000;
 
-/// What all sessions of a host share.
+/// What all sessions of a host share. Clones share it too, but for the limits.
+#[derive(Clone)]
 pub struct Services {
     /// Where events go.
     pub backend: Arc<dyn Backend>,

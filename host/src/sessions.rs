@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -24,7 +24,8 @@ pub const PING: &[u8] = b"socket-host";
 pub struct Sessions {
     open: Mutex<HashMap<u64, Arc<Outbox>>>,
     next: AtomicU64,
-    most: usize,
+    most: AtomicUsize,
+    ping_interval: Mutex<Option<Duration>>,
     /// Seconds since the start, by the sweeper. One clock for all sockets, so that
     /// hearing a client costs a store and an idle one has no timer of its own.
     now: AtomicU32,
@@ -38,21 +39,29 @@ pub struct Registration {
 }
 
 impl Sessions {
-    /// Room for `most` sessions.
+    /// Room for `most` sessions, of clients that may be silent for ever.
     pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Self {
             open: Mutex::default(),
             next: AtomicU64::new(0),
-            most,
+            most: AtomicUsize::new(most),
+            ping_interval: Mutex::new(None),
             now: AtomicU32::new(0),
             emptied: Notify::new(),
         })
     }
 
+    /// Sets how many sessions there may be, and for how long a client may be silent before it is
+    /// pinged, and then again before it is dropped; `None`: for ever. Those there are stay.
+    pub fn bound(&self, most: usize, ping_interval: Option<Duration>) {
+        self.most.store(most, Relaxed);
+        *self.ping_interval() = ping_interval;
+    }
+
     /// Adds a session, unless there are as many as there may be.
     pub fn register(self: &Arc<Self>, outbox: &Arc<Outbox>) -> Option<Registration> {
         let mut open = self.lock();
-        if open.len() >= self.most {
+        if open.len() >= self.most.load(Relaxed) {
             return None;
         }
         let number = self.next.fetch_add(1, Relaxed);
@@ -78,14 +87,21 @@ impl Sessions {
         self.now.load(Relaxed)
     }
 
-    /// Pings clients that were silent for `interval`, and drops those that stay
+    /// Pings clients that were silent for the ping interval, and drops those that stay
     /// silent for as long again. Runs until it is dropped.
-    pub async fn sweep(self: Arc<Self>, interval: Option<Duration>) {
+    pub async fn sweep(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(SWEEP);
         loop {
             ticks.tick().await;
+            let interval = *self.ping_interval();
             self.tick(interval);
         }
+    }
+
+    fn ping_interval(&self) -> MutexGuard<'_, Option<Duration>> {
+        self.ping_interval
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A second of the sweeper's clock.

@@ -1,7 +1,7 @@
 //! Signs what the host sends, so that a component knows whom it hears.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -16,10 +16,11 @@ const LIFETIME: Duration = Duration::from_secs(3600);
 /// last token they verified do so once in this time.
 const REUSE: Duration = Duration::from_secs(60);
 
-/// Makes `Grip-Sig` tokens with the host's key.
+/// Makes `Grip-Sig` tokens with the host's key. Clones share the tokens.
+#[derive(Clone)]
 pub struct Signer {
     key: Key,
-    last: Mutex<Option<(HeaderValue, Instant)>>,
+    last: Arc<Mutex<Option<(HeaderValue, Instant)>>>,
 }
 
 impl Signer {
@@ -27,7 +28,7 @@ impl Signer {
     pub fn new(key: Key) -> Self {
         Self {
             key,
-            last: Mutex::new(None),
+            last: Arc::default(),
         }
     }
 

@@ -6,7 +6,7 @@ use grip::header::GRIP_SIG;
 use http::{HeaderName, HeaderValue, Request, header};
 use http_body_util::BodyExt;
 use rand::RngExt;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error};
 
 use crate::session::Services;
@@ -15,16 +15,65 @@ use runtime::{
     manifest::Timer,
 };
 
+/// The timers that run, and what each is stopped with.
+pub struct Timers {
+    services: Arc<Services>,
+    host: HeaderValue,
+    stop: CancellationToken,
+    calls: TaskTracker,
+    running: Vec<(Timer, CancellationToken)>,
+}
+
+impl Timers {
+    /// No timers yet. `host` is the `Host` header of their requests; `stop` ends them all.
+    pub fn new(services: Arc<Services>, host: HeaderValue, stop: CancellationToken) -> Self {
+        Self {
+            services,
+            host,
+            stop,
+            calls: TaskTracker::new(),
+            running: Vec::new(),
+        }
+    }
+
+    /// Runs these timers and no others. Those that run already go on undisturbed.
+    pub fn exchange(&mut self, timers: &[Timer]) {
+        let mut before = std::mem::take(&mut self.running);
+        for timer in timers {
+            let kept = before.iter().position(|(running, _)| running == timer);
+            let running = match kept {
+                Some(index) => before.swap_remove(index),
+                None => {
+                    let stop = self.stop.child_token();
+                    let (services, host) = (self.services.clone(), self.host.clone());
+                    self.calls
+                        .spawn(run(timer.clone(), services, host, stop.clone()));
+                    (timer.clone(), stop)
+                }
+            };
+            self.running.push(running);
+        }
+        for (_, stop) in before {
+            stop.cancel();
+        }
+    }
+
+    /// Waits, once all are stopped, until the calls under way have ended.
+    pub fn ended(&self) -> impl Future<Output = ()> + use<> {
+        let (calls, stop) = (self.calls.clone(), self.stop.clone());
+        async move {
+            stop.cancelled().await;
+            calls.close();
+            calls.wait().await;
+        }
+    }
+}
+
 /// Calls `timer`'s request at once, and again after each pause, until `stop`.
 ///
 /// Calls never overlap: the pause begins when the call has ended. One that fails is
 /// logged, and tried again after the next pause. `host` is its `Host` header.
-pub async fn run(
-    timer: Timer,
-    services: Arc<Services>,
-    host: HeaderValue,
-    stop: CancellationToken,
-) {
+async fn run(timer: Timer, services: Arc<Services>, host: HeaderValue, stop: CancellationToken) {
     loop {
         // A call under way when the host stops is finished.
         call(&timer, &services, &host).await;

@@ -1,6 +1,6 @@
 //! Components in this process, in embedded Wasmtime.
 //!
-//! [`Embedded::load`] compiles and links what a manifest names. A request then goes [`app`] (route
+//! [`Embedded::load`] compiles and links, in a [`workshop`], what a manifest names. A request then goes [`app`] (route
 //! and headers) → wasmtime's `ProxyHandler` (finds or makes an instance) → [`worker`] (decides for
 //! how long) → guest, and its answer comes back as a [`body`] that is read while the guest writes.
 
@@ -19,39 +19,28 @@ mod state;
 mod store;
 mod variables;
 mod worker;
+mod workshop;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    sync::{Arc, Weak},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use anyhow::Context as _;
 use http::Request;
-use tokio::sync::Semaphore;
 
 use self::{
-    app::App,
-    client::Client,
-    component::{Component, Limits, Pre},
-    files::Mounts,
-    key_value::Labels,
-    output::Output,
-    sqlite::Database,
+    app::{App, Current},
+    component::Limits,
     state::Call,
-    store::Store,
+    workshop::Workshop,
 };
 use crate::{
     backend::{Answer, Backend, Body, Caller},
-    manifest,
     manifest::Manifest,
-    router::Router,
     variables::Variables,
 };
-
-/// The label of the key-value store that every application has.
-const DEFAULT_STORE: &str = "default";
 
 /// How components are run.
 #[derive(Clone, Debug)]
@@ -79,6 +68,8 @@ pub struct Options {
     pub instance_concurrency: usize,
     /// How long an instance waits for its next request (default 1 s).
     pub instance_idle: Duration,
+    /// Compile for speed (default); otherwise compiling is what is quick.
+    pub optimize: bool,
 }
 
 impl Options {
@@ -95,6 +86,7 @@ impl Options {
             instance_reuse: 128,
             instance_concurrency: 16,
             instance_idle: Duration::from_secs(1),
+            optimize: true,
         }
     }
 
@@ -111,8 +103,9 @@ impl Options {
 
 /// An application whose components run in this process.
 pub struct Embedded {
-    /// One whole, so that it can be exchanged for another.
-    app: Arc<App>,
+    current: Arc<Current>,
+    /// Last, so that what the application still prints is written.
+    workshop: Mutex<Workshop>,
 }
 
 impl Embedded {
@@ -129,111 +122,45 @@ impl Embedded {
         variables: &Variables,
         options: Options,
     ) -> anyhow::Result<Self> {
-        let engine = engine::start(&options, manifest.components.len())?;
-        let linker = component::linker(&engine)
-            .map_err(anyhow::Error::from)
-            .context("cannot link the host's interfaces")?;
-        let prepared = component::prepare(&linker, &manifest.components)?;
-        let loading = Loading {
-            stores: stores(manifest, &options)?,
-            output: Output::start(!options.quiet)?,
-            client: Client::new(),
-            manifest,
-            variables,
-            options,
-        };
-        let router = Router::new(manifest)?;
-        let mut components = Vec::with_capacity(prepared.len());
-        for (component, pre) in manifest.components.values().zip(prepared) {
-            let ready = loading.component(component, pre);
-            components.push(ready.with_context(|| format!("component {}", component.id))?);
-        }
-        // The components know the application, which has the components.
-        let app = Arc::new_cyclic(|app| {
-            for component in &mut components {
-                component.app = app.clone();
-            }
-            App::new(manifest, router, components, loading.output)
-        });
-        Ok(Self { app })
+        let mut workshop = Workshop::open(manifest, options)?;
+        let parts = workshop.make(manifest, variables, |_| true)?;
+        Ok(Self {
+            current: Current::new(|current| {
+                App::new(manifest, parts.router, parts.components, current)
+            }),
+            workshop: Mutex::new(workshop),
+        })
+    }
+
+    /// Exchanges the application for what the manifest says now: requests that come from here on
+    /// find the new one, those under way end with the old one, whose instances then go. Only the
+    /// files of components in `fresh`, and of those that are new, are read again, and only what has
+    /// changed is compiled: the others keep the code that they had, whatever their files hold.
+    /// Gives the ids of the components whose code is another. As [`Self::load`], this takes time.
+    ///
+    /// # Errors
+    /// As [`Self::load`]; everything then stays as it was.
+    pub fn exchange(
+        &self,
+        manifest: &Manifest,
+        variables: &Variables,
+        fresh: &BTreeSet<String>,
+    ) -> anyhow::Result<Vec<String>> {
+        // Held until the end, so that exchanges do not overtake one another. What a panic left in
+        // it are whole entries.
+        let mut workshop = self.workshop.lock().unwrap_or_else(PoisonError::into_inner);
+        let parts = workshop.make(manifest, variables, |id| fresh.contains(id))?;
+        let current = Arc::downgrade(&self.current);
+        self.current
+            .exchange(App::new(manifest, parts.router, parts.components, &current));
+        Ok(parts.changed)
     }
 }
 
 impl Backend for Embedded {
     fn call(&self, request: Request<Body>) -> Answer<'_> {
         let caller = request.extensions().get().copied().unwrap_or(Caller::Host);
-        Box::pin(self.app.call(request, Call { caller, depth: 0 }))
+        let app = self.current.app();
+        Box::pin(async move { app.call(request, Call { caller, depth: 0 }).await })
     }
-}
-
-/// What goes into every component.
-struct Loading<'a> {
-    manifest: &'a Manifest,
-    variables: &'a Variables,
-    options: Options,
-    stores: BTreeMap<String, Arc<dyn Store>>,
-    output: Output,
-    client: Client,
-}
-
-impl Loading<'_> {
-    fn component(&self, component: &manifest::Component, pre: Pre) -> anyhow::Result<Component> {
-        let id = &component.id;
-        let mut environment = component.environment.clone();
-        environment.extend(self.options.environment.clone());
-        let log = |name| {
-            let folder = self.options.log_dir.clone();
-            let folder = folder.unwrap_or_else(|| self.options.state_dir.join("logs"));
-            self.output.stream(&folder.join(format!("{id}_{name}.txt")))
-        };
-        Ok(Component {
-            id: id.as_str().into(),
-            pre,
-            environment: environment.into_iter().collect(),
-            mounts: Mounts::gather(component, &self.manifest.root)?,
-            stdout: log("stdout")?,
-            stderr: log("stderr")?,
-            variables: self.variables.component_variables(id),
-            stores: self.labels(component),
-            allowed: self.variables.allowed_hosts(component)?,
-            client: self.client.clone(),
-            limits: self.options.limits(),
-            permits: Arc::new(Semaphore::new(self.options.max_instances.max(1))),
-            app: Weak::new(),
-        })
-    }
-
-    fn labels(&self, component: &manifest::Component) -> Labels {
-        let labels = component.key_value_stores.iter().map(|label| {
-            let store = self.stores.get(label).cloned();
-            if store.is_none() {
-                tracing::warn!(
-                    component = component.id,
-                    "there is no key-value store {label:?}: opening it will fail with no-such-store"
-                );
-            }
-            (label.clone(), store)
-        });
-        labels.collect()
-    }
-}
-
-/// The key-value stores by label. The file is made only when a component may open it.
-fn stores(
-    manifest: &Manifest,
-    options: &Options,
-) -> anyhow::Result<BTreeMap<String, Arc<dyn Store>>> {
-    let mut stores: BTreeMap<String, Arc<dyn Store>> = BTreeMap::new();
-    let mut labels = manifest
-        .components
-        .values()
-        .flat_map(|component| &component.key_value_stores);
-    if labels.any(|label| label == DEFAULT_STORE) {
-        let database = Database::open(&options.state_dir.join("sqlite_key_value.db"))?;
-        stores.insert(
-            DEFAULT_STORE.to_owned(),
-            Arc::new(database.store(DEFAULT_STORE)),
-        );
-    }
-    Ok(stores)
 }

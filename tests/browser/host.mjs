@@ -29,19 +29,21 @@ export class Host {
   /**
    * Starts the host and waits until it serves. `stateDir` holds its orders, which
    * come `every`, the first at once; `listen` is a free port unless an earlier
-   * host's address is to be taken over.
+   * host's address is to be taken over. `from` is another manifest, `options` are
+   * more of the command line's.
    */
-  static async start({ stateDir, every = "2s..6s", listen = "127.0.0.1:0" }) {
+  static async start({ stateDir, every = "2s..6s", listen = "127.0.0.1:0", from, options = [] }) {
     await access(PROGRAM).catch(() => {
       throw new Error(`${PROGRAM} is missing: cargo build --release makes it`);
     });
     const host = new Host();
     await host.#start([
       "up",
-      ...["--from", await manifest(stateDir, every)],
+      ...["--from", from ?? (await manifest(stateDir, every))],
       ...["--listen", listen],
       ...["--control", "127.0.0.1:0"],
       ...["--state-dir", stateDir],
+      ...options,
     ]);
     return host;
   }

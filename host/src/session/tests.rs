@@ -11,8 +11,8 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout},
 };
-use tokio_util::sync::CancellationToken;
 use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
+use tokio_util::sync::CancellationToken;
 use tungstenite::Message;
 
 use super::*;

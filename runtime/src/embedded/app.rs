@@ -3,10 +3,11 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use http::{
     Request, Response, Uri,
     header::{self, HeaderValue},
@@ -21,7 +22,6 @@ use wasmtime_wasi_http::handler::{
 use super::{
     body,
     component::Component,
-    output::Output,
     state::Call,
     worker::{self, End, Instances, Stopped, Stub, Ticket},
 };
@@ -44,8 +44,27 @@ pub struct App {
     info: Vec<u8>,
     router: Router,
     components: BTreeMap<String, Handler>,
-    /// Writes what the components print, for as long as there is the application.
-    _output: Output,
+}
+
+/// The application that answers now. It is exchanged as one whole: a request that has begun with
+/// one ends with it.
+pub struct Current(ArcSwap<App>);
+
+impl Current {
+    /// Has the application that `app` makes answer; it is given where its components will find it.
+    pub fn new(app: impl FnOnce(&Weak<Self>) -> App) -> Arc<Self> {
+        Arc::new_cyclic(|current| Self(ArcSwap::from_pointee(app(current))))
+    }
+
+    /// The application of this moment.
+    pub fn app(&self) -> Arc<App> {
+        self.0.load_full()
+    }
+
+    /// Has `app` answer from now on. Instances of the one before end with their requests.
+    pub fn exchange(&self, app: App) {
+        self.0.store(Arc::new(app));
+    }
 }
 
 /// A component and its instances.
@@ -62,18 +81,19 @@ struct Info<'a> {
 }
 
 impl App {
-    /// An application of these components.
+    /// An application of these components, which call one another through `current`.
     pub fn new(
         manifest: &Manifest,
         router: Router,
         components: Vec<Component>,
-        output: Output,
+        current: &Weak<Current>,
     ) -> Self {
         let info = Info {
             name: &manifest.name,
             version: &manifest.version,
         };
-        let handlers = components.into_iter().map(|component| {
+        let handlers = components.into_iter().map(|mut component| {
+            component.app = current.clone();
             let component = Arc::new(component);
             let proxy = ProxyHandler::new(Instances(component.clone()));
             (component.id.to_string(), Handler { component, proxy })
@@ -83,7 +103,6 @@ impl App {
             info: serde_json::to_vec_pretty(&info).unwrap_or_default(),
             router,
             components: handlers.collect(),
-            _output: output,
         }
     }
 

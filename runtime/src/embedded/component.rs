@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
+    hash::{DefaultHasher, Hasher as _},
+    path::{Path, PathBuf},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -16,7 +17,7 @@ use wasmtime::{
 use wasmtime_wasi_http::{WasiHttp, WasiHttpView as _, handler::ProxyPre, p2, p3};
 
 use super::{
-    app::App,
+    app::Current,
     client::Client,
     files::Mounts,
     key_value::{self, Labels},
@@ -53,8 +54,9 @@ pub struct Component {
     pub limits: Limits,
     /// One for each instance that may exist.
     pub permits: Arc<Semaphore>,
-    /// The application it is part of, for requests to other components.
-    pub app: Weak<App>,
+    /// The application it is part of, for requests to other components. An instance that is left
+    /// over from before an exchange calls those of today.
+    pub app: Weak<Current>,
 }
 
 /// What an instance, and a request, may use.
@@ -75,17 +77,18 @@ pub struct Limits {
 impl Component {
     /// Whether an instance answers more than one request: WASI 0.3.
     pub fn shares_instances(&self) -> bool {
-        matches!(self.pre.0, ProxyPre::P3(_))
+        matches!(*self.pre.0, ProxyPre::P3(_))
     }
 }
 
-/// A component that is ready to be instantiated.
-pub struct Pre(ProxyPre<Guest>);
+/// A component that is ready to be instantiated. Clones share what is compiled.
+#[derive(Clone)]
+pub struct Pre(Arc<ProxyPre<Guest>>);
 
 impl Pre {
     /// The engine it is compiled for.
     pub fn engine(&self) -> &Engine {
-        match &self.0 {
+        match &*self.0 {
             ProxyPre::P2(pre) => pre.engine(),
             ProxyPre::P3(pre) => pre.engine(),
         }
@@ -121,21 +124,48 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     Ok(linker)
 }
 
-/// Compiles every component of a manifest, several at once, and links them.
+/// A component's file as it was read, and what was made of it.
+#[derive(Clone)]
+pub struct Prepared {
+    /// The file.
+    pub source: PathBuf,
+    /// Of its content; it tells one build from the next.
+    fingerprint: u64,
+    /// Compiled and linked.
+    pub pre: Pre,
+}
+
+impl Prepared {
+    /// Whether both come from the same content.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint
+    }
+}
+
+/// Compiles every component of a manifest, several at once, and links them. What `known` has of a
+/// component, by its id, is taken as it is when its file is not to be read again (`fresh`), and
+/// otherwise when the file still has the same content.
 ///
 /// # Errors
 /// The first component's, in the order of ids, that is missing, broken, or made for another host.
 pub fn prepare(
     linker: &Linker<Guest>,
     components: &BTreeMap<String, manifest::Component>,
-) -> anyhow::Result<Vec<Pre>> {
+    known: &BTreeMap<String, Prepared>,
+    fresh: impl Fn(&str) -> bool,
+) -> anyhow::Result<Vec<Prepared>> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = components
             .values()
             .map(|component| {
-                scope.spawn(move || {
-                    prepare_one(linker, component)
-                        .with_context(|| format!("component {}", component.id))
+                let known = known
+                    .get(&component.id)
+                    .filter(|known| known.source == component.source);
+                let fresh = fresh(&component.id);
+                scope.spawn(move || match known {
+                    Some(known) if !fresh => Ok(known.clone()),
+                    known => prepare_one(linker, component, known)
+                        .with_context(|| format!("component {}", component.id)),
                 })
             })
             .collect();
@@ -150,7 +180,11 @@ pub fn prepare(
     })
 }
 
-fn prepare_one(linker: &Linker<Guest>, component: &manifest::Component) -> anyhow::Result<Pre> {
+fn prepare_one(
+    linker: &Linker<Guest>,
+    component: &manifest::Component,
+    known: Option<&Prepared>,
+) -> anyhow::Result<Prepared> {
     let path = &component.source;
     let wasm = match std::fs::read(path) {
         Ok(wasm) => wasm,
@@ -163,6 +197,12 @@ fn prepare_one(linker: &Linker<Guest>, component: &manifest::Component) -> anyho
         }
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&wasm);
+    let fingerprint = hasher.finish();
+    if let Some(known) = known.filter(|known| known.fingerprint == fingerprint) {
+        return Ok(known.clone());
+    }
     check_kind(&wasm, path)?;
     let compiled = Compiled::new(linker.engine(), &wasm)
         .map_err(anyhow::Error::from)
@@ -172,7 +212,13 @@ fn prepare_one(linker: &Linker<Guest>, component: &manifest::Component) -> anyho
         .instantiate_pre(&compiled)
         .map_err(anyhow::Error::from)
         .with_context(|| format!("{} does not fit this host. {ELSEWHERE}", path.display()))?;
-    export(pre).with_context(|| format!("{} answers no HTTP requests", path.display()))
+    let pre =
+        export(pre).with_context(|| format!("{} answers no HTTP requests", path.display()))?;
+    Ok(Prepared {
+        source: path.clone(),
+        fingerprint,
+        pre,
+    })
 }
 
 /// Says what makes the file that is missing.
@@ -262,10 +308,10 @@ fn export(pre: InstancePre<Guest>) -> anyhow::Result<Pre> {
         .map(|(name, _)| name.to_owned())
         .collect();
     if let Ok(pre) = p3::bindings::ServicePre::new(pre.clone()) {
-        return Ok(Pre(ProxyPre::P3(pre)));
+        return Ok(Pre(Arc::new(ProxyPre::P3(pre))));
     }
     if let Ok(pre) = p2::bindings::ProxyPre::new(pre) {
-        return Ok(Pre(ProxyPre::P2(pre)));
+        return Ok(Pre(Arc::new(ProxyPre::P2(pre))));
     }
     let exports = if exports.is_empty() {
         "nothing".to_owned()

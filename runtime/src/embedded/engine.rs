@@ -5,7 +5,8 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use wasmtime::{
-    Cache, CacheConfig, Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
+    Cache, CacheConfig, Config, Engine, InstanceAllocationStrategy, OptLevel,
+    PoolingAllocationConfig,
 };
 
 use super::Options;
@@ -30,6 +31,9 @@ pub fn start(options: &Options, components: usize) -> anyhow::Result<Engine> {
         .memory_init_cow(true)
         .cache(cache());
     config.allocation_strategy(pool(options, components));
+    if !options.optimize {
+        config.cranelift_opt_level(OptLevel::None);
+    }
     let engine = match Engine::new(&config) {
         Ok(engine) => engine,
         Err(error) => {

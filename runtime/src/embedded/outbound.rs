@@ -135,6 +135,7 @@ async fn send(
         return Err(Error::LoopDetected);
     }
     let app = component.app.upgrade().ok_or(Error::ConnectionTerminated)?;
+    let app = app.app();
     let mut call = Call {
         depth: call.depth + 1,
         ..call

@@ -117,6 +117,14 @@ impl Fixture {
         }
     }
 
+    /// Another manifest takes the place of the one before; gives the components whose code is
+    /// another.
+    pub fn exchange(&self, manifest: &Manifest, fresh: &[&str]) -> anyhow::Result<Vec<String>> {
+        let variables = Variables::new(manifest, &[], Default::default(), |_| None)?;
+        let fresh = fresh.iter().map(|id| (*id).to_owned()).collect();
+        self.app.exchange(manifest, &variables, &fresh)
+    }
+
     /// As after a restart.
     pub fn again(self) -> Self {
         drop(self.app);

@@ -1,0 +1,100 @@
+//! The application that a host serves, and its exchange for another while it runs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+use runtime::{embedded::Embedded, manifest::Manifest, router::Private, variables::Variables};
+
+use crate::{
+    gateway::{Gateway, Rules},
+    passthrough,
+    session::Services,
+    timer::Timers,
+};
+
+/// Everything in a running host that comes from the manifest.
+pub struct Application {
+    /// What gives the variables their values.
+    pub values: Values,
+    /// The key that the host signs with.
+    pub key: String,
+    /// How long the servers of passthroughs may take to answer.
+    pub limit: Duration,
+    /// The components.
+    pub embedded: Arc<Embedded>,
+    /// The routes that are private, and the limits of sessions.
+    pub gateway: Arc<Gateway>,
+    /// What calls components.
+    pub timers: Timers,
+    /// What all parts of the host share.
+    pub services: Arc<Services>,
+}
+
+/// What gives an application's variables their values, the environment aside.
+#[derive(Clone)]
+pub struct Values {
+    /// Those of `--variable`.
+    pub given: Vec<(String, String)>,
+    /// The host's own.
+    pub ours: BTreeMap<String, String>,
+}
+
+impl Values {
+    /// The variables of an application.
+    ///
+    /// # Errors
+    /// When one has no value, or a value no variable.
+    pub fn settle(&self, manifest: &Manifest) -> Result<Variables> {
+        Variables::new(manifest, &self.given, self.ours.clone(), |name| {
+            std::env::var(name).ok()
+        })
+    }
+}
+
+impl Application {
+    /// Serves what `manifest` says from now on; see [`Embedded::exchange`] for `fresh` and the
+    /// answer. Sockets stay open, with the limits that they were opened with.
+    ///
+    /// # Errors
+    /// Everything that would keep a host from starting with this manifest, and a change that only
+    /// a start makes. Everything then stays as it was.
+    pub async fn exchange(
+        &mut self,
+        manifest: &Manifest,
+        fresh: BTreeSet<String>,
+    ) -> Result<Vec<String>> {
+        let variables = self.values.settle(manifest)?;
+        ensure!(
+            variables.get("grip_key").is_none_or(|key| key == self.key),
+            "the variable grip_key has another value: start the host again, which signs with it"
+        );
+        let private = Private::new(&manifest.host.private)?;
+        let passthroughs = passthrough::routes(&manifest.host.passthrough, None, self.limit)?;
+        let embedded = self.embedded.clone();
+        let own = manifest.clone();
+        let exchanged =
+            tokio::task::spawn_blocking(move || embedded.exchange(&own, &variables, &fresh));
+        let changed = exchanged.await??;
+
+        let limits = manifest.host.websocket.clone();
+        let sessions = &self.services.sessions;
+        if limits != self.services.limits {
+            sessions.bound(limits.max_connections, limits.ping_interval);
+            self.services = Arc::new(Services {
+                limits,
+                ..Services::clone(&self.services)
+            });
+        }
+        self.gateway.exchange(Rules {
+            services: self.services.clone(),
+            private,
+            passthroughs,
+        });
+        self.timers.exchange(&manifest.host.timers);
+        Ok(changed)
+    }
+}

@@ -1,0 +1,424 @@
+//! What an application is made of on disk, and what a change to a part of it asks for.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    path::{Component as Part, Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use runtime::manifest::{Component, Files, Manifest};
+
+/// Folders that are not searched: what is in them is made, not written. A pattern that names one
+/// of them still finds its way in.
+const NOT_SEARCHED: [&str; 4] = ["target", "node_modules", ".git", ".spin"];
+
+/// The files that an application depends on.
+pub struct Interests {
+    /// The manifest, and `.env` beside it.
+    settings: [PathBuf; 2],
+    components: Vec<Parts>,
+    /// The folders to look at, and whether also at what is below them.
+    roots: BTreeMap<PathBuf, bool>,
+}
+
+/// The files of one component.
+struct Parts {
+    id: String,
+    /// What its build depends on: `build.watch`.
+    sources: Vec<Pattern>,
+    /// What its build makes: `source`.
+    code: PathBuf,
+    /// What it sees of the file system: `files`, without `exclude_files`.
+    files: Vec<Pattern>,
+    excluded: Vec<Pattern>,
+}
+
+/// What a set of changes asks for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The manifest has to be read again.
+    pub settings: bool,
+    /// Components to build.
+    pub build: BTreeSet<String>,
+    /// Components whose wasm is another.
+    pub code: BTreeSet<String>,
+    /// Files that components see have changed, not only style sheets.
+    pub files: bool,
+    /// Style sheets that components see have changed.
+    pub styles: bool,
+}
+
+/// A file, a folder with all that is in it, or a glob.
+struct Pattern {
+    /// Everything that matches is in here.
+    folder: PathBuf,
+    /// Of paths relative to `folder`.
+    glob: GlobSet,
+    /// Whether what matches may be further down.
+    deep: bool,
+}
+
+impl Interests {
+    /// The files of an application.
+    ///
+    /// # Errors
+    /// Names the key of a pattern that is none.
+    pub fn of(manifest: &Manifest) -> Result<Self> {
+        let components = manifest.components.values();
+        let components = components
+            .map(|component| {
+                Parts::of(component, &manifest.root)
+                    .with_context(|| format!("component.{}", component.id))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let settings = [manifest.path.clone(), manifest.root.join(".env")];
+        let mut roots = BTreeMap::new();
+        let mut look = |folder: &Path, deep| *roots.entry(folder.to_owned()).or_default() |= deep;
+        look(&manifest.root, false);
+        for parts in &components {
+            if let Some(folder) = parts.code.parent() {
+                look(folder, false);
+            }
+            for pattern in parts.sources.iter().chain(&parts.files) {
+                look(&pattern.folder, pattern.deep);
+            }
+        }
+        Ok(Self {
+            settings,
+            components,
+            roots,
+        })
+    }
+
+    /// The folders to look at, each with whether what is below it counts too. One that does not
+    /// exist may come to be.
+    pub fn roots(&self) -> impl Iterator<Item = (&Path, bool)> {
+        self.roots
+            .iter()
+            .map(|(folder, deep)| (folder.as_path(), *deep))
+    }
+
+    /// Whether a folder below a root is looked at.
+    pub fn is_searched(folder: &Path) -> bool {
+        folder
+            .file_name()
+            .is_none_or(|name| !NOT_SEARCHED.iter().any(|other| name == *other))
+    }
+
+    /// Whether a change of this file asks for anything.
+    pub fn has(&self, file: &Path) -> bool {
+        !is_scratch(file)
+            && (self.settings.iter().any(|own| own == file)
+                || self.components.iter().any(|parts| {
+                    parts.code == file || parts.is_source(file) || parts.is_file(file)
+                }))
+    }
+
+    /// What changes of these files, new and deleted ones included, ask for.
+    pub fn plan<'a>(&self, changed: impl IntoIterator<Item = &'a PathBuf>) -> Plan {
+        let mut plan = Plan::default();
+        for file in changed {
+            plan.settings |= self.settings.contains(file);
+            for parts in &self.components {
+                if parts.is_source(file) {
+                    plan.build.insert(parts.id.clone());
+                }
+                if parts.code == *file {
+                    plan.code.insert(parts.id.clone());
+                }
+                if parts.is_file(file) {
+                    match file.extension() == Some(OsStr::new("css")) {
+                        true => plan.styles = true,
+                        false => plan.files = true,
+                    }
+                }
+            }
+        }
+        plan
+    }
+}
+
+impl Parts {
+    fn of(component: &Component, root: &Path) -> Result<Self> {
+        let patterns = |folder: &Path, globs: &[String], key| {
+            let patterns = globs.iter().map(|glob| Pattern::new(folder, glob));
+            patterns
+                .collect::<Result<Vec<_>>>()
+                .with_context(|| format!("{key}"))
+        };
+        let sources = match &component.build {
+            Some(build) => patterns(&build.workdir, &build.watch, "build.watch")?,
+            None => Vec::new(),
+        };
+        let files = component.files.iter().map(|files| match files {
+            // A leading slash means the manifest's folder, as it does where files are gathered.
+            Files::Glob(glob) => Pattern::new(root, glob.trim_start_matches('/')),
+            Files::Placed { source, .. } => Pattern::exactly(source),
+        });
+        Ok(Self {
+            id: component.id.clone(),
+            sources,
+            code: clean(&component.source),
+            files: files.collect::<Result<_>>().context("files")?,
+            excluded: patterns(root, &component.exclude_files, "exclude_files")?,
+        })
+    }
+
+    fn is_source(&self, file: &Path) -> bool {
+        self.sources.iter().any(|pattern| pattern.matches(file))
+    }
+
+    fn is_file(&self, file: &Path) -> bool {
+        self.files.iter().any(|pattern| pattern.matches(file))
+            && !self.excluded.iter().any(|pattern| pattern.matches(file))
+    }
+}
+
+impl Pattern {
+    /// What `glob` means in `folder`; it may lead out of it with `..`.
+    fn new(folder: &Path, glob: &str) -> Result<Self> {
+        let parts: Vec<_> = glob.split('/').filter(|part| !part.is_empty()).collect();
+        let is_fixed = |part: &&str| !part.contains(['*', '?', '[', '{']);
+        let fixed = parts.iter().take_while(|part| is_fixed(part)).count();
+        if fixed == parts.len() {
+            return Self::exactly(&folder.join(glob));
+        }
+        let folder = clean(&folder.join(parts[..fixed].join("/")));
+        let rest = parts[fixed..].join("/");
+        Self::build(
+            folder,
+            &rest,
+            parts.len() - fixed > 1 || rest.contains("**"),
+        )
+        .with_context(|| format!("{glob:?}"))
+    }
+
+    /// A file, or a folder for all that is in it: which of the two may change.
+    fn exactly(path: &Path) -> Result<Self> {
+        let path = clean(path);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let folder = path.parent().unwrap_or(&path).to_owned();
+        if path.is_dir() {
+            return Self::build(path, "**", true);
+        }
+        Self::build(folder, &globset::escape(&name), false)
+    }
+
+    fn build(folder: PathBuf, glob: &str, deep: bool) -> Result<Self> {
+        let mut set = GlobSetBuilder::new();
+        set.add(GlobBuilder::new(glob).literal_separator(true).build()?);
+        Ok(Self {
+            folder,
+            glob: set.build()?,
+            deep,
+        })
+    }
+
+    fn matches(&self, file: &Path) -> bool {
+        file.strip_prefix(&self.folder)
+            .is_ok_and(|path| self.glob.is_match(path))
+    }
+}
+
+/// A path without `.` and `..`, by its letters alone.
+fn clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Part::CurDir => {}
+            Part::ParentDir => drop(clean.pop()),
+            part => clean.push(part),
+        }
+    }
+    clean
+}
+
+/// What editors and systems leave beside the files that are meant.
+fn is_scratch(file: &Path) -> bool {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with(".#")
+        || name.starts_with('#') && name.ends_with('#')
+        || [".DS_Store", "4913"].contains(&&*name)
+        || [
+            "~",
+            ".swp",
+            ".swo",
+            ".swx",
+            ".tmp",
+            "___jb_tmp___",
+            "___jb_old___",
+        ]
+        .iter()
+        .any(|end| name.ends_with(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MANIFEST: &str = r#"
+spin_manifest_version = 2
+application.name = "test"
+trigger.http = [{ route = "/", component = "page" }, { route = "/api", component = "orders" }]
+
+[component.page]
+source = "target/page.wasm"
+files = ["assets/*.txt", "single.html", { source = "static", destination = "/static" }]
+exclude_files = ["assets/b.txt"]
+[component.page.build]
+command = "make"
+workdir = "page"
+watch = ["src/**/*.rs", "Cargo.toml", "../shared/*.rs", "../static/**/*"]
+
+[component.orders]
+source = "target/orders.wasm"
+[component.orders.build]
+command = "make"
+watch = ["orders/**/*.rs", "shared/a.rs", "Makefile"]
+"#;
+
+    fn interests() -> (tempfile::TempDir, Interests) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("static")).unwrap();
+        let manifest = Manifest::parse(MANIFEST, folder.path().join("spin.toml")).unwrap();
+        let interests = Interests::of(&manifest).unwrap();
+        (folder, interests)
+    }
+
+    /// What a change of these files leads to, in a word for each thing.
+    fn plan(changed: &[&str]) -> String {
+        let (folder, interests) = interests();
+        let files: Vec<_> = changed
+            .iter()
+            .map(|file| folder.path().join(file))
+            .collect();
+        let kept: Vec<_> = files
+            .iter()
+            .filter(|file| interests.has(file))
+            .cloned()
+            .collect();
+        let plan = interests.plan(&kept);
+        assert_eq!(
+            kept.is_empty(),
+            plan == Plan::default(),
+            "{changed:?}: {plan:?}"
+        );
+        let mut words: Vec<String> = Vec::new();
+        words.extend(plan.settings.then(|| "settings".to_owned()));
+        words.extend(plan.build.iter().map(|id| format!("build {id}")));
+        words.extend(plan.code.iter().map(|id| format!("load {id}")));
+        words.extend(plan.files.then(|| "files".to_owned()));
+        words.extend(plan.styles.then(|| "styles".to_owned()));
+        words.join(", ")
+    }
+
+    #[test]
+    fn what_a_change_leads_to() {
+        for (changed, leads_to) in [
+            ("spin.toml", "settings"),
+            (".env", "settings"),
+            ("page/src/lib.rs", "build page"),
+            ("page/src/deep/er/mod.rs", "build page"),
+            ("page/Cargo.toml", "build page"),
+            ("page/src/lib.txt", ""),
+            ("page/other/lib.rs", ""),
+            ("shared/a.rs", "build orders, build page"),
+            ("shared/b.rs", "build page"),
+            ("shared/deep/a.rs", ""),
+            ("orders/x.rs", "build orders"),
+            ("Makefile", "build orders"),
+            ("target/page.wasm", "load page"),
+            ("target/other.wasm", ""),
+            ("assets/a.txt", "files"),
+            ("assets/b.txt", ""),
+            ("assets/deep/a.txt", ""),
+            ("single.html", "files"),
+            ("static/main.js", "build page, files"),
+            ("static/icons/deep/bell.svg", "build page, files"),
+            ("static/page.css", "build page, styles"),
+            ("README.md", ""),
+        ] {
+            assert_eq!(plan(&[changed]), leads_to, "{changed}");
+        }
+        assert_eq!(
+            plan(&["static/a.css", "static/a.js", "orders/x.rs", "spin.toml"]),
+            "settings, build orders, build page, files, styles"
+        );
+    }
+
+    #[test]
+    fn what_editors_leave_behind_is_no_change() {
+        for file in [
+            "page/src/.#lib.rs",
+            "static/page.css~",
+            "static/.page.css.swp",
+            "static/4913",
+            "static/#page.css#",
+            "static/.DS_Store",
+            "static/page.css___jb_tmp___",
+        ] {
+            assert_eq!(plan(&[file]), "", "{file}");
+        }
+    }
+
+    #[test]
+    fn only_the_folders_of_patterns_are_looked_at_and_what_is_made_is_not_searched() {
+        let (folder, interests) = interests();
+        let roots: Vec<_> = interests
+            .roots()
+            .map(|(root, deep)| {
+                let root = root.strip_prefix(folder.path()).unwrap();
+                (root.to_str().unwrap().to_owned(), deep)
+            })
+            .collect();
+        let expected = [
+            ("", false),
+            ("assets", false),
+            ("orders", true),
+            ("page", false),
+            ("page/src", true),
+            ("shared", false),
+            ("static", true),
+            ("target", false),
+        ];
+        assert_eq!(roots, expected.map(|(root, deep)| (root.to_owned(), deep)));
+        assert!(!Interests::is_searched(Path::new("/a/target")));
+        assert!(Interests::is_searched(Path::new("/target/src")));
+    }
+
+    #[test]
+    fn a_pattern_that_is_none_is_named() {
+        let text = MANIFEST.replace("orders/**/*.rs", "orders/[");
+        let manifest = Manifest::parse(&text, "/nowhere/spin.toml").unwrap();
+        let error = format!("{:#}", Interests::of(&manifest).err().unwrap());
+        assert!(
+            error.contains("component.orders")
+                && error.contains("build.watch")
+                && error.contains("orders/["),
+            "{error}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_pattern_and_any_path_are_read(glob in "[a./*?{}\\[\\]!~-]{0,12}", path in "[a./*~#]{0,12}") {
+            if let Ok(pattern) = Pattern::new(Path::new("/root"), &glob) {
+                let _ = pattern.matches(&Path::new("/root").join(path));
+            }
+        }
+
+        #[test]
+        fn what_matches_is_in_the_pattern_s_folder(glob in "[ab*/.]{1,8}", path in "[ab/]{1,8}") {
+            if let Ok(pattern) = Pattern::new(Path::new("/root"), &glob) {
+                let path = clean(&Path::new("/root").join(path.trim_start_matches('/')));
+                let rest = path.strip_prefix(&pattern.folder);
+                if pattern.matches(&path) {
+                    prop_assert!(pattern.deep || rest.unwrap().components().count() <= 1);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Where applications are made: the engine, and what outlasts the exchange of one for another.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+};
+
+use anyhow::Context as _;
+use tokio::sync::Semaphore;
+use wasmtime::component::Linker;
+
+use super::{
+    Options,
+    client::Client,
+    component::{self, Component, Prepared},
+    engine,
+    files::Mounts,
+    key_value::Labels,
+    output::Output,
+    sqlite::Database,
+    state::Guest,
+    store::Store,
+};
+use crate::{manifest, manifest::Manifest, router::Router, variables::Variables};
+
+/// The label of the key-value store that every application has.
+const DEFAULT_STORE: &str = "default";
+
+/// See the module's words.
+pub struct Workshop {
+    options: Options,
+    /// With the engine, whose pool has room for `room` components.
+    linker: Linker<Guest>,
+    room: usize,
+    output: Output,
+    client: Client,
+    /// The key-value stores that are open, by label.
+    stores: BTreeMap<String, Arc<dyn Store>>,
+    /// What was compiled for the application that answers now, by the component's id.
+    prepared: BTreeMap<String, Prepared>,
+    /// The instances that each component may have, those left over from before an exchange
+    /// included: the pool has room for no more.
+    permits: BTreeMap<String, Arc<Semaphore>>,
+}
+
+/// What an application is put together from.
+pub struct Parts {
+    /// Its routes.
+    pub router: Router,
+    /// Its components, in the order of their ids.
+    pub components: Vec<Component>,
+    /// The ids of those whose code is another than the last time.
+    pub changed: Vec<String>,
+}
+
+impl Workshop {
+    /// A workshop with room for the components of `manifest`.
+    ///
+    /// # Errors
+    /// When the engine or a thread cannot be started.
+    pub fn open(manifest: &Manifest, options: Options) -> anyhow::Result<Self> {
+        let room = manifest.components.len();
+        Ok(Self {
+            linker: linker(&options, room)?,
+            room,
+            output: Output::start(!options.quiet)?,
+            client: Client::new(),
+            stores: BTreeMap::new(),
+            prepared: BTreeMap::new(),
+            permits: BTreeMap::new(),
+            options,
+        })
+    }
+
+    /// Makes the parts of an application; `fresh` says whether the file of a component that was
+    /// compiled before is read again.
+    ///
+    /// # Errors
+    /// As of loading an application. What was made before is kept.
+    pub fn make(
+        &mut self,
+        manifest: &Manifest,
+        variables: &Variables,
+        fresh: impl Fn(&str) -> bool,
+    ) -> anyhow::Result<Parts> {
+        if manifest.components.len() > self.room {
+            // Code belongs to an engine; what was compiled comes from the cache.
+            self.linker = linker(&self.options, manifest.components.len())?;
+            self.room = manifest.components.len();
+            self.prepared.clear();
+            self.permits.clear();
+        }
+        let known = &self.prepared;
+        let prepared = component::prepare(&self.linker, &manifest.components, known, fresh)?;
+        let router = Router::new(manifest)?;
+        self.open_stores(manifest)?;
+        let mut components = Vec::with_capacity(prepared.len());
+        for (component, prepared) in manifest.components.values().zip(&prepared) {
+            let ready = self.component(component, prepared, manifest, variables);
+            components.push(ready.with_context(|| format!("component {}", component.id))?);
+        }
+
+        let ids = || manifest.components.keys().cloned();
+        let is_other = |id: &String, new: &Prepared| {
+            let old = self.prepared.get(id);
+            old.is_none_or(|old| !old.is_same_as(new))
+        };
+        let changed = ids().zip(&prepared);
+        let changed = changed.filter(|(id, new)| is_other(id, new));
+        let changed = changed.map(|(id, _)| id).collect();
+        self.prepared = ids().zip(prepared).collect();
+        self.permits = ids()
+            .zip(components.iter().map(|ready| ready.permits.clone()))
+            .collect();
+        Ok(Parts {
+            router,
+            components,
+            changed,
+        })
+    }
+
+    fn component(
+        &self,
+        component: &manifest::Component,
+        prepared: &Prepared,
+        manifest: &Manifest,
+        variables: &Variables,
+    ) -> anyhow::Result<Component> {
+        let id = &component.id;
+        let options = &self.options;
+        let mut environment = component.environment.clone();
+        environment.extend(options.environment.clone());
+        let log = |name| {
+            let folder = options.log_dir.clone();
+            let folder = folder.unwrap_or_else(|| options.state_dir.join("logs"));
+            self.output.stream(&folder.join(format!("{id}_{name}.txt")))
+        };
+        let permits = self.permits.get(id).cloned();
+        Ok(Component {
+            id: id.as_str().into(),
+            pre: prepared.pre.clone(),
+            environment: environment.into_iter().collect(),
+            mounts: Mounts::gather(component, &manifest.root)?,
+            stdout: log("stdout")?,
+            stderr: log("stderr")?,
+            variables: variables.component_variables(id),
+            stores: self.labels(component),
+            allowed: variables.allowed_hosts(component)?,
+            client: self.client.clone(),
+            limits: options.limits(),
+            permits: permits
+                .unwrap_or_else(|| Arc::new(Semaphore::new(options.max_instances.max(1)))),
+            app: Weak::new(),
+        })
+    }
+
+    fn labels(&self, component: &manifest::Component) -> Labels {
+        let labels = component.key_value_stores.iter().map(|label| {
+            let store = self.stores.get(label).cloned();
+            if store.is_none() {
+                tracing::warn!(
+                    component = component.id,
+                    "there is no key-value store {label:?}: opening it will fail with no-such-store"
+                );
+            }
+            (label.clone(), store)
+        });
+        labels.collect()
+    }
+
+    /// The file is made only when a component may open it.
+    fn open_stores(&mut self, manifest: &Manifest) -> anyhow::Result<()> {
+        let mut labels = manifest
+            .components
+            .values()
+            .flat_map(|component| &component.key_value_stores);
+        if labels.any(|label| label == DEFAULT_STORE) && !self.stores.contains_key(DEFAULT_STORE) {
+            let file = self.options.state_dir.join("sqlite_key_value.db");
+            let store = Database::open(&file)?.store(DEFAULT_STORE);
+            self.stores
+                .insert(DEFAULT_STORE.to_owned(), Arc::new(store));
+        }
+        Ok(())
+    }
+}
+
+fn linker(options: &Options, components: usize) -> anyhow::Result<Linker<Guest>> {
+    let engine = engine::start(options, components)?;
+    component::linker(&engine)
+        .map_err(anyhow::Error::from)
+        .context("cannot link the host's interfaces")
+}
