@@ -1,0 +1,3 @@
+//! todo
+use crate::case::cases;
+cases! {}

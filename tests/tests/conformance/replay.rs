@@ -1,0 +1,78 @@
+//! A backend that takes only a part of what it is offered: `Content-Bytes-Accepted`.
+
+use anyhow::Result;
+use grip::Event;
+
+use crate::{
+    backend::Reply,
+    case::{Case, cases, same},
+};
+
+cases! {
+    all_accepted
+    offered_again
+    part_of_a_message
+    more_than_offered
+}
+
+async fn all_accepted(case: &Case) -> Result<()> {
+    let mut socket = case.open(Reply::open()).await?;
+    socket.send("12345").await?;
+    let reply = Reply::nothing().header("content-bytes-accepted", "5");
+    case.exchange(&[Event::text("12345")], reply).await?;
+    socket.send("6").await?;
+    let headers = case.exchange(&[Event::text("6")], Reply::nothing()).await?;
+    same("replayed", headers.get("content-bytes-replayed"), None)
+}
+
+async fn offered_again(case: &Case) -> Result<()> {
+    let mut socket = case.open(Reply::open()).await?;
+    socket.send("12345").await?;
+    let request = case.script.next().await?;
+    request.expect(&[Event::text("12345")])?;
+    socket.send("678").await?;
+    case.settle().await;
+    request.reply(Reply::nothing().header("content-bytes-accepted", "0"))?;
+    let request = case.script.next().await?;
+    same(
+        "replayed",
+        request.header("content-bytes-replayed"),
+        Some("5"),
+    )?;
+    request.expect(&[Event::text("12345"), Event::text("678")])?;
+    request.reply(Reply::nothing().header("content-bytes-accepted", "5"))?;
+    let request = case.script.next().await?;
+    same(
+        "replayed",
+        request.header("content-bytes-replayed"),
+        Some("3"),
+    )?;
+    request.expect(&[Event::text("678")])?;
+    request.reply(Reply::nothing())
+}
+
+async fn part_of_a_message(case: &Case) -> Result<()> {
+    let mut socket = case.open(Reply::open()).await?;
+    socket.send("12345").await?;
+    let request = case.script.next().await?;
+    request.expect(&[Event::text("12345")])?;
+    socket.send("678").await?;
+    case.settle().await;
+    request.reply(Reply::nothing().header("content-bytes-accepted", "2"))?;
+    let request = case.script.next().await?;
+    same(
+        "replayed",
+        request.header("content-bytes-replayed"),
+        Some("3"),
+    )?;
+    request.expect(&[Event::text("345"), Event::text("678")])?;
+    request.reply(Reply::nothing())
+}
+
+async fn more_than_offered(case: &Case) -> Result<()> {
+    let mut socket = case.open(Reply::open()).await?;
+    socket.send("12345").await?;
+    let reply = Reply::nothing().header("content-bytes-accepted", "6");
+    case.exchange(&[Event::text("12345")], reply).await?;
+    socket.cut().await
+}
