@@ -1,51 +1,40 @@
 //! Channels: who listens to what, and how a publication reaches all of them.
 //!
-//! A channel keeps its subscribers in blocks of [`BLOCK`]. Publishing appends
-//! one shared message to each block's queue; one task a block hands it out.
-//! A large channel is so spread over the cores and never holds a thread long,
-//! and while a block is busy its next messages gather into one delivery, so
-//! that a client gets many messages in one write when they come fast.
+//! A channel keeps its subscribers in [blocks](crate::block), each of which hands
+//! publications out by itself, in the [order](crate::sequence) of their ids. It is known
+//! for a while after its last subscriber has left, or an id was published to nobody, so
+//! that one who comes a little later can tell whether something was missed.
 
 use std::{
-    collections::HashMap,
-    fmt, mem,
+    collections::{HashMap, VecDeque},
+    fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
-use tokio::sync::Notify;
+use tokio::time::Instant;
 
-/// Subscribers a block. Small enough that handing a message to all of them,
-/// a system call each, does not keep other tasks waiting for a millisecond.
-const BLOCK: usize = 128;
+use crate::{
+    block::{Block, Seat},
+    filter::Filters,
+    sequence::{Id, MAX_ID, Sequence},
+};
 
-/// Bytes that may wait in a block; a publisher waits while there are more.
-const BLOCK_QUEUE_BYTES: usize = 1024 * 1024;
+/// How long a channel that nobody listens to is known.
+const LINGER: Duration = Duration::from_secs(60);
 
-/// What a publication does to each subscriber.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Delivery {
-    /// WebSocket frames, complete and unmasked: the same bytes for everyone.
-    Frames {
-        /// The bytes that go on the wire.
-        bytes: Bytes,
-        /// How many messages they are.
-        messages: usize,
-    },
-    /// The socket is closed with this close frame.
-    Close(Bytes),
-    /// The backend is asked to look after the connection now.
-    Refresh,
-}
+/// The most channels that are known without a subscriber.
+const MAX_LINGERING: usize = 100_000;
 
-/// Takes deliveries. Called from the fan-out, so it must not block.
-pub trait Subscriber: Send + Sync + 'static {
-    /// Takes one delivery; they come in the order of their publication.
-    fn deliver(&self, delivery: &Delivery);
-}
+/// How often those are looked for whose time is over.
+const SWEEP: Duration = Duration::from_secs(1);
+pub use crate::{
+    block::{Holder, Subscriber},
+    publication::{Delivery, Publication},
+};
 
 /// All channels of a host.
 #[derive(Clone, Default)]
@@ -54,35 +43,32 @@ pub struct Channels(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     by_name: RwLock<HashMap<Arc<str>, Arc<Channel>>>,
+    /// Those that may have no subscribers, with the time of the next look at each. Locked
+    /// after the names.
+    lingering: Mutex<VecDeque<(Instant, Arc<str>)>>,
+    listened: AtomicUsize,
     subscriptions: AtomicUsize,
 }
 
-#[derive(Default)]
 struct Channel {
-    blocks: Mutex<Vec<Arc<Block>>>,
+    state: Mutex<State>,
+    /// Held while publications are put into the queues, so that they are there in order.
+    order: tokio::sync::Mutex<Order>,
+}
+
+struct State {
+    blocks: Vec<Arc<Block>>,
+    /// It is among those that linger.
+    lingers: bool,
+    /// When it was last published to, or left.
+    used: Instant,
 }
 
 #[derive(Default)]
-struct Block {
-    /// Copied only when it changes during a fan-out.
-    subscribers: Mutex<Arc<Slots>>,
-    queue: Mutex<Queue>,
-    /// Told when the queue was taken.
-    taken: Notify,
-}
-
-#[derive(Clone, Default)]
-struct Slots {
-    slots: Vec<Option<Arc<dyn Subscriber>>>,
-    used: usize,
-}
-
-#[derive(Default)]
-struct Queue {
-    deliveries: Vec<Delivery>,
-    bytes: usize,
-    /// A task is handing deliveries out and will look again.
-    busy: bool,
+struct Order {
+    sequence: Sequence<Arc<Publication>>,
+    /// A task waits for the deadline of what waits.
+    watched: bool,
 }
 
 /// Membership in a channel; dropping it ends it.
@@ -91,68 +77,199 @@ pub struct Subscription {
     name: Arc<str>,
     channel: Arc<Channel>,
     block: Arc<Block>,
-    slot: usize,
+    seat: usize,
 }
 
 impl Channels {
-    /// Adds `subscriber` to the channel `name`, which begins to exist with its
-    /// first subscriber. Everything published after this returns is delivered.
-    pub fn subscribe(&self, name: &str, subscriber: Arc<dyn Subscriber>) -> Subscription {
-        let mut by_name = self
-            .0
-            .by_name
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+    /// Adds a WebSocket to the channel `name`, which begins to exist with its first
+    /// subscriber. Everything published after this returns is delivered, as far as
+    /// `filters` let it through.
+    pub fn subscribe(
+        &self,
+        name: &str,
+        subscriber: Arc<dyn Subscriber>,
+        filters: Filters,
+    ) -> Subscription {
+        self.seat(
+            name,
+            match filters.is_empty() {
+                true => Seat::Socket(subscriber),
+                false => Seat::Filtered(subscriber, filters),
+            },
+        )
+    }
+
+    /// Adds a held stream to the channel `name`, as [`Self::subscribe`] does.
+    pub fn hold_stream(&self, name: &str, holder: Arc<dyn Holder>) -> Subscription {
+        self.seat(name, Seat::Stream(holder))
+    }
+
+    /// Adds a held response to the channel `name`, as [`Self::subscribe`] does.
+    pub fn hold_response(&self, name: &str, holder: Arc<dyn Holder>) -> Subscription {
+        self.seat(name, Seat::Response(holder))
+    }
+
+    fn seat(&self, name: &str, seat: Seat) -> Subscription {
+        let mut by_name = self.names();
         let (name, channel) = match by_name.get_key_value(name) {
             Some((name, channel)) => (name.clone(), channel.clone()),
             None => {
-                let (name, channel) = (Arc::from(name), Arc::new(Channel::default()));
+                let (name, channel) = (Arc::from(name), Arc::new(Channel::new()));
                 by_name.insert(Arc::clone(&name), Arc::clone(&channel));
                 (name, channel)
             }
         };
-        let (block, slot) = channel.add(subscriber);
+        let mut state = lock(&channel.state);
+        if state.blocks.is_empty() {
+            self.0.listened.fetch_add(1, Relaxed);
+        }
+        let (block, seat) = state.add(seat);
+        drop(state);
         self.0.subscriptions.fetch_add(1, Relaxed);
         Subscription {
             channels: self.clone(),
             name,
             channel,
             block,
-            slot,
+            seat,
         }
     }
 
-    /// Gives `delivery` to everyone who is subscribed to `name`, and says how many
-    /// that are. Waits while a channel's queue is full; a channel without
-    /// subscribers costs a look-up.
-    pub async fn publish(&self, name: &str, delivery: Delivery) -> usize {
-        let channel = {
-            let by_name = self
-                .0
-                .by_name
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
-            match by_name.get(name) {
-                Some(channel) => channel.clone(),
-                None => return 0,
-            }
+    /// Gives a publication to everyone on its channel, with those that waited for it, and
+    /// says how many it reached so far. Waits while a channel's queue is full; a channel
+    /// without subscribers costs a look-up.
+    pub async fn publish(&self, publication: Publication) -> usize {
+        let Some(channel) = self.find_or_remember(&publication) else {
+            return 0;
         };
-        let blocks = lock(&channel.blocks).clone();
-        let mut reached = 0;
-        for block in blocks {
-            reached += lock(&block.subscribers).used;
-            block.push(delivery.clone()).await;
+        let publication = match lock(&channel.state).blocks.is_empty() {
+            // What nobody waits for should not occupy memory while it waits.
+            true => publication.without_content(),
+            false => publication,
+        };
+        let publication = Arc::new(publication);
+        let mut order = channel.order.lock().await;
+        let ready = order
+            .sequence
+            .offer(publication.place(), publication, Instant::now());
+        let reached = channel.hand_over(&ready).await;
+        if !order.watched && order.sequence.deadline().is_some() {
+            order.watched = true;
+            tokio::spawn(channel.clone().watch());
         }
         reached
     }
 
+    /// The id that was last published on a channel, where it is known.
+    pub async fn last_id(&self, name: &str) -> Option<Id> {
+        let channel = self.find(name)?;
+        let order = channel.order.lock().await;
+        order.sequence.last().cloned()
+    }
+
+    /// Forgets the id that was last published on a channel, as what is behind it knows better.
+    pub async fn forget_last_id(&self, name: &str) {
+        if let Some(channel) = self.find(name) {
+            channel.order.lock().await.sequence.forget();
+        }
+    }
+
+    /// Forgets channels that nobody listens to, in time. Runs until it is dropped.
+    pub async fn sweep(self) {
+        let mut ticks = tokio::time::interval(SWEEP);
+        loop {
+            ticks.tick().await;
+            self.tick(Instant::now());
+        }
+    }
+
+    fn tick(&self, now: Instant) {
+        let mut by_name = self.names();
+        let mut lingering = lock(&self.0.lingering);
+        while lingering.front().is_some_and(|(due, _)| *due <= now)
+            && let Some((_, name)) = lingering.pop_front()
+        {
+            let Some(channel) = by_name.get(&name) else {
+                continue;
+            };
+            let mut state = lock(&channel.state);
+            let due = state.used + LINGER;
+            if state.blocks.is_empty() && due > now {
+                lingering.push_back((due, name));
+                continue;
+            }
+            state.lingers = false;
+            let forgotten = state.blocks.is_empty();
+            drop(state);
+            if forgotten {
+                by_name.remove(&name);
+            }
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<Arc<Channel>> {
+        let by_name = self.0.by_name.read();
+        let by_name = by_name.unwrap_or_else(PoisonError::into_inner);
+        by_name.get(name).cloned()
+    }
+
+    fn find_or_remember(&self, publication: &Publication) -> Option<Arc<Channel>> {
+        let name = &*publication.channel;
+        if let Some(channel) = self.find(name) {
+            lock(&channel.state).used = Instant::now();
+            return Some(channel);
+        }
+        // Nobody listens: only its id is of use, to one who is about to.
+        if publication.id.is_none() || name.len() > MAX_ID {
+            return None;
+        }
+        let mut by_name = self.names();
+        let channel = by_name
+            .entry(name.into())
+            .or_insert_with(|| Arc::new(Channel::new()))
+            .clone();
+        self.linger(&mut by_name, name.into(), &channel);
+        Some(channel)
+    }
+
+    /// Keeps a channel known for a while.
+    fn linger(
+        &self,
+        by_name: &mut HashMap<Arc<str>, Arc<Channel>>,
+        name: Arc<str>,
+        channel: &Channel,
+    ) {
+        let mut state = lock(&channel.state);
+        state.used = Instant::now();
+        if std::mem::replace(&mut state.lingers, true) {
+            return;
+        }
+        let due = state.used + LINGER;
+        drop(state);
+        let mut lingering = lock(&self.0.lingering);
+        lingering.push_back((due, name));
+        if lingering.len() > MAX_LINGERING
+            && let Some((_, oldest)) = lingering.pop_front()
+            && let Some(channel) = by_name.get(&oldest)
+        {
+            let mut state = lock(&channel.state);
+            state.lingers = false;
+            let forgotten = state.blocks.is_empty();
+            drop(state);
+            if forgotten {
+                by_name.remove(&oldest);
+            }
+        }
+    }
+
+    fn names(&self) -> RwLockWriteGuard<'_, HashMap<Arc<str>, Arc<Channel>>> {
+        let by_name = self.0.by_name.write();
+        by_name.unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How many channels have subscribers.
     pub fn len(&self) -> usize {
-        self.0
-            .by_name
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
+        self.0.listened.load(Relaxed)
     }
 
     /// Whether nobody is subscribed to anything.
@@ -167,130 +284,63 @@ impl Channels {
 }
 
 impl Channel {
-    fn add(&self, subscriber: Arc<dyn Subscriber>) -> (Arc<Block>, usize) {
-        let mut blocks = lock(&self.blocks);
-        // The last blocks are the ones with room, but for those that others left.
-        for block in blocks.iter().rev() {
-            let mut slots = lock(&block.subscribers);
-            if slots.used < BLOCK {
-                let slot = Arc::make_mut(&mut slots).add(subscriber);
-                drop(slots);
-                return (block.clone(), slot);
-            }
-        }
-        let block = Arc::new(Block::default());
-        let slot = Arc::make_mut(&mut lock(&block.subscribers)).add(subscriber);
-        blocks.push(block.clone());
-        (block, slot)
-    }
-}
-
-impl Slots {
-    fn add(&mut self, subscriber: Arc<dyn Subscriber>) -> usize {
-        self.used += 1;
-        match self.slots.iter().position(Option::is_none) {
-            Some(free) => {
-                self.slots[free] = Some(subscriber);
-                free
-            }
-            None => {
-                self.slots.push(Some(subscriber));
-                self.slots.len() - 1
-            }
+    fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                blocks: Vec::new(),
+                lingers: false,
+                used: Instant::now(),
+            }),
+            order: tokio::sync::Mutex::default(),
         }
     }
-}
 
-impl Block {
-    async fn push(self: &Arc<Self>, delivery: Delivery) {
-        let size = delivery.size();
+    /// Puts publications into the queues of all blocks. The caller holds the order.
+    async fn hand_over(&self, publications: &[Arc<Publication>]) -> usize {
+        let mut reached = 0;
+        for publication in publications {
+            let blocks = lock(&self.state).blocks.clone();
+            for block in blocks {
+                reached += block.push(publication).await;
+            }
+        }
+        reached
+    }
+
+    /// Hands over what has waited long enough for the one before it, until nothing waits.
+    async fn watch(self: Arc<Self>) {
         loop {
-            // Registered before the look, so that no wake is missed between them.
-            let taken = self.taken.notified();
-            {
-                let mut queue = lock(&self.queue);
-                // An empty queue takes anything: a single large message must get through.
-                if queue.bytes == 0 || queue.bytes + size <= BLOCK_QUEUE_BYTES {
-                    queue.bytes += size;
-                    queue.deliveries.push(delivery);
-                    if !mem::replace(&mut queue.busy, true) {
-                        tokio::spawn(Arc::clone(self).hand_out());
-                    }
-                    return;
-                }
-            }
-            taken.await;
-        }
-    }
-
-    async fn hand_out(self: Arc<Self>) {
-        loop {
-            let deliveries = {
-                let mut queue = lock(&self.queue);
-                if queue.deliveries.is_empty() {
-                    queue.busy = false;
-                    return;
-                }
-                queue.bytes = 0;
-                mem::take(&mut queue.deliveries)
+            let mut order = self.order.lock().await;
+            let ready = order.sequence.expire(Instant::now());
+            self.hand_over(&ready).await;
+            let Some(deadline) = order.sequence.deadline() else {
+                order.watched = false;
+                return;
             };
-            self.taken.notify_waiters();
-            let subscribers = lock(&self.subscribers).clone();
-            for delivery in gather(deliveries) {
-                for subscriber in subscribers.slots.iter().flatten() {
-                    subscriber.deliver(&delivery);
-                }
-            }
-            drop(subscribers);
-            tokio::task::yield_now().await;
+            drop(order);
+            tokio::time::sleep_until(deadline).await;
         }
+    }
+
+    /// Whether nothing is lost with it but subscribers.
+    fn is_blank(&self) -> bool {
+        let order = self.order.try_lock();
+        order.is_ok_and(|order| order.sequence.is_blank())
     }
 }
 
-/// Joins frames that follow each other, so that each client gets them in one write.
-fn gather(deliveries: Vec<Delivery>) -> Vec<Delivery> {
-    fn close_run(run: &mut Vec<(Bytes, usize)>, gathered: &mut Vec<Delivery>) {
-        let messages = run.iter().map(|(_, messages)| messages).sum();
-        match run.len() {
-            0 => {}
-            1 => gathered.extend(
-                run.pop()
-                    .map(|(bytes, messages)| Delivery::Frames { bytes, messages }),
-            ),
-            _ => {
-                let mut joined =
-                    BytesMut::with_capacity(run.iter().map(|(bytes, _)| bytes.len()).sum());
-                run.drain(..)
-                    .for_each(|(bytes, _)| joined.extend_from_slice(&bytes));
-                gathered.push(Delivery::Frames {
-                    bytes: joined.freeze(),
-                    messages,
-                });
+impl State {
+    fn add(&mut self, mut seat: Seat) -> (Arc<Block>, usize) {
+        // The last blocks are the ones with room, but for those that others left.
+        for block in self.blocks.iter().rev() {
+            match block.add(seat) {
+                Ok(number) => return (block.clone(), number),
+                Err(back) => seat = back,
             }
         }
-    }
-    let mut gathered = Vec::with_capacity(1);
-    let mut run = Vec::new();
-    for delivery in deliveries {
-        match delivery {
-            Delivery::Frames { bytes, messages } => run.push((bytes, messages)),
-            other => {
-                close_run(&mut run, &mut gathered);
-                gathered.push(other);
-            }
-        }
-    }
-    close_run(&mut run, &mut gathered);
-    gathered
-}
-
-impl Delivery {
-    /// Bytes it counts for in a queue; never 0.
-    fn size(&self) -> usize {
-        match self {
-            Self::Frames { bytes, .. } | Self::Close(bytes) => bytes.len() + 1,
-            Self::Refresh => 1,
-        }
+        let (block, number) = Block::with(seat);
+        self.blocks.push(block.clone());
+        (block, number)
     }
 }
 
@@ -305,24 +355,22 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         // The lock on the names is held to the end, so that nobody joins a channel
         // between the look that finds it empty and its removal.
-        let mut by_name = self
-            .channels
-            .0
-            .by_name
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        let block_is_empty = {
-            let mut slots = lock(&self.block.subscribers);
-            let slots = Arc::make_mut(&mut slots);
-            slots.slots[self.slot] = None;
-            slots.used -= 1;
-            slots.used == 0
-        };
-        if block_is_empty {
-            let mut blocks = lock(&self.channel.blocks);
-            blocks.retain(|block| !Arc::ptr_eq(block, &self.block));
-            if blocks.is_empty() {
-                by_name.remove(&self.name);
+        let mut by_name = self.channels.names();
+        if self.block.remove(self.seat) {
+            let mut state = lock(&self.channel.state);
+            state
+                .blocks
+                .retain(|block| !Arc::ptr_eq(block, &self.block));
+            let is_left = state.blocks.is_empty();
+            drop(state);
+            if is_left {
+                self.channels.0.listened.fetch_sub(1, Relaxed);
+                match self.channel.is_blank() {
+                    true => drop(by_name.remove(&self.name)),
+                    false => self
+                        .channels
+                        .linger(&mut by_name, self.name.clone(), &self.channel),
+                }
             }
         }
         self.channels.0.subscriptions.fetch_sub(1, Relaxed);
@@ -336,105 +384,9 @@ impl fmt::Debug for Subscription {
 }
 
 /// A panic elsewhere leaves nothing half-done under these locks.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Default)]
-    struct Inbox(Mutex<Vec<u8>>, Notify);
-
-    impl Subscriber for Inbox {
-        fn deliver(&self, delivery: &Delivery) {
-            if let Delivery::Frames { bytes, .. } = delivery {
-                lock(&self.0).extend_from_slice(bytes);
-            }
-            self.1.notify_one();
-        }
-    }
-
-    impl Inbox {
-        async fn holds(&self, wanted: &[u8]) {
-            while *lock(&self.0) != wanted {
-                self.1.notified().await;
-            }
-        }
-    }
-
-    fn frames(text: &str) -> Delivery {
-        Delivery::Frames {
-            bytes: Bytes::copy_from_slice(text.as_bytes()),
-            messages: 1,
-        }
-    }
-
-    #[tokio::test]
-    async fn everyone_gets_everything_in_order() {
-        let channels = Channels::default();
-        let inboxes: Vec<_> = (0..3 * BLOCK + 1)
-            .map(|_| Arc::new(Inbox::default()))
-            .collect();
-        let subscriptions: Vec<_> = inboxes
-            .iter()
-            .map(|inbox| channels.subscribe("orders", inbox.clone()))
-            .collect();
-        assert_eq!(
-            (channels.len(), channels.subscriptions()),
-            (1, 3 * BLOCK + 1)
-        );
-        let mut wanted = String::new();
-        for n in 0..50 {
-            assert_eq!(
-                channels.publish("orders", frames(&format!("{n};"))).await,
-                inboxes.len()
-            );
-            wanted += &format!("{n};");
-        }
-        for inbox in &inboxes {
-            inbox.holds(wanted.as_bytes()).await;
-        }
-        drop(subscriptions);
-        assert_eq!((channels.len(), channels.subscriptions()), (0, 0));
-        assert_eq!(channels.publish("orders", frames("nobody")).await, 0);
-    }
-
-    #[tokio::test]
-    async fn a_slot_is_used_again_and_the_left_hear_nothing() {
-        let channels = Channels::default();
-        let (left, stays, joins) = <(Arc<Inbox>, Arc<Inbox>, Arc<Inbox>)>::default();
-        let leaving = channels.subscribe("c", left.clone());
-        let _stays = channels.subscribe("c", stays.clone());
-        drop(leaving);
-        let _joins = channels.subscribe("c", joins.clone());
-        channels.publish("c", frames("x")).await;
-        stays.holds(b"x").await;
-        joins.holds(b"x").await;
-        left.holds(b"").await;
-    }
-
-    #[tokio::test]
-    async fn a_full_queue_makes_the_publisher_wait_and_loses_nothing() {
-        let channels = Channels::default();
-        let inbox = Arc::new(Inbox::default());
-        let _subscription = channels.subscribe("c", inbox.clone());
-        let large = "x".repeat(BLOCK_QUEUE_BYTES / 2);
-        for _ in 0..8 {
-            channels.publish("c", frames(&large)).await;
-        }
-        inbox.holds(large.repeat(8).as_bytes()).await;
-    }
-
-    #[test]
-    fn a_close_keeps_its_place_between_frames() {
-        let close = Delivery::Close(Bytes::from_static(b"bye"));
-        let gathered = gather(vec![frames("a"), frames("b"), close.clone(), frames("c")]);
-        let joined = Delivery::Frames {
-            bytes: Bytes::from_static(b"ab"),
-            messages: 2,
-        };
-        assert_eq!(gathered, [joined, close, frames("c")]);
-    }
-}
+mod tests;

@@ -2,24 +2,18 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use bytes::Bytes;
-use grip::{
-    Item, Message,
-    publish::{self, WsAction},
-};
+use grip::publish;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde_json::json;
+use tracing::error;
 
-use crate::{answer::answer, channels::Delivery, frame, session::Services};
+use crate::{answer::answer, channels::Publication, session::Services};
 use runtime::backend::{Body, full};
 
 /// The most bytes in one publish request.
 const MAX_PUBLISH: usize = 10 * 1024 * 1024;
-
-/// The close code for a publish that closes without naming one.
-const NORMAL: u16 = 1000;
 
 /// Serves the control port.
 pub struct Control {
@@ -78,13 +72,21 @@ impl Control {
             Ok(items) => items,
             Err(error) => return answer(StatusCode::BAD_REQUEST, &error.to_string()),
         };
-        for item in items {
-            if let Some(delivery) = delivery(&item) {
-                self.services
-                    .channels
-                    .publish(&item.channel, delivery)
-                    .await;
+        let publications = items.into_iter().map(Publication::new);
+        let publications = match publications.collect::<Result<Vec<_>, _>>() {
+            Ok(publications) => publications,
+            Err(error) => return answer(StatusCode::BAD_REQUEST, &error.to_string()),
+        };
+        // To the end, also when the publisher is gone: what is for all must not reach some.
+        let channels = self.services.channels.clone();
+        let published = tokio::spawn(async move {
+            for publication in publications {
+                channels.publish(publication).await;
             }
+        });
+        if let Err(error) = published.await {
+            error!("publishing failed: {error}");
+            return answer(StatusCode::INTERNAL_SERVER_ERROR, "publishing failed");
         }
         answer(StatusCode::OK, "Published")
     }
@@ -128,23 +130,6 @@ impl Control {
         );
         response
     }
-}
-
-/// What an item does to WebSockets; encoded here, once for all of them.
-fn delivery(item: &Item) -> Option<Delivery> {
-    let sent = |bytes: Bytes| Delivery::Frames { bytes, messages: 1 };
-    Some(match &item.ws_message.as_ref()?.action {
-        WsAction::Send(Message::Text(text)) => sent(frame::text(text.as_bytes().clone())),
-        WsAction::Send(Message::Binary(data)) => sent(frame::binary(data.clone())),
-        WsAction::Send(Message::Ping(data)) => sent(frame::ping(data.clone())),
-        WsAction::Send(Message::Pong(data)) => sent(frame::pong(data.clone())),
-        WsAction::Close { code, reason } => Delivery::Close(frame::close(
-            code.unwrap_or(NORMAL),
-            reason.as_deref().unwrap_or_default(),
-        )),
-        WsAction::Refresh => Delivery::Refresh,
-        WsAction::Hint => return None,
-    })
 }
 
 fn not_allowed(methods: &'static str) -> Response<Body> {

@@ -24,16 +24,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 pub mod answer;
+pub mod block;
 pub mod build;
 pub mod channels;
 pub mod control;
 pub mod exchange;
+pub mod filter;
 pub mod frame;
 pub mod gateway;
 pub mod handshake;
 pub mod head;
 pub mod listener;
 pub mod outbox;
+pub mod publication;
+pub mod sequence;
 pub mod session;
 pub mod sessions;
 pub mod signer;
@@ -202,6 +206,7 @@ impl Host {
                 .clone()
                 .sweep(services.limits.ping_interval),
         );
+        host.rest.spawn(services.channels.clone().sweep());
         let authority = HeaderValue::from_str(&reachable(address).to_string())?;
         for timer in host.manifest.host.timers.clone() {
             host.public.spawn(timer::run(

@@ -25,6 +25,7 @@ use tungstenite::Message;
 use crate::{
     channels::{Channels, Subscription},
     exchange::{ExchangeError, Identity, Reply, exchange},
+    filter::{Filters, Meta},
     frame,
     outbox::{Connection, DropReason, Order, Outbox},
     sessions::{Registration, Sessions},
@@ -62,6 +63,8 @@ pub struct Session {
     identity: Identity,
     outbox: Arc<Outbox>,
     subscriptions: Vec<Subscription>,
+    /// What the filters of the subscriptions look at.
+    meta: Meta,
     /// Which messages of the backend are content and which control; `None`: all are content.
     grip: Option<Extension>,
     keep_alive: Option<Duration>,
@@ -140,6 +143,7 @@ impl Session {
             identity,
             outbox,
             subscriptions: Vec::new(),
+            meta: Meta::default(),
             grip,
             keep_alive: None,
             detached: false,
@@ -223,12 +227,10 @@ impl Session {
     fn control(&mut self, message: ControlMessage) {
         match message {
             ControlMessage::Subscribe { channel, filters } => {
-                if !filters.is_empty() {
-                    return self.warn(&format!(
-                        "filters are not supported yet: {}",
-                        filters.join(", ")
-                    ));
-                }
+                let filters = match Filters::parse(&filters, &mut self.meta) {
+                    Ok(filters) => filters,
+                    Err(error) => return self.warn(&format!("subscribe {channel:?}: {error}")),
+                };
                 if self
                     .subscriptions
                     .iter()
@@ -239,10 +241,10 @@ impl Session {
                 if self.subscriptions.len() == MAX_SUBSCRIPTIONS {
                     return self.warn(&format!("no more than {MAX_SUBSCRIPTIONS} channels"));
                 }
-                let subscription = self
-                    .services
-                    .channels
-                    .subscribe(&channel, self.outbox.clone());
+                let subscription =
+                    self.services
+                        .channels
+                        .subscribe(&channel, self.outbox.clone(), filters);
                 self.subscriptions.push(subscription);
             }
             ControlMessage::Unsubscribe { channel } => {
@@ -250,6 +252,11 @@ impl Session {
                     .retain(|known| known.channel() != channel);
             }
             ControlMessage::Detach => self.detached = true,
+            ControlMessage::SetMeta { name, value } => {
+                if let Err(error) = self.meta.set(&name, value.as_deref()) {
+                    self.warn(&format!("set-meta {name:?}: {error}"));
+                }
+            }
             other => self.warn(&format!(
                 "control message is not supported yet: {}",
                 other.to_json()

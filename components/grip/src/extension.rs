@@ -2,6 +2,8 @@
 
 use bytestring::ByteString;
 
+use crate::parameters::{split, unquote, write_quoted};
+
 /// The prefix of a control message, when GRIP is on.
 pub const CONTROL_PREFIX: &str = "c:";
 
@@ -39,8 +41,8 @@ impl Extension {
     ///
     /// Values may be quoted; other extensions and parameters are passed over.
     pub fn parse(header: &str) -> Option<Extension> {
-        split_outside_quotes(header, ',').find_map(|extension| {
-            let mut parts = split_outside_quotes(extension, ';');
+        split(header, ',').find_map(|extension| {
+            let mut parts = split(extension, ';');
             if !parts.next()?.trim().eq_ignore_ascii_case("grip") {
                 return None;
             }
@@ -64,14 +66,8 @@ impl Extension {
         if self.message_prefix == DEFAULT_MESSAGE_PREFIX {
             return "grip".into();
         }
-        let mut value = String::from("grip; message-prefix=\"");
-        for character in self.message_prefix.chars() {
-            if matches!(character, '"' | '\\') {
-                value.push('\\');
-            }
-            value.push(character);
-        }
-        value.push('"');
+        let mut value = String::from("grip; message-prefix=");
+        write_quoted(&self.message_prefix, &mut value);
         value
     }
 
@@ -86,38 +82,6 @@ impl Extension {
             None => Sort::Neither,
         }
     }
-}
-
-/// The parts between separators, those within quotes not counted.
-fn split_outside_quotes(text: &str, separator: char) -> impl Iterator<Item = &str> {
-    let mut quoted = false;
-    let mut escaped = false;
-    text.split(move |character| {
-        let is_escaped = std::mem::take(&mut escaped);
-        match character {
-            '\\' if quoted && !is_escaped => escaped = true,
-            '"' if !is_escaped => quoted = !quoted,
-            _ => return character == separator && !quoted,
-        }
-        false
-    })
-}
-
-/// The value of a token or of a quoted string.
-fn unquote(value: &str) -> String {
-    let Some(inner) = value.strip_prefix('"') else {
-        return value.into();
-    };
-    let mut out = String::with_capacity(inner.len());
-    let mut characters = inner.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '"' => break,
-            '\\' => out.extend(characters.next()),
-            _ => out.push(character),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

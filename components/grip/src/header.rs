@@ -3,6 +3,9 @@
 /// The content type of a body of [events](crate::event), in requests and answers.
 pub const WEBSOCKET_EVENTS: &str = "application/websocket-events";
 
+/// The content type of a body of [instructions](crate::hold).
+pub const GRIP_INSTRUCT: &str = "application/grip-instruct";
+
 /// Request: which connection the events are of; the same in all its requests.
 pub const CONNECTION_ID: &str = "connection-id";
 /// Request: the [signature](crate::signature) that shows that the host sent it.
@@ -26,8 +29,23 @@ pub const GRIP_PREFIX: &str = "grip-";
 
 /// Whether a `Content-Type` names a body of events, whatever its parameters and case.
 pub fn is_websocket_events(content_type: &str) -> bool {
+    is_type(content_type, WEBSOCKET_EVENTS)
+}
+
+/// Whether a `Content-Type` names a body of instructions, whatever its parameters and case.
+pub fn is_grip_instruct(content_type: &str) -> bool {
+    is_type(content_type, GRIP_INSTRUCT)
+}
+
+/// Whether a header is between the host and what is behind it, in whatever case.
+pub fn is_grip(name: &str) -> bool {
+    let begin = name.as_bytes().get(..GRIP_PREFIX.len());
+    begin.is_some_and(|begin| begin.eq_ignore_ascii_case(GRIP_PREFIX.as_bytes()))
+}
+
+fn is_type(content_type: &str, wanted: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case(WEBSOCKET_EVENTS)
+    essence.trim().eq_ignore_ascii_case(wanted)
 }
 
 #[cfg(test)]

@@ -9,14 +9,18 @@
 //! - [`extension`]: the `grip` WebSocket extension, which tells content from control.
 //! - [`control`]: what a component asks of the host, inside a message that begins with `c:`.
 //! - [`publish`]: items for all who are subscribed to a channel.
+//! - [`hold`]: what a plain response asks of the host: to be held, and what for.
 //! - [`signature`]: the `Grip-Sig` and `Authorization: Bearer` tokens.
 //! - [`header`]: the names that all of this has in HTTP.
 
 pub mod control;
 pub mod event;
 pub mod extension;
+mod fields;
 pub mod header;
+pub mod hold;
 pub mod message;
+mod parameters;
 pub mod publish;
 pub mod signature;
 
@@ -24,6 +28,7 @@ pub use bytestring::ByteString;
 pub use control::{ControlError, ControlMessage};
 pub use event::{CloseFrame, Event, EventError, Limits};
 pub use extension::Extension;
+pub use hold::{Instruct, InstructError};
 pub use message::Message;
 pub use publish::{Item, PublishError};
 pub use signature::{Claims, Key, KeyError, SignatureError, Verifier};

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use serde_json::{Map, Value};
 
-use self::fields::Fields;
-use crate::message::{self, Message};
-
-mod fields;
+use crate::{
+    fields::{Fields, Invalid},
+    message::{self, Message},
+};
 
 /// Something for all who are subscribed to a channel, in one form for each kind of hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,6 +104,12 @@ pub struct PublishError {
     pub problem: String,
 }
 
+impl From<Invalid> for PublishError {
+    fn from(Invalid { path, problem }: Invalid) -> PublishError {
+        PublishError { path, problem }
+    }
+}
+
 impl<A> From<A> for Format<A> {
     fn from(action: A) -> Format<A> {
         Format {
@@ -134,6 +140,32 @@ impl Item {
     pub fn and_stream(self, content: impl Into<Bytes>) -> Item {
         Item {
             http_stream: Some(StreamAction::Send(content.into()).into()),
+            ..self
+        }
+    }
+
+    /// Bytes for the streams held on a channel.
+    pub fn stream(channel: impl Into<String>, content: impl Into<Bytes>) -> Item {
+        Item::new(channel).and_stream(content)
+    }
+
+    /// The end of the streams held on a channel.
+    pub fn stream_end(channel: impl Into<String>) -> Item {
+        Item {
+            http_stream: Some(StreamAction::Close.into()),
+            ..Item::new(channel)
+        }
+    }
+
+    /// The answer to the requests held on a channel.
+    pub fn response(channel: impl Into<String>, response: HttpResponse) -> Item {
+        Item::new(channel).and_response(response)
+    }
+
+    /// The same item, also for requests held on the channel.
+    pub fn and_response(self, response: HttpResponse) -> Item {
+        Item {
+            http_response: Some(ResponseAction::Send(response).into()),
             ..self
         }
     }
@@ -179,7 +211,7 @@ impl Item {
         item.into()
     }
 
-    fn read(value: Value, index: usize) -> Result<Item, PublishError> {
+    fn read(value: Value, index: usize) -> Result<Item, Invalid> {
         let mut item = Fields::new(value, format!("items[{index}]"))?;
         let channel = match item.string("channel")? {
             Some(channel) if !channel.is_empty() => channel,
@@ -197,13 +229,13 @@ impl Item {
             channel,
             id,
             prev_id,
-            ws_message: formats.format("ws-message", WsAction::read)?,
-            http_stream: formats.format("http-stream", StreamAction::read)?,
-            http_response: formats.format("http-response", ResponseAction::read)?,
+            ws_message: Format::read(&mut formats, "ws-message", WsAction::read)?,
+            http_stream: Format::read(&mut formats, "http-stream", StreamAction::read)?,
+            http_response: Format::read(&mut formats, "http-response", ResponseAction::read)?,
             ..Item::default()
         };
         if read.ws_message.is_none() && read.http_stream.is_none() && read.http_response.is_none() {
-            return Err(PublishError {
+            return Err(Invalid {
                 path: formats.path,
                 problem: "must have a format: ws-message, http-stream or http-response".into(),
             });
@@ -241,7 +273,8 @@ pub fn parse(body: &[u8]) -> Result<Vec<Item>, PublishError> {
     match body.remove("items") {
         Some(Value::Array(items)) => {
             let items = items.into_iter().enumerate();
-            items.map(|(index, item)| Item::read(item, index)).collect()
+            let items: Result<_, _> = items.map(|(index, item)| Item::read(item, index)).collect();
+            Ok(items?)
         }
         _ => Err(PublishError {
             path: "items".into(),
@@ -258,6 +291,20 @@ impl<A> Format<A> {
             object.insert("content-filters".into(), self.filters.clone().into());
         }
         object.into()
+    }
+
+    fn read(
+        formats: &mut Fields,
+        key: &str,
+        read: impl Fn(&mut Fields) -> Result<A, Invalid>,
+    ) -> Result<Option<Format<A>>, Invalid> {
+        let Some(mut format) = formats.object(key)? else {
+            return Ok(None);
+        };
+        Ok(Some(Format {
+            action: read(&mut format)?,
+            filters: format.strings("content-filters")?,
+        }))
     }
 }
 
@@ -277,7 +324,7 @@ impl WsAction {
         }
     }
 
-    fn read(format: &mut Fields) -> Result<WsAction, PublishError> {
+    fn read(format: &mut Fields) -> Result<WsAction, Invalid> {
         match format.action()?.as_deref() {
             None | Some("send") => match Message::read("type", &mut format.object) {
                 Ok(Some(message)) => Ok(WsAction::Send(message)),
@@ -309,7 +356,7 @@ impl StreamAction {
         }
     }
 
-    fn read(format: &mut Fields) -> Result<StreamAction, PublishError> {
+    fn read(format: &mut Fields) -> Result<StreamAction, Invalid> {
         match format.action()?.as_deref() {
             None | Some("send") => match format.data("content", "content-bin")? {
                 Some(data) => Ok(StreamAction::Send(data)),
@@ -324,19 +371,13 @@ impl StreamAction {
 
 impl ResponseAction {
     fn write(&self, object: &mut Map<String, Value>) {
-        let response = match self {
-            ResponseAction::Send(response) => response,
-            ResponseAction::Hint => return put_action(object, "hint"),
-        };
-        object.insert("code".into(), response.code.into());
-        put_string(object, "reason", &response.reason);
-        let headers = response.headers.iter();
-        let headers = headers.map(|(name, value)| Value::from(vec![name.as_str(), value]));
-        object.insert("headers".into(), headers.collect());
-        message::write_text_or_base64(object, "body", "body-bin", &response.body);
+        match self {
+            ResponseAction::Send(response) => response.write(object),
+            ResponseAction::Hint => put_action(object, "hint"),
+        }
     }
 
-    fn read(format: &mut Fields) -> Result<ResponseAction, PublishError> {
+    fn read(format: &mut Fields) -> Result<ResponseAction, Invalid> {
         match format.action()?.as_deref() {
             None | Some("send") => Ok(ResponseAction::Send(HttpResponse {
                 code: format.code(100..=999)?.unwrap_or(200),
@@ -347,6 +388,27 @@ impl ResponseAction {
             Some("hint") => Ok(ResponseAction::Hint),
             Some(_) => Err(format.error("action", "must be \"send\" or \"hint\"")),
         }
+    }
+}
+
+impl HttpResponse {
+    /// 200, with a body of this type.
+    pub fn ok(content_type: impl Into<String>, body: impl Into<Bytes>) -> HttpResponse {
+        HttpResponse {
+            code: 200,
+            reason: None,
+            headers: vec![("Content-Type".into(), content_type.into())],
+            body: body.into(),
+        }
+    }
+
+    pub(crate) fn write(&self, object: &mut Map<String, Value>) {
+        object.insert("code".into(), self.code.into());
+        put_string(object, "reason", &self.reason);
+        let headers = self.headers.iter();
+        let headers = headers.map(|(name, value)| Value::from(vec![name.as_str(), value]));
+        object.insert("headers".into(), headers.collect());
+        message::write_text_or_base64(object, "body", "body-bin", &self.body);
     }
 }
 

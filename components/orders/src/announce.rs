@@ -50,6 +50,11 @@ pub fn error_json(message: &str) -> String {
     event_json("error", json!({ "message": message }))
 }
 
+/// The event of an error about one order, for the client that wanted to change it.
+pub fn order_error_json(id: u64, message: &str) -> String {
+    event_json("error", json!({ "message": message, "id": id }))
+}
+
 /// An event as the browsers read it: `{"event":NAME,"detail":DETAIL}`.
 fn event_json(event: &'static str, detail: impl Serialize) -> String {
     #[derive(Serialize)]
@@ -87,6 +92,10 @@ mod tests {
         assert_eq!(
             error_json("\"no\""),
             r#"{"event":"error","detail":{"message":"\"no\""}}"#
+        );
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&order_error_json(7, "no")).unwrap(),
+            json!({"event": "error", "detail": {"message": "no", "id": 7}})
         );
     }
 }

@@ -5,10 +5,11 @@
 //! [`spin`] knows that it runs in Spin; all else is plain Rust over two traits,
 //! [`Storage`](storage::Storage) and [`Announce`](announce::Announce).
 //!
-//! A request goes [`service`] → ([`gate`]) → [`socket`] or [`query`] → [`kitchen`] →
+//! A request goes [`service`] → ([`gate`]) → [`socket`], [`query`] or [`change`] → [`kitchen`] →
 //! [`history`] → [`storage`], and news from the kitchen out through [`announce`].
 
 pub mod announce;
+pub mod change;
 pub mod gate;
 pub mod generator;
 pub mod history;

@@ -4,6 +4,8 @@ use bytes::Bytes;
 use http_body_util::Full;
 use spin_sdk::http::{HeaderName, HeaderValue, Response, StatusCode};
 
+use crate::order::Order;
+
 /// A response whose body is all there.
 pub type Reply = Response<Full<Bytes>>;
 
@@ -24,6 +26,13 @@ pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Reply {
     let headers = reply.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     reply
+}
+
+/// One order.
+pub fn order(status: StatusCode, order: &Order) -> Reply {
+    let body = serde_json::to_vec(order);
+    let body = body.expect("strings, numbers and lists have a form in JSON");
+    json(status, body)
 }
 
 /// WebSocket events.

@@ -9,8 +9,9 @@ use spin_sdk::http::{HeaderMap, Method, Request, StatusCode};
 
 use crate::{
     announce::Announce,
+    change::{self, MAX_CHANGE},
     gate::Gate,
-    history::HistoryError,
+    history::{HistoryError, UpdateError},
     kitchen::Kitchen,
     query::{Query, parse_number},
     reply::{self, Reply},
@@ -71,10 +72,15 @@ impl<S: Storage, A: Announce> Service<'_, S, A> {
                 Ok(()) => reply::method_not_allowed("POST"),
                 Err(reason) => reply::text(StatusCode::FORBIDDEN, &reason),
             },
-            path => match path.strip_prefix("/api/orders/").and_then(parse_number) {
-                Some(id) if is_get => self.order(id).await,
-                Some(_) => reply::method_not_allowed("GET, HEAD"),
-                None => reply::text(StatusCode::NOT_FOUND, "there is nothing here"),
+            path => match order_path(path) {
+                Some((id, None)) if is_get => self.order(id).await,
+                Some((_, None)) => reply::method_not_allowed("GET, HEAD"),
+                Some((id, Some("status"))) if is_post => match change::admit(&request) {
+                    Ok(()) => self.change(id, body(MAX_CHANGE).await).await,
+                    Err((status, reason)) => reply::text(status, reason),
+                },
+                Some((_, Some("status"))) => reply::method_not_allowed("POST"),
+                _ => reply::text(StatusCode::NOT_FOUND, "there is nothing here"),
             },
         }
     }
@@ -107,13 +113,30 @@ impl<S: Storage, A: Announce> Service<'_, S, A> {
         }
     }
 
+    async fn change(&self, id: u64, body: Result<Bytes, String>) -> Reply {
+        let bad = |message: &str| reply::text(StatusCode::BAD_REQUEST, &format!("body: {message}"));
+        let status = match body {
+            Err(message) => return bad(&message),
+            Ok(body) => match change::parse(&body) {
+                Err(message) => return bad(message),
+                Ok(status) => status,
+            },
+        };
+        match self.kitchen.update(id, status).await {
+            Ok(order) => reply::order(StatusCode::OK, &order),
+            Err(UpdateError::History(error)) => unavailable(error),
+            Err(error @ UpdateError::Unknown(_)) => {
+                reply::text(StatusCode::NOT_FOUND, &error.to_string())
+            }
+            Err(error @ UpdateError::Impossible { .. }) => {
+                reply::text(StatusCode::CONFLICT, &error.to_string())
+            }
+        }
+    }
+
     async fn make(&self, rng: &mut impl Rng, now: SystemTime) -> Reply {
         match self.kitchen.make(rng, now).await {
-            Ok(order) => {
-                let json = serde_json::to_vec(&order);
-                let json = json.expect("strings, numbers and lists have a form in JSON");
-                reply::json(StatusCode::CREATED, json)
-            }
+            Ok(order) => reply::order(StatusCode::CREATED, &order),
             Err(error) => unavailable(error),
         }
     }
@@ -128,6 +151,16 @@ impl<S: Storage, A: Announce> Service<'_, S, A> {
             },
         }
     }
+}
+
+/// The id in `/api/orders/ID`, and what comes after it in `/api/orders/ID/…`.
+fn order_path(path: &str) -> Option<(u64, Option<&str>)> {
+    let rest = path.strip_prefix("/api/orders/")?;
+    let (id, rest) = match rest.split_once('/') {
+        Some((id, rest)) => (id, Some(rest)),
+        None => (rest, None),
+    };
+    Some((parse_number(id)?, rest))
 }
 
 fn has_events(headers: &HeaderMap) -> bool {

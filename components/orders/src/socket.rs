@@ -9,7 +9,7 @@ use serde_json::Value;
 use spin_sdk::http::HeaderValue;
 
 use crate::{
-    announce::{Announce, CHANNEL, error_json},
+    announce::{Announce, CHANNEL, error_json, order_error_json},
     history::UpdateError,
     kitchen::Kitchen,
     order::Status,
@@ -105,6 +105,7 @@ async fn message<S: Storage, A: Announce>(
             let Some(OrderStatus { id, status }) = detail else {
                 return error(EXPECTED_DETAIL);
             };
+            let error = |message: &str| Some(order_error_json(id, message).into());
             match kitchen.update(id, status).await {
                 // This client is told as all are, by what was published.
                 Ok(_) => None,
@@ -145,6 +146,11 @@ mod tests {
 
     fn error(message: &str) -> Event {
         Event::text(error_json(message))
+    }
+
+    /// An error about the first order.
+    fn order_error(message: &str) -> Event {
+        Event::text(order_error_json(100, message))
     }
 
     #[test]
@@ -229,13 +235,16 @@ mod tests {
                 r#"{"event":"order-status","detail":{"id":100,"status":"eaten"}}"#,
                 EXPECTED_DETAIL.into(),
             ),
-            (
-                r#"{"event":"order-status","detail":{"id":100,"status":"fired"}}"#,
-                "there is no order 100".into(),
-            ),
         ] {
             assert_eq!(text(&kitchen, nonsense), [error(&message)], "{nonsense}");
         }
+        assert_eq!(
+            text(
+                &kitchen,
+                r#"{"event":"order-status","detail":{"id":100,"status":"fired"}}"#
+            ),
+            [order_error("there is no order 100")]
+        );
         let binary = answers(&kitchen, vec![Event::Binary("{}".into())]);
         assert_eq!(binary, [error(&format!("not text: {EXPECTED}"))]);
     }
@@ -255,17 +264,21 @@ mod tests {
         };
         assert_eq!(
             status("fulfilled"),
-            [error("order 100 is received: it cannot become fulfilled")]
+            [order_error(
+                "order 100 is received: it cannot become fulfilled"
+            )]
         );
         assert_eq!(status("fired"), []);
         assert_eq!(
             status("fired"),
-            [error("order 100 is fired: it cannot become fired")]
+            [order_error("order 100 is fired: it cannot become fired")]
         );
         assert_eq!(status("cancelled"), []);
         assert_eq!(
             status("received"),
-            [error("order 100 is cancelled: it cannot become received")]
+            [order_error(
+                "order 100 is cancelled: it cannot become received"
+            )]
         );
         let told: Vec<String> = kitchen.announcer.texts();
         let expected: Vec<String> = [Status::Fired, Status::Cancelled]
@@ -294,7 +307,7 @@ mod tests {
         );
         assert_eq!(
             text(&kitchen, &fired),
-            [error("the order could not be changed: try again")]
+            [order_error("the order could not be changed: try again")]
         );
     }
 

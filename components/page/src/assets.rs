@@ -1,139 +1,211 @@
-//! Serves the files of `static/`.
+//! The files of `static/` as they are sent: with the names of this moment in
+//! them, fingerprinted, compressed.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
-use std::fs::{File, Metadata};
-use std::io::{self, ErrorKind, Read as _};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::str;
 
 use bytes::Bytes;
-use http::HeaderValue;
-use sha2::{Digest as _, Sha256};
 
-use crate::reply::{self, Reply};
+use crate::encoding::{Effort, Encoding};
+use crate::files::Files;
+use crate::fingerprint::{self, Fingerprint};
+use crate::reference::{self, Syntax};
 
-/// A file changed within this time of being read may change again without its
-/// modification time showing it, so what was read is not kept. The coarsest
-/// clock of a file system in use (FAT) counts in steps of two seconds.
-const SETTLED: Duration = Duration::from_secs(3);
-
-/// A folder of files, and what has been read of it.
-///
-/// A file is looked at for every request and read again when its time or length
-/// changed, so that an edited file is served at once.
+/// All assets, and what has been made of them so far.
 #[derive(Debug)]
 pub struct Assets {
-    folder: PathBuf,
-    kept: RefCell<HashMap<String, Kept>>,
+    files: Files,
+    made: RefCell<HashMap<String, Rc<Asset>>>,
 }
 
-/// A file as it was when `modified` and `content.len()` were what they are here.
-#[derive(Clone, Debug)]
-struct Kept {
-    modified: Option<SystemTime>,
-    etag: HeaderValue,
-    content: Bytes,
+/// One asset. References in it to others name their versions, so its own
+/// fingerprint changes with theirs.
+#[derive(Debug)]
+pub struct Asset {
+    /// What it was made of: the file, and the versions of those it refers to.
+    source: Rc<Bytes>,
+    uses: Vec<(String, Fingerprint)>,
+
+    fingerprint: Fingerprint,
+    content_type: &'static str,
+    plain: Bytes,
+    /// By the place in [`Encoding::ALL`]; `None` inside is what stays as it is.
+    packed: [OnceCell<Option<Bytes>>; Encoding::ALL.len()],
+}
+
+/// The assets as they are during one request: each file is looked at once.
+#[derive(Debug)]
+pub struct Look<'a> {
+    assets: &'a Assets,
+    seen: HashMap<String, Option<Rc<Asset>>>,
 }
 
 impl Assets {
     /// The files in `folder` and below it.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
-            folder: folder.into(),
-            kept: RefCell::default(),
+            files: Files::new(folder),
+            made: RefCell::default(),
         }
     }
 
-    /// Answers a request for the file `name`, the part of the address after
-    /// `/static/`, as sent; `known` are its `If-None-Match` headers.
-    ///
-    /// Names are what [`is_name`] takes for one; others are not found.
-    pub fn answer<'a>(&self, name: &str, known: impl Iterator<Item = &'a HeaderValue>) -> Reply {
-        if !is_name(name) {
-            return reply::not_found();
+    /// The assets as they are now.
+    pub fn look(&self) -> Look<'_> {
+        Look {
+            assets: self,
+            seen: HashMap::new(),
         }
-        match self.read(name) {
-            Ok(Some(file)) if matches(known, &file.etag) => reply::not_modified(&file.etag),
-            Ok(Some(file)) => reply::asset(content_type(name), &file.etag, file.content),
-            Ok(None) => reply::not_found(),
-            Err(error) => {
-                eprintln!("page: reading static file {name}: {error}");
-                reply::internal_error()
+    }
+}
+
+impl Look<'_> {
+    /// The asset that a request names, the part of the address after `/static/`,
+    /// as sent; and whether that name stands for this very version of it, for
+    /// ever. The fingerprint of another version gets the present one.
+    ///
+    /// # Errors
+    /// When a file is there and cannot be read.
+    pub fn asked_for(&mut self, name: &str) -> io::Result<Option<(Rc<Asset>, bool)>> {
+        let Some((plain, digits)) = fingerprint::parse(name) else {
+            return Ok(self.get(name)?.map(|asset| (asset, false)));
+        };
+        let asset = self.get(&plain)?;
+        Ok(asset.map(|asset| {
+            let is_this = asset.fingerprint.is_in(digits);
+            (asset, is_this)
+        }))
+    }
+
+    /// The asset with this name, or `None` where there is none.
+    ///
+    /// Of assets that refer to each other in a circle, which have no fingerprint,
+    /// the one that closes it is `None` to the one before.
+    fn get(&mut self, name: &str) -> io::Result<Option<Rc<Asset>>> {
+        if let Some(asset) = self.seen.get(name) {
+            return Ok(asset.clone());
+        }
+        self.seen.insert(name.to_owned(), None);
+        let Some(source) = self.assets.files.read(name)? else {
+            return Ok(None);
+        };
+        let text = Syntax::of(name).zip(str::from_utf8(&source).ok());
+        let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let mut uses = Vec::new();
+        for other in text
+            .iter()
+            .flat_map(|(syntax, text)| syntax.find(text).map(|range| beside(folder, &text[range])))
+        {
+            if let Some(asset) = self.get(&other)? {
+                uses.push((other, asset.fingerprint));
             }
         }
-    }
-
-    /// The file, or `None` where there is no file of this name.
-    fn read(&self, name: &str) -> io::Result<Option<Kept>> {
-        let path = self.folder.join(name);
-        let metadata = match path.metadata() {
-            Ok(metadata) if metadata.is_file() => metadata,
-            Ok(_) => return Ok(None),
-            Err(error) if is_absence(&error) => return Ok(None),
-            Err(error) => return Err(error),
+        let before = self.assets.made.borrow().get(name).cloned();
+        let asset = match before {
+            Some(asset) if Rc::ptr_eq(&asset.source, &source) && asset.uses == uses => asset,
+            _ => {
+                let plain = match text {
+                    Some((syntax, text)) => with_versions(text, syntax, folder, &uses).into(),
+                    None => (*source).clone(),
+                };
+                let asset = Rc::new(Asset {
+                    fingerprint: Fingerprint::of(&plain),
+                    content_type: content_type(name),
+                    packed: Default::default(),
+                    source,
+                    uses,
+                    plain,
+                });
+                let mut made = self.assets.made.borrow_mut();
+                made.insert(name.to_owned(), asset.clone());
+                asset
+            }
         };
-        if let Some(kept) = self.kept.borrow().get(name)
-            && kept.is_of(&metadata)
-        {
-            return Ok(Some(kept.clone()));
+        self.seen.insert(name.to_owned(), Some(asset.clone()));
+        Ok(Some(asset))
+    }
+
+    /// The name of this moment's version. An asset that is not there, or cannot
+    /// be read, keeps its name: asking for it tells why.
+    pub fn version(&mut self, name: &str) -> String {
+        match self.get(name) {
+            Ok(Some(asset)) => asset.fingerprint.name(name),
+            _ => name.to_owned(),
         }
-        let file = Kept::read(&path)?;
-        let mut kept = self.kept.borrow_mut();
-        if file.is_of(&metadata) && file.is_settled(SystemTime::now()) {
-            kept.insert(name.to_owned(), file.clone());
-        } else {
-            kept.remove(name);
+    }
+
+    /// The versions of all that `name` refers to, directly or not, each once.
+    pub fn used_by(&mut self, name: &str) -> Vec<String> {
+        let mut found: Vec<String> = Vec::new();
+        let mut next = 0;
+        let mut name = name.to_owned();
+        loop {
+            if let Ok(Some(asset)) = self.get(&name) {
+                for (other, _) in &asset.uses {
+                    if !found.contains(other) {
+                        found.push(other.clone());
+                    }
+                }
+            }
+            match found.get(next) {
+                Some(other) => name.clone_from(other),
+                None => break,
+            }
+            next += 1;
         }
-        Ok(Some(file))
+        found.iter().map(|name| self.version(name)).collect()
     }
 }
 
-impl Kept {
-    fn read(path: &Path) -> io::Result<Self> {
-        let mut file = File::open(path)?;
-        let modified = file.metadata()?.modified().ok();
-        let mut content = Vec::new();
-        file.read_to_end(&mut content)?;
-        Ok(Self {
-            modified,
-            etag: etag(&content),
-            content: content.into(),
-        })
+impl Asset {
+    /// Its fingerprint.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
     }
 
-    fn is_of(&self, metadata: &Metadata) -> bool {
-        self.modified.is_some()
-            && self.modified == metadata.modified().ok()
-            && self.content.len() as u64 == metadata.len()
+    /// Its media type.
+    pub fn content_type(&self) -> &'static str {
+        self.content_type
     }
 
-    fn is_settled(&self, now: SystemTime) -> bool {
-        let age = self.modified.and_then(|then| now.duration_since(then).ok());
-        age.is_some_and(|age| age > SETTLED)
+    /// Its content, in the coding that is asked for if that makes it shorter, and
+    /// the coding it is in.
+    pub fn content(&self, encoding: Option<Encoding>) -> (Bytes, Option<Encoding>) {
+        if let Some(encoding) = encoding.filter(|_| is_text(self.content_type)) {
+            let place = Encoding::ALL.iter().position(|it| *it == encoding);
+            let cell = place.and_then(|place| self.packed.get(place));
+            let pack = || encoding.compress(&self.plain, Effort::Once);
+            if let Some(Some(packed)) = cell.map(|cell| cell.get_or_init(pack)) {
+                return (packed.clone(), Some(encoding));
+            }
+        }
+        (self.plain.clone(), None)
     }
 }
 
-/// Whether `name` is one that an asset may have: names of ASCII letters, digits,
-/// `-`, `_` and `.`, joined by single slashes, none of them starting with a dot.
-///
-/// That leaves no way out of the folder and no second spelling of a name:
-/// nothing percent-encoded, no `..`, no hidden files, no empty part.
-pub fn is_name(name: &str) -> bool {
-    name.split('/').all(|part| {
-        !part.is_empty()
-            && !part.starts_with('.')
-            && part
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+/// `text` with the versions of what it uses in place of their names.
+fn with_versions(
+    text: &str,
+    syntax: Syntax,
+    folder: &str,
+    uses: &[(String, Fingerprint)],
+) -> String {
+    reference::replaced(text, syntax, |name| {
+        let full = beside(folder, name);
+        let (_, fingerprint) = uses.iter().find(|(other, _)| *other == full)?;
+        Some(fingerprint.name(name))
     })
 }
 
-fn is_absence(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename
-    )
+/// The name of a file that one in `folder` calls `name`.
+fn beside(folder: &str, name: &str) -> String {
+    match folder {
+        "" => name.to_owned(),
+        folder => format!("{folder}/{name}"),
+    }
 }
 
 /// The media type, by the end of the name; text is UTF-8.
@@ -155,223 +227,10 @@ fn content_type(name: &str) -> &'static str {
     }
 }
 
-/// A strong validator (RFC 9110 §8.8.1): half of the content's SHA-256, in hex.
-fn etag(content: &[u8]) -> HeaderValue {
-    const HEX: [u8; 16] = *b"0123456789abcdef";
-    let mut tag = [b'"'; 34];
-    let digest = Sha256::digest(content);
-    for (pair, byte) in tag[1..33].chunks_exact_mut(2).zip(digest) {
-        pair[0] = HEX[usize::from(byte >> 4)];
-        pair[1] = HEX[usize::from(byte & 15)];
-    }
-    HeaderValue::from_bytes(&tag).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
-}
-
-/// Whether `If-None-Match` names `etag`, by the weak comparison that RFC 9110
-/// §13.1.2 asks for. A tag may hold commas, so the list is not split at them.
-fn matches<'a>(known: impl Iterator<Item = &'a HeaderValue>, etag: &HeaderValue) -> bool {
-    fn one(mut list: &[u8], etag: &[u8]) -> bool {
-        loop {
-            list = list.trim_ascii_start();
-            match list {
-                [] => return false,
-                [b',', rest @ ..] => list = rest,
-                [b'*', rest @ ..] => return rest.trim_ascii().is_empty(),
-                [b'W', b'/', rest @ ..] => list = rest,
-                [b'"', rest @ ..] => {
-                    let Some(end) = rest.iter().position(|&byte| byte == b'"') else {
-                        return false;
-                    };
-                    if &list[..end + 2] == etag {
-                        return true;
-                    }
-                    list = &rest[end + 1..];
-                }
-                _ => return false,
-            }
-        }
-    }
-    known
-        .into_iter()
-        .any(|list| one(list.as_bytes(), etag.as_bytes()))
+/// Whether content of this type is text, and gets shorter by compressing.
+fn is_text(content_type: &str) -> bool {
+    content_type.ends_with("charset=utf-8") || content_type.ends_with("json")
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::time::UNIX_EPOCH;
-
-    use http::StatusCode;
-    use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG};
-    use proptest::prelude::*;
-    use tempfile::TempDir;
-
-    use super::*;
-
-    fn folder() -> TempDir {
-        let outer = tempfile::tempdir().expect("a temporary folder");
-        let folder = outer.path().join("static");
-        fs::create_dir_all(folder.join("icons")).expect("a folder");
-        for (name, content) in [
-            ("static/main.js", "let a;"),
-            ("static/icons/bell.svg", "<svg/>"),
-            ("static/.secret", "secret"),
-            ("outside.txt", "secret"),
-        ] {
-            fs::write(outer.path().join(name), content).expect("a file");
-        }
-        outer
-    }
-
-    fn assets(outer: &TempDir) -> Assets {
-        Assets::new(outer.path().join("static"))
-    }
-
-    fn get(assets: &Assets, name: &str) -> Reply {
-        assets.answer(name, [].into_iter())
-    }
-
-    fn get_if_none_match(assets: &Assets, name: &str, known: &str) -> Reply {
-        let known = HeaderValue::from_str(known).expect("a header");
-        assets.answer(name, [&known].into_iter())
-    }
-
-    #[test]
-    fn files_come_with_type_length_and_tag() {
-        let outer = folder();
-        let assets = assets(&outer);
-        for (name, content_type, length) in [
-            ("main.js", "text/javascript; charset=utf-8", "6"),
-            ("icons/bell.svg", "image/svg+xml; charset=utf-8", "6"),
-        ] {
-            let reply = get(&assets, name);
-            assert_eq!(reply.status(), StatusCode::OK);
-            assert_eq!(reply.headers()[CONTENT_TYPE], content_type);
-            assert_eq!(reply.headers()[CONTENT_LENGTH], length);
-            assert_eq!(reply.headers()[CACHE_CONTROL], "no-cache");
-            assert!(reply.headers().contains_key(ETAG));
-        }
-    }
-
-    #[test]
-    fn nothing_but_named_files_is_found() {
-        let outer = folder();
-        let assets = assets(&outer);
-        let absolute = outer.path().join("outside.txt");
-        for name in [
-            "",
-            "/",
-            "missing.js",
-            "icons",
-            "icons/",
-            "main.js/",
-            "main.js/more",
-            "./main.js",
-            "icons//bell.svg",
-            "icons/../main.js",
-            "../outside.txt",
-            "icons/../../outside.txt",
-            "..%2foutside.txt",
-            "%2e%2e/outside.txt",
-            "..\\outside.txt",
-            "main.js\0",
-            "main.js%00",
-            ".secret",
-            "%2esecret",
-            "/etc/passwd",
-            absolute.to_str().expect("a path in UTF-8"),
-            &"a".repeat(5_000),
-        ] {
-            assert_eq!(
-                get(&assets, name).status(),
-                StatusCode::NOT_FOUND,
-                "{name:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_known_tag_is_not_sent_again() {
-        let outer = folder();
-        let assets = assets(&outer);
-        let tag = get(&assets, "main.js").headers()[ETAG].clone();
-        let tag = tag.to_str().expect("ASCII");
-        for known in [
-            tag.to_owned(),
-            format!("W/{tag}"),
-            format!("\"other\", {tag}"),
-            format!("\"with, comma\",W/{tag} , \"b\""),
-            "*".to_owned(),
-        ] {
-            let reply = get_if_none_match(&assets, "main.js", &known);
-            assert_eq!(reply.status(), StatusCode::NOT_MODIFIED, "{known}");
-            assert_eq!(reply.headers()[ETAG], tag);
-            assert!(!reply.headers().contains_key(CONTENT_LENGTH));
-        }
-        for unknown in ["", "\"other\"", tag.trim_matches('"'), "\"open", "W/", ",,"] {
-            let reply = get_if_none_match(&assets, "main.js", unknown);
-            assert_eq!(reply.status(), StatusCode::OK, "{unknown}");
-        }
-        let missing = get_if_none_match(&assets, "missing.js", "*");
-        assert_eq!(missing.status(), StatusCode::NOT_FOUND);
-    }
-
-    #[test]
-    fn a_changed_file_is_served_at_once() {
-        let outer = folder();
-        let assets = assets(&outer);
-        let path = outer.path().join("static/main.js");
-        let mut tags = vec![get(&assets, "main.js").headers()[ETAG].clone()];
-        // The same length and, both being within one tick, perhaps the same time.
-        for content in ["let b;", "let c;", "let d;", "let longer;"] {
-            fs::write(&path, content).expect("a file");
-            tags.push(get(&assets, "main.js").headers()[ETAG].clone());
-        }
-        tags.sort();
-        tags.dedup();
-        assert_eq!(tags.len(), 5);
-    }
-
-    #[test]
-    fn an_old_file_is_read_once() {
-        let outer = folder();
-        let assets = assets(&outer);
-        let path = outer.path().join("static/main.js");
-        let set_time = |seconds| {
-            File::options()
-                .write(true)
-                .open(&path)
-                .and_then(|file| file.set_modified(UNIX_EPOCH + Duration::from_secs(seconds)))
-                .expect("a time of modification");
-        };
-        set_time(1_000_000);
-        let first = get(&assets, "main.js").headers()[ETAG].clone();
-        // The same length and time: only reading it would tell.
-        fs::write(&path, "let b;").expect("a file");
-        set_time(1_000_000);
-        assert_eq!(get(&assets, "main.js").headers()[ETAG], first);
-        set_time(1_000_001);
-        assert_ne!(get(&assets, "main.js").headers()[ETAG], first);
-        fs::remove_file(&path).expect("a file to remove");
-        assert_eq!(get(&assets, "main.js").status(), StatusCode::NOT_FOUND);
-    }
-
-    proptest! {
-        #[test]
-        fn names_stay_in_the_folder(name in "[a./%\\\\2eEfF\0-]{0,12}") {
-            if is_name(&name) {
-                let path = Path::new(&name);
-                prop_assert!(path.components().all(|part| matches!(part, std::path::Component::Normal(_))));
-                prop_assert!(!name.contains(['%', '\\', '\0']));
-            }
-        }
-
-        #[test]
-        fn any_list_of_tags_is_read(list in "[ -~]{0,40}") {
-            let tag = HeaderValue::from_static("\"0123\"");
-            let list = HeaderValue::from_str(&list).expect("printable ASCII");
-            let found = matches([&list].into_iter(), &tag);
-            prop_assert!(!found || list.as_bytes().contains(&b'*') || list.as_bytes().windows(6).any(|part| part == b"\"0123\""));
-        }
-    }
-}
+mod tests;

@@ -6,14 +6,20 @@
 //! `HEAD` is 405.
 
 pub mod assets;
+pub mod encoding;
+pub mod entity_tag;
+pub mod files;
+pub mod fingerprint;
 pub mod order;
 pub mod receipt;
+pub mod reference;
 pub mod reply;
 
 mod page;
 mod recent;
 
 use assets::Assets;
+use encoding::Encoding;
 use http::{Method, header};
 use reply::Reply;
 use spin_sdk::http::Request;
@@ -33,15 +39,27 @@ pub async fn serve(request: Request) -> Reply {
         return reply::method_not_allowed();
     }
     let path = request.uri().path();
+    let headers = request.headers();
+    let encoding = Encoding::choose(headers.get_all(header::ACCEPT_ENCODING).iter());
     let reply = if path == "/" {
         let orders = recent::fetch().await.unwrap_or_else(|error| {
             eprintln!("page: rendered without orders: {error:#}");
             Vec::new()
         });
-        reply::page(page::render(&orders))
+        let html = ASSETS.with(|assets| page::render(&orders, &mut assets.look()));
+        reply::page(html, encoding)
     } else if let Some(name) = path.strip_prefix("/static/") {
-        let known = request.headers().get_all(header::IF_NONE_MATCH);
-        ASSETS.with(|assets| assets.answer(name, known.iter()))
+        match ASSETS.with(|assets| assets.look().asked_for(name)) {
+            Ok(Some((asset, is_fixed))) => {
+                let known = headers.get_all(header::IF_NONE_MATCH);
+                reply::asset(&asset, is_fixed, encoding, known.iter())
+            }
+            Ok(None) => reply::not_found(),
+            Err(error) => {
+                eprintln!("page: reading static file {name}: {error}");
+                reply::internal_error()
+            }
+        }
     } else {
         reply::not_found()
     };

@@ -2,32 +2,58 @@
 
 use std::fmt::Write as _;
 
+use crate::assets::Look;
 use crate::order::Order;
 use crate::receipt::Receipt;
+use crate::reference::{Syntax, replaced};
 
 const TEMPLATE: &str = include_str!("page.html");
 
 /// Where the receipts go in the template. It occurs there once, and is replaced
-/// once, so that nothing an order says is taken for it.
+/// once and last, so that nothing an order says is taken for it.
 const RECEIPTS: &str = "{{receipts}}";
+
+/// Where the template tells of the modules that `MAIN` needs, so that all are
+/// fetched at once.
+const MODULES: &str = "{{modules}}";
+
+const MAIN: &str = "main.js";
 
 /// How many receipts the rail holds; `static/main.js` keeps as many.
 const RAIL: usize = 12;
 
 /// The page with the last of `orders` (oldest first) on its rail.
-pub(crate) fn render(orders: &[Order]) -> String {
+pub(crate) fn render(orders: &[Order], assets: &mut Look<'_>) -> String {
     let shown = &orders[orders.len().saturating_sub(RAIL)..];
     let mut receipts = String::new();
     for order in shown {
         _ = write!(receipts, "{}", Receipt(order));
     }
-    TEMPLATE.replacen(RECEIPTS, &receipts, 1)
+    let mut modules = String::new();
+    for name in assets.used_by(MAIN) {
+        _ = writeln!(
+            modules,
+            r#"<link rel="modulepreload" href="/static/{name}">"#
+        );
+    }
+    replaced(TEMPLATE, Syntax::Page, |name| Some(assets.version(name)))
+        .replacen(MODULES, modules.trim_end(), 1)
+        .replacen(RECEIPTS, &receipts, 1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::assets::Assets;
     use crate::order::Orders;
+
+    fn assets() -> Assets {
+        Assets::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../static"))
+    }
+
+    fn render(orders: &[Order]) -> String {
+        super::render(orders, &mut assets().look())
+    }
 
     fn orders(ids: std::ops::Range<u64>) -> Vec<Order> {
         ids.map(|id| Order {
@@ -55,15 +81,23 @@ mod tests {
     }
 
     #[test]
-    fn every_asset_the_template_names_exists() {
-        let assets = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../static");
-        let mut names = 0;
-        for rest in TEMPLATE.split("\"/static/").skip(1) {
+    fn every_asset_is_named_with_its_version() {
+        let html = render(&[]);
+        let assets = assets();
+        let mut names = Vec::new();
+        for rest in html.split("\"/static/").skip(1) {
             let name = rest.split('"').next().unwrap_or_default();
-            assert!(assets.join(name).is_file(), "static/{name}");
-            names += 1;
+            let found = assets.look().asked_for(name).expect("readable");
+            assert!(found.is_some_and(|(_, is_fixed)| is_fixed), "{name}");
+            names.push(name.split('.').next().unwrap_or_default());
         }
-        assert!(names > 2);
+        // One from the template, one from the modules, and none twice.
+        assert!(
+            names.contains(&"page") && names.contains(&"backoff"),
+            "{names:?}"
+        );
+        names.sort();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
     }
 
     #[test]

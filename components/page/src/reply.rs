@@ -2,19 +2,24 @@
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
-    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+    ETAG, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use spin_sdk::http::FullBody;
+
+use crate::assets::Asset;
+use crate::encoding::{Effort, Encoding};
+use crate::entity_tag;
 
 /// A whole answer; nothing here is large enough to be streamed.
 pub type Reply = Response<FullBody<Bytes>>;
 
 /// Everything the page uses comes from its own origin and from files: a text
 /// that slipped through as markup could neither run nor load anything.
-/// `connect-src 'self'` includes the WebSocket.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+/// `connect-src 'self'` includes the WebSocket; `data:` is the icon, which shows
+/// a number.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const ALWAYS: [(HeaderName, &str); 4] = [
@@ -28,26 +33,49 @@ const ALWAYS: [(HeaderName, &str); 4] = [
 ];
 
 /// The page: never stored, since it shows orders.
-pub fn page(html: String) -> Reply {
-    let mut reply = whole(StatusCode::OK, "text/html; charset=utf-8", html.into());
+pub fn page(html: String, encoding: Option<Encoding>) -> Reply {
+    let packed = encoding.and_then(|encoding| {
+        let packed = encoding.compress(html.as_bytes(), Effort::Always)?;
+        Some((packed, encoding))
+    });
+    let (content, encoding) = match packed {
+        Some((packed, encoding)) => (packed, Some(encoding)),
+        None => (html.into(), None),
+    };
+    let mut reply = whole(StatusCode::OK, "text/html; charset=utf-8", content);
     set(&mut reply, CACHE_CONTROL, "no-store");
+    encoded(&mut reply, encoding);
     reply
 }
 
-/// An asset: stored by browsers, and asked about each time by its `etag`, so
-/// that a changed file is seen at once without a name of its own.
-pub fn asset(content_type: &'static str, etag: &HeaderValue, content: Bytes) -> Reply {
-    let mut reply = whole(StatusCode::OK, content_type, content);
-    set(&mut reply, CACHE_CONTROL, "no-cache");
-    reply.headers_mut().insert(ETAG, etag.clone());
-    reply
-}
-
-/// The browser's copy of an asset is still right.
-pub fn not_modified(etag: &HeaderValue) -> Reply {
-    let mut reply = bare(StatusCode::NOT_MODIFIED, Bytes::new());
-    set(&mut reply, CACHE_CONTROL, "no-cache");
-    reply.headers_mut().insert(ETAG, etag.clone());
+/// An asset, unless the client's `If-None-Match` headers, `known`, name it.
+///
+/// Under a name that `is_fixed`, one with its fingerprint, it is the same for
+/// ever. Under its plain name browsers store it too, and ask about it each time,
+/// so that a changed file is seen at once.
+pub fn asset<'a>(
+    asset: &Asset,
+    is_fixed: bool,
+    encoding: Option<Encoding>,
+    known: impl Iterator<Item = &'a HeaderValue>,
+) -> Reply {
+    let (content, encoding) = asset.content(encoding);
+    let etag = entity_tag::of(asset.fingerprint(), encoding);
+    let mut reply = if entity_tag::is_among(known, &etag) {
+        bare(StatusCode::NOT_MODIFIED, Bytes::new())
+    } else {
+        whole(StatusCode::OK, asset.content_type(), content)
+    };
+    let cache = match is_fixed {
+        true => "public, max-age=31536000, immutable",
+        false => "no-cache",
+    };
+    set(&mut reply, CACHE_CONTROL, cache);
+    reply.headers_mut().insert(ETAG, etag);
+    encoded(&mut reply, encoding);
+    if reply.status() == StatusCode::NOT_MODIFIED {
+        reply.headers_mut().remove(CONTENT_ENCODING);
+    }
     reply
 }
 
@@ -105,6 +133,14 @@ fn bare(status: StatusCode, content: Bytes) -> Reply {
     reply
 }
 
+/// Says which coding the content is in, and that another client may get another.
+fn encoded(reply: &mut Reply, encoding: Option<Encoding>) {
+    set(reply, VARY, "accept-encoding");
+    if let Some(encoding) = encoding {
+        set(reply, CONTENT_ENCODING, encoding.name());
+    }
+}
+
 fn set(reply: &mut Reply, name: HeaderName, value: &'static str) {
     reply
         .headers_mut()
@@ -117,11 +153,8 @@ mod tests {
 
     #[test]
     fn every_answer_is_guarded() {
-        let etag = HeaderValue::from_static("\"a\"");
         for reply in [
-            page(String::new()),
-            asset("text/css; charset=utf-8", &etag, Bytes::new()),
-            not_modified(&etag),
+            page(String::new(), None),
             not_found(),
             method_not_allowed(),
             internal_error(),

@@ -14,7 +14,7 @@ use tokio::{
 use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 
 use super::*;
-use crate::{channels::Delivery, head::Head};
+use crate::{channels::Publication, head::Head};
 use runtime::backend::{Answer, BackendError, Body, Caller, full};
 
 /// Hands each request to the test, and waits for what it answers.
@@ -167,6 +167,11 @@ impl Opened {
     }
 }
 
+async fn publish(channels: &Channels, item: grip::Item) -> usize {
+    let publication = Publication::new(item).expect("for WebSockets");
+    channels.publish(publication).await
+}
+
 fn text(text: &'static str) -> Event {
     Event::text(text)
 }
@@ -223,16 +228,12 @@ async fn grip_tells_content_from_control() {
     .await;
     assert_eq!(opened.hear().await, Message::text("hello"));
     assert_eq!(opened.services.channels.subscriptions(), 1);
-    let published = Delivery::Frames {
-        bytes: frame::text(Bytes::from_static(b"news")),
-        messages: 1,
-    };
     assert_eq!(
-        opened
-            .services
-            .channels
-            .publish("orders", published.clone())
-            .await,
+        publish(
+            &opened.services.channels,
+            grip::Item::ws_text("orders", "news")
+        )
+        .await,
         1
     );
     assert_eq!(opened.hear().await, Message::text("news"));
@@ -247,7 +248,11 @@ async fn grip_tells_content_from_control() {
     ]);
     assert_eq!(opened.hear().await, Message::text("left"));
     assert_eq!(
-        opened.services.channels.publish("orders", published).await,
+        publish(
+            &opened.services.channels,
+            grip::Item::ws_text("orders", "news")
+        )
+        .await,
         0
     );
 }
@@ -441,11 +446,11 @@ async fn a_refresh_asks_with_no_events() {
         WebSocketLimits::default(),
     )
     .await;
-    opened
-        .services
-        .channels
-        .publish("c", Delivery::Refresh)
-        .await;
+    let refresh = grip::Item {
+        ws_message: Some(grip::publish::WsAction::Refresh.into()),
+        ..grip::Item::new("c")
+    };
+    publish(&opened.services.channels, refresh).await;
     assert_eq!(opened.asked().await.events, []);
 }
 
@@ -462,11 +467,8 @@ async fn a_detached_connection_hears_publications_and_says_nothing() {
     )
     .await;
     opened.say("into the void").await;
-    let published = Delivery::Frames {
-        bytes: frame::text(Bytes::from_static(b"news")),
-        messages: 1,
-    };
-    opened.services.channels.publish("c", published).await;
+    let news = grip::Item::ws_text("c", "news");
+    publish(&opened.services.channels, news).await;
     assert_eq!(opened.hear().await, Message::text("news"));
     opened.client.close(None).await.expect("closes");
     assert!(matches!(opened.hear().await, Message::Close(_)));

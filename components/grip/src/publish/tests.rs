@@ -22,6 +22,14 @@ fn is_written_as_the_protocol_has_it() {
             .with_id("2", Some("1".into()))]),
         r#"{"items":[{"channel":"a","formats":{"http-stream":{"content":"y"},"ws-message":{"content":"x"}},"id":"2","prev-id":"1"}]}"#
     );
+    let response = HttpResponse::ok("text/plain", "z");
+    assert_eq!(
+        to_json(&[
+            Item::stream("a", &b"\xff"[..]).and_response(response),
+            Item::stream_end("b")
+        ]),
+        r#"{"items":[{"channel":"a","formats":{"http-response":{"body":"z","code":200,"headers":[["Content-Type","text/plain"]]},"http-stream":{"content-bin":"/w=="}}},{"channel":"b","formats":{"http-stream":{"action":"close"}}}]}"#
+    );
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    order::Order,
+    order::{Order, Status},
     testing::{self, Memory, Notes, TestKitchen},
 };
 
@@ -200,6 +200,8 @@ fn what_is_not_there() {
         "/api/orders/+100",
         "/api/orders/100/",
         "/api/orders/100/1",
+        "/api/orders/100/status/",
+        "/api/orders/x/status",
         "/api/orders/count",
         "/api/orders/stream",
         "/internal",
@@ -216,6 +218,68 @@ fn what_is_not_there() {
 }
 
 #[test]
+fn a_status_changes_by_http() {
+    let mut server = Server::new();
+    server.make();
+    let json = [("content-type", "application/json")];
+    let mut change = |path: &str, body: &'static [u8]| server.send("POST", path, &json, body);
+    let path = "/api/orders/100/status";
+    let early = change(path, br#"{"status":"fulfilled"}"#);
+    assert_eq!(
+        (early.status, early.text()),
+        (409, "order 100 is received: it cannot become fulfilled\n")
+    );
+    let fired = change(path, br#"{"status":"fired"}"#);
+    assert_eq!(
+        (fired.status, &fired.headers["cache-control"]),
+        (200, &"no-store".parse().unwrap())
+    );
+    assert_eq!(
+        serde_json::from_slice::<Order>(&fired.body).unwrap().status,
+        Status::Fired
+    );
+    assert_eq!(change(path, br#"{"status":"fired"}"#).status, 409);
+    assert_eq!(
+        change("/api/orders/101/status", br#"{"status":"fired"}"#).status,
+        404
+    );
+    assert_eq!(change(path, b"{}").status, 400);
+    let long = change(path, const { &[b' '; MAX_CHANGE + 1] });
+    assert_eq!(
+        (long.status, long.text()),
+        (400, "body: more than 1024 bytes\n")
+    );
+
+    assert_eq!(server.get("/api/orders/100").body, fired.body);
+    let told = server.notes().texts();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!(
+        told[1],
+        format!(
+            r#"{{"event":"order-updated","detail":{{"order":{}}}}}"#,
+            fired.text()
+        )
+    );
+}
+
+#[test]
+fn no_other_sites_page_changes_a_status() {
+    let mut server = Server::new();
+    server.make();
+    let mut change = |headers: &[(&str, &str)]| {
+        let body = br#"{"status":"fired"}"#;
+        server
+            .send("POST", "/api/orders/100/status", headers, body)
+            .status
+    };
+    let json = ("content-type", "application/json");
+    assert_eq!(change(&[("content-type", "text/plain")]), 415);
+    assert_eq!(change(&[json, ("sec-fetch-site", "cross-site")]), 403);
+    assert_eq!(change(&[json, ("origin", "http://evil.example")]), 403);
+    assert_eq!(change(&[json, ("sec-fetch-site", "same-origin")]), 200);
+}
+
+#[test]
 fn methods() {
     let mut server = Server::new();
     server.make();
@@ -226,6 +290,8 @@ fn methods() {
         ("HEAD", "/api/orders/99", 404, ""),
         ("POST", "/api/orders", 405, "GET, HEAD"),
         ("DELETE", "/api/orders/100", 405, "GET, HEAD"),
+        ("GET", "/api/orders/100/status", 405, "POST"),
+        ("PUT", "/api/orders/100/status", 405, "POST"),
         ("GET", "/api/ws", 426, ""),
         ("HEAD", "/api/ws", 426, ""),
         ("POST", "/api/ws", 415, ""),

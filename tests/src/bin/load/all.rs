@@ -9,12 +9,16 @@ use clap::{Args, ValueEnum};
 use crate::measure::{fanout, flat_out, get, idle, open, ping, start};
 use crate::process::{Server, raise_open_files};
 use crate::report::{Figure, Report};
-use crate::sockets::Until;
+use crate::sockets::{Kind, Until};
 use crate::target::{Known, Target};
 
 /// A server to compare with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Other {
+    /// The host in front of a plain backend, with --upstream
+    Upstream,
+    /// Pushpin, from the Debian packages pushpin and zurl, in front of the same backend
+    Pushpin,
     /// Node with the `ws` package
     Ws,
 }
@@ -28,6 +32,8 @@ pub enum Measure {
     Open,
     /// See the command of that name
     Fanout,
+    /// Fanout, to --many sockets, once a second
+    FanoutMany,
     /// See the command of that name
     FlatOut,
     /// See the command of that name
@@ -36,6 +42,34 @@ pub enum Measure {
     Get,
     /// See the command of that name
     Start,
+    /// Idle, of held HTTP streams
+    StreamIdle,
+    /// Open, of held HTTP streams
+    StreamOpen,
+    /// Fanout, to held HTTP streams
+    StreamFanout,
+    /// FlatOut, to held HTTP streams
+    StreamFlatOut,
+}
+
+impl Measure {
+    fn kind(self) -> Kind {
+        match self {
+            Self::StreamIdle | Self::StreamOpen | Self::StreamFanout | Self::StreamFlatOut => {
+                Kind::Stream
+            }
+            _ => Kind::WebSocket,
+        }
+    }
+
+    /// What goes before the names of its figures.
+    fn of(self) -> &'static str {
+        match self {
+            Self::FanoutMany => "many: ",
+            _ if self.kind() == Kind::Stream => "streams: ",
+            _ => "",
+        }
+    }
 }
 
 /// What to start and what to measure.
@@ -59,6 +93,9 @@ pub struct Options {
     /// Sockets for fanout, flat-out and open
     #[arg(long, default_value_t = 2000, value_parser = crate::count)]
     sockets: usize,
+    /// Sockets for fanout-many
+    #[arg(long, default_value_t = 10_000, value_parser = crate::count)]
+    many: usize,
     /// Sockets for idle
     #[arg(long, default_value_t = 10_000, value_parser = crate::count)]
     idle_sockets: usize,
@@ -76,16 +113,21 @@ pub struct Options {
 impl Options {
     fn targets(&self) -> Result<Vec<Known>> {
         let mut targets = Vec::new();
+        let beside =
+            || Ok::<_, anyhow::Error>(std::env::current_exe()?.with_file_name("socket-host"));
+        let binary = self.host.clone().map_or_else(beside, Ok)?;
         if !self.without_host {
-            let beside =
-                || Ok::<_, anyhow::Error>(std::env::current_exe()?.with_file_name("socket-host"));
             targets.push(Known::SocketHost {
-                binary: self.host.clone().map_or_else(beside, Ok)?,
+                binary: binary.clone(),
                 manifest: self.from.clone(),
                 get_path: self.path.clone(),
             });
         }
         targets.extend(self.vs.iter().map(|other| match other {
+            Other::Upstream => Known::Upstream {
+                binary: binary.clone(),
+            },
+            Other::Pushpin => Known::Pushpin,
             Other::Ws => Known::Ws {
                 servers: self.servers.clone(),
             },
@@ -107,15 +149,23 @@ pub fn run(options: &Options, runs: u64, report: &mut Report) -> Result<()> {
         before: 100,
         settle: 3,
     };
-    raise_open_files(options.sockets.max(idle.sockets + idle.before))?;
+    let most = options.sockets.max(options.many);
+    raise_open_files(most.max(idle.sockets + idle.before))?;
     let targets = options.targets()?;
     for run in 1..=runs {
         for known in &targets {
             for measure in options.measures() {
+                if !known.holds(measure.kind()) {
+                    continue;
+                }
                 eprintln!("run {run} of {runs}: {}: {measure:?}", known.name());
-                let figures = one(known, measure, options, &idle)
-                    .with_context(|| format!("measuring {measure:?} of {}", known.name()))?;
-                report.add(known.name(), figures);
+                match one(known, measure, options, &idle) {
+                    Ok(figures) => report.add(known.name(), measure.of(), figures),
+                    // The others are worth having; what failed is told with their figures.
+                    Err(error) => {
+                        report.fail(format!("{}: {measure:?}: {error:#}", known.name()));
+                    }
+                }
             }
         }
     }
@@ -130,12 +180,12 @@ fn one(
     idle: &idle::Options,
 ) -> Result<Vec<Figure>> {
     let state = tempfile::tempdir().context("making a folder for the server's state")?;
-    let (target, start) = known.target(state.path())?;
+    let (target, start) = known.target(measure.kind(), state.path())?;
     if measure == Measure::Start {
         return start::run(&start, target.address, &target.get_path);
     }
     let mut server = Server::start(&start)?;
-    server.first_byte(target.address, &target.get_path)?;
+    server.ready(target.address, &target.ready_path)?;
     server.first_byte(target.control, "/healthz")?;
     let figures = running(&target, server.pid(), measure, options, idle)?;
     let status = server.stop()?;
@@ -157,8 +207,8 @@ fn running(
         sockets, seconds, ..
     } = *options;
     match measure {
-        Measure::Idle => idle::run(target, pid, idle),
-        Measure::Open => open::run(
+        Measure::Idle | Measure::StreamIdle => idle::run(target, pid, idle),
+        Measure::Open | Measure::StreamOpen => open::run(
             target,
             &open::Options {
                 sockets,
@@ -166,16 +216,22 @@ fn running(
                 until: Until::Upgraded,
             },
         ),
-        Measure::Fanout => fanout::run(
+        Measure::Fanout | Measure::FanoutMany | Measure::StreamFanout => fanout::run(
             target,
             &fanout::Options {
-                sockets,
-                every: 100,
+                sockets: match measure {
+                    Measure::FanoutMany => options.many,
+                    _ => sockets,
+                },
+                every: match measure {
+                    Measure::FanoutMany => 1000,
+                    _ => 100,
+                },
                 seconds,
                 length: 400,
             },
         ),
-        Measure::FlatOut => flat_out::run(
+        Measure::FlatOut | Measure::StreamFlatOut => flat_out::run(
             target,
             &flat_out::Options {
                 sockets,

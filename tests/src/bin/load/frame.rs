@@ -64,6 +64,8 @@ pub fn encode(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
 pub struct Reader {
     /// The beginning of a frame whose end has not come.
     held: Vec<u8>,
+    /// The beginning of a message that the server sends in fragments.
+    message: Option<(Opcode, Vec<u8>)>,
 }
 
 impl Reader {
@@ -77,7 +79,7 @@ impl Reader {
         while !self.held.is_empty() {
             match measure(&self.held)? {
                 Extent::Whole { header, end } => {
-                    each(frame(&self.held[..end], header)?)?;
+                    join(&mut self.message, &self.held[..end], header, &mut each)?;
                     self.held.clear();
                 }
                 Extent::Missing(_) if bytes.is_empty() => return Ok(()),
@@ -89,7 +91,7 @@ impl Reader {
             }
         }
         while let Extent::Whole { header, end } = measure(bytes)? {
-            each(frame(&bytes[..end], header)?)?;
+            join(&mut self.message, &bytes[..end], header, &mut each)?;
             bytes = &bytes[end..];
         }
         self.held.extend_from_slice(bytes);
@@ -109,10 +111,6 @@ fn measure(bytes: &[u8]) -> Result<Extent> {
     let [first, second, ..] = *bytes else {
         return Ok(Extent::Missing(2 - bytes.len()));
     };
-    ensure!(
-        first & 0x80 != 0,
-        "the server split a message into fragments, which this program does not join"
-    );
     ensure!(
         first & 0x70 == 0,
         "the server sent a frame with reserved bits {first:#04x}, though no extension was agreed"
@@ -141,18 +139,51 @@ fn measure(bytes: &[u8]) -> Result<Extent> {
     })
 }
 
-fn frame(bytes: &[u8], header: usize) -> Result<Frame<'_>> {
-    let opcode = match bytes[0] & 0x0f {
+/// Hands a frame to `each`, or with the last fragment of a message all of it.
+fn join(
+    message: &mut Option<(Opcode, Vec<u8>)>,
+    bytes: &[u8],
+    header: usize,
+    each: &mut impl FnMut(Frame) -> Result<()>,
+) -> Result<()> {
+    let (first, payload) = (bytes[0], &bytes[header..]);
+    let last = first & 0x80 != 0;
+    if first & 0x0f != 0 {
+        let opcode = opcode(first)?;
+        if last {
+            return each(Frame { opcode, payload });
+        }
+        ensure!(
+            message.replace((opcode, payload.to_vec())).is_none(),
+            "the server began a message within another"
+        );
+        return Ok(());
+    }
+    let Some((_, joined)) = message else {
+        bail!("the server went on with a message that it had not begun");
+    };
+    joined.extend_from_slice(payload);
+    ensure!(
+        joined.len() as u64 <= PAYLOAD_MAX,
+        "the server sent a message of more than {PAYLOAD_MAX} bytes"
+    );
+    match message.take_if(|_| last) {
+        Some((opcode, joined)) => each(Frame {
+            opcode,
+            payload: &joined,
+        }),
+        None => Ok(()),
+    }
+}
+
+fn opcode(first: u8) -> Result<Opcode> {
+    Ok(match first & 0x0f {
         1 => Opcode::Text,
         2 => Opcode::Binary,
         8 => Opcode::Close,
         9 => Opcode::Ping,
         10 => Opcode::Pong,
         other => bail!("the server sent a frame with opcode {other}"),
-    };
-    Ok(Frame {
-        opcode,
-        payload: &bytes[header..],
     })
 }
 
@@ -220,9 +251,41 @@ mod tests {
     }
 
     #[test]
+    fn fragments_are_joined_whatever_comes_between_them() {
+        let wire = [
+            &[0x01, 2, b'o', b'n'][..],
+            &[0x89, 0],
+            &[0x00, 1, b'e'],
+            &[0x80, 1, b'!'],
+            &[0x82, 1, b'2'],
+        ]
+        .concat();
+        for step in 1..=wire.len() {
+            let mut found = Vec::new();
+            let mut reader = Reader::default();
+            for piece in wire.chunks(step) {
+                reader
+                    .feed(piece, |frame| {
+                        found.push((frame.opcode, frame.payload.to_vec()));
+                        Ok(())
+                    })
+                    .unwrap();
+            }
+            let wanted = [
+                (Opcode::Ping, &b""[..]),
+                (Opcode::Text, b"one!"),
+                (Opcode::Binary, b"2"),
+            ]
+            .map(|(opcode, payload)| (opcode, payload.to_vec()));
+            assert_eq!(found, wanted, "reads of {step} bytes");
+        }
+    }
+
+    #[test]
     fn a_server_that_breaks_the_protocol_is_an_error() {
         for (wire, says) in [
-            (&[0x01, 0x00][..], "fragments"),
+            (&[0x80, 0x00][..], "had not begun"),
+            (&[0x01, 0x00, 0x01, 0x00], "within another"),
             (&[0xc1, 0x00], "reserved"),
             (&[0x81, 0x80], "masked"),
             (&[0x83, 0x00], "opcode 3"),

@@ -16,6 +16,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Connection {
     /// Registered by whoever polls it.
     pub stream: TcpStream,
+    /// The server said with its last answer that it closes this connection.
+    pub closes: bool,
     unsent: Vec<u8>,
     held: Vec<u8>,
 }
@@ -29,6 +31,7 @@ impl Connection {
         stream.set_nonblocking(true)?;
         Ok(Self {
             stream: TcpStream::from_std(stream),
+            closes: false,
             unsent: Vec::new(),
             held: Vec::new(),
         })
@@ -55,6 +58,7 @@ impl Connection {
         let mut status = None;
         loop {
             let read = match self.stream.read(buffer) {
+                Ok(0) if self.closes => return Ok(status),
                 Ok(0) => bail!("the server closed a connection it was to keep"),
                 Ok(read) => read,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(status),
@@ -74,6 +78,10 @@ impl Connection {
                         read
                     } else {
                         self.held.len()
+                    };
+                    self.closes = match self.held.is_empty() {
+                        true => closes(&buffer[..read]),
+                        false => closes(&self.held),
                     };
                     ensure!(
                         end == all,
@@ -100,6 +108,42 @@ impl Connection {
 /// A request without a body.
 pub fn get(address: SocketAddr, path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").into_bytes()
+}
+
+/// Whether an answer says that its connection is closed behind it.
+fn closes(bytes: &[u8]) -> bool {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut head = httparse::Response::new(&mut headers);
+    head.parse(bytes).is_ok()
+        && head.headers.iter().any(|header| {
+            header.name.eq_ignore_ascii_case("connection")
+                && header.value.eq_ignore_ascii_case(b"close")
+        })
+}
+
+/// Where the head of an answer with a body in chunks ends, once it is whole and says 200.
+pub fn held(bytes: &[u8]) -> Result<Option<usize>> {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut head = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(start) =
+        head.parse(bytes).context("the answer is not HTTP/1.1")?
+    else {
+        return Ok(None);
+    };
+    let status = head.code.unwrap_or_default();
+    ensure!(
+        status == 200,
+        "the stream was answered with {status}, not 200"
+    );
+    let chunked = head.headers.iter().any(|header| {
+        header.name.eq_ignore_ascii_case("transfer-encoding")
+            && header.value.eq_ignore_ascii_case(b"chunked")
+    });
+    ensure!(
+        chunked,
+        "the answer is no stream: its body does not come in chunks"
+    );
+    Ok(Some(start))
 }
 
 /// The status of the first answer in `bytes` and where it ends, once it is whole.

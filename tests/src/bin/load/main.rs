@@ -2,12 +2,14 @@
 //! them side by side. What each figure means is in `docs/benchmarks.md`.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 
 mod all;
+mod backend;
 mod clock;
 mod frame;
 mod http;
@@ -15,14 +17,17 @@ mod measure;
 mod message;
 mod process;
 mod publisher;
+mod pushpin;
 mod report;
 mod sockets;
 mod stats;
+mod stream;
 mod tally;
 mod target;
 
 use measure::{fanout, flat_out, get, idle, open, ping, start};
 use report::Report;
+use sockets::Kind;
 use target::{Start, Target};
 
 /// Below the 28,000 ports that one loopback address has to give.
@@ -100,6 +105,15 @@ enum What {
         #[arg(required = true, last = true)]
         command: Vec<String>,
     },
+    /// Be the backend that `all` puts behind proxies
+    Backend {
+        /// Where it listens
+        #[arg(long, default_value = "127.0.0.1:8080")]
+        listen: SocketAddr,
+        /// The channel that it subscribes to
+        #[arg(long, default_value = "orders")]
+        channel: String,
+    },
     /// Start socket-host, and others to compare it with, and measure everything
     All(all::Options),
 }
@@ -107,7 +121,7 @@ enum What {
 /// A server that is running already
 #[derive(Args, Clone, Debug)]
 struct ServerOptions {
-    /// Its WebSocket
+    /// Its WebSocket, ws://HOST:PORT/PATH, or its held stream, http://HOST:PORT/PATH
     #[arg(long, default_value = "ws://127.0.0.1:3000/api/ws")]
     url: String,
     /// Its control port
@@ -126,7 +140,15 @@ struct ServerOptions {
 
 impl ServerOptions {
     fn target(&self) -> Result<Target> {
-        let (address, ws_path) = target::url(&self.url, "ws").context("--url")?;
+        let kind = match self.url.starts_with("http:") {
+            true => Kind::Stream,
+            false => Kind::WebSocket,
+        };
+        let scheme = match kind {
+            Kind::Stream => "http",
+            Kind::WebSocket => "ws",
+        };
+        let (address, path) = target::url(&self.url, scheme).context("--url")?;
         let (control, publish_path) = target::url(&self.control, "http").context("--control")?;
         let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
         ensure!(
@@ -140,8 +162,10 @@ impl ServerOptions {
         );
         Ok(Target {
             address,
-            ws_path,
+            kind,
+            path,
             get_path: self.path.clone(),
+            ready_path: self.path.clone(),
             control,
             publish_path,
             channel: self.channel.clone(),
@@ -153,13 +177,16 @@ impl ServerOptions {
 fn main() -> Result<()> {
     let Command { what, json, runs } = Command::parse();
     let mut report = Report::default();
+    if let What::Backend { listen, channel } = what {
+        return backend::serve(listen, channel);
+    }
     if let What::All(options) = &what {
         all::run(options, runs, &mut report)?;
     } else {
         process::raise_open_files(sockets(&what))?;
         for _ in 0..runs {
             let (name, figures) = once(&what)?;
-            report.add(&name, figures);
+            report.add(&name, "", figures);
         }
     }
     let text = if json {
@@ -172,7 +199,7 @@ fn main() -> Result<()> {
         .context("printing the figures")?;
     let faults = report.faults();
     if !faults.is_empty() {
-        bail!("messages were lost or out of order: {}", faults.join("; "));
+        bail!("not all went well: {}", faults.join("; "));
     }
     Ok(())
 }
@@ -196,7 +223,7 @@ fn once(what: &What) -> Result<(String, Vec<report::Figure>)> {
                 start::run(&Start::of(command)?, address, &path)?,
             ));
         }
-        What::All(_) => unreachable!("measured by `all`"),
+        What::Backend { .. } | What::All(_) => unreachable!("no single measurement"),
     };
     Ok((server.url.clone(), figures))
 }
@@ -210,7 +237,7 @@ fn sockets(what: &What) -> usize {
         What::Idle { options, .. } => options.sockets + options.before,
         What::Ping { options, .. } => options.sockets,
         What::Get { options, .. } => options.connections,
-        What::Start { .. } | What::All(_) => 0,
+        What::Start { .. } | What::Backend { .. } | What::All(_) => 0,
     }
 }
 

@@ -4,6 +4,9 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+use crate::sockets::Kind;
 
 const PREFIX: &[u8] = br#"{"load":""#;
 const STAMP_DIGITS: usize = 8 + 4 + 8 + 16;
@@ -61,19 +64,23 @@ pub struct Template {
 }
 
 impl Template {
-    /// `POST path` with a GRIP publish body for `channel`, its message `length`
-    /// bytes long.
+    /// `POST path` with a GRIP publish body for those who hold `channel` as `kind`, its
+    /// message `length` bytes long; in a stream it is a line.
     pub fn new(
         control: SocketAddr,
         path: &str,
         channel: &str,
         bearer: Option<&str>,
+        kind: Kind,
         length: usize,
     ) -> Result<Self> {
         let message = message(length)?;
-        let body = serde_json::to_string(&serde_json::json!({
-            "items": [{ "channel": channel, "formats": { "ws-message": { "content": message } } }]
-        }))?;
+        let formats = match kind {
+            Kind::WebSocket => json!({ "ws-message": { "content": message } }),
+            Kind::Stream => json!({ "http-stream": { "content": message + "\n" } }),
+        };
+        let items = json!({ "items": [{ "channel": channel, "formats": formats }] });
+        let body = items.to_string();
         let bearer = bearer
             .map(|token| format!("Authorization: Bearer {token}\r\n"))
             .unwrap_or_default();
@@ -129,8 +136,15 @@ mod tests {
     #[test]
     fn a_stamp_is_found_in_what_was_published() {
         let control = ([127, 0, 0, 1], 5561).into();
-        let mut template =
-            Template::new(control, "/publish/", "orders", Some("token"), 400).unwrap();
+        let mut template = Template::new(
+            control,
+            "/publish/",
+            "orders",
+            Some("token"),
+            Kind::WebSocket,
+            400,
+        )
+        .unwrap();
         let stamp = Stamp {
             run: 0xdead_beef,
             publisher: 3,

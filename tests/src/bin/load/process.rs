@@ -15,9 +15,14 @@ use crate::http;
 use crate::target::Start;
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+/// Where nobody waits for a server to end well.
+const DROP_TIMEOUT: Duration = Duration::from_secs(2);
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two tries to connect to a server that is starting.
 const RETRY: Duration = Duration::from_micros(500);
+/// Between two questions whether a server is ready, and for the answer.
+const READY_EVERY: Duration = Duration::from_millis(20);
+const READY_ANSWER: Duration = Duration::from_secs(5);
 /// Open files this program needs beside its sockets.
 const FILES_BESIDE: u64 = 200;
 
@@ -95,11 +100,18 @@ fn vm_rss(status: &str) -> Option<u64> {
 pub struct Server {
     child: Child,
     started: Instant,
+    /// Stopped after it.
+    beside: Vec<Server>,
 }
 
 impl Server {
     /// Starts it. What it prints on standard output is dropped.
     pub fn start(start: &Start) -> Result<Self> {
+        let beside = start
+            .beside
+            .iter()
+            .map(Self::start)
+            .collect::<Result<_>>()?;
         let started = Instant::now();
         let child = Command::new(&start.program)
             .args(&start.arguments)
@@ -107,7 +119,11 @@ impl Server {
             .stdout(Stdio::null())
             .spawn()
             .with_context(|| format!("starting {}", start.program.display()))?;
-        Ok(Self { child, started })
+        Ok(Self {
+            child,
+            started,
+            beside,
+        })
     }
 
     /// Its process id.
@@ -145,12 +161,40 @@ impl Server {
         }
     }
 
+    /// Asks for `path` until the answer is 200: all that stands behind the server is there.
+    pub fn ready(&mut self, address: SocketAddr, path: &str) -> Result<()> {
+        loop {
+            let mut head = [0; 12];
+            // Whatever fails or takes long is not ready yet.
+            let asked = TcpStream::connect(address).and_then(|mut stream| {
+                stream.set_read_timeout(Some(READY_ANSWER))?;
+                stream.write_all(&http::get(address, path))?;
+                stream.read_exact(&mut head)
+            });
+            if asked.is_ok() && head.ends_with(b" 200") {
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the server ended ({status}) before it answered on {address}");
+            }
+            ensure!(
+                self.started.elapsed() < START_TIMEOUT,
+                "http://{address}{path} is not answered with 200 within {START_TIMEOUT:?}: {:?}",
+                String::from_utf8_lossy(&head)
+            );
+            std::thread::sleep(READY_EVERY);
+        }
+    }
+
     /// SIGTERM; an error when that does not end it in 15 s.
     pub fn stop(mut self) -> Result<ExitStatus> {
         kill_process(Pid::from_child(&self.child), Signal::TERM).context("stopping the server")?;
         let asked = Instant::now();
         while asked.elapsed() < STOP_TIMEOUT {
             if let Some(status) = self.child.try_wait()? {
+                for server in self.beside.drain(..) {
+                    server.stop()?;
+                }
                 return Ok(status);
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -161,7 +205,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Already ended, or about to be: neither call has anything to tell.
+        // Already ended, or about to be: none of these calls has anything to tell. Asked first,
+        // for a server that has children of its own ends them then.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let asked = Instant::now();
+        while asked.elapsed() < DROP_TIMEOUT && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

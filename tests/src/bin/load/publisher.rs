@@ -1,5 +1,6 @@
 //! Publishes through a server's control port, on the sockets' own poll.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -19,6 +20,7 @@ const ANSWER_BUFFER: usize = 4 << 10;
 /// Connections to a control port, each a publisher that waits for its answer
 /// before it sends again.
 pub struct Publisher {
+    control: SocketAddr,
     connections: Vec<Connection>,
     busy: Vec<bool>,
     /// Messages sent by each.
@@ -44,6 +46,7 @@ impl Publisher {
         }
         let bearer = target.bearer.as_deref();
         Ok(Self {
+            control: target.control,
             connections,
             busy: vec![false; count],
             published: vec![0; count],
@@ -52,6 +55,7 @@ impl Publisher {
                 &target.publish_path,
                 &target.channel,
                 bearer,
+                target.kind,
                 length,
             )?,
             // Another run against the same server has another start time.
@@ -92,8 +96,10 @@ impl Publisher {
     }
 
     /// Takes the answers of those the poll says are ready.
-    pub fn answers(&mut self, ready: &[usize]) -> Result<()> {
-        for &number in ready {
+    pub fn answers(&mut self, sockets: &mut Sockets) -> Result<()> {
+        // Taken and given back, for the poll may be asked for another connection.
+        let ready = std::mem::take(&mut sockets.ready);
+        for &number in &ready {
             let Some(connection) = self.connections.get_mut(number) else {
                 continue;
             };
@@ -103,8 +109,13 @@ impl Publisher {
                     "the control port answered {status} to a publish, not 200"
                 );
                 self.busy[number] = false;
+                if connection.closes {
+                    *connection = Connection::open(self.control).context("the control port")?;
+                    sockets.register(&mut connection.stream, number)?;
+                }
             }
         }
+        sockets.ready = ready;
         Ok(())
     }
 
@@ -149,7 +160,7 @@ impl Publisher {
                 )?;
                 due = now + clock::nanoseconds(PROBE_EVERY);
             }
-            let ready = sockets.turn(PROBE_EVERY, |happened| {
+            sockets.turn(PROBE_EVERY, |happened| {
                 if let Happened::Message {
                     socket, payload, ..
                 } = happened
@@ -160,7 +171,7 @@ impl Publisher {
                 }
                 None
             })?;
-            self.answers(ready)?;
+            self.answers(sockets)?;
         }
         Ok(())
     }

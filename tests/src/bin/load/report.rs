@@ -34,19 +34,20 @@ impl Figure {
 pub struct Report {
     targets: Vec<String>,
     rows: Vec<Row>,
+    failures: Vec<String>,
 }
 
 #[derive(Debug)]
 struct Row {
-    name: &'static str,
+    name: String,
     unit: &'static str,
     /// By target: one value a run.
     values: Vec<Vec<f64>>,
 }
 
 impl Report {
-    /// Adds the figures of a run.
-    pub fn add(&mut self, target: &str, figures: Vec<Figure>) {
+    /// Adds the figures of a run; `of` goes before their names.
+    pub fn add(&mut self, target: &str, of: &str, figures: Vec<Figure>) {
         let column = self
             .targets
             .iter()
@@ -56,13 +57,14 @@ impl Report {
                 self.targets.len() - 1
             });
         for figure in figures {
+            let name = format!("{of}{}", figure.name);
             let row = self
                 .rows
                 .iter()
-                .position(|row| row.name == figure.name)
+                .position(|row| row.name == name)
                 .unwrap_or_else(|| {
                     self.rows.push(Row {
-                        name: figure.name,
+                        name,
                         unit: figure.unit,
                         values: Vec::new(),
                     });
@@ -72,6 +74,11 @@ impl Report {
             values.resize_with(values.len().max(column + 1), Vec::new);
             values[column].push(figure.value);
         }
+    }
+
+    /// Notes that a measurement came to nothing.
+    pub fn fail(&mut self, failure: String) {
+        self.failures.push(failure);
     }
 
     /// For people: a line a figure; one value, or least, middle and greatest
@@ -86,7 +93,7 @@ impl Report {
             lines[0].push(format!("{} / {other}", self.targets[0]));
         }
         for row in &self.rows {
-            let mut line = vec![row.name.to_string(), row.unit.to_string()];
+            let mut line = vec![row.name.clone(), row.unit.to_string()];
             for column in 0..self.targets.len() {
                 line.push(
                     row.values
@@ -146,11 +153,11 @@ impl Report {
         Value::Array(figures.collect())
     }
 
-    /// Whether any run lost or disordered messages: then its speed is worth nothing.
+    /// What failed, and whether any run lost or disordered messages: then its speed is worth nothing.
     pub fn faults(&self) -> Vec<String> {
         let faulty = |row: &&Row| row.name.ends_with("lost") || row.name.ends_with("out of order");
         let rows = self.rows.iter().filter(faulty);
-        rows.flat_map(|row| {
+        let lost = rows.flat_map(|row| {
             self.targets
                 .iter()
                 .zip(&row.values)
@@ -158,8 +165,8 @@ impl Report {
                     let worst = values.iter().copied().fold(0.0, f64::max);
                     (worst > 0.0).then(|| format!("{target}: {}: {worst}", row.name))
                 })
-        })
-        .collect()
+        });
+        self.failures.iter().cloned().chain(lost).collect()
     }
 }
 
@@ -229,14 +236,16 @@ mod tests {
         let mut report = Report::default();
         report.add(
             "a",
+            "",
             vec![
                 Figure::new("opens", "/s", 10.0),
                 Figure::new("lost", "", 0.0),
             ],
         );
-        report.add("b", vec![Figure::new("opens", "/s", 5.0)]);
+        report.add("b", "", vec![Figure::new("opens", "/s", 5.0)]);
         report.add(
             "a",
+            "",
             vec![
                 Figure::new("opens", "/s", 30.0),
                 Figure::new("lost", "", 2.0),

@@ -1,4 +1,4 @@
-//! Many WebSocket clients on one thread, as cheap as they can be: one epoll,
+//! Many clients on one thread, of WebSockets or of held HTTP responses, as cheap as they can be: one epoll,
 //! one read buffer for all, no task and no timer for any.
 //!
 //! The program shares its machine with the server it measures, so each
@@ -16,6 +16,7 @@ use mio::{Events, Interest, Poll, Token};
 use crate::clock;
 use crate::frame::{self, Frame, Opcode};
 use crate::http;
+use crate::stream;
 
 /// The example key of RFC 6455, section 1.3, and what it is answered with:
 /// nobody guards anything with it, and a constant is checked cheaply.
@@ -28,7 +29,7 @@ const HANDSHAKE_MAX: usize = 64 << 10;
 /// Long enough that several sockets are ready at a time, short enough to
 /// disappear in latencies of milliseconds.
 const REST: Duration = Duration::from_micros(200);
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Tokens from here on belong to others on the same poll.
 const OTHERS: usize = 1 << 32;
 
@@ -47,15 +48,26 @@ pub enum Until {
     Pong,
 }
 
+/// What a connection is held for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Messages both ways.
+    WebSocket,
+    /// A response that is kept open and brings lines.
+    Stream,
+}
+
 /// The sockets and the poll they are on.
 pub struct Sockets {
     address: SocketAddr,
+    kind: Kind,
     handshake: Vec<u8>,
     poll: Poll,
     events: Events,
     sockets: Vec<Socket>,
     buffer: Vec<u8>,
-    ready: Vec<usize>,
+    /// The numbers of other sources that the last turn found ready.
+    pub ready: Vec<usize>,
     /// When set, the end of a socket is no error.
     closing: bool,
     closed: usize,
@@ -64,7 +76,12 @@ pub struct Sockets {
 struct Socket {
     stream: TcpStream,
     state: State,
-    frames: frame::Reader,
+    reader: Reader,
+}
+
+enum Reader {
+    Frames(frame::Reader),
+    Lines(stream::Reader),
 }
 
 enum State {
@@ -77,13 +94,18 @@ enum State {
 
 impl Sockets {
     /// None yet; they will go to `path` at `address`.
-    pub fn new(address: SocketAddr, path: &str) -> Result<Self> {
-        let handshake = format!(
-            "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
-        );
+    pub fn new(address: SocketAddr, kind: Kind, path: &str) -> Result<Self> {
+        let asked = match kind {
+            Kind::WebSocket => format!(
+                "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: {KEY}\r\n"
+            ),
+            Kind::Stream => "Accept: text/event-stream\r\n".to_string(),
+        };
+        let handshake = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{asked}\r\n");
         Ok(Self {
             address,
+            kind,
             handshake: handshake.into_bytes(),
             poll: Poll::new().context("making a poll")?,
             events: Events::with_capacity(EVENTS_PER_POLL),
@@ -151,7 +173,10 @@ impl Sockets {
         self.sockets.push(Socket {
             stream,
             state: State::Connecting,
-            frames: frame::Reader::default(),
+            reader: match self.kind {
+                Kind::WebSocket => Reader::Frames(frame::Reader::default()),
+                Kind::Stream => Reader::Lines(stream::Reader::default()),
+            },
         });
         Ok(())
     }
@@ -179,17 +204,17 @@ impl Sockets {
     }
 
     /// Waits until something happens, at most `timeout`, and tells `each` what
-    /// did; it may answer with bytes for that socket. Returns the numbers of
-    /// other sources that are ready.
+    /// did; it may answer with bytes for that socket. Other sources are left in
+    /// `ready`.
     pub fn turn<'r>(
         &mut self,
         timeout: Duration,
         mut each: impl FnMut(Happened) -> Option<&'r [u8]>,
-    ) -> Result<&[usize]> {
+    ) -> Result<()> {
         self.ready.clear();
         match self.poll.poll(&mut self.events, Some(timeout)) {
             Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(&self.ready),
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             Err(error) => return Err(error).context("waiting for the sockets"),
         }
         for event in &self.events {
@@ -220,12 +245,15 @@ impl Sockets {
                 self.closed += 1;
             }
         }
-        Ok(&self.ready)
+        Ok(())
     }
 
     /// Closes all as the protocol wants it and waits for the server to have
-    /// closed its side, at most 10 s.
+    /// closed its side, at most a minute. A stream has no end of the client's but to go.
     pub fn close(mut self) -> Result<()> {
+        if self.kind == Kind::Stream {
+            return Ok(());
+        }
         self.closing = true;
         let close = frame::encode(Opcode::Close, &1000u16.to_be_bytes());
         let deadline = clock::now() + clock::nanoseconds(CLOSE_TIMEOUT);
@@ -333,10 +361,14 @@ impl Socket {
         if let State::Upgrading(held) = &mut self.state {
             held.extend_from_slice(bytes);
             answer = std::mem::take(held);
-            let Some(end) = upgraded(&answer)? else {
+            let begun = match self.reader {
+                Reader::Frames(_) => upgraded(&answer)?,
+                Reader::Lines(_) => http::held(&answer)?,
+            };
+            let Some(end) = begun else {
                 ensure!(
                     answer.len() <= HANDSHAKE_MAX,
-                    "the answer to the upgrade is longer than {HANDSHAKE_MAX} bytes"
+                    "the head of the answer is longer than {HANDSHAKE_MAX} bytes"
                 );
                 self.state = State::Upgrading(answer);
                 return Ok(());
@@ -349,7 +381,20 @@ impl Socket {
         }
         let at = clock::now();
         let stream = &mut self.stream;
-        self.frames.feed(bytes, |Frame { opcode, payload }| {
+        let frames = match &mut self.reader {
+            Reader::Frames(frames) => frames,
+            Reader::Lines(lines) => {
+                return lines.feed(bytes, |payload| {
+                    each(Happened::Message {
+                        socket: 0,
+                        payload,
+                        at,
+                    });
+                    Ok(())
+                });
+            }
+        };
+        frames.feed(bytes, |Frame { opcode, payload }| {
             let pong;
             let reply = match opcode {
                 Opcode::Text | Opcode::Binary => each(Happened::Message {

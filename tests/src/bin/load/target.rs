@@ -6,15 +6,22 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::pushpin;
+use crate::sockets::{Kind, Sockets};
+
 /// A server to measure.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// Where it listens for HTTP and WebSockets.
     pub address: SocketAddr,
-    /// The path of its WebSocket.
-    pub ws_path: String,
+    /// What is held there.
+    pub kind: Kind,
+    /// The path of what is held.
+    pub path: String,
     /// A path it answers 200 to a GET.
     pub get_path: String,
+    /// A path it answers 200 to a GET when all parts of it are there.
+    pub ready_path: String,
     /// Where it takes publishes.
     pub control: SocketAddr,
     /// The path of a publish.
@@ -25,6 +32,13 @@ pub struct Target {
     pub bearer: Option<String>,
 }
 
+impl Target {
+    /// Its connections, none open yet.
+    pub fn sockets(&self) -> Result<Sockets> {
+        Sockets::new(self.address, self.kind, &self.path)
+    }
+}
+
 /// How to start a server.
 #[derive(Clone, Debug)]
 pub struct Start {
@@ -32,6 +46,8 @@ pub struct Start {
     pub program: PathBuf,
     /// With which arguments.
     pub arguments: Vec<String>,
+    /// What must run beside it. It is not measured.
+    pub beside: Vec<Start>,
 }
 
 impl Start {
@@ -43,6 +59,7 @@ impl Start {
         Ok(Self {
             program: program.into(),
             arguments: arguments.to_vec(),
+            beside: Vec::new(),
         })
     }
 }
@@ -59,6 +76,13 @@ pub enum Known {
         /// The path of the small GET.
         get_path: String,
     },
+    /// `socket-host up --upstream` in front of this program's backend.
+    Upstream {
+        /// The binary.
+        binary: PathBuf,
+    },
+    /// Pushpin in front of this program's backend.
+    Pushpin,
     /// The comparison server on Node's `ws`.
     Ws {
         /// The folder with `ws.mjs` and its `node_modules`.
@@ -71,37 +95,70 @@ impl Known {
     pub fn name(&self) -> &'static str {
         match self {
             Self::SocketHost { .. } => "socket-host",
+            Self::Upstream { .. } => "socket-host --upstream",
+            Self::Pushpin => "Pushpin",
             Self::Ws { .. } => "ws",
         }
     }
 
-    /// The server on free ports of 127.0.0.1, with its state in `state`.
-    pub fn target(&self, state: &Path) -> Result<(Target, Start)> {
-        let [address, control] = free_ports()?;
-        let path = |path: &Path| {
-            path.to_str()
-                .map(str::to_string)
-                .with_context(|| format!("{path:?} is not UTF-8"))
+    /// Whether it holds such connections.
+    pub fn holds(&self, kind: Kind) -> bool {
+        kind == Kind::WebSocket || !matches!(self, Self::Ws { .. })
+    }
+
+    /// The server on free ports of 127.0.0.1, with its state in `state`, to be measured
+    /// holding connections of `kind`.
+    pub fn target(&self, kind: Kind, state: &Path) -> Result<(Target, Start)> {
+        let [address, control, behind] = free_ports()?;
+        let listening = [
+            "--listen",
+            &address.to_string(),
+            "--control",
+            &control.to_string(),
+        ]
+        .map(String::from);
+        let (path, get_path, ready_path) = match self {
+            Self::SocketHost { get_path, .. } => ("/api/orders/stream", get_path.as_str(), "/"),
+            // Pushpin proxies before it holds.
+            Self::Upstream { .. } | Self::Pushpin => ("/stream", "/", "/stream"),
+            Self::Ws { .. } => ("", "/healthz", "/healthz"),
         };
-        let mut arguments = match self {
+        let target = Target {
+            address,
+            kind,
+            path: match kind {
+                Kind::WebSocket => "/api/ws".to_string(),
+                Kind::Stream => path.to_string(),
+            },
+            get_path: get_path.to_string(),
+            ready_path: ready_path.to_string(),
+            control,
+            publish_path: "/publish/".to_string(),
+            channel: "orders".to_string(),
+            bearer: None,
+        };
+        let mut start = match self {
             Self::SocketHost {
                 binary, manifest, ..
-            } => {
-                ensure!(
-                    binary.is_file(),
-                    "{} is missing: cargo build --release -p socket-host",
-                    binary.display()
-                );
-                [
-                    "up",
+            } => up(
+                binary,
+                &[
                     "--quiet",
                     "--from",
-                    &path(manifest)?,
+                    utf8(manifest)?,
                     "--state-dir",
-                    &path(state)?,
-                ]
-                .map(String::from)
-                .to_vec()
+                    utf8(state)?,
+                ],
+            )?,
+            Self::Upstream { binary } => {
+                let mut start = up(binary, &["--upstream", &format!("http://{behind}")])?;
+                start.beside.push(backend(behind)?);
+                start
+            }
+            Self::Pushpin => {
+                let mut start = pushpin::start(state, address, control, behind)?;
+                start.beside.push(backend(behind)?);
+                return Ok((target, start));
             }
             Self::Ws { servers } => {
                 let installed = servers.join("node_modules/ws/package.json");
@@ -111,41 +168,59 @@ impl Known {
                     installed.display(),
                     servers.display()
                 );
-                vec![path(&servers.join("ws.mjs"))?]
+                Start {
+                    program: "node".into(),
+                    arguments: vec![utf8(&servers.join("ws.mjs"))?.to_string()],
+                    beside: Vec::new(),
+                }
             }
         };
-        arguments.extend([
-            "--listen".into(),
-            address.to_string(),
-            "--control".into(),
-            control.to_string(),
-        ]);
-        let (program, get_path) = match self {
-            Self::SocketHost {
-                binary, get_path, ..
-            } => (binary.clone(), get_path.clone()),
-            Self::Ws { .. } => ("node".into(), "/healthz".to_string()),
-        };
-        let target = Target {
-            address,
-            ws_path: "/api/ws".to_string(),
-            get_path,
-            control,
-            publish_path: "/publish/".to_string(),
-            channel: "orders".to_string(),
-            bearer: None,
-        };
-        Ok((target, Start { program, arguments }))
+        start.arguments.extend(listening);
+        Ok((target, start))
     }
 }
 
-/// Two ports nobody listens on now.
-fn free_ports() -> Result<[SocketAddr; 2]> {
-    let listeners = [
-        TcpListener::bind("127.0.0.1:0")?,
-        TcpListener::bind("127.0.0.1:0")?,
-    ];
-    Ok([listeners[0].local_addr()?, listeners[1].local_addr()?])
+/// `socket-host up` with these options.
+fn up(binary: &Path, options: &[&str]) -> Result<Start> {
+    ensure!(
+        binary.is_file(),
+        "{} is missing: cargo build --release --bin socket-host",
+        binary.display()
+    );
+    let options = options.iter().copied();
+    Ok(Start {
+        program: binary.to_owned(),
+        arguments: ["up"]
+            .into_iter()
+            .chain(options)
+            .map(String::from)
+            .collect(),
+        beside: Vec::new(),
+    })
+}
+
+/// This program as the backend of a proxy.
+fn backend(address: SocketAddr) -> Result<Start> {
+    Ok(Start {
+        program: std::env::current_exe().context("finding this program")?,
+        arguments: ["backend", "--listen", &address.to_string()]
+            .map(String::from)
+            .to_vec(),
+        beside: Vec::new(),
+    })
+}
+
+fn utf8(path: &Path) -> Result<&str> {
+    path.to_str()
+        .with_context(|| format!("{path:?} is not UTF-8"))
+}
+
+/// Three ports nobody listens on now.
+fn free_ports() -> Result<[SocketAddr; 3]> {
+    let free = || TcpListener::bind("127.0.0.1:0");
+    let listeners = [free()?, free()?, free()?];
+    let [a, b, c] = listeners.each_ref().map(TcpListener::local_addr);
+    Ok([a?, b?, c?])
 }
 
 /// `SCHEME://HOST[:PORT][/PATH]` on this machine, as an address and a path.

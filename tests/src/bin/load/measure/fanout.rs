@@ -9,7 +9,7 @@ use super::{OwnShare, STRAGGLER_TIMEOUT, open_all};
 use crate::clock;
 use crate::publisher::Publisher;
 use crate::report::Figure;
-use crate::sockets::{Happened, Sockets};
+use crate::sockets::Happened;
 use crate::stats::Samples;
 use crate::tally::Tally;
 use crate::target::Target;
@@ -37,7 +37,7 @@ pub struct Options {
 
 /// Latencies from just before a publish is sent to its receipt.
 pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
-    let mut sockets = Sockets::new(target.address, &target.ws_path)?;
+    let mut sockets = target.sockets()?;
     open_all(&mut sockets, options.sockets)?;
     let mut publisher = Publisher::new(target, 1, options.length, &mut sockets)?;
     publisher.settle(&mut sockets)?;
@@ -68,7 +68,7 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
             give_up
         };
         sockets.rest();
-        let ready = sockets.turn(clock::until(next), |happened| {
+        sockets.turn(clock::until(next), |happened| {
             if let Happened::Message {
                 socket,
                 payload,
@@ -88,7 +88,7 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
             }
             None
         })?;
-        publisher.answers(ready)?;
+        publisher.answers(&mut sockets)?;
     }
     let own = own.figure("fanout, own processor time");
     tally.finish(&publisher.published);

@@ -9,7 +9,7 @@ use super::{OwnShare, STRAGGLER_TIMEOUT, open_all};
 use crate::clock;
 use crate::publisher::Publisher;
 use crate::report::Figure;
-use crate::sockets::{Happened, Sockets};
+use crate::sockets::Happened;
 use crate::tally::Tally;
 use crate::target::Target;
 
@@ -38,7 +38,7 @@ pub struct Options {
 
 /// Deliveries and publishes a second.
 pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
-    let mut sockets = Sockets::new(target.address, &target.ws_path)?;
+    let mut sockets = target.sockets()?;
     open_all(&mut sockets, options.sockets)?;
     let mut publisher = Publisher::new(target, options.publishers, options.length, &mut sockets)?;
     publisher.settle(&mut sockets)?;
@@ -75,7 +75,7 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
             break;
         }
         sockets.rest();
-        let ready = sockets.turn(Duration::from_millis(100), |happened| {
+        sockets.turn(Duration::from_millis(100), |happened| {
             if let Happened::Message {
                 socket,
                 payload,
@@ -92,7 +92,7 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
             }
             None
         })?;
-        publisher.answers(ready)?;
+        publisher.answers(&mut sockets)?;
     }
     let own = own.figure("flat out, own processor time");
     tally.finish(&publisher.published);

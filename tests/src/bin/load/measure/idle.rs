@@ -29,7 +29,7 @@ pub struct Options {
 
 /// Resident memory of process `pid` and its children for each socket.
 pub fn run(target: &Target, pid: u32, options: &Options) -> Result<Vec<Figure>> {
-    let mut sockets = Sockets::new(target.address, &target.ws_path)?;
+    let mut sockets = target.sockets()?;
     let settle = Duration::from_secs(options.settle);
     open_all(&mut sockets, options.before)?;
     rest(&mut sockets, settle)?;

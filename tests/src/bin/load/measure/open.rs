@@ -5,7 +5,7 @@ use clap::Args;
 
 use super::{OPEN_TIMEOUT, OwnShare};
 use crate::report::Figure;
-use crate::sockets::{Sockets, Until};
+use crate::sockets::Until;
 use crate::target::Target;
 
 /// What to do.
@@ -24,7 +24,7 @@ pub struct Options {
 
 /// Opens a second.
 pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
-    let mut sockets = Sockets::new(target.address, &target.ws_path)?;
+    let mut sockets = target.sockets()?;
     let own = OwnShare::start();
     let taken = sockets.open(
         options.sockets,

@@ -10,7 +10,7 @@ use super::{OwnShare, open_all};
 use crate::clock;
 use crate::frame::{self, Opcode};
 use crate::report::Figure;
-use crate::sockets::{Happened, PING, PONG, Sockets};
+use crate::sockets::{Happened, PING, PONG};
 use crate::stats::Samples;
 use crate::target::Target;
 
@@ -30,7 +30,7 @@ pub struct Options {
 
 /// Round trips a second and their latencies.
 pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
-    let mut sockets = Sockets::new(target.address, &target.ws_path)?;
+    let mut sockets = target.sockets()?;
     open_all(&mut sockets, options.sockets)?;
     let ping = frame::encode(Opcode::Text, PING);
     let own = OwnShare::start();

@@ -1,46 +1,59 @@
-//! The fields of a published item, taken one by one, and exact errors about them.
+//! The fields of a JSON object from outside, taken one by one, and exact errors about them.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::{Format, PublishError};
 use crate::message;
 
-/// The fields of one object, and where it stands in the body. `null` is as good as absent.
-pub(super) struct Fields {
-    pub(super) path: String,
-    pub(super) object: Map<String, Value>,
+/// What is wrong, and where: `items[0].formats.ws-message.content`.
+pub(crate) struct Invalid {
+    pub(crate) path: String,
+    pub(crate) problem: String,
+}
+
+/// The fields of one object, and where it stands. `null` is as good as absent.
+pub(crate) struct Fields {
+    pub(crate) path: String,
+    pub(crate) object: Map<String, Value>,
 }
 
 impl Fields {
-    pub(super) fn new(value: Value, path: String) -> Result<Fields, PublishError> {
+    pub(crate) fn new(value: Value, path: String) -> Result<Fields, Invalid> {
         match value {
             Value::Object(object) => Ok(Fields { path, object }),
-            _ => Err(PublishError {
+            _ => Err(Invalid {
                 path,
                 problem: "must be an object".into(),
             }),
         }
     }
 
-    pub(super) fn error(&self, key: &str, problem: impl Into<String>) -> PublishError {
-        PublishError {
+    pub(crate) fn error(&self, key: &str, problem: impl Into<String>) -> Invalid {
+        Invalid {
             path: format!("{}.{key}", self.path),
             problem: problem.into(),
         }
     }
 
-    pub(super) fn no_content(&self) -> PublishError {
+    pub(crate) fn no_content(&self) -> Invalid {
         self.error("content", "this or content-bin must be there")
     }
 
-    pub(super) fn take(&mut self, key: &str) -> Option<Value> {
+    pub(crate) fn take(&mut self, key: &str) -> Option<Value> {
         self.object.remove(key).filter(|value| !value.is_null())
     }
 
-    pub(super) fn string(&mut self, key: &str) -> Result<Option<String>, PublishError> {
+    /// The object under `key`.
+    pub(crate) fn object(&mut self, key: &str) -> Result<Option<Fields>, Invalid> {
+        let path = format!("{}.{key}", self.path);
+        self.take(key)
+            .map(|value| Fields::new(value, path))
+            .transpose()
+    }
+
+    pub(crate) fn string(&mut self, key: &str) -> Result<Option<String>, Invalid> {
         match self.take(key) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
@@ -48,11 +61,11 @@ impl Fields {
         }
     }
 
-    pub(super) fn action(&mut self) -> Result<Option<String>, PublishError> {
+    pub(crate) fn action(&mut self) -> Result<Option<String>, Invalid> {
         self.string("action")
     }
 
-    pub(super) fn flag(&mut self, key: &str) -> Result<bool, PublishError> {
+    pub(crate) fn flag(&mut self, key: &str) -> Result<bool, Invalid> {
         match self.take(key) {
             None => Ok(false),
             Some(Value::Bool(flag)) => Ok(flag),
@@ -60,7 +73,7 @@ impl Fields {
         }
     }
 
-    pub(super) fn size(&mut self) -> Result<Option<u64>, PublishError> {
+    pub(crate) fn size(&mut self) -> Result<Option<u64>, Invalid> {
         match self.take("size") {
             None => Ok(None),
             Some(value) => match value.as_u64() {
@@ -70,10 +83,10 @@ impl Fields {
         }
     }
 
-    pub(super) fn code(
+    pub(crate) fn code(
         &mut self,
         range: std::ops::RangeInclusive<u16>,
-    ) -> Result<Option<u16>, PublishError> {
+    ) -> Result<Option<u16>, Invalid> {
         let Some(value) = self.take("code") else {
             return Ok(None);
         };
@@ -86,18 +99,18 @@ impl Fields {
         }
     }
 
-    pub(super) fn data(
+    pub(crate) fn data(
         &mut self,
         text: &'static str,
         binary: &'static str,
-    ) -> Result<Option<Bytes>, PublishError> {
+    ) -> Result<Option<Bytes>, Invalid> {
         match message::read_text_or_base64(&mut self.object, text, binary) {
             Ok(found) => Ok(found.map(|(_, content)| content.into_bytes())),
             Err((key, problem)) => Err(self.error(key, problem)),
         }
     }
 
-    pub(super) fn strings(&mut self, key: &str) -> Result<Vec<String>, PublishError> {
+    pub(crate) fn strings(&mut self, key: &str) -> Result<Vec<String>, Invalid> {
         match self.take(key).map(serde_json::from_value) {
             None => Ok(Vec::new()),
             Some(Ok(strings)) => Ok(strings),
@@ -105,7 +118,18 @@ impl Fields {
         }
     }
 
-    pub(super) fn meta(&mut self) -> Result<BTreeMap<String, String>, PublishError> {
+    /// Whole seconds.
+    pub(crate) fn seconds(&mut self, key: &str) -> Result<Option<u32>, Invalid> {
+        match self.take(key) {
+            None => Ok(None),
+            Some(value) => match value.as_u64().and_then(|seconds| seconds.try_into().ok()) {
+                Some(seconds) => Ok(Some(seconds)),
+                None => Err(self.error(key, "must be whole seconds, 0 to 4294967295")),
+            },
+        }
+    }
+
+    pub(crate) fn meta(&mut self) -> Result<BTreeMap<String, String>, Invalid> {
         match self.take("meta").map(serde_json::from_value) {
             None => Ok(BTreeMap::new()),
             Some(Ok(meta)) => Ok(meta),
@@ -113,7 +137,7 @@ impl Fields {
         }
     }
 
-    pub(super) fn headers(&mut self) -> Result<Vec<(String, String)>, PublishError> {
+    pub(crate) fn headers(&mut self) -> Result<Vec<(String, String)>, Invalid> {
         let headers = match self.take("headers") {
             None => return Ok(Vec::new()),
             Some(Value::Object(object)) => object
@@ -131,20 +155,5 @@ impl Fields {
                 "must be an object of strings, or a list of pairs of strings",
             )
         })
-    }
-
-    pub(super) fn format<A>(
-        &mut self,
-        key: &str,
-        read: impl Fn(&mut Fields) -> Result<A, PublishError>,
-    ) -> Result<Option<Format<A>>, PublishError> {
-        let Some(value) = self.take(key) else {
-            return Ok(None);
-        };
-        let mut format = Fields::new(value, format!("{}.{key}", self.path))?;
-        Ok(Some(Format {
-            action: read(&mut format)?,
-            filters: format.strings("content-filters")?,
-        }))
     }
 }

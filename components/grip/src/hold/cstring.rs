@@ -1,0 +1,56 @@
+//! Bytes as text in one line: `\\`, `\r`, `\n` and `\xHH` stand for one byte each.
+
+use std::fmt::Write;
+
+use bytes::Bytes;
+
+/// Reads a text, or says which escape is wrong.
+pub(super) fn read(text: &str) -> Result<Bytes, String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((plain, escape)) = rest.split_once('\\') {
+        out.extend_from_slice(plain.as_bytes());
+        let hex = |digits: &str| {
+            let digits = digits
+                .bytes()
+                .all(|b| b.is_ascii_hexdigit())
+                .then_some(digits)?;
+            u8::from_str_radix(digits, 16).ok()
+        };
+        let (byte, length) = match escape.as_bytes().first() {
+            Some(b'\\') => (Some(b'\\'), 1),
+            Some(b'r') => (Some(b'\r'), 1),
+            Some(b'n') => (Some(b'\n'), 1),
+            Some(b'x') => (escape.get(1..3).and_then(hex), 3),
+            _ => (None, 0),
+        };
+        let Some(byte) = byte else {
+            let begin: String = escape.chars().take(3).collect();
+            return Err(format!(
+                "\\{begin}: an escape must be one of \\\\ \\r \\n and \\xHH, with two hexadecimal digits"
+            ));
+        };
+        out.push(byte);
+        rest = &escape[length..];
+    }
+    out.extend_from_slice(rest.as_bytes());
+    Ok(out.into())
+}
+
+/// Writes bytes so that no semicolon, quote, or blank at an end is in the text.
+pub(super) fn write(data: &[u8]) -> String {
+    let mut out = String::with_capacity(data.len());
+    for (at, &byte) in data.iter().enumerate() {
+        let at_end = at == 0 || at == data.len() - 1;
+        match byte {
+            b'\\' => out.push_str("\\\\"),
+            b'\r' => out.push_str("\\r"),
+            b'\n' => out.push_str("\\n"),
+            b' ' if !at_end => out.push(' '),
+            b'!'..=b'~' if !matches!(byte, b';' | b'"') => out.push(byte.into()),
+            // Writing to a string does not fail.
+            _ => drop(write!(out, "\\x{byte:02x}")),
+        }
+    }
+    out
+}

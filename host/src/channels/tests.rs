@@ -1,0 +1,189 @@
+//! Channels with subscribers that note what they get.
+
+use bytes::Bytes;
+use grip::Item;
+use tokio::sync::Notify;
+
+use super::*;
+use crate::{
+    block::{BLOCK, QUEUE_BYTES},
+    filter::Meta,
+    frame,
+};
+
+#[derive(Default)]
+struct Inbox(Mutex<Vec<u8>>, Notify);
+
+impl Subscriber for Inbox {
+    fn deliver(&self, delivery: &Delivery) {
+        if let Delivery::Frames { bytes, .. } = delivery {
+            lock(&self.0).extend_from_slice(bytes);
+        }
+        self.1.notify_one();
+    }
+}
+
+impl Inbox {
+    /// Waits until exactly these messages are there.
+    async fn holds(&self, wanted: &[impl AsRef<str>]) {
+        let wanted: Vec<u8> = wanted
+            .iter()
+            .flat_map(|text| frame::text(Bytes::copy_from_slice(text.as_ref().as_bytes())))
+            .collect();
+        while *lock(&self.0) != wanted {
+            self.1.notified().await;
+        }
+    }
+}
+
+fn plain() -> Filters {
+    Filters::default()
+}
+
+fn text(channel: &str, text: &str) -> Publication {
+    Publication::new(Item::ws_text(channel, text)).expect("for WebSockets")
+}
+
+#[tokio::test]
+async fn everyone_gets_everything_in_order() {
+    let channels = Channels::default();
+    let inboxes: Vec<_> = (0..3 * BLOCK + 1)
+        .map(|_| Arc::new(Inbox::default()))
+        .collect();
+    let subscriptions: Vec<_> = inboxes
+        .iter()
+        .map(|inbox| channels.subscribe("orders", inbox.clone(), plain()))
+        .collect();
+    assert_eq!(
+        (channels.len(), channels.subscriptions()),
+        (1, 3 * BLOCK + 1)
+    );
+    let mut wanted = Vec::new();
+    for n in 0..50 {
+        let reached = channels.publish(text("orders", &n.to_string())).await;
+        assert_eq!(reached, inboxes.len());
+        wanted.push(n.to_string());
+    }
+    for inbox in &inboxes {
+        inbox.holds(&wanted).await;
+    }
+    drop(subscriptions);
+    assert_eq!((channels.len(), channels.subscriptions()), (0, 0));
+    assert_eq!(channels.publish(text("orders", "nobody")).await, 0);
+}
+
+#[tokio::test]
+async fn a_seat_is_used_again_and_the_left_hear_nothing() {
+    let channels = Channels::default();
+    let (left, stays, joins) = <(Arc<Inbox>, Arc<Inbox>, Arc<Inbox>)>::default();
+    let leaving = channels.subscribe("c", left.clone(), plain());
+    let _stays = channels.subscribe("c", stays.clone(), plain());
+    drop(leaving);
+    let _joins = channels.subscribe("c", joins.clone(), plain());
+    channels.publish(text("c", "x")).await;
+    stays.holds(&["x"]).await;
+    joins.holds(&["x"]).await;
+    left.holds(&[""; 0]).await;
+}
+
+#[tokio::test]
+async fn a_full_queue_makes_the_publisher_wait_and_loses_nothing() {
+    let channels = Channels::default();
+    let inbox = Arc::new(Inbox::default());
+    let _subscription = channels.subscribe("c", inbox.clone(), plain());
+    let large = "x".repeat(QUEUE_BYTES / 2);
+    for _ in 0..8 {
+        channels.publish(text("c", &large)).await;
+    }
+    inbox.holds(&vec![large; 8]).await;
+}
+
+#[tokio::test]
+async fn filters_decide_for_each_subscriber() {
+    let channels = Channels::default();
+    let mut meta = Meta::default();
+    meta.set("user", Some("ann")).expect("room");
+    let mut filters = |names: &[&str]| {
+        let names: Vec<_> = names.iter().map(|name| name.to_string()).collect();
+        Filters::parse(&names, &mut meta).expect("known")
+    };
+    let [skips, fills] = [&["skip-self"], &["var-subst"]].map(|names| filters(names));
+    let (all, others, filled) = <(Arc<Inbox>, Arc<Inbox>, Arc<Inbox>)>::default();
+    let _subscriptions = [
+        channels.subscribe("c", all.clone(), plain()),
+        channels.subscribe("c", others.clone(), skips),
+        channels.subscribe("c", filled.clone(), fills),
+    ];
+    for sender in ["ann", "bob"] {
+        let mut item = Item::ws_text("c", format!("{sender} to %(user)s"));
+        item.meta.insert("sender".into(), sender.into());
+        let publication = Publication::new(item).expect("for WebSockets");
+        assert_eq!(channels.publish(publication).await, 3);
+    }
+    all.holds(&["ann to %(user)s", "bob to %(user)s"]).await;
+    others.holds(&["bob to %(user)s"]).await;
+    filled.holds(&["ann to ann", "bob to ann"]).await;
+}
+
+fn numbered(id: u32) -> Publication {
+    let prev_id = id.checked_sub(1).map(|id| id.to_string());
+    let item = Item::ws_text("c", id.to_string()).with_id(id.to_string(), prev_id);
+    Publication::new(item).expect("for WebSockets")
+}
+
+#[tokio::test(start_paused = true)]
+async fn ids_put_publications_in_order() {
+    let channels = Channels::default();
+    let inbox = Arc::new(Inbox::default());
+    let _subscription = channels.subscribe("c", inbox.clone(), plain());
+    for (id, reached) in [(1, 1), (3, 0), (2, 2), (2, 0), (5, 0)] {
+        assert_eq!(channels.publish(numbered(id)).await, reached, "{id}");
+    }
+    inbox.holds(&["1", "2", "3"]).await;
+    let began = Instant::now();
+    inbox.holds(&["1", "2", "3", "5"]).await;
+    assert_eq!(began.elapsed(), crate::sequence::PATIENCE);
+    assert_eq!(channels.last_id("c").await.as_deref(), Some("5"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_is_known_for_a_while_after_it_was_published_to_nobody() {
+    let channels = Channels::default();
+    let known = |channels: &Channels| channels.names().len();
+    assert_eq!(channels.publish(text("plain", "x")).await, 0);
+    assert_eq!(known(&channels), 0);
+    assert_eq!(channels.publish(numbered(7)).await, 0);
+    assert_eq!((known(&channels), channels.len()), (1, 0));
+    // Used again, and so known for longer.
+    tokio::time::advance(LINGER / 2).await;
+    assert_eq!(channels.publish(numbered(8)).await, 0);
+    tokio::time::advance(LINGER / 2).await;
+    channels.tick(Instant::now());
+    assert_eq!(channels.last_id("c").await.as_deref(), Some("8"));
+    // Left, and so known for longer.
+    let subscription = channels.subscribe("c", Arc::new(Inbox::default()), plain());
+    tokio::time::advance(2 * LINGER).await;
+    channels.tick(Instant::now());
+    assert_eq!(channels.len(), 1);
+    drop(subscription);
+    assert_eq!((known(&channels), channels.len()), (1, 0));
+    tokio::time::advance(LINGER).await;
+    channels.tick(Instant::now());
+    assert_eq!(
+        (known(&channels), lock(&channels.0.lingering).len()),
+        (0, 0)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn channels_that_nobody_listens_to_are_bounded() {
+    let channels = Channels::default();
+    for n in 0..MAX_LINGERING + 10 {
+        let item = Item::ws_text(n.to_string(), "x").with_id("1", None);
+        let publication = Publication::new(item).expect("for WebSockets");
+        channels.publish(publication).await;
+    }
+    assert_eq!(channels.names().len(), MAX_LINGERING);
+    assert_eq!(lock(&channels.0.lingering).len(), MAX_LINGERING);
+    assert_eq!(channels.last_id("0").await, None);
+}

@@ -1,0 +1,274 @@
+//! A publication: one item in the forms in which it goes out, encoded once for everybody.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use grip::{
+    Item, Message,
+    publish::{Format, HttpResponse, ResponseAction, StreamAction, WsAction},
+};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use crate::{
+    exchange::is_private_header,
+    frame,
+    sequence::{Id, Place},
+};
+
+/// The close code for a publish that closes without naming one.
+const NORMAL: u16 = 1000;
+
+/// What a publication does to one WebSocket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// WebSocket frames, complete and unmasked: the same bytes for everyone.
+    Frames {
+        /// The bytes that go on the wire.
+        bytes: Bytes,
+        /// How many messages they are.
+        messages: usize,
+    },
+    /// The socket is closed with this close frame.
+    Close(Bytes),
+    /// The backend is asked to look after the connection now.
+    Refresh,
+}
+
+/// See the module's words.
+#[derive(Debug)]
+pub struct Publication {
+    /// The channel's name.
+    pub channel: String,
+    /// Its id on the channel.
+    pub id: Option<Id>,
+    /// The id of the publication that it follows.
+    pub prev_id: Option<Id>,
+    /// It does not wait for the one before it.
+    pub no_seq: bool,
+    /// What filters look at.
+    pub meta: BTreeMap<String, String>,
+    /// For WebSockets.
+    pub socket: Option<ForSockets>,
+    /// For held streams.
+    pub stream: Option<Format<StreamAction>>,
+    /// For held responses.
+    pub response: Option<ForResponses>,
+}
+
+/// A publication's form for WebSockets.
+#[derive(Debug)]
+pub struct ForSockets {
+    /// What is delivered to those without filters that change content.
+    pub delivery: Delivery,
+    /// What the frames were made of, for those with such filters.
+    message: Option<Message>,
+    /// The filters that its content counts on.
+    pub counted_on: Vec<String>,
+}
+
+/// A publication's form for held responses.
+#[derive(Debug)]
+pub struct ForResponses {
+    /// The answer; `None` is a hint: the request should be sent to the backend again.
+    pub answer: Option<Answer>,
+    /// The filters that its content counts on.
+    pub counted_on: Vec<String>,
+}
+
+/// What held responses are answered with.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers, without those between the host and its backends.
+    pub headers: HeaderMap,
+    /// The content.
+    pub body: Bytes,
+}
+
+/// Why an item cannot go out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the item for channel {channel:?}: http-response.{problem}")]
+pub struct Unsendable {
+    channel: String,
+    problem: String,
+}
+
+impl Publication {
+    /// Encodes an item.
+    ///
+    /// # Errors
+    /// What is no HTTP in the answer for held responses.
+    pub fn new(item: Item) -> Result<Self, Unsendable> {
+        let response = match item.http_response.map(ForResponses::new).transpose() {
+            Ok(response) => response,
+            Err(problem) => {
+                return Err(Unsendable {
+                    channel: item.channel,
+                    problem,
+                });
+            }
+        };
+        Ok(Self {
+            channel: item.channel,
+            id: item.id.map(Id::from),
+            prev_id: item.prev_id.map(Id::from),
+            no_seq: item.no_seq,
+            meta: item.meta,
+            socket: item.ws_message.and_then(ForSockets::new),
+            stream: item.http_stream,
+            response,
+        })
+    }
+
+    /// Its place in the order of its channel and nothing else.
+    pub fn without_content(self) -> Self {
+        Self {
+            meta: BTreeMap::new(),
+            socket: None,
+            stream: None,
+            response: None,
+            ..self
+        }
+    }
+
+    /// Where it says it belongs on its channel.
+    pub fn place(&self) -> Place {
+        Place {
+            id: self.id.clone(),
+            prev_id: self.prev_id.clone(),
+            no_seq: self.no_seq,
+            size: self.size(),
+        }
+    }
+
+    /// Roughly the bytes that it occupies.
+    pub fn size(&self) -> usize {
+        let socket = self.socket.as_ref().map_or(0, ForSockets::size);
+        let stream = self
+            .stream
+            .as_ref()
+            .map_or(0, |format| match &format.action {
+                StreamAction::Send(content) => content.len(),
+                StreamAction::Close | StreamAction::Hint => 0,
+            });
+        let response = self.response.iter().flat_map(|response| &response.answer);
+        let response: usize = response.map(|answer| answer.body.len()).sum();
+        size_of::<Self>() + self.channel.len() + socket + stream + response
+    }
+}
+
+impl ForSockets {
+    fn new(format: Format<WsAction>) -> Option<Self> {
+        let delivery = match &format.action {
+            WsAction::Send(message) => frames(message),
+            WsAction::Close { code, reason } => Delivery::Close(frame::close(
+                code.unwrap_or(NORMAL),
+                reason.as_deref().unwrap_or_default(),
+            )),
+            WsAction::Refresh => Delivery::Refresh,
+            // A WebSocket has nothing to fetch anew.
+            WsAction::Hint => return None,
+        };
+        Some(Self {
+            delivery,
+            message: match format.action {
+                WsAction::Send(message) => Some(message),
+                _ => None,
+            },
+            counted_on: format.filters,
+        })
+    }
+
+    /// The delivery with another content, as a filter has written it.
+    pub fn with_content<E>(
+        &self,
+        write: impl FnOnce(Bytes) -> Result<Bytes, E>,
+    ) -> Result<Delivery, E> {
+        let Some(message) = &self.message else {
+            return Ok(self.delivery.clone());
+        };
+        let before = message.content();
+        let content = write(before.clone())?;
+        if content == *before {
+            return Ok(self.delivery.clone());
+        }
+        Ok(sent(match message {
+            // Filters write text into text.
+            Message::Text(_) => frame::text(content),
+            Message::Binary(_) => frame::binary(content),
+            Message::Ping(_) => frame::ping(content),
+            Message::Pong(_) => frame::pong(content),
+        }))
+    }
+
+    /// Bytes that it counts for in a queue; never 0.
+    pub fn size(&self) -> usize {
+        match &self.delivery {
+            Delivery::Frames { bytes, .. } | Delivery::Close(bytes) => bytes.len() + 1,
+            Delivery::Refresh => 1,
+        }
+    }
+}
+
+impl ForResponses {
+    fn new(format: Format<ResponseAction>) -> Result<Self, String> {
+        let answer = match format.action {
+            ResponseAction::Send(response) => Some(Answer::new(response)?),
+            ResponseAction::Hint => None,
+        };
+        Ok(Self {
+            answer,
+            counted_on: format.filters,
+        })
+    }
+}
+
+impl Answer {
+    fn new(response: HttpResponse) -> Result<Self, String> {
+        let status = match response.code {
+            // Of an answer that ends there is no interim one.
+            200..=999 => StatusCode::from_u16(response.code).ok(),
+            _ => None,
+        };
+        let status =
+            status.ok_or_else(|| format!("code: {} must be from 200 to 999", response.code))?;
+        let mut headers = HeaderMap::with_capacity(response.headers.len());
+        for (name, value) in &response.headers {
+            let name = HeaderName::try_from(name.as_str())
+                .map_err(|_| format!("headers: {name:?} cannot be the name of a header"))?;
+            let value = HeaderValue::from_str(value).map_err(|_| {
+                format!("headers.{name}: {value:?} cannot be the value of a header")
+            })?;
+            if !is_private_header(&name) && !is_of_the_wire(&name) {
+                headers.append(name, value);
+            }
+        }
+        Ok(Self {
+            status,
+            headers,
+            body: response.body,
+        })
+    }
+}
+
+/// Headers that the connection to the client decides.
+pub fn is_of_the_wire(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::CONNECTION | header::CONTENT_LENGTH | header::TRANSFER_ENCODING | header::UPGRADE
+    ) || name.as_str() == "keep-alive"
+}
+
+fn frames(message: &Message) -> Delivery {
+    sent(match message {
+        Message::Text(text) => frame::text(text.as_bytes().clone()),
+        Message::Binary(data) => frame::binary(data.clone()),
+        Message::Ping(data) => frame::ping(data.clone()),
+        Message::Pong(data) => frame::pong(data.clone()),
+    })
+}
+
+fn sent(bytes: Bytes) -> Delivery {
+    Delivery::Frames { bytes, messages: 1 }
+}
