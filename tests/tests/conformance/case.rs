@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 
 use crate::{
     backend::{Backend, Reply, Script},
-    client::{self, Answer, Socket},
+    client::{self, Answer, Held, Socket},
     proxy::{KEY, Kind, Proxies, Proxy},
 };
 
@@ -148,6 +148,25 @@ impl Case {
         let asked = self.request("GET", &[], "").await?;
         self.script.next().await?.reply(reply)?;
         asked.await?
+    }
+
+    /// Sends a GET whose answer is held, and plays the backend's part.
+    pub async fn hold(&self, reply: Reply) -> Result<Held> {
+        let asked = self.hold_later().await?;
+        self.script.next().await?.reply(reply)?;
+        asked.await?
+    }
+
+    /// The same; the head comes when the backend's part has been played.
+    pub async fn hold_later(&self) -> Result<JoinHandle<Result<Held>>> {
+        let request = client::request("GET", &self.path(), &[], "")?;
+        let address = self.proxy().await?.public;
+        Ok(tokio::spawn(client::hold(address, request)))
+    }
+
+    /// A proxy for this case alone, in front of another backend.
+    pub async fn own_proxy(&self, upstream: SocketAddr) -> Result<Proxy> {
+        Proxy::start(self.kind, upstream).await
     }
 
     /// Asks for a WebSocket; the answer comes when the backend's part has been played.

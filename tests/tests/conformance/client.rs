@@ -116,6 +116,15 @@ impl Held {
         Ok(())
     }
 
+    /// The next so many bytes.
+    pub async fn bytes(&mut self, length: usize) -> Result<Vec<u8>> {
+        while self.read.len() < length {
+            let more = self.more().await?.context("the body ends")?;
+            self.read.extend(more);
+        }
+        Ok(self.read.drain(..length).collect())
+    }
+
     /// Reads until the end, which must be next.
     pub async fn ended(&mut self) -> Result<()> {
         match self.more().await? {

@@ -32,6 +32,8 @@ cases! {
     ;
     differs:
     pings
+    truncated
+    unknown_type
 }
 
 async fn kinds_from_the_client(case: &Case) -> Result<()> {
@@ -230,11 +232,26 @@ async fn wrong_type_disconnects(case: &Case) -> Result<()> {
 }
 
 async fn malformed_disconnects(case: &Case) -> Result<()> {
+    let bodies = ["TEXT 5", "TEXT x\r\nhello\r\n"];
+    for body in bodies {
+        same(body, ends(case, Reply::nothing().body(body)).await?, None)?;
+    }
+    Ok(())
+}
+
+async fn truncated(case: &Case) -> Result<()> {
+    let end = ends(case, Reply::nothing().body("TEXT 50\r\nhello\r\n")).await?;
     same(
         "end",
-        ends(case, Reply::nothing().body("TEXT 50\r\nhello\r\n")).await?,
-        None,
+        end,
+        case.differ(Some(Message::text("hello\r\n")), None),
     )
+}
+
+async fn unknown_type(case: &Case) -> Result<()> {
+    let body = "DANCE\r\nTEXT 5\r\nhello\r\n";
+    let end = ends(case, Reply::nothing().body(body)).await?;
+    same("end", end, case.differ(Some(Message::text("hello")), None))
 }
 
 async fn second_open(case: &Case) -> Result<()> {

@@ -14,6 +14,7 @@ cases! {
     empty_request
     at_least_20_s
     stopped
+    stays_when_not_said_again
 }
 
 async fn empty_request(case: &Case) -> Result<()> {
@@ -43,7 +44,18 @@ async fn stopped(case: &Case) -> Result<()> {
         .open(Reply::open().header("keep-alive-interval", "20"))
         .await?;
     socket.send("x").await?;
-    case.exchange(&[Event::text("x")], Reply::nothing()).await?;
+    let reply = Reply::nothing().header("keep-alive-interval", "0");
+    case.exchange(&[Event::text("x")], reply).await?;
     tokio::time::sleep(std::time::Duration::from_secs(22)).await;
     case.no_request().await
+}
+
+async fn stays_when_not_said_again(case: &Case) -> Result<()> {
+    let mut socket = case
+        .open(Reply::open().header("keep-alive-interval", "20"))
+        .await?;
+    socket.send("x").await?;
+    case.exchange(&[Event::text("x")], Reply::nothing()).await?;
+    case.exchange(&[], Reply::nothing()).await?;
+    Ok(())
 }

@@ -1,4 +1,6 @@
 //! A backend that takes only a part of what it is offered: `Content-Bytes-Accepted`.
+//!
+//! Pushpin knows it since 1.41; Debian's does not look at it, and what was offered is gone.
 
 use anyhow::Result;
 use grip::Event;
@@ -10,6 +12,8 @@ use crate::{
 
 cases! {
     all_accepted
+    ;
+    differs:
     offered_again
     part_of_a_message
     more_than_offered
@@ -34,6 +38,10 @@ async fn offered_again(case: &Case) -> Result<()> {
     case.settle().await;
     request.reply(Reply::nothing().header("content-bytes-accepted", "0"))?;
     let request = case.script.next().await?;
+    if case.differ(true, false) {
+        request.expect(&[Event::text("678")])?;
+        return request.reply(Reply::nothing());
+    }
     same(
         "replayed",
         request.header("content-bytes-replayed"),
@@ -60,6 +68,10 @@ async fn part_of_a_message(case: &Case) -> Result<()> {
     case.settle().await;
     request.reply(Reply::nothing().header("content-bytes-accepted", "2"))?;
     let request = case.script.next().await?;
+    if case.differ(true, false) {
+        request.expect(&[Event::text("678")])?;
+        return request.reply(Reply::nothing());
+    }
     same(
         "replayed",
         request.header("content-bytes-replayed"),
@@ -74,5 +86,10 @@ async fn more_than_offered(case: &Case) -> Result<()> {
     socket.send("12345").await?;
     let reply = Reply::nothing().header("content-bytes-accepted", "6");
     case.exchange(&[Event::text("12345")], reply).await?;
+    if case.differ(true, false) {
+        socket.send("6").await?;
+        case.exchange(&[Event::text("6")], Reply::nothing()).await?;
+        return Ok(());
+    }
     socket.cut().await
 }
