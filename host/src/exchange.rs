@@ -8,18 +8,26 @@ use bytes::{Bytes, BytesMut};
 use grip::{
     Event, EventError, Limits,
     header::{
-        CONNECTION_ID, GRIP_FEATURE, GRIP_PREFIX, GRIP_SIG, KEEP_ALIVE_INTERVAL, META_PREFIX,
-        SEC_WEBSOCKET_EXTENSIONS, SET_META_PREFIX, WEBSOCKET_EVENTS, is_websocket_events,
+        CONNECTION_ID, CONTENT_BYTES_ACCEPTED, CONTENT_BYTES_REPLAYED, GRIP_FEATURE, GRIP_PREFIX,
+        GRIP_SIG, KEEP_ALIVE_INTERVAL, META_PREFIX, SEC_WEBSOCKET_EXTENSIONS, SET_META_PREFIX,
+        WEBSOCKET_EVENTS, is_websocket_events,
     },
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
+use tokio::time::timeout;
 
 use crate::{head::Head, signer::Signer};
 use runtime::backend::{self, Backend, BackendError, Body, Caller};
 
 /// The most bytes of events in one answer; as in Pushpin.
 const MAX_REPLY: usize = 1_000_000;
+
+/// How long the body of an answer may take once its head is there.
+const REPLY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the host can do, in the words of `Grip-Feature`.
+pub const FEATURES: &str = "status, session, link:next, filter:skip-self";
 
 /// The shortest keep-alive interval that a backend can set; as in Pushpin.
 const LEAST_KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -58,6 +66,9 @@ pub enum ExchangeError {
     /// The answer's body ended early.
     #[error("the answer's body ended early: {0}")]
     Body(backend::BodyError),
+    /// The answer's body did not come to its end.
+    #[error("the answer's body did not end within {REPLY_PATIENCE:?}")]
+    Stalled,
     /// The answer's body was larger than a million bytes.
     #[error("the answer's body is over {MAX_REPLY} bytes")]
     TooLarge,
@@ -82,7 +93,9 @@ pub async fn exchange(
         return Err(ExchangeError::Refused(Box::new(response)));
     }
     let (parts, body) = response.into_parts();
-    let body = read(body).await?;
+    let body = timeout(REPLY_PATIENCE, read(body))
+        .await
+        .map_err(|_| ExchangeError::Stalled)??;
     let limits = Limits {
         content: MAX_REPLY,
         ..Limits::default()
@@ -115,14 +128,22 @@ async fn read(mut body: Body) -> Result<Bytes, ExchangeError> {
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
+impl ExchangeError {
+    /// Whether the backend has certainly heard nothing, so that it can be told again.
+    pub fn is_unreached(&self) -> bool {
+        matches!(self, Self::Backend(BackendError::Unreachable { .. }))
+    }
+}
+
 impl Identity {
-    /// The request that tells the backend `events`.
-    pub fn request(&self, signer: &Signer, events: &[Event]) -> Request<Body> {
+    /// The request that tells the backend `events`, of which the first `replayed` bytes of
+    /// content were offered before.
+    pub fn request(&self, signer: &Signer, events: &[Event], replayed: usize) -> Request<Body> {
         let mut body = BytesMut::new();
         for event in events {
             event.encode(&mut body);
         }
-        let mut headers = self.head.headers(8 + self.meta.len());
+        let mut headers = self.head.headers(9 + self.meta.len());
         let mut set = |name: &'static str, value: HeaderValue| {
             headers.insert(HeaderName::from_static(name), value);
         };
@@ -131,9 +152,10 @@ impl Identity {
         set("content-length", HeaderValue::from(body.len()));
         set(CONNECTION_ID, self.id.clone());
         set(GRIP_SIG, signer.token());
-        if matches!(events.first(), Some(Event::Open)) {
-            set(SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static("grip"));
-            set(GRIP_FEATURE, HeaderValue::from_static("ws"));
+        set(GRIP_FEATURE, HeaderValue::from_static(FEATURES));
+        set(SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static("grip"));
+        if replayed > 0 {
+            set(CONTENT_BYTES_REPLAYED, HeaderValue::from(replayed));
         }
         for (name, value) in &self.meta {
             headers.insert(name.clone(), value.clone());
@@ -157,25 +179,32 @@ impl Identity {
                 continue;
             };
             self.meta.retain(|(known, _)| *known != name);
-            if !value.is_empty() {
-                self.meta.push((name, value.clone()));
+            // Copied, since it may be a slice of the answer's whole head.
+            if !value.is_empty()
+                && let Ok(value) = HeaderValue::from_bytes(value.as_bytes())
+            {
+                self.meta.push((name, value));
             }
         }
     }
 }
 
 impl Reply {
-    /// The keep-alive interval that the answer sets. Absent or 0 stops it.
-    pub fn keep_alive(&self) -> Option<Duration> {
-        let seconds: u64 = self
-            .headers
-            .get(KEEP_ALIVE_INTERVAL)?
-            .to_str()
-            .ok()?
-            .trim()
-            .parse()
-            .ok()?;
-        (seconds > 0).then(|| Duration::from_secs(seconds).max(LEAST_KEEP_ALIVE))
+    /// The keep-alive interval when the answer sets one: `Some(None)` stops it. What is no
+    /// number stops it too; without the header it stays as it is.
+    pub fn keep_alive(&self) -> Option<Option<Duration>> {
+        self.headers.get(KEEP_ALIVE_INTERVAL)?;
+        let seconds = self.number(KEEP_ALIVE_INTERVAL).unwrap_or(0);
+        Some((seconds > 0).then(|| Duration::from_secs(seconds).max(LEAST_KEEP_ALIVE)))
+    }
+
+    /// How many bytes of the content that was offered are taken; `None` when all of it is.
+    pub fn accepted(&self) -> Option<usize> {
+        self.number(CONTENT_BYTES_ACCEPTED)?.try_into().ok()
+    }
+
+    fn number(&self, header: &str) -> Option<u64> {
+        self.headers.get(header)?.to_str().ok()?.trim().parse().ok()
     }
 }
 
@@ -217,13 +246,31 @@ mod tests {
                 headers,
                 events: Vec::new(),
             };
-            reply.keep_alive().map(|interval| interval.as_secs())
+            reply
+                .keep_alive()
+                .map(|set| set.map(|interval| interval.as_secs()))
         };
         assert_eq!(
             [interval("30"), interval("1"), interval(" 20 ")],
-            [Some(30), Some(20), Some(20)]
+            [Some(Some(30)), Some(Some(20)), Some(Some(20))]
         );
-        assert_eq!([interval("0"), interval("soon"), interval("-1")], [None; 3]);
+        for off in ["0", "soon", "-1"] {
+            assert_eq!(interval(off), Some(None), "{off}");
+        }
+    }
+
+    #[test]
+    fn without_headers_all_is_taken_and_nothing_changes() {
+        let mut reply = Reply {
+            headers: HeaderMap::new(),
+            events: Vec::new(),
+        };
+        assert_eq!((reply.accepted(), reply.keep_alive()), (None, None));
+        for (value, accepted) in [("7", Some(7)), ("0", Some(0)), ("-1", None), ("x", None)] {
+            let value = HeaderValue::from_static(value);
+            reply.headers.insert(CONTENT_BYTES_ACCEPTED, value);
+            assert_eq!(reply.accepted(), accepted);
+        }
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub async fn open(
         meta: Vec::new(),
     };
     drop(request);
-    let opening = identity.request(&services.signer, &[Event::Open]);
+    let opening = identity.request(&services.signer, &[Event::Open], 0);
     let reply = match exchange(services.backend.clone(), opening).await {
         Ok(reply) => reply,
         Err(error) => return refusal(error),
@@ -80,17 +80,16 @@ pub async fn open(
     let response = switching(&accept, &reply.headers);
     let session = Session::new(services.clone(), identity, outbox, registration, reply);
     tokio::spawn(async move {
-        match upgraded.await.map(stream) {
+        let ending = match upgraded.await.map(stream) {
             Ok(Some((stream, early))) => session.run(Arc::new(stream), early).await,
             Ok(None) => {
                 error!("an upgraded connection is not a TCP stream");
-                session.abandon().await;
+                session.abandon().await
             }
-            Err(error) => {
-                debug!("the client was gone before its handshake was through: {error}");
-                session.abandon().await;
-            }
-        }
+            // The client was gone before its handshake was through.
+            Err(_) => session.abandon().await,
+        };
+        debug!(ending = ending.name(), "a session ended");
     });
     response
 }
@@ -222,7 +221,7 @@ fn opened(mut reply: Reply) -> Result<Reply, &'static str> {
             reply.events.remove(0);
             Ok(reply)
         }
-        None if reply.keep_alive().is_some() => Ok(reply),
+        None if reply.keep_alive().flatten().is_some() => Ok(reply),
         None => Err("is empty and sets no Keep-Alive-Interval"),
         Some(_) => Err("does not begin with OPEN"),
     }

@@ -28,6 +28,7 @@ pub mod block;
 pub mod build;
 pub mod channels;
 pub mod control;
+pub mod ending;
 pub mod exchange;
 pub mod filter;
 pub mod frame;

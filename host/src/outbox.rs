@@ -18,10 +18,11 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use futures_util::task::AtomicWaker;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::Instant};
 
 use crate::{
     channels::{Delivery, Subscriber},
+    ending::Ending,
     frame::{self, AGAIN},
 };
 
@@ -63,21 +64,10 @@ impl Connection for TcpStream {
 pub enum Order {
     /// Ask the backend to look after the connection, with no event to tell.
     Refresh,
-    /// A close frame was put into the outbox; wait for the client's own.
-    Close,
+    /// A close frame was put into the outbox, for this cause; wait for the client's own.
+    Close(Ending),
     /// The client does not read, or is gone: end the session now.
-    Drop(DropReason),
-}
-
-/// Why a session was ended without a close handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DropReason {
-    /// It did not answer a ping.
-    Silent,
-    /// Writing to it failed.
-    Broken,
-    /// It was asked to close and there is no more time.
-    Overdue,
+    Drop(Ending),
 }
 
 /// See the module's words. Shared between the session and everyone who sends to it.
@@ -103,9 +93,10 @@ struct State {
     /// A close frame is in the queue or gone out: nothing may follow it.
     closing: bool,
     refresh: bool,
-    close: bool,
-    drop: Option<DropReason>,
-    overflowed: bool,
+    close: Option<Ending>,
+    drop: Option<Ending>,
+    /// When something was last sent, for those who asked to know.
+    sent: Option<Box<Instant>>,
 }
 
 impl Outbox {
@@ -136,18 +127,22 @@ impl Outbox {
         if state.closing {
             return;
         }
-        self.put(&mut state, frames);
-        if self.needs_session(&state) {
+        state.put(frames);
+        if state.queued_bytes > self.limit {
+            state.overflow();
+        }
+        if state.needs_session() {
             self.call_session(state);
         }
     }
 
-    /// Sends a close frame, after which nothing is sent, and tells the session.
-    pub fn close(&self, frame: Bytes) {
+    /// Sends a close frame, after which nothing is sent, and tells the session why.
+    pub fn close(&self, frame: Bytes, why: Ending) {
         let mut state = self.lock();
         if !mem::replace(&mut state.closing, true) {
-            self.put(&mut state, frame);
-            state.close = true;
+            // Beyond the limit too: it is small, and the last.
+            state.put(frame);
+            state.close = Some(why);
             self.call_session(state);
         }
     }
@@ -160,9 +155,9 @@ impl Outbox {
     }
 
     /// Ends the session without a close handshake.
-    pub fn drop_client(&self, reason: DropReason) {
+    pub fn drop_client(&self, why: Ending) {
         let mut state = self.lock();
-        state.drop.get_or_insert(reason);
+        state.drop.get_or_insert(why);
         self.call_session(state);
     }
 
@@ -171,9 +166,14 @@ impl Outbox {
         self.lock().closing
     }
 
-    /// Whether the client was closed because it did not keep up.
-    pub fn overflowed(&self) -> bool {
-        self.lock().overflowed
+    /// Begins or stops to note when something is sent.
+    pub fn note_sends(&self, on: bool) {
+        self.lock().sent = on.then(|| Box::new(Instant::now()));
+    }
+
+    /// When something was last sent, while that is noted.
+    pub fn last_sent(&self) -> Option<Instant> {
+        self.lock().sent.as_deref().copied()
     }
 
     /// Notes that the client was heard at `now`, in seconds of the sweeper's clock.
@@ -193,15 +193,15 @@ impl Outbox {
             return Poll::Pending;
         }
         let mut state = self.lock();
-        if let Some(reason) = state.drop {
-            return Poll::Ready(Order::Drop(reason));
+        if let Some(why) = state.drop {
+            return Poll::Ready(Order::Drop(why));
         }
         let flushed = state.poll_flush(cx);
         if let Poll::Ready(Err(_)) = flushed {
-            return Poll::Ready(Order::Drop(DropReason::Broken));
+            return Poll::Ready(Order::Drop(Ending::Vanished));
         }
-        if mem::take(&mut state.close) {
-            return Poll::Ready(Order::Close);
+        if let Some(why) = state.close.take() {
+            return Poll::Ready(Order::Close(why));
         }
         if mem::take(&mut state.refresh) {
             return Poll::Ready(Order::Refresh);
@@ -218,35 +218,6 @@ impl Outbox {
         self.lock().poll_flush(cx)
     }
 
-    /// Writes at once when nothing waits; what is left waits, up to the limit.
-    fn put(&self, state: &mut State, mut frames: Bytes) {
-        let whole = frames.len();
-        if state.queue.is_empty()
-            && let Some(connection) = &state.connection
-        {
-            match write_all(&**connection, &mut frames) {
-                Ok(true) => return,
-                Ok(false) => {}
-                Err(_) => {
-                    state.drop.get_or_insert(DropReason::Broken);
-                    return;
-                }
-            }
-        }
-        state.partial |= state.queue.is_empty() && frames.len() < whole;
-        state.queued_bytes += frames.len();
-        state.queue.push_back(frames);
-        if state.queued_bytes > self.limit && !state.overflowed {
-            state.overflow();
-        }
-    }
-
-    fn needs_session(&self, state: &State) -> bool {
-        state.drop.is_some()
-            || state.close
-            || (!state.queue.is_empty() && state.connection.is_some())
-    }
-
     fn call_session(&self, state: MutexGuard<'_, State>) {
         self.attention.store(true, Relaxed);
         // Given up first: the session should not wake up to wait for the lock.
@@ -260,6 +231,35 @@ impl Outbox {
 }
 
 impl State {
+    /// Writes at once when nothing waits; what is left waits.
+    fn put(&mut self, mut frames: Bytes) {
+        if let Some(sent) = &mut self.sent {
+            **sent = Instant::now();
+        }
+        let whole = frames.len();
+        if self.queue.is_empty()
+            && let Some(connection) = &self.connection
+        {
+            match write_all(&**connection, &mut frames) {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(_) => {
+                    self.drop.get_or_insert(Ending::Vanished);
+                    return;
+                }
+            }
+        }
+        self.partial |= self.queue.is_empty() && frames.len() < whole;
+        self.queued_bytes += frames.len();
+        self.queue.push_back(frames);
+    }
+
+    fn needs_session(&self) -> bool {
+        self.drop.is_some()
+            || self.close.is_some()
+            || (!self.queue.is_empty() && self.connection.is_some())
+    }
+
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(connection) = &self.connection else {
             return Poll::Pending;
@@ -292,14 +292,12 @@ impl State {
     /// Drops what waits and closes with 1013; what was begun is finished, so that
     /// the close frame is not read as the rest of another.
     fn overflow(&mut self) {
-        self.overflowed = true;
         self.queue.truncate(usize::from(self.partial));
-        if !mem::replace(&mut self.closing, true) {
-            self.queue
-                .push_back(frame::close(AGAIN, "the client does not keep up"));
-        }
+        self.queue
+            .push_back(frame::close(AGAIN, "the client does not keep up"));
         self.queued_bytes = self.queue.iter().map(Bytes::len).sum();
-        self.close = true;
+        self.closing = true;
+        self.close = Some(Ending::Slow);
     }
 }
 
@@ -340,7 +338,7 @@ impl Subscriber for Outbox {
     fn deliver(&self, delivery: &Delivery) {
         match delivery {
             Delivery::Frames { bytes, .. } => self.send(bytes.clone()),
-            Delivery::Close(frame) => self.close(frame.clone()),
+            Delivery::Close(frame) => self.close(frame.clone(), Ending::Published),
             Delivery::Refresh => self.refresh(),
         }
     }
@@ -444,8 +442,11 @@ mod tests {
         for _ in 0..5 {
             outbox.send(Bytes::from_static(b"four"));
         }
-        assert!(outbox.overflowed() && outbox.is_closing());
-        assert_eq!(poll_fn(|cx| outbox.poll_order(cx)).await, Order::Close);
+        assert!(outbox.is_closing());
+        assert_eq!(
+            poll_fn(|cx| outbox.poll_order(cx)).await,
+            Order::Close(Ending::Slow)
+        );
         outbox.send(Bytes::from_static(b"after"));
         pipe.make_room(1000);
         poll_fn(|cx| outbox.poll_drained(cx)).await.unwrap();
@@ -461,10 +462,10 @@ mod tests {
         outbox.refresh();
         assert_eq!(poll_fn(|cx| outbox.poll_order(cx)).await, Order::Refresh);
         outbox.refresh();
-        outbox.drop_client(DropReason::Silent);
+        outbox.drop_client(Ending::Silent);
         assert_eq!(
             poll_fn(|cx| outbox.poll_order(cx)).await,
-            Order::Drop(DropReason::Silent)
+            Order::Drop(Ending::Silent)
         );
     }
 }

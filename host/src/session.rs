@@ -3,42 +3,35 @@
 //! One task a session keeps the order of everything that happens to it: at most
 //! one request is under way to the backend, what the client sends meanwhile goes
 //! together into the next, and what the backend answers is done in its order.
+//!
+//! Here is what a backend says and what that does; what happens when is in [`live`].
 
-use std::{
-    future::{Future, poll_fn},
-    mem,
-    pin::Pin,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use grip::{
-    ByteString, CloseFrame, ControlMessage, Event, Extension, extension::Sort,
+    CloseFrame, ControlMessage, Event, Extension, Message, extension::Sort,
     header::SEC_WEBSOCKET_EXTENSIONS,
 };
-use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
-use tracing::{debug, warn};
-use tungstenite::Message;
+use tracing::warn;
 
 use crate::{
     channels::{Channels, Subscription},
-    exchange::{ExchangeError, Identity, Reply, exchange},
+    ending::Ending,
+    exchange::{Identity, Reply, exchange},
     filter::{Filters, Meta},
     frame,
-    outbox::{Connection, DropReason, Order, Outbox},
+    outbox::{Connection, Outbox},
     sessions::{Registration, Sessions},
     signer::Signer,
-    socket::{Socket, close_for},
 };
+use live::Live;
 use runtime::{backend::Backend, manifest::WebSocketLimits};
+use timers::Timers;
 
-/// How long a client may take to answer a close frame, and to take what was sent before it.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
-
-/// What an event counts for beside its content, so that many empty messages are bounded too.
-const EVENT_BYTES: usize = 64;
+mod live;
+mod pending;
+mod timers;
 
 /// The most channels a session can be subscribed to.
 const MAX_SUBSCRIPTIONS: usize = 1000;
@@ -57,69 +50,47 @@ pub struct Services {
     pub limits: WebSocketLimits,
 }
 
-/// A session before its handshake is through, with what the backend has said so far.
+/// A session, with what the backend has said so far.
 pub struct Session {
     services: Arc<Services>,
     identity: Identity,
     outbox: Arc<Outbox>,
-    subscriptions: Vec<Subscription>,
+    memberships: Vec<Membership>,
     /// What the filters of the subscriptions look at.
     meta: Meta,
     /// Which messages of the backend are content and which control; `None`: all are content.
     grip: Option<Extension>,
+    /// After how long without a request the backend is sent an empty one.
     keep_alive: Option<Duration>,
-    /// The backend wants to hear no more of this connection.
-    detached: bool,
-    /// The backend asked to drop the client.
-    dropped: bool,
+    /// What the client is sent later, if anything.
+    timers: Option<Box<Timers>>,
+    /// What the backend calls the session.
+    name: Option<Box<str>>,
+    link: Link,
     /// Last, so that the session is counted until all else of it is gone.
     _registration: Registration,
 }
 
-/// Where a session stands.
+/// A subscription with the names of its filters.
+struct Membership {
+    subscription: Subscription,
+    filters: Vec<String>,
+}
+
+/// What the backend has to do with the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Messages flow.
-    Open,
-    /// We sent a close frame and wait for the client's; what else it says is ignored.
-    Closing,
-    /// It broke the protocol: we sent a close frame and wait until it is gone.
-    Broken,
-    /// The client's side has ended, and the backend is told so.
-    Ended,
+enum Link {
+    /// It is told what happens.
+    Up,
+    /// It wants to hear no more.
+    Detaching,
+    /// It is told a CLOSE as the last, and what it answers is nothing to the client.
+    Leaving,
+    /// It is told nothing any more: the connection is detached, or the backend failed.
+    Down,
+    /// It wants the client to be dropped.
+    Dropped,
 }
-
-type Exchange = Pin<Box<dyn Future<Output = Result<Reply, ExchangeError>> + Send>>;
-
-/// A session with its socket.
-struct Live {
-    session: Session,
-    socket: Socket,
-    phase: Phase,
-    /// The request under way.
-    exchange: Option<Exchange>,
-    /// What the next request tells.
-    pending: Vec<Event>,
-    pending_bytes: usize,
-    /// The next request goes out even with nothing to tell.
-    refresh: bool,
-    /// The close frame of a client that closes.
-    farewell: Option<Bytes>,
-    /// The end of the keep-alive interval or of the patience with a close.
-    alarm: Option<Pin<Box<Sleep>>>,
-}
-
-enum Happening {
-    Order(Order),
-    Reply(Result<Reply, ExchangeError>),
-    Message(Result<Message, Box<tungstenite::Error>>),
-    /// A client that was to be closed is gone.
-    Gone,
-    Alarm,
-}
-
-/// Whether the session goes on.
-type Goes = std::ops::ControlFlow<()>;
 
 impl Session {
     /// A session whose backend has answered its OPEN with `reply`, from which the OPEN
@@ -142,56 +113,49 @@ impl Session {
             services,
             identity,
             outbox,
-            subscriptions: Vec::new(),
+            memberships: Vec::new(),
             meta: Meta::default(),
             grip,
             keep_alive: None,
-            detached: false,
-            dropped: false,
+            timers: None,
+            name: None,
+            link: Link::Up,
             _registration: registration,
         };
         session.act(reply);
         session
     }
 
-    /// Serves the socket until it is closed. `early` is what came behind the handshake.
-    pub async fn run(self, connection: Arc<dyn Connection>, early: Bytes) {
-        let socket = Socket::new(
-            connection.clone(),
-            self.outbox.clone(),
-            early,
-            self.services.limits.max_message_size,
-        );
-        self.outbox.attach(connection);
-        let mut live = Live {
-            session: self,
-            socket,
-            phase: Phase::Open,
-            exchange: None,
-            pending: Vec::new(),
-            pending_bytes: 0,
-            refresh: false,
-            farewell: None,
-            alarm: None,
-        };
-        live.rest();
-        while live.step().await.is_continue() {}
-        live.finish().await;
+    /// Serves the socket until it is closed, and says why it was. `early` is what came
+    /// behind the handshake.
+    pub async fn run(self, connection: Arc<dyn Connection>, early: Bytes) -> Ending {
+        Live::new(self, connection, early).run().await
     }
 
     /// Ends a session whose client was gone before its handshake was through.
-    pub async fn abandon(self) {
-        let request = self
-            .identity
-            .request(&self.services.signer, &[Event::Disconnect]);
-        if let Err(error) = exchange(self.services.backend.clone(), request).await {
-            self.warn(&format!("the backend failed: {error}"));
+    pub async fn abandon(self) -> Ending {
+        let mut attempts = 0;
+        loop {
+            let request = self
+                .identity
+                .request(&self.services.signer, &[Event::Disconnect], 0);
+            match exchange(self.services.backend.clone(), request).await {
+                Err(error) if error.is_unreached() && attempts < live::RETRIES => {
+                    tokio::time::sleep(live::pause(attempts)).await;
+                    attempts += 1;
+                }
+                Err(error) => break self.warn(&format!("the backend failed: {error}")),
+                Ok(_) => break,
+            }
         }
+        Ending::Vanished
     }
 
     /// Does what the backend's reply says, in its order.
     fn act(&mut self, reply: Reply) {
-        self.keep_alive = reply.keep_alive();
+        if let Some(interval) = reply.keep_alive() {
+            self.keep_alive = interval;
+        }
         self.identity.remember(&reply.headers);
         for event in reply.events {
             match event {
@@ -199,15 +163,24 @@ impl Session {
                 Event::Binary(content) => self.message(content, frame::binary),
                 Event::Ping(content) => self.outbox.send(frame::ping(content)),
                 Event::Pong(content) => self.outbox.send(frame::pong(content)),
-                Event::Close(close) => self.outbox.close(close_frame(close)),
-                Event::Disconnect => self.dropped = true,
-                Event::Open => {
-                    self.warn("the backend opened a connection that is open");
-                    self.outbox
-                        .close(frame::close(frame::FAILED, "the backend failed"));
+                // Nothing counts that comes behind one of these.
+                Event::Close(close) => {
+                    return self.outbox.close(close_frame(close), Ending::Backend);
                 }
+                Event::Disconnect => return self.link = Link::Dropped,
+                Event::Open => return self.fail("OPEN for a connection that is open"),
             }
         }
+    }
+
+    /// Closes the client, for the backend cannot go on; it is told no more.
+    fn fail(&mut self, why: &str) {
+        self.warn(&format!("the backend failed: {why}"));
+        self.link = Link::Down;
+        self.outbox.close(
+            frame::close(frame::FAILED, "the backend failed"),
+            Ending::Failed,
+        );
     }
 
     fn message(&mut self, content: Bytes, encode: fn(Bytes) -> Bytes) {
@@ -219,269 +192,95 @@ impl Session {
             Sort::Neither => self.warn("a message without prefix was dropped"),
             Sort::Control(json) => match ControlMessage::parse(json) {
                 Ok(message) => self.control(message),
-                Err(error) => self.warn(&format!("control message: {error}")),
+                Err(error) => self.warn(&format!("dropped: {error}")),
             },
         }
     }
 
     fn control(&mut self, message: ControlMessage) {
         match message {
-            ControlMessage::Subscribe { channel, filters } => {
-                let filters = match Filters::parse(&filters, &mut self.meta) {
-                    Ok(filters) => filters,
-                    Err(error) => return self.warn(&format!("subscribe {channel:?}: {error}")),
-                };
-                if self
-                    .subscriptions
-                    .iter()
-                    .any(|known| known.channel() == channel)
-                {
-                    return;
-                }
-                if self.subscriptions.len() == MAX_SUBSCRIPTIONS {
-                    return self.warn(&format!("no more than {MAX_SUBSCRIPTIONS} channels"));
-                }
-                let subscription =
-                    self.services
-                        .channels
-                        .subscribe(&channel, self.outbox.clone(), filters);
-                self.subscriptions.push(subscription);
-            }
+            ControlMessage::Subscribe { channel, filters } => self.subscribe(&channel, filters),
             ControlMessage::Unsubscribe { channel } => {
-                self.subscriptions
-                    .retain(|known| known.channel() != channel);
+                self.memberships
+                    .retain(|known| known.subscription.channel() != channel);
             }
-            ControlMessage::Detach => self.detached = true,
+            ControlMessage::Detach if self.link == Link::Up => self.link = Link::Detaching,
+            ControlMessage::Detach => {}
+            ControlMessage::Session { id } => self.name = Some(id.into()),
             ControlMessage::SetMeta { name, value } => {
                 if let Err(error) = self.meta.set(&name, value.as_deref()) {
                     self.warn(&format!("set-meta {name:?}: {error}"));
                 }
             }
-            other => self.warn(&format!(
-                "control message is not supported yet: {}",
-                other.to_json()
-            )),
+            ControlMessage::KeepAlive {
+                message: Some(message),
+                timeout,
+                mode,
+            } => {
+                let frame = encode(message);
+                let timers = self.timers.get_or_insert_with(Box::default);
+                timers.keep_alive(frame, mode, timeout, &self.outbox);
+            }
+            ControlMessage::KeepAlive { message: None, .. } => {
+                self.with_timers(|timers, outbox| timers.stop_keep_alive(outbox));
+            }
+            ControlMessage::SendDelayed { message, timeout } => {
+                let frame = encode(message);
+                let timers = self.timers.get_or_insert_with(Box::default);
+                timers.delay(frame, timeout, &self.outbox);
+            }
+            ControlMessage::FlushDelayed => self.with_timers(Timers::flush),
+        }
+    }
+
+    fn subscribe(&mut self, channel: &str, names: Vec<String>) {
+        let mut known = self.memberships.iter();
+        let known = known.position(|known| known.subscription.channel() == channel);
+        match known {
+            Some(known) if self.memberships[known].filters == names => return,
+            None if self.memberships.len() == MAX_SUBSCRIPTIONS => {
+                return self.warn(&format!("no more than {MAX_SUBSCRIPTIONS} channels"));
+            }
+            _ => {}
+        }
+        let filters = match Filters::parse(&names, &mut self.meta) {
+            Ok(filters) => filters,
+            Err(error) => return self.warn(&format!("subscribe {channel:?}: {error}")),
+        };
+        let channels = &self.services.channels;
+        let joined = Membership {
+            subscription: channels.subscribe(channel, self.outbox.clone(), filters),
+            filters: names,
+        };
+        match known {
+            // Other filters: the old subscription ends when the new one is there.
+            Some(known) => self.memberships[known] = joined,
+            None => self.memberships.push(joined),
+        }
+    }
+
+    /// Changes the timers, if there are any, and gives them up when nothing is left to send.
+    fn with_timers(&mut self, change: impl FnOnce(&mut Timers, &Outbox)) {
+        if let Some(timers) = &mut self.timers {
+            change(timers, &self.outbox);
+            if timers.is_empty() {
+                self.timers = None;
+            }
         }
     }
 
     fn warn(&self, what: &str) {
-        warn!(connection = ?self.identity.id, route = self.identity.head.path(), "{what}");
+        let route = self.identity.head.path();
+        warn!(connection = ?self.identity.id, session = self.name, route, "{what}");
     }
 }
 
-impl Live {
-    /// Waits for one thing to happen and deals with it.
-    async fn step(&mut self) -> Goes {
-        match self.next().await {
-            Happening::Order(order) => self.obey(order),
-            Happening::Reply(reply) => self.hear_backend(reply),
-            Happening::Message(message) => self.hear_client(message),
-            Happening::Gone => self.end(Event::Disconnect),
-            Happening::Alarm if self.phase == Phase::Open => {
-                self.refresh = true;
-                self.tell()
-            }
-            // The client had its time to answer our close.
-            Happening::Alarm => self.end(Event::Disconnect),
-        }
-    }
-
-    async fn next(&mut self) -> Happening {
-        poll_fn(|cx| {
-            if let Poll::Ready(order) = self.session.outbox.poll_order(cx) {
-                // Once the client's side has ended only the backend is waited for.
-                if self.phase != Phase::Ended {
-                    return Poll::Ready(Happening::Order(order));
-                }
-            }
-            if let Some(exchange) = &mut self.exchange
-                && let Poll::Ready(reply) = exchange.as_mut().poll(cx)
-            {
-                self.exchange = None;
-                return Poll::Ready(Happening::Reply(reply));
-            }
-            match self.phase {
-                // A client that sends faster than the backend answers is not read: TCP holds it back.
-                Phase::Open
-                    if self.pending_bytes >= self.session.services.limits.max_incoming_buffer => {}
-                Phase::Open | Phase::Closing => {
-                    if let Poll::Ready(message) = self.socket.poll_message(cx) {
-                        return Poll::Ready(Happening::Message(message.map_err(Box::new)));
-                    }
-                }
-                Phase::Broken => {
-                    if self.socket.poll_gone(cx).is_ready() {
-                        return Poll::Ready(Happening::Gone);
-                    }
-                }
-                Phase::Ended => {}
-            }
-            if let Some(alarm) = &mut self.alarm
-                && alarm.as_mut().poll(cx).is_ready()
-            {
-                self.alarm = None;
-                return Poll::Ready(Happening::Alarm);
-            }
-            Poll::Pending
-        })
-        .await
-    }
-
-    fn obey(&mut self, order: Order) -> Goes {
-        match order {
-            Order::Refresh => {
-                self.refresh = true;
-                self.tell()
-            }
-            Order::Close => {
-                if self.session.outbox.overflowed() {
-                    self.session.warn("the client does not keep up: closed");
-                }
-                self.await_close(Phase::Closing);
-                Goes::Continue(())
-            }
-            Order::Drop(reason) => {
-                if reason == DropReason::Silent {
-                    self.session.warn("the client is silent: dropped");
-                }
-                self.end(Event::Disconnect)
-            }
-        }
-    }
-
-    fn hear_client(&mut self, message: Result<Message, Box<tungstenite::Error>>) -> Goes {
-        let sessions = &self.session.services.sessions;
-        self.session.outbox.heard_at(sessions.now());
-        let message = match message {
-            Ok(message) => message,
-            Err(error) => {
-                return match close_for(&error) {
-                    Some((code, reason)) => {
-                        debug!(connection = ?self.session.identity.id, code, "{error}");
-                        self.session.outbox.close(frame::close(code, &reason));
-                        self.await_close(Phase::Broken);
-                        Goes::Continue(())
-                    }
-                    None => self.end(Event::Disconnect),
-                };
-            }
-        };
-        match message {
-            Message::Close(close) => {
-                let close =
-                    close.map(|close| CloseFrame::new(close.code.into(), close.reason.as_str()));
-                self.farewell = Some(close_frame(close.clone()));
-                self.end(Event::Close(close))
-            }
-            Message::Text(content) if self.phase == Phase::Open => {
-                match ByteString::try_from(Bytes::from(content)) {
-                    Ok(content) => self.offer(Event::Text(content)),
-                    // tungstenite has checked it.
-                    Err(_) => Goes::Continue(()),
-                }
-            }
-            Message::Binary(content) if self.phase == Phase::Open => {
-                self.offer(Event::Binary(content))
-            }
-            // Pings are answered here, and pongs say what was noted above.
-            _ => Goes::Continue(()),
-        }
-    }
-
-    fn hear_backend(&mut self, reply: Result<Reply, ExchangeError>) -> Goes {
-        match reply {
-            Ok(reply) => self.session.act(reply),
-            Err(error) => {
-                self.session.warn(&format!("the backend failed: {error}"));
-                if self.phase == Phase::Ended {
-                    return Goes::Break(());
-                }
-                self.session
-                    .outbox
-                    .close(frame::close(frame::FAILED, "the backend failed"));
-            }
-        }
-        if self.session.dropped {
-            return Goes::Break(());
-        }
-        self.tell()
-    }
-
-    fn offer(&mut self, event: Event) -> Goes {
-        if self.session.detached {
-            return Goes::Continue(());
-        }
-        self.pending_bytes += event.content_len() + EVENT_BYTES;
-        self.pending.push(event);
-        self.tell()
-    }
-
-    /// The client's side is over: the backend is told how, and then it is the end.
-    fn end(&mut self, how: Event) -> Goes {
-        self.phase = Phase::Ended;
-        self.alarm = None;
-        self.refresh = false;
-        self.offer(how)?;
-        self.tell()
-    }
-
-    /// Starts the next request, when none is under way and there is a reason for one.
-    fn tell(&mut self) -> Goes {
-        if self.exchange.is_some() {
-            return Goes::Continue(());
-        }
-        let refresh = mem::take(&mut self.refresh);
-        if (self.pending.is_empty() && !refresh) || self.session.detached {
-            if self.phase == Phase::Ended {
-                return Goes::Break(());
-            }
-            self.rest();
-            return Goes::Continue(());
-        }
-        let events = mem::take(&mut self.pending);
-        self.pending_bytes = 0;
-        let request = self
-            .session
-            .identity
-            .request(&self.session.services.signer, &events);
-        self.exchange = Some(Box::pin(exchange(
-            self.session.services.backend.clone(),
-            request,
-        )));
-        Goes::Continue(())
-    }
-
-    /// Nothing is to do: the keep-alive interval begins.
-    fn rest(&mut self) {
-        if self.phase == Phase::Open {
-            self.alarm = self
-                .session
-                .keep_alive
-                .map(|interval| Box::pin(sleep(interval)));
-        }
-    }
-
-    fn await_close(&mut self, phase: Phase) {
-        if self.phase != Phase::Broken {
-            self.phase = phase;
-        }
-        self.alarm = Some(Box::pin(sleep_until(Instant::now() + CLOSE_PATIENCE)));
-    }
-
-    /// Completes the closing handshake, and lets the last bytes out.
-    async fn finish(mut self) {
-        if self.session.dropped {
-            return;
-        }
-        if let Some(frame) = self.farewell.take() {
-            // Nothing happens when the backend's own close was sent before.
-            self.session.outbox.close(frame);
-            let _ = timeout(
-                CLOSE_PATIENCE,
-                poll_fn(|cx| self.session.outbox.poll_drained(cx)),
-            )
-            .await;
-        }
+fn encode(message: Message) -> Bytes {
+    match message {
+        Message::Text(text) => frame::text(text.into_bytes()),
+        Message::Binary(data) => frame::binary(data),
+        Message::Ping(data) => frame::ping(data),
+        Message::Pong(data) => frame::pong(data),
     }
 }
 
@@ -494,3 +293,6 @@ fn close_frame(close: Option<CloseFrame>) -> Bytes {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod interleavings;

@@ -12,13 +12,13 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::{
-    frame,
-    outbox::{DropReason, Outbox},
-};
+use crate::{ending::Ending, frame, outbox::Outbox};
 
 /// How often the sweeper looks; also the grain of its clock.
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// What the sweeper's pings carry, to tell their pongs from others.
+pub const PING: &[u8] = b"socket-host";
 
 /// All sessions of a host.
 pub struct Sessions {
@@ -102,9 +102,11 @@ impl Sessions {
             .collect();
         for outbox in silent {
             match now.saturating_sub(outbox.last_heard()) {
-                silence if silence == patience => outbox.send(frame::ping(Bytes::new())),
+                silence if silence == patience => {
+                    outbox.send(frame::ping(Bytes::from_static(PING)))
+                }
                 silence if silence >= patience.saturating_mul(2) => {
-                    outbox.drop_client(DropReason::Silent);
+                    outbox.drop_client(Ending::Silent);
                 }
                 _ => {}
             }
@@ -121,7 +123,7 @@ impl Sessions {
                 return;
             }
             for outbox in open {
-                outbox.close(frame.clone());
+                outbox.close(frame.clone(), Ending::Shutdown);
             }
             // One that was being opened meanwhile is found by the next look.
             let _ = tokio::time::timeout(SWEEP, emptied).await;
@@ -167,7 +169,7 @@ mod tests {
         let _registered = (sessions.register(&silent), sessions.register(&alive));
         let is_dropped = async |outbox: &Outbox| {
             let order = poll_fn(|cx| std::task::Poll::Ready(outbox.poll_order(cx))).await;
-            order == std::task::Poll::Ready(Order::Drop(DropReason::Silent))
+            order == std::task::Poll::Ready(Order::Drop(Ending::Silent))
         };
         for second in 1..=6 {
             assert!(!is_dropped(&silent).await, "after {second} seconds");

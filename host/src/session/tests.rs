@@ -9,9 +9,10 @@ use http_body_util::BodyExt;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
+use tungstenite::Message;
 
 use super::*;
 use crate::{channels::Publication, head::Head};
@@ -75,7 +76,7 @@ struct Opened {
     client: WebSocketStream<TcpStream>,
     backend: mpsc::UnboundedReceiver<Asked>,
     services: Arc<Services>,
-    session: tokio::task::JoinHandle<()>,
+    session: tokio::task::JoinHandle<Ending>,
 }
 
 impl Opened {
@@ -158,12 +159,10 @@ impl Opened {
     }
 
     /// Waits for the end of the session, which nothing is left of.
-    async fn gone(&mut self) {
-        timeout(Duration::from_secs(30), &mut self.session)
-            .await
-            .expect("the session ends")
-            .expect("without a panic");
+    async fn gone(&mut self) -> Ending {
+        let ending = timeout(Duration::from_secs(30), &mut self.session).await;
         assert!(self.services.sessions.is_empty() && self.services.channels.is_empty());
+        ending.expect("the session ends").expect("without a panic")
     }
 }
 
@@ -213,7 +212,12 @@ async fn one_request_at_a_time_and_the_rest_together_in_the_next() {
     assert_eq!(opened.hear().await, Message::binary(vec![1]));
     assert_eq!(
         opened.asked().await.events,
-        [text("two"), text("three"), text("four")]
+        [
+            text("two"),
+            text("three"),
+            text("four"),
+            Event::Ping(Bytes::new())
+        ]
     );
 }
 
@@ -431,8 +435,11 @@ async fn an_idle_connection_is_kept_alive_as_the_backend_asks() {
     let asked = opened.asked().await;
     assert_eq!(asked.events, []);
     assert!(start.elapsed() >= Duration::from_millis(50));
-    // Absent stops it: the next that comes is what the client says.
+    // It stays as it is until the backend says something else; 0 stops it.
     asked.answer(&[]);
+    let asked = opened.asked().await;
+    assert_eq!(asked.events, []);
+    asked.answer_with(&[], &[("keep-alive-interval", "0")]);
     opened.say("still here").await;
     assert_eq!(opened.asked().await.events, [text("still here")]);
 }
@@ -466,14 +473,18 @@ async fn a_detached_connection_hears_publications_and_says_nothing() {
         WebSocketLimits::default(),
     )
     .await;
+    // It is told that this is the last it hears, and what it says to that is not acted on.
+    let asked = opened.asked().await;
+    assert_eq!(asked.events, [Event::Close(None)]);
     opened.say("into the void").await;
+    asked.answer(&[text("m:nobody hears it"), Event::Disconnect]);
     let news = grip::Item::ws_text("c", "news");
     publish(&opened.services.channels, news).await;
     assert_eq!(opened.hear().await, Message::text("news"));
     opened.client.close(None).await.expect("closes");
     assert!(matches!(opened.hear().await, Message::Close(_)));
+    assert_eq!(opened.gone().await, Ending::Client);
     assert!(opened.backend.try_recv().is_err());
-    opened.gone().await;
 }
 
 /// A client to put in the place of one that is taken out.
