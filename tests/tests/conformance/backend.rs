@@ -140,9 +140,9 @@ impl Script {
             .context("the backend is gone")
     }
 
-    /// Whether nothing has come that was not taken.
-    pub async fn is_empty(&self) -> bool {
-        self.requests.lock().await.is_empty()
+    /// A request that has come and was not taken.
+    pub async fn waiting(&self) -> Option<Request> {
+        self.requests.lock().await.try_recv().ok()
     }
 }
 

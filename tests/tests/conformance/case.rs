@@ -12,14 +12,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use grip::{Event, Key};
 use http::HeaderMap;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::{
-    backend::{Backend, Reply, Script},
+    backend::{Backend, Reply, Request, Script},
     client::{self, Answer, Held, Socket},
     proxy::{KEY, Kind, Proxies, Proxy},
 };
@@ -291,10 +291,14 @@ impl Case {
         tokio::time::sleep(SETTLED).await;
     }
 
-    /// The next request, which must not be there yet.
+    /// Fails if there is a request that was not expected.
     pub async fn no_request(&self) -> Result<()> {
-        ensure!(self.script.is_empty().await, "there is a request too many");
-        Ok(())
+        match self.script.waiting().await {
+            None => Ok(()),
+            Some(Request { head, body, .. }) => {
+                bail!("there is a request too many: {} {body:?}", head.uri)
+            }
+        }
     }
 }
 
@@ -322,11 +326,4 @@ pub fn stream_text(channel: &str, text: &str) -> Value {
 pub fn same<A: PartialEq<B> + Debug, B: Debug>(what: &str, actual: A, expected: B) -> Result<()> {
     ensure!(actual == expected, "{what}: {actual:?}, not {expected:?}");
     Ok(())
-}
-
-/// Waits for something that must come.
-pub async fn patiently<T>(what: &str, wait: impl Future<Output = T>) -> Result<T> {
-    tokio::time::timeout(PATIENCE, wait)
-        .await
-        .with_context(|| format!("{what} does not come"))
 }

@@ -108,20 +108,19 @@ async fn detach(case: &Case) -> Result<()> {
     case.publish(ws_text(case.channel(), "still connected"))
         .await?;
     socket.expect("still connected").await?;
-    socket.close(1000, "").await?;
-    same("close", socket.closed().await?, Some((1000, String::new())))?;
     case.no_request().await
 }
 
 async fn keep_alive(case: &Case) -> Result<()> {
     let message = control(json!({"type": "keep-alive", "timeout": 1, "content": "idle"}));
-    let mut socket = case.open(Reply::open_grip(&[&message])).await?;
     let since = Instant::now();
-    for _ in 0..2 {
+    let mut socket = case.open(Reply::open_grip(&[&message])).await?;
+    for _ in 0..3 {
         socket.expect("idle").await?;
     }
+    // Pushpin counts from somewhat before.
     ensure!(
-        since.elapsed() > Duration::from_millis(1000),
+        since.elapsed() > Duration::from_millis(1_500),
         "{:?}",
         since.elapsed()
     );

@@ -104,14 +104,15 @@ impl Pushpin {
         Ok(())
     }
 
-    /// Whether a request goes all the way to the backend, and publishing is possible.
+    /// Whether a request goes all the way to the backend, or to where there is none, and
+    /// publishing is possible.
     async fn serves(&self) -> bool {
         let through = async {
             let request = client::request("GET", "/is-it-there", &[], "")?;
             let answer = client::send(self.public, request).await?;
             let publish = client::request("POST", "/publish/", &[], r#"{"items":[]}"#)?;
             let published = client::send(self.control, publish).await?;
-            anyhow::Ok(answer.status == 404 && published.status == 200)
+            anyhow::Ok(matches!(answer.status, 404 | 502) && published.status == 200)
         };
         matches!(tokio::time::timeout(PROBE, through).await, Ok(Ok(true)))
     }
