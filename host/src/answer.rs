@@ -22,12 +22,12 @@ pub fn failure(error: &BackendError) -> Response<Body> {
         BackendError::Failed { .. } => {
             answer(StatusCode::INTERNAL_SERVER_ERROR, "the component failed")
         }
-        BackendError::Deadline { .. } => answer(
-            StatusCode::GATEWAY_TIMEOUT,
-            "the component did not answer in time",
-        ),
+        BackendError::Deadline { .. } => {
+            answer(StatusCode::GATEWAY_TIMEOUT, "there was no answer in time")
+        }
         BackendError::Unreachable { .. } => {
             answer(StatusCode::BAD_GATEWAY, "the upstream is not reached")
         }
+        BackendError::Broken { .. } => answer(StatusCode::BAD_GATEWAY, "the upstream failed"),
     }
 }

@@ -5,8 +5,8 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use grip::header::is_websocket_events;
-use http::{Request, Response, StatusCode, Version, header};
+use grip::header::{GRIP_SIG, is_websocket_events};
+use http::{HeaderName, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
@@ -14,23 +14,38 @@ use crate::{
     answer::{answer, failure},
     exchange::remove_private_headers,
     handshake,
+    passthrough::Passthrough,
     session::Services,
+    tunnel::{self, Tunnels},
 };
 use runtime::{
-    backend::{Body, Caller},
-    router::Private,
+    backend::{Backend, Body, Caller},
+    router::{Private, Routes},
 };
 
 /// See the module's words.
 pub struct Gateway {
     services: Arc<Services>,
     private: Private,
+    passthroughs: Routes<Passthrough>,
+    tunnels: Arc<Tunnels>,
 }
 
 impl Gateway {
-    /// A gateway that answers 404 for `private` routes.
-    pub fn new(services: Arc<Services>, private: Private) -> Self {
-        Self { services, private }
+    /// A gateway that answers 404 for `private` routes, and tunnels the upgrades of
+    /// `passthroughs`.
+    pub fn new(
+        services: Arc<Services>,
+        private: Private,
+        passthroughs: Routes<Passthrough>,
+        tunnels: Arc<Tunnels>,
+    ) -> Self {
+        Self {
+            services,
+            private,
+            passthroughs,
+            tunnels,
+        }
     }
 
     /// Answers one request of a client.
@@ -46,16 +61,40 @@ impl Gateway {
             return answer(StatusCode::NOT_FOUND, "there is nothing here");
         }
         remove_private_headers(request.headers_mut());
+        request.extensions_mut().insert(Caller::Client(client));
+        if let Some(passthrough) = self.passthroughs.find(request.uri().path()) {
+            if let Some(protocols) = tunnel::protocols(&request) {
+                let upstream = &passthrough.upstream;
+                return self
+                    .tunnels
+                    .open(upstream, boxed(request), &protocols)
+                    .await;
+            }
+            // Not signed: the key is shared with the application, and this is another server.
+            if passthrough.own {
+                return call(&*passthrough.upstream, boxed(request)).await;
+            }
+        }
         if handshake::is_upgrade(&request) {
             return handshake::open(&self.services, request, client).await;
         }
-        request.extensions_mut().insert(Caller::Client(client));
-        let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-        match self.services.backend.call(request).await {
-            Ok(response) => response,
-            Err(error) => failure(&error),
-        }
+        // Backends answer with a hold only where they know that there is somebody to hold.
+        let token = self.services.signer.token();
+        let headers = request.headers_mut();
+        headers.insert(HeaderName::from_static(GRIP_SIG), token);
+        call(&*self.services.backend, boxed(request)).await
     }
+}
+
+async fn call(backend: &dyn Backend, request: Request<Body>) -> Response<Body> {
+    match backend.call(request).await {
+        Ok(response) => response,
+        Err(error) => failure(&error),
+    }
+}
+
+fn boxed(request: Request<Incoming>) -> Request<Body> {
+    request.map(|body| body.map_err(Into::into).boxed_unsync())
 }
 
 /// Refuses what must not reach a component.
@@ -69,6 +108,12 @@ fn check(request: &Request<Incoming>) -> Result<(), Box<Response<Body>>> {
         return Err(Box::new(answer(
             StatusCode::BAD_REQUEST,
             "the Host header is missing",
+        )));
+    }
+    if request.method() == Method::CONNECT {
+        return Err(Box::new(answer(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "this is no forward proxy",
         )));
     }
     let claims_events = headers

@@ -1,7 +1,7 @@
 //! socket-host serves the components of a `spin.toml` over HTTP and holds their WebSockets.
 //!
 //! One process, one public port, one manifest. A request goes listener → gateway →
-//! backend and back. A WebSocket goes listener → gateway → handshake and becomes a
+//! backend and back; the backend is the components in this process, or an upstream. A WebSocket goes listener → gateway → handshake and becomes a
 //! session, which tells the backend what happens as plain POSTs (WebSocket-over-HTTP)
 //! and whose client hears what components publish to channels on the control port.
 //!
@@ -31,12 +31,15 @@ pub mod control;
 pub mod ending;
 pub mod exchange;
 pub mod filter;
+pub mod forwarded;
 pub mod frame;
 pub mod gateway;
 pub mod handshake;
 pub mod head;
+pub mod hop;
 pub mod listener;
 pub mod outbox;
+pub mod passthrough;
 pub mod publication;
 pub mod sequence;
 pub mod session;
@@ -44,20 +47,25 @@ pub mod sessions;
 pub mod signer;
 pub mod socket;
 pub mod timer;
+pub mod tunnel;
+pub mod upstream;
 
 use channels::Channels;
 use control::Control;
 use gateway::Gateway;
 use listener::Listener;
 use runtime::{
+    backend::Backend,
     embedded::{self, Embedded},
-    manifest::Manifest,
+    manifest::{Manifest, UpstreamUrl},
     router::Private,
     variables::Variables,
 };
 use session::Services;
 use sessions::Sessions;
 use signer::Signer;
+use tunnel::Tunnels;
+use upstream::Upstream;
 
 /// How long requests and sockets may take to end when the host stops.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -65,8 +73,11 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// What a [`Host`] is started with. The defaults are those of the command line.
 #[derive(Clone, Debug)]
 pub struct HostOptions {
-    /// The manifest, or the folder of a `spin.toml`.
-    pub from: PathBuf,
+    /// The manifest, or the folder of a `spin.toml`; the current folder's when not given. With an
+    /// upstream there need be none in the current folder.
+    pub from: Option<PathBuf>,
+    /// Where requests are forwarded to, instead of being answered by components in this process.
+    pub upstream: Option<UpstreamUrl>,
     /// The public address.
     pub listen: SocketAddr,
     /// The control port's address. Beyond loopback it asks for tokens.
@@ -90,7 +101,8 @@ pub struct HostOptions {
 impl Default for HostOptions {
     fn default() -> Self {
         Self {
-            from: PathBuf::from("spin.toml"),
+            from: None,
+            upstream: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 3000)),
             control: SocketAddr::from(([127, 0, 0, 1], 5561)),
             grip_key: None,
@@ -105,6 +117,16 @@ impl Default for HostOptions {
 }
 
 impl HostOptions {
+    /// Reads the manifest that these options mean.
+    fn manifest(&self) -> Result<Manifest> {
+        let path = self.from.as_deref().unwrap_or(Path::new("spin.toml"));
+        Ok(match &self.upstream {
+            None => Manifest::load(path)?,
+            Some(_) if self.from.is_none() && !path.exists() => Manifest::absent(),
+            Some(_) => Manifest::load_for_upstream(path)?,
+        })
+    }
+
     fn embedded(&self, manifest: &Manifest) -> embedded::Options {
         let state_dir = self
             .state_dir
@@ -126,7 +148,8 @@ pub struct Host {
     address: SocketAddr,
     control_address: SocketAddr,
     services: Arc<Services>,
-    /// Ends timers and the public listener.
+    tunnels: Arc<Tunnels>,
+    /// Ends timers, tunnels and the public listener.
     stop: CancellationToken,
     /// Ends the control port, which is needed until the last component has answered.
     stop_control: CancellationToken,
@@ -140,7 +163,7 @@ impl Host {
     /// # Errors
     /// Everything that would keep the application from being served as its manifest says.
     pub async fn start(options: HostOptions) -> Result<Self> {
-        let manifest = Manifest::load(&options.from)?;
+        let manifest = options.manifest()?;
         let listener = Listener::bind(options.listen, "--listen").await?;
         let control_listener = Listener::bind(options.control, "--control").await?;
         let (address, control_address) = (listener.address(), control_listener.address());
@@ -159,33 +182,55 @@ impl Host {
             ),
             ("grip_key".to_owned(), key.clone()),
         ]);
-        let variables = Variables::new(&manifest, &options.variables, ours, |name| {
-            std::env::var(name).ok()
-        })?;
-        // Whoever gives the components another key means the host to have it too.
-        let key = variables.get("grip_key").unwrap_or(&key);
-        let signer = Signer::new(Key::parse(key).context("grip_key")?);
         let private = Private::new(&manifest.host.private)?;
-        let backend = load(&manifest, &variables, options.embedded(&manifest)).await?;
+        let limit = options.request_timeout;
+        let upstream = options.upstream.clone();
+        let upstream = upstream.map(|url| Upstream::new(url, limit)).transpose()?;
+        let upstream = upstream.map(Arc::new);
+        let passthroughs =
+            passthrough::routes(&manifest.host.passthrough, upstream.as_ref(), limit)?;
+        let (backend, key): (Arc<dyn Backend>, String) = match upstream {
+            // Whoever runs the components gives them their variables.
+            Some(upstream) => (upstream, key),
+            None => {
+                let variables = Variables::new(&manifest, &options.variables, ours, |name| {
+                    std::env::var(name).ok()
+                })?;
+                let embedded = load(&manifest, &variables, options.embedded(&manifest)).await?;
+                // Whoever gives the components another key means the host to have it too.
+                let key = variables.get("grip_key").map_or(key, str::to_owned);
+                (Arc::new(embedded), key)
+            }
+        };
+        let signer = Signer::new(Key::parse(&key).context("grip_key")?);
 
         let services = Arc::new(Services {
-            backend: Arc::new(backend),
+            backend,
             channels: Channels::default(),
             sessions: Sessions::new(manifest.host.websocket.max_connections),
             signer,
             limits: manifest.host.websocket.clone(),
         });
+        let stop = CancellationToken::new();
+        let most = services.limits.max_connections;
+        let tunnels = Arc::new(Tunnels::new(most, stop.clone()));
         let mut host = Self {
             manifest,
             address,
             control_address,
             services: services.clone(),
-            stop: CancellationToken::new(),
+            tunnels: tunnels.clone(),
+            stop,
             stop_control: CancellationToken::new(),
             public: JoinSet::new(),
             rest: JoinSet::new(),
         };
-        let gateway = Arc::new(Gateway::new(services.clone(), private));
+        let gateway = Arc::new(Gateway::new(
+            services.clone(),
+            private,
+            passthroughs,
+            tunnels,
+        ));
         host.public.spawn(listener.serve(
             Arc::new(move |request, client| {
                 let gateway = gateway.clone();
@@ -245,6 +290,7 @@ impl Host {
                 .close_all(frame::AWAY, "the server goes away")
                 .await;
             while self.public.join_next().await.is_some() {}
+            self.tunnels.ended().await;
         };
         let in_time = tokio::time::timeout(DRAIN, drained).await.is_ok();
         if !in_time {

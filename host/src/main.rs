@@ -1,10 +1,16 @@
 //! The command line of socket-host: flags, logging, signals.
 
-use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    io::IsTerminal,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
-use runtime::manifest::{Manifest, Route, Target};
+use runtime::manifest::{Manifest, Route, Target, UpstreamUrl};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket_host::{Host, HostOptions, build};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -35,9 +41,15 @@ enum Command {
 
 #[derive(Args)]
 struct From {
-    /// The manifest, or its folder.
-    #[arg(short, long, value_name = "PATH", default_value = "spin.toml")]
-    from: PathBuf,
+    /// The manifest, or its folder [default: spin.toml].
+    #[arg(short, long, value_name = "PATH")]
+    from: Option<PathBuf>,
+}
+
+impl From {
+    fn path(&self) -> &Path {
+        self.from.as_deref().unwrap_or(Path::new("spin.toml"))
+    }
 }
 
 #[derive(Args)]
@@ -70,6 +82,14 @@ struct Up {
         hide_env_values = true
     )]
     grip_key: Option<String>,
+    /// Forward requests to this server instead of running components: `http://`, `https://`, or
+    /// `h2c://` for HTTP/2 without TLS. WebSockets reach it as WebSocket-over-HTTP.
+    #[arg(
+        long,
+        value_name = "URL",
+        conflicts_with_all = ["build", "state_dir", "env", "variables", "quiet", "log_dir"]
+    )]
+    upstream: Option<UpstreamUrl>,
     /// Run each component's build command first.
     #[arg(long)]
     build: bool,
@@ -115,7 +135,7 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> Result<()> {
     match command {
         Command::Up(options) => up(options).await,
-        Command::Build(from) => build::build(&Manifest::load(&from.from)?, None).await,
+        Command::Build(from) => build::build(&Manifest::load(from.path())?, None).await,
         Command::Check { from, variables } => check(from, variables).await,
     }
 }
@@ -123,7 +143,7 @@ async fn run(command: Command) -> Result<()> {
 async fn up(options: Up) -> Result<()> {
     let mut signals = Signals::new()?;
     if options.build {
-        let manifest = Manifest::load(&options.from.from)?;
+        let manifest = Manifest::load(options.from.path())?;
         tokio::select! {
             built = build::build(&manifest, None) => built?,
             () = signals.next() => return Ok(()),
@@ -132,6 +152,7 @@ async fn up(options: Up) -> Result<()> {
     raise_file_limit();
     let host_options = HostOptions {
         from: options.from.from,
+        upstream: options.upstream.clone(),
         listen: options.listen,
         control: options.control,
         grip_key: options.grip_key,
@@ -147,7 +168,8 @@ async fn up(options: Up) -> Result<()> {
         () = signals.next() => return Ok(()),
     };
     println!("Serving http://{}", host.address());
-    describe(host.manifest(), &format!("http://{}", host.address()));
+    let base = format!("http://{}", host.address());
+    describe(host.manifest(), &base, options.upstream.as_ref());
     println!("Control: http://{}", host.control_address());
 
     signals.next().await;
@@ -159,33 +181,32 @@ async fn up(options: Up) -> Result<()> {
 }
 
 async fn check(from: From, variables: VariableValues) -> Result<()> {
-    let host = socket_host::check(&from.from, &variables.variables).await?;
+    let host = socket_host::check(from.path(), &variables.variables).await?;
     println!("{} is fine. It would serve:", host.path.display());
-    describe(&host, "");
+    describe(&host, "", None);
     Ok(())
 }
 
-/// Says what is served.
-fn describe(manifest: &Manifest, base: &str) {
+/// Says what is served, and where what is not served here goes.
+fn describe(manifest: &Manifest, base: &str, upstream: Option<&UpstreamUrl>) {
     for warning in &manifest.warnings {
         tracing::warn!("{warning}");
     }
     println!("Routes:");
-    for trigger in &manifest.triggers {
-        let target = match &trigger.target {
-            Target::Component(component) => component.clone(),
-            Target::Static { status, .. } => format!("static response {status}"),
-        };
-        match &trigger.route {
-            Route::Path(path) => {
-                let private = if manifest.host.private.contains(path) {
-                    " (private)"
-                } else {
-                    ""
-                };
-                println!("  {base}{path} → {target}{private}");
+    match upstream {
+        Some(upstream) => {
+            println!("  {base}/... → {upstream}");
+            for route in &manifest.host.private {
+                println!("  {base}{route} (private)");
             }
-            Route::Private => println!("  (by service chaining only) → {target}"),
+        }
+        None => describe_triggers(manifest, base),
+    }
+    for passthrough in &manifest.host.passthrough {
+        let route = &passthrough.route;
+        match &passthrough.upstream {
+            Some(own) => println!("  {base}{route} → {own} (passed through)"),
+            None => println!("  {base}{route} (passed through)"),
         }
     }
     if !manifest.host.timers.is_empty() {
@@ -202,6 +223,26 @@ fn describe(manifest: &Manifest, base: &str) {
             format!("{least} to {most}")
         };
         println!("  {} {} every {every}", timer.method, timer.path);
+    }
+}
+
+fn describe_triggers(manifest: &Manifest, base: &str) {
+    for trigger in &manifest.triggers {
+        let target = match &trigger.target {
+            Target::Component(component) => component.clone(),
+            Target::Static { status, .. } => format!("static response {status}"),
+        };
+        match &trigger.route {
+            Route::Path(path) => {
+                let private = if manifest.host.private.contains(path) {
+                    " (private)"
+                } else {
+                    ""
+                };
+                println!("  {base}{path} → {target}{private}");
+            }
+            Route::Private => println!("  (by service chaining only) → {target}"),
+        }
     }
 }
 

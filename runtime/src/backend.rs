@@ -54,7 +54,7 @@ pub enum BackendError {
         /// What went wrong, for the log and not for the client.
         source: anyhow::Error,
     },
-    /// No answer within the deadline: 504.
+    /// No answer within the deadline, though the request may have been acted on: 504.
     #[error("{component} did not answer within {limit:?}")]
     Deadline {
         /// The component's id, or the upstream's address.
@@ -62,9 +62,18 @@ pub enum BackendError {
         /// The deadline that passed.
         limit: Duration,
     },
-    /// The upstream could not be reached: 502.
+    /// The upstream could not be reached, and has certainly not had the request, which may
+    /// therefore be sent again whatever it asks for: 502.
     #[error("upstream {upstream} is not reached: {source:#}")]
     Unreachable {
+        /// The upstream's address.
+        upstream: String,
+        /// What went wrong, for the log and not for the client.
+        source: anyhow::Error,
+    },
+    /// The upstream was reached, may have acted on the request, and gave no usable answer: 502.
+    #[error("upstream {upstream} failed: {source:#}")]
+    Broken {
         /// The upstream's address.
         upstream: String,
         /// What went wrong, for the log and not for the client.

@@ -11,6 +11,7 @@ pub(crate) mod template;
 #[cfg(test)]
 mod tests;
 mod trigger;
+mod upstream_url;
 
 use std::{
     collections::BTreeMap,
@@ -23,6 +24,7 @@ use http::{HeaderMap, Method, StatusCode};
 
 pub use error::{ManifestError, Problem};
 pub use reader::suggest;
+pub use upstream_url::{UpstreamScheme, UpstreamUrl};
 
 /// Where the host itself answers: `health` and `info`.
 pub(crate) const WELL_KNOWN: &str = "/.well-known/spin/";
@@ -165,8 +167,19 @@ pub struct HostTable {
     pub private: Vec<String>,
     /// Requests sent again and again.
     pub timers: Vec<Timer>,
+    /// Routes whose upgrades are tunnelled.
+    pub passthrough: Vec<Passthrough>,
     /// Limits of every WebSocket.
     pub websocket: WebSocketLimits,
+}
+
+/// `[[application.tool.socket-host.passthrough]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passthrough {
+    /// The route, in routefinder's notation, as it was written.
+    pub route: String,
+    /// The server behind it; `None` for the one that answers everything else.
+    pub upstream: Option<UpstreamUrl>,
 }
 
 /// `[[application.tool.socket-host.timer]]`.
@@ -250,6 +263,23 @@ impl Manifest {
     pub fn load_for_upstream(path: impl AsRef<Path>) -> Result<Self, ManifestError> {
         let (text, path) = read::file(path.as_ref())?;
         read::manifest(&text, &path, false)
+    }
+
+    /// What holds where another host runs the application and there is no manifest: the defaults
+    /// alone. Its path is where a manifest would be, in the current folder.
+    pub fn absent() -> Self {
+        Self {
+            path: PathBuf::from("spin.toml"),
+            root: PathBuf::from("."),
+            name: String::new(),
+            version: String::new(),
+            description: String::new(),
+            variables: BTreeMap::new(),
+            triggers: Vec::new(),
+            components: BTreeMap::new(),
+            host: HostTable::default(),
+            warnings: Vec::new(),
+        }
     }
 
     /// Reads the text of a manifest as [`Self::load`] does. No file is looked at; `path` names

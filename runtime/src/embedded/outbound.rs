@@ -173,6 +173,7 @@ fn explain(error: BackendError) -> Error {
         BackendError::Deadline { .. } => Error::HttpResponseTimeout,
         BackendError::Failed { .. } => Error::InternalError(Some("the component failed".into())),
         BackendError::Unreachable { .. } => Error::DestinationUnavailable,
+        BackendError::Broken { .. } => Error::ConnectionTerminated,
     }
 }
 

@@ -1,10 +1,12 @@
 //! Reads `[application.tool.socket-host]`, the part of the manifest that is ours.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use http::{Method, uri::PathAndQuery};
 
-use super::{AllowedOrigins, HostTable, Timer, WebSocketLimits, pattern::Pattern, reader::Value};
+use super::{
+    AllowedOrigins, HostTable, Passthrough, Timer, WebSocketLimits, pattern::Pattern, reader::Value,
+};
 
 /// No pause is shorter, so that a slip of a unit does not become a busy loop.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
@@ -13,7 +15,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// No buffer of one socket is larger.
 const LARGEST_BUFFER_BYTES: u64 = 1 << 30;
 
-pub(super) fn read(value: &Value<'_>) -> HostTable {
+/// Reads the table; `embedded` says whether this host runs the components.
+pub(super) fn read(value: &Value<'_>, embedded: bool) -> HostTable {
     let mut host = HostTable::default();
     let Some(mut table) = value.table() else {
         return host;
@@ -24,6 +27,9 @@ pub(super) fn read(value: &Value<'_>) -> HostTable {
     if let Some(value) = table.get("timer") {
         host.timers = value.array().iter().filter_map(timer).collect();
     }
+    if let Some(value) = table.get("passthrough") {
+        host.passthrough = passthroughs(&value, embedded);
+    }
     if let Some(value) = table.get("websocket") {
         websocket(&value, &mut host.websocket);
     }
@@ -32,18 +38,67 @@ pub(super) fn read(value: &Value<'_>) -> HostTable {
 }
 
 fn private(value: &Value<'_>) -> Option<String> {
+    route(value, "/internal/...").map(|(route, _)| route)
+}
+
+/// A route as it is written, and read.
+fn route(value: &Value<'_>, example: &str) -> Option<(String, Pattern)> {
     let route = value.string()?;
     if !route.starts_with('/') {
         value.wrong(format!(
-            "expected a route that starts with `/`, like \"/internal/...\", found {route:?}"
+            "expected a route that starts with `/`, like {example:?}, found {route:?}"
         ));
         return None;
     }
-    if let Err(reason) = Pattern::parse(route) {
-        value.wrong(format!("{route:?} is no route: {reason}"));
-        return None;
+    match Pattern::parse(route) {
+        Ok(pattern) => Some((route.to_owned(), pattern)),
+        Err(reason) => {
+            value.wrong(format!("{route:?} is no route: {reason}"));
+            None
+        }
     }
-    Some(route.to_owned())
+}
+
+fn passthroughs(value: &Value<'_>, embedded: bool) -> Vec<Passthrough> {
+    let mut shapes = BTreeMap::new();
+    let mut all = Vec::new();
+    for entry in value.array() {
+        let Some((passthrough, shape)) = passthrough(&entry, embedded) else {
+            continue;
+        };
+        match shapes.insert(shape, entry.line()) {
+            Some(line) => entry.wrong(format!(
+                "{:?} matches the same paths as the route on line {line}",
+                passthrough.route
+            )),
+            None => all.push(passthrough),
+        }
+    }
+    all
+}
+
+/// A passthrough and the shape of its route.
+fn passthrough(value: &Value<'_>, embedded: bool) -> Option<(Passthrough, String)> {
+    let mut table = value.table()?;
+    let written = table.require("route", "what is tunnelled, like \"/_next/webpack-hmr\"");
+    let upstream = table.get("upstream");
+    if upstream.is_none() && embedded {
+        table.wrong(
+            "`upstream` is missing: this host runs the components itself, so there is no server \
+             to tunnel to; name one like \"http://127.0.0.1:3001\", or start with `--upstream`",
+        );
+    }
+    table.finish();
+    let found = written.and_then(|value| route(&value, "/_next/webpack-hmr"));
+    let upstream = match upstream {
+        None => None,
+        Some(value) => {
+            let parsed = value.string()?.parse();
+            Some(parsed.map_err(|reason: String| value.wrong(reason)).ok()?)
+        }
+    };
+    let (route, pattern) = found?;
+    Some((Passthrough { route, upstream }, pattern.shape()))
 }
 
 fn timer(value: &Value<'_>) -> Option<Timer> {

@@ -95,7 +95,7 @@ pub(super) fn manifest(text: &str, path: &Path, embedded: bool) -> Result<Manife
     };
     let application = table
         .require("application", "the table with the application's name")
-        .map(|value| Application::read(&value));
+        .map(|value| Application::read(&value, embedded));
     let written = table.get("component");
     let known = written
         .iter()
@@ -164,7 +164,7 @@ struct Application {
 }
 
 impl Application {
-    fn read(value: &Value<'_>) -> Option<Self> {
+    fn read(value: &Value<'_>, embedded: bool) -> Option<Self> {
         fn text(table: &mut Table<'_>, name: &'static str) -> String {
             let value = table.get(name);
             value
@@ -187,7 +187,7 @@ impl Application {
         }
         let host = table
             .get("tool")
-            .map(|value| tools(&value))
+            .map(|value| tools(&value, embedded))
             .unwrap_or_default();
         table.finish();
         Some(Self {
@@ -219,14 +219,14 @@ fn trigger_settings(value: &Value<'_>) {
 }
 
 /// `[application.tool.NAME]`: ours is read, the others are tables of other tools.
-fn tools(value: &Value<'_>) -> HostTable {
+fn tools(value: &Value<'_>, embedded: bool) -> HostTable {
     let mut host = HostTable::default();
     let Some(tools) = value.table() else {
         return host;
     };
     for (name, settings) in tools.entries() {
         match name {
-            "socket-host" => host = host_table::read(&settings),
+            "socket-host" => host = host_table::read(&settings, embedded),
             _ => drop(settings.table()),
         }
     }

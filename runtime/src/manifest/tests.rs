@@ -251,7 +251,7 @@ fn slips_in_our_table_are_named() {
         &[
             &[
                 "spin.toml:10",
-                "socket-host.privat: unknown key (did you mean `private`?); expected one of private, timer, websocket",
+                "socket-host.privat: unknown key (did you mean `private`?); expected one of private, timer, passthrough, websocket",
             ],
             &["spin.toml:11", "private[0]", "starts with `/`"],
             &["spin.toml:11", "private[1]", "wildcard"],
@@ -275,6 +275,67 @@ fn slips_in_our_table_are_named() {
             &["spin.toml:16", "max-connections", "at least 1"],
             &["spin.toml:17", "max-outgoing-buffer", "64KiB"],
             &["spin.toml:18", "ping-interval", "off"],
+        ],
+    );
+}
+
+#[test]
+fn passthroughs_name_a_route_and_a_server() {
+    let text = served(
+        "[[application.tool.socket-host.passthrough]]\nroute = \"/_next/webpack-hmr\"\nupstream = \"http://localhost:3001/\"\n\
+         [[application.tool.socket-host.passthrough]]\nroute = \"/raw/...\"\n",
+    );
+    let text = format!("{HEAD}{text}");
+    let manifest = Manifest::parse_for_upstream(&text, "/app/spin.toml").unwrap();
+    let passthrough = |route: &str, upstream: Option<&str>| Passthrough {
+        route: route.to_owned(),
+        upstream: upstream.map(|url| url.parse().unwrap()),
+    };
+    assert_eq!(
+        manifest.host.passthrough,
+        [
+            passthrough("/_next/webpack-hmr", Some("http://localhost:3001")),
+            passthrough("/raw/...", None),
+        ]
+    );
+    // Here, where the components are run, there is no server behind the second.
+    let error = Manifest::parse(&text, "/app/spin.toml")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("passthrough[1]: `upstream` is missing"),
+        "{error}"
+    );
+    assert!(error.contains("--upstream"), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+}
+
+#[test]
+fn slips_in_passthroughs_are_named() {
+    let entry = |text: &str| format!("[[application.tool.socket-host.passthrough]]\n{text}\n");
+    let text = [
+        "upstream = \"http://a\"",
+        "route = \"/x\"\nupstream = \"localhost:1\"",
+        "route = \"x\"\nupstream = \"http://a\"",
+        "route = \"/*/x\"\nupstream = 7",
+        "route = \"/y/:a\"\nupstream = \"http://a\"\nupstraem = 1",
+        "route = \"/y/:b\"\nupstream = \"http://a\"",
+    ]
+    .map(entry)
+    .concat();
+    refused(
+        &served(&text),
+        &[
+            &["passthrough[0]", "`route` is missing"],
+            &["passthrough[1].upstream", "http://127.0.0.1:3001"],
+            &["passthrough[2].route", "starts with `/`"],
+            &["passthrough[3].route", "wildcard"],
+            &["passthrough[3].upstream", "expected a string"],
+            &[
+                "passthrough[4].upstraem",
+                "unknown key (did you mean `upstream`?)",
+            ],
+            &["passthrough[5]", "same paths as the route on line"],
         ],
     );
 }

@@ -1,0 +1,89 @@
+//! Headers that are about one connection, and end with it.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+/// Removes the hop-by-hop headers (RFC 9110, 7.6.1) and those that `Connection` names. What a
+/// client says about trailers is kept: they are passed on.
+pub fn remove_hop_headers(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
+        .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
+        // It would leave the request with no host, and the backend to guess.
+        .filter(|name| name != header::HOST)
+        .collect();
+    let trailers =
+        tokens(headers, &header::TE).any(|coding| coding.eq_ignore_ascii_case("trailers"));
+    for name in named {
+        headers.remove(name);
+    }
+    for name in [
+        header::CONNECTION,
+        header::UPGRADE,
+        header::TRANSFER_ENCODING,
+        header::TE,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+        HeaderName::from_static("http2-settings"),
+    ] {
+        headers.remove(name);
+    }
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// The items of a comma-separated header, without those that are not text.
+pub fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|token| !token.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_about_the_connection_goes() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("host", "a"),
+            ("connection", "close, X-Hop"),
+            ("connection", "host, x-other,, é"),
+            ("x-hop", "1"),
+            ("x-other", "2"),
+            ("x-end", "3"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("proxy-authorization", "Basic x"),
+            ("transfer-encoding", "chunked"),
+            ("te", "gzip;q=0.5, Trailers"),
+            ("trailer", "x-sum"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AAMAAABk"),
+        ] {
+            let name = HeaderName::from_static(name);
+            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        remove_hop_headers(&mut headers);
+        let mut kept: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+            .collect();
+        kept.sort();
+        assert_eq!(
+            kept,
+            [
+                ("host", "a"),
+                ("te", "trailers"),
+                ("trailer", "x-sum"),
+                ("x-end", "3")
+            ]
+        );
+    }
+}
