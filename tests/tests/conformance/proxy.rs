@@ -6,7 +6,6 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
-use tempfile::TempDir;
 use tests::Server;
 use tokio::sync::OnceCell;
 
@@ -76,7 +75,7 @@ pub struct Proxy {
 
 enum Process {
     Pushpin { _pushpin: Pushpin },
-    SocketHost { _server: Server, _folder: TempDir },
+    SocketHost { _server: Server },
 }
 
 impl Proxy {
@@ -92,22 +91,13 @@ impl Proxy {
                 })
             }
             Kind::SocketHost => {
-                let folder = TempDir::new()?;
                 let upstream = format!("http://{upstream}");
-                let options = ["--upstream", &upstream, "--grip-key", KEY];
-                let path = folder.path().to_owned();
-                let options = options.map(str::to_owned);
-                let server = tokio::task::spawn_blocking(move || {
-                    Server::start(&path, &options.each_ref().map(String::as_str))
-                })
-                .await??;
+                let start = move || Server::in_front_of(&upstream, &["--grip-key", KEY]);
+                let server = tokio::task::spawn_blocking(start).await??;
                 Ok(Self {
                     public: server.address,
                     control: server.control,
-                    _process: Process::SocketHost {
-                        _server: server,
-                        _folder: folder,
-                    },
+                    _process: Process::SocketHost { _server: server },
                 })
             }
         }
