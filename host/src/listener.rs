@@ -9,6 +9,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -17,6 +18,9 @@ use runtime::backend::Body;
 
 /// How long a client may take for the head of a request, also between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a connection is silent before the system asks whether the client is still there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// How long accepting rests when there are no more file descriptors.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -97,10 +101,14 @@ impl Listener {
     }
 }
 
-/// Small writes go out at once.
+/// Small writes go out at once, and a client that is gone without a word is noticed in time.
 fn plain(stream: TcpStream) -> TokioIo<TcpStream> {
     if let Err(error) = stream.set_nodelay(true) {
         debug!("TCP_NODELAY: {error}");
+    }
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
+    if let Err(error) = SockRef::from(&stream).set_tcp_keepalive(&keepalive) {
+        debug!("SO_KEEPALIVE: {error}");
     }
     TokioIo::new(stream)
 }

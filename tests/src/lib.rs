@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: the built host as a process, and clients of it.
 
 use std::{
+    borrow::BorrowMut,
     io::{BufRead, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -99,7 +100,7 @@ source = "{}/target/wasm32-wasip2/component/probe.wasm"
 }
 
 /// A manifest in a folder of its own.
-fn manifest_in_folder(manifest: &str) -> TempDir {
+pub fn manifest_in_folder(manifest: &str) -> TempDir {
     let folder = TempDir::new().expect("a temporary folder");
     std::fs::write(folder.path().join("spin.toml"), manifest).expect("a manifest is written");
     folder
@@ -121,6 +122,21 @@ impl Server {
     pub fn start(folder: &Path, options: &[&str]) -> Result<Self> {
         let mut command = Command::new(program());
         command.arg("up").arg("--from").arg(folder);
+        Self::run(command, options)
+    }
+
+    /// Starts the host in front of an upstream, where there is no manifest unless the options name
+    /// one.
+    pub fn in_front_of(upstream: &str, options: &[&str]) -> Result<Self> {
+        let folder = TempDir::new()?;
+        let mut command = Command::new(program());
+        command.args(["up", "--upstream", upstream]);
+        Self::run(command.current_dir(folder.path()), options)
+    }
+
+    /// Starts the host by this command, with more options.
+    pub fn run(mut command: impl BorrowMut<Command>, options: &[&str]) -> Result<Self> {
+        let command = command.borrow_mut();
         for option in ["--listen", "--control"] {
             if !options.contains(&option) {
                 command.args([option, "127.0.0.1:0"]);

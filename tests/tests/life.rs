@@ -181,8 +181,8 @@ async fn what_keeps_it_from_starting_is_said() -> Result<()> {
     fails(folder.path(), &["--control", "0.0.0.0:0"], &["--grip-key"]).await?;
     fails(
         folder.path(),
-        &["--upstream", "http://127.0.0.1:1"],
-        &["--upstream"],
+        &["--upstream", "127.0.0.1:1"],
+        &["--upstream", "http://"],
     )
     .await?;
     fails(folder.path(), &["--variable", "nothing=1"], &["nothing"]).await?;

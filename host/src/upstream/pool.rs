@@ -55,6 +55,14 @@ const MAX_IDLE: usize = 1024;
 /// one that becomes free.
 const MAX_CONNECTING: usize = 128;
 
+/// The most requests on one HTTP/2 connection.
+const MAX_SHARING: usize = 128;
+
+/// What an answer on an HTTP/2 connection may be ahead of its reader, in bytes. The connection has
+/// room for all of them, so that slow readers do not hold up the others.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_SHARING as u32;
+
 /// How often a quiet HTTP/2 connection with requests on it is asked whether it is still there.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
@@ -221,6 +229,8 @@ impl Pool {
             let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .keep_alive_interval(PING_INTERVAL)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
                 .handshake(stream)
                 .await
                 .context("HTTP/2")?;
@@ -287,7 +297,7 @@ impl Pool {
         let mut shared = lock(&self.shared);
         shared.retain(|shared| !shared.sender.is_closed());
         for shared in shared.iter() {
-            let room = shared.room.load(Ordering::Relaxed);
+            let room = shared.room.load(Ordering::Relaxed).min(MAX_SHARING);
             if shared.requests.load(Ordering::Relaxed) < room {
                 return Some(connection(Inner::Shared(self.lease(shared))));
             }

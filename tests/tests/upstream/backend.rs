@@ -1,0 +1,193 @@
+//! Servers to be in front of, well-behaved and not, and a client that sees every frame.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::{
+    body::{Frame, Incoming},
+    client::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use runtime::backend::{Body, BodyError, full};
+use serde_json::{Value, json};
+use tests::PATIENCE;
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinHandle,
+};
+
+/// A server on a port of its own, until it is dropped.
+pub struct Backend {
+    pub address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Backend {
+    /// Serves HTTP/1.1, and HTTP/2 where the client knows it.
+    pub async fn serve<H, F>(handler: H) -> Result<Self>
+    where
+        H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        Self::script(move |_, stream| {
+            let handler = handler.clone();
+            async move {
+                let service = service_fn(move |request| {
+                    let answer = handler(request);
+                    async move { Ok::<_, Infallible>(answer.await) }
+                });
+                let _ = auto::Builder::new(TokioExecutor::new())
+                    .serve_connection_with_upgrades(TokioIo::new(stream), service)
+                    .await;
+            }
+        })
+        .await
+    }
+
+    /// Does with each connection what the script says, which is told which one it is, from 1.
+    pub async fn script<S, F>(script: S) -> Result<Self>
+    where
+        S: Fn(usize, TcpStream) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = connections.clone();
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let number = count.fetch_add(1, Ordering::SeqCst) + 1;
+                tokio::spawn(script(number, stream));
+            }
+        });
+        Ok(Self {
+            address,
+            connections,
+            task,
+        })
+    }
+
+    /// Its URL.
+    pub fn url(&self, scheme: &str) -> String {
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// How many connections it has had.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Answers with all that came in, as JSON.
+pub async fn mirror(request: Request<Incoming>) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let body = match body.collect().await {
+        Ok(body) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+        Err(error) => format!("the body ended early: {error}"),
+    };
+    let headers: Vec<_> = parts
+        .headers
+        .iter()
+        .map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]))
+        .collect();
+    let seen = json!({
+        "method": parts.method.as_str(),
+        "uri": parts.uri.to_string(),
+        "version": format!("{:?}", parts.version),
+        "headers": headers,
+        "body": body,
+    });
+    Response::new(full(seen.to_string()))
+}
+
+/// The values of a header in what [`mirror`] answers.
+pub fn header<'v>(seen: &'v Value, name: &str) -> Vec<&'v str> {
+    let headers = seen["headers"].as_array().map(Vec::as_slice);
+    headers
+        .unwrap_or_default()
+        .iter()
+        .filter(|header| header[0] == name)
+        .filter_map(|header| header[1].as_str())
+        .collect()
+}
+
+/// Reads the head of a request, and no further than its first read brings.
+pub async fn read_head(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while !bytes.windows(4).any(|window| window == b"\r\n\r\n") {
+        match stream.read_buf(&mut bytes).await {
+            Ok(0) | Err(_) => break,
+            Ok(_) => {}
+        }
+    }
+    bytes
+}
+
+/// A body that is written piece by piece.
+pub fn pieces() -> (mpsc::Sender<Result<Frame<Bytes>, BodyError>>, Body) {
+    let (sender, mut receiver) = mpsc::channel(1);
+    let stream = futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx));
+    (sender, StreamBody::new(stream).boxed_unsync())
+}
+
+/// Sends a request over HTTP/1.1, on a connection of its own.
+pub async fn send(address: SocketAddr, request: Request<Body>) -> Result<Response<Incoming>> {
+    let stream = TokioIo::new(TcpStream::connect(address).await?);
+    let (mut sender, connection) = http1::handshake(stream).await?;
+    tokio::spawn(connection);
+    let answer = tokio::time::timeout(PATIENCE, sender.send_request(request));
+    Ok(answer.await.context("no answer")??)
+}
+
+/// Sends a request over HTTP/2, on a connection of its own.
+pub async fn send_h2(address: SocketAddr, request: Request<Body>) -> Result<Response<Incoming>> {
+    let stream = TokioIo::new(TcpStream::connect(address).await?);
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
+    tokio::spawn(connection);
+    let answer = tokio::time::timeout(PATIENCE, sender.send_request(request));
+    Ok(answer.await.context("no answer")??)
+}
+
+/// The next frame of a body; `None` at its end.
+pub async fn frame(body: &mut Incoming) -> Result<Option<Frame<Bytes>>> {
+    let frame = tokio::time::timeout(PATIENCE, body.frame());
+    Ok(frame.await.context("no frame comes")?.transpose()?)
+}
+
+/// The next data of a body, as text.
+pub async fn data(body: &mut Incoming) -> Result<String> {
+    let frame = frame(body).await?.context("the body has ended")?;
+    let data = frame.into_data().ok().context("data")?;
+    Ok(String::from_utf8_lossy(&data).into_owned())
+}
+
+/// All of a body, as text.
+pub async fn text(body: Incoming) -> Result<String> {
+    let all = tokio::time::timeout(PATIENCE, body.collect());
+    let all = all.await.context("the body does not end")??;
+    Ok(String::from_utf8_lossy(&all.to_bytes()).into_owned())
+}

@@ -1,0 +1,194 @@
+//! WebSockets and timers, with a server in the components' place.
+
+use std::{sync::Arc, time::SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use grip::{
+    ControlMessage, Event, Limits,
+    event::{decode_all, encode_all},
+    signature::{Key, verify},
+};
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use runtime::backend::{Body, empty, full};
+use tests::{Client, PATIENCE, Server, manifest_in_folder, request};
+use tokio::sync::mpsc;
+
+use super::backend::Backend;
+
+/// What a GRIP backend was sent.
+pub type Sent = (String, HeaderMap, Vec<Event>);
+
+/// Subscribes each WebSocket to `room`, and answers each text with its capitals; `log` gets all.
+pub async fn chat(request: Request<Incoming>, log: mpsc::UnboundedSender<Sent>) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = body.collect().await else {
+        return Response::new(empty());
+    };
+    let events = decode_all(body.to_bytes(), Limits::default()).unwrap_or_default();
+    let _ = log.send((parts.uri.to_string(), parts.headers.clone(), events.clone()));
+    if parts
+        .headers
+        .get("content-type")
+        .is_none_or(|kind| kind != "application/websocket-events")
+    {
+        return Response::new(full("no events"));
+    }
+    let mut answers = Vec::new();
+    for event in events {
+        match event {
+            Event::Open => {
+                answers.push(Event::Open);
+                answers.push(ControlMessage::subscribe("room").into_event());
+            }
+            Event::Text(text) => answers.push(Event::text(format!("m:{}", text.to_uppercase()))),
+            Event::Close(close) => answers.push(Event::Close(close)),
+            _ => {}
+        }
+    }
+    let mut response = Response::new(full(encode_all(&answers)));
+    let headers = response.headers_mut();
+    for (name, value) in [
+        ("content-type", "application/websocket-events"),
+        ("sec-websocket-extensions", "grip; message-prefix=\"m:\""),
+    ] {
+        headers.insert(name, http::HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// A backend that chats, and what it was sent.
+pub async fn chat_backend() -> Result<(Backend, mpsc::UnboundedReceiver<Sent>)> {
+    let (log, sent) = mpsc::unbounded_channel();
+    let backend = Backend::serve(move |request| chat(request, log.clone())).await?;
+    Ok((backend, sent))
+}
+
+/// Publishes a text to the chat.
+pub async fn publish(host: &Server, text: &str) -> Result<()> {
+    let body = serde_json::json!({"items": [{"channel": "room", "formats": {"ws-message": {"content": text}}}]}).to_string();
+    let token = grip::signature::sign(&Key::parse("secret")?, "test", SystemTime::now(), PATIENCE);
+    let length = body.len();
+    let asked = format!(
+        "POST /publish/ HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    let answer = request(host.control, &asked).await?;
+    ensure!(answer.status == 200, "{answer:?}");
+    Ok(())
+}
+
+/// The next message, a text.
+pub async fn text(client: &mut Client) -> Result<String> {
+    let message = client.next().await?.context("the socket has ended")?;
+    Ok(message.into_text()?.to_string())
+}
+
+#[tokio::test]
+async fn websockets_are_told_to_the_upstream_as_requests() -> Result<()> {
+    for scheme in ["http", "h2c"] {
+        let (backend, mut sent) = chat_backend().await?;
+        let url = backend.url(scheme) + "/app";
+        let host = Server::in_front_of(&url, &["--grip-key", "secret"])?;
+        let mut client = Client::open(host.address, "/ws?room=1", &[("cookie", "a=1")])
+            .await
+            .map_err(|refused| refused.error)?;
+        let (uri, headers, events) = sent.recv().await.context("OPEN")?;
+        ensure!(uri.ends_with("/app/ws?room=1"), "{uri}");
+        ensure!(events == [Event::Open], "{events:?}");
+        ensure!(headers["sec-websocket-extensions"] == "grip", "{headers:?}");
+        ensure!(headers["cookie"] == "a=1" && headers["x-forwarded-for"] == "127.0.0.1");
+        let token = headers["grip-sig"].to_str()?;
+        verify(&Key::parse("secret")?, token, SystemTime::now()).context("Grip-Sig")?;
+        for name in ["upgrade", "connection", "sec-websocket-key"] {
+            ensure!(!headers.contains_key(name), "{name}: {headers:?}");
+        }
+        let id = headers["connection-id"].clone();
+
+        client.send("hello").await?;
+        ensure!(text(&mut client).await? == "HELLO");
+        let (_, headers, events) = sent.recv().await.context("TEXT")?;
+        ensure!(events == [Event::text("hello")] && headers["connection-id"] == id);
+        publish(&host, "to all").await?;
+        ensure!(text(&mut client).await? == "to all");
+        client.0.close(None).await?;
+        let (_, _, events) = sent.recv().await.context("CLOSE")?;
+        ensure!(matches!(events[..], [Event::Close(_)]), "{events:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_socket_that_the_upstream_does_not_take() -> Result<()> {
+    let backend = Backend::serve(|request: Request<Incoming>| async move {
+        let mut response = Response::new(full("no"));
+        *response.status_mut() = match request.uri().path() {
+            "/forbidden" => StatusCode::FORBIDDEN,
+            _ => StatusCode::OK,
+        };
+        response
+    })
+    .await?;
+    let host = Server::in_front_of(&backend.url("http"), &[])?;
+    for (path, status) in [("/forbidden", 403), ("/", 426)] {
+        let refused = Client::open(host.address, path, &[]).await.err();
+        let status_then = refused.context("it opens")?.status;
+        ensure!(status_then == Some(status), "{path}: {status_then:?}");
+    }
+    drop(backend);
+    let gone = Server::in_front_of("http://127.0.0.1:9", &[])?;
+    let refused = Client::open(gone.address, "/", &[]).await.err();
+    ensure!(refused.context("it opens")?.status == Some(502));
+    Ok(())
+}
+
+#[tokio::test]
+async fn timers_and_private_routes_are_those_of_the_manifest() -> Result<()> {
+    let (log, mut asked) = mpsc::unbounded_channel();
+    let log = Arc::new(log);
+    let backend = Backend::serve(move |request: Request<Incoming>| {
+        let log = log.clone();
+        async move {
+            let (parts, _) = request.into_parts();
+            let _ = log.send((parts.method, parts.uri.to_string(), parts.headers));
+            Response::new(full(Bytes::from("fine")))
+        }
+    })
+    .await?;
+    // Its component is from elsewhere: only the upstream runs it.
+    let folder = manifest_in_folder(
+        r#"
+spin_manifest_version = 2
+application.name = "elsewhere"
+[variables]
+needed = { required = true }
+[[trigger.http]]
+route = "/..."
+component = "all"
+[component.all]
+source = { url = "https://example.com/all.wasm", digest = "sha256:0" }
+[application.tool.socket-host]
+private = ["/internal/..."]
+timer = [{ request = "POST /internal/tick?a=b", every = "10ms" }]
+"#,
+    );
+    let path = folder.path().to_string_lossy().into_owned();
+    let host = Server::in_front_of(
+        &backend.url("http"),
+        &["--from", &path, "--grip-key", "secret"],
+    )?;
+    for _ in 0..3 {
+        let (method, uri, headers) = asked.recv().await.context("a call")?;
+        ensure!(
+            method == "POST" && uri == "/internal/tick?a=b",
+            "{method} {uri}"
+        );
+        let token = headers["grip-sig"].to_str()?;
+        verify(&Key::parse("secret")?, token, SystemTime::now()).context("Grip-Sig")?;
+        ensure!(!headers.contains_key("x-forwarded-for"), "{headers:?}");
+    }
+    ensure!(host.get("/internal/tick").await?.0 == 404);
+    ensure!(host.get("/other").await? == (200, "fine".to_owned()));
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! An upstream behind TLS. The certificates are in `tests/fixtures/tls`, made for this alone.
+
+use std::{process::Command, sync::Arc};
+
+use anyhow::{Result, ensure};
+use http::{Request, Response};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use runtime::backend::{Body, full};
+use tests::{Server, program, request, workspace};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    },
+};
+
+use super::backend::Backend;
+
+/// Answers with the version of HTTP it was asked in.
+async fn version(request: Request<Incoming>) -> Result<Response<Body>, hyper::Error> {
+    Ok(Response::new(full(format!("{:?}", request.version()))))
+}
+
+/// A server that offers these protocols.
+async fn backend(protocols: &[&str]) -> Result<Backend> {
+    let folder = workspace().join("tests/fixtures/tls");
+    let certificate = CertificateDer::from_pem_file(folder.join("localhost.pem"))?;
+    let key = PrivateKeyDer::from_pem_file(folder.join("localhost.key"))?;
+    let mut config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)?;
+    config.alpn_protocols = protocols
+        .iter()
+        .map(|name| name.as_bytes().to_vec())
+        .collect();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    Backend::script(move |_, stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            if let Ok(stream) = acceptor.accept(stream).await {
+                let _ = auto::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), service_fn(version))
+                    .await;
+            }
+        }
+    })
+    .await
+}
+
+fn host(url: &str, trusted: bool) -> Result<Server> {
+    let mut command = Command::new(program());
+    command.args(["up", "--upstream", url]);
+    if trusted {
+        let authority = workspace().join("tests/fixtures/tls/ca.pem");
+        command.env("SSL_CERT_FILE", authority);
+    }
+    // Without a manifest.
+    let folder = tempfile::TempDir::new()?;
+    Server::run(command.current_dir(folder.path()), &[])
+}
+
+#[tokio::test]
+async fn the_server_chooses_the_version() -> Result<()> {
+    for (protocols, version, connections) in [
+        (&["h2", "http/1.1"][..], "HTTP/2.0", 1),
+        (&["http/1.1"], "HTTP/1.1", 3),
+        (&[], "HTTP/1.1", 3),
+    ] {
+        let backend = backend(protocols).await?;
+        let host = host(&backend.url("https"), true)?;
+        for _ in 0..3 {
+            let answer = host.get("/").await?;
+            ensure!(
+                answer == (200, version.to_owned()),
+                "{protocols:?}: {answer:?}"
+            );
+        }
+        let opened = backend.connections();
+        ensure!(opened <= connections, "{protocols:?}: {opened} connections");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_trusted_gets_nothing() -> Result<()> {
+    let backend = backend(&["h2", "http/1.1"]).await?;
+    let host = host(&backend.url("https"), false)?;
+    let answer = request(host.address, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await?;
+    ensure!(answer.status == 502, "{answer:?}");
+    ensure!(answer.body == "the upstream is not reached\n", "{answer:?}");
+    host.logged(&["is not reached", "certificate"]).await?;
+    Ok(())
+}

@@ -1,0 +1,291 @@
+//! Routes whose upgrades are tunnelled, beside those that are held.
+
+use anyhow::{Context, Result, ensure};
+use futures_util::{SinkExt, StreamExt};
+use http::{HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use runtime::backend::{Body, empty, full};
+use rustix::process::Signal;
+use tests::{Client, PATIENCE, Server, manifest_in_folder, probe, request};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
+};
+
+use super::{
+    backend::{Backend, header, mirror},
+    sockets::{chat_backend, publish, text},
+};
+
+/// A development server: a socket that says everything again at `/hmr`, one that counts bytes
+/// until their end at `/count`, a refusal at `/hmr/no`, and a mirror elsewhere.
+async fn development(mut request: Request<Incoming>) -> Response<Body> {
+    let asked = request.headers().get("upgrade").cloned();
+    let (Some(protocol), true) = (asked, request.uri().path() != "/hmr/no") else {
+        if request.uri().path() == "/hmr/no" {
+            let mut response = Response::new(full("not you"));
+            *response.status_mut() = StatusCode::FORBIDDEN;
+            response
+                .headers_mut()
+                .insert("x-why", HeaderValue::from_static("because"));
+            return response;
+        }
+        return mirror(request).await;
+    };
+    let upgraded = hyper::upgrade::on(&mut request);
+    let mut response = Response::new(empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert("connection", HeaderValue::from_static("upgrade"));
+    if let Some(key) = request.headers().get("sec-websocket-key") {
+        let accept = derive_accept_key(key.as_bytes());
+        if let Ok(accept) = HeaderValue::from_str(&accept) {
+            headers.insert("sec-websocket-accept", accept);
+        }
+        if let Some(wanted) = request.headers().get("sec-websocket-protocol") {
+            headers.insert("sec-websocket-protocol", wanted.clone());
+        }
+    }
+    let counts = protocol == "count";
+    headers.insert("upgrade", protocol);
+    tokio::spawn(async move {
+        let mut stream = TokioIo::new(upgraded.await?);
+        if counts {
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).await?;
+            stream
+                .write_all(format!("{} bytes", all.len()).as_bytes())
+                .await?;
+            stream.shutdown().await?;
+        } else {
+            let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
+            while let Some(Ok(message)) = socket.next().await {
+                if message.is_text() || message.is_binary() {
+                    socket.send(message).await?;
+                }
+            }
+        }
+        anyhow::Ok(())
+    });
+    response
+}
+
+fn manifest(passthroughs: &[(&str, Option<&str>)], more: &str) -> tempfile::TempDir {
+    let mut text = format!("spin_manifest_version = 2\napplication.name = \"tunnels\"\n{more}\n");
+    for (route, upstream) in passthroughs {
+        text += &format!("[[application.tool.socket-host.passthrough]]\nroute = \"{route}\"\n");
+        if let Some(upstream) = upstream {
+            text += &format!("upstream = \"{upstream}\"\n");
+        }
+    }
+    manifest_in_folder(&text)
+}
+
+const STATIC: &str = "[[trigger.http]]\nroute = \"/...\"\nstatic_response = { body = \"own\" }";
+
+async fn upgrade(host: &Server, path: &str, protocol: &str, early: &str) -> Result<TcpStream> {
+    let mut stream = TcpStream::connect(host.address).await?;
+    let asked = format!(
+        "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: {protocol}\r\n\r\n{early}"
+    );
+    stream.write_all(asked.as_bytes()).await?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let read = tokio::time::timeout(PATIENCE, stream.read_u8()).await?;
+        head.push(read.with_context(|| String::from_utf8_lossy(&head).into_owned())?);
+    }
+    let head = String::from_utf8(head)?.to_ascii_lowercase();
+    ensure!(head.starts_with("http/1.1 101 "), "{head}");
+    ensure!(head.contains("connection: upgrade\r\n"), "{head}");
+    ensure!(head.contains(&format!("upgrade: {protocol}\r\n")), "{head}");
+    Ok(stream)
+}
+
+#[tokio::test]
+async fn tunnelled_and_held_sockets_live_on_one_port() -> Result<()> {
+    let development = Backend::serve(development).await?;
+    let (backend, mut sent) = chat_backend().await?;
+    let dev = development.url("http");
+    let folder = manifest(&[("/hmr/...", Some(&dev))], STATIC);
+    let path = folder.path().to_string_lossy().into_owned();
+    let options = ["--from", &path, "--grip-key", "secret"];
+    let host = Server::in_front_of(&backend.url("http"), &options)?;
+
+    let mut tunnelled = Client::open(
+        host.address,
+        "/hmr/x?y=z",
+        &[
+            ("origin", "http://elsewhere.example"),
+            ("sec-websocket-protocol", "vite-hmr"),
+        ],
+    )
+    .await
+    .map_err(|refused| refused.error)?;
+    let mut held = Client::open(host.address, "/ws", &[])
+        .await
+        .map_err(|refused| refused.error)?;
+    sent.recv().await.context("OPEN")?;
+    for round in 0..10 {
+        tunnelled.send(&format!("round {round}")).await?;
+        held.send(&format!("round {round}")).await?;
+        ensure!(text(&mut held).await? == format!("ROUND {round}"));
+        ensure!(text(&mut tunnelled).await? == format!("round {round}"));
+    }
+    publish(&host, "to those held").await?;
+    ensure!(text(&mut held).await? == "to those held");
+    // More than every buffer on the way, and more than the limit of held sockets.
+    let large: Vec<u8> = (0..4_000_000u32)
+        .map(|n| (n.wrapping_mul(n) >> 7) as u8)
+        .collect();
+    tunnelled.0.send(Message::binary(large.clone())).await?;
+    let back = tunnelled.next().await?.context("the socket has ended")?;
+    ensure!(back.into_data() == large, "other bytes came back");
+    ensure!(host.count("sessions").await? == 1);
+
+    // The plain requests of the route go there as well, and are not signed for another server.
+    let (status, body) = host.get("/hmr/mirror").await?;
+    let seen: serde_json::Value = serde_json::from_str(&body)?;
+    ensure!(status == 200 && seen["uri"] == "/hmr/mirror", "{seen}");
+    ensure!(header(&seen, "grip-sig").is_empty(), "{seen}");
+    ensure!(header(&seen, "x-forwarded-for") == ["127.0.0.1"], "{seen}");
+    ensure!(host.get("/else").await? == (200, "no events".to_owned()));
+
+    let no = Client::open(host.address, "/hmr/no", &[])
+        .await
+        .err()
+        .context("it opens")?;
+    ensure!(no.status == Some(403), "{no:?}");
+    tunnelled.0.close(None).await?;
+    ensure!(
+        tunnelled
+            .closed()
+            .await?
+            .is_none_or(|code| code == 1005 || code == 1000)
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn tunnels_beside_components_in_this_process() -> Result<()> {
+    let development = Backend::serve(development).await?;
+    let folder = probe("");
+    let path = folder.path().join("spin.toml");
+    let text_of = std::fs::read_to_string(&path)?;
+    let url = development.url("http");
+    std::fs::write(
+        &path,
+        format!(
+            "{text_of}\n[[application.tool.socket-host.passthrough]]\nroute = \"/hmr\"\nupstream = \"{url}\"\n"
+        ),
+    )?;
+    let host = Server::start(folder.path(), &[])?;
+    let mut tunnelled = host.socket("/hmr").await?;
+    tunnelled.send("hello").await?;
+    ensure!(text(&mut tunnelled).await? == "hello");
+    let (status, body) = host.get("/hmr").await?;
+    ensure!(status == 200 && body.contains("x-forwarded-for"), "{body}");
+    ensure!(host.get("/headers").await?.0 == 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_tunnel_carries_any_protocol_and_the_end_of_each_side() -> Result<()> {
+    let development = Backend::serve(development).await?;
+    let folder = manifest(&[("/count", None)], STATIC);
+    let path = folder.path().to_string_lossy().into_owned();
+    let host = Server::in_front_of(&development.url("http"), &["--from", &path])?;
+    // Some of it comes with the request.
+    let mut stream = upgrade(&host, "/count", "count", "early").await?;
+    stream.write_all(&vec![7; 1_000_000]).await?;
+    stream.shutdown().await?;
+    let mut answer = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await??;
+    ensure!(answer == "1000005 bytes", "{answer}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_refusal_goes_back_as_it_is() -> Result<()> {
+    let development = Backend::serve(development).await?;
+    let folder = manifest(&[("/hmr/...", None)], STATIC);
+    let path = folder.path().to_string_lossy().into_owned();
+    let host = Server::in_front_of(&development.url("http"), &["--from", &path])?;
+    let asked =
+        "GET /hmr/no HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let answer = request(host.address, asked).await?;
+    ensure!(
+        answer.status == 403 && answer.body == "not you",
+        "{answer:?}"
+    );
+    ensure!(answer.head.contains("x-why: because"), "{answer:?}");
+
+    let gone = Server::in_front_of("http://127.0.0.1:9", &["--from", &path])?;
+    ensure!(request(gone.address, asked).await?.status == 502);
+    Ok(())
+}
+
+/// Requests in a tunnel would pass by all that the gateway does.
+#[tokio::test]
+async fn http_is_not_tunnelled() -> Result<()> {
+    let development = Backend::serve(development).await?;
+    let own = development.url("http");
+    let folder = manifest(&[("/own/...", Some(&own)), ("/main/...", None)], STATIC);
+    let path = folder.path().to_string_lossy().into_owned();
+    let host = Server::in_front_of(&own, &["--from", &path])?;
+    for path in ["/own/x", "/main/x"] {
+        let asked = format!(
+            "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
+        );
+        let answer = request(host.address, &asked).await?;
+        ensure!(answer.status == 200, "{answer:?}");
+        let seen: serde_json::Value = serde_json::from_str(&answer.body)?;
+        ensure!(header(&seen, "upgrade").is_empty(), "{seen}");
+    }
+    // Nor is another protocol than was asked for.
+    let liar = Backend::script(|_, mut stream| async move {
+        super::backend::read_head(&mut stream).await;
+        let _ = stream
+            .write_all(
+                b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
+            )
+            .await;
+    })
+    .await?;
+    let host = Server::in_front_of(&liar.url("http"), &["--from", &path])?;
+    let asked =
+        "GET /main/x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    ensure!(request(host.address, asked).await?.status == 502);
+    Ok(())
+}
+
+#[tokio::test]
+async fn tunnels_are_bounded_and_end_with_the_host() -> Result<()> {
+    let development = Backend::serve(development).await?;
+    let folder = manifest(
+        &[("/hmr", None)],
+        &format!("{STATIC}\n[application.tool.socket-host.websocket]\nmax-connections = 2"),
+    );
+    let path = folder.path().to_string_lossy().into_owned();
+    let host = Server::in_front_of(&development.url("http"), &["--from", &path])?;
+    let mut first = host.socket("/hmr").await?;
+    let mut second = upgrade(&host, "/hmr", "count", "").await?;
+    let third = Client::open(host.address, "/hmr", &[])
+        .await
+        .err()
+        .context("it opens")?;
+    ensure!(third.status == Some(503), "{third:?}");
+
+    host.signal(Signal::TERM)?;
+    ensure!(host.ended().await? == Some(0));
+    let rest = tokio::time::timeout(PATIENCE, second.read_to_end(&mut Vec::new())).await;
+    rest.context("the tunnel stays open")?.ok();
+    while let Ok(Some(message)) = first.next().await {
+        ensure!(!message.is_text(), "{message:?}");
+    }
+    Ok(())
+}
