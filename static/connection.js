@@ -1,4 +1,5 @@
-// A WebSocket that comes back: reconnects, and notices when the other end is gone.
+// A connection that comes back: reconnects, notices when the other end is gone,
+// and takes another way where WebSockets do not get through.
 
 import { Backoff } from "./backoff.js";
 
@@ -7,30 +8,47 @@ const QUIET = 5_000;
 /** How long, in ms, it may take to give one. With `QUIET`: dead within 9 s. */
 const PATIENCE = 4_000;
 /** How long, in ms, a connection may take to open. */
-const OPENING = 10_000;
+const OPENING = 6_000;
+/** So many WebSockets in a row of which nothing was heard, and the stream is tried. */
+const TRIES = 2;
+/** How long, in ms, a stream lasts before a WebSocket is tried again: first and at most. */
+const STREAMING = { first: 60_000, most: 600_000 };
 
 /**
  * Events:
- * - `state`: `state` changed;
+ * - `state`: `state` or `kind` changed;
  * - `open`: a socket opened, the first or another one: messages sent before now may be missing;
  * - `message`: `detail` is a message, parsed.
  *
  * `state` is `connecting`, `open`, or `waiting`, when `retryAt` (ms since the
- * epoch) says until when. It starts with `start()`.
+ * epoch) says until when. `kind` is the way that is taken: `socket` or `stream`.
+ * It starts with `start()`.
  */
 export class Connection extends EventTarget {
   state = "connecting";
+  kind = "socket";
   retryAt = null;
 
-  #open;
+  #ways;
   #backoff;
   #socket = null;
   #timer = null;
+  /** How many WebSockets in a row were lost before anything was heard of them. */
+  #unheard = 0;
+  #heard = false;
 
-  /** `open` returns a new WebSocket. */
-  constructor(open, backoff = new Backoff()) {
+  /** A WebSocket that is tried while a stream is open. */
+  #better = null;
+  #betterTimer = null;
+  #betterIn = STREAMING.first;
+
+  /**
+   * `socket` returns a new WebSocket, `stream` what can stand in for one; without
+   * `stream` there is no other way.
+   */
+  constructor({ socket, stream = null }, backoff = new Backoff()) {
     super();
-    this.#open = open;
+    this.#ways = { socket, stream };
     this.#backoff = backoff;
   }
 
@@ -55,21 +73,26 @@ export class Connection extends EventTarget {
       this.#connect();
     } else if (this.state === "open") {
       this.#probe();
+      if (this.kind === "stream") this.#tryBetter();
     }
   }
 
   #connect() {
+    this.kind = this.#ways.stream && this.#unheard >= TRIES ? "stream" : "socket";
     this.#enter("connecting");
-    const socket = this.#open();
-    this.#socket = socket;
+    const socket = this.#ways[this.kind]();
     this.#after(OPENING, () => this.#lose());
-    socket.onopen = () => {
-      this.#enter("open");
-      this.#probe();
-      this.dispatchEvent(new Event("open"));
-    };
+    socket.onopen = () => this.#use(socket, this.kind);
+    this.#listen(socket);
+  }
+
+  /** What `socket` says is what the other end says. */
+  #listen(socket) {
+    this.#socket = socket;
+    this.#heard = false;
     socket.onmessage = ({ data }) => {
       // Not when it opens: a host that accepts and drops is not one that works.
+      this.#heard = true;
       this.#backoff.reset();
       this.#after(QUIET, () => this.#probe());
       const message = parse(data);
@@ -78,20 +101,59 @@ export class Connection extends EventTarget {
     socket.onclose = () => this.#lose();
   }
 
+  #use(socket, kind) {
+    this.kind = kind;
+    this.#enter("open");
+    this.#probe();
+    // The first WebSockets may have failed for want of a host, not of a way.
+    if (kind === "stream") this.#tryBetter();
+    this.dispatchEvent(new Event("open"));
+  }
+
   #probe() {
     this.send({ event: "ping" });
     this.#after(PATIENCE, () => this.#lose());
   }
 
   #lose() {
-    const socket = this.#socket;
+    this.#dropBetter();
+    discard(this.#socket);
     this.#socket = null;
-    // A dead socket can take minutes to close: nothing is expected of it any more.
-    socket.onopen = socket.onmessage = socket.onclose = null;
-    socket.close();
+    // After a stream, heard of or not, WebSockets have their turn.
+    this.#unheard = this.kind === "stream" || this.#heard ? 0 : this.#unheard + 1;
     const delay = this.#backoff.next();
     this.#after(delay, () => this.#connect());
     this.#enter("waiting", Date.now() + delay);
+  }
+
+  /** Tries a WebSocket beside the open stream, and takes it when it opens. */
+  #tryBetter() {
+    if (this.#better) return;
+    clearTimeout(this.#betterTimer);
+    const socket = this.#ways.socket();
+    this.#better = socket;
+    const fail = () => {
+      this.#dropBetter();
+      this.#betterTimer = setTimeout(() => this.#tryBetter(), this.#betterIn);
+      this.#betterIn = Math.min(this.#betterIn * 2, STREAMING.most);
+    };
+    this.#betterTimer = setTimeout(fail, OPENING);
+    socket.onclose = fail;
+    socket.onopen = () => {
+      clearTimeout(this.#betterTimer);
+      this.#better = null;
+      this.#betterIn = STREAMING.first;
+      this.#unheard = 0;
+      discard(this.#socket);
+      this.#listen(socket);
+      this.#use(socket, "socket");
+    };
+  }
+
+  #dropBetter() {
+    clearTimeout(this.#betterTimer);
+    if (this.#better) discard(this.#better);
+    this.#better = null;
   }
 
   #enter(state, retryAt = null) {
@@ -105,6 +167,12 @@ export class Connection extends EventTarget {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(then, delay);
   }
+}
+
+/** A dead socket can take minutes to close: nothing is expected of it any more. */
+function discard(socket) {
+  socket.onopen = socket.onmessage = socket.onclose = null;
+  socket.close();
 }
 
 function parse(data) {

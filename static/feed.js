@@ -4,9 +4,12 @@ import { Backoff } from "./backoff.js";
 
 /**
  * Subscribes first and fetches then: once the socket is open nothing new is
- * missed, and what was missed before is asked for.
+ * missed, and what was missed before is asked for: orders, and what became of
+ * those that are shown.
  *
- * Event: `change`, with `detail`, the orders that were not there before.
+ * Events:
+ * - `change`: `detail` is the orders that were not there before;
+ * - `refused`: `detail` is `{ id, message }`, a step that the service refused.
  */
 export class Feed extends EventTarget {
   #connection;
@@ -16,6 +19,8 @@ export class Feed extends EventTarget {
   #retry = null;
   #asking = false;
   #askAgain = false;
+  /** Something may have happened to orders that are shown. */
+  #stale = false;
   #odd = false;
 
   /** `fetchOrders(after)` promises the orders after an id; with null, the latest. */
@@ -25,11 +30,20 @@ export class Feed extends EventTarget {
     this.#orders = orders;
     this.#fetch = fetchOrders;
     this.#backoff = backoff;
-    connection.addEventListener("open", () => this.#ask());
-    connection.addEventListener("message", ({ detail }) => this.#take(detail));
+    connection.addEventListener("open", () => {
+      this.#stale = true;
+      this.#ask();
+    });
+    connection.addEventListener("message", ({ detail }) => this.take(detail));
   }
 
-  #take({ event, detail }) {
+  /** Takes a message of the service, from the connection or from elsewhere. */
+  take({ event, detail }) {
+    if (event === "error" && Number.isSafeInteger(detail?.id)) {
+      const { id, message } = detail;
+      this.dispatchEvent(new CustomEvent("refused", { detail: { id, message: String(message) } }));
+      return;
+    }
     const order = detail?.order;
     if (!Number.isSafeInteger(order?.id)) return;
     if (event === "order-received") {
@@ -66,15 +80,19 @@ export class Feed extends EventTarget {
   }
 
   async #catchUp() {
+    const { newest, oldest } = this.#orders;
     if (this.#odd) {
-      const { newest } = this.#orders;
-      this.#odd = false;
-      const latest = await this.#fetch(null).catch((error) => {
-        this.#odd = true;
-        throw error;
-      });
-      // Told also when none is new: some may be gone.
+      const latest = await this.#fetch(null);
+      this.#odd = this.#stale = false;
       this.#tell(this.#orders.settle(latest, newest));
+    } else if (this.#stale) {
+      const orders = await this.#fetch(oldest === null ? null : oldest - 1);
+      this.#stale = false;
+      if (this.#orders.contradicts(orders, newest)) {
+        this.#odd = this.#askAgain = true;
+      } else {
+        this.#tell(this.#orders.fill(orders));
+      }
     } else {
       const added = this.#orders.fill(await this.#fetch(this.#orders.complete));
       if (added.length > 0) this.#tell(added);

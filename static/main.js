@@ -1,44 +1,133 @@
 // The page's plan: which part hears which.
 
 import { Announcer } from "./announcer.js";
+import { exchange, orderOf, ordersAfter } from "./api.js";
+import { Badge } from "./badge.js";
+import { Changes } from "./changes.js";
+import { Chime } from "./chime.js";
 import { Connection } from "./connection.js";
 import { Feed } from "./feed.js";
+import { Hands } from "./hands.js";
+import { helpBy } from "./help.js";
+import { Notice } from "./notice.js";
 import { Orders } from "./orders.js";
 import { Rail } from "./rail.js";
 import { showStatus } from "./status.js";
+import { Stream } from "./stream.js";
+import { View } from "./view.js";
+import { onwards } from "./workflow.js";
 
 /** How many receipts the rail holds; components/page/src/page.rs renders as many. */
 const RAIL = 12;
-/** How long, in ms, the order service may take to answer. */
-const PATIENCE = 10_000;
+/** How many it holds at most while older ones are looked at. */
+const RAIL_BACK = 240;
+/** The first id there can be. */
+const FIRST = 100;
+
+const byId = (id) => document.getElementById(id);
+const list = byId("rail");
 
 const orders = new Orders(RAIL);
-const rail = new Rail(document.getElementById("rail"));
-const announcer = new Announcer(document.getElementById("announcement"));
-const connection = new Connection(() => new WebSocket(socketUrl()));
-const feed = new Feed(connection, orders, fetchOrders);
+const rail = new Rail(list);
+const view = new View(byId("kitchen"), list);
+const connection = new Connection({
+  socket: () => new WebSocket(address("/api/ws").replace(/^http/, "ws")),
+  stream: () => new Stream(new EventSource(address("/api/orders/stream")), exchange),
+});
+const feed = new Feed(connection, orders, ordersAfter);
+const changes = new Changes(orders, ask, orderOf);
+const announcer = new Announcer(byId("announcement"));
+const notice = new Notice(byId("notice"));
+const chime = new Chime(byId("chime"));
+const badge = new Badge(byId("icon"));
 
 orders.fill(rail.adopt());
+const hands = new Hands(list, rail);
+
 feed.addEventListener("change", ({ detail: added }) => {
-  rail.show(orders.list());
+  changes.settle();
+  show();
   announcer.announce(added);
+  if (added.length > 0) chime.ring();
 });
-showStatus(document.getElementById("status"), connection);
+feed.addEventListener("refused", ({ detail: { id, message } }) => changes.refuse(id, message));
+changes.addEventListener("change", show);
+changes.addEventListener("refused", ({ detail: { message } }) => notice.show(message));
+
+hands.addEventListener("onwards", ({ detail: id }) => take(id, onwards));
+hands.addEventListener("cancel", ({ detail: id }) => take(id, () => "cancelled"));
+hands.addEventListener("past", () => view.back());
+rail.onshow((added) => {
+  view.hold(added);
+  hands.refresh();
+});
+
+view.addEventListener("change", () => {
+  orders.limit = view.isBack ? RAIL_BACK : RAIL;
+  byId("newest").hidden = !view.isBack;
+  if (!view.isBack) show();
+});
+view.addEventListener("older", fetchOlder);
+byId("older").addEventListener("click", () => view.back());
+byId("newest").addEventListener("click", () => view.forth());
+helpBy(byId("help"), byId("shortcuts"));
+
+showStatus(byId("status"), connection);
 addEventListener("online", () => connection.wake());
 document.addEventListener("visibilitychange", () => {
-  if (!document.hidden) connection.wake();
+  if (document.hidden) return;
+  rail.age();
+  connection.wake();
 });
+setInterval(() => {
+  if (!document.hidden) rail.age();
+}, 1000);
+show();
 connection.start();
 
-function socketUrl() {
-  const url = new URL("/api/ws", location);
-  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-  return url;
+function show() {
+  const shown = orders.list().map((order) => changes.shown(order));
+  rail.show(shown);
+  badge.show(shown.filter(({ status }) => status === "received").length);
+  byId("older").disabled = (orders.oldest ?? FIRST) <= FIRST && !view.isBack;
 }
 
-async function fetchOrders(after) {
-  const url = after === null ? "/api/orders" : `/api/orders?after=${after}`;
-  const response = await fetch(url, { signal: AbortSignal.timeout(PATIENCE), cache: "no-store" });
-  if (!response.ok) throw new Error(`${url} answered ${response.status}`);
-  return (await response.json()).orders;
+/** Takes the step that `step` gives for the status an order is shown in. */
+function take(id, step) {
+  const order = orders.get(id);
+  const status = order && step(changes.shown(order).status);
+  if (status && changes.take(id, status)) announcer.say(`Order ${id} ${status}`);
+}
+
+/** Asks the service for a step, by whatever way there is. */
+async function ask(id, status) {
+  const message = { event: "order-status", detail: { id, status } };
+  if (connection.send(message)) return;
+  try {
+    for (const answer of await exchange(message)) feed.take(answer);
+  } catch {
+    changes.refuse(id, `order ${id} is as it was: the kitchen cannot be reached`);
+  }
+}
+
+let isFetching = false;
+
+async function fetchOlder() {
+  const { oldest } = orders;
+  if (isFetching || oldest === null || oldest <= FIRST) return;
+  isFetching = true;
+  try {
+    const older = await ordersAfter(Math.max(oldest - 1 - RAIL, 0), RAIL);
+    // Of those that are too old to be kept, the answer has others instead.
+    orders.extend(older.filter(({ id }) => id < oldest));
+    show();
+  } catch {
+    notice.show("older orders cannot be fetched now");
+  } finally {
+    isFetching = false;
+  }
+}
+
+function address(path) {
+  return new URL(path, location).href;
 }

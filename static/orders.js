@@ -1,5 +1,7 @@
 // The orders on the rail: each one once, by id, the latest few.
 
+import { isLater } from "./workflow.js";
+
 /** Ids rise by one, so that a missing one shows. Nothing here knows of a page. */
 export class Orders {
   #limit;
@@ -14,6 +16,16 @@ export class Orders {
   /** What to show, oldest first. */
   list() {
     return [...this.#shown.values()].sort((a, b) => a.id - b.id);
+  }
+
+  /** The order with this id, if it is shown. */
+  get(id) {
+    return this.#shown.get(id);
+  }
+
+  /** The lowest id shown; null when there is none. */
+  get oldest() {
+    return this.#shown.size === 0 ? null : Math.min(...this.#shown.keys());
   }
 
   /** The highest id seen; null before the first order. */
@@ -31,36 +43,66 @@ export class Orders {
     return this.#newest !== this.#complete;
   }
 
+  /** How many are shown; with a lower one, the oldest go. */
+  set limit(limit) {
+    this.#limit = limit;
+    while (this.#shown.size > limit) this.#shown.delete(this.oldest);
+  }
+
   /**
    * Takes an order as it came in and says what it is: `new`, `known`, or `odd`,
    * when there should be no such order: it is late, or the kitchen began anew.
    */
   receive(order) {
     const shown = this.#shown.get(order.id);
-    if (shown) return shown.timestamp === order.timestamp ? "known" : "odd";
+    if (shown) return this.#isSame(order) ? (this.update(order), "known") : "odd";
     if (this.#complete !== null && order.id <= this.#complete) return "odd";
     const added = this.#add(order);
     this.#close();
     return added ? "new" : "known";
   }
 
-  /** Takes an order that changed; one that is not shown is not shown now. */
+  /**
+   * Takes an order that changed, if it is shown and if that is news: what comes
+   * late may be older than what is known. Says whether it was.
+   */
   update(order) {
-    if (!this.#shown.has(order.id)) return false;
+    const shown = this.#shown.get(order.id);
+    if (!shown || !isLater(order.status, shown.status)) return false;
     this.#shown.set(order.id, order);
     return true;
   }
 
   /**
-   * Takes the answer to "what came after `complete`?" and returns those that
-   * are new. An id missing in it is not waited for.
+   * Takes the answer to "what came after `complete`?", or after an id before it,
+   * and returns those that are new. An id missing in it is not waited for.
    */
   fill(orders) {
-    const added = orders.filter((order) => this.#add(order));
+    const added = orders.filter((order) => {
+      this.update(order);
+      return this.#add(order);
+    });
     const last = orders.at(-1)?.id ?? null;
     if (last !== null && (this.#complete === null || last > this.#complete)) this.#complete = last;
     this.#close();
     return added;
+  }
+
+  /** Takes orders that are older than all, as far as there is room. */
+  extend(orders) {
+    for (const order of orders) {
+      if (this.#shown.size < this.#limit) this.#shown.set(order.id, order);
+    }
+  }
+
+  /**
+   * Whether an answer that should hold all from `oldest` to `newest`, what they
+   * were when it was asked for, comes from a kitchen that began anew.
+   */
+  contradicts(orders, newest) {
+    if (newest === null) return false;
+    const last = orders.at(-1)?.id ?? null;
+    return last === null || last < newest || orders.some((order) => !this.#isSame(order));
   }
 
   /**
@@ -70,10 +112,7 @@ export class Orders {
    */
   settle(latest, newest) {
     const last = latest.at(-1);
-    const other = latest.some(({ id, timestamp }) => {
-      const shown = this.#shown.get(id);
-      return shown !== undefined && shown.timestamp !== timestamp;
-    });
+    const other = latest.some((order) => !this.#isSame(order));
     if (other || (last !== undefined && last.id < newest)) {
       this.#shown.clear();
       this.#complete = this.#newest = null;
@@ -81,11 +120,17 @@ export class Orders {
     return this.fill(latest);
   }
 
+  /** Whether an order is, but for its status, the one that is shown with its id, if any. */
+  #isSame({ id, timestamp }) {
+    const shown = this.#shown.get(id);
+    return shown === undefined || shown.timestamp === timestamp;
+  }
+
   /** Says no to an order that is there already, or older than all of a full rail. */
   #add(order) {
     if (this.#shown.has(order.id)) return false;
-    if (this.#shown.size === this.#limit) {
-      const oldest = Math.min(...this.#shown.keys());
+    if (this.#shown.size >= this.#limit) {
+      const { oldest } = this;
       if (order.id < oldest) return false;
       this.#shown.delete(oldest);
     }

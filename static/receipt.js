@@ -1,5 +1,8 @@
-// Builds receipts. components/page/src/receipt.rs writes the same elements as
-// HTML: change both, or neither.
+// Builds receipts and keeps them true. components/page/src/receipt.rs writes the
+// same elements as HTML: change both, or neither.
+
+import { readable, stage } from "./age.js";
+import { isDone } from "./workflow.js";
 
 /** What `toLocaleString` gives, made once. */
 const FORMAT = new Intl.DateTimeFormat(undefined, {
@@ -11,16 +14,25 @@ const FORMAT = new Intl.DateTimeFormat(undefined, {
   second: "numeric",
 });
 
+/** What a status is called, and what the button says that leads on from it. */
+const WORDS = {
+  received: ["Received", "Fire"],
+  fired: ["Fired", "Fulfil"],
+  fulfilled: ["Fulfilled", ""],
+  cancelled: ["Cancelled", ""],
+};
+
 /** An order as a list item. Its text becomes text, never markup. */
 export function receipt({ id, timestamp, destination, status, items = [], notes }) {
   const time = element("time", { datetime: timestamp });
   localise(time);
-  return element(
+  const made = element(
     "li",
-    { class: "receipt", "data-id": id, "data-status": status },
+    { class: "receipt", "data-id": id },
     element(
       "article",
-      { class: "paper", "aria-labelledby": `order-${id}` },
+      { class: "paper", "aria-labelledby": `order-${id}`, tabindex: -1 },
+      element("p", { class: "state" }, element("span", { class: "word" }), element("span", { class: "age" })),
       element("p", { class: "brand" }, "Socket Burger"),
       time,
       element("h2", { id: `order-${id}` }, `Order #: ${id}`),
@@ -33,8 +45,35 @@ export function receipt({ id, timestamp, destination, status, items = [], notes 
         ),
       ),
       ...lines("notes", notes),
+      element(
+        "p",
+        { class: "actions" },
+        element("button", { class: "onwards", type: "button", tabindex: -1 }),
+        element("button", { class: "cancel", type: "button", tabindex: -1 }, "Cancel"),
+      ),
     ),
   );
+  showStatus(made, status);
+  return made;
+}
+
+/** Shows the status on a receipt, whatever it showed before. */
+export function showStatus(receipt, status) {
+  receipt.dataset.status = status;
+  const [word, verb] = WORDS[status] ?? [status, ""];
+  receipt.querySelector(".word").textContent = word;
+  receipt.querySelector(".onwards").textContent = verb;
+}
+
+/** Shows how long an order has waited; of one that is done, nothing. */
+export function showAge(receipt, { timestamp, status }, now) {
+  const age = now - Date.parse(timestamp);
+  const waits = !isDone(status) && !Number.isNaN(age);
+  const text = waits ? readable(age) : "";
+  const shown = receipt.querySelector(".age");
+  if (shown.textContent === text) return;
+  shown.textContent = text;
+  receipt.dataset.age = waits ? stage(age) : "";
 }
 
 /** Shows a `<time>` in the reader's own zone and format. */

@@ -3,7 +3,9 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { access } from "node:fs/promises";
+import { access, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
@@ -25,17 +27,18 @@ export class Host {
   #exit;
 
   /**
-   * Starts the host and waits until it serves. `stateDir` holds its orders;
-   * `listen` is a free port unless an earlier host's address is to be taken over.
+   * Starts the host and waits until it serves. `stateDir` holds its orders, which
+   * come `every`, the first at once; `listen` is a free port unless an earlier
+   * host's address is to be taken over.
    */
-  static async start({ stateDir, listen = "127.0.0.1:0", manifest = `${ROOT}spin.toml` }) {
+  static async start({ stateDir, every = "2s..6s", listen = "127.0.0.1:0" }) {
     await access(PROGRAM).catch(() => {
       throw new Error(`${PROGRAM} is missing: cargo build --release makes it`);
     });
     const host = new Host();
     await host.#start([
       "up",
-      ...["--from", manifest],
+      ...["--from", await manifest(stateDir, every)],
       ...["--listen", listen],
       ...["--control", "127.0.0.1:0"],
       ...["--state-dir", stateDir],
@@ -76,6 +79,19 @@ export class Host {
     return new URL(this.url).host;
   }
 
+  /** Ends the host as a power cut does. */
+  async kill() {
+    this.#process.kill("SIGKILL");
+    await this.#exit;
+  }
+
+  /** The orders after an id, as the service tells them. */
+  async orders(after = 0) {
+    const response = await fetch(`${this.url}/api/orders?after=${after}`);
+    assert.equal(response.status, 200);
+    return (await response.json()).orders;
+  }
+
   /** Asks the host to drain, as a service manager does, and waits until it has. */
   async stop() {
     this.#process.kill("SIGTERM");
@@ -88,6 +104,42 @@ export class Host {
     }
     assert.deepEqual(ended, [0, null], `exit code and signal; the host said:\n${this.log}`);
   }
+}
+
+/** A folder for a host's orders. */
+export function newState() {
+  return mkdtemp(join(tmpdir(), "socket-burger-"));
+}
+
+export function removeState(stateDir) {
+  return rm(stateDir, { recursive: true, force: true });
+}
+
+/** Has a host of its own make orders in `stateDir` until there are `count` more. */
+export async function makeOrders(stateDir, count) {
+  const host = await Host.start({ stateDir, every: "10ms" });
+  try {
+    const before = (await host.orders())[0]?.id ?? 100;
+    for (;;) {
+      const [latest] = await (await fetch(`${host.url}/api/orders?limit=1`)).json().then((it) => it.orders);
+      if (latest && latest.id >= before + count) break;
+    }
+  } finally {
+    await host.stop();
+  }
+}
+
+/** Writes the application's manifest with another timer, in `folder`; returns its path. */
+async function manifest(folder, every) {
+  const text = await readFile(`${ROOT}spin.toml`, "utf8");
+  const changed = text
+    .replace('every = "2s..6s"', `every = "${every}"`)
+    .replaceAll('"target/', `"${ROOT}target/`)
+    .replace('source = "static"', `source = "${ROOT}static"`);
+  assert.ok(changed.includes(`every = "${every}"`) && changed.includes(`"${ROOT}static"`), "spin.toml has changed");
+  const path = join(folder, "spin.toml");
+  await writeFile(path, changed);
+  return path;
 }
 
 async function within(ms, what, promise) {

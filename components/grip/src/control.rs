@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use crate::{
     Event, Message,
     extension::{CONTROL_PREFIX, DEFAULT_MESSAGE_PREFIX},
+    fields,
 };
 
 /// What a component asks. `timeout`s are in seconds.
@@ -300,7 +301,7 @@ impl Fields {
     fn seconds(&mut self, field: &'static str) -> Result<Option<u32>, ControlError> {
         match self.object.remove(field) {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => match value.as_u64().and_then(|seconds| seconds.try_into().ok()) {
+            Some(value) => match fields::seconds(&value) {
                 Some(seconds) => Ok(Some(seconds)),
                 None => Err(self.error(field, "must be whole seconds, 0 to 4294967295")),
             },

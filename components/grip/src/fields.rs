@@ -76,7 +76,7 @@ impl Fields {
     pub(crate) fn size(&mut self) -> Result<Option<u64>, Invalid> {
         match self.take("size") {
             None => Ok(None),
-            Some(value) => match value.as_u64() {
+            Some(value) => match whole_number(&value) {
                 Some(size) => Ok(Some(size)),
                 None => Err(self.error("size", "must be a whole number, 0 or more")),
             },
@@ -90,7 +90,7 @@ impl Fields {
         let Some(value) = self.take("code") else {
             return Ok(None);
         };
-        match value.as_u64().and_then(|code| u16::try_from(code).ok()) {
+        match whole_number(&value).and_then(|code| u16::try_from(code).ok()) {
             Some(code) if range.contains(&code) => Ok(Some(code)),
             _ => {
                 let (low, high) = range.into_inner();
@@ -122,7 +122,7 @@ impl Fields {
     pub(crate) fn seconds(&mut self, key: &str) -> Result<Option<u32>, Invalid> {
         match self.take(key) {
             None => Ok(None),
-            Some(value) => match value.as_u64().and_then(|seconds| seconds.try_into().ok()) {
+            Some(value) => match seconds(&value) {
                 Some(seconds) => Ok(Some(seconds)),
                 None => Err(self.error(key, "must be whole seconds, 0 to 4294967295")),
             },
@@ -155,5 +155,21 @@ impl Fields {
                 "must be an object of strings, or a list of pairs of strings",
             )
         })
+    }
+}
+
+/// Whole seconds.
+pub(crate) fn seconds(value: &Value) -> Option<u32> {
+    whole_number(value)?.try_into().ok()
+}
+
+/// A whole number, also as text: so is the code in `HttpResponseFormat` of the library
+/// `@fanoutio/grip`.
+fn whole_number(value: &Value) -> Option<u64> {
+    match value {
+        Value::String(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            digits.parse().ok()
+        }
+        value => value.as_u64(),
     }
 }

@@ -10,6 +10,9 @@ pub const GRIP_INSTRUCT: &str = "application/grip-instruct";
 pub const CONNECTION_ID: &str = "connection-id";
 /// Request: the [signature](crate::signature) that shows that the host sent it.
 pub const GRIP_SIG: &str = "grip-sig";
+/// Request: what a host that fetches the next part of a stream has sent of a channel, see
+/// [`Channel::from_grip_last`](crate::hold::Channel::from_grip_last).
+pub const GRIP_LAST: &str = "grip-last";
 /// Request: what the host can do, comma-separated.
 pub const GRIP_FEATURE: &str = "grip-feature";
 /// Request and answer to OPEN: turns GRIP on, see [`Extension`](crate::Extension).

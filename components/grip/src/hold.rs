@@ -21,6 +21,9 @@
 //!   "response": { "code", "reason", "headers", "body" or "body-bin" } }
 //! ```
 //!
+//! When a stream goes on at its next link, the host says in `Grip-Last: NAME; last-id=ID`
+//! what it has sent of each channel that has ids.
+//!
 //! What the JSON has no word for, the links for one, stands in headers there too.
 
 use std::{collections::BTreeMap, time::Duration};

@@ -6,17 +6,25 @@ use serde_json::json;
 
 use crate::order::Order;
 
-/// The GRIP channel that every WebSocket is subscribed to.
+/// The GRIP channel of all news, for WebSockets, and of changed orders, for streams.
 pub const CHANNEL: &str = "orders";
+
+/// The GRIP channel of new orders, for streams.
+///
+/// Its items are a chain: each has its order's id, and that of the order before. So the
+/// host puts them in order where makers overtake each other, and sees where one is
+/// missing. WebSockets have no use for that, they fill gaps themselves and would wait for
+/// stragglers, and changed orders have no place in the chain: hence two channels.
+pub const CHAIN: &str = "orders-received";
 
 /// Publishes items, over GRIP.
 #[allow(async_fn_in_trait)] // Components have one thread: no future needs to be Send.
 pub trait Announce {
-    /// Publishes one item, or says why not.
-    async fn announce(&self, item: Item) -> Result<(), AnnounceError>;
+    /// Publishes items together, or says why not.
+    async fn announce(&self, items: Vec<Item>) -> Result<(), AnnounceError>;
 }
 
-/// An item was not published.
+/// Items were not published.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct AnnounceError(pub String);
@@ -31,17 +39,43 @@ pub enum News {
 }
 
 impl News {
-    /// The item that tells everyone.
-    pub fn item(self, order: &Order) -> Item {
-        let event = match self {
-            News::Received => "order-received",
-            News::Updated => "order-updated",
-        };
+    /// The items that tell everyone.
+    pub fn items(self, order: &Order) -> Vec<Item> {
+        let message = Item::ws_text(CHANNEL, self.json(order));
+        let event = self.stream_event(order);
+        match self {
+            News::Received => {
+                let before = order.id.saturating_sub(1).to_string();
+                let link = Item::stream(CHAIN, event);
+                vec![message, link.with_id(order.id.to_string(), Some(before))]
+            }
+            News::Updated => vec![message.and_stream(event)],
+        }
+    }
+
+    /// The server-sent event. Its data is what WebSockets get; its id, which browsers send
+    /// back when they connect again, is the order's, and only new orders have one.
+    pub fn stream_event(self, order: &Order) -> String {
+        let (name, json) = (self.name(), self.json(order));
+        match self {
+            News::Received => format!("id: {}\nevent: {name}\ndata: {json}\n\n", order.id),
+            News::Updated => format!("event: {name}\ndata: {json}\n\n"),
+        }
+    }
+
+    fn json(self, order: &Order) -> String {
         #[derive(Serialize)]
         struct Detail<'a> {
             order: &'a Order,
         }
-        Item::ws_text(CHANNEL, event_json(event, Detail { order }))
+        event_json(self.name(), Detail { order })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            News::Received => "order-received",
+            News::Updated => "order-updated",
+        }
     }
 }
 
@@ -73,21 +107,25 @@ mod tests {
 
     #[test]
     fn events_are_the_original_clients() {
-        let order = any_order();
+        let order = Order {
+            id: 105,
+            ..any_order()
+        };
         let json = serde_json::to_string(&order).unwrap();
+        let received = format!(r#"{{"event":"order-received","detail":{{"order":{json}}}}}"#);
+        let event = format!("id: 105\nevent: order-received\ndata: {received}\n\n");
         assert_eq!(
-            News::Received.item(&order),
-            Item::ws_text(
-                "orders",
-                format!(r#"{{"event":"order-received","detail":{{"order":{json}}}}}"#)
-            )
+            News::Received.items(&order),
+            [
+                Item::ws_text("orders", received),
+                Item::stream("orders-received", event).with_id("105", Some("104".into()))
+            ]
         );
+        let updated = format!(r#"{{"event":"order-updated","detail":{{"order":{json}}}}}"#);
+        let event = format!("event: order-updated\ndata: {updated}\n\n");
         assert_eq!(
-            News::Updated.item(&order),
-            Item::ws_text(
-                "orders",
-                format!(r#"{{"event":"order-updated","detail":{{"order":{json}}}}}"#)
-            )
+            News::Updated.items(&order),
+            [Item::ws_text("orders", updated).and_stream(event)]
         );
         assert_eq!(
             error_json("\"no\""),

@@ -49,7 +49,7 @@ impl<S: Storage, A: Announce> Kitchen<S, A> {
     }
 
     async fn announce(&self, news: News, order: &Order) {
-        if let Err(error) = self.announcer.announce(news.item(order)).await {
+        if let Err(error) = self.announcer.announce(news.items(order)).await {
             eprintln!(
                 "not published: news={news:?} order={} error={error}",
                 order.id

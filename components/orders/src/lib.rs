@@ -1,12 +1,13 @@
 //! The order service of Socket Burger, a Spin component.
 //!
 //! It makes orders, keeps the last thousand, answers for them over HTTP, and speaks
-//! with browsers through WebSocket events that a GRIP host sends it as POSTs. Only
-//! [`spin`] knows that it runs in Spin; all else is plain Rust over two traits,
-//! [`Storage`](storage::Storage) and [`Announce`](announce::Announce).
+//! with browsers through WebSocket events that a GRIP host sends it as POSTs, or through
+//! server-sent events on responses that the host holds. Only [`spin`] knows that it runs
+//! in Spin; all else is plain Rust over two traits, [`Storage`](storage::Storage) and
+//! [`Announce`](announce::Announce).
 //!
-//! A request goes [`service`] → ([`gate`]) → [`socket`], [`query`] or [`change`] → [`kitchen`] →
-//! [`history`] → [`storage`], and news from the kitchen out through [`announce`].
+//! A request goes [`service`] → ([`gate`]) → [`socket`], [`stream`], [`query`] or [`change`] →
+//! [`kitchen`] → [`history`] → [`storage`], and news from the kitchen out through [`announce`].
 
 pub mod announce;
 pub mod change;
@@ -22,6 +23,7 @@ pub mod service;
 pub mod socket;
 pub mod spin;
 pub mod storage;
+pub mod stream;
 pub mod timestamp;
 
 #[cfg(test)]

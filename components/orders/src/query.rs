@@ -27,34 +27,41 @@ impl Query {
     /// Reads the query of a URI: `after=ID`, `limit=N`, each at most once. Other
     /// parameters are passed over.
     pub fn parse(query: &str) -> Result<Query, String> {
-        let (mut after, mut limit) = (None, None);
-        for parameter in query.split('&') {
-            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            let slot = match name {
-                "after" => &mut after,
-                "limit" => &mut limit,
-                _ => continue,
-            };
-            if slot.is_some() {
-                return Err(format!("{name}: only once"));
-            }
-            *slot = Some(value);
-        }
+        let (after, limit) = (after(query)?, parameter(query, "limit")?);
         let limit_to = |most: u64| match limit.map(parse_number) {
             None => Ok(most),
             Some(Some(limit)) if (1..=most).contains(&limit) => Ok(limit),
             Some(_) => Err(format!("limit: a whole number, 1 to {most}")),
         };
-        match after.map(parse_number) {
+        match after {
             None => Ok(Query::Latest {
                 limit: limit_to(MAX_LATEST)?,
             }),
-            Some(Some(id)) => Ok(Query::After {
+            Some(id) => Ok(Query::After {
                 id,
                 limit: limit_to(MAX_AFTER)?,
             }),
-            Some(None) => Err("after: the id of an order, a whole number".into()),
         }
+    }
+}
+
+/// The parameter `after=ID` of a query, at most once.
+pub fn after(query: &str) -> Result<Option<u64>, String> {
+    match parameter(query, "after")?.map(parse_number) {
+        None => Ok(None),
+        Some(Some(id)) => Ok(Some(id)),
+        Some(None) => Err("after: the id of an order, a whole number".into()),
+    }
+}
+
+fn parameter<'a>(query: &'a str, name: &str) -> Result<Option<&'a str>, String> {
+    let pairs = query
+        .split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let mut values = pairs.filter(|pair| pair.0 == name).map(|pair| pair.1);
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value),
+        _ => Err(format!("{name}: only once")),
     }
 }
 

@@ -12,6 +12,7 @@ pub type Reply = Response<Full<Bytes>>;
 const CONTENT_TYPE: HeaderName = HeaderName::from_static("content-type");
 const CONTENT_LENGTH: HeaderName = HeaderName::from_static("content-length");
 const CACHE_CONTROL: HeaderName = HeaderName::from_static("cache-control");
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 const ALLOW: HeaderName = HeaderName::from_static("allow");
 
 /// A line of text: what is wrong, and what would be right.
@@ -38,6 +39,16 @@ pub fn order(status: StatusCode, order: &Order) -> Reply {
 /// WebSocket events.
 pub fn events(body: Bytes) -> Reply {
     reply(StatusCode::OK, grip::header::WEBSOCKET_EVENTS, body)
+}
+
+/// Server-sent events, or the first of them.
+pub fn event_stream(body: String) -> Reply {
+    let mut reply = reply(StatusCode::OK, "text/event-stream", body.into());
+    let headers = reply.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // Proxies that would wait for more before they pass anything on know this one.
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    reply
 }
 
 /// The path is right and the method is not.

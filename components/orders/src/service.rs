@@ -17,6 +17,7 @@ use crate::{
     reply::{self, Reply},
     socket,
     storage::Storage,
+    stream,
 };
 
 /// The most bytes of WebSocket events that one request can have.
@@ -52,6 +53,8 @@ impl<S: Storage, A: Announce> Service<'_, S, A> {
         match request.uri().path() {
             "/api/orders" if is_get => self.list(request.uri().query().unwrap_or_default()).await,
             "/api/orders" => reply::method_not_allowed("GET, HEAD"),
+            stream::PATH if is_get => self.stream(&request, now).await,
+            stream::PATH => reply::method_not_allowed("GET, HEAD"),
             "/api/ws" if is_post && has_events(request.headers()) => {
                 match self.gate.admit(request.headers(), now) {
                     Ok(()) => self.websocket(body(MAX_EVENTS).await).await,
@@ -101,6 +104,21 @@ impl<S: Storage, A: Announce> Service<'_, S, A> {
                 let body = [&br#"{"orders":["#[..], &orders.join(&b','), b"]}"].concat();
                 reply::json(StatusCode::OK, body)
             }
+            Err(error) => unavailable(error),
+        }
+    }
+
+    /// To be held where the request shows that a GRIP host sent it, and can hold it.
+    async fn stream(&self, request: &Request<()>, now: SystemTime) -> Reply {
+        let query = request.uri().query().unwrap_or_default();
+        let after = match stream::after(query, request.headers()) {
+            Ok(after) => after,
+            Err(message) => return reply::text(StatusCode::BAD_REQUEST, &message),
+        };
+        let held =
+            *request.method() == Method::GET && self.gate.admit(request.headers(), now).is_ok();
+        match stream::answer(&self.kitchen.history, after, held).await {
+            Ok(reply) => reply,
             Err(error) => unavailable(error),
         }
     }

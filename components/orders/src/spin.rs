@@ -100,7 +100,7 @@ async fn settings() -> Rc<Settings> {
 struct ControlPort(Rc<Settings>);
 
 impl Announce for ControlPort {
-    async fn announce(&self, item: Item) -> Result<(), AnnounceError> {
+    async fn announce(&self, items: Vec<Item>) -> Result<(), AnnounceError> {
         let url = self.0.publish.as_ref();
         let url = url.map_err(|problem| AnnounceError(problem.clone()))?;
         let error = |problem: String| AnnounceError(format!("POST {url}: {problem}"));
@@ -109,7 +109,7 @@ impl Announce for ControlPort {
             let token = signature::sign(key, "orders", SystemTime::now(), TOKEN_LIFETIME);
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let body = Full::new(Bytes::from(publish::to_json(&[item])));
+        let body = Full::new(Bytes::from(publish::to_json(&items)));
         let request = request.extension(timeouts()).body(body);
         let request = request.map_err(|problem| error(problem.to_string()))?;
         let response = http::send(request).await;

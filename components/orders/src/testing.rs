@@ -160,23 +160,26 @@ impl Notes {
     /// The text messages that were announced.
     pub fn texts(&self) -> Vec<String> {
         let items = self.items.borrow();
-        let texts =
-            items.iter().map(
-                |item| match item.ws_message.as_ref().map(|format| &format.action) {
-                    Some(WsAction::Send(Message::Text(text))) => text.to_string(),
-                    other => panic!("announced {other:?}"),
-                },
-            );
+        let formats = items.iter().filter_map(|item| item.ws_message.as_ref());
+        let texts = formats.map(|format| match &format.action {
+            WsAction::Send(Message::Text(text)) => text.to_string(),
+            other => panic!("announced {other:?}"),
+        });
         texts.collect()
+    }
+
+    /// What was announced since this was last called.
+    pub fn take(&self) -> Vec<Item> {
+        self.items.take()
     }
 }
 
 impl Announce for Notes {
-    async fn announce(&self, item: Item) -> Result<(), AnnounceError> {
+    async fn announce(&self, items: Vec<Item>) -> Result<(), AnnounceError> {
         if self.fails.get() {
             return Err(AnnounceError("nobody listens".into()));
         }
-        self.items.borrow_mut().push(item);
+        self.items.borrow_mut().extend(items);
         Ok(())
     }
 }

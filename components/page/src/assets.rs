@@ -1,5 +1,5 @@
-//! The files of `static/` as they are sent: with the names of this moment in
-//! them, fingerprinted, compressed.
+//! The files of `static/` as they are sent: without comments, with the names of
+//! this moment in them, fingerprinted, compressed.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
@@ -10,6 +10,7 @@ use std::str;
 
 use bytes::Bytes;
 
+use crate::comments;
 use crate::encoding::{Effort, Encoding};
 use crate::files::Files;
 use crate::fingerprint::{self, Fingerprint};
@@ -108,7 +109,10 @@ impl Look<'_> {
             Some(asset) if Rc::ptr_eq(&asset.source, &source) && asset.uses == uses => asset,
             _ => {
                 let plain = match text {
-                    Some((syntax, text)) => with_versions(text, syntax, folder, &uses).into(),
+                    Some((syntax, text)) => {
+                        let text = comments::without(text, syntax);
+                        with_versions(&text, syntax, folder, &uses).into()
+                    }
                     None => (*source).clone(),
                 };
                 let asset = Rc::new(Asset {

@@ -6,6 +6,7 @@
 //! `HEAD` is 405.
 
 pub mod assets;
+pub mod comments;
 pub mod encoding;
 pub mod entity_tag;
 pub mod files;

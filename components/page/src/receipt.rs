@@ -42,11 +42,13 @@ impl Display for Receipt<'_> {
             items,
             notes,
         } = self.0;
+        let (word, verb) = words(status);
         write!(
             out,
             concat!(
                 r#"<li class="receipt" data-id="{id}" data-status="{status}">"#,
-                r#"<article class="paper" aria-labelledby="order-{id}">"#,
+                r#"<article class="paper" aria-labelledby="order-{id}" tabindex="-1">"#,
+                r#"<p class="state"><span class="word">{word}</span><span class="age"></span></p>"#,
                 r#"<p class="brand">Socket Burger</p>"#,
                 r#"<time datetime="{timestamp}">{time}</time>"#,
                 r#"<h2 id="order-{id}">Order #: {id}</h2>"#,
@@ -55,6 +57,7 @@ impl Display for Receipt<'_> {
             ),
             id = id,
             status = Escaped(status),
+            word = Escaped(word),
             timestamp = Escaped(timestamp),
             time = Escaped(&readable(timestamp)),
             destination = Escaped(destination),
@@ -64,7 +67,28 @@ impl Display for Receipt<'_> {
         }
         out.write_str("</ul>")?;
         write_list(out, "notes", notes)?;
-        out.write_str("</article></li>")
+        write!(
+            out,
+            concat!(
+                r#"<p class="actions">"#,
+                r#"<button class="onwards" type="button" tabindex="-1">{verb}</button>"#,
+                r#"<button class="cancel" type="button" tabindex="-1">Cancel</button>"#,
+                r#"</p></article></li>"#,
+            ),
+            verb = verb
+        )
+    }
+}
+
+/// What a status is called, and what the button says that leads on from it. How
+/// long an order has waited is left to the browser, which can keep it true.
+fn words(status: &str) -> (&str, &'static str) {
+    match status {
+        "received" => ("Received", "Fire"),
+        "fired" => ("Fired", "Fulfil"),
+        "fulfilled" => ("Fulfilled", ""),
+        "cancelled" => ("Cancelled", ""),
+        other => (other, ""),
     }
 }
 
@@ -136,7 +160,8 @@ mod tests {
             Receipt(&order()).to_string(),
             concat!(
                 r#"<li class="receipt" data-id="155" data-status="received">"#,
-                r#"<article class="paper" aria-labelledby="order-155">"#,
+                r#"<article class="paper" aria-labelledby="order-155" tabindex="-1">"#,
+                r#"<p class="state"><span class="word">Received</span><span class="age"></span></p>"#,
                 r#"<p class="brand">Socket Burger</p>"#,
                 r#"<time datetime="2023-12-18T11:08:13.042Z">2023-12-18 11:08:13 UTC</time>"#,
                 r#"<h2 id="order-155">Order #: 155</h2>"#,
@@ -145,7 +170,11 @@ mod tests {
                 r#"<li>1 Vanilla Shake</li>"#,
                 r#"<li>1 Cheeseburger<ul class="substitutions">"#,
                 r#"<li>no sauce</li><li>no tomato</li></ul></li>"#,
-                r#"</ul></article></li>"#,
+                r#"</ul>"#,
+                r#"<p class="actions">"#,
+                r#"<button class="onwards" type="button" tabindex="-1">Fire</button>"#,
+                r#"<button class="cancel" type="button" tabindex="-1">Cancel</button>"#,
+                r#"</p></article></li>"#,
             )
         );
     }
@@ -156,9 +185,7 @@ mod tests {
         order.notes = vec!["allergic to nuts".to_owned()];
         let html = Receipt(&order).to_string();
         assert!(
-            html.ends_with(
-                r#"</ul><ul class="notes"><li>allergic to nuts</li></ul></article></li>"#
-            ),
+            html.contains(r#"</ul><ul class="notes"><li>allergic to nuts</li></ul><p class="#),
             "{html}"
         );
     }
@@ -180,7 +207,7 @@ mod tests {
         let html = Receipt(&order).to_string();
         assert!(!html.contains("<script"), "{html}");
         let escaped = "&quot;&gt;&lt;script&gt;alert(&#39;&amp;&#39;)&lt;/script&gt;";
-        assert_eq!(html.matches(escaped).count(), 7, "{html}");
+        assert_eq!(html.matches(escaped).count(), 8, "{html}");
     }
 
     #[test]

@@ -22,14 +22,20 @@ pub type Reply = Response<FullBody<Bytes>>;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-const ALWAYS: [(HeaderName, &str); 4] = [
-    (CONTENT_SECURITY_POLICY, POLICY),
+/// With all that is answered.
+const ALWAYS: [(HeaderName, &str); 2] = [
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (REFERRER_POLICY, "no-referrer"),
     (
         HeaderName::from_static("cross-origin-resource-policy"),
         "same-origin",
     ),
+];
+
+/// With all that a browser can show by itself. Scripts and styles are parts of
+/// the page, whose policy holds for them.
+const DOCUMENT: [(HeaderName, &str); 2] = [
+    (CONTENT_SECURITY_POLICY, POLICY),
+    (REFERRER_POLICY, "no-referrer"),
 ];
 
 /// The page: never stored, since it shows orders.
@@ -121,6 +127,11 @@ fn whole(status: StatusCode, content_type: &'static str, content: Bytes) -> Repl
     let mut reply = bare(status, content);
     set(&mut reply, CONTENT_TYPE, content_type);
     reply.headers_mut().insert(CONTENT_LENGTH, length.into());
+    if !content_type.starts_with("text/javascript") && !content_type.starts_with("text/css") {
+        for (name, value) in DOCUMENT {
+            set(&mut reply, name, value);
+        }
+    }
     reply
 }
 
@@ -159,7 +170,7 @@ mod tests {
             method_not_allowed(),
             internal_error(),
         ] {
-            for (name, value) in ALWAYS {
+            for (name, value) in ALWAYS.into_iter().chain(DOCUMENT) {
                 assert_eq!(reply.headers()[&name], value, "{name}");
             }
         }

@@ -43,7 +43,7 @@ beforeEach(() => {
     sockets.push(new Socket());
     return sockets.at(-1);
   };
-  connection = new Connection(open, new Backoff({ random: () => 1 }));
+  connection = new Connection({ socket: open }, new Backoff({ random: () => 1 }));
   connection.start();
 });
 
@@ -94,7 +94,7 @@ test("one that opens and answers nothing is tried less and less often", () => {
 });
 
 test("one that never opens is given up", () => {
-  pass(10_600);
+  pass(6_600);
   assert.ok(sockets[0].closed);
   assert.equal(sockets.length, 2);
 });
@@ -122,4 +122,98 @@ test("a socket that was given up is not heard any more", () => {
   assert.equal(sockets[0].onmessage, null);
   assert.equal(sockets[0].onclose, null);
   assert.equal(connection.send({ event: "ping" }), false);
+});
+
+/** A connection that has both ways; the sockets of the second are in `streams`. */
+function withStream() {
+  // The one without a stream is forgotten, with its timers.
+  mock.timers.reset();
+  mock.timers.enable({ apis: ["setTimeout", "Date"] });
+  const streams = [];
+  sockets = [];
+  const add = (list) => () => {
+    list.push(new Socket());
+    return list.at(-1);
+  };
+  connection = new Connection(
+    { socket: add(sockets), stream: add(streams) },
+    new Backoff({ random: () => 1 }),
+  );
+  connection.start();
+  return streams;
+}
+
+/** Fails WebSockets until the stream is tried. */
+function failSockets(streams) {
+  while (streams.length === 0) {
+    sockets.at(-1).onclose();
+    pass(1_000);
+  }
+}
+
+test("where no WebSocket gets through, a stream does", () => {
+  const streams = withStream();
+  failSockets(streams);
+  assert.equal(sockets.length, 2);
+  assert.equal(connection.kind, "stream");
+  streams[0].onopen();
+  assert.equal(connection.state, "open");
+  assert.deepEqual(streams[0].sent, [{ event: "ping" }]);
+  streams[0].say({ event: "pong" });
+
+  // A WebSocket is tried now and then, and less and less often; the stream stays.
+  const tried = [];
+  for (let minute = 0; minute < 40; minute += 1) {
+    for (let seen = 0; seen < 12; seen += 1) {
+      if (sockets.at(-1).onclose) {
+        tried.push(minute);
+        sockets.at(-1).onclose();
+      }
+      streams[0].say({ event: "pong" });
+      pass(5_000);
+    }
+  }
+  assert.deepEqual(tried, [0, 1, 3, 7, 15, 25, 35]);
+  assert.equal(streams.length, 1);
+  assert.equal(connection.kind, "stream");
+});
+
+test("a WebSocket that gets through again takes over", () => {
+  const streams = withStream();
+  failSockets(streams);
+  streams[0].onopen();
+  let opened = 0;
+  connection.addEventListener("open", () => (opened += 1));
+  sockets.at(-1).onopen();
+  assert.ok(streams[0].closed);
+  assert.equal(opened, 1, "what was missed meanwhile is asked for");
+  assert.deepEqual([connection.state, connection.kind], ["open", "socket"]);
+  sockets.at(-1).say({ event: "pong" });
+  pass(5_000);
+  assert.equal(sockets.at(-1).sent.length, 2);
+});
+
+test("a stream that is lost leaves WebSockets their turn", () => {
+  const streams = withStream();
+  failSockets(streams);
+  streams[0].onopen();
+  streams[0].say({ event: "pong" });
+  const better = sockets.at(-1);
+  streams[0].onclose();
+  assert.ok(better.closed, "what was tried beside it is given up, too");
+  const { length } = sockets;
+  pass(500);
+  assert.equal(sockets.length, length + 1);
+  assert.equal(connection.kind, "socket");
+});
+
+test("with neither way there is no end of trying", () => {
+  const streams = withStream();
+  for (let tries = 0; tries < 30; tries += 1) {
+    const socket = connection.kind === "stream" ? streams.at(-1) : sockets.at(-1);
+    socket.onclose();
+    pass(30_000 - 6_000);
+    if (connection.state === "waiting") pass(6_000);
+  }
+  assert.ok(sockets.length >= 15 && streams.length >= 8, `${sockets.length}, ${streams.length}`);
 });

@@ -4,8 +4,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { Orders } from "../../../static/orders.js";
+import { order } from "./support.mjs";
 
-const order = (id, timestamp = `t${id}`) => ({ id, timestamp });
 const range = (from, to) => Array.from({ length: to - from }, (_, i) => order(from + i));
 const ids = (orders) => orders.list().map(({ id }) => id);
 
@@ -69,11 +69,11 @@ test("a kitchen that begins anew is followed", () => {
   for (const shown of [range(100, 140), range(100, 103)]) {
     const orders = new Orders(12);
     orders.fill(shown);
-    const first = order(100, "later");
+    const first = order(100, "received", "later");
     assert.equal(orders.receive(first), "odd");
     assert.deepEqual(orders.settle([first], orders.newest), [first]);
     assert.deepEqual(orders.list(), [first]);
-    assert.equal(orders.receive(order(101, "later")), "new");
+    assert.equal(orders.receive(order(101, "received", "later")), "new");
     assert.ok(!orders.hasGap);
   }
 });
@@ -85,6 +85,30 @@ test("an answer overtaken by a live order is not a kitchen begun anew", () => {
   orders.receive(order(103));
   orders.settle(range(100, 103), newest);
   assert.deepEqual(ids(orders), [100, 101, 102, 103]);
+});
+
+test("a status only ever gets further", () => {
+  const orders = new Orders(12);
+  orders.fill([order(100), order(101, "fired")]);
+  assert.ok(!orders.update(order(101)), "what is known is later");
+  assert.ok(orders.update(order(101, "fulfilled")));
+  assert.ok(!orders.update(order(101, "cancelled")), "both are the end: the first one was");
+  assert.ok(!orders.update(order(99, "fired")), "not shown");
+  orders.fill([order(100, "cancelled"), order(101)]);
+  assert.deepEqual(orders.list(), [order(100, "cancelled"), order(101, "fulfilled")]);
+});
+
+test("older ones are there as long as there is room for them", () => {
+  const orders = new Orders(3);
+  orders.fill(range(103, 106));
+  orders.extend(range(100, 103));
+  assert.equal(orders.oldest, 103);
+  orders.limit = 6;
+  orders.extend(range(100, 103));
+  assert.deepEqual(ids(orders), [100, 101, 102, 103, 104, 105]);
+  assert.ok(!orders.hasGap);
+  orders.limit = 3;
+  assert.deepEqual(ids(orders), [103, 104, 105]);
 });
 
 test("any loss, repetition and disorder ends in the latest orders, in order", () => {

@@ -1,4 +1,4 @@
-//! Bytes as text in one line: `\\`, `\r`, `\n` and `\xHH` stand for one byte each.
+//! Bytes as text in one line: `\\`, `\r`, `\n`, `\t` and `\xHH` stand for one byte each.
 
 use std::fmt::Write;
 
@@ -21,13 +21,15 @@ pub(super) fn read(text: &str) -> Result<Bytes, String> {
             Some(b'\\') => (Some(b'\\'), 1),
             Some(b'r') => (Some(b'\r'), 1),
             Some(b'n') => (Some(b'\n'), 1),
+            // Not in Pushpin, but the library `@fanoutio/grip` writes it.
+            Some(b't') => (Some(b'\t'), 1),
             Some(b'x') => (escape.get(1..3).and_then(hex), 3),
             _ => (None, 0),
         };
         let Some(byte) = byte else {
             let begin: String = escape.chars().take(3).collect();
             return Err(format!(
-                "\\{begin}: an escape must be one of \\\\ \\r \\n and \\xHH, with two hexadecimal digits"
+                "\\{begin}: an escape must be one of \\\\ \\r \\n \\t and \\xHH, with two hexadecimal digits"
             ));
         };
         out.push(byte);

@@ -19,6 +19,7 @@ const SET_META: &str = "Grip-Set-Meta";
 const STATUS: &str = "Grip-Status";
 const EXPOSE_HEADERS: &str = "Grip-Expose-Headers";
 const LINK: &str = "Grip-Link";
+const LAST: &str = "Grip-Last";
 
 impl Instruct {
     /// Reads the headers of a response, whose names may be in any case.
@@ -64,7 +65,7 @@ impl Instruct {
             STATUS if self.status.is_none() => self.status = Some(read_status(value)?),
             CHANNEL => {
                 for value in list(value)? {
-                    self.channels.push(read_channel(value)?);
+                    self.channels.push(read_channel(value, "prev-id")?);
                 }
             }
             SET_META => {
@@ -141,7 +142,7 @@ impl Instruct {
         }
         let error = |name: &'static str| move |problem| InstructError::new(name, problem);
         for channel in &self.channels {
-            let value = write_channel(channel).map_err(error(CHANNEL))?;
+            let value = write_channel(channel, "prev-id").map_err(error(CHANNEL))?;
             headers.push((CHANNEL, value));
         }
         if let Some(keep_alive) = &self.keep_alive {
@@ -197,6 +198,38 @@ impl Instruct {
     }
 }
 
+impl Channel {
+    /// Reads the values of a request's `Grip-Last` headers, `NAME; last-id=ID, …`: what a
+    /// host that fetches the next part of a stream has sent of each channel.
+    pub fn from_grip_last<'a>(
+        values: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<Vec<Channel>, InstructError> {
+        let error = |problem: String| InstructError::new(LAST, problem);
+        let mut channels = Vec::new();
+        for value in values {
+            let value = std::str::from_utf8(value).map_err(|_| error("must be UTF-8".into()))?;
+            for value in list(value).map_err(error)? {
+                channels.push(read_channel(value, "last-id").map_err(error)?);
+            }
+        }
+        Ok(channels)
+    }
+
+    /// Writes a value of `Grip-Last`; `None` when no id is known.
+    pub fn to_grip_last(&self) -> Result<Option<String>, InstructError> {
+        let channel = Channel {
+            filters: Vec::new(),
+            ..self.clone()
+        };
+        match channel.prev_id {
+            None => Ok(None),
+            Some(_) => write_channel(&channel, "last-id")
+                .map(Some)
+                .map_err(|problem| InstructError::new(LAST, problem)),
+        }
+    }
+}
+
 pub(super) fn read_hold(value: &str) -> Result<HoldMode, String> {
     match value {
         "stream" => Ok(HoldMode::Stream),
@@ -243,14 +276,14 @@ fn check_code(code: u16) -> Result<(), String> {
 }
 
 /// A channel's name is read as it stands: quotes around it would be a part of it.
-fn read_channel(value: &str) -> Result<Channel, String> {
+fn read_channel(value: &str, id: &str) -> Result<Channel, String> {
     let (name, parameters) = value.split_once(';').unwrap_or((value, ""));
     let mut channel = Channel::new(name.trim());
     if channel.name.is_empty() {
         return Err("must have the channel's name".into());
     }
     for (name, value) in self::parameters(parameters)? {
-        if name.eq_ignore_ascii_case("prev-id") {
+        if name.eq_ignore_ascii_case(id) {
             channel.prev_id.get_or_insert(value);
         } else if name.eq_ignore_ascii_case("filter") {
             channel.filters.push(value);
@@ -259,10 +292,11 @@ fn read_channel(value: &str) -> Result<Channel, String> {
     Ok(channel)
 }
 
-fn write_channel(channel: &Channel) -> Result<String, String> {
+fn write_channel(channel: &Channel, id_name: &str) -> Result<String, String> {
     let mut value = plain(&channel.name, ",;\"")?.to_owned();
     if let Some(id) = &channel.prev_id {
-        value.push_str("; prev-id");
+        value.push_str("; ");
+        value.push_str(id_name);
         write_parameter_value(id, &mut value)?;
     }
     for filter in &channel.filters {

@@ -78,6 +78,8 @@ fn reads_what_libraries_write() {
         ])
     };
     assert_eq!(stream, expected);
+    // No channel at all: so writes `@fanoutio/grip` where there is only a link.
+    assert_eq!(read(&[("Grip-Channel", "")]), Instruct::default());
     let response = read(&[("Grip-Hold", "response"), ("Grip-Channel", "a/ b")]);
     assert_eq!(response, Instruct::response([Channel::new("a/ b")]));
 }
@@ -118,6 +120,7 @@ fn keep_alives() {
         content("\\\\\\r\\x3b\\xfF; format=\"cstring\""),
         &b"\\\r;\xff"[..]
     );
+    assert_eq!(content("a\\tb; format=cstring"), "a\tb");
     assert_eq!(content("Oi/w; format=base64"), &b":/\xf0"[..]);
     let full = keep_alive("x; timeout=10; mode=interval; other");
     assert_eq!(
@@ -282,6 +285,13 @@ fn reads_json() {
         ..Instruct::stream([channel("apple, b", Some("1"), &["f"]), Channel::new("c")])
     };
     assert_eq!(instruct, expected);
+    // Some libraries write numbers as text.
+    let json = br#"{"hold":{"channels":[],"timeout":"9"},"response":{"code":"404"}}"#;
+    let instruct = Instruct::default().with_json(json).unwrap();
+    assert_eq!(
+        (instruct.timeout, instruct.response.unwrap().code),
+        (Some(9), 404)
+    );
 }
 
 #[test]
@@ -335,6 +345,14 @@ fn says_where_json_is_wrong_and_how() {
         ),
         (
             r#"{"hold":{"channels":[],"timeout":1.5}}"#,
+            "instruct.hold.timeout: must be whole seconds, 0 to 4294967295",
+        ),
+        (
+            r#"{"hold":{"channels":[],"timeout":""}}"#,
+            "instruct.hold.timeout: must be whole seconds, 0 to 4294967295",
+        ),
+        (
+            r#"{"hold":{"channels":[],"timeout":"+1"}}"#,
             "instruct.hold.timeout: must be whole seconds, 0 to 4294967295",
         ),
         (
@@ -397,6 +415,34 @@ fn is_written_as_the_protocol_has_it() {
     assert_eq!(
         body,
         r#"{"hold":{"channels":[{"filters":["f"],"name":"a","prev-id":"1"},{"name":"b"}],"keep-alive":{"content":":\n\n","timeout":20},"mode":"stream"}}"#
+    );
+}
+
+#[test]
+fn last_ids() {
+    let read = |values: &[&str]| {
+        let values = values.iter().map(|value| value.as_bytes());
+        Channel::from_grip_last(values).map_err(|error| error.to_string())
+    };
+    assert_eq!(read(&[]), Ok(vec![]));
+    assert_eq!(
+        read(&["a; last-id=1, b; Last-Id=\"2, 3\"", "c; prev-id=4"]),
+        Ok(vec![
+            Channel::new("a").after("1"),
+            Channel::new("b").after("2, 3"),
+            Channel::new("c")
+        ])
+    );
+    let error = read(&["; last-id=1"]).unwrap_err();
+    assert_eq!(error, "Grip-Last: must have the channel's name");
+    let written = |channel: Channel| channel.to_grip_last().map_err(|error| error.to_string());
+    assert_eq!(written(Channel::new("a")), Ok(None));
+    let value = "a; last-id=\"1\"".to_owned();
+    assert_eq!(written(channel("a", Some("1"), &["f"])), Ok(Some(value)));
+    let error = written(Channel::new("a,b").after("1")).unwrap_err();
+    assert_eq!(
+        error,
+        "Grip-Last: \"a,b\" cannot stand in a header: use JSON"
     );
 }
 

@@ -203,7 +203,7 @@ fn what_is_not_there() {
         "/api/orders/100/status/",
         "/api/orders/x/status",
         "/api/orders/count",
-        "/api/orders/stream",
+        "/api/orders/stream/",
         "/internal",
         "/internal/orders/",
         "//internal/orders",
@@ -292,6 +292,8 @@ fn methods() {
         ("DELETE", "/api/orders/100", 405, "GET, HEAD"),
         ("GET", "/api/orders/100/status", 405, "POST"),
         ("PUT", "/api/orders/100/status", 405, "POST"),
+        ("HEAD", "/api/orders/stream", 200, ""),
+        ("POST", "/api/orders/stream", 405, "GET, HEAD"),
         ("GET", "/api/ws", 426, ""),
         ("HEAD", "/api/ws", 426, ""),
         ("POST", "/api/ws", 415, ""),
@@ -367,11 +369,46 @@ fn speaks_websocket_events() {
 }
 
 #[test]
+fn only_the_host_holds_the_stream() {
+    let mut server = Server::new();
+    server.make();
+    let mut hold = |method: &str, key: Option<&str>| {
+        let sig = key.map(token);
+        let headers: Vec<_> = sig.iter().map(|sig| ("grip-sig", &**sig)).collect();
+        let answer = server.send(method, "/api/orders/stream?after=99", &headers, b"");
+        assert_eq!(answer.status, 200);
+        assert!(
+            answer
+                .text()
+                .starts_with("id: 100\nevent: order-received\n")
+        );
+        let held = answer.headers.get("grip-hold").cloned();
+        assert_eq!(held.is_none(), answer.text().ends_with("\nretry: 2000\n\n"));
+        held.map(|value| value.to_str().unwrap().to_owned())
+    };
+    assert_eq!(hold("GET", Some("key")).as_deref(), Some("stream"));
+    assert_eq!(hold("GET", None), None);
+    assert_eq!(hold("GET", Some("other")), None);
+    // Nothing could be appended to an answer without a body.
+    assert_eq!(hold("HEAD", Some("key")), None);
+    let bad = server.send("GET", "/api/orders/stream", &[("last-event-id", "x")], b"");
+    assert_eq!(
+        (bad.status, bad.text()),
+        (400, "Last-Event-ID: the id of an order, a whole number\n")
+    );
+}
+
+#[test]
 fn a_failing_store_is_not_explained_to_strangers() {
     let mut server = Server::new();
     server.make();
     server.storage().fail_from_now_on();
-    for path in ["/api/orders", "/api/orders?after=1", "/api/orders/100"] {
+    for path in [
+        "/api/orders",
+        "/api/orders?after=1",
+        "/api/orders/100",
+        "/api/orders/stream",
+    ] {
         let answer = server.get(path);
         assert_eq!(answer.status, 500, "{path}");
         assert!(!answer.text().contains("on fire"));

@@ -1,0 +1,6 @@
+//! See [`fuzz::control`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    fuzz::control(data);
+});

@@ -1,0 +1,56 @@
+// The order service over HTTP.
+
+/** How long, in ms, it may take to answer. */
+const PATIENCE = 8_000;
+
+/** The orders after an id, oldest first; with null, the latest. */
+export async function ordersAfter(after, limit) {
+  const query = new URLSearchParams();
+  if (after !== null) query.set("after", after);
+  if (limit !== undefined) query.set("limit", limit);
+  return (await get(`/api/orders?${query}`)).orders;
+}
+
+/** One order. */
+export function orderOf(id) {
+  return get(`/api/orders/${id}`);
+}
+
+/**
+ * What a WebSocket would be told, said in requests instead; promises the
+ * messages that answer. A step that was refused is an answer too.
+ */
+export async function exchange({ event, detail }) {
+  switch (event) {
+    case "ping": {
+      // Tells that the service lives, and of an order that was not heard of.
+      const received = (await ordersAfter(null, 1)).map((order) => ({
+        event: "order-received",
+        detail: { order },
+      }));
+      return [...received, { event: "pong" }];
+    }
+    case "order-status": {
+      const { id, status } = detail;
+      const response = await ask(`/api/orders/${id}/status`, {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({ status }),
+      });
+      if (response.ok) return [{ event: "order-updated", detail: { order: await response.json() } }];
+      return [{ event: "error", detail: { id, message: (await response.text()).trim() } }];
+    }
+    default:
+      throw new Error(`there is no request for ${event}`);
+  }
+}
+
+async function get(url) {
+  const response = await ask(url);
+  if (!response.ok) throw new Error(`${url} answered ${response.status}`);
+  return response.json();
+}
+
+function ask(url, options) {
+  return fetch(url, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE), ...options });
+}

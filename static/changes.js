@@ -1,0 +1,95 @@
+// Steps that were taken here and are not yet known to be true. They show at once,
+// and go back when they are refused, or when nothing is heard of them.
+
+import { canBecome, isLater } from "./workflow.js";
+
+/** How long, in ms, a step may take to become true. */
+const PATIENCE = 5_000;
+
+/**
+ * Events:
+ * - `change`: what is to be shown changed;
+ * - `refused`: `detail` is `{ id, message }`, why an order went back.
+ */
+export class Changes extends EventTarget {
+  #orders;
+  #send;
+  #fetch;
+  /** By id: the steps, first to last, and the timer of the last one. */
+  #steps = new Map();
+
+  /**
+   * `orders` holds what is true; `send(id, status)` asks for a step;
+   * `fetchOrder(id)` promises the order as it is.
+   */
+  constructor(orders, send, fetchOrder) {
+    super();
+    this.#orders = orders;
+    this.#send = send;
+    this.#fetch = fetchOrder;
+  }
+
+  /** The order as it is to be shown. */
+  shown(order) {
+    const steps = this.#steps.get(order.id)?.statuses;
+    return steps ? { ...order, status: steps.at(-1) } : order;
+  }
+
+  /** Takes a step, if it is a possible one, and says whether. */
+  take(id, status) {
+    const order = this.#orders.get(id);
+    if (!order || !canBecome(this.shown(order).status, status)) return false;
+    const taken = this.#steps.get(id) ?? { statuses: [], timer: null };
+    clearTimeout(taken.timer);
+    taken.statuses.push(status);
+    taken.timer = setTimeout(() => this.#doubt(id, "nothing was heard of it"), PATIENCE);
+    this.#steps.set(id, taken);
+    this.#send(id, status);
+    this.#tell();
+    return true;
+  }
+
+  /** What is true changed: steps that have become true are no longer only ours. */
+  settle() {
+    for (const [id, { statuses }] of this.#steps) {
+      const order = this.#orders.get(id);
+      const left = order ? statuses.filter((status) => isLater(status, order.status)) : [];
+      if (left.length === 0) this.#forget(id);
+      else this.#steps.get(id).statuses = left;
+    }
+  }
+
+  /** A step was refused. What is true may not have been heard yet, so it is asked for. */
+  refuse(id, message) {
+    this.#forget(id);
+    this.#tell();
+    this.dispatchEvent(new CustomEvent("refused", { detail: { id, message } }));
+    return this.#learn(id);
+  }
+
+  /** Finds out what became of steps that are not heard of. */
+  async #doubt(id, why) {
+    await this.#learn(id);
+    if (this.#steps.has(id)) await this.refuse(id, `order ${id} is as it was: ${why}`);
+  }
+
+  async #learn(id) {
+    try {
+      this.#orders.update(await this.#fetch(id));
+      this.settle();
+      this.#tell();
+    } catch (error) {
+      // When the connection comes back, all that is shown is asked for.
+      console.warn(`order ${id} could not be fetched:`, error);
+    }
+  }
+
+  #forget(id) {
+    clearTimeout(this.#steps.get(id)?.timer);
+    this.#steps.delete(id);
+  }
+
+  #tell() {
+    this.dispatchEvent(new Event("change"));
+  }
+}
