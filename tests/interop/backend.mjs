@@ -19,7 +19,7 @@ export async function startBackend() {
   const server = createServer((request, response) => {
     handle(request, response).catch((error) => {
       response.statusCode = 500;
-      response.end(String(error.stack));
+      response.end(String(error?.stack ?? error));
     });
   });
   server.listen(0, "127.0.0.1");

@@ -21,26 +21,24 @@ use grip::{
 use http::{HeaderMap, Response, StatusCode, request::Parts};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
 use tokio::{
     net::TcpListener,
     sync::{Mutex as AsyncMutex, mpsc, oneshot},
-    task::{AbortHandle, JoinSet},
+    task::{JoinHandle, JoinSet},
 };
 
 type Scripts = Arc<Mutex<HashMap<String, mpsc::UnboundedSender<Request>>>>;
 
-/// The server. Dropped, it listens no more, and its connections are cut.
+/// The server. It runs until it is stopped, or with the runtime that it was started on.
 pub struct Backend {
     address: SocketAddr,
     scripts: Scripts,
-    serving: AbortHandle,
-}
-
-impl Drop for Backend {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<()>,
 }
 
 impl Backend {
@@ -55,27 +53,42 @@ impl Backend {
         let address = listener.local_addr()?;
         let scripts = Scripts::default();
         let served = scripts.clone();
+        let (stop, mut stopped) = oneshot::channel();
         let serving = tokio::spawn(async move {
             let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
+            loop {
+                let stream = tokio::select! {
+                    accepted = listener.accept() => match accepted {
+                        Ok((stream, _)) => stream,
+                        Err(_) => break,
+                    },
+                    Ok(()) = &mut stopped => break,
+                };
                 let scripts = served.clone();
                 let service = service_fn(move |request| serve(scripts.clone(), request));
                 connections.spawn(async move {
-                    let builder =
-                        hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                    let builder = auto::Builder::new(TokioExecutor::new());
                     // Its end is the proxy's business.
                     let _ = builder
                         .serve_connection(TokioIo::new(stream), service)
                         .await;
                 });
             }
+            drop(listener);
+            connections.shutdown().await;
         });
-        let serving = serving.abort_handle();
         Ok(Self {
             address,
             scripts,
+            stop,
             serving,
         })
+    }
+
+    /// Listens no more and cuts all connections.
+    pub async fn stop(self) -> Result<()> {
+        let _ = self.stop.send(());
+        Ok(self.serving.await?)
     }
 
     /// Where it listens.

@@ -73,11 +73,12 @@ async fn server_error_passes(case: &Case) -> Result<()> {
 }
 
 async fn told_to_the_backend(case: &Case) -> Result<()> {
+    let origin = format!("http://{}", case.proxy().await?.public);
     let asked = case
         .connect(&[
             ("x-mine", "my header"),
             ("cookie", "a=b"),
-            ("origin", "http://localhost"),
+            ("origin", &origin),
             ("sec-websocket-protocol", "x, y"),
         ])
         .await?;
@@ -86,7 +87,7 @@ async fn told_to_the_backend(case: &Case) -> Result<()> {
     for (name, value) in [
         ("x-mine", "my header"),
         ("cookie", "a=b"),
-        ("origin", "http://localhost"),
+        ("origin", &*origin),
         ("host", &*case.proxy().await?.public.to_string()),
         ("content-type", "application/websocket-events"),
         ("accept", "application/websocket-events"),

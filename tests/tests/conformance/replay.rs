@@ -49,13 +49,17 @@ async fn offered_again(case: &Case) -> Result<()> {
     )?;
     request.expect(&[Event::text("12345"), Event::text("678")])?;
     request.reply(Reply::nothing().header("content-bytes-accepted", "5"))?;
+    // The rest waits for more.
+    case.settle().await;
+    case.no_request().await?;
+    socket.send("9").await?;
     let request = case.script.next().await?;
     same(
         "replayed",
         request.header("content-bytes-replayed"),
         Some("3"),
     )?;
-    request.expect(&[Event::text("678")])?;
+    request.expect(&[Event::text("678"), Event::text("9")])?;
     request.reply(Reply::nothing())
 }
 
@@ -91,5 +95,6 @@ async fn more_than_offered(case: &Case) -> Result<()> {
         case.exchange(&[Event::text("6")], Reply::nothing()).await?;
         return Ok(());
     }
-    socket.cut().await
+    let close = Some((1011, "the backend failed".into()));
+    same("close", socket.closed().await?, close)
 }

@@ -46,7 +46,10 @@ async fn retried(case: &Case) -> Result<()> {
         .await?
         .reply(Reply::open().header("set-meta-user", "ada"))?;
     let mut socket = asked.await??.accepted()?;
-    drop((backend, script));
+    backend.stop().await?;
+    drop(script);
+    // The proxy has heard of it.
+    case.settle().await;
     socket.send("1").await?;
     socket.send("2").await?;
     // The first tries fail; the next comes after 1 to 2 s.
