@@ -98,8 +98,9 @@ impl Control {
             value
                 .to_str()
                 .ok()
-                .and_then(|value| value.strip_prefix("Bearer "))
-                .unwrap_or_default()
+                .and_then(|value| value.split_once(' '))
+                .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+                .map_or("", |(_, token)| token)
         });
         let from_browser =
             headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
@@ -119,6 +120,10 @@ impl Control {
             json!({
                 "status": "ok",
                 "sessions": services.sessions.len(),
+                "holds": {
+                    "stream": services.holds.streams(),
+                    "response": services.holds.responses(),
+                },
                 "channels": services.channels.len(),
                 "subscriptions": services.channels.subscriptions(),
             })
@@ -141,4 +146,62 @@ fn not_allowed(methods: &'static str) -> Response<Body> {
         .headers_mut()
         .insert(header::ALLOW, HeaderValue::from_static(methods));
     refusal
+}
+
+#[cfg(test)]
+mod tests {
+    use grip::Key;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::{channels::Channels, holds::Holds, sessions::Sessions, signer::Signer};
+    use runtime::{
+        backend::{Answer, Backend, BackendError},
+        manifest::WebSocketLimits,
+    };
+
+    const KEY: &str = "a key of some length, since it has to be";
+
+    struct Nobody;
+
+    impl Backend for Nobody {
+        fn call(&self, request: Request<Body>) -> Answer<'_> {
+            let path = request.uri().path().to_owned();
+            Box::pin(async { Err(BackendError::NoRoute { path }) })
+        }
+    }
+
+    fn control(locked: bool) -> Control {
+        let services = Services {
+            backend: Arc::new(Nobody),
+            channels: Channels::default(),
+            sessions: Sessions::new(1),
+            holds: Holds::new(1, CancellationToken::new()),
+            signer: Signer::new(Key::parse(KEY).expect("a key")),
+            limits: WebSocketLimits::default(),
+        };
+        Control::new(Arc::new(services), locked)
+    }
+
+    #[test]
+    fn who_may_publish() {
+        let token = Signer::new(Key::parse(KEY).expect("a key")).token();
+        let token = token.to_str().expect("a token");
+        let may = |locked, name: &'static str, value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_str(value).expect("a value"));
+            control(locked).authorize(&headers).is_ok()
+        };
+        for locked in [true, false] {
+            assert!(may(locked, "authorization", &format!("Bearer {token}")));
+            assert!(may(locked, "authorization", &format!("bearer  {token}")));
+            assert!(may(locked, "authorization", &format!("Bearer {KEY}")));
+            for wrong in ["Bearer", "Bearer ", "Bearer x", "Basic eDp5", KEY, token] {
+                assert!(!may(locked, "authorization", wrong), "{wrong}");
+            }
+            assert!(!may(locked, "origin", "http://localhost:3000"));
+            assert!(!may(locked, "sec-fetch-site", "same-site"));
+        }
+        assert!(may(false, "x-nothing", "") && !may(true, "x-nothing", ""));
+    }
 }

@@ -11,6 +11,8 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::sequence::Id;
+
 /// The most names that a connection's metadata may have.
 const MAX_META: usize = 100;
 
@@ -48,7 +50,7 @@ enum Filter {
 
 /// The channels that a connection follows with the last id of each; empty for WebSockets,
 /// which follow no ids.
-pub type Followed = BTreeMap<String, Option<String>>;
+pub type Followed = BTreeMap<String, Option<Id>>;
 
 /// Why a subscription cannot have its filters.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -392,8 +394,8 @@ mod tests {
     #[test]
     fn ids_are_written_into_content() {
         let followed = Followed::from([
-            ("a".to_owned(), Some("1".to_owned())),
-            ("b".to_owned(), Some("2".to_owned())),
+            ("a".to_owned(), Some("1".into())),
+            ("b".to_owned(), Some("2".into())),
         ]);
         let content = Bytes::from_static(b"%I %(3)I");
         let mut plain = meta(&[("id_format", "%(a)s-%(b)s")]);

@@ -5,15 +5,15 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use grip::header::{GRIP_SIG, is_websocket_events};
-use http::{HeaderName, Method, Request, Response, StatusCode, Version, header};
+use grip::header::is_websocket_events;
+use http::{Method, Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use crate::{
     answer::{answer, failure},
     exchange::remove_private_headers,
-    handshake,
+    handshake, hold,
     passthrough::Passthrough,
     session::Services,
     tunnel::{self, Tunnels},
@@ -78,11 +78,8 @@ impl Gateway {
         if handshake::is_upgrade(&request) {
             return handshake::open(&self.services, request, client).await;
         }
-        // Backends answer with a hold only where they know that there is somebody to hold.
-        let token = self.services.signer.token();
-        let headers = request.headers_mut();
-        headers.insert(HeaderName::from_static(GRIP_SIG), token);
-        call(&*self.services.backend, boxed(request)).await
+        // Signed there: backends answer with a hold only where somebody can hold it.
+        hold::serve(&self.services, boxed(request)).await
     }
 }
 

@@ -84,10 +84,10 @@ pub async fn open(
             Ok(Some((stream, early))) => session.run(Arc::new(stream), early).await,
             Ok(None) => {
                 error!("an upgraded connection is not a TCP stream");
-                session.abandon().await
+                Box::pin(session.abandon()).await
             }
             // The client was gone before its handshake was through.
-            Err(_) => session.abandon().await,
+            Err(_) => Box::pin(session.abandon()).await,
         };
         debug!(ending = ending.name(), "a session ended");
     });

@@ -36,6 +36,8 @@ pub mod frame;
 pub mod gateway;
 pub mod handshake;
 pub mod head;
+pub mod hold;
+pub mod holds;
 pub mod hop;
 pub mod listener;
 pub mod outbox;
@@ -53,6 +55,7 @@ pub mod upstream;
 use channels::Channels;
 use control::Control;
 use gateway::Gateway;
+use holds::Holds;
 use listener::Listener;
 use runtime::{
     backend::Backend,
@@ -204,14 +207,15 @@ impl Host {
         };
         let signer = Signer::new(Key::parse(&key).context("grip_key")?);
 
+        let stop = CancellationToken::new();
         let services = Arc::new(Services {
             backend,
             channels: Channels::default(),
             sessions: Sessions::new(manifest.host.websocket.max_connections),
+            holds: Holds::new(manifest.host.websocket.max_connections, stop.clone()),
             signer,
             limits: manifest.host.websocket.clone(),
         });
-        let stop = CancellationToken::new();
         let most = services.limits.max_connections;
         let tunnels = Arc::new(Tunnels::new(most, stop.clone()));
         let mut host = Self {

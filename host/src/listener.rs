@@ -31,6 +31,17 @@ pub struct Listener {
     address: SocketAddr,
 }
 
+/// Cuts a connection off: an extension of each of its requests.
+#[derive(Clone, Debug)]
+pub struct Cut(CancellationToken);
+
+impl Cut {
+    /// Drops the connection with all that is under way on it.
+    pub fn cut(&self) {
+        self.0.cancel();
+    }
+}
+
 impl Listener {
     /// Binds `address`; `option` is what sets it, for the error.
     pub async fn bind(address: SocketAddr, option: &str) -> Result<Self> {
@@ -86,12 +97,19 @@ impl Listener {
             let (builder, handler, watcher) =
                 (builder.clone(), handler.clone(), graceful.watcher());
             tokio::spawn(async move {
-                let service = service_fn(move |request| {
+                let cut = Cut(CancellationToken::new());
+                let is_cut = cut.0.clone();
+                let service = service_fn(move |mut request: Request<Incoming>| {
+                    request.extensions_mut().insert(cut.clone());
                     let answer = handler(request, client);
                     async move { Ok::<_, Infallible>(answer.await) }
                 });
                 let connection = builder.serve_connection_with_upgrades(plain(stream), service);
-                if let Err(error) = watcher.watch(connection).await {
+                let served = tokio::select! {
+                    served = watcher.watch(connection) => served,
+                    () = is_cut.cancelled() => return debug!(%client, "connection: cut off"),
+                };
+                if let Err(error) = served {
                     debug!(%client, "connection: {error}");
                 }
             });

@@ -80,6 +80,8 @@ pub struct ForResponses {
 pub struct Answer {
     /// The status.
     pub status: StatusCode,
+    /// Its reason phrase, where it is not the usual one.
+    pub reason: Option<String>,
     /// The headers, without those between the host and its backends.
     pub headers: HeaderMap,
     /// The content.
@@ -225,7 +227,11 @@ impl ForResponses {
 }
 
 impl Answer {
-    fn new(response: HttpResponse) -> Result<Self, String> {
+    /// Checks a response.
+    ///
+    /// # Errors
+    /// What in it is no HTTP.
+    pub fn new(response: HttpResponse) -> Result<Self, String> {
         let status = match response.code {
             // Of an answer that ends there is no interim one.
             200..=999 => StatusCode::from_u16(response.code).ok(),
@@ -246,6 +252,7 @@ impl Answer {
         }
         Ok(Self {
             status,
+            reason: response.reason,
             headers,
             body: response.body,
         })
@@ -271,4 +278,66 @@ fn frames(message: &Message) -> Delivery {
 
 fn sent(bytes: Bytes) -> Delivery {
     Delivery::Frames { bytes, messages: 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(code: u16, headers: &[(&str, &str)]) -> Result<Publication, Unsendable> {
+        let headers = headers.iter();
+        let response = HttpResponse {
+            code,
+            reason: None,
+            headers: headers
+                .map(|(name, value)| (name.to_string(), value.to_string()))
+                .collect(),
+            body: Bytes::from_static(b"body"),
+        };
+        Publication::new(Item::response("c", response))
+    }
+
+    #[test]
+    fn an_answer_must_be_http() {
+        let problem = |code, headers: &[_]| response(code, headers).expect_err("wrong").to_string();
+        assert_eq!(
+            problem(100, &[]),
+            "the item for channel \"c\": http-response.code: 100 must be from 200 to 999"
+        );
+        assert_eq!(
+            problem(200, &[("a b", "c")]),
+            "the item for channel \"c\": http-response.headers: \"a b\" cannot be the name of a header"
+        );
+        assert_eq!(
+            problem(200, &[("a", "\r\nb: c")]),
+            "the item for channel \"c\": http-response.headers.a: \"\\r\\nb: c\" cannot be the value of a header"
+        );
+    }
+
+    #[test]
+    fn an_answer_says_nothing_of_the_connection_or_to_the_host() {
+        let headers = [
+            ("Content-Length", "9"),
+            ("Transfer-Encoding", "chunked"),
+            ("Grip-Expose-Headers", "*"),
+            ("X-Own", "1"),
+            ("x-own", "2"),
+        ];
+        let publication = response(200, &headers).expect("HTTP");
+        let answer = publication
+            .response
+            .and_then(|form| form.answer)
+            .expect("an answer");
+        let values: Vec<_> = answer.headers.iter().collect();
+        assert_eq!(values.len(), 2);
+        assert!(values.iter().all(|(name, _)| *name == "x-own"));
+    }
+
+    #[test]
+    fn a_publication_is_as_large_as_its_forms() {
+        let item = Item::ws_text("c", "x".repeat(1000)).and_stream("y".repeat(2000));
+        let publication = Publication::new(item).expect("to be sent");
+        assert!(publication.size() > 3000);
+        assert!(publication.without_content().size() < 1000);
+    }
 }

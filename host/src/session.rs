@@ -6,7 +6,7 @@
 //!
 //! Here is what a backend says and what that does; what happens when is in [`live`].
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use grip::{
@@ -21,6 +21,7 @@ use crate::{
     exchange::{Identity, Reply, exchange},
     filter::{Filters, Meta},
     frame,
+    holds::Holds,
     outbox::{Connection, Outbox},
     sessions::{Registration, Sessions},
     signer::Signer,
@@ -44,6 +45,8 @@ pub struct Services {
     pub channels: Channels,
     /// Where sessions are counted.
     pub sessions: Arc<Sessions>,
+    /// Where held requests are counted.
+    pub holds: Arc<Holds>,
     /// What signs the requests.
     pub signer: Signer,
     /// The bounds of each session.
@@ -128,8 +131,13 @@ impl Session {
 
     /// Serves the socket until it is closed, and says why it was. `early` is what came
     /// behind the handshake.
-    pub async fn run(self, connection: Arc<dyn Connection>, early: Bytes) -> Ending {
-        Live::new(self, connection, early).run().await
+    pub fn run(
+        self,
+        connection: Arc<dyn Connection>,
+        early: Bytes,
+    ) -> impl Future<Output = Ending> + Send {
+        // In a box, or an idle socket's task would have room for each place it is moved to.
+        Box::new(Live::new(self, connection, early)).run()
     }
 
     /// Ends a session whose client was gone before its handshake was through.
@@ -292,7 +300,12 @@ fn close_frame(close: Option<CloseFrame>) -> Bytes {
 }
 
 #[cfg(test)]
-mod tests;
-
+mod books;
 #[cfg(test)]
 mod interleavings;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod timed;
+#[cfg(test)]
+mod wire;

@@ -93,6 +93,15 @@ impl Key {
         Ok(Key { mac })
     }
 
+    /// Whether this is the key that [`Key::parse`] reads from `text`; in constant time.
+    pub fn is(&self, text: &str) -> bool {
+        let Ok(other) = Key::parse(text) else {
+            return false;
+        };
+        let proof = other.mac("").finalize().into_bytes();
+        self.mac("").verify_slice(&proof).is_ok()
+    }
+
     fn mac(&self, signed: &str) -> Hmac<Sha256> {
         self.mac.clone().chain_update(signed)
     }

@@ -115,7 +115,7 @@ impl Live {
     }
 
     /// Goes on until the socket is closed and the backend knows.
-    pub async fn run(mut self) -> Ending {
+    pub async fn run(mut self: Box<Self>) -> Ending {
         let mut goes = self.heed();
         while goes.is_continue() {
             goes = match self.next().await {
@@ -379,7 +379,7 @@ impl Live {
     }
 
     /// Completes the closing handshake, and lets the last bytes out.
-    async fn finish(mut self) -> Ending {
+    async fn finish(&mut self) -> Ending {
         let ending = self.ending.unwrap_or(Ending::Vanished);
         if self.session.link == Link::Dropped {
             return ending;

@@ -11,21 +11,22 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 use tungstenite::Message;
 
 use super::*;
-use crate::{channels::Publication, head::Head};
+use crate::{channels::Publication, head::Head, holds::Holds};
 use runtime::backend::{Answer, BackendError, Body, Caller, full};
 
 /// Hands each request to the test, and waits for what it answers.
-struct Scripted(mpsc::UnboundedSender<Asked>);
+pub struct Scripted(mpsc::UnboundedSender<Asked>);
 
 /// A request that the test has to answer.
-struct Asked {
-    headers: HeaderMap,
-    events: Vec<Event>,
-    answer: oneshot::Sender<Response<Body>>,
+pub struct Asked {
+    pub headers: HeaderMap,
+    pub events: Vec<Event>,
+    pub answer: oneshot::Sender<Result<Response<Body>, BackendError>>,
 }
 
 impl Backend for Scripted {
@@ -45,19 +46,28 @@ impl Backend for Scripted {
                 events,
                 answer,
             });
-            answered.await.map_err(|_| BackendError::Deadline {
-                component: "test".into(),
-                limit: Duration::ZERO,
+            answered.await.unwrap_or_else(|_| {
+                Err(BackendError::Deadline {
+                    component: "test".into(),
+                    limit: Duration::ZERO,
+                })
             })
         })
     }
 }
 
 impl Asked {
-    fn answer(self, events: &[Event]) {
+    /// The backend is not reached.
+    pub fn miss(self) {
+        let _ = self.answer.send(Err(BackendError::Unreachable {
+            upstream: "test".into(),
+            source: anyhow::anyhow!("refused"),
+        }));
+    }
+    pub fn answer(self, events: &[Event]) {
         self.answer_with(events, &[]);
     }
-    fn answer_with(self, events: &[Event], headers: &[(&'static str, &'static str)]) {
+    pub fn answer_with(self, events: &[Event], headers: &[(&'static str, &'static str)]) {
         let mut response = Response::new(full(event::encode_all(events)));
         for (name, value) in [("content-type", "application/websocket-events")]
             .iter()
@@ -67,8 +77,44 @@ impl Asked {
                 .headers_mut()
                 .insert(*name, HeaderValue::from_static(value));
         }
-        let _ = self.answer.send(response);
+        let _ = self.answer.send(Ok(response));
     }
+}
+
+/// A session behind its handshake, with what the backend is asked and what it shares with others.
+pub fn session(
+    headers: &[(&'static str, &'static str)],
+    events: &[Event],
+    limits: WebSocketLimits,
+) -> (Session, mpsc::UnboundedReceiver<Asked>, Arc<Services>) {
+    let (asked, backend) = mpsc::unbounded_channel();
+    let services = Arc::new(Services {
+        backend: Arc::new(Scripted(asked)),
+        channels: Channels::default(),
+        sessions: Sessions::new(10),
+        holds: Holds::new(10, CancellationToken::new()),
+        signer: Signer::new(Key::parse("a key of some length, since it has to be").expect("a key")),
+        limits,
+    });
+    let outbox = Outbox::new(services.limits.max_outgoing_buffer, 0);
+    let registration = services.sessions.register(&outbox).expect("room");
+    let mut request_headers = HeaderMap::new();
+    request_headers.insert("cookie", HeaderValue::from_static("a=1"));
+    let identity = Identity {
+        head: Head::new(&Uri::from_static("/ws?x=1"), &request_headers),
+        id: HeaderValue::from_static("the-id"),
+        caller: Caller::Host,
+        meta: Vec::new(),
+    };
+    let mut reply = Reply {
+        headers: HeaderMap::new(),
+        events: events.to_vec(),
+    };
+    for (name, value) in headers {
+        reply.headers.insert(*name, HeaderValue::from_static(value));
+    }
+    let session = Session::new(services.clone(), identity, outbox, registration, reply);
+    (session, backend, services)
 }
 
 /// An open session: its client, its backend, and what it shares with others.
@@ -94,34 +140,7 @@ impl Opened {
         limits: WebSocketLimits,
         prepare: impl FnOnce(&mut Session),
     ) -> Self {
-        let (asked, backend) = mpsc::unbounded_channel();
-        let services = Arc::new(Services {
-            backend: Arc::new(Scripted(asked)),
-            channels: Channels::default(),
-            sessions: Sessions::new(10),
-            signer: Signer::new(
-                Key::parse("a key of some length, since it has to be").expect("a key"),
-            ),
-            limits,
-        });
-        let outbox = Outbox::new(services.limits.max_outgoing_buffer, 0);
-        let registration = services.sessions.register(&outbox).expect("room");
-        let mut request_headers = HeaderMap::new();
-        request_headers.insert("cookie", HeaderValue::from_static("a=1"));
-        let identity = Identity {
-            head: Head::new(&Uri::from_static("/ws?x=1"), &request_headers),
-            id: HeaderValue::from_static("the-id"),
-            caller: Caller::Host,
-            meta: Vec::new(),
-        };
-        let mut reply = Reply {
-            headers: HeaderMap::new(),
-            events: events.to_vec(),
-        };
-        for (name, value) in headers {
-            reply.headers.insert(*name, HeaderValue::from_static(value));
-        }
-        let mut session = Session::new(services.clone(), identity, outbox, registration, reply);
+        let (mut session, backend, services) = session(headers, events, limits);
         prepare(&mut session);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let client = TcpStream::connect(listener.local_addr().expect("an address"))
@@ -371,7 +390,7 @@ async fn a_backend_that_fails_closes_with_1011() {
         opened.say("?").await;
         let mut response = Response::new(full("not events"));
         *response.status_mut() = status;
-        let _ = opened.asked().await.answer.send(response);
+        let _ = opened.asked().await.answer.send(Ok(response));
         match opened.hear().await {
             Message::Close(Some(frame)) => assert_eq!(u16::from(frame.code), frame::FAILED),
             other => panic!("{other:?}"),
@@ -485,6 +504,143 @@ async fn a_detached_connection_hears_publications_and_says_nothing() {
     assert!(matches!(opened.hear().await, Message::Close(_)));
     assert_eq!(opened.gone().await, Ending::Client);
     assert!(opened.backend.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn what_is_not_taken_is_offered_again_with_what_came_since() {
+    let mut opened = Opened::plain().await;
+    opened.say("[foo][hello").await;
+    let asked = opened.asked().await;
+    assert!(!asked.headers.contains_key("content-bytes-replayed"));
+    asked.answer_with(&[text("one")], &[("content-bytes-accepted", "5")]);
+    assert_eq!(opened.hear().await, Message::text("one"));
+    opened.say(" world]").await;
+    let asked = opened.asked().await;
+    assert_eq!(asked.headers["content-bytes-replayed"], "6");
+    assert_eq!(asked.events, [text("[hello"), text(" world]")]);
+    asked.answer_with(&[], &[("content-bytes-accepted", "13")]);
+    opened.say("next").await;
+    let asked = opened.asked().await;
+    assert!(!asked.headers.contains_key("content-bytes-replayed"));
+    assert_eq!(asked.events, [text("next")]);
+    // The rest of what a client has said before it closed is offered at once, with its close.
+    opened.client.close(None).await.expect("closes");
+    asked.answer_with(&[], &[("content-bytes-accepted", "1")]);
+    let asked = opened.asked().await;
+    assert_eq!(asked.events, [text("ext"), Event::Close(None)]);
+    asked.answer_with(&[], &[("content-bytes-accepted", "2")]);
+    let asked = opened.asked().await;
+    assert_eq!(asked.headers["content-bytes-replayed"], "1");
+    assert_eq!(asked.events, [text("t"), Event::Close(None)]);
+    asked.answer(&[]);
+    assert_eq!(opened.gone().await, Ending::Client);
+}
+
+#[tokio::test]
+async fn answers_that_make_no_sense_close_with_1011_and_are_the_last() {
+    for (events, headers) in [
+        (&[text("x"), Event::Open, text("y")][..], &[][..]),
+        (&[], &[("content-bytes-accepted", "2")]),
+    ] {
+        let mut opened = Opened::plain().await;
+        opened.say("?").await;
+        opened.asked().await.answer_with(events, headers);
+        if !events.is_empty() {
+            assert_eq!(opened.hear().await, Message::text("x"));
+        }
+        match opened.hear().await {
+            Message::Close(Some(frame)) => assert_eq!(u16::from(frame.code), frame::FAILED),
+            other => panic!("{other:?}"),
+        }
+        let end = opened.client.next().await;
+        assert!(end.is_none_or(|end| end.is_err()));
+        assert_eq!(opened.gone().await, Ending::Failed);
+        assert!(opened.backend.try_recv().is_err());
+    }
+}
+
+#[tokio::test]
+async fn pings_are_answered_and_told_but_not_pongs_for_the_host() {
+    let mut opened = Opened::plain().await;
+    for message in [
+        Message::Ping("a".into()),
+        Message::Pong(Bytes::from_static(crate::sessions::PING)),
+        Message::Pong("b".into()),
+    ] {
+        opened.client.send(message).await.expect("sends");
+    }
+    assert_eq!(opened.hear().await, Message::Pong("a".into()));
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        let asked = opened.asked().await;
+        told.extend(asked.events.clone());
+        asked.answer(&[Event::Ping(Bytes::from_static(b"c"))]);
+    }
+    assert_eq!(told, [Event::Ping("a".into()), Event::Pong("b".into())]);
+    assert_eq!(opened.hear().await, Message::Ping("c".into()));
+}
+
+#[tokio::test]
+async fn what_the_client_said_before_it_heard_of_the_close_is_told() {
+    let mut opened = Opened::plain().await;
+    opened.say("?").await;
+    let asked = opened.asked().await;
+    asked.answer(&[Event::close(4003, "enough")]);
+    // Not read yet, and so not known.
+    opened.say("mine").await;
+    let asked = opened.asked().await;
+    assert_eq!(asked.events, [text("mine")]);
+    asked.answer(&[]);
+    assert!(matches!(opened.hear().await, Message::Close(_)));
+    let answer = async {
+        let asked = opened.backend.recv().await.expect("the session lives");
+        assert_eq!(asked.events, [Event::close(4003, "enough")]);
+        asked.answer(&[]);
+    };
+    let (end, ()) = tokio::join!(opened.client.next(), answer);
+    assert!(end.is_none_or(|end| end.is_err()));
+    assert_eq!(opened.gone().await, Ending::Backend);
+}
+
+#[tokio::test]
+async fn filters_look_at_what_the_backend_has_set() {
+    let subscribe = |filters: &[&str]| ControlMessage::Subscribe {
+        channel: "c".into(),
+        filters: filters.iter().map(|&name| name.to_owned()).collect(),
+    };
+    let set_meta = ControlMessage::SetMeta {
+        name: "user".into(),
+        value: Some("alice".into()),
+    };
+    let control = [
+        subscribe(&["skip-self"]).into_event(),
+        set_meta.into_event(),
+        // There is no such filter: what was joined stays as it was.
+        subscribe(&["unheard-of"]).into_event(),
+    ];
+    let mut opened = Opened::with(
+        &[("sec-websocket-extensions", "grip")],
+        &control,
+        WebSocketLimits::default(),
+    )
+    .await;
+    let from = |sender: &str, text: &str| {
+        let mut item = grip::Item::ws_text("c", text);
+        item.meta.insert("sender".into(), sender.into());
+        item
+    };
+    publish(&opened.services.channels, from("alice", "her own")).await;
+    publish(&opened.services.channels, from("bob", "another's")).await;
+    assert_eq!(opened.hear().await, Message::text("another's"));
+    // The same channel with other filters is not joined twice.
+    opened.say("?").await;
+    let asked = opened.asked().await;
+    asked.answer(&[subscribe(&[]).into_event(), text("m:joined")]);
+    assert_eq!(opened.hear().await, Message::text("joined"));
+    publish(&opened.services.channels, from("alice", "again")).await;
+    publish(&opened.services.channels, from("bob", "and again")).await;
+    assert_eq!(opened.hear().await, Message::text("again"));
+    assert_eq!(opened.hear().await, Message::text("and again"));
 }
 
 /// A client to put in the place of one that is taken out.

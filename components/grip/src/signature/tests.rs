@@ -215,3 +215,10 @@ proptest! {
         prop_assert_eq!(verify(&key, &changed, at(0)).is_ok(), changed == token);
     }
 }
+
+#[test]
+fn a_key_knows_itself() {
+    let key = Key::parse("base64:c2VjcmV0").unwrap();
+    assert!(key.is("base64:c2VjcmV0") && key.is("secret"));
+    assert!(!key.is("Secret") && !key.is("") && !key.is("base64:-"));
+}

@@ -1,0 +1,138 @@
+//! What a hold follows: its channels, the last id it has seen of each, and its filters.
+
+use std::{collections::HashMap, sync::Arc};
+
+use grip::{Instruct, hold::HoldMode};
+
+use crate::{
+    channels::{Channels, Subscription},
+    filter::{Filters, Followed, Meta},
+    hold::inbox::Inbox,
+    publication::Publication,
+    sequence::Id,
+};
+
+/// The most channels that a hold can be on.
+const MAX_CHANNELS: usize = 1000;
+
+/// See the module's words.
+pub struct Follow {
+    inbox: Arc<Inbox>,
+    channels: HashMap<String, (Subscription, Filters)>,
+    /// The last id seen of each channel; a channel with `None` is not followed by id.
+    pub ids: Followed,
+}
+
+/// What a publication is to a hold.
+pub enum Verdict<'a> {
+    /// Nothing: it is known, filtered out, or of a channel that was left.
+    Skip,
+    /// To be used, with its content filtered.
+    Use(&'a Filters),
+    /// One before it was missed.
+    Missed,
+    /// Its content is for other filters.
+    Unsuitable,
+}
+
+impl Follow {
+    /// Nothing yet.
+    pub fn new(inbox: Arc<Inbox>) -> Self {
+        Self {
+            inbox,
+            channels: HashMap::new(),
+            ids: Followed::new(),
+        }
+    }
+
+    /// Is on exactly the channels of `instruct` when this returns.
+    ///
+    /// # Errors
+    /// What is wrong with the channels; nothing is changed then.
+    pub fn apply(&mut self, instruct: &Instruct, channels: &Channels) -> Result<(), String> {
+        if instruct.channels.len() > MAX_CHANNELS {
+            return Err(format!(
+                "no more than {MAX_CHANNELS} channels can be held on"
+            ));
+        }
+        let mut meta = Meta::default();
+        for (name, value) in &instruct.meta {
+            meta.set(name, Some(value))
+                .map_err(|error| error.to_string())?;
+        }
+        let filters = instruct.channels.iter().map(|channel| {
+            Filters::parse(&channel.filters, &mut meta)
+                .map_err(|error| format!("channel {:?}: {error}", channel.name))
+        });
+        let filters: Vec<_> = filters.collect::<Result<_, _>>()?;
+        let mut left = std::mem::take(&mut self.channels);
+        self.ids.clear();
+        for (channel, filters) in instruct.channels.iter().zip(filters) {
+            let name = &channel.name;
+            let subscription = match left.remove(name) {
+                Some((subscription, _)) => subscription,
+                None if instruct.hold == Some(HoldMode::Response) => {
+                    channels.hold_response(name, self.inbox.clone())
+                }
+                None => channels.hold_stream(name, self.inbox.clone()),
+            };
+            self.channels.insert(name.clone(), (subscription, filters));
+            let id = channel.prev_id.as_deref().map(Id::from);
+            self.ids.insert(name.clone(), id);
+        }
+        Ok(())
+    }
+
+    /// The followed channels on which something else was published last than the hold knows.
+    pub async fn conflicts(&self, channels: &Channels) -> Vec<String> {
+        let mut conflicts = Vec::new();
+        for (name, id) in &self.ids {
+            if id.is_some() {
+                let last = channels.last_id(name).await;
+                if last.is_some() && last != *id {
+                    conflicts.push(name.clone());
+                }
+            }
+        }
+        conflicts
+    }
+
+    /// How many channels there are.
+    pub fn len(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Whether a publication follows what the hold knows, or is of a channel without ids.
+    pub fn fits(&self, publication: &Publication) -> bool {
+        match self.ids.get(&publication.channel) {
+            Some(Some(id)) => publication.prev_id.as_ref() == Some(id),
+            Some(None) => true,
+            None => false,
+        }
+    }
+
+    /// Notes that a publication has come, and says what it is.
+    pub fn judge(&mut self, publication: &Publication, counted_on: &[String]) -> Verdict<'_> {
+        let Some((_, filters)) = self.channels.get(&publication.channel) else {
+            return Verdict::Skip;
+        };
+        if let Some(slot) = self.ids.get_mut(&publication.channel)
+            && let Some(known) = slot
+        {
+            if publication.id.as_ref() == Some(known) {
+                return Verdict::Skip;
+            }
+            if publication.prev_id.as_ref() != Some(known) {
+                return Verdict::Missed;
+            }
+            slot.clone_from(&publication.id);
+        }
+        if !filters.suit(counted_on) {
+            Verdict::Unsuitable
+        } else if filters.admit(&publication.meta, &self.ids) {
+            Verdict::Use(filters)
+        } else {
+            Verdict::Skip
+        }
+    }
+}

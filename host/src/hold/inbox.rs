@@ -1,0 +1,131 @@
+//! What was published and waits for one hold.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    mem,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+};
+
+use futures_util::task::AtomicWaker;
+
+use crate::{block::Holder, channels::lock, listener::Cut, publication::Publication};
+
+/// See the module's words. Shared between the hold and the channels that it is on.
+pub struct Inbox {
+    state: Mutex<State>,
+    /// The hold's task.
+    holder: AtomicWaker,
+    limit: usize,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Arc<Publication>>,
+    bytes: usize,
+    overflowed: bool,
+    /// Cuts the client off when the limit is passed.
+    cut: Option<Cut>,
+}
+
+/// What the hold finds.
+pub enum Found {
+    /// Publications, in their order.
+    Published(VecDeque<Arc<Publication>>),
+    /// More was published than may wait; what waited is dropped.
+    Overflow,
+}
+
+impl Inbox {
+    /// An inbox for `limit` bytes.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::default(),
+            holder: AtomicWaker::new(),
+            limit,
+        })
+    }
+
+    /// Waits until there is something. For one task only.
+    pub fn find(self: &Arc<Self>) -> Find {
+        Find(self.clone())
+    }
+
+    /// Cuts the client off at once when more is published than may wait: one that does not
+    /// read is not found in any other way.
+    pub fn on_overflow(&self, cut: Option<Cut>) {
+        lock(&self.state).cut = cut;
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        lock(&self.state).waiting.is_empty()
+    }
+
+    /// Drops what is there.
+    pub fn clear(&self) {
+        lock(&self.state).clear();
+    }
+
+    /// Drops what is there before the first that `fits`.
+    pub fn drop_until(&self, fits: impl Fn(&Publication) -> bool) {
+        let mut state = lock(&self.state);
+        while let Some(first) = state.waiting.front()
+            && !fits(first)
+        {
+            state.bytes -= first.size();
+            state.waiting.pop_front();
+        }
+    }
+}
+
+/// See [`Inbox::find`].
+pub struct Find(Arc<Inbox>);
+
+impl Future for Find {
+    type Output = Found;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Found> {
+        self.0.holder.register(cx.waker());
+        let mut state = lock(&self.0.state);
+        if mem::take(&mut state.overflowed) {
+            return Poll::Ready(Found::Overflow);
+        }
+        if state.waiting.is_empty() {
+            return Poll::Pending;
+        }
+        state.bytes = 0;
+        Poll::Ready(Found::Published(mem::take(&mut state.waiting)))
+    }
+}
+
+impl Holder for Inbox {
+    fn publish(&self, publication: &Arc<Publication>) {
+        let mut state = lock(&self.state);
+        // Whoever was told to look elsewhere misses nothing more here.
+        if state.overflowed {
+            return;
+        }
+        state.bytes += publication.size();
+        state.waiting.push_back(publication.clone());
+        if state.bytes > self.limit && state.waiting.len() > 1 {
+            state.clear();
+            state.overflowed = true;
+            if let Some(cut) = &state.cut {
+                cut.cut();
+            }
+        }
+        drop(state);
+        self.holder.wake();
+    }
+}
+
+impl State {
+    fn clear(&mut self) {
+        self.waiting = VecDeque::new();
+        self.bytes = 0;
+        self.overflowed = false;
+    }
+}

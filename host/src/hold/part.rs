@@ -1,0 +1,175 @@
+//! One answer of the backend, and what it asks of the host.
+
+use bytes::{Bytes, BytesMut};
+use grip::{
+    Instruct, InstructError,
+    header::{is_grip, is_grip_instruct},
+    hold::Status,
+};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::ext::ReasonPhrase;
+use tracing::error;
+
+use crate::{
+    answer::{answer, failure},
+    publication::Answer,
+};
+use runtime::backend::{Backend, Body, full};
+
+/// The most bytes of an answer that has to be read whole: instructions, or what a held
+/// response is answered with when nothing is published.
+const MAX_WHOLE: usize = 1_000_000;
+
+/// See the module's words.
+pub struct Part {
+    /// `None`: it asks nothing.
+    pub instruct: Option<Instruct>,
+    /// As the client may see it.
+    pub response: Response<Body>,
+}
+
+/// Why an answer cannot be acted on.
+#[derive(Debug, thiserror::Error)]
+pub enum PartError {
+    /// Its instructions are wrong.
+    #[error("{0}")]
+    Instruct(#[from] InstructError),
+    /// Its instructions' own answer is no HTTP.
+    #[error("instruct.response.{0}")]
+    Response(String),
+    /// It has a status that instructions do not go with.
+    #[error("instructions in a body need the status 200, and not {0}")]
+    Status(StatusCode),
+    /// It is too large.
+    #[error("the body has more than {MAX_WHOLE} bytes, too much to be kept")]
+    TooLarge,
+    /// It ended early.
+    #[error("the body ended early: {0}")]
+    Body(runtime::backend::BodyError),
+}
+
+impl Part {
+    /// Reads what an answer asks, and takes it out.
+    ///
+    /// # Errors
+    /// It cannot be acted on; the client should be told 502.
+    pub async fn read(response: Response<Body>) -> Result<Self, PartError> {
+        let is_instruct = response
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(is_grip_instruct);
+        let is_plain = !response.headers().keys().any(|name| is_grip(name.as_str()));
+        if is_plain && !is_instruct {
+            return Ok(Self {
+                instruct: None,
+                response,
+            });
+        }
+        let (mut parts, body) = response.into_parts();
+        let headers = parts.headers.iter();
+        let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let mut instruct = Instruct::from_headers(headers)?;
+        let mut body = body;
+        if is_instruct {
+            if parts.status != StatusCode::OK {
+                return Err(PartError::Status(parts.status));
+            }
+            let json = whole(body).await?;
+            let mut read = instruct.unwrap_or_default().with_json(&json)?;
+            let own = read.response.take().map(Answer::new).transpose();
+            let own = own.map_err(PartError::Response)?;
+            let (status, reason);
+            (status, reason, parts.headers, body) = match own {
+                Some(own) => (own.status, own.reason, own.headers, full(own.body)),
+                None => (StatusCode::OK, None, HeaderMap::new(), full(Bytes::new())),
+            };
+            parts.status = status;
+            parts.extensions.extend(reason_phrase(reason));
+            instruct = Some(read);
+        } else {
+            keep_exposed(&mut parts.headers, instruct.as_ref());
+            if let Some(Status { code, reason }) = instruct.as_ref().and_then(|i| i.status.clone())
+            {
+                // The instructions' reader has checked it.
+                parts.status = StatusCode::from_u16(code).unwrap_or(parts.status);
+                parts.extensions.extend(reason_phrase(reason));
+            }
+        }
+        Ok(Self {
+            instruct,
+            response: Response::from_parts(parts, body),
+        })
+    }
+
+    /// Asks the backend and reads its answer.
+    ///
+    /// # Errors
+    /// What the client is to be told when there is none.
+    pub async fn fetch(
+        backend: &dyn Backend,
+        request: Request<Body>,
+    ) -> Result<Self, Response<Body>> {
+        let path = request.uri().path().to_owned();
+        let response = backend.call(request).await;
+        let response = response.map_err(|error| failure(&error))?;
+        Self::read(response).await.map_err(|problem| {
+            error!(
+                route = path,
+                "the backend's answer cannot be acted on: {problem}"
+            );
+            refusal()
+        })
+    }
+}
+
+/// What the client is told when the backend's instructions cannot be followed.
+pub fn refusal() -> Response<Body> {
+    answer(
+        StatusCode::BAD_GATEWAY,
+        "the backend asks for something that cannot be done",
+    )
+}
+
+/// The whole of a body.
+///
+/// # Errors
+/// It is too large, or ends early.
+pub async fn whole(mut body: Body) -> Result<Bytes, PartError> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.map_err(PartError::Body)?.into_data() {
+            if whole.len() + data.len() > MAX_WHOLE {
+                return Err(PartError::TooLarge);
+            }
+            whole.extend_from_slice(&data);
+        }
+    }
+    Ok(whole.freeze())
+}
+
+/// A reason phrase as an extension of a response, which HTTP/1 sends.
+pub fn reason_phrase(reason: Option<String>) -> http::Extensions {
+    let mut extensions = http::Extensions::new();
+    let reason = reason.and_then(|reason| ReasonPhrase::try_from(reason.into_bytes()).ok());
+    if let Some(reason) = reason {
+        extensions.insert(reason);
+    }
+    extensions
+}
+
+fn keep_exposed(headers: &mut HeaderMap<HeaderValue>, instruct: Option<&Instruct>) {
+    let exposed = |name: &str| match instruct {
+        Some(instruct) => instruct.exposes(name),
+        None => !is_grip(name),
+    };
+    let hidden: Vec<_> = headers
+        .keys()
+        .filter(|name| !exposed(name.as_str()))
+        .cloned()
+        .collect();
+    for name in hidden {
+        headers.remove(name);
+    }
+}

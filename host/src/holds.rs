@@ -1,0 +1,99 @@
+//! The held requests there are: counted, bounded, and let go when the host stops.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use grip::hold::HoldMode;
+use tokio_util::sync::CancellationToken;
+
+/// All held requests of a host.
+pub struct Holds {
+    streams: AtomicUsize,
+    responses: AtomicUsize,
+    most: usize,
+    stop: CancellationToken,
+}
+
+/// A held request's place among the others; dropping it gives the place up.
+pub struct Place {
+    holds: Arc<Holds>,
+    mode: HoldMode,
+    /// Its own, so that waiting for it takes no lock that others take.
+    stop: CancellationToken,
+}
+
+impl Holds {
+    /// Room for `most` holds, of both kinds together, which end with `stop`.
+    pub fn new(most: usize, stop: CancellationToken) -> Arc<Self> {
+        Arc::new(Self {
+            streams: AtomicUsize::new(0),
+            responses: AtomicUsize::new(0),
+            most,
+            stop,
+        })
+    }
+
+    /// Adds a hold, unless there are as many as there may be.
+    pub fn register(self: &Arc<Self>, mode: HoldMode) -> Option<Place> {
+        // Two at once may both find the last place; the bound is on memory, not exact.
+        if self.streams() + self.responses() >= self.most {
+            return None;
+        }
+        self.counter(mode).fetch_add(1, Relaxed);
+        Some(Place {
+            holds: self.clone(),
+            mode,
+            stop: self.stop.child_token(),
+        })
+    }
+
+    /// How many streams are held.
+    pub fn streams(&self) -> usize {
+        self.streams.load(Relaxed)
+    }
+
+    /// How many responses are held.
+    pub fn responses(&self) -> usize {
+        self.responses.load(Relaxed)
+    }
+
+    fn counter(&self, mode: HoldMode) -> &AtomicUsize {
+        match mode {
+            HoldMode::Stream => &self.streams,
+            HoldMode::Response => &self.responses,
+        }
+    }
+}
+
+impl Place {
+    /// Is cancelled when the host stops.
+    pub fn stop(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.holds.counter(self.mode).fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_room_for_so_many() {
+        let holds = Holds::new(2, CancellationToken::new());
+        let stream = holds.register(HoldMode::Stream);
+        let response = holds.register(HoldMode::Response);
+        assert_eq!((holds.streams(), holds.responses()), (1, 1));
+        assert!(holds.register(HoldMode::Stream).is_none());
+        drop(response);
+        assert!(holds.register(HoldMode::Stream).is_some());
+        drop(stream);
+        assert_eq!((holds.streams(), holds.responses()), (0, 0));
+    }
+}
