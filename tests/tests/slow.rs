@@ -1,6 +1,6 @@
 //! Slow clients and flooding ones: what they cost is bounded, and nobody else waits for them.
 
-use std::{convert::Infallible, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
@@ -100,10 +100,7 @@ async fn a_client_that_does_not_read_delays_nobody_and_is_closed_with_1013() -> 
 #[tokio::test]
 async fn a_flood_is_pushed_back_on_by_tcp() -> Result<()> {
     let (upstream, mut requests) = backend().await?;
-    let host = Server::start(
-        folder.path(),
-        &["--upstream", &format!("http://{upstream}")],
-    )?;
+    let host = Server::in_front_of(&format!("http://{upstream}"), &[])?;
     let address = host.address;
     let opening = tokio::spawn(async move { Client::open(address, "/", &[]).await });
     let open = requests.recv().await.context("a request")?;
@@ -186,16 +183,17 @@ async fn backend() -> Result<(SocketAddr, mpsc::UnboundedReceiver<Asked>)> {
             let service = service_fn(move |request: hyper::Request<Incoming>| {
                 let asked = asked.clone();
                 async move {
-                    let body = request.into_body().collect().await.unwrap_or_default();
+                    let body = request.into_body().collect().await?;
                     let (reply, replied) = oneshot::channel();
                     let body = body.to_bytes();
                     let _ = asked.send(Asked { body, reply });
-                    let mut response = Response::new(Full::from(replied.await.unwrap_or("")));
+                    let mut response =
+                        Response::new(Full::<Bytes>::from(replied.await.unwrap_or("")));
                     response.headers_mut().insert(
                         "content-type",
                         http::HeaderValue::from_static("application/websocket-events"),
                     );
-                    Ok::<_, Infallible>(response)
+                    Ok::<_, hyper::Error>(response)
                 }
             });
             tokio::spawn(async move {
