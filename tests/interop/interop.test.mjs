@@ -1,0 +1,191 @@
+// Libraries of others against the host: @fanoutio/serve-grip behind it, @fanoutio/grip and
+// Python's gripcontrol publishing to it, with and without a key.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { access } from "node:fs/promises";
+import { createInterface } from "node:readline";
+import { after, before, describe, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { Publisher, WebSocketMessageFormat } from "@fanoutio/grip";
+import { ROOM, startBackend } from "./backend.mjs";
+import { Socket, Stream, within } from "./client.mjs";
+import { startHost } from "./host.mjs";
+
+/** `tests/run` makes it. */
+const PYTHON = fileURLToPath(new URL("../../target/interop-venv/bin/python", import.meta.url));
+const PUBLISH = fileURLToPath(new URL("publish.py", import.meta.url));
+
+for (const key of [undefined, "a key of the tests, long enough for HS256"]) {
+  describe(key ? "with a key" : "without a key", () => {
+    let backend, host, grip;
+
+    before(async () => {
+      backend = await startBackend();
+      host = await startHost({ upstream: backend.url, key });
+      grip = {
+        control_uri: `${host.control}/`,
+        ...(key && { control_iss: "tests", key, verify_iss: undefined, verify_key: key }),
+      };
+      backend.configure(grip);
+    });
+
+    after(async () => {
+      await host?.stop();
+      await backend?.stop();
+    });
+
+    test("serve-grip answers, remembers and closes a WebSocket", async () => {
+      const socket = await Socket.open(`${host.url}/chat`);
+      socket.send("/echo été");
+      assert.equal(await socket.next(), "1 été");
+      socket.send("/echo again");
+      assert.equal(await socket.next(), "2 again");
+      assert.equal(await socket.close(4321), 4321);
+      assert.deepEqual(backend.seen.closed.splice(0), [4321]);
+
+      const other = await Socket.open(`${host.url}/chat`);
+      other.send("/quit");
+      assert.equal(await other.closed(), 4000);
+    });
+
+    test("serve-grip knows who its requests come from", async () => {
+      backend.seen.signed.length = 0;
+      const socket = await Socket.open(`${host.url}/chat`);
+      await socket.close(1000);
+      assert.equal(backend.seen.signed.length, 2);
+      assert.ok(backend.seen.signed.every((signed) => signed === Boolean(key)));
+      if (!key) return;
+      // Without the host in front, it refuses.
+      const { status } = await fetch(`${backend.url}/stream`);
+      assert.ok(status >= 500, `status ${status}`);
+    });
+
+    test("serve-grip's chat reaches each socket of the room", async () => {
+      const sockets = await Promise.all(
+        Array.from({ length: 3 }, () => Socket.open(`${host.url}/chat`)),
+      );
+      for (const text of ["hello", "été 🍔"]) {
+        sockets[0].send(text);
+        for (const socket of sockets) assert.equal(await socket.next(), text);
+      }
+      sockets[1].send("/leave");
+      assert.equal(await sockets[1].next(), "left");
+      sockets[0].send("for those who stayed");
+      assert.equal(await sockets[2].next(), "for those who stayed");
+      sockets[1].send("/echo nothing before this");
+      assert.equal(await sockets[1].next(), "2 nothing before this");
+      for (const socket of sockets) await socket.close(1000);
+    });
+
+    test("@fanoutio/grip publishes to sockets, streams and long polls", async () => {
+      const publisher = new Publisher(grip);
+      const socket = await Socket.open(`${host.url}/chat`);
+      const stream = await Stream.open(`${host.url}/stream`);
+      await stream.until(": open\n\n");
+
+      await publisher.publishFormats(ROOM, new WebSocketMessageFormat("from node"));
+      assert.equal(await socket.next(), "from node");
+      const bytes = new Uint8Array([0, 1, 254, 255]);
+      await publisher.publishFormats(ROOM, new WebSocketMessageFormat(bytes));
+      assert.deepEqual(new Uint8Array(await socket.next()), bytes);
+
+      await publisher.publishHttpStream(ROOM, "data: from node\n\n");
+      await stream.until("data: from node\n\n");
+      await stream.until(": alive\n\n");
+
+      assert.equal(await poll(() => publisher.publishHttpResponse(ROOM, "news\n")), "news\n");
+      stream.close();
+      await socket.close(1000);
+    });
+
+    test("a long poll ends with the backend's answer", async () => {
+      const response = await fetch(`${host.url}/poll`);
+      assert.equal(response.status, 200);
+      assert.equal(await response.text(), "nothing new\n");
+    });
+
+    test("gripcontrol publishes to sockets, streams and long polls", async () => {
+      const python = await Python.start(host.control, key);
+      const socket = await Socket.open(`${host.url}/chat`);
+      const stream = await Stream.open(`${host.url}/stream`);
+      await stream.until(": open\n\n");
+
+      assert.equal(await python.publish({ channel: ROOM, ws: "from Python, été" }), "ok");
+      assert.equal(await socket.next(), "from Python, été");
+      assert.equal(await python.publish({ channel: ROOM, stream: "data: snake\n\n" }), "ok");
+      await stream.until("data: snake\n\n");
+      const publish = () => python.publish({ channel: ROOM, response: "news\n" });
+      assert.equal(await poll(publish), "news\n");
+
+      stream.close();
+      await socket.close(1000);
+      await python.stop();
+    });
+
+    test("who has no key, or another, publishes nothing", { skip: !key }, async () => {
+      const socket = await Socket.open(`${host.url}/chat`);
+      const control_uri = grip.control_uri;
+      for (const bad of [
+        { control_uri },
+        { control_uri, control_iss: "tests", key: "another key, as long as HS256 wants it" },
+      ]) {
+        const publisher = new Publisher(bad);
+        const message = new WebSocketMessageFormat("not to be seen");
+        await assert.rejects(publisher.publishFormats(ROOM, message));
+        const python = await Python.start(host.control, bad.key);
+        assert.match(await python.publish({ channel: ROOM, ws: "not to be seen" }), /^error: /);
+        await python.stop();
+      }
+      socket.send("/echo nothing before this");
+      assert.equal(await socket.next(), "1 nothing before this");
+      await socket.close(1000);
+    });
+
+    /** Polls once; publishes until the poll is answered, since nothing tells when it is held. */
+    async function poll(publish) {
+      let answered = false;
+      const answer = fetch(`${host.url}/poll`)
+        .then((response) => response.text())
+        .finally(() => (answered = true));
+      while (!answered) {
+        await publish();
+        await Promise.race([answer, new Promise((resolve) => setTimeout(resolve, 50))]);
+      }
+      return within("the poll's answer", answer);
+    }
+  });
+}
+
+/** publish.py as a process. */
+class Python {
+  #process;
+  #answers;
+
+  static async start(control, key) {
+    await access(PYTHON).catch(() => {
+      throw new Error(`${PYTHON} is missing: tests/run makes it`);
+    });
+    const python = new Python();
+    python.#process = spawn(PYTHON, [PUBLISH, control, ...(key ? [key] : [])], {
+      stdio: ["pipe", "pipe", "inherit"],
+    });
+    process.once("exit", () => python.#process.kill("SIGKILL"));
+    const lines = createInterface({ input: python.#process.stdout });
+    python.#answers = lines[Symbol.asyncIterator]();
+    return python;
+  }
+
+  async publish(item) {
+    this.#process.stdin.write(`${JSON.stringify(item)}\n`);
+    const { value, done } = await within("Python's answer", this.#answers.next());
+    assert.ok(!done, "Python has ended");
+    return value;
+  }
+
+  async stop() {
+    const ended = new Promise((resolve) => this.#process.once("exit", resolve));
+    this.#process.stdin.end();
+    assert.equal(await within("Python's end", ended), 0);
+  }
+}

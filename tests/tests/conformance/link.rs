@@ -1,0 +1,132 @@
+//! `Grip-Link`: where a stream goes on, and who is told that its client is gone.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+
+use crate::{
+    backend::Reply,
+    case::{Case, cases, same, stream_text},
+};
+
+cases! {
+    next_without_a_hold
+    next_when_quiet
+    next_after_a_missed_item
+    ;
+    differs:
+    gone
+}
+
+fn next(case: &Case, name: &str) -> String {
+    format!("<{}{name}>; rel=next", case.path())
+}
+
+/// Without a hold, the parts follow each other at once, as one body.
+async fn next_without_a_hold(case: &Case) -> Result<()> {
+    let asked = case.hold_later().await?;
+    let reply = Reply::new(200)
+        .header("grip-link", &next(case, "2"))
+        .body("first,");
+    case.script.next().await?.reply(reply)?;
+    let request = case.script.next().await?;
+    same(
+        "path",
+        request.head.uri.path(),
+        &*format!("{}2", case.path()),
+    )?;
+    same("method", request.head.method.as_str(), "GET")?;
+    request.reply(Reply::new(200).body("second"))?;
+    let mut stream = asked.await??;
+    stream.expect("first,second").await?;
+    stream.ended().await
+}
+
+async fn next_when_quiet(case: &Case) -> Result<()> {
+    let reply = Reply::new(200)
+        .header("grip-hold", "stream")
+        .header("grip-channel", case.channel())
+        .header("grip-link", &format!("{}; timeout=2", next(case, "2")))
+        .body("first,");
+    let mut stream = case.hold(reply).await?;
+    stream.expect("first,").await?;
+    let since = Instant::now();
+    let request = case.script.next().await?;
+    ensure!(
+        since.elapsed() > Duration::from_millis(1000),
+        "{:?}",
+        since.elapsed()
+    );
+    same(
+        "path",
+        request.head.uri.path(),
+        &*format!("{}2", case.path()),
+    )?;
+    request.reply(
+        Reply::new(200)
+            .header("grip-hold", "stream")
+            .header("grip-channel", case.channel())
+            .body("second,"),
+    )?;
+    stream.expect("second,").await?;
+    case.publish(stream_text(case.channel(), "third")).await?;
+    stream.expect("third").await
+}
+
+async fn next_after_a_missed_item(case: &Case) -> Result<()> {
+    let hold = |id: &str| {
+        Reply::new(200)
+            .header("grip-hold", "stream")
+            .header("grip-channel", &format!("{}; prev-id={id}", case.channel()))
+            .header("grip-link", &next(case, "2"))
+    };
+    let item = |id: &str, previous: &str| {
+        let mut item = stream_text(case.channel(), &format!("<{id}>"));
+        item["id"] = id.into();
+        item["prev-id"] = previous.into();
+        item
+    };
+    let mut stream = case.hold(hold("1").body("up to 1,")).await?;
+    stream.expect("up to 1,").await?;
+    // It follows one that was never seen here.
+    case.publish(item("3", "2")).await?;
+    let request = case.script.next().await?;
+    same(
+        "path",
+        request.head.uri.path(),
+        &*format!("{}2", case.path()),
+    )?;
+    request.reply(hold("3").body("up to 3,"))?;
+    stream.expect("up to 3,").await?;
+    case.publish(item("4", "3")).await?;
+    stream.expect("<4>").await
+}
+
+async fn gone(case: &Case) -> Result<()> {
+    let reply = Reply::new(200)
+        .header("grip-hold", "stream")
+        .header("grip-channel", case.channel())
+        .header("grip-link", &format!("<{}gone>; rel=gone", case.path()))
+        .body("x");
+    let mut stream = case.hold(reply).await?;
+    stream.expect("x").await?;
+    drop(stream);
+    if case.differ(false, true) {
+        let request = case.script.next().await?;
+        same(
+            "path",
+            request.head.uri.path(),
+            &*format!("{}gone", case.path()),
+        )?;
+        request.reply(Reply::new(200))?;
+    } else {
+        case.settle().await;
+        case.publish(
+            json!({"channel": case.channel(), "formats": {"http-stream": {"content": "x"}}}),
+        )
+        .await?;
+        case.no_request().await?;
+    }
+    Ok(())
+}

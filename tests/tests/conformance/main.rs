@@ -1,0 +1,91 @@
+//! One suite for two GRIP proxies: each case runs against Debian's Pushpin and against
+//! socket-host, both in front of the same scripted backend.
+//!
+//! Where the two differ on purpose, the case says what each of them does, and
+//! `docs/grip.md` has a row with the case's name; `differences::documented` compares the
+//! two lists. The program is its own harness because the proxies live for all trials and
+//! must be gone after the last one: statics are never dropped.
+
+use std::{process::ExitCode, sync::Arc};
+
+use anyhow::Result;
+use libtest_mimic::{Arguments, Trial};
+
+use self::{
+    backend::Backend,
+    case::{Case, Registered},
+    proxy::{Kind, Proxies},
+};
+
+mod backend;
+mod case;
+mod client;
+mod differences;
+mod proxy;
+mod pushpin;
+
+mod close;
+mod control;
+mod events;
+mod keep_alive;
+mod link;
+mod meta;
+mod open;
+mod order;
+mod plain;
+mod publish;
+mod replay;
+mod response;
+mod signature;
+mod stream;
+mod unreachable;
+
+/// The cases, by the file that has them.
+const CASES: &[(&str, &[Registered])] = &[
+    ("close", close::CASES),
+    ("control", control::CASES),
+    ("events", events::CASES),
+    ("keep_alive", keep_alive::CASES),
+    ("link", link::CASES),
+    ("meta", meta::CASES),
+    ("open", open::CASES),
+    ("order", order::CASES),
+    ("plain", plain::CASES),
+    ("publish", publish::CASES),
+    ("replay", replay::CASES),
+    ("response", response::CASES),
+    ("signature", signature::CASES),
+    ("stream", stream::CASES),
+    ("unreachable", unreachable::CASES),
+];
+
+/// Trials wait much more than they compute: the slow ones wait all at the same time.
+const AT_ONCE: usize = 64;
+
+fn main() -> Result<ExitCode> {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(AT_ONCE);
+    let runtime = tokio::runtime::Runtime::new()?;
+    let backend = runtime.block_on(Backend::start())?;
+    let proxies = Arc::new(Proxies::new(backend.address()));
+
+    let mut trials = vec![Trial::test("differences::documented", || {
+        Ok(differences::documented()?)
+    })];
+    for kind in [Kind::Pushpin, Kind::SocketHost] {
+        for (module, cases) in CASES {
+            for registered in *cases {
+                let name = format!("{kind}::{module}::{}", registered.name);
+                let case = Case::new(&name, kind, registered, proxies.clone(), &backend);
+                let handle = runtime.handle().clone();
+                trials.push(Trial::test(name, move || {
+                    Ok(handle.block_on(case.run(registered))?)
+                }));
+            }
+        }
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    // Those that were started: the trials, which shared them, are gone.
+    drop(proxies);
+    Ok(conclusion.exit_code())
+}

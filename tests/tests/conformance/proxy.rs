@@ -1,0 +1,111 @@
+//! The proxies: one of each kind for all cases, and more for a case that asks for its own.
+
+use std::{
+    fmt,
+    net::{SocketAddr, TcpListener},
+};
+
+use anyhow::{Result, anyhow};
+use tests::Server;
+use tokio::sync::OnceCell;
+
+use crate::pushpin::Pushpin;
+
+/// The key that both proxies sign with, and that publishers to socket-host sign with.
+pub const KEY: &str = "base64:dGhlIHRlc3RzJyBvd24ga2V5LCBzaGFyZWQgYnkgYm90aA==";
+
+/// A kind of proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Debian's Pushpin.
+    Pushpin,
+    /// The host of this workspace.
+    SocketHost,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pushpin => "pushpin",
+            Self::SocketHost => "socket_host",
+        })
+    }
+}
+
+/// One proxy of each kind, started when a case first needs it.
+pub struct Proxies {
+    upstream: SocketAddr,
+    pushpin: OnceCell<Result<Proxy, String>>,
+    socket_host: OnceCell<Result<Proxy, String>>,
+}
+
+impl Proxies {
+    /// None yet; they will be in front of `upstream`.
+    pub fn new(upstream: SocketAddr) -> Self {
+        Self {
+            upstream,
+            pushpin: OnceCell::new(),
+            socket_host: OnceCell::new(),
+        }
+    }
+
+    /// The proxy of that kind. It is started once, also when that fails.
+    pub async fn get(&self, kind: Kind) -> Result<&Proxy> {
+        let proxy = match kind {
+            Kind::Pushpin => &self.pushpin,
+            Kind::SocketHost => &self.socket_host,
+        };
+        let start = async || {
+            let started = Proxy::start(kind, self.upstream).await;
+            started.map_err(|error| format!("{kind} does not start: {error:#}"))
+        };
+        let started = proxy.get_or_init(start).await;
+        started.as_ref().map_err(|error| anyhow!("{error}"))
+    }
+}
+
+/// A running proxy. Dropped, it is stopped.
+pub struct Proxy {
+    /// Where clients connect.
+    pub public: SocketAddr,
+    /// Where publishers connect.
+    pub control: SocketAddr,
+    _process: Process,
+}
+
+enum Process {
+    Pushpin { _pushpin: Pushpin },
+    SocketHost { _server: Server },
+}
+
+impl Proxy {
+    /// Starts a proxy in front of `upstream`, and waits until it serves.
+    pub async fn start(kind: Kind, upstream: SocketAddr) -> Result<Self> {
+        match kind {
+            Kind::Pushpin => {
+                let pushpin = Pushpin::start(upstream).await?;
+                Ok(Self {
+                    public: pushpin.public,
+                    control: pushpin.control,
+                    _process: Process::Pushpin { _pushpin: pushpin },
+                })
+            }
+            Kind::SocketHost => {
+                let upstream = format!("http://{upstream}");
+                let start = move || Server::in_front_of(&upstream, &["--grip-key", KEY]);
+                let server = tokio::task::spawn_blocking(start).await??;
+                Ok(Self {
+                    public: server.address,
+                    control: server.control,
+                    _process: Process::SocketHost { _server: server },
+                })
+            }
+        }
+    }
+}
+
+/// An address of the loopback that nobody listens at, for programs that do not choose
+/// one themselves.
+pub fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}

@@ -1,0 +1,323 @@
+//! HTTP responses held as a stream: `Grip-Hold: stream`.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde_json::json;
+
+use crate::{
+    backend::Reply,
+    case::{Case, cases, same, stream_text},
+    proxy::Kind,
+};
+
+cases! {
+    held
+    binary
+    closed_by_a_publisher
+    several_channels
+    instruct
+    instruct_status_and_headers
+    status
+    keep_alive_raw
+    keep_alive_cstring
+    keep_alive_base64
+    keep_alive_interval
+    prev_id_matches
+    prev_id_differs
+    other_formats_only
+    expose_headers
+    skip_self
+    client_gone
+    without_a_channel
+    unknown_hold
+    malformed_instruct
+}
+
+/// A stream on the case's channel.
+fn hold(case: &Case) -> Reply {
+    Reply::new(200)
+        .header("content-type", "text/event-stream")
+        .header("grip-hold", "stream")
+        .header("grip-channel", case.channel())
+}
+
+async fn held(case: &Case) -> Result<()> {
+    let mut stream = case
+        .hold(hold(case).header("x-kept", "1").body("first,"))
+        .await?;
+    same("status", stream.status(), 200)?;
+    same(
+        "type",
+        stream.header("content-type"),
+        Some("text/event-stream"),
+    )?;
+    same("x-kept", stream.header("x-kept"), Some("1"))?;
+    same("length", stream.header("content-length"), None)?;
+    for name in stream.headers().keys() {
+        ensure!(
+            !name.as_str().starts_with("grip-"),
+            "the client sees {name}"
+        );
+    }
+    stream.expect("first,").await?;
+    case.publish(stream_text(case.channel(), "second,")).await?;
+    stream.expect("second,").await?;
+    case.publish(stream_text(case.channel(), "été\n\n")).await?;
+    stream.expect("été\n\n").await
+}
+
+async fn binary(case: &Case) -> Result<()> {
+    let mut stream = case.hold(hold(case)).await?;
+    let content = BASE64_STANDARD.encode("\0\u{1}\n");
+    let formats = json!({"http-stream": {"content-bin": content}});
+    case.publish(json!({"channel": case.channel(), "formats": formats}))
+        .await?;
+    stream.expect("\0\u{1}\n").await
+}
+
+async fn closed_by_a_publisher(case: &Case) -> Result<()> {
+    let mut stream = case.hold(hold(case)).await?;
+    case.publish(stream_text(case.channel(), "last")).await?;
+    let formats = json!({"http-stream": {"action": "close"}});
+    case.publish(json!({"channel": case.channel(), "formats": formats}))
+        .await?;
+    stream.expect("last").await?;
+    stream.ended().await
+}
+
+async fn several_channels(case: &Case) -> Result<()> {
+    let (one, two) = (
+        format!("{}-1", case.channel()),
+        format!("{}-2", case.channel()),
+    );
+    let reply = Reply::new(200)
+        .header("grip-hold", "stream")
+        .header("grip-channel", &one)
+        .header("grip-channel", &two);
+    let mut stream = case.hold(reply).await?;
+    for channel in [&one, &two, &one] {
+        case.publish(stream_text(channel, channel)).await?;
+        stream.expect(channel).await?;
+    }
+    Ok(())
+}
+
+async fn instruct(case: &Case) -> Result<()> {
+    let instruct = json!({
+        "hold": {"mode": "stream", "channels": [{"name": case.channel()}]},
+        "response": {"body": "first,"},
+    });
+    let reply = Reply::new(200)
+        .header("content-type", "application/grip-instruct")
+        .body(instruct.to_string());
+    let mut stream = case.hold(reply).await?;
+    same("status", stream.status(), 200)?;
+    stream.expect("first,").await?;
+    case.publish(stream_text(case.channel(), "second")).await?;
+    stream.expect("second").await
+}
+
+async fn instruct_status_and_headers(case: &Case) -> Result<()> {
+    let instruct = json!({
+        "hold": {"mode": "stream", "channels": [{"name": case.channel()}]},
+        "response": {
+            "code": 203,
+            "reason": "Hearsay",
+            "headers": {"Content-Type": "text/x", "X-Mine": "1"},
+            "body-bin": BASE64_STANDARD.encode("first,"),
+        },
+    });
+    let reply = Reply::new(200)
+        .header("content-type", "application/grip-instruct")
+        .body(instruct.to_string());
+    let mut stream = case.hold(reply).await?;
+    same("status", stream.status(), 203)?;
+    same("type", stream.header("content-type"), Some("text/x"))?;
+    same("x-mine", stream.header("x-mine"), Some("1"))?;
+    stream.expect("first,").await
+}
+
+async fn status(case: &Case) -> Result<()> {
+    let mut stream = case
+        .hold(hold(case).header("grip-status", "203 Hearsay").body("x"))
+        .await?;
+    same("status", stream.status(), 203)?;
+    stream.expect("x").await
+}
+
+async fn keep_alive(case: &Case, header: &str, expected: &str) -> Result<()> {
+    let since = Instant::now();
+    let mut stream = case
+        .hold(hold(case).header("grip-keep-alive", header))
+        .await?;
+    for _ in 0..3 {
+        stream.expect(expected).await?;
+    }
+    // Pushpin's timers are coarse: under load they ring together.
+    ensure!(
+        case.kind() == Kind::Pushpin || since.elapsed() > Duration::from_millis(2_500),
+        "{:?}",
+        since.elapsed()
+    );
+    Ok(())
+}
+
+async fn keep_alive_raw(case: &Case) -> Result<()> {
+    keep_alive(case, r"\n; format=raw; timeout=1", r"\n").await
+}
+
+async fn keep_alive_cstring(case: &Case) -> Result<()> {
+    keep_alive(case, r"a\n\r\\; format=cstring; timeout=1", "a\n\r\\").await
+}
+
+async fn keep_alive_base64(case: &Case) -> Result<()> {
+    keep_alive(case, "Ogo=; format=base64; timeout=1", ":\n").await
+}
+
+async fn keep_alive_interval(case: &Case) -> Result<()> {
+    let reply = hold(case).header("grip-keep-alive", "tick; timeout=2; mode=interval");
+    let mut stream = case.hold(reply).await?;
+    let mut others = 0;
+    loop {
+        case.publish(stream_text(case.channel(), "more")).await?;
+        match stream.bytes(4).await?.as_slice() {
+            b"more" => others += 1,
+            other => {
+                same("text", other, b"tick")?;
+                break;
+            }
+        }
+        ensure!(others < 100, "there is no tick among 10 s of others");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    ensure!(others >= 3, "{others}");
+    Ok(())
+}
+
+fn with_id(case: &Case, id: &str, previous: Option<&str>) -> serde_json::Value {
+    let mut item = stream_text(case.channel(), &format!("<{id}>"));
+    item["id"] = id.into();
+    if let Some(previous) = previous {
+        item["prev-id"] = previous.into();
+    }
+    item
+}
+
+async fn prev_id_matches(case: &Case) -> Result<()> {
+    let first = case.hold(hold(case)).await?;
+    case.publish(with_id(case, "1", None)).await?;
+    let reply = Reply::new(200)
+        .header("grip-hold", "stream")
+        .header("grip-channel", &format!("{}; prev-id=1", case.channel()))
+        // Pushpin takes a `prev-id` on a stream only with a place to go on from.
+        .header("grip-link", &format!("<{}next>; rel=next", case.path()));
+    let mut stream = case.hold(reply.body("up to 1,")).await?;
+    case.publish(with_id(case, "2", Some("1"))).await?;
+    stream.expect("up to 1,<2>").await?;
+    drop(first);
+    Ok(())
+}
+
+/// What was published between the backend's look and the hold is not missed.
+async fn prev_id_differs(case: &Case) -> Result<()> {
+    let mut first = case.hold(hold(case)).await?;
+    case.publish(with_id(case, "1", None)).await?;
+    case.publish(with_id(case, "2", Some("1"))).await?;
+    first.expect("<1><2>").await?;
+    let request = case.hold_later().await?;
+    let reply = |id: &str| {
+        Reply::new(200)
+            .header("grip-hold", "response")
+            .header("grip-channel", &format!("{}; prev-id={id}", case.channel()))
+            .body(format!("up to {id}"))
+    };
+    case.script.next().await?.reply(reply("1"))?;
+    // It asks again at once.
+    case.script
+        .next()
+        .await?
+        .reply(Reply::new(200).body("up to 2"))?;
+    let mut stream = request.await??;
+    stream.expect("up to 2").await?;
+    stream.ended().await
+}
+
+async fn other_formats_only(case: &Case) -> Result<()> {
+    let mut stream = case.hold(hold(case)).await?;
+    case.publish(crate::case::ws_text(case.channel(), "not for streams"))
+        .await?;
+    case.publish(stream_text(case.channel(), "for streams"))
+        .await?;
+    stream.expect("for streams").await
+}
+
+async fn expose_headers(case: &Case) -> Result<()> {
+    let reply = hold(case)
+        .header("grip-expose-headers", "grip-channel")
+        .body("x");
+    let mut stream = case.hold(reply).await?;
+    stream.expect("x").await?;
+    same("grip-hold", stream.header("grip-hold"), None)
+}
+
+async fn skip_self(case: &Case) -> Result<()> {
+    let reply = Reply::new(200)
+        .header("grip-hold", "stream")
+        .header(
+            "grip-channel",
+            &format!("{}; filter=skip-self", case.channel()),
+        )
+        .header("grip-set-meta", "user=\"ada\"");
+    let mut stream = case.hold(reply).await?;
+    for (sender, text) in [("ada", "mine"), ("bob", "bob's")] {
+        let mut item = stream_text(case.channel(), text);
+        item["meta"] = json!({"sender": sender});
+        case.publish(item).await?;
+    }
+    stream.expect("bob's").await
+}
+
+/// A client that leaves is no reason for anything else.
+async fn client_gone(case: &Case) -> Result<()> {
+    let gone = case.hold(hold(case)).await?;
+    let mut stays = case.hold(hold(case)).await?;
+    drop(gone);
+    for n in 0..20 {
+        let text = format!("<{n}>");
+        case.publish(stream_text(case.channel(), &text)).await?;
+        stays.expect(&text).await?;
+    }
+    case.no_request().await
+}
+
+async fn without_a_channel(case: &Case) -> Result<()> {
+    let mut stream = case
+        .hold(Reply::new(200).header("grip-hold", "stream").body("x"))
+        .await?;
+    same("status", stream.status(), 200)?;
+    stream.expect("x").await
+}
+
+async fn unknown_hold(case: &Case) -> Result<()> {
+    let reply = Reply::new(200)
+        .header("grip-hold", "dance")
+        .header("grip-channel", "x");
+    same("status", case.get(reply).await?.status, 502)
+}
+
+async fn malformed_instruct(case: &Case) -> Result<()> {
+    for body in [
+        "",
+        "{",
+        "[]",
+        r#"{"hold":{"mode":"dance"}}"#,
+        r#"{"hold":{"mode":"stream","channels":[{}]}}"#,
+        r#"{"response":{"code":"x"}}"#,
+    ] {
+        let reply = Reply::new(200).header("content-type", "application/grip-instruct");
+        same(body, case.get(reply.body(body)).await?.status, 502)?;
+    }
+    Ok(())
+}
