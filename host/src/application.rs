@@ -12,7 +12,7 @@ use runtime::{embedded::Embedded, manifest::Manifest, router::Private, variables
 use crate::{
     gateway::{Gateway, Rules},
     passthrough,
-    session::Services,
+    services::Services,
     timer::Timers,
 };
 

@@ -16,7 +16,7 @@ use tracing::debug;
 use crate::{
     channels::lock,
     filter::{Filters, Followed},
-    publication::{Delivery, ForSockets, Publication},
+    publication::{Delivery, ForResponses, ForSockets, Publication, stream_bytes},
 };
 
 /// Subscribers a block. Small enough that handing a message to all of them,
@@ -102,6 +102,16 @@ impl Seat {
 }
 
 impl Kind {
+    /// The bytes that a publication brings to each of this kind.
+    pub fn bytes(self, publication: &Publication) -> usize {
+        match self {
+            Self::Socket | Self::Filtered => publication.socket.as_ref().map(ForSockets::bytes),
+            Self::Stream => publication.stream.as_ref().map(stream_bytes),
+            Self::Response => publication.response.as_ref().map(ForResponses::bytes),
+        }
+        .unwrap_or_default()
+    }
+
     /// The bytes that a publication counts for in a queue of this kind, never 0; `None` when
     /// there is nothing in it for this kind.
     fn size(self, publication: &Publication) -> Option<usize> {
@@ -114,6 +124,11 @@ impl Kind {
 }
 
 impl Block {
+    /// What seats it has.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// A block with its first seat.
     pub fn with(seat: Seat) -> (Arc<Self>, usize) {
         let kind = seat.kind();

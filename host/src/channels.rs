@@ -15,11 +15,13 @@ use std::{
     time::Duration,
 };
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
 use crate::{
     block::{Block, Seat},
     filter::Filters,
+    metrics::Traffic,
     sequence::{Id, MAX_ID, Sequence},
 };
 
@@ -48,12 +50,15 @@ struct Inner {
     lingering: Mutex<VecDeque<(Instant, Arc<str>)>>,
     listened: AtomicUsize,
     subscriptions: AtomicUsize,
+    published: Traffic,
+    duplicates: Counter,
 }
 
 struct Channel {
     state: Mutex<State>,
     /// Held while publications are put into the queues, so that they are there in order.
     order: tokio::sync::Mutex<Order>,
+    published: Traffic,
 }
 
 struct State {
@@ -81,6 +86,16 @@ pub struct Subscription {
 }
 
 impl Channels {
+    /// No channels yet. What is handed to subscribers is counted as `published`, and what was
+    /// published before and is dropped for that as `duplicates`.
+    pub fn new(published: Traffic, duplicates: Counter) -> Self {
+        Self(Arc::new(Inner {
+            published,
+            duplicates,
+            ..Inner::default()
+        }))
+    }
+
     /// Adds a WebSocket to the channel `name`, which begins to exist with its first
     /// subscriber. Everything published after this returns is delivered, as far as
     /// `filters` let it through.
@@ -114,7 +129,10 @@ impl Channels {
         let (name, channel) = match by_name.get_key_value(name) {
             Some((name, channel)) => (name.clone(), channel.clone()),
             None => {
-                let (name, channel) = (Arc::from(name), Arc::new(Channel::new()));
+                let (name, channel) = (
+                    Arc::from(name),
+                    Arc::new(Channel::new(self.0.published.clone())),
+                );
                 by_name.insert(Arc::clone(&name), Arc::clone(&channel));
                 (name, channel)
             }
@@ -149,9 +167,13 @@ impl Channels {
         };
         let publication = Arc::new(publication);
         let mut order = channel.order.lock().await;
+        let repeated = order.sequence.repeated();
         let ready = order
             .sequence
             .offer(publication.place(), publication, Instant::now());
+        self.0
+            .duplicates
+            .inc_by(order.sequence.repeated() - repeated);
         let reached = channel.hand_over(&ready).await;
         if !order.watched && order.sequence.deadline().is_some() {
             order.watched = true;
@@ -226,7 +248,7 @@ impl Channels {
         let mut by_name = self.names();
         let channel = by_name
             .entry(name.into())
-            .or_insert_with(|| Arc::new(Channel::new()))
+            .or_insert_with(|| Arc::new(Channel::new(self.0.published.clone())))
             .clone();
         self.linger(&mut by_name, name.into(), &channel);
         Some(channel)
@@ -284,8 +306,9 @@ impl Channels {
 }
 
 impl Channel {
-    fn new() -> Self {
+    fn new(published: Traffic) -> Self {
         Self {
+            published,
             state: Mutex::new(State {
                 blocks: Vec::new(),
                 lingers: false,
@@ -301,7 +324,10 @@ impl Channel {
         for publication in publications {
             let blocks = lock(&self.state).blocks.clone();
             for block in blocks {
-                reached += block.push(publication).await;
+                let here = block.push(publication).await;
+                self.published
+                    .add(here, here * block.kind().bytes(publication));
+                reached += here;
             }
         }
         reached

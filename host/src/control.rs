@@ -1,15 +1,25 @@
 //! The control port: where components publish, and where the host says how it is.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+};
 
 use grip::publish;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use crate::{answer::answer, channels::Publication, session::Services};
+use crate::{
+    answer::answer,
+    metrics,
+    publication::{Publication, Unsendable},
+    services::Services,
+    signer::Signer,
+};
 use runtime::backend::{Body, full};
 
 /// The most bytes in one publish request.
@@ -17,68 +27,85 @@ const MAX_PUBLISH: usize = 10 * 1024 * 1024;
 
 /// Serves the control port.
 pub struct Control {
-    services: Arc<Services>,
+    /// Missing while the host starts.
+    services: OnceLock<Arc<Services>>,
     /// Publishing needs a token that the host's key has signed.
     locked: bool,
+    /// Cancelled when the host stops.
+    stop: CancellationToken,
 }
 
 impl Control {
-    /// A control port that asks for a token when it is `locked`.
-    pub fn new(services: Arc<Services>, locked: bool) -> Self {
-        Self { services, locked }
+    /// A control port that asks for a token when it is `locked`, of a host that starts.
+    pub fn new(locked: bool, stop: CancellationToken) -> Self {
+        Self {
+            services: OnceLock::new(),
+            locked,
+            stop,
+        }
+    }
+
+    /// Says from now on that the host is ready, and publishes.
+    pub fn serve(&self, services: Arc<Services>) {
+        // There is one start.
+        let _ = self.services.set(services);
     }
 
     /// Answers one request.
     pub async fn handle(&self, request: Request<Incoming>, _client: SocketAddr) -> Response<Body> {
-        match (request.uri().path(), request.method()) {
-            ("/publish" | "/publish/", &Method::POST) => self.publish(request).await,
-            ("/publish" | "/publish/", _) => not_allowed("POST"),
-            ("/healthz", &Method::GET | &Method::HEAD) => self.health(),
-            ("/healthz", _) => not_allowed("GET, HEAD"),
-            _ => answer(
-                StatusCode::NOT_FOUND,
-                "the control port has POST /publish/ and GET /healthz",
-            ),
+        let (path, method) = (request.uri().path(), request.method());
+        match path {
+            "/publish" | "/publish/" if method != Method::POST => return not_allowed("POST"),
+            "/healthz" | "/readyz" | "/metrics"
+                if method != Method::GET && method != Method::HEAD =>
+            {
+                return not_allowed("GET, HEAD");
+            }
+            "/publish" | "/publish/" | "/healthz" | "/readyz" | "/metrics" => {}
+            _ => {
+                return answer(
+                    StatusCode::NOT_FOUND,
+                    "the control port has POST /publish/, GET /healthz, GET /readyz and GET /metrics",
+                );
+            }
+        }
+        let Some(services) = self.services.get() else {
+            return match path {
+                "/healthz" => json(json!({ "status": "starting" })),
+                _ => answer(StatusCode::SERVICE_UNAVAILABLE, "starting"),
+            };
+        };
+        match path {
+            "/healthz" => health(services),
+            "/readyz" if self.stop.is_cancelled() => {
+                answer(StatusCode::SERVICE_UNAVAILABLE, "stopping")
+            }
+            "/readyz" => answer(StatusCode::OK, "ready"),
+            "/metrics" => metrics(services),
+            _ => self.publish(services, request).await,
         }
     }
 
-    async fn publish(&self, request: Request<Incoming>) -> Response<Body> {
-        if let Err(why) = self.authorize(request.headers()) {
-            let mut refusal = answer(StatusCode::UNAUTHORIZED, why);
-            refusal
-                .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            return refusal;
-        }
-        let body = match Limited::new(request.into_body(), MAX_PUBLISH)
-            .collect()
-            .await
-        {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => {
-                return answer(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    &format!("a publish may have {MAX_PUBLISH} bytes at most"),
-                );
-            }
-            Err(error) => {
-                return answer(
-                    StatusCode::BAD_REQUEST,
-                    &format!("the body ended early: {error}"),
-                );
-            }
-        };
-        let items = match publish::parse(&body) {
-            Ok(items) => items,
-            Err(error) => return answer(StatusCode::BAD_REQUEST, &error.to_string()),
-        };
-        let publications = items.into_iter().map(Publication::new);
-        let publications = match publications.collect::<Result<Vec<_>, _>>() {
+    async fn publish(&self, services: &Services, request: Request<Incoming>) -> Response<Body> {
+        let (response, items) = self.published(services, request).await;
+        let status = response.status().as_u16();
+        services.metrics.publish(status, items);
+        response
+    }
+
+    /// Publishes what a request asks for, and says how many items went out.
+    async fn published(
+        &self,
+        services: &Services,
+        request: Request<Incoming>,
+    ) -> (Response<Body>, usize) {
+        let publications = match self.publications(services, request).await {
             Ok(publications) => publications,
-            Err(error) => return answer(StatusCode::BAD_REQUEST, &error.to_string()),
+            Err(refusal) => return (*refusal, 0),
         };
+        let items = publications.len();
         // To the end, also when the publisher is gone: what is for all must not reach some.
-        let channels = self.services.channels.clone();
+        let channels = services.channels.clone();
         let published = tokio::spawn(async move {
             for publication in publications {
                 channels.publish(publication).await;
@@ -86,14 +113,61 @@ impl Control {
         });
         if let Err(error) = published.await {
             error!("publishing failed: {error}");
-            return answer(StatusCode::INTERNAL_SERVER_ERROR, "publishing failed");
+            let failure = answer(StatusCode::INTERNAL_SERVER_ERROR, "publishing failed");
+            return (failure, 0);
         }
-        answer(StatusCode::OK, "Published")
+        (answer(StatusCode::OK, "Published"), items)
+    }
+
+    /// Reads what a request publishes.
+    async fn publications(
+        &self,
+        services: &Services,
+        request: Request<Incoming>,
+    ) -> Result<Vec<Publication>, Box<Response<Body>>> {
+        let refuse = |status, text: &str| Err(Box::new(answer(status, text)));
+        if let Err(why) = self.authorize(&services.signer, request.headers()) {
+            let mut refusal = answer(StatusCode::UNAUTHORIZED, why);
+            refusal
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            return Err(Box::new(refusal));
+        }
+        let body = match Limited::new(request.into_body(), MAX_PUBLISH)
+            .collect()
+            .await
+        {
+            Ok(body) => body.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => {
+                return refuse(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    &format!("a publish may have {MAX_PUBLISH} bytes at most"),
+                );
+            }
+            Err(error) => {
+                return refuse(
+                    StatusCode::BAD_REQUEST,
+                    &format!("the body ended early: {error}"),
+                );
+            }
+        };
+        let items = match publish::parse(&body) {
+            Ok(items) => items,
+            Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
+        };
+        let publications = items.into_iter().map(Publication::new);
+        match publications.collect() {
+            Ok(publications) => Ok(publications),
+            Err(error) => {
+                let error: Unsendable = error;
+                refuse(StatusCode::BAD_REQUEST, &error.to_string())
+            }
+        }
     }
 
     /// A token is needed on a locked port, and from a browser: a page of any origin can
     /// send a POST to loopback. One that is sent must be good everywhere.
-    fn authorize(&self, headers: &HeaderMap) -> Result<(), &'static str> {
+    fn authorize(&self, signer: &Signer, headers: &HeaderMap) -> Result<(), &'static str> {
         let token = headers.get(header::AUTHORIZATION).map(|value| {
             value
                 .to_str()
@@ -105,7 +179,7 @@ impl Control {
         let from_browser =
             headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
         match token {
-            Some(token) if self.services.signer.verifies(token.trim()) => Ok(()),
+            Some(token) if signer.verifies(token.trim()) => Ok(()),
             Some(_) => Err("the token is not signed with this host's key, or has expired"),
             None if self.locked || from_browser => {
                 Err("a token signed with this host's key is needed")
@@ -113,28 +187,35 @@ impl Control {
             None => Ok(()),
         }
     }
+}
 
-    fn health(&self) -> Response<Body> {
-        let services = &self.services;
-        let mut response = Response::new(full(
-            json!({
-                "status": "ok",
-                "sessions": services.sessions.len(),
-                "holds": {
-                    "stream": services.holds.streams(),
-                    "response": services.holds.responses(),
-                },
-                "channels": services.channels.len(),
-                "subscriptions": services.channels.subscriptions(),
-            })
-            .to_string(),
-        ));
-        response.headers_mut().insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        );
-        response
-    }
+fn health(services: &Services) -> Response<Body> {
+    json(json!({
+        "status": "ok",
+        "sessions": services.sessions.len(),
+        "holds": {
+            "stream": services.holds.streams(),
+            "response": services.holds.responses(),
+        },
+        "channels": services.channels.len(),
+        "subscriptions": services.channels.subscriptions(),
+    }))
+}
+
+fn metrics(services: &Services) -> Response<Body> {
+    typed(metrics::CONTENT_TYPE, services.metrics.text(services))
+}
+
+fn json(value: Value) -> Response<Body> {
+    typed("application/json", value.to_string())
+}
+
+fn typed(content_type: &'static str, text: String) -> Response<Body> {
+    let mut response = Response::new(full(text));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
 }
 
 fn not_allowed(methods: &'static str) -> Response<Body> {
@@ -151,46 +232,22 @@ fn not_allowed(methods: &'static str) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use grip::Key;
-    use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::{channels::Channels, holds::Holds, sessions::Sessions, signer::Signer};
-    use runtime::{
-        backend::{Answer, Backend, BackendError},
-        manifest::WebSocketLimits,
-    };
 
     const KEY: &str = "a key of some length, since it has to be";
 
-    struct Nobody;
-
-    impl Backend for Nobody {
-        fn call(&self, request: Request<Body>) -> Answer<'_> {
-            let path = request.uri().path().to_owned();
-            Box::pin(async { Err(BackendError::NoRoute { path }) })
-        }
-    }
-
-    fn control(locked: bool) -> Control {
-        let services = Services {
-            backend: Arc::new(Nobody),
-            channels: Channels::default(),
-            sessions: Sessions::new(1),
-            holds: Holds::new(1, CancellationToken::new()),
-            signer: Signer::new(Key::parse(KEY).expect("a key")),
-            limits: WebSocketLimits::default(),
-        };
-        Control::new(Arc::new(services), locked)
-    }
-
     #[test]
     fn who_may_publish() {
-        let token = Signer::new(Key::parse(KEY).expect("a key")).token();
+        let signer = Signer::new(Key::parse(KEY).expect("a key"));
+        let token = signer.token();
         let token = token.to_str().expect("a token");
         let may = |locked, name: &'static str, value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(name, HeaderValue::from_str(value).expect("a value"));
-            control(locked).authorize(&headers).is_ok()
+            Control::new(locked, CancellationToken::new())
+                .authorize(&signer, &headers)
+                .is_ok()
         };
         for locked in [true, false] {
             assert!(may(locked, "authorization", &format!("Bearer {token}")));

@@ -17,7 +17,7 @@ use crate::{
     handshake, hold,
     passthrough::Passthrough,
     reload::Reload,
-    session::Services,
+    services::Services,
     tunnel::{self, Tunnels},
 };
 use runtime::{

@@ -19,8 +19,10 @@ use crate::{
         ExchangeError, Identity, Reply, exchange, is_private_header, remove_private_headers,
     },
     head::Head,
+    metrics::Dropped,
     outbox::Outbox,
-    session::{Services, Session},
+    services::Services,
+    session::Session,
 };
 use runtime::{
     backend::{Body, Caller, empty},
@@ -46,6 +48,7 @@ pub async fn open(
     };
     let outbox = Outbox::new(services.limits.max_outgoing_buffer, services.sessions.now());
     let Some(registration) = services.sessions.register(&outbox) else {
+        services.metrics.dropped(Dropped::Full);
         return answer(
             StatusCode::SERVICE_UNAVAILABLE,
             "too many WebSockets are open, try again later",
@@ -79,6 +82,7 @@ pub async fn open(
     };
     let response = switching(&accept, &reply.headers);
     let session = Session::new(services.clone(), identity, outbox, registration, reply);
+    let metrics = services.metrics.clone();
     tokio::spawn(async move {
         let ending = match upgraded.await.map(stream) {
             Ok(Some((stream, early))) => session.run(Arc::new(stream), early).await,
@@ -90,6 +94,7 @@ pub async fn open(
             Err(_) => Box::pin(session.abandon()).await,
         };
         debug!(ending = ending.name(), "a session ended");
+        metrics.ended(ending);
     });
     response
 }

@@ -10,7 +10,10 @@ use grip::{Instruct, hold::HoldMode};
 use http::{Method, Request, Response, StatusCode, Version};
 use tracing::{debug, warn};
 
-use crate::{answer::answer, filter::Followed, holds::Place, listener::Cut, session::Services};
+use crate::{
+    answer::answer, filter::Followed, holds::Place, listener::Cut, metrics::Dropped,
+    services::Services,
+};
 use follow::Follow;
 use inbox::Inbox;
 use kept::Kept;
@@ -75,12 +78,16 @@ pub async fn serve(services: &Arc<Services>, request: Request<Body>) -> Response
         return part.response;
     };
     let Some(place) = services.holds.register(mode) else {
+        services.metrics.dropped(Dropped::Full);
         return answer(
             StatusCode::SERVICE_UNAVAILABLE,
             "too many requests are held, try again later",
         );
     };
-    let inbox = Inbox::new(services.limits.max_outgoing_buffer);
+    let inbox = Inbox::new(
+        services.limits.max_outgoing_buffer,
+        services.metrics.slow_holds(),
+    );
     let hold = Hold {
         services: services.clone(),
         request: kept,

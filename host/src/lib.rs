@@ -42,11 +42,14 @@ pub mod holds;
 pub mod hop;
 pub mod inject;
 pub mod listener;
+pub mod metered;
+pub mod metrics;
 pub mod outbox;
 pub mod passthrough;
 pub mod publication;
 pub mod reload;
 pub mod sequence;
+pub mod services;
 pub mod session;
 pub mod sessions;
 pub mod signer;
@@ -57,11 +60,10 @@ pub mod upstream;
 pub mod watch;
 
 use application::{Application, Values};
-use channels::Channels;
 use control::Control;
 use gateway::{Gateway, Rules};
-use holds::Holds;
 use listener::Listener;
+use prometheus_client::metrics::gauge::Gauge;
 use reload::Reload;
 use runtime::{
     backend::Backend,
@@ -70,8 +72,7 @@ use runtime::{
     router::Private,
     variables::Variables,
 };
-use session::Services;
-use sessions::Sessions;
+use services::Services;
 use signer::Signer;
 use timer::Timers;
 use tunnel::Tunnels;
@@ -187,12 +188,25 @@ impl Host {
         let control_listener = Listener::bind(options.control, "--control").await?;
         let (address, control_address) = (listener.address(), control_listener.address());
 
+        let (stop, stop_control) = (CancellationToken::new(), CancellationToken::new());
         let locked = options.grip_key.is_some() || !control_address.ip().is_loopback();
         if locked && options.grip_key.is_none() {
             bail!(
                 "--control {control_address} is not on loopback: set a key with --grip-key or SOCKET_HOST_GRIP_KEY"
             );
         }
+        // Before everything that takes long, to say that it is under way.
+        let control = Arc::new(Control::new(locked, stop.clone()));
+        let mut rest = JoinSet::new();
+        let at_control = control.clone();
+        rest.spawn(control_listener.serve(
+            Arc::new(move |request, client| {
+                let control = at_control.clone();
+                async move { control.handle(request, client).await }
+            }),
+            Gauge::default(),
+            stop_control.clone(),
+        ));
         let key = options.grip_key.clone().unwrap_or_else(random_key);
         let values = Values {
             given: options.variables.clone(),
@@ -212,9 +226,12 @@ impl Host {
         let passthroughs =
             passthrough::routes(&manifest.host.passthrough, upstream.as_ref(), limit)?;
         let mut watched = None;
-        let (backend, key): (Arc<dyn Backend>, String) = match upstream {
+        let (backend, name, key): (Arc<dyn Backend>, String, String) = match upstream {
             // Whoever runs the components gives them their variables.
-            Some(upstream) => (upstream, key),
+            Some(upstream) => {
+                let name = upstream.url().to_string();
+                (upstream, name, key)
+            }
             None => {
                 let variables = values.settle(&manifest)?;
                 let watch = match options.watch {
@@ -226,20 +243,14 @@ impl Host {
                 watched = watch.map(|watch| (watch, embedded.clone()));
                 // Whoever gives the components another key means the host to have it too.
                 let key = variables.get("grip_key").map_or(key, str::to_owned);
-                (embedded, key)
+                (embedded, "socket-host".to_owned(), key)
             }
         };
         let signer = Signer::new(Key::parse(&key).context("grip_key")?);
 
-        let stop = CancellationToken::new();
-        let services = Arc::new(Services {
-            backend,
-            channels: Channels::default(),
-            sessions: Sessions::new(manifest.host.websocket.max_connections),
-            holds: Holds::new(manifest.host.websocket.max_connections, stop.clone()),
-            signer,
-            limits: manifest.host.websocket.clone(),
-        });
+        let limits = manifest.host.websocket.clone();
+        let services = Services::new(backend, &name, signer, limits, stop.clone());
+        let services = Arc::new(services);
         let most = services.limits.max_connections;
         let tunnels = Arc::new(Tunnels::new(most, stop.clone()));
         let mut host = Self {
@@ -249,9 +260,9 @@ impl Host {
             services: services.clone(),
             tunnels: tunnels.clone(),
             stop,
-            stop_control: CancellationToken::new(),
+            stop_control,
             public: JoinSet::new(),
-            rest: JoinSet::new(),
+            rest,
         };
         let watched = watched.map(|(watch, embedded)| {
             let reload = Arc::new(Reload::new(host.stop.clone()));
@@ -270,16 +281,10 @@ impl Host {
                 let gateway = public.clone();
                 async move { gateway.handle(request, client).await }
             }),
+            services.metrics.connections.clone(),
             host.stop.clone(),
         ));
-        let control = Arc::new(Control::new(services.clone(), locked));
-        host.rest.spawn(control_listener.serve(
-            Arc::new(move |request, client| {
-                let control = control.clone();
-                async move { control.handle(request, client).await }
-            }),
-            host.stop_control.clone(),
-        ));
+        control.serve(services.clone());
         let limits = &services.limits;
         let sessions = services.sessions.clone();
         sessions.bound(limits.max_connections, limits.ping_interval);

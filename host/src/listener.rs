@@ -9,6 +9,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
+use prometheus_client::metrics::gauge::Gauge;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -66,8 +67,9 @@ impl Listener {
         self.address
     }
 
-    /// Serves until `stop`, then lets the requests under way finish.
-    pub async fn serve<H, F>(self, handler: Arc<H>, stop: CancellationToken)
+    /// Serves until `stop`, then lets the requests under way finish. `connections` says how
+    /// many are open, those included that became something else than HTTP.
+    pub async fn serve<H, F>(self, handler: Arc<H>, connections: Gauge, stop: CancellationToken)
     where
         H: Fn(Request<Incoming>, SocketAddr) -> F + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
@@ -96,6 +98,7 @@ impl Listener {
             };
             let (builder, handler, watcher) =
                 (builder.clone(), handler.clone(), graceful.watcher());
+            let counted = Counted::new(connections.clone());
             tokio::spawn(async move {
                 let cut = Cut(CancellationToken::new());
                 let is_cut = cut.0.clone();
@@ -112,10 +115,27 @@ impl Listener {
                 if let Err(error) = served {
                     debug!(%client, "connection: {error}");
                 }
+                drop(counted);
             });
         }
         drop(self.tcp);
         graceful.shutdown().await;
+    }
+}
+
+/// One of the open connections.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(connections: Gauge) -> Self {
+        connections.inc();
+        Self(connections)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

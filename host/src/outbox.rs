@@ -70,6 +70,31 @@ pub enum Order {
     Drop(Ending),
 }
 
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Its handshake is not through.
+    Opening,
+    /// Messages flow.
+    Open,
+    /// A close frame was sent or waits to be.
+    Closing,
+}
+
+impl Stage {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Opening, Self::Open, Self::Closing];
+
+    /// Its name, in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Opening => "opening",
+            Self::Open => "open",
+            Self::Closing => "closing",
+        }
+    }
+}
+
 /// See the module's words. Shared between the session and everyone who sends to it.
 pub struct Outbox {
     state: Mutex<State>,
@@ -161,9 +186,14 @@ impl Outbox {
         self.call_session(state);
     }
 
-    /// Whether a close frame was sent or waits to be.
-    pub fn is_closing(&self) -> bool {
-        self.lock().closing
+    /// How far the connection is.
+    pub fn stage(&self) -> Stage {
+        let state = self.lock();
+        match (&state.connection, state.closing) {
+            (_, true) => Stage::Closing,
+            (None, false) => Stage::Opening,
+            (Some(_), false) => Stage::Open,
+        }
     }
 
     /// Begins or stops to note when something is sent.
@@ -442,7 +472,7 @@ mod tests {
         for _ in 0..5 {
             outbox.send(Bytes::from_static(b"four"));
         }
-        assert!(outbox.is_closing());
+        assert_eq!(outbox.stage(), Stage::Closing);
         assert_eq!(
             poll_fn(|cx| outbox.poll_order(cx)).await,
             Order::Close(Ending::Slow)

@@ -147,15 +147,8 @@ impl Publication {
     /// Roughly the bytes that it occupies.
     pub fn size(&self) -> usize {
         let socket = self.socket.as_ref().map_or(0, ForSockets::size);
-        let stream = self
-            .stream
-            .as_ref()
-            .map_or(0, |format| match &format.action {
-                StreamAction::Send(content) => content.len(),
-                StreamAction::Close | StreamAction::Hint => 0,
-            });
-        let response = self.response.iter().flat_map(|response| &response.answer);
-        let response: usize = response.map(|answer| answer.body.len()).sum();
+        let stream = self.stream.as_ref().map_or(0, stream_bytes);
+        let response = self.response.as_ref().map_or(0, ForResponses::bytes);
         size_of::<Self>() + self.channel.len() + socket + stream + response
     }
 }
@@ -206,14 +199,32 @@ impl ForSockets {
 
     /// Bytes that it counts for in a queue; never 0.
     pub fn size(&self) -> usize {
+        self.bytes() + 1
+    }
+
+    /// Bytes that each client gets.
+    pub fn bytes(&self) -> usize {
         match &self.delivery {
-            Delivery::Frames { bytes, .. } | Delivery::Close(bytes) => bytes.len() + 1,
-            Delivery::Refresh => 1,
+            Delivery::Frames { bytes, .. } | Delivery::Close(bytes) => bytes.len(),
+            Delivery::Refresh => 0,
         }
     }
 }
 
+/// Bytes that each held stream gets.
+pub fn stream_bytes(format: &Format<StreamAction>) -> usize {
+    match &format.action {
+        StreamAction::Send(content) => content.len(),
+        StreamAction::Close | StreamAction::Hint => 0,
+    }
+}
+
 impl ForResponses {
+    /// Bytes of the answer's body.
+    pub fn bytes(&self) -> usize {
+        self.answer.as_ref().map_or(0, |answer| answer.body.len())
+    }
+
     fn new(format: Format<ResponseAction>) -> Result<Self, String> {
         let answer = match format.action {
             ResponseAction::Send(response) => Some(Answer::new(response)?),

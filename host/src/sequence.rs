@@ -52,6 +52,7 @@ pub struct Sequence<T> {
     /// In the order of their arrival.
     seen: VecDeque<(Instant, Id)>,
     seen_ids: HashSet<Id>,
+    repeated: u64,
 }
 
 #[derive(Debug)]
@@ -69,6 +70,7 @@ impl<T> Default for Sequence<T> {
             waiting_bytes: 0,
             seen: VecDeque::new(),
             seen_ids: HashSet::new(),
+            repeated: 0,
         }
     }
 }
@@ -80,6 +82,7 @@ impl<T> Sequence<T> {
             id.take_if(|id| id.len() > MAX_ID);
         }
         if self.is_repeated(&place, now) {
+            self.repeated += 1;
             return Vec::new();
         }
         if place.no_seq {
@@ -113,6 +116,11 @@ impl<T> Sequence<T> {
             self.give_up(&mut ready);
         }
         ready
+    }
+
+    /// How many were dropped since their id had been there.
+    pub fn repeated(&self) -> u64 {
+        self.repeated
     }
 
     /// When [`Self::expire`] has something to give; `None` while nothing waits.

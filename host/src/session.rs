@@ -16,18 +16,16 @@ use grip::{
 use tracing::warn;
 
 use crate::{
-    channels::{Channels, Subscription},
+    channels::Subscription,
     ending::Ending,
     exchange::{Identity, Reply, exchange},
     filter::{Filters, Meta},
     frame,
-    holds::Holds,
     outbox::{Connection, Outbox},
-    sessions::{Registration, Sessions},
-    signer::Signer,
+    services::Services,
+    sessions::Registration,
 };
 use live::Live;
-use runtime::{backend::Backend, manifest::WebSocketLimits};
 use timers::Timers;
 
 mod live;
@@ -36,23 +34,6 @@ mod timers;
 
 /// The most channels a session can be subscribed to.
 const MAX_SUBSCRIPTIONS: usize = 1000;
-
-/// What all sessions of a host share. Clones share it too, but for the limits.
-#[derive(Clone)]
-pub struct Services {
-    /// Where events go.
-    pub backend: Arc<dyn Backend>,
-    /// What sessions subscribe to.
-    pub channels: Channels,
-    /// Where sessions are counted.
-    pub sessions: Arc<Sessions>,
-    /// Where held requests are counted.
-    pub holds: Arc<Holds>,
-    /// What signs the requests.
-    pub signer: Signer,
-    /// The bounds of each session.
-    pub limits: WebSocketLimits,
-}
 
 /// A session, with what the backend has said so far.
 pub struct Session {
@@ -194,16 +175,21 @@ impl Session {
 
     fn message(&mut self, content: Bytes, encode: fn(Bytes) -> Bytes) {
         let Some(grip) = &self.grip else {
-            return self.outbox.send(encode(content));
+            return self.say(encode(content));
         };
         match grip.sort(&content) {
-            Sort::Content(inner) => self.outbox.send(encode(content.slice_ref(inner))),
+            Sort::Content(inner) => self.say(encode(content.slice_ref(inner))),
             Sort::Neither => self.warn("a message without prefix was dropped"),
             Sort::Control(json) => match ControlMessage::parse(json) {
                 Ok(message) => self.control(message),
                 Err(error) => self.warn(&format!("dropped: {error}")),
             },
         }
+    }
+
+    fn say(&self, frame: Bytes) {
+        self.services.metrics.replied.add(1, frame.len());
+        self.outbox.send(frame);
     }
 
     fn control(&mut self, message: ControlMessage) {

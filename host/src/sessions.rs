@@ -12,7 +12,11 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::{ending::Ending, frame, outbox::Outbox};
+use crate::{
+    ending::Ending,
+    frame,
+    outbox::{Outbox, Stage},
+};
 
 /// How often the sweeper looks; also the grain of its clock.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -75,6 +79,19 @@ impl Sessions {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.lock().len()
+    }
+
+    /// How many there are at each stage.
+    pub fn by_stage(&self) -> [(Stage, usize); 3] {
+        let outboxes: Vec<_> = self.lock().values().cloned().collect();
+        let mut counts = Stage::ALL.map(|stage| (stage, 0));
+        for outbox in outboxes {
+            let stage = outbox.stage();
+            for (_, count) in counts.iter_mut().filter(|(counted, _)| *counted == stage) {
+                *count += 1;
+            }
+        }
+        counts
     }
 
     /// Whether there are none.

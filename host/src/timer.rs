@@ -9,7 +9,7 @@ use rand::RngExt;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error};
 
-use crate::session::Services;
+use crate::services::Services;
 use runtime::{
     backend::{Caller, empty},
     manifest::Timer,
@@ -76,7 +76,8 @@ impl Timers {
 async fn run(timer: Timer, services: Arc<Services>, host: HeaderValue, stop: CancellationToken) {
     loop {
         // A call under way when the host stops is finished.
-        call(&timer, &services, &host).await;
+        let succeeded = call(&timer, &services, &host).await;
+        services.metrics.timer(&timer.path, succeeded);
         tokio::select! {
             () = tokio::time::sleep(pause(timer.least, timer.most)) => {}
             () = stop.cancelled() => return,
@@ -84,7 +85,8 @@ async fn run(timer: Timer, services: Arc<Services>, host: HeaderValue, stop: Can
     }
 }
 
-async fn call(timer: &Timer, services: &Services, host: &HeaderValue) {
+/// Calls once, and says whether that went well.
+async fn call(timer: &Timer, services: &Services, host: &HeaderValue) -> bool {
     let request = Request::builder()
         .method(timer.method.clone())
         .uri(&timer.path)
@@ -95,18 +97,25 @@ async fn call(timer: &Timer, services: &Services, host: &HeaderValue) {
         .body(empty());
     let request = match request {
         Ok(request) => request,
-        Err(error) => return error!(timer = timer.path, "cannot be sent: {error}"),
+        Err(error) => {
+            error!(timer = timer.path, "cannot be sent: {error}");
+            return false;
+        }
     };
     let response = match services.backend.call(request).await {
         Ok(response) => response,
-        Err(error) => return error!(timer = timer.path, "{error}"),
+        Err(error) => {
+            error!(timer = timer.path, "{error}");
+            return false;
+        }
     };
     let status = response.status();
     // The call lasts until its body has come to its end.
     let mut body = response.into_body();
     while let Some(part) = body.frame().await {
         if let Err(error) = part {
-            return error!(timer = timer.path, "the answer ended early: {error}");
+            error!(timer = timer.path, "the answer ended early: {error}");
+            return false;
         }
     }
     if status.is_success() {
@@ -114,6 +123,7 @@ async fn call(timer: &Timer, services: &Services, host: &HeaderValue) {
     } else {
         error!(timer = timer.path, %status, "answered with a failure");
     }
+    status.is_success()
 }
 
 /// A pause between the two, uniformly.

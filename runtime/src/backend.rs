@@ -3,7 +3,7 @@
 //! Everything above this line of the house (listener, session, timer) sees one
 //! call: a request in, a response out, bodies streaming both ways.
 
-use std::{future::Future, net::SocketAddr, pin::Pin, time::Duration};
+use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -26,7 +26,16 @@ pub trait Backend: Send + Sync + 'static {
     /// The URI is in origin form (`/path?query`), the `Host` header is set, and
     /// a [`Caller`] is among the extensions. Dropping the future gives the call up.
     fn call(&self, request: Request<Body>) -> Answer<'_>;
+
+    /// How many instances of each component there are, where the backend runs components.
+    fn instances(&self) -> Vec<(Arc<str>, usize)> {
+        Vec::new()
+    }
 }
+
+/// Which component a response is by: an extension of the responses of a backend that runs several.
+#[derive(Clone, Debug)]
+pub struct AnsweredBy(pub Arc<str>);
 
 /// Who sent a request: an extension of every request that a [`Backend`] gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -94,6 +94,7 @@ impl Options {
         Limits {
             deadline: self.deadline,
             max_memory: self.max_memory,
+            instances: self.max_instances.max(1),
             reuse: self.instance_reuse.max(1),
             concurrency: self.instance_concurrency.max(1),
             idle: self.instance_idle,
@@ -162,5 +163,9 @@ impl Backend for Embedded {
         let caller = request.extensions().get().copied().unwrap_or(Caller::Host);
         let app = self.current.app();
         Box::pin(async move { app.call(request, Call { caller, depth: 0 }).await })
+    }
+
+    fn instances(&self) -> Vec<(Arc<str>, usize)> {
+        self.current.app().instances()
     }
 }

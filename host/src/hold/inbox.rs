@@ -10,6 +10,7 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
+use prometheus_client::metrics::counter::Counter;
 
 use crate::{block::Holder, channels::lock, listener::Cut, publication::Publication};
 
@@ -19,6 +20,8 @@ pub struct Inbox {
     /// The hold's task.
     holder: AtomicWaker,
     limit: usize,
+    /// How often there was more than that.
+    overflows: Counter,
 }
 
 #[derive(Default)]
@@ -39,12 +42,13 @@ pub enum Found {
 }
 
 impl Inbox {
-    /// An inbox for `limit` bytes.
-    pub fn new(limit: usize) -> Arc<Self> {
+    /// An inbox for `limit` bytes; `overflows` counts how often there is more.
+    pub fn new(limit: usize, overflows: Counter) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
             holder: AtomicWaker::new(),
             limit,
+            overflows,
         })
     }
 
@@ -113,6 +117,7 @@ impl Holder for Inbox {
         if state.bytes > self.limit && state.waiting.len() > 1 {
             state.clear();
             state.overflowed = true;
+            self.overflows.inc();
             if let Some(cut) = &state.cut {
                 cut.cut();
             }

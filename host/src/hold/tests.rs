@@ -17,12 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::{
-    channels::{Channels, Publication},
-    holds::Holds,
-    sessions::Sessions,
-    signer::Signer,
-};
+use crate::{channels::Publication, signer::Signer};
 use runtime::{
     backend::{Answer, Backend, BackendError, Caller, full},
     manifest::WebSocketLimits,
@@ -81,16 +76,9 @@ impl Stage {
     fn new(limits: WebSocketLimits) -> Self {
         let (asked, backend) = mpsc::unbounded_channel();
         let stop = CancellationToken::new();
-        let services = Services {
-            backend: Arc::new(Scripted(asked)),
-            channels: Channels::default(),
-            sessions: Sessions::new(10),
-            holds: Holds::new(limits.max_connections, stop.clone()),
-            signer: Signer::new(
-                Key::parse("a key of some length, since it has to be").expect("a key"),
-            ),
-            limits,
-        };
+        let key = Key::parse("a key of some length, since it has to be").expect("a key");
+        let (scripted, signer) = (Arc::new(Scripted(asked)), Signer::new(key));
+        let services = Services::new(scripted, "scripted", signer, limits, stop.clone());
         Self {
             services: Arc::new(services),
             backend,

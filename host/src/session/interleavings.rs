@@ -19,7 +19,12 @@ use super::{
     wire::{CLOSE, Wire, masked, received},
     *,
 };
-use crate::{channels::Publication, head::Head, holds::Holds};
+use crate::{
+    channels::{Channels, Publication},
+    head::Head,
+    signer::Signer,
+};
+use runtime::manifest::WebSocketLimits;
 
 /// The largest message of a client here, and how much may wait for the backend.
 pub const MAX_MESSAGE: usize = 400;
@@ -74,19 +79,19 @@ impl Case {
             plans: Mutex::new(self.plans.clone().into()),
             page: Mutex::default(),
         });
-        let services = Arc::new(Services {
-            backend: books.clone(),
-            channels: Channels::default(),
-            sessions: Sessions::new(1),
-            holds: Holds::new(1, CancellationToken::new()),
-            signer: Signer::new(Key::parse("a key of some length, as it must be").expect("a key")),
-            limits: WebSocketLimits {
+        let key = Key::parse("a key of some length, as it must be").expect("a key");
+        let services = Arc::new(Services::new(
+            books.clone(),
+            "books",
+            Signer::new(key),
+            WebSocketLimits {
                 max_message_size: MAX_MESSAGE,
                 max_incoming_buffer: BOUND,
                 max_outgoing_buffer: MAX_UNREAD,
                 ..WebSocketLimits::default()
             },
-        });
+            CancellationToken::new(),
+        ));
         let outbox = Outbox::new(services.limits.max_outgoing_buffer, 0);
         let registration = services.sessions.register(&outbox).expect("room");
         let identity = Identity {

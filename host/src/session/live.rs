@@ -206,6 +206,10 @@ impl Live {
                 };
             }
         };
+        if let Message::Text(_) | Message::Binary(_) = &message {
+            let received = &self.session.services.metrics.received;
+            received.add(1, message.len());
+        }
         let event = match message {
             Message::Text(content) => match ByteString::try_from(Bytes::from(content)) {
                 Ok(content) => Event::Text(content),

@@ -16,8 +16,15 @@ use tokio_util::sync::CancellationToken;
 use tungstenite::Message;
 
 use super::*;
-use crate::{channels::Publication, head::Head, holds::Holds};
-use runtime::backend::{Answer, BackendError, Body, Caller, full};
+use crate::{
+    channels::{Channels, Publication},
+    head::Head,
+    signer::Signer,
+};
+use runtime::{
+    backend::{Answer, Backend, BackendError, Body, Caller, full},
+    manifest::WebSocketLimits,
+};
 
 /// Hands each request to the test, and waits for what it answers.
 pub struct Scripted(mpsc::UnboundedSender<Asked>);
@@ -88,14 +95,14 @@ pub fn session(
     limits: WebSocketLimits,
 ) -> (Session, mpsc::UnboundedReceiver<Asked>, Arc<Services>) {
     let (asked, backend) = mpsc::unbounded_channel();
-    let services = Arc::new(Services {
-        backend: Arc::new(Scripted(asked)),
-        channels: Channels::default(),
-        sessions: Sessions::new(10),
-        holds: Holds::new(10, CancellationToken::new()),
-        signer: Signer::new(Key::parse("a key of some length, since it has to be").expect("a key")),
+    let key = Key::parse("a key of some length, since it has to be").expect("a key");
+    let services = Arc::new(Services::new(
+        Arc::new(Scripted(asked)),
+        "scripted",
+        Signer::new(key),
         limits,
-    });
+        CancellationToken::new(),
+    ));
     let outbox = Outbox::new(services.limits.max_outgoing_buffer, 0);
     let registration = services.sessions.register(&outbox).expect("room");
     let mut request_headers = HeaderMap::new();

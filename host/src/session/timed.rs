@@ -14,6 +14,8 @@ use super::{
     *,
 };
 
+use runtime::manifest::WebSocketLimits;
+
 struct Timed {
     wire: Arc<Wire>,
     backend: mpsc::UnboundedReceiver<Asked>,

@@ -26,7 +26,7 @@ use super::{
     worker::{self, End, Instances, Stopped, Stub, Ticket},
 };
 use crate::{
-    backend::{BackendError, Body, Caller, full},
+    backend::{AnsweredBy, BackendError, Body, Caller, full},
     manifest::{Manifest, Target},
     router::{Match, Router, spin_headers, strip_spin_headers},
 };
@@ -141,6 +141,17 @@ impl App {
         self.answer(request, &found, call).await
     }
 
+    /// How many instances of each component there are.
+    pub fn instances(&self) -> Vec<(Arc<str>, usize)> {
+        let components = self.components.values().map(|handler| &handler.component);
+        let counted = components.map(|component| {
+            let free = component.permits.available_permits();
+            let running = component.limits.instances.saturating_sub(free);
+            (component.id.clone(), running)
+        });
+        counted.collect()
+    }
+
     fn well_known(&self, page: &str) -> Option<Response<Body>> {
         match page {
             "health" => Some(Response::new(full("OK"))),
@@ -236,10 +247,13 @@ impl Handler {
         let error = match timeout(limit, answer).await {
             Ok(Ok(response)) => {
                 stub.settle();
-                return match stub.worker() {
-                    Some(worker) => Ok(response.map(|body| body::answer(body, worker.clone()))),
-                    None => Ok(response.map(body::from_guest)),
+                let mut response = match stub.worker() {
+                    Some(worker) => response.map(|body| body::answer(body, worker.clone())),
+                    None => response.map(body::from_guest),
                 };
+                let by = AnsweredBy(self.component.id.clone());
+                response.extensions_mut().insert(by);
+                return Ok(response);
             }
             Ok(Err(error)) => self.explain(error, &stub).await,
             Err(_) => self.deadline(),

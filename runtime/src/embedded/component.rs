@@ -66,6 +66,8 @@ pub struct Limits {
     pub deadline: Duration,
     /// Linear memory, in bytes.
     pub max_memory: usize,
+    /// Instances, which are those that hold a permit.
+    pub instances: usize,
     /// Requests in the life of an instance (WASI 0.3).
     pub reuse: usize,
     /// Requests at once (WASI 0.3).

@@ -1,5 +1,6 @@
 //! Holds over real connections: what becomes of clients that leave, or do not read.
 
+use prometheus_client::metrics::gauge::Gauge;
 use std::net::SocketAddr;
 
 use tokio::{
@@ -22,7 +23,7 @@ impl Stage {
             let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
             async move { serve(&services, request).await }
         });
-        tokio::spawn(listener.serve(handler, self.stop.clone()));
+        tokio::spawn(listener.serve(handler, Gauge::default(), self.stop.clone()));
         let mut client = TcpStream::connect(address).await.expect("connects");
         let request = b"GET /room/ HTTP/1.1\r\nhost: example.com\r\n\r\n";
         client.write_all(request).await.expect("writes");

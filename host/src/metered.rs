@@ -1,0 +1,65 @@
+//! A backend whose requests are counted and timed.
+
+use std::{sync::Arc, time::Instant};
+
+use http::Request;
+use runtime::backend::{Answer, AnsweredBy, Backend, BackendError, Body};
+
+use crate::metrics::Metrics;
+
+/// See the module's words.
+pub struct Metered {
+    backend: Arc<dyn Backend>,
+    metrics: Arc<Metrics>,
+    /// Whom an answer is by that does not say.
+    name: Arc<str>,
+}
+
+impl Metered {
+    /// Counts what goes to `backend`, whose own answers are by `name`.
+    pub fn new(backend: Arc<dyn Backend>, metrics: Arc<Metrics>, name: &str) -> Self {
+        Self {
+            backend,
+            metrics,
+            name: name.into(),
+        }
+    }
+}
+
+impl Backend for Metered {
+    fn call(&self, request: Request<Body>) -> Answer<'_> {
+        let since = Instant::now();
+        let answer = self.backend.call(request);
+        Box::pin(async move {
+            let answer = answer.await;
+            let (by, what) = match &answer {
+                Ok(response) => {
+                    let by = response.extensions().get::<AnsweredBy>();
+                    let by = by.map_or(&self.name, |AnsweredBy(component)| component);
+                    (by.clone(), Ok(response.status().as_u16()))
+                }
+                Err(error) => (self.failed(error), Err(error)),
+            };
+            self.metrics.answered(by, what, since.elapsed());
+            answer
+        })
+    }
+
+    fn instances(&self) -> Vec<(Arc<str>, usize)> {
+        self.backend.instances()
+    }
+}
+
+impl Metered {
+    fn failed(&self, error: &BackendError) -> Arc<str> {
+        match error {
+            BackendError::Failed { component, .. } | BackendError::Deadline { component, .. } => {
+                component.as_str().into()
+            }
+            BackendError::Unreachable { upstream, .. } | BackendError::Broken { upstream, .. } => {
+                upstream.as_str().into()
+            }
+            BackendError::NoRoute { .. } => self.name.clone(),
+        }
+    }
+}
