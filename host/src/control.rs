@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use serde_json::json;
 use tracing::error;
 
-use crate::{answer::answer, channels::Publication, session::Services};
+use crate::{answer::answer, publication::Publication, session::Services};
 use runtime::backend::{Body, full};
 
 /// The most bytes in one publish request.

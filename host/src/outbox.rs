@@ -21,9 +21,10 @@ use futures_util::task::AtomicWaker;
 use tokio::{net::TcpStream, time::Instant};
 
 use crate::{
-    channels::{Delivery, Subscriber},
+    block::Subscriber,
     ending::Ending,
     frame::{self, AGAIN},
+    publication::Delivery,
 };
 
 /// Buffers given to one system call.

@@ -18,10 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
-    channels::{Channels, Publication},
-    holds::Holds,
-    sessions::Sessions,
-    signer::Signer,
+    channels::Channels, holds::Holds, publication::Publication, sessions::Sessions, signer::Signer,
 };
 use runtime::{
     backend::{Answer, Backend, BackendError, Caller, full},

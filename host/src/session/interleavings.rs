@@ -19,7 +19,7 @@ use super::{
     wire::{CLOSE, Wire, masked, received},
     *,
 };
-use crate::{channels::Publication, head::Head, holds::Holds};
+use crate::{head::Head, holds::Holds, publication::Publication};
 
 /// The largest message of a client here, and how much may wait for the backend.
 pub const MAX_MESSAGE: usize = 400;

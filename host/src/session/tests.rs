@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tungstenite::Message;
 
 use super::*;
-use crate::{channels::Publication, head::Head, holds::Holds};
+use crate::{head::Head, holds::Holds, publication::Publication};
 use runtime::backend::{Answer, BackendError, Body, Caller, full};
 
 /// Hands each request to the test, and waits for what it answers.
