@@ -121,6 +121,16 @@ impl Outbox {
         }
     }
 
+    /// Gives the connection up, with what waits; nothing is sent from now on.
+    pub fn detach(&self) {
+        let mut state = self.lock();
+        state.connection = None;
+        state.queue = VecDeque::new();
+        state.queued_bytes = 0;
+        state.partial = false;
+        state.closing = true;
+    }
+
     /// Sends whole frames. They are dropped when a close frame was sent before, and
     /// the client is closed with 1013 when it has left more than the limit unread.
     pub fn send(&self, frames: Bytes) {
