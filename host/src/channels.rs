@@ -19,9 +19,10 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
 use crate::{
-    block::{Block, Seat},
+    block::{Block, Holder, Seat, Subscriber},
     filter::Filters,
     metrics::Traffic,
+    publication::Publication,
     sequence::{Id, MAX_ID, Sequence},
 };
 
@@ -33,10 +34,6 @@ const MAX_LINGERING: usize = 100_000;
 
 /// How often those are looked for whose time is over.
 const SWEEP: Duration = Duration::from_secs(1);
-pub use crate::{
-    block::{Holder, Subscriber},
-    publication::{Delivery, Publication},
-};
 
 /// All channels of a host.
 #[derive(Clone, Default)]

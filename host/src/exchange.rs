@@ -26,8 +26,9 @@ const MAX_REPLY: usize = 1_000_000;
 /// How long the body of an answer may take once its head is there.
 const REPLY_PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the host can do, in the words of `Grip-Feature`.
-pub const FEATURES: &str = "status, session, link:next, filter:skip-self";
+/// What the host can do, in the words of `Grip-Feature`; the same as Pushpin.
+pub const FEATURES: &str = "status, session, link:next, filter:skip-self, filter:skip-users, \
+                            filter:require-sub, filter:build-id, filter:var-subst";
 
 /// The shortest keep-alive interval that a backend can set; as in Pushpin.
 const LEAST_KEEP_ALIVE: Duration = Duration::from_secs(20);

@@ -21,9 +21,10 @@ use futures_util::task::AtomicWaker;
 use tokio::{net::TcpStream, time::Instant};
 
 use crate::{
-    channels::{Delivery, Subscriber},
+    block::Subscriber,
     ending::Ending,
     frame::{self, AGAIN},
+    publication::Delivery,
 };
 
 /// Buffers given to one system call.
@@ -143,6 +144,16 @@ impl Outbox {
         if !state.queue.is_empty() {
             self.call_session(state);
         }
+    }
+
+    /// Gives the connection up, with what waits; nothing is sent from now on.
+    pub fn detach(&self) {
+        let mut state = self.lock();
+        state.connection = None;
+        state.queue = VecDeque::new();
+        state.queued_bytes = 0;
+        state.partial = false;
+        state.closing = true;
     }
 
     /// Sends whole frames. They are dropped when a close frame was sent before, and

@@ -97,7 +97,7 @@ async fn headers_of_the_host_do_not_come_from_outside() -> Result<()> {
         // The host's own is there instead.
         "eyjhbgcioijiuzi1nij9.e30.x",
         "grip-hold",
-        "grip-feature",
+        "\"grip-feature\":\"x\"",
         "connection-id",
         "meta-",
         "content-bytes",
@@ -178,6 +178,46 @@ async fn a_browser_page_cannot_publish() -> Result<()> {
             answer.status == 400 && answer.body.contains(text),
             "{body}: {answer:?}"
         );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_control_port_tells_how_the_host_is() -> Result<()> {
+    let folder = probe("");
+    let host = Server::start(folder.path(), &[])?;
+    let asked = async |method: &str, path: &str| {
+        let request_line = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        request(host.control, &request_line).await
+    };
+    let ready = asked("GET", "/readyz").await?;
+    ensure!(
+        (ready.status, ready.body.trim()) == (200, "ready"),
+        "{ready:?}"
+    );
+    for (method, path, status) in [
+        ("POST", "/readyz", 405),
+        ("DELETE", "/metrics", 405),
+        ("GET", "/publish/", 405),
+        ("GET", "/", 404),
+    ] {
+        let answer = asked(method, path).await?;
+        ensure!(answer.status == status, "{method} {path}: {answer:?}");
+    }
+
+    ensure!(host.get("/headers").await?.0 == 200);
+    ensure!(host.get("/headers").await?.0 == 200);
+    let metrics = asked("GET", "/metrics").await?;
+    ensure!(metrics.status == 200, "{metrics:?}");
+    let told = |line: &str| metrics.body.lines().any(|told| told == line);
+    for line in [
+        r#"socket_host_backend_requests_total{component="probe",status="200"} 2"#,
+        r#"socket_host_backend_seconds_count{component="probe"} 2"#,
+        r#"socket_host_instances{component="probe"} 1"#,
+        r#"socket_host_sessions{state="open"} 0"#,
+        "# EOF",
+    ] {
+        ensure!(told(line), "{line} is not in\n{}", metrics.body);
     }
     Ok(())
 }

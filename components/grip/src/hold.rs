@@ -52,6 +52,9 @@ pub const MIN_KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// say how long.
 pub const DEFAULT_LINK_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// Headers of a response, as names and values.
+pub type Headers = Vec<(&'static str, String)>;
+
 /// What a response asks of the host. `timeout`s are in seconds.
 ///
 /// Everything is optional: a link to the next part needs no hold, it is fetched at once

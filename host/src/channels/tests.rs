@@ -9,6 +9,7 @@ use crate::{
     block::{BLOCK, QUEUE_BYTES},
     filter::Meta,
     frame,
+    publication::Delivery,
 };
 
 #[derive(Default)]

@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::{channels::Publication, signer::Signer};
+use crate::{publication::Publication, signer::Signer};
 use runtime::{
     backend::{Answer, Backend, BackendError, Caller, full},
     manifest::WebSocketLimits,

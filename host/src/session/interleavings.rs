@@ -19,11 +19,7 @@ use super::{
     wire::{CLOSE, Wire, masked, received},
     *,
 };
-use crate::{
-    channels::{Channels, Publication},
-    head::Head,
-    signer::Signer,
-};
+use crate::{channels::Channels, head::Head, publication::Publication, signer::Signer};
 use runtime::manifest::WebSocketLimits;
 
 /// The largest message of a client here, and how much may wait for the backend.

@@ -45,7 +45,8 @@ pub fn pause(attempts: u32) -> Duration {
 /// See the module's words.
 pub struct Live {
     session: Session,
-    socket: Socket,
+    /// `None` when the client was let go.
+    socket: Option<Socket>,
     phase: Phase,
     /// The request under way.
     exchange: Option<Exchange>,
@@ -57,7 +58,8 @@ pub struct Live {
     refresh: bool,
     /// The close frame of a client that closes.
     farewell: Option<Bytes>,
-    /// The end of the keep-alive interval or of the patience with a close.
+    /// The end of the keep-alive interval, or of the patience with a client that is to close
+    /// or to take what it is sent as the last.
     alarm: Option<Pin<Box<Sleep>>>,
     /// The first cause of the end.
     ending: Option<Ending>,
@@ -102,7 +104,7 @@ impl Live {
         session.outbox.attach(connection);
         Self {
             session,
-            socket,
+            socket: Some(socket),
             phase: Phase::Open,
             exchange: None,
             retries: 0,
@@ -149,20 +151,33 @@ impl Live {
                 self.exchange = None;
                 return Poll::Ready(Happening::Reply(reply));
             }
-            match self.phase {
-                // A client that sends faster than the backend answers is not read: TCP holds it back.
-                Phase::Open | Phase::Closing if self.is_full() => {}
-                Phase::Open | Phase::Closing => {
-                    if let Poll::Ready(message) = self.socket.poll_message(cx) {
-                        return Poll::Ready(Happening::Message(message.map_err(Box::new)));
+            let is_full = self.is_full();
+            if let Some(socket) = &mut self.socket {
+                match self.phase {
+                    // A client that sends faster than the backend answers is not read: TCP holds
+                    // it back.
+                    Phase::Open | Phase::Closing if is_full => {}
+                    Phase::Open | Phase::Closing => {
+                        if let Poll::Ready(message) = socket.poll_message(cx) {
+                            return Poll::Ready(Happening::Message(message.map_err(Box::new)));
+                        }
                     }
-                }
-                Phase::Broken => {
-                    if self.socket.poll_gone(cx).is_ready() {
-                        return Poll::Ready(Happening::Gone);
+                    Phase::Broken => {
+                        if socket.poll_gone(cx).is_ready() {
+                            return Poll::Ready(Happening::Gone);
+                        }
                     }
+                    // Both sides have closed, and the backend's answer is nothing to the client.
+                    Phase::Ended if self.session.outbox.is_closing() => {
+                        if self.session.outbox.poll_drained(cx).is_ready() {
+                            self.let_go();
+                        } else {
+                            self.alarm
+                                .get_or_insert_with(|| Box::pin(sleep(CLOSE_PATIENCE)));
+                        }
+                    }
+                    Phase::Ended => {}
                 }
-                Phase::Ended => {}
             }
             if let Some(alarm) = &mut self.alarm
                 && alarm.as_mut().poll(cx).is_ready()
@@ -182,10 +197,18 @@ impl Live {
                 self.tell()
             }
             Order::Close(why) => {
+                if why == Ending::Slow {
+                    self.session.warn("the client does not keep up: closed");
+                }
                 self.await_close(Phase::Closing, why);
                 Goes::Continue(())
             }
-            Order::Drop(why) => self.end(Event::Disconnect, why),
+            Order::Drop(why) => {
+                if why == Ending::Silent {
+                    self.session.warn("the client is silent: dropped");
+                }
+                self.end(Event::Disconnect, why)
+            }
         }
     }
 
@@ -287,12 +310,17 @@ impl Live {
     }
 
     fn wake(&mut self) -> Goes {
-        if self.phase == Phase::Open {
-            self.refresh = true;
-            self.tell()
-        } else {
+        match self.phase {
+            Phase::Open => {
+                self.refresh = true;
+                self.tell()
+            }
             // The client had its time to answer our close.
-            self.end(Event::Disconnect, Ending::Vanished)
+            Phase::Closing | Phase::Broken => self.end(Event::Disconnect, Ending::Vanished),
+            Phase::Ended => {
+                self.let_go();
+                Goes::Continue(())
+            }
         }
     }
 
@@ -302,8 +330,19 @@ impl Live {
         self.phase = Phase::Ended;
         self.alarm = None;
         self.refresh = false;
+        if how == Event::Disconnect {
+            self.let_go();
+        }
         self.note(how);
         self.tell()
+    }
+
+    /// Closes the connection of a client that gets no more, however long the backend takes to
+    /// hear of it: a browser, for one, tells its page of a close only then.
+    fn let_go(&mut self) {
+        self.alarm = None;
+        self.socket = None;
+        self.session.outbox.detach();
     }
 
     /// Keeps an event for the backend, if it still wants to hear.
@@ -388,7 +427,9 @@ impl Live {
         if self.session.link == Link::Dropped {
             return ending;
         }
-        if let Some(frame) = self.farewell.take() {
+        if let Some(frame) = self.farewell.take()
+            && self.socket.is_some()
+        {
             // Nothing happens when the backend's own close was sent before.
             self.session.outbox.close(frame, ending);
             let drained = poll_fn(|cx| self.session.outbox.poll_drained(cx));

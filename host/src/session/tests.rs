@@ -16,11 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tungstenite::Message;
 
 use super::*;
-use crate::{
-    channels::{Channels, Publication},
-    head::Head,
-    signer::Signer,
-};
+use crate::{channels::Channels, head::Head, publication::Publication, signer::Signer};
 use runtime::{
     backend::{Answer, Backend, BackendError, Body, Caller, full},
     manifest::WebSocketLimits,

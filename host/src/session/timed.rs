@@ -44,8 +44,23 @@ impl Timed {
         self.wire.change(|wire| wire.to_host.extend(frame));
     }
 
+    fn close(&self, code: u16) {
+        let frame = masked(OpCode::Control(Control::Close), &code.to_be_bytes(), true);
+        self.wire.change(|wire| wire.to_host.extend(frame));
+    }
+
     async fn asked(&mut self) -> Asked {
         self.backend.recv().await.expect("the session lives")
+    }
+
+    /// After how long the session has let its connection go, which closes it.
+    async fn let_go(&self) -> Duration {
+        let start = Instant::now();
+        while Arc::strong_count(&self.wire) > 1 {
+            assert!(!self.session.is_finished() && start.elapsed() < Duration::from_secs(60));
+            sleep(Duration::from_millis(1)).await;
+        }
+        start.elapsed()
     }
 
     /// The texts that the client got within so many seconds, and when, in seconds from now.
@@ -231,4 +246,53 @@ async fn a_clients_close_is_answered_when_the_backend_is_not_reached() {
     assert_eq!(timed.session.await.expect("no panic"), Ending::Client);
     let frames = received(&timed.wire.lock().to_client);
     assert_eq!(frames, [(CLOSE, vec![0x0f, 0xa1])]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_was_closed_is_let_go_before_the_backend_answers() {
+    let mut timed = Timed::open(Vec::new());
+    timed.say("x");
+    let close = [Event::close(4000, "")];
+    timed.asked().await.answer(&close);
+    sleep(Duration::from_millis(1)).await;
+    let frames = received(&timed.wire.lock().to_client);
+    assert_eq!(frames, [(CLOSE, 4000_u16.to_be_bytes().to_vec())]);
+    timed.close(4000);
+    let asked = timed.asked().await;
+    assert_eq!(asked.events, close);
+    assert!(timed.let_go().await < Duration::from_secs(1));
+    // The request goes on, and what it is answered is of no use to anybody.
+    sleep(Duration::from_secs(20)).await;
+    assert!(!asked.answer.is_closed() && !timed.session.is_finished());
+    asked.answer(&[Event::text("too late")]);
+    assert_eq!(timed.session.await.expect("no panic"), Ending::Backend);
+    assert_eq!(received(&timed.wire.lock().to_client).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_take_the_close_is_let_go_in_time() {
+    let mut timed = Timed::open(Vec::new());
+    timed.say("x");
+    let asked = timed.asked().await;
+    timed.wire.change(|wire| wire.room = Some(0));
+    asked.answer(&[Event::close(4000, "")]);
+    // Not an answer: it closes at the same moment, and reads no more.
+    timed.close(4001);
+    let asked = timed.asked().await;
+    assert_eq!(asked.events, [Event::close(4001, "")]);
+    let waited = timed.let_go().await;
+    assert!((Duration::from_secs(4)..Duration::from_secs(6)).contains(&waited));
+    asked.answer(&[]);
+    assert_eq!(timed.session.await.expect("no panic"), Ending::Backend);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_vanished_is_let_go_before_the_backend_answers() {
+    let mut timed = Timed::open(Vec::new());
+    timed.wire.change(|wire| wire.ended = true);
+    let asked = timed.asked().await;
+    assert_eq!(asked.events, [Event::Disconnect]);
+    assert!(timed.let_go().await < Duration::from_secs(1));
+    asked.answer(&[]);
+    assert_eq!(timed.session.await.expect("no panic"), Ending::Vanished);
 }

@@ -238,8 +238,8 @@ fn how_to_build(component: &manifest::Component) -> String {
     }
 }
 
-const ELSEWHERE: &str = "`spin up` may run it: put this host in front of it with --spin, \
-                         or with --upstream URL for one that runs already";
+const ELSEWHERE: &str = "`spin up` may run it: start that, and put this host in front of it \
+                         with --upstream URL";
 
 /// Tells apart what is mistaken for a component, by the first bytes.
 fn check_kind(wasm: &[u8], path: &Path) -> anyhow::Result<()> {

@@ -32,8 +32,8 @@ impl Context<'_> {
     pub(super) fn not_here(&self, value: &Value<'_>, what: &str) {
         if self.embedded {
             value.wrong(format!(
-                "{what}. Spin does it: let it run the components with `--spin`, \
-                 or start `spin up` and name its address with `--upstream`"
+                "{what}. Spin does it: start `spin up`, and put this host in front of it \
+                 with `--upstream URL`"
             ));
         }
     }

@@ -485,7 +485,7 @@ fn components_are_checked() {
             &["spin.toml:11", "key_value_stores[0]", "kebab-case"],
             &["spin.toml:12", "variables.Up", "lower case"],
             &["spin.toml:12", "variables.a", "unknown variable"],
-            &["spin.toml:13", "dependencies", "not composed", "--spin"],
+            &["spin.toml:13", "dependencies", "not composed", "--upstream"],
             &[
                 "spin.toml:14",
                 "environment.A",

@@ -198,13 +198,6 @@ impl Request {
             .ok()
             .context("the proxy has given up the request")
     }
-
-    /// Waits until the proxy has given the request up.
-    pub async fn given_up(mut self) -> Result<()> {
-        tokio::time::timeout(PATIENCE, self.reply.closed())
-            .await
-            .context("the proxy still waits for the answer")
-    }
 }
 
 /// A header's text, if there is exactly one.

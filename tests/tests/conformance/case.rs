@@ -12,7 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use grip::{Event, Key};
 use http::HeaderMap;
 use serde_json::{Value, json};

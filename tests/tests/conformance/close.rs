@@ -1,6 +1,8 @@
 //! The closing handshake, from either side.
 
-use anyhow::Result;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
 use grip::Event;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
@@ -9,6 +11,9 @@ use crate::{
     backend::Reply,
     case::{Case, cases, same},
 };
+
+/// Less than any proxy waits for a backend.
+const PROMPT: Duration = Duration::from_secs(10);
 
 cases! {
     by_the_client
@@ -69,8 +74,11 @@ async fn by_the_backend(case: &Case) -> Result<()> {
         socket.closed().await?,
         Some((4100, "kitchen closed".into())),
     )?;
-    // The client's answer repeats the code.
+    // The client's answer repeats the code. Both have closed then, and the connection ends
+    // although the backend has not said anything to that.
+    let since = Instant::now();
     same("end", socket.next().await?, None)?;
+    ensure!(since.elapsed() < PROMPT, "{:?}", since.elapsed());
     let request = case.script.next().await?;
     same(
         "events",

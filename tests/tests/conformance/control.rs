@@ -87,7 +87,9 @@ async fn unsubscribe(case: &Case) -> Result<()> {
     let other = format!("{}-other", case.channel());
     let unsubscribe = control(json!({"type": "unsubscribe", "channel": case.channel()}));
     // In order: when the other is joined, this one has been left.
-    answer(case, &mut socket, &[&unsubscribe, &subscribe(&other)]).await?;
+    let replies = [&unsubscribe, &subscribe(&other), "m:done"];
+    answer(case, &mut socket, &replies).await?;
+    socket.expect("done").await?;
     case.subscribed(&mut socket, &other).await?;
     case.publish(ws_text(case.channel(), "not for us")).await?;
     case.publish(ws_text(&other, "for us")).await?;

@@ -1,6 +1,6 @@
 //! Events in both directions, once a WebSocket is open.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use grip::Event;
 use tokio_tungstenite::tungstenite::{Message, protocol::frame::coding::Data};
 

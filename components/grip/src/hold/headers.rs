@@ -4,7 +4,8 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 
 use super::{
-    Channel, HoldMode, Instruct, InstructError, KeepAlive, NextLink, STATUS_CODES, Status, cstring,
+    Channel, Headers, HoldMode, Instruct, InstructError, KeepAlive, NextLink, STATUS_CODES, Status,
+    cstring,
 };
 use crate::{
     control::KeepAliveMode,
@@ -128,7 +129,7 @@ impl Instruct {
     ///
     /// An error where a value cannot stand in a header, such as a channel with a comma
     /// in its name.
-    pub fn to_headers(&self) -> Result<Vec<(&'static str, String)>, InstructError> {
+    pub fn to_headers(&self) -> Result<Headers, InstructError> {
         let mut headers = Vec::new();
         if let Some(mode) = self.hold {
             let mode = match mode {
@@ -159,10 +160,7 @@ impl Instruct {
     }
 
     /// What stands in headers also where the rest is JSON.
-    pub(super) fn write_beside_hold(
-        &self,
-        headers: &mut Vec<(&'static str, String)>,
-    ) -> Result<(), InstructError> {
+    pub(super) fn write_beside_hold(&self, headers: &mut Headers) -> Result<(), InstructError> {
         let error = |name: &'static str| move |problem| InstructError::new(name, problem);
         if let Some(Status { code, reason }) = &self.status {
             check_code(*code).map_err(error(STATUS))?;

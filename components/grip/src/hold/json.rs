@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{
-    Channel, HoldMode, Instruct, InstructError, KeepAlive, STATUS_CODES, Status,
+    Channel, Headers, HoldMode, Instruct, InstructError, KeepAlive, STATUS_CODES, Status,
     headers::{read_hold, read_mode},
 };
 use crate::{
@@ -80,7 +80,7 @@ impl Instruct {
     ///
     /// The [`status`](Instruct::status) is only for a host that finds no response in the
     /// body: one that is there has its own.
-    pub fn to_json(&self) -> Result<(Vec<(&'static str, String)>, String), InstructError> {
+    pub fn to_json(&self) -> Result<(Headers, String), InstructError> {
         let mut headers = vec![("Content-Type", crate::header::GRIP_INSTRUCT.to_owned())];
         self.write_beside_hold(&mut headers)?;
         let mut instruct = Map::new();
