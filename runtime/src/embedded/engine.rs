@@ -1,7 +1,7 @@
 //! The engine: how guests are compiled, where their memory comes from, and the clock that
 //! interrupts them.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use wasmtime::{
@@ -9,7 +9,7 @@ use wasmtime::{
     PoolingAllocationConfig,
 };
 
-use super::Options;
+use super::{Options, functions::Functions};
 
 /// How often a guest that computes is interrupted, to let others run and to look at its limits.
 pub const TICK: Duration = Duration::from_millis(10);
@@ -19,10 +19,15 @@ pub const TICK: Duration = Duration::from_millis(10);
 const KEEP_RESIDENT: usize = 512 << 10;
 
 /// Makes the engine for that many components and starts its clock, which ends with the engine.
+/// Unless it compiles for speed, functions that are in `functions` are not compiled again.
 ///
 /// # Errors
 /// When the machine cannot run what wasmtime compiles, or no thread can be started.
-pub fn start(options: &Options, components: usize) -> anyhow::Result<Engine> {
+pub fn start(
+    options: &Options,
+    components: usize,
+    functions: &Arc<Functions>,
+) -> anyhow::Result<Engine> {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
@@ -32,7 +37,11 @@ pub fn start(options: &Options, components: usize) -> anyhow::Result<Engine> {
         .cache(cache());
     config.allocation_strategy(pool(options, components));
     if !options.optimize {
-        config.cranelift_opt_level(OptLevel::None);
+        config
+            .cranelift_opt_level(OptLevel::None)
+            .enable_incremental_compilation(functions.clone())
+            .map_err(anyhow::Error::from)
+            .context("wasmtime cannot compile by functions")?;
     }
     let engine = match Engine::new(&config) {
         Ok(engine) => engine,

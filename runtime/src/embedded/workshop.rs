@@ -15,6 +15,7 @@ use super::{
     component::{self, Component, Prepared},
     engine,
     files::Mounts,
+    functions::Functions,
     key_value::Labels,
     output::Output,
     sqlite::Database,
@@ -32,6 +33,8 @@ pub struct Workshop {
     /// With the engine, whose pool has room for `room` components.
     linker: Linker<Guest>,
     room: usize,
+    /// What its engine compiled, when that is to be quick.
+    functions: Arc<Functions>,
     output: Output,
     client: Client,
     /// The key-value stores that are open, by label.
@@ -60,9 +63,11 @@ impl Workshop {
     /// When the engine or a thread cannot be started.
     pub fn open(manifest: &Manifest, options: Options) -> anyhow::Result<Self> {
         let room = manifest.components.len();
+        let functions = Arc::default();
         Ok(Self {
-            linker: linker(&options, room)?,
+            linker: linker(&options, room, &functions)?,
             room,
+            functions,
             output: Output::start(!options.quiet)?,
             client: Client::new(),
             stores: BTreeMap::new(),
@@ -85,8 +90,9 @@ impl Workshop {
     ) -> anyhow::Result<Parts> {
         if manifest.components.len() > self.room {
             // Code belongs to an engine; what was compiled comes from the cache.
-            self.linker = linker(&self.options, manifest.components.len())?;
-            self.room = manifest.components.len();
+            let room = manifest.components.len();
+            self.linker = linker(&self.options, room, &self.functions)?;
+            self.room = room;
             self.prepared.clear();
             self.permits.clear();
         }
@@ -117,6 +123,39 @@ impl Workshop {
             components,
             changed,
         })
+    }
+
+    /// Sees to it that the first exchange is as quick as those after it. A component that came from
+    /// the compilation cache has left none of its functions behind: they are compiled, on one
+    /// thread that ends with that, so that there are processors left for whoever asks.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn get_ready(&self) -> anyhow::Result<()> {
+        if self.options.optimize {
+            return Ok(());
+        }
+        let engine = self.linker.engine().clone();
+        let files: Vec<_> = self.prepared.values().map(|it| it.source.clone()).collect();
+        let compile = move || {
+            for file in files {
+                // What is wrong with a file is told when it is exchanged.
+                let compiled = std::fs::read(&file)
+                    .map_err(anyhow::Error::from)
+                    .and_then(|wasm| Ok(engine.precompile_component(&wasm)?));
+                if let Err(error) = compiled {
+                    tracing::debug!(file = %file.display(), %error, "not compiled ahead");
+                }
+            }
+        };
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(1)
+            .thread_name(|_| "ahead".into())
+            .panic_handler(|_| tracing::warn!("the compiler panicked; the first edit takes longer"))
+            .build()
+            .context("cannot start the thread that compiles ahead")?
+            .spawn(compile);
+        Ok(())
     }
 
     fn component(
@@ -184,8 +223,12 @@ impl Workshop {
     }
 }
 
-fn linker(options: &Options, components: usize) -> anyhow::Result<Linker<Guest>> {
-    let engine = engine::start(options, components)?;
+fn linker(
+    options: &Options,
+    components: usize,
+    functions: &Arc<Functions>,
+) -> anyhow::Result<Linker<Guest>> {
+    let engine = engine::start(options, components, functions)?;
     component::linker(&engine)
         .map_err(anyhow::Error::from)
         .context("cannot link the host's interfaces")
