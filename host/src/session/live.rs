@@ -22,7 +22,7 @@ use crate::{
     ending::Ending,
     exchange::{ExchangeError, Reply, exchange},
     frame,
-    outbox::{Connection, Order},
+    outbox::{Connection, Order, Stage},
     sessions,
     socket::{Socket, close_for},
 };
@@ -168,7 +168,7 @@ impl Live {
                         }
                     }
                     // Both sides have closed, and the backend's answer is nothing to the client.
-                    Phase::Ended if self.session.outbox.is_closing() => {
+                    Phase::Ended if self.session.outbox.stage() == Stage::Closing => {
                         if self.session.outbox.poll_drained(cx).is_ready() {
                             self.let_go();
                         } else {
