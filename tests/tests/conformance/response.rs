@@ -26,7 +26,7 @@ cases! {
     instruct
 }
 
-/// The shortest time for which either proxy holds a response.
+/// The shortest time for which socket-host holds a response; the same in Pushpin's source.
 const LEAST: Duration = Duration::from_secs(5);
 
 fn hold(case: &Case) -> Reply {
@@ -120,10 +120,10 @@ async fn timeout(case: &Case) -> Result<()> {
     request.reply(reply)?;
     if case.differ(true, false) {
         // It asks again.
-        let request = case.script.next().await?;
-        let waited = since.elapsed();
-        ensure!(waited >= LEAST, "{waited:?}");
-        request.reply(Reply::new(200).body("new"))?;
+        case.script
+            .next()
+            .await?
+            .reply(Reply::new(200).body("new"))?;
         return same("body", &*asked.await??.text(), "new");
     }
     let answer = asked.await??;
