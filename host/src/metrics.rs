@@ -77,9 +77,9 @@ pub enum Dropped {
     Full,
 }
 
-impl Metrics {
+impl Default for Metrics {
     /// Everything at 0.
-    pub fn new() -> Self {
+    fn default() -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("socket_host"),
             connections: Gauge::default(),
@@ -109,7 +109,9 @@ impl Metrics {
         }
         metrics
     }
+}
 
+impl Metrics {
     fn register(&mut self) {
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         let registry = &mut self.registry;

@@ -38,7 +38,7 @@ impl Services {
         limits: WebSocketLimits,
         stop: CancellationToken,
     ) -> Self {
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Arc::new(Metrics::default());
         Self {
             backend: Arc::new(Metered::new(backend, metrics.clone(), name)),
             channels: Channels::new(metrics.published.clone(), metrics.duplicates()),

@@ -70,10 +70,11 @@ impl Due {
 /// Components being built, and what came of it.
 struct Building {
     components: BTreeSet<String>,
-    results: Pin<Box<dyn Future<Output = Vec<(String, Built)>> + Send>>,
+    results: Pin<Box<dyn Future<Output = Vec<Built>> + Send>>,
 }
 
-type Built = Result<(), Problem>;
+/// A component, and what came of building it.
+type Built = (String, Result<(), Problem>);
 
 impl Building {
     fn of(manifest: &Manifest, components: BTreeSet<String>) -> Self {
@@ -86,7 +87,7 @@ impl Building {
 }
 
 /// Builds the components that say how, each whatever became of the one before.
-async fn build(manifest: Manifest, components: BTreeSet<String>) -> Vec<(String, Built)> {
+async fn build(manifest: Manifest, components: BTreeSet<String>) -> Vec<Built> {
     let mut results = Vec::new();
     for id in components {
         let component = manifest.components.get(&id);
@@ -208,7 +209,7 @@ impl Watch {
         })
     }
 
-    fn built(&mut self, results: Vec<(String, Built)>) {
+    fn built(&mut self, results: Vec<Built>) {
         for (id, built) in results {
             if built.is_ok() {
                 self.due.fresh.insert(id.clone());
@@ -226,9 +227,8 @@ impl Watch {
             let read = read.map(|components| to_build.extend(components));
             self.problems.note(
                 Step::Settings,
-                read.map_err(|problem| {
+                read.inspect_err(|problem| {
                     error!("{}; what was there before goes on", problem.text);
-                    problem
                 }),
             );
         }

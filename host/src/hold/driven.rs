@@ -69,8 +69,10 @@ where
     .boxed_unsync()
 }
 
+type Driver = Pin<Box<dyn Future<Output = Result<(), BodyError>> + Send>>;
+
 struct Driven {
-    future: Option<Pin<Box<dyn Future<Output = Result<(), BodyError>> + Send>>>,
+    future: Option<Driver>,
     outlet: Outlet,
 }
 

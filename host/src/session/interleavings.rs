@@ -117,11 +117,7 @@ impl Case {
         for step in self.steps.iter().chain(&last) {
             match step {
                 Step::Read(room) => always_read &= room.is_none(),
-                Step::Close(_) => {
-                    if std::mem::replace(&mut closed, true) {
-                        continue;
-                    }
-                }
+                Step::Close(_) if std::mem::replace(&mut closed, true) => continue,
                 Step::Malformed(_) | Step::Vanish(_) => closed = true,
                 Step::Say(..) if closed => continue,
                 _ => {}

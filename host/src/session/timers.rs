@@ -1,11 +1,6 @@
 //! What a backend has sent to its client later: a keep-alive message and a delayed one.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{future::Future, pin::Pin, task::Context, time::Duration};
 
 use bytes::Bytes;
 use grip::control::KeepAliveMode;
@@ -119,7 +114,7 @@ impl Timers {
             if self.sleep.deadline() != due {
                 self.sleep.as_mut().reset(due);
             }
-            if let Poll::Pending = self.sleep.as_mut().poll(cx) {
+            if self.sleep.as_mut().poll(cx).is_pending() {
                 return;
             }
         }

@@ -280,11 +280,10 @@ impl Eye {
         for entry in entries.flatten() {
             let path = entry.path();
             match entry.file_type() {
-                Ok(kind) if kind.is_dir() => {
-                    if deep && Interests::is_searched(&path) {
-                        self.search(&path, true, look);
-                    }
+                Ok(kind) if kind.is_dir() && deep && Interests::is_searched(&path) => {
+                    self.search(&path, true, look);
                 }
+                Ok(kind) if kind.is_dir() => {}
                 Ok(_) if self.interests.has(&path) => {
                     if let Some(stamp) = stamp(&path) {
                         look.files.insert(path, stamp);

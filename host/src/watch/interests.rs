@@ -142,11 +142,9 @@ impl Interests {
 
 impl Parts {
     fn of(component: &Component, root: &Path) -> Result<Self> {
-        let patterns = |folder: &Path, globs: &[String], key| {
+        let patterns = |folder: &Path, globs: &[String], key: &'static str| {
             let patterns = globs.iter().map(|glob| Pattern::new(folder, glob));
-            patterns
-                .collect::<Result<Vec<_>>>()
-                .with_context(|| format!("{key}"))
+            patterns.collect::<Result<Vec<_>>>().context(key)
         };
         let sources = match &component.build {
             Some(build) => patterns(&build.workdir, &build.watch, "build.watch")?,

@@ -31,12 +31,15 @@ pub const PATIENCE: Duration = Duration::from_secs(40);
 /// A proxy has read what is on the loopback long before that.
 const SETTLED: Duration = Duration::from_millis(300);
 
+/// A case under way.
+type Running<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
+
 /// An entry of the table of cases.
 pub struct Registered {
     /// Its function's name.
     pub name: &'static str,
     /// Its function.
-    pub run: for<'a> fn(&'a Case) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>,
+    pub run: fn(&Case) -> Running<'_>,
     /// Whether the two proxies differ.
     pub differs: bool,
 }

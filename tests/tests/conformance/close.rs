@@ -1,5 +1,6 @@
 //! The closing handshake, from either side.
 
+use std::slice::from_ref;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -31,7 +32,7 @@ async fn by_the_client(case: &Case) -> Result<()> {
     let mut socket = case.open(Reply::open()).await?;
     socket.close(4321, "going home").await?;
     let close = Event::close(4321, "going home");
-    case.exchange(&[close.clone()], Reply::events(&[close]))
+    case.exchange(from_ref(&close), Reply::events(from_ref(&close)))
         .await?;
     same(
         "close",

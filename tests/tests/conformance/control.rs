@@ -1,5 +1,6 @@
 //! Control messages, each kind.
 
+use std::slice::from_ref;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -164,7 +165,7 @@ async fn keep_alive_kinds(case: &Case) -> Result<()> {
         let request = case.script.next().await?;
         if request.events()? == [Event::Pong("p".into())] {
             request.reply(Reply::nothing())?;
-            case.exchange(&[close.clone()], Reply::events(&[close]))
+            case.exchange(from_ref(&close), Reply::events(from_ref(&close)))
                 .await?;
         } else {
             same("events", request.events()?.last(), Some(&close))?;

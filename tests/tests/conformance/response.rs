@@ -103,7 +103,7 @@ async fn binary(case: &Case) -> Result<()> {
     case.script.next().await?.reply(hold(case))?;
     let response = json!({"body-bin": BASE64_STANDARD.encode([0, 255])});
     let answer = publish_until(case, item(case, response), asked).await?;
-    same("body", &*answer.body, &[0, 255])
+    same("body", &*answer.body, [0, 255])
 }
 
 async fn timeout(case: &Case) -> Result<()> {

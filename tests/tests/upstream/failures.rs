@@ -122,7 +122,7 @@ async fn a_connection_that_ends_under_a_request() -> Result<()> {
                 if read_head(&mut stream).await.is_empty() {
                     return;
                 }
-                if count.fetch_add(1, Ordering::SeqCst) % 2 == 0 {
+                if count.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) {
                     let _ = stream.write_all(answer).await;
                 }
             }
