@@ -27,7 +27,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serve the application of a manifest.
-    Up(Up),
+    Up(Box<Up>),
     /// Run the components' build commands.
     Build(From),
     /// Read the manifest, compile the components, and say what would be served or what is wrong.
@@ -137,7 +137,7 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn run(command: Command) -> Result<()> {
     match command {
-        Command::Up(options) => up(options).await,
+        Command::Up(options) => up(*options).await,
         Command::Build(from) => build::build(&Manifest::load(from.path())?, None).await,
         Command::Check { from, variables } => check(from, variables).await,
     }
