@@ -205,14 +205,19 @@ impl Server {
         Ok(serde_json::from_str(&body)?)
     }
 
-    /// What `/healthz` counts under `name`.
-    pub async fn count(&self, name: &str) -> Result<u64> {
+    /// What `/healthz` says.
+    pub async fn health(&self) -> Result<Value> {
         let answer = request(
             self.control,
             "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
         )
         .await?;
-        let health: Value = serde_json::from_str(&answer.body)?;
+        Ok(serde_json::from_str(&answer.body)?)
+    }
+
+    /// What `/healthz` counts under `name`.
+    pub async fn count(&self, name: &str) -> Result<u64> {
+        let health = self.health().await?;
         health[name]
             .as_u64()
             .with_context(|| format!("{name} in {health}"))
