@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use grip::{Event, header::SEC_WEBSOCKET_EXTENSIONS};
+use grip::Event;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, upgrade::Upgraded};
 use hyper_util::{rt::TokioIo, server::conn::auto::upgrade};
@@ -15,10 +15,9 @@ use uuid::Uuid;
 
 use crate::{
     answer::{answer, failure},
-    exchange::{
-        ExchangeError, Identity, Reply, exchange, is_private_header, remove_private_headers,
-    },
+    exchange::{ExchangeError, Identity, Reply, exchange, remove_private_headers},
     head::Head,
+    hop::{remove_hop_headers, tokens},
     metrics::Dropped,
     outbox::Outbox,
     services::Services,
@@ -32,8 +31,8 @@ use runtime::{
 /// Whether a request asks for a WebSocket. Other upgrades are not offered, and so ignored.
 pub fn is_upgrade<B>(request: &Request<B>) -> bool {
     request.method() == Method::GET
-        && lists(request.headers(), header::CONNECTION, "upgrade")
-        && lists(request.headers(), header::UPGRADE, "websocket")
+        && lists(request.headers(), &header::CONNECTION, "upgrade")
+        && lists(request.headers(), &header::UPGRADE, "websocket")
 }
 
 /// Opens a WebSocket, or says why not. The private headers must be gone from the request.
@@ -48,7 +47,7 @@ pub async fn open(
     };
     let outbox = Outbox::new(services.limits.max_outgoing_buffer, services.sessions.now());
     let Some(registration) = services.sessions.register(&outbox) else {
-        services.metrics.dropped(Dropped::Full);
+        services.metrics.dropped(Dropped::Full).inc();
         return answer(
             StatusCode::SERVICE_UNAVAILABLE,
             "too many WebSockets are open, try again later",
@@ -175,48 +174,31 @@ fn is_allowed(origins: &AllowedOrigins, origin: &HeaderValue, host: Option<&Head
         .any(|exact| *exact == format!("{scheme}://{}", bare(authority)))
 }
 
-/// The client's headers that go along with each event: not those of the handshake, nor hop by hop.
+/// The headers that go along: not those of the handshake, nor hop by hop.
 fn forwarded(headers: &HeaderMap) -> HeaderMap {
-    let hop: Vec<_> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|name| name.trim().to_ascii_lowercase())
-        .collect();
-    let mut kept = HeaderMap::with_capacity(headers.len());
-    for (name, value) in headers {
-        if !is_of_connection(name) && !hop.iter().any(|hop| hop == name.as_str()) {
-            kept.append(name.clone(), value.clone());
-        }
+    let mut kept = headers.clone();
+    remove_hop_headers(&mut kept);
+    for name in OF_THE_HANDSHAKE {
+        kept.remove(name);
     }
     kept
 }
 
-/// Headers about this connection or this message's body.
-fn is_of_connection(name: &HeaderName) -> bool {
-    matches!(
-        *name,
-        header::CONNECTION
-            | header::UPGRADE
-            | header::SEC_WEBSOCKET_KEY
-            | header::SEC_WEBSOCKET_VERSION
-            | header::SEC_WEBSOCKET_EXTENSIONS
-            | header::SEC_WEBSOCKET_ACCEPT
-            | header::TRANSFER_ENCODING
-            | header::TE
-            | header::TRAILER
-            | header::PROXY_AUTHENTICATE
-            | header::PROXY_AUTHORIZATION
-            | header::CONTENT_LENGTH
-            | header::CONTENT_TYPE
-            | header::CONTENT_ENCODING
-            | header::EXPECT
-            | header::ACCEPT
-            | header::ACCEPT_ENCODING
-    ) || name.as_str() == "keep-alive"
-        || name.as_str() == "proxy-connection"
-}
+/// Headers about the handshake, or about the body of a request that has none.
+const OF_THE_HANDSHAKE: [HeaderName; 12] = [
+    header::SEC_WEBSOCKET_KEY,
+    header::SEC_WEBSOCKET_VERSION,
+    header::SEC_WEBSOCKET_EXTENSIONS,
+    header::SEC_WEBSOCKET_ACCEPT,
+    header::TE,
+    header::TRAILER,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::EXPECT,
+    header::ACCEPT,
+    header::ACCEPT_ENCODING,
+];
 
 /// Takes the OPEN event out of an answer to OPEN, where it must be the first. An answer
 /// without events is allowed for a connection that is kept alive.
@@ -263,13 +245,9 @@ fn switching(accept: &str, reply: &HeaderMap) -> Response<Body> {
     let mut response = Response::new(empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
-    for (name, value) in reply {
-        // A chosen Sec-WebSocket-Protocol is among those that stay.
-        if !is_private_header(name) && !is_of_connection(name) && *name != SEC_WEBSOCKET_EXTENSIONS
-        {
-            headers.append(name.clone(), value.clone());
-        }
-    }
+    // A chosen Sec-WebSocket-Protocol is among those that stay.
+    *headers = forwarded(reply);
+    remove_private_headers(headers);
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     if let Ok(accept) = HeaderValue::from_str(accept) {
@@ -297,14 +275,9 @@ fn stream(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
     Some((parts.io.into_inner(), early))
 }
 
-/// Whether a comma-separated header has `token`, in any case.
-fn lists(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|item| item.trim().eq_ignore_ascii_case(token))
+/// Whether a comma-separated header has this item, in any case.
+fn lists(headers: &HeaderMap, name: &HeaderName, item: &str) -> bool {
+    tokens(headers, name).any(|token| token.eq_ignore_ascii_case(item))
 }
 
 #[cfg(test)]

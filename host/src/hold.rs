@@ -78,7 +78,7 @@ pub async fn serve(services: &Arc<Services>, request: Request<Body>) -> Response
         return part.response;
     };
     let Some(place) = services.holds.register(mode) else {
-        services.metrics.dropped(Dropped::Full);
+        services.metrics.dropped(Dropped::Full).inc();
         return answer(
             StatusCode::SERVICE_UNAVAILABLE,
             "too many requests are held, try again later",
@@ -86,7 +86,7 @@ pub async fn serve(services: &Arc<Services>, request: Request<Body>) -> Response
     };
     let inbox = Inbox::new(
         services.limits.max_outgoing_buffer,
-        services.metrics.slow_holds(),
+        services.metrics.dropped(Dropped::SlowHold),
     );
     let hold = Hold {
         services: services.clone(),

@@ -105,7 +105,7 @@ impl Default for Metrics {
             drop(metrics.ended.get_or_create(&by("reason", ending.name())));
         }
         for reason in Dropped::ALL {
-            drop(metrics.dropped.get_or_create(&by("reason", reason.name())));
+            metrics.dropped(reason);
         }
         metrics
     }
@@ -234,23 +234,10 @@ impl Metrics {
         self.items.inc_by(items as u64);
     }
 
-    /// Counts publications that were published before.
-    pub fn duplicates(&self) -> Counter {
-        let label = by("reason", Dropped::Duplicate.name());
-        self.dropped.get_or_create_owned(&label)
-    }
-
-    /// Counts holds whose clients do not keep up.
-    pub fn slow_holds(&self) -> Counter {
-        let label = by("reason", Dropped::SlowHold.name());
-        self.dropped.get_or_create_owned(&label)
-    }
-
-    /// Something was dropped.
-    pub fn dropped(&self, reason: Dropped) {
+    /// Counts what is dropped for a reason.
+    pub fn dropped(&self, reason: Dropped) -> Counter {
         self.dropped
-            .get_or_create(&by("reason", reason.name()))
-            .inc();
+            .get_or_create_owned(&by("reason", reason.name()))
     }
 
     /// A session is over.

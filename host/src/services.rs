@@ -6,7 +6,11 @@ use runtime::{backend::Backend, manifest::WebSocketLimits};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    channels::Channels, holds::Holds, metered::Metered, metrics::Metrics, sessions::Sessions,
+    channels::Channels,
+    holds::Holds,
+    metered::Metered,
+    metrics::{Dropped, Metrics},
+    sessions::Sessions,
     signer::Signer,
 };
 
@@ -41,7 +45,10 @@ impl Services {
         let metrics = Arc::new(Metrics::default());
         Self {
             backend: Arc::new(Metered::new(backend, metrics.clone(), name)),
-            channels: Channels::new(metrics.published.clone(), metrics.duplicates()),
+            channels: Channels::new(
+                metrics.published.clone(),
+                metrics.dropped(Dropped::Duplicate),
+            ),
             sessions: Sessions::new(limits.max_connections),
             holds: Holds::new(limits.max_connections, stop),
             signer,
