@@ -23,6 +23,8 @@ use tokio_tungstenite::{
     tungstenite::{Message, client::IntoClientRequest, http::HeaderValue},
 };
 
+pub mod pushpin;
+
 /// Nothing that a test waits for takes this long, unless it never comes.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 

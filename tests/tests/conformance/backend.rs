@@ -11,14 +11,14 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use crate::case::PATIENCE;
+use crate::case::{PATIENCE, subscribe};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use grip::{
     Event, Limits,
     event::{decode_all, encode_all},
 };
-use http::{HeaderMap, Response, StatusCode, request::Parts};
+use http::{HeaderMap, Method, Response, StatusCode, request::Parts};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -30,6 +30,10 @@ use tokio::{
     sync::{Mutex as AsyncMutex, mpsc, oneshot},
     task::{JoinHandle, JoinSet},
 };
+
+/// The path, and the channel, of requests that ask whether a proxy is ready. They go through
+/// all its parts, and belong to no case.
+pub const READINESS: &str = "/ready";
 
 type Scripts = Arc<Mutex<HashMap<String, mpsc::UnboundedSender<Request>>>>;
 
@@ -114,6 +118,9 @@ async fn serve(
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let nobody = |why: &str| Reply::new(404).body(why.to_owned()).response;
     let (head, body) = request.into_parts();
+    if let Some(part) = head.uri.path().strip_prefix(READINESS) {
+        return Ok(readiness(&head.method, part).response);
+    }
     let name = head.uri.path().split('/').nth(1).unwrap_or_default();
     let sender = scripts
         .lock()
@@ -137,6 +144,23 @@ async fn serve(
     Ok(replied
         .await
         .unwrap_or_else(|_| nobody("the case did not answer this")))
+}
+
+/// A WebSocket that listens to the channel, or a stream in two parts, the second of which does.
+fn readiness(method: &Method, part: &str) -> Reply {
+    if method == Method::POST {
+        return Reply::open_grip(&[&subscribe(READINESS)]);
+    }
+    let reply = Reply::new(200);
+    match part {
+        "" => reply
+            .header("grip-link", &format!("<{READINESS}/held>; rel=next"))
+            .body("linked,"),
+        _ => reply
+            .header("grip-hold", "stream")
+            .header("grip-channel", READINESS)
+            .body("held,"),
+    }
 }
 
 /// The requests of one case, in the order in which they came.

@@ -8,16 +8,17 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, client::conn::http1};
+use hyper::{body::Incoming, client::conn::http1, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, task::JoinHandle};
 use tokio_tungstenite::{
-    WebSocketStream, client_async,
+    WebSocketStream,
     tungstenite::{
         Error, Message,
         client::IntoClientRequest,
+        handshake::derive_accept_key,
         protocol::{
-            CloseFrame,
+            CloseFrame, Role,
             frame::{
                 Frame,
                 coding::{Data, OpCode},
@@ -58,7 +59,7 @@ pub async fn hold(address: SocketAddr, request: Request<Full<Bytes>>) -> Result<
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(async move {
-        let _ = connection.await;
+        let _ = connection.with_upgrades().await;
     });
     let response = tokio::time::timeout(PATIENCE, sender.send_request(request))
         .await
@@ -199,6 +200,7 @@ pub fn upgrade(
     headers: &[(&'static str, &str)],
 ) -> Result<Request<()>> {
     let mut request = format!("ws://{address}{path}").into_client_request()?;
+    *request.uri_mut() = path.parse()?;
     for (name, value) in headers {
         let name = HeaderName::from_static(name);
         request
@@ -208,27 +210,32 @@ pub fn upgrade(
     Ok(request)
 }
 
-/// Asks for a WebSocket.
+/// Asks for a WebSocket. An answer that refuses it is read to its end.
 pub async fn shake(address: SocketAddr, request: Request<()>) -> Result<Handshake> {
-    let stream = TcpStream::connect(address).await?;
-    let answer = tokio::time::timeout(PATIENCE, client_async(request, stream))
-        .await
-        .context("no answer to the handshake")?;
-    match answer {
-        Ok((socket, response)) => Ok(Handshake::Accepted(
-            Box::new(Socket(socket)),
-            response.into_parts().0.headers,
-        )),
-        Err(Error::Http(response)) => {
-            let (head, body) = response.into_parts();
-            Ok(Handshake::Refused(Answer {
-                status: head.status.as_u16(),
-                headers: head.headers,
-                body: body.unwrap_or_default().into(),
-            }))
-        }
-        Err(error) => Err(error.into()),
+    let key = request.headers().get("sec-websocket-key");
+    let accept = derive_accept_key(key.context("a key")?.as_bytes());
+    let mut held = hold(address, request.map(|()| Full::default())).await?;
+    if held.status() != StatusCode::SWITCHING_PROTOCOLS.as_u16() {
+        let answer = tokio::time::timeout(PATIENCE, held.whole()).await;
+        return Ok(Handshake::Refused(
+            answer.context("the refusal does not end")??,
+        ));
     }
+    for (name, value) in [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-accept", accept.as_str()),
+    ] {
+        let said = held.header(name).unwrap_or_default();
+        ensure!(
+            said.eq_ignore_ascii_case(value),
+            "{name} is {said:?} in a 101"
+        );
+    }
+    let headers = std::mem::take(held.response.headers_mut());
+    let upgraded = hyper::upgrade::on(&mut held.response).await?;
+    let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, None);
+    Ok(Handshake::Accepted(Box::new(Socket(socket.await)), headers))
 }
 
 /// The answer to a handshake.
@@ -266,7 +273,7 @@ impl Handshake {
 }
 
 /// A WebSocket. Dropped, it is gone without a close.
-pub struct Socket(WebSocketStream<TcpStream>);
+pub struct Socket(WebSocketStream<TokioIo<Upgraded>>);
 
 impl Socket {
     /// Sends a text.

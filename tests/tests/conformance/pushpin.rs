@@ -1,32 +1,27 @@
-//! Debian's Pushpin as a process: its configuration, its start, its end.
-//!
-//! Debian builds it without an HTTP client of its own; `zurl` is that client, a second
-//! process, which by default refuses to connect to the loopback.
+//! Debian's Pushpin as two processes: their start, and their end.
 
 use std::{
     fs::File,
     net::SocketAddr,
-    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::{
+    backend::READINESS,
     client,
     proxy::{KEY, free_address},
 };
 
-/// Where Debian keeps the names that Pushpin's processes find each other by.
-const INTERNAL: &str = "/usr/lib/pushpin/internal.conf";
-
 /// It starts in well under a second.
 const STARTING: Duration = Duration::from_secs(20);
 
-/// A request that a proxy does not answer in this time is tried again.
+/// What is not through in this time is tried again.
 const PROBE: Duration = Duration::from_secs(1);
 
 /// Between two looks at whether it serves, or has ended.
@@ -62,15 +57,25 @@ impl Pushpin {
     async fn start_once(upstream: SocketAddr) -> Result<Self> {
         let folder = TempDir::with_prefix("pushpin-")?;
         let (public, control) = (free_address()?, free_address()?);
-        configure(folder.path(), public, control, upstream)?;
+        let programs = tests::pushpin::Pushpin {
+            public,
+            control,
+            upstream,
+            key: KEY,
+            client_buffer: 200_000,
+            connections: 5000,
+            log_level: 2,
+        }
+        .configure(folder.path())?;
         let mut pushpin = Self {
             public,
             control,
             processes: Vec::new(),
             folder,
         };
-        pushpin.spawn("zurl", &["--config=zurl.conf"])?;
-        pushpin.spawn("pushpin", &["--config=pushpin.conf", "--merge-output"])?;
+        for (program, argument) in programs {
+            pushpin.spawn(program, &argument)?;
+        }
         let deadline = Instant::now() + STARTING;
         while !pushpin.serves().await {
             for process in &mut pushpin.processes {
@@ -88,11 +93,10 @@ impl Pushpin {
         Ok(pushpin)
     }
 
-    fn spawn(&mut self, program: &str, arguments: &[&str]) -> Result<()> {
+    fn spawn(&mut self, program: &str, argument: &str) -> Result<()> {
         let log = File::create(self.folder.path().join(format!("{program}.log")))?;
         let process = Command::new(program)
-            .args(arguments)
-            .current_dir(self.folder.path())
+            .arg(argument)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -104,27 +108,48 @@ impl Pushpin {
         Ok(())
     }
 
-    /// Whether a request goes all the way to the backend, or to where there is none, and
-    /// publishing is possible.
+    /// Whether its processes are in touch: each looks for the others when it starts, and until it
+    /// has found them some requests are lost and some are answered with 500.
     async fn serves(&self) -> bool {
         let through = async {
-            let request = client::request("GET", "/is-it-there", &[], "")?;
-            let answer = client::send(self.public, request).await?;
-            let publish = client::request("POST", "/publish/", &[], r#"{"items":[]}"#)?;
-            let published = client::send(self.control, publish).await?;
-            anyhow::Ok(matches!(answer.status, 404 | 502) && published.status == 200)
+            let next = client::request("GET", READINESS, &[], "")?;
+            let mut stream = client::hold(self.public, next).await?;
+            // There is no backend.
+            if stream.status() == 502 {
+                return self.publishes().await;
+            }
+            stream.expect("linked,held,").await?;
+            let upgrade = client::upgrade(self.public, READINESS, &[])?;
+            let mut socket = client::shake(self.public, upgrade).await?.accepted()?;
+            self.publishes().await?;
+            stream.expect("published").await?;
+            socket.expect("published").await
         };
-        matches!(tokio::time::timeout(PROBE, through).await, Ok(Ok(true)))
+        matches!(tokio::time::timeout(PROBE, through).await, Ok(Ok(())))
+    }
+
+    /// Publishes to those who ask whether it serves.
+    async fn publishes(&self) -> Result<()> {
+        let published = json!({"content": "published"});
+        let formats = json!({"ws-message": published, "http-stream": published});
+        let items = json!({"items": [{"channel": READINESS, "formats": formats}]});
+        let publish = client::request("POST", "/publish/", &[], &items.to_string())?;
+        let answer = client::send(self.control, publish).await?;
+        ensure!(answer.status == 200, "{answer:?}");
+        Ok(())
     }
 
     fn log(&self) -> String {
-        ["zurl", "pushpin"]
-            .map(|program| {
-                let log = self.folder.path().join(format!("{program}.log"));
-                let log = std::fs::read_to_string(log).unwrap_or_default();
-                format!("{program} said:\n{log}")
-            })
-            .concat()
+        let Ok(files) = std::fs::read_dir(&self.folder) else {
+            return String::new();
+        };
+        let logs = files.flatten().map(|entry| entry.path());
+        let logs = logs.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+        logs.map(|path| {
+            let log = std::fs::read_to_string(&path).unwrap_or_default();
+            format!("{} said:\n{log}", path.display())
+        })
+        .collect()
     }
 }
 
@@ -145,72 +170,4 @@ impl Drop for Pushpin {
             }
         }
     }
-}
-
-/// Writes all that its processes read into `folder`, where they run.
-fn configure(
-    folder: &Path,
-    public: SocketAddr,
-    control: SocketAddr,
-    upstream: SocketAddr,
-) -> Result<()> {
-    let here = folder.display();
-    ensure!(
-        Path::new(INTERNAL).exists(),
-        "{INTERNAL} is missing; `tests/install pushpin zurl` installs it on Debian"
-    );
-    let pushpin = format!(
-        "[global]
-include={INTERNAL}
-rundir={here}
-ipc_prefix=pushpin-
-
-[runner]
-services=condure,pushpin-proxy,pushpin-handler
-http_port={public}
-logdir={here}
-client_buffer_size=200000
-client_maxconn=5000
-
-[proxy]
-zurl_out_specs=ipc://{here}/zurl-in
-zurl_out_stream_specs=ipc://{here}/zurl-in-stream
-zurl_in_specs=ipc://{here}/zurl-out
-routesfile=routes
-sig_iss=pushpin
-sig_key={KEY}
-updates_check=off
-
-[handler]
-push_in_spec=ipc://{here}/push-in
-push_in_sub_specs=ipc://{here}/push-in-sub
-push_in_http_addr={}
-push_in_http_port={}
-stats_spec=ipc://{here}/stats
-command_spec=ipc://{here}/command
-message_rate=1000000
-message_hwm=1000000
-",
-        control.ip(),
-        control.port(),
-    );
-    let zurl = format!(
-        "[General]
-in_spec=ipc://{here}/zurl-in
-in_stream_spec=ipc://{here}/zurl-in-stream
-out_spec=ipc://{here}/zurl-out
-in_req_spec=ipc://{here}/zurl-req
-defpolicy=allow
-allow=
-deny=
-"
-    );
-    for (name, content) in [
-        ("pushpin.conf", pushpin),
-        ("zurl.conf", zurl),
-        ("routes", format!("* {upstream},over_http\n")),
-    ] {
-        std::fs::write(folder.join(name), content)?;
-    }
-    Ok(())
 }

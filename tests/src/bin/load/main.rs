@@ -17,7 +17,6 @@ mod measure;
 mod message;
 mod process;
 mod publisher;
-mod pushpin;
 mod report;
 mod sockets;
 mod stats;

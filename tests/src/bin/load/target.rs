@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::pushpin;
+use ::tests::pushpin::Pushpin;
+
 use crate::sockets::{Kind, Sockets};
 
 /// A server to measure.
@@ -156,9 +157,7 @@ impl Known {
                 start
             }
             Self::Pushpin => {
-                let mut start = pushpin::start(state, address, control, behind)?;
-                start.beside.push(backend(behind)?);
-                return Ok((target, start));
+                return Ok((target, pushpin(state, address, control, behind)?));
             }
             Self::Ws { servers } => {
                 let installed = servers.join("node_modules/ws/package.json");
@@ -197,6 +196,33 @@ fn up(binary: &Path, options: &[&str]) -> Result<Start> {
             .collect(),
         beside: Vec::new(),
     })
+}
+
+/// Pushpin between `public` and this program's backend at `upstream`.
+fn pushpin(
+    folder: &Path,
+    public: SocketAddr,
+    control: SocketAddr,
+    upstream: SocketAddr,
+) -> Result<Start> {
+    let pushpin = Pushpin {
+        public,
+        control,
+        upstream,
+        key: "changeme",
+        // Both are its defaults.
+        client_buffer: 8192,
+        connections: 50_000,
+        log_level: 0,
+    };
+    let [client, proxy] = pushpin.configure(folder)?;
+    let program = |(program, argument): (&str, String), beside| Start {
+        program: program.into(),
+        arguments: vec![argument],
+        beside,
+    };
+    let beside = vec![program(client, Vec::new()), backend(upstream)?];
+    Ok(program(proxy, beside))
 }
 
 /// This program as the backend of a proxy.
