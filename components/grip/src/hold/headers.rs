@@ -80,7 +80,8 @@ impl Instruct {
             }
             EXPOSE_HEADERS => self.expose_headers.extend(list(value)?.map(str::to_owned)),
             LINK => {
-                for value in split_links(value).map(str::trim) {
+                let values = split_links(value).map(str::trim);
+                for value in values.filter(|value| !value.is_empty()) {
                     self.read_link(value)?;
                 }
             }
@@ -92,10 +93,10 @@ impl Instruct {
 
     fn read_link(&mut self, value: &str) -> Result<(), String> {
         const EXPECTED: &str = "must be <URI>; rel=next; timeout=SECONDS";
-        let (uri, parameters) = value
-            .strip_prefix('<')
-            .and_then(|value| value.split_once('>'))
-            .ok_or(EXPECTED)?;
+        let linked = value.strip_prefix('<');
+        let linked = linked.and_then(|value| value.split_once('>'));
+        let other = value.split_once(';').unwrap_or((value, ""));
+        let (uri, parameters) = linked.unwrap_or(other);
         let (mut rel, mut timeout) = (None, None);
         for parameter in self::parameters(parameters)? {
             match parameter {
@@ -108,6 +109,9 @@ impl Instruct {
         if rel != "next" && rel != "gone" {
             // A link to something else than this is about.
             return Ok(());
+        }
+        if linked.is_none() {
+            return Err(EXPECTED.into());
         }
         check_uri(uri)?;
         if rel == "gone" {

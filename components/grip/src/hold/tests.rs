@@ -153,6 +153,8 @@ fn links() {
         next("b", Some(0))
     );
     assert_eq!(link("<a>"), (None, None));
+    // Nothing of it is about a host.
+    assert_eq!(link("/x; rel=prev, , <a>; rel=next,"), next("a", None));
 }
 
 #[test]
