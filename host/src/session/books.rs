@@ -284,7 +284,12 @@ impl Page {
     pub fn say(&mut self, said: &[Said], tag: impl Fn(usize) -> String) -> Vec<Event> {
         let mut events = Vec::new();
         // What is told a detached connection's CLOSE goes nowhere.
-        let mut counts = !self.detached && !self.failed && !self.stubborn;
+        let is_heard = !self.detached && !self.failed;
+        let mut counts = is_heard && !self.stubborn;
+        let is_last = |said: &&Said| matches!(said, Said::Close | Said::Disconnect | Said::Open);
+        // A client may be dropped for it also where taking nothing was no error.
+        let last = said.iter().find(is_last);
+        self.dropped |= is_heard && matches!(last, Some(Said::Disconnect));
         for said in said {
             events.push(match said {
                 Said::Content => {
@@ -307,11 +312,10 @@ impl Page {
                 Said::Open => Event::Open,
             });
             if counts {
-                self.dropped |= matches!(said, Said::Disconnect);
                 self.failed |= matches!(said, Said::Open);
                 self.closed |= matches!(said, Said::Close);
             }
-            counts &= !matches!(said, Said::Close | Said::Disconnect | Said::Open);
+            counts &= !is_last(&said);
         }
         events
     }
