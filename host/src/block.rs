@@ -23,7 +23,7 @@ use crate::{
 /// a system call each, does not keep other tasks waiting for a millisecond.
 pub const BLOCK: usize = 128;
 
-/// Bytes that may wait in a block; a publisher waits while there are more.
+/// Bytes that may wait in a block; while there are more, publishers wait.
 pub const QUEUE_BYTES: usize = 1024 * 1024;
 
 /// Takes what publications do to a WebSocket. Called from the fan-out, so it must not block.
@@ -71,25 +71,47 @@ pub struct Block {
     /// Copied only when it changes during a fan-out.
     seats: Mutex<Arc<Seats>>,
     queue: Mutex<Queue>,
-    /// Told when the queue was taken.
-    taken: Notify,
+    /// Told when the queue was taken, and when all of it was handed out.
+    progress: Notify,
 }
 
 #[derive(Clone, Default)]
 struct Seats {
-    seats: Vec<Option<Seat>>,
+    seats: Vec<Option<Taken>>,
     used: usize,
+}
+
+/// A seat that is taken, and which of the block's publications are for it.
+#[derive(Clone)]
+struct Taken {
+    seat: Seat,
+    /// Those from this one on, counted from the first that was ever pushed.
+    since: u64,
+    /// Not this one, nor those behind it.
+    until: u64,
 }
 
 #[derive(Default)]
 struct Queue {
     publications: Vec<Arc<Publication>>,
     bytes: usize,
+    /// How many were ever pushed.
+    pushed: u64,
+    /// How many of these are handed out.
+    handed_out: u64,
     /// A task is handing publications out and will look again.
     busy: bool,
 }
 
 impl Seat {
+    /// Of a WebSocket.
+    pub fn socket(subscriber: Arc<dyn Subscriber>, filters: Filters) -> Self {
+        match filters.is_empty() {
+            true => Self::Socket(subscriber),
+            false => Self::Filtered(subscriber, filters),
+        }
+    }
+
     /// What blocks it can be in.
     pub fn kind(&self) -> Kind {
         match self {
@@ -131,25 +153,25 @@ impl Block {
 
     /// A block with its first seat.
     pub fn with(seat: Seat) -> (Arc<Self>, usize) {
-        let kind = seat.kind();
-        let mut seats = Seats::default();
-        let number = seats.add(seat);
         let block = Self {
-            kind,
-            seats: Mutex::new(Arc::new(seats)),
+            kind: seat.kind(),
+            seats: Mutex::default(),
             queue: Mutex::default(),
-            taken: Notify::new(),
+            progress: Notify::new(),
         };
+        let number = Arc::make_mut(&mut lock(&block.seats)).add(seat, 0);
         (Arc::new(block), number)
     }
 
-    /// Gives a seat to a subscriber, if there is one for its kind; or hands it back.
+    /// Gives a seat to a subscriber, if there is one for its kind; or hands it back. What was
+    /// pushed before is not for it.
     pub fn add(&self, seat: Seat) -> Result<usize, Seat> {
         let mut seats = lock(&self.seats);
         if seats.used == BLOCK || seat.kind() != self.kind {
             return Err(seat);
         }
-        Ok(Arc::make_mut(&mut seats).add(seat))
+        let since = lock(&self.queue).pushed;
+        Ok(Arc::make_mut(&mut seats).add(seat, since))
     }
 
     /// Gives a seat up, and says whether it was the last.
@@ -161,73 +183,80 @@ impl Block {
         seats.used == 0
     }
 
-    /// Queues a publication, and says how many it reaches. Waits while the queue is full.
-    pub async fn push(self: &Arc<Self>, publication: &Arc<Publication>) -> usize {
+    /// Nothing that is pushed from now on is for this seat; it stays taken.
+    pub fn close(&self, seat: usize) {
+        let mut seats = lock(&self.seats);
+        let until = lock(&self.queue).pushed;
+        if let Some(taken) = &mut Arc::make_mut(&mut seats).seats[seat] {
+            taken.until = until;
+        }
+    }
+
+    /// Whether its queue has more bytes than it should.
+    pub fn is_full(&self) -> bool {
+        lock(&self.queue).bytes > QUEUE_BYTES
+    }
+
+    /// Whether everything is handed out.
+    pub fn is_idle(&self) -> bool {
+        !lock(&self.queue).busy
+    }
+
+    /// Queues a publication, and says how many it reaches. A full queue takes it too: wait for
+    /// [`room`](Self::room) before the next.
+    pub fn push(self: &Arc<Self>, publication: &Arc<Publication>) -> usize {
         let Some(size) = self.kind.size(publication) else {
             return 0;
         };
         let reached = lock(&self.seats).used;
+        let mut queue = lock(&self.queue);
+        queue.bytes += size;
+        queue.pushed += 1;
+        queue.publications.push(publication.clone());
+        if !mem::replace(&mut queue.busy, true) {
+            tokio::spawn(Arc::clone(self).hand_out());
+        }
+        reached
+    }
+
+    /// Waits until its queue is not full.
+    pub async fn room(&self) {
+        self.until(|queue| queue.bytes <= QUEUE_BYTES).await;
+    }
+
+    /// Waits until all that was pushed so far is handed out.
+    pub async fn handed_out(&self) {
+        let pushed = lock(&self.queue).pushed;
+        self.until(|queue| queue.handed_out >= pushed).await;
+    }
+
+    async fn until(&self, is_so: impl Fn(&Queue) -> bool) {
         loop {
             // Registered before the look, so that no wake is missed between them.
-            let taken = self.taken.notified();
-            {
-                let mut queue = lock(&self.queue);
-                // An empty queue takes anything: a single large message must get through.
-                if queue.bytes == 0 || queue.bytes + size <= QUEUE_BYTES {
-                    queue.bytes += size;
-                    queue.publications.push(publication.clone());
-                    if !mem::replace(&mut queue.busy, true) {
-                        tokio::spawn(Arc::clone(self).hand_out());
-                    }
-                    return reached;
-                }
+            let progress = self.progress.notified();
+            if is_so(&lock(&self.queue)) {
+                return;
             }
-            taken.await;
+            progress.await;
         }
     }
 
     async fn hand_out(self: Arc<Self>) {
         loop {
-            let publications = {
+            let (publications, first) = {
                 let mut queue = lock(&self.queue);
-                if queue.publications.is_empty() {
-                    queue.busy = false;
-                    return;
-                }
+                let publications = mem::take(&mut queue.publications);
                 queue.bytes = 0;
-                mem::take(&mut queue.publications)
+                queue.handed_out = queue.pushed - publications.len() as u64;
+                queue.busy = !publications.is_empty();
+                (publications, queue.handed_out)
             };
-            self.taken.notify_waiters();
-            let seats = lock(&self.seats).clone();
-            match self.kind {
-                Kind::Socket => {
-                    for delivery in gather(&publications) {
-                        seats.each(|seat| {
-                            if let Seat::Socket(socket) = seat {
-                                socket.deliver(&delivery);
-                            }
-                        });
-                    }
-                }
-                Kind::Filtered => {
-                    for publication in &publications {
-                        seats.each(|seat| {
-                            if let Seat::Filtered(socket, filters) = seat {
-                                deliver_filtered(publication, &**socket, filters);
-                            }
-                        });
-                    }
-                }
-                Kind::Stream | Kind::Response => {
-                    for publication in &publications {
-                        seats.each(|seat| {
-                            if let Seat::Stream(holder) | Seat::Response(holder) = seat {
-                                holder.publish(publication);
-                            }
-                        });
-                    }
-                }
+            self.progress.notify_waiters();
+            if publications.is_empty() {
+                return;
             }
+            let seats = lock(&self.seats).clone();
+            seats.hand_out(&publications, first);
             drop(seats);
             tokio::task::yield_now().await;
         }
@@ -235,90 +264,131 @@ impl Block {
 }
 
 impl Seats {
-    fn add(&mut self, seat: Seat) -> usize {
+    fn add(&mut self, seat: Seat, since: u64) -> usize {
         self.used += 1;
+        let taken = Some(Taken {
+            seat,
+            since,
+            until: u64::MAX,
+        });
         match self.seats.iter().position(Option::is_none) {
             Some(free) => {
-                self.seats[free] = Some(seat);
+                self.seats[free] = taken;
                 free
             }
             None => {
-                self.seats.push(Some(seat));
+                self.seats.push(taken);
                 self.seats.len() - 1
             }
         }
     }
 
-    fn each(&self, f: impl FnMut(&Seat)) {
-        self.seats.iter().flatten().for_each(f);
+    /// Hands publications out, of which the first has the number `first`.
+    fn hand_out(&self, publications: &[Arc<Publication>], first: u64) {
+        // Made once for all sockets that get all of it, and these are mostly all.
+        let mut for_all = None;
+        for taken in self.seats.iter().flatten() {
+            let own = taken.of(publications, first);
+            match &taken.seat {
+                Seat::Socket(socket) if own.len() == publications.len() => {
+                    let deliveries = for_all.get_or_insert_with(|| joined(plain(publications)));
+                    deliveries.iter().for_each(|it| socket.deliver(it));
+                }
+                Seat::Socket(socket) => {
+                    joined(plain(own)).iter().for_each(|it| socket.deliver(it));
+                }
+                Seat::Filtered(socket, filters) => {
+                    let admitted = own.iter().filter_map(|it| filtered(it, filters));
+                    joined(admitted).iter().for_each(|it| socket.deliver(it));
+                }
+                Seat::Stream(holder) | Seat::Response(holder) => {
+                    own.iter()
+                        .for_each(|publication| holder.publish(publication));
+                }
+            }
+        }
     }
 }
 
-fn deliver_filtered(publication: &Publication, socket: &dyn Subscriber, filters: &Filters) {
-    let Some(form) = &publication.socket else {
-        return;
-    };
+impl Taken {
+    /// Those of the publications, the first of which has the number `first`, that are for it.
+    fn of<'a>(&self, publications: &'a [Arc<Publication>], first: u64) -> &'a [Arc<Publication>] {
+        let place = |number: u64| {
+            let place = usize::try_from(number.saturating_sub(first)).unwrap_or(usize::MAX);
+            place.min(publications.len())
+        };
+        let (since, until) = (place(self.since), place(self.until));
+        &publications[since.min(until)..until]
+    }
+}
+
+/// What publications do to WebSockets without filters.
+fn plain(publications: &[Arc<Publication>]) -> impl Iterator<Item = Delivery> {
+    let forms = publications.iter().flat_map(|it| &it.socket);
+    forms.filter_map(|form| {
+        if form.counted_on.is_empty() {
+            return Some(form.delivery.clone());
+        }
+        debug!(
+            "not delivered to WebSockets without filters: {:?} are counted on",
+            form.counted_on
+        );
+        None
+    })
+}
+
+/// What a publication does to a WebSocket with filters, if anything.
+fn filtered(publication: &Publication, filters: &Filters) -> Option<Delivery> {
+    let form = publication.socket.as_ref()?;
     let channel = &publication.channel;
     if !filters.suit(&form.counted_on) {
         debug!(
             channel,
             "not delivered: its content is for other filters than {filters}"
         );
-        return;
+        return None;
     }
     let followed = Followed::new();
     if !filters.admit(&publication.meta, &followed) {
-        return;
+        return None;
     }
-    match form.with_content(|content| filters.content(content, &followed)) {
-        Ok(delivery) => socket.deliver(&delivery),
-        Err(error) => debug!(channel, "not delivered: {error}"),
-    }
+    form.with_content(|content| filters.content(content, &followed))
+        .inspect_err(|error| debug!(channel, "not delivered: {error}"))
+        .ok()
 }
 
-/// What publications do to WebSockets. Frames that follow each other are joined, so that
-/// each client gets them in one write.
-fn gather(publications: &[Arc<Publication>]) -> Vec<Delivery> {
-    fn close_run(run: &mut Vec<(&Bytes, usize)>, gathered: &mut Vec<Delivery>) {
-        let messages = run.iter().map(|(_, messages)| messages).sum();
+/// Joins frames that follow each other, so that a client gets them in one write.
+fn joined(deliveries: impl Iterator<Item = Delivery>) -> Vec<Delivery> {
+    fn close_run(run: &mut Vec<Bytes>, messages: &mut usize, joined: &mut Vec<Delivery>) {
         let bytes = match run.as_slice() {
             [] => return,
-            [(only, _)] => (*only).clone(),
+            [only] => only.clone(),
             many => {
-                let length = many.iter().map(|(bytes, _)| bytes.len()).sum();
-                let mut joined = BytesMut::with_capacity(length);
-                for (bytes, _) in many {
-                    joined.extend_from_slice(bytes);
-                }
-                joined.freeze()
+                let mut all = BytesMut::with_capacity(many.iter().map(Bytes::len).sum());
+                many.iter().for_each(|bytes| all.extend_from_slice(bytes));
+                all.freeze()
             }
         };
         run.clear();
-        gathered.push(Delivery::Frames { bytes, messages });
+        let messages = mem::take(messages);
+        joined.push(Delivery::Frames { bytes, messages });
     }
-    let mut gathered = Vec::with_capacity(1);
-    let mut run = Vec::new();
-    for form in publications
-        .iter()
-        .flat_map(|publication| &publication.socket)
-    {
-        if !form.counted_on.is_empty() {
-            debug!(
-                "not delivered to WebSockets without filters: {:?} are counted on",
-                form.counted_on
-            );
-            continue;
-        }
-        match &form.delivery {
-            Delivery::Frames { bytes, messages } => run.push((bytes, *messages)),
+    let mut joined = Vec::with_capacity(1);
+    let (mut run, mut length) = (Vec::new(), 0);
+    for delivery in deliveries {
+        match delivery {
+            Delivery::Frames { bytes, messages } => {
+                run.push(bytes);
+                length += messages;
+            }
             other => {
-                close_run(&mut run, &mut gathered);
-                gathered.push(other.clone());
+                close_run(&mut run, &mut length, &mut joined);
+                joined.push(other);
             }
         }
     }
-    close_run(&mut run, &mut gathered);
-    gathered
+    close_run(&mut run, &mut length, &mut joined);
+    joined
 }
 
 #[cfg(test)]
@@ -343,7 +413,7 @@ mod tests {
             code: Some(4000),
             reason: None,
         });
-        let gathered = gather(&[text("a"), text("b"), close, text("c")]);
+        let gathered = joined(plain(&[text("a"), text("b"), close, text("c")]));
         let frames = |bytes: &'static [u8], messages| Delivery::Frames {
             bytes: Bytes::from_static(bytes),
             messages,

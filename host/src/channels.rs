@@ -1,9 +1,8 @@
 //! Channels: who listens to what, and how a publication reaches all of them.
 //!
-//! A channel keeps its subscribers in [blocks](crate::block), each of which hands
-//! publications out by itself, in the [order](crate::sequence) of their ids. It is known
-//! for a while after its last subscriber has left, or an id was published to nobody, so
-//! that one who comes a little later can tell whether something was missed.
+//! A [channel](crate::channel) is known for a while after its last subscriber has left, or an id
+//! was published to nobody, so that one who comes a little later can tell whether something was
+//! missed.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,10 +19,11 @@ use tokio::time::Instant;
 
 use crate::{
     block::{Block, Holder, Seat, Subscriber},
+    channel::Channel,
     filter::Filters,
     metrics::Traffic,
     publication::Publication,
-    sequence::{Id, MAX_ID, Sequence},
+    sequence::{Id, MAX_ID},
 };
 
 /// How long a channel that nobody listens to is known.
@@ -49,28 +49,6 @@ struct Inner {
     subscriptions: AtomicUsize,
     published: Traffic,
     duplicates: Counter,
-}
-
-struct Channel {
-    state: Mutex<State>,
-    /// Held while publications are put into the queues, so that they are there in order.
-    order: tokio::sync::Mutex<Order>,
-    published: Traffic,
-}
-
-struct State {
-    blocks: Vec<Arc<Block>>,
-    /// It is among those that linger.
-    lingers: bool,
-    /// When it was last published to, or left.
-    used: Instant,
-}
-
-#[derive(Default)]
-struct Order {
-    sequence: Sequence<Arc<Publication>>,
-    /// A task waits for the deadline of what waits.
-    watched: bool,
 }
 
 /// Membership in a channel; dropping it ends it.
@@ -102,13 +80,7 @@ impl Channels {
         subscriber: Arc<dyn Subscriber>,
         filters: Filters,
     ) -> Subscription {
-        self.seat(
-            name,
-            match filters.is_empty() {
-                true => Seat::Socket(subscriber),
-                false => Seat::Filtered(subscriber, filters),
-            },
-        )
+        self.seat(name, Seat::socket(subscriber, filters))
     }
 
     /// Adds a held stream to the channel `name`, as [`Self::subscribe`] does.
@@ -126,15 +98,12 @@ impl Channels {
         let (name, channel) = match by_name.get_key_value(name) {
             Some((name, channel)) => (name.clone(), channel.clone()),
             None => {
-                let (name, channel) = (
-                    Arc::from(name),
-                    Arc::new(Channel::new(self.0.published.clone())),
-                );
+                let (name, channel) = (Arc::from(name), self.new_channel());
                 by_name.insert(Arc::clone(&name), Arc::clone(&channel));
                 (name, channel)
             }
         };
-        let mut state = lock(&channel.state);
+        let mut state = channel.lock();
         if state.blocks.is_empty() {
             self.0.listened.fetch_add(1, Relaxed);
         }
@@ -150,46 +119,79 @@ impl Channels {
         }
     }
 
+    /// Gives a WebSocket other filters: everything published before this returns is delivered by
+    /// the old ones, and everything published after it by the new.
+    pub fn exchange_filters(
+        &self,
+        before: Subscription,
+        subscriber: Arc<dyn Subscriber>,
+        filters: Filters,
+    ) -> Subscription {
+        let (name, channel) = (before.name.clone(), before.channel.clone());
+        let mut state = channel.lock();
+        let (block, seat) = state.add(Seat::socket(subscriber, filters));
+        before.block.close(before.seat);
+        drop(state);
+        self.0.subscriptions.fetch_add(1, Relaxed);
+        if before.block.is_idle() {
+            drop(before);
+        } else {
+            tokio::spawn(async move {
+                before.block.handed_out().await;
+                drop(before);
+            });
+        }
+        Subscription {
+            channels: self.clone(),
+            name,
+            channel,
+            block,
+            seat,
+        }
+    }
+
     /// Gives a publication to everyone on its channel, with those that waited for it, and
-    /// says how many it reached so far. Waits while a channel's queue is full; a channel
+    /// says how many it reached so far. Waits while a block's queue is full; a channel
     /// without subscribers costs a look-up.
     pub async fn publish(&self, publication: Publication) -> usize {
-        let Some(channel) = self.find_or_remember(&publication) else {
-            return 0;
-        };
-        let publication = match lock(&channel.state).blocks.is_empty() {
-            // What nobody waits for should not occupy memory while it waits.
-            true => publication.without_content(),
-            false => publication,
-        };
         let publication = Arc::new(publication);
-        let mut order = channel.order.lock().await;
-        let repeated = order.sequence.repeated();
-        let ready = order
-            .sequence
-            .offer(publication.place(), publication, Instant::now());
-        self.0
-            .duplicates
-            .inc_by(order.sequence.repeated() - repeated);
-        let reached = channel.hand_over(&ready).await;
-        if !order.watched && order.sequence.deadline().is_some() {
-            order.watched = true;
-            tokio::spawn(channel.clone().watch());
+        let (reached, blocks) = loop {
+            let Some(channel) = self.find_or_remember(&publication) else {
+                return 0;
+            };
+            // Forgotten meanwhile, it would lose its ids.
+            if let Some(published) = channel.publish(&publication) {
+                break published;
+            }
+        };
+        for block in blocks {
+            block.room().await;
         }
         reached
     }
 
+    /// Waits until everything published to a channel so far is with its subscribers.
+    pub async fn settled(&self, name: &str) {
+        let Some(channel) = self.find(name) else {
+            return;
+        };
+        let blocks = channel.lock().blocks.clone();
+        for block in blocks {
+            block.handed_out().await;
+        }
+    }
+
     /// The id that was last published on a channel, where it is known.
-    pub async fn last_id(&self, name: &str) -> Option<Id> {
+    pub fn last_id(&self, name: &str) -> Option<Id> {
         let channel = self.find(name)?;
-        let order = channel.order.lock().await;
-        order.sequence.last().cloned()
+        let state = channel.lock();
+        state.sequence.last().cloned()
     }
 
     /// Forgets the id that was last published on a channel, as what is behind it knows better.
-    pub async fn forget_last_id(&self, name: &str) {
+    pub fn forget_last_id(&self, name: &str) {
         if let Some(channel) = self.find(name) {
-            channel.order.lock().await.sequence.forget();
+            channel.lock().sequence.forget();
         }
     }
 
@@ -211,19 +213,25 @@ impl Channels {
             let Some(channel) = by_name.get(&name) else {
                 continue;
             };
-            let mut state = lock(&channel.state);
+            let mut state = channel.lock();
             let due = state.used + LINGER;
             if state.blocks.is_empty() && due > now {
                 lingering.push_back((due, name));
                 continue;
             }
-            state.lingers = false;
-            let forgotten = state.blocks.is_empty();
+            let forgotten = state.forget();
             drop(state);
             if forgotten {
                 by_name.remove(&name);
             }
         }
+    }
+
+    fn new_channel(&self) -> Arc<Channel> {
+        Arc::new(Channel::new(
+            self.0.published.clone(),
+            self.0.duplicates.clone(),
+        ))
     }
 
     fn find(&self, name: &str) -> Option<Arc<Channel>> {
@@ -234,9 +242,9 @@ impl Channels {
 
     fn find_or_remember(&self, publication: &Publication) -> Option<Arc<Channel>> {
         let name = &*publication.channel;
-        if let Some(channel) = self.find(name) {
-            lock(&channel.state).used = Instant::now();
-            return Some(channel);
+        let known = self.find(name);
+        if known.is_some() {
+            return known;
         }
         // Nobody listens: only its id is of use, to one who is about to.
         if publication.id.is_none() || name.len() > MAX_ID {
@@ -245,7 +253,7 @@ impl Channels {
         let mut by_name = self.names();
         let channel = by_name
             .entry(name.into())
-            .or_insert_with(|| Arc::new(Channel::new(self.0.published.clone())))
+            .or_insert_with(|| self.new_channel())
             .clone();
         self.linger(&mut by_name, name.into(), &channel);
         Some(channel)
@@ -258,7 +266,7 @@ impl Channels {
         name: Arc<str>,
         channel: &Channel,
     ) {
-        let mut state = lock(&channel.state);
+        let mut state = channel.lock();
         state.used = Instant::now();
         if std::mem::replace(&mut state.lingers, true) {
             return;
@@ -271,10 +279,7 @@ impl Channels {
             && let Some((_, oldest)) = lingering.pop_front()
             && let Some(channel) = by_name.get(&oldest)
         {
-            let mut state = lock(&channel.state);
-            state.lingers = false;
-            let forgotten = state.blocks.is_empty();
-            drop(state);
+            let forgotten = channel.lock().forget();
             if forgotten {
                 by_name.remove(&oldest);
             }
@@ -302,71 +307,6 @@ impl Channels {
     }
 }
 
-impl Channel {
-    fn new(published: Traffic) -> Self {
-        Self {
-            published,
-            state: Mutex::new(State {
-                blocks: Vec::new(),
-                lingers: false,
-                used: Instant::now(),
-            }),
-            order: tokio::sync::Mutex::default(),
-        }
-    }
-
-    /// Puts publications into the queues of all blocks. The caller holds the order.
-    async fn hand_over(&self, publications: &[Arc<Publication>]) -> usize {
-        let mut reached = 0;
-        for publication in publications {
-            let blocks = lock(&self.state).blocks.clone();
-            for block in blocks {
-                let here = block.push(publication).await;
-                self.published
-                    .add(here, here * block.kind().bytes(publication));
-                reached += here;
-            }
-        }
-        reached
-    }
-
-    /// Hands over what has waited long enough for the one before it, until nothing waits.
-    async fn watch(self: Arc<Self>) {
-        loop {
-            let mut order = self.order.lock().await;
-            let ready = order.sequence.expire(Instant::now());
-            self.hand_over(&ready).await;
-            let Some(deadline) = order.sequence.deadline() else {
-                order.watched = false;
-                return;
-            };
-            drop(order);
-            tokio::time::sleep_until(deadline).await;
-        }
-    }
-
-    /// Whether nothing is lost with it but subscribers.
-    fn is_blank(&self) -> bool {
-        let order = self.order.try_lock();
-        order.is_ok_and(|order| order.sequence.is_blank())
-    }
-}
-
-impl State {
-    fn add(&mut self, mut seat: Seat) -> (Arc<Block>, usize) {
-        // The last blocks are the ones with room, but for those that others left.
-        for block in self.blocks.iter().rev() {
-            match block.add(seat) {
-                Ok(number) => return (block.clone(), number),
-                Err(back) => seat = back,
-            }
-        }
-        let (block, number) = Block::with(seat);
-        self.blocks.push(block.clone());
-        (block, number)
-    }
-}
-
 impl Subscription {
     /// The channel's name.
     pub fn channel(&self) -> &str {
@@ -379,16 +319,17 @@ impl Drop for Subscription {
         // The lock on the names is held to the end, so that nobody joins a channel
         // between the look that finds it empty and its removal.
         let mut by_name = self.channels.names();
+        let mut state = self.channel.lock();
         if self.block.remove(self.seat) {
-            let mut state = lock(&self.channel.state);
             state
                 .blocks
                 .retain(|block| !Arc::ptr_eq(block, &self.block));
-            let is_left = state.blocks.is_empty();
-            drop(state);
-            if is_left {
+            if state.blocks.is_empty() {
                 self.channels.0.listened.fetch_sub(1, Relaxed);
-                match self.channel.is_blank() {
+                // Nothing is lost with it.
+                let is_blank = state.sequence.is_blank() && state.forget();
+                drop(state);
+                match is_blank {
                     true => drop(by_name.remove(&self.name)),
                     false => self
                         .channels

@@ -107,8 +107,17 @@ impl Control {
         // To the end, also when the publisher is gone: what is for all must not reach some.
         let channels = services.channels.clone();
         let published = tokio::spawn(async move {
-            for publication in publications {
+            let mut publications = publications.into_iter().peekable();
+            while let Some(publication) = publications.next() {
+                let channel = publication.channel.clone();
                 channels.publish(publication).await;
+                // Who is on both channels gets the items in their order.
+                if publications
+                    .peek()
+                    .is_some_and(|next| next.channel != channel)
+                {
+                    channels.settled(&channel).await;
+                }
             }
         });
         if let Err(error) = published.await {

@@ -17,14 +17,18 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 
-use crate::{head::Head, signer::Signer};
+use crate::{
+    filter::{MAX_META, MetaFull},
+    head::Head,
+    signer::Signer,
+};
 use runtime::backend::{self, Backend, BackendError, Body, Caller};
 
 /// The most bytes of events in one answer; as in Pushpin.
-const MAX_REPLY: usize = 1_000_000;
+pub const MAX_REPLY: usize = 1_000_000;
 
 /// How long the body of an answer may take once its head is there.
-const REPLY_PATIENCE: Duration = Duration::from_secs(60);
+pub const REPLY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the host can do, in the words of `Grip-Feature`; the same as Pushpin.
 pub const FEATURES: &str = "status, session, link:next, filter:skip-self, filter:skip-users, \
@@ -76,6 +80,9 @@ pub enum ExchangeError {
     /// The answer's body is not what its content type says.
     #[error("the answer's events are malformed: {0}")]
     Malformed(#[from] EventError),
+    /// The answer to OPEN neither opens nor refuses.
+    #[error("the answer to OPEN {0}")]
+    NotOpened(&'static str),
 }
 
 /// Sends `events` and waits for the answer.
@@ -97,9 +104,10 @@ pub async fn exchange(
     let body = timeout(REPLY_PATIENCE, read(body))
         .await
         .map_err(|_| ExchangeError::Stalled)??;
+    // What bounds an answer is its size.
     let limits = Limits {
         content: MAX_REPLY,
-        ..Limits::default()
+        events: MAX_REPLY,
     };
     let events = grip::event::decode_all(body, limits)?;
     Ok(Reply {
@@ -170,7 +178,10 @@ impl Identity {
     }
 
     /// Remembers what an answer sets with `Set-Meta-NAME`; an empty value forgets.
-    pub fn remember(&mut self, reply: &HeaderMap) {
+    ///
+    /// # Errors
+    /// There would be too many: the rest is not remembered.
+    pub fn remember(&mut self, reply: &HeaderMap) -> Result<(), MetaFull> {
         for (name, value) in reply {
             let Some(name) = name.as_str().strip_prefix(SET_META_PREFIX) else {
                 continue;
@@ -184,9 +195,13 @@ impl Identity {
             if !value.is_empty()
                 && let Ok(value) = HeaderValue::from_bytes(value.as_bytes())
             {
+                if self.meta.len() == MAX_META {
+                    return Err(MetaFull);
+                }
                 self.meta.push((name, value));
             }
         }
+        Ok(())
     }
 }
 
@@ -211,9 +226,16 @@ impl Reply {
 
 /// Whether a header is between the host and its backends only: taken away from what
 /// comes from outside, so that nobody there can pretend to be the host, and from
-/// what goes out.
+/// what goes out. An underscore counts as a hyphen, as to many servers it is the same.
 pub fn is_private_header(name: &HeaderName) -> bool {
-    let name = name.as_str();
+    let hyphened;
+    let name = match name.as_str() {
+        name if name.contains('_') => {
+            hyphened = name.replace('_', "-");
+            &hyphened
+        }
+        name => name,
+    };
     name == CONNECTION_ID
         || name == KEEP_ALIVE_INTERVAL
         || name.starts_with(GRIP_PREFIX)
@@ -284,10 +306,19 @@ mod tests {
             "meta-user",
             "set-meta-user",
             "content-bytes-accepted",
+            "meta_user",
+            "grip_sig",
+            "connection_id",
         ] {
             assert!(is_private(name), "{name}");
         }
-        for name in ["connection", "content-type", "metadata", "x-grip-sig"] {
+        for name in [
+            "connection",
+            "content-type",
+            "metadata",
+            "x-grip-sig",
+            "meta",
+        ] {
             assert!(!is_private(name), "{name}");
         }
     }

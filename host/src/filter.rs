@@ -14,7 +14,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::sequence::Id;
 
 /// The most names that a connection's metadata may have.
-const MAX_META: usize = 100;
+pub const MAX_META: usize = 100;
 
 /// What a backend has said of a connection for filters to look at. Costs a pointer until
 /// something is said.

@@ -4,7 +4,7 @@
 //! open for what is published, `Grip-Hold: response` waits for one published answer. The
 //! protocol: <https://pushpin.org/docs/protocols/grip/>.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use grip::{Instruct, hold::HoldMode};
 use http::{Method, Request, Response, StatusCode, Version};
@@ -120,12 +120,11 @@ impl Hold {
                 return part::refusal();
             }
             // What came since the channels were joined may be all that the backend did not know.
-            let follow = &self.follow;
-            self.inbox
-                .drop_until(|publication| follow.fits(publication));
-            let mut behind = self.inbox.is_empty() && self.is_behind().await;
+            self.follow.drop_known();
+            let unknown = self.follow.conflicts(&self.services.channels);
+            let mut behind = !unknown.is_empty();
             if behind && doubted.as_ref() == Some(&self.follow.ids) {
-                self.insist().await;
+                self.insist(&unknown);
                 behind = false;
             }
             let is_response = self.instruct.hold == Some(HoldMode::Response);
@@ -141,6 +140,15 @@ impl Hold {
             } else if self.method == Method::HEAD {
                 self.over = true;
                 Step::Answer(response.map(|_| empty()))
+            } else if part::is_coded(&response) {
+                // What is published could not be appended to it.
+                if !self.request.refuse_codings() {
+                    self.warn("the answer of a stream has a Content-Encoding");
+                    self.over = true;
+                    return part::refusal();
+                }
+                ahead = true;
+                Step::Again(part::refusal())
             } else {
                 return stream::answer(self, response, behind);
             };
@@ -176,32 +184,24 @@ impl Hold {
         }
     }
 
-    /// Is on the channels that the backend asks for when this returns.
-    fn take_up(&mut self, instruct: Instruct) -> Result<(), String> {
-        self.follow.apply(&instruct, &self.services.channels)?;
+    /// Is on the channels that the backend asks for when this returns, and says which are new.
+    fn take_up(&mut self, instruct: Instruct) -> Result<HashSet<String>, String> {
+        let joined = self.follow.apply(&instruct, &self.services.channels)?;
+        self.place
+            .set_mode(instruct.hold.unwrap_or(HoldMode::Stream));
         // Who can catch up is not cut off.
         let cut = self.cut.clone();
         self.inbox.on_overflow(
             cut.filter(|_| instruct.hold == Some(HoldMode::Stream) && instruct.next.is_none()),
         );
         self.instruct = instruct;
-        Ok(())
+        Ok(joined)
     }
 
-    /// Whether something else was published last than the backend's answer knows.
-    async fn is_behind(&self) -> bool {
-        !self
-            .follow
-            .conflicts(&self.services.channels)
-            .await
-            .is_empty()
-    }
-
-    /// The backend says the same again, and knows better than what was published.
-    async fn insist(&self) {
-        let channels = &self.services.channels;
-        for name in self.follow.conflicts(channels).await {
-            channels.forget_last_id(&name).await;
+    /// The backend says the same again, and knows better than what was published on these.
+    fn insist(&self, channels: &HashSet<String>) {
+        for name in channels {
+            self.services.channels.forget_last_id(name);
         }
     }
 

@@ -68,6 +68,13 @@ impl Holds {
 }
 
 impl Place {
+    /// The hold has another mode from now on.
+    pub fn set_mode(&mut self, mode: HoldMode) {
+        self.holds.counter(self.mode).fetch_sub(1, Relaxed);
+        self.holds.counter(mode).fetch_add(1, Relaxed);
+        self.mode = mode;
+    }
+
     /// Is cancelled when the host stops.
     pub fn stop(&self) -> CancellationToken {
         self.stop.clone()
@@ -91,6 +98,11 @@ mod tests {
         let response = holds.register(HoldMode::Response);
         assert_eq!((holds.streams(), holds.responses()), (1, 1));
         assert!(holds.register(HoldMode::Stream).is_none());
+        let mut response = response;
+        if let Some(place) = &mut response {
+            place.set_mode(HoldMode::Stream);
+        }
+        assert_eq!((holds.streams(), holds.responses()), (2, 0));
         drop(response);
         assert!(holds.register(HoldMode::Stream).is_some());
         drop(stream);

@@ -2,13 +2,16 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use crate::exchange::is_private_header;
+
 /// Removes the hop-by-hop headers (RFC 9110, 7.6.1) and those that `Connection` names. What a
 /// client says about trailers is kept: they are passed on.
 pub fn remove_hop_headers(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
         .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
-        // It would leave the request with no host, and the backend to guess.
-        .filter(|name| name != header::HOST)
+        // It would leave the request with no host, and the backend to guess; or without what the
+        // host itself has added.
+        .filter(|name| name != header::HOST && !is_private_header(name))
         .collect();
     let trailers =
         tokens(headers, &header::TE).any(|coding| coding.eq_ignore_ascii_case("trailers"));
@@ -54,7 +57,8 @@ mod tests {
         for (name, value) in [
             ("host", "a"),
             ("connection", "close, X-Hop"),
-            ("connection", "host, x-other,, é,\u{ff}"),
+            ("connection", "host, x-other,, é,\u{ff}, Grip-Sig"),
+            ("grip-sig", "ours"),
             ("x-hop", "1"),
             ("x-other", "2"),
             ("x-end", "3"),
@@ -79,6 +83,7 @@ mod tests {
         assert_eq!(
             kept,
             [
+                ("grip-sig", "ours"),
                 ("host", "a"),
                 ("te", "trailers"),
                 ("trailer", "x-sum"),

@@ -27,6 +27,7 @@ pub mod answer;
 pub mod application;
 pub mod block;
 pub mod build;
+pub mod channel;
 pub mod channels;
 pub mod control;
 pub mod ending;

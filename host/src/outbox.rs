@@ -23,9 +23,14 @@ use tokio::{net::TcpStream, time::Instant};
 use crate::{
     block::Subscriber,
     ending::Ending,
+    exchange::MAX_REPLY,
     frame::{self, AGAIN},
     publication::Delivery,
 };
+
+/// What each entry of the queue counts for beside its bytes, so that many small ones are
+/// bounded too.
+const ENTRY_BYTES: usize = 64;
 
 /// Buffers given to one system call.
 const VECTORED: usize = 16;
@@ -105,6 +110,8 @@ pub struct Outbox {
     attention: AtomicBool,
     /// When the client was last heard, in seconds of the sweeper's clock.
     heard: AtomicU32,
+    /// When it was last pinged for being silent.
+    pinged: AtomicU32,
     limit: usize,
 }
 
@@ -133,6 +140,7 @@ impl Outbox {
             session: AtomicWaker::new(),
             attention: AtomicBool::new(false),
             heard: AtomicU32::new(now),
+            pinged: AtomicU32::new(0),
             limit,
         })
     }
@@ -158,16 +166,22 @@ impl Outbox {
 
     /// Sends whole frames. They are dropped when a close frame was sent before, and
     /// the client is closed with 1013 when it has left more than the limit unread.
-    pub fn send(&self, frames: Bytes) {
+    pub fn send(&self, frames: &Bytes) {
         let mut state = self.lock();
         if state.closing {
             return;
         }
+        let was_waiting = !state.queue.is_empty();
         state.put(frames);
-        if state.queued_bytes > self.limit {
+        let limit = match state.connection {
+            Some(_) => self.limit,
+            // Nothing can go out yet of what the backend answered to the OPEN.
+            None => self.limit.max(MAX_REPLY),
+        };
+        if state.waiting() > limit {
             state.overflow();
         }
-        if state.needs_session() {
+        if state.needs_session(was_waiting) {
             self.call_session(state);
         }
     }
@@ -177,7 +191,7 @@ impl Outbox {
         let mut state = self.lock();
         if !mem::replace(&mut state.closing, true) {
             // Beyond the limit too: it is small, and the last.
-            state.put(frame);
+            state.put(&frame);
             state.close = Some(why);
             self.call_session(state);
         }
@@ -222,7 +236,22 @@ impl Outbox {
         self.heard.store(now, Relaxed);
     }
 
-    /// When the client was last heard.
+    /// Notes that the client is not listened to, and so cannot be silent, until it is heard again.
+    pub fn not_listened(&self) {
+        self.heard.store(u32::MAX, Relaxed);
+    }
+
+    /// Notes that the client was pinged at `now`, as it was silent.
+    pub fn pinged_at(&self, now: u32) {
+        self.pinged.store(now, Relaxed);
+    }
+
+    /// When the client was last pinged for being silent; 0 is never.
+    pub fn last_pinged(&self) -> u32 {
+        self.pinged.load(Relaxed)
+    }
+
+    /// When the client was last heard; in the future while it is not listened to.
     pub fn last_heard(&self) -> u32 {
         self.heard.load(Relaxed)
     }
@@ -273,32 +302,40 @@ impl Outbox {
 
 impl State {
     /// Writes at once when nothing waits; what is left waits.
-    fn put(&mut self, mut frames: Bytes) {
+    fn put(&mut self, frames: &Bytes) {
         if let Some(sent) = &mut self.sent {
             **sent = Instant::now();
         }
-        let whole = frames.len();
+        let mut written = 0;
         if self.queue.is_empty()
             && let Some(connection) = &self.connection
         {
-            match write_all(&**connection, &mut frames) {
-                Ok(true) => return,
-                Ok(false) => {}
+            match write(&**connection, frames) {
+                Ok(all) if all == frames.len() => return,
+                Ok(some) => written = some,
                 Err(_) => {
                     self.drop.get_or_insert(Ending::Vanished);
                     return;
                 }
             }
         }
-        self.partial |= self.queue.is_empty() && frames.len() < whole;
-        self.queued_bytes += frames.len();
-        self.queue.push_back(frames);
+        self.partial |= written > 0;
+        self.queued_bytes += frames.len() - written;
+        self.queue.push_back(frames.slice(written..));
     }
 
-    fn needs_session(&self) -> bool {
-        self.drop.is_some()
-            || self.close.is_some()
-            || (!self.queue.is_empty() && self.connection.is_some())
+    /// What waits behind the frames that are on their way: these may be as large as they like,
+    /// or one large message would close every client that it is sent to.
+    fn waiting(&self) -> usize {
+        let first = self.queue.front().map_or(0, Bytes::len);
+        let behind = self.queue.len().saturating_sub(1);
+        self.queued_bytes - first + behind * ENTRY_BYTES
+    }
+
+    /// `was_waiting`: the session drains the queue already.
+    fn needs_session(&self, was_waiting: bool) -> bool {
+        let drains = !was_waiting && !self.queue.is_empty() && self.connection.is_some();
+        drains || self.drop.is_some() || self.close.is_some()
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -327,6 +364,8 @@ impl State {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
+        // One that was slow once needs no room for that any more.
+        self.queue = VecDeque::new();
         Poll::Ready(Ok(()))
     }
 
@@ -361,24 +400,25 @@ fn consume(
     }
 }
 
-/// Writes until all is written (true) or the connection takes no more (false).
-fn write_all(connection: &dyn Connection, bytes: &mut Bytes) -> io::Result<bool> {
-    while !bytes.is_empty() {
-        match connection.try_write(&[IoSlice::new(bytes)]) {
+/// Writes until all is written or the connection takes no more, and says how much that was.
+fn write(connection: &dyn Connection, bytes: &[u8]) -> io::Result<usize> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match connection.try_write(&[IoSlice::new(&bytes[written..])]) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => bytes.advance(written),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Ok(more) => written += more,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(true)
+    Ok(written)
 }
 
 impl Subscriber for Outbox {
     fn deliver(&self, delivery: &Delivery) {
         match delivery {
-            Delivery::Frames { bytes, .. } => self.send(bytes.clone()),
+            Delivery::Frames { bytes, .. } => self.send(bytes),
             Delivery::Close(frame) => self.close(frame.clone(), Ending::Published),
             Delivery::Refresh => self.refresh(),
         }
@@ -386,127 +426,4 @@ impl Subscriber for Outbox {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{future::poll_fn, sync::atomic::AtomicUsize};
-
-    use super::*;
-
-    /// Takes `room` bytes, then blocks.
-    #[derive(Default)]
-    struct Pipe {
-        room: AtomicUsize,
-        written: Mutex<Vec<u8>>,
-        writer: AtomicWaker,
-    }
-
-    impl Pipe {
-        fn make_room(&self, bytes: usize) {
-            self.room.fetch_add(bytes, Relaxed);
-            self.writer.wake();
-        }
-        fn written(&self) -> Vec<u8> {
-            self.written.lock().unwrap().clone()
-        }
-    }
-
-    impl Connection for Pipe {
-        fn try_read(&self, _: &mut [u8]) -> io::Result<usize> {
-            Err(io::ErrorKind::WouldBlock.into())
-        }
-        fn try_write(&self, from: &[IoSlice<'_>]) -> io::Result<usize> {
-            let room = self.room.load(Relaxed);
-            if room == 0 {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            let all: Vec<u8> = from
-                .iter()
-                .flat_map(|slice| slice.iter().copied())
-                .collect();
-            let taken = room.min(all.len());
-            self.room.fetch_sub(taken, Relaxed);
-            self.written
-                .lock()
-                .unwrap()
-                .extend_from_slice(&all[..taken]);
-            Ok(taken)
-        }
-        fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Pending
-        }
-        fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            self.writer.register(cx.waker());
-            if self.room.load(Relaxed) > 0 {
-                Poll::Ready(Ok(()))
-            } else {
-                Poll::Pending
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn what_came_before_the_connection_goes_out_with_it() {
-        let (outbox, pipe) = (Outbox::new(100, 0), Arc::new(Pipe::default()));
-        pipe.make_room(100);
-        outbox.send(Bytes::from_static(b"one"));
-        outbox.attach(pipe.clone());
-        outbox.send(Bytes::from_static(b"two"));
-        poll_fn(|cx| outbox.poll_drained(cx)).await.unwrap();
-        assert_eq!(pipe.written(), b"onetwo");
-    }
-
-    #[tokio::test]
-    async fn a_client_that_reads_slowly_gets_all_in_order() {
-        let (outbox, pipe) = (Outbox::new(1000, 0), Arc::new(Pipe::default()));
-        outbox.attach(pipe.clone());
-        let mut wanted = Vec::new();
-        for n in 0..100_u8 {
-            outbox.send(Bytes::copy_from_slice(&[n, n, n]));
-            wanted.extend([n, n, n]);
-            pipe.make_room(2);
-        }
-        let drain = poll_fn(|cx| outbox.poll_drained(cx));
-        let feed = async {
-            for _ in 0..100 {
-                pipe.make_room(1);
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::join!(async { drain.await.unwrap() }, feed);
-        assert_eq!(pipe.written(), wanted);
-    }
-
-    #[tokio::test]
-    async fn a_client_that_does_not_read_is_closed_with_1013_between_frames() {
-        let (outbox, pipe) = (Outbox::new(10, 0), Arc::new(Pipe::default()));
-        outbox.attach(pipe.clone());
-        pipe.make_room(2);
-        for _ in 0..5 {
-            outbox.send(Bytes::from_static(b"four"));
-        }
-        assert_eq!(outbox.stage(), Stage::Closing);
-        assert_eq!(
-            poll_fn(|cx| outbox.poll_order(cx)).await,
-            Order::Close(Ending::Slow)
-        );
-        outbox.send(Bytes::from_static(b"after"));
-        pipe.make_room(1000);
-        poll_fn(|cx| outbox.poll_drained(cx)).await.unwrap();
-        let mut wanted = b"four".to_vec();
-        wanted.extend_from_slice(&frame::close(AGAIN, "the client does not keep up"));
-        assert_eq!(pipe.written(), wanted);
-    }
-
-    #[tokio::test]
-    async fn orders_come_once_and_dropping_wins() {
-        let outbox = Outbox::new(10, 0);
-        outbox.attach(Arc::new(Pipe::default()));
-        outbox.refresh();
-        assert_eq!(poll_fn(|cx| outbox.poll_order(cx)).await, Order::Refresh);
-        outbox.refresh();
-        outbox.drop_client(Ending::Silent);
-        assert_eq!(
-            poll_fn(|cx| outbox.poll_order(cx)).await,
-            Order::Drop(Ending::Silent)
-        );
-    }
-}
+mod tests;

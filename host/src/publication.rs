@@ -124,13 +124,16 @@ impl Publication {
     }
 
     /// Its place in the order of its channel and nothing else.
-    pub fn without_content(self) -> Self {
+    pub fn without_content(&self) -> Self {
         Self {
+            channel: self.channel.clone(),
+            id: self.id.clone(),
+            prev_id: self.prev_id.clone(),
+            no_seq: self.no_seq,
             meta: BTreeMap::new(),
             socket: None,
             stream: None,
             response: None,
-            ..self
         }
     }
 

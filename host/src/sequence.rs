@@ -52,7 +52,6 @@ pub struct Sequence<T> {
     /// In the order of their arrival.
     seen: VecDeque<(Instant, Id)>,
     seen_ids: HashSet<Id>,
-    repeated: u64,
 }
 
 #[derive(Debug)]
@@ -70,23 +69,22 @@ impl<T> Default for Sequence<T> {
             waiting_bytes: 0,
             seen: VecDeque::new(),
             seen_ids: HashSet::new(),
-            repeated: 0,
         }
     }
 }
 
 impl<T> Sequence<T> {
-    /// Takes what is published at `now`, and gives what goes out for it, in this order.
-    pub fn offer(&mut self, mut place: Place, item: T, now: Instant) -> Vec<T> {
+    /// Takes what is published at `now`, and gives what goes out for it, in this order; `None` when
+    /// its id has been there.
+    pub fn offer(&mut self, mut place: Place, item: T, now: Instant) -> Option<Vec<T>> {
         for id in [&mut place.id, &mut place.prev_id] {
             id.take_if(|id| id.len() > MAX_ID);
         }
         if self.is_repeated(&place, now) {
-            self.repeated += 1;
-            return Vec::new();
+            return None;
         }
         if place.no_seq {
-            return vec![item];
+            return Some(vec![item]);
         }
         let mut ready = Vec::with_capacity(1);
         let in_order = match (&self.last, &place.prev_id) {
@@ -95,7 +93,7 @@ impl<T> Sequence<T> {
         };
         if in_order {
             self.release(place, item, &mut ready);
-            return ready;
+            return Some(ready);
         }
         self.waiting_bytes += place.size;
         self.waiting.push_back(Waiting {
@@ -106,7 +104,7 @@ impl<T> Sequence<T> {
         while self.waiting.len() > MAX_WAITING || self.waiting_bytes > MAX_WAITING_BYTES {
             self.give_up(&mut ready);
         }
-        ready
+        Some(ready)
     }
 
     /// Gives what has waited long enough at `now`, and what follows it.
@@ -116,11 +114,6 @@ impl<T> Sequence<T> {
             self.give_up(&mut ready);
         }
         ready
-    }
-
-    /// How many were dropped since their id had been there.
-    pub fn repeated(&self) -> u64 {
-        self.repeated
     }
 
     /// When [`Self::expire`] has something to give; `None` while nothing waits.
@@ -201,6 +194,11 @@ mod tests {
         }
     }
 
+    /// What goes out for one whose id may have been there.
+    fn offer<T>(sequence: &mut Sequence<T>, place: Place, item: T, now: Instant) -> Vec<T> {
+        sequence.offer(place, item, now).unwrap_or_default()
+    }
+
     /// The `id`th of a chain that begins with 1.
     fn link(id: u32) -> Place {
         place(id, id.checked_sub(1))
@@ -209,10 +207,10 @@ mod tests {
     #[test]
     fn the_missing_one_brings_those_that_waited() {
         let (mut sequence, now) = (Sequence::default(), Instant::now());
-        assert_eq!(sequence.offer(link(1), 1, now), [1]);
-        assert!(sequence.offer(link(4), 4, now).is_empty());
-        assert!(sequence.offer(link(3), 3, now).is_empty());
-        assert_eq!(sequence.offer(link(2), 2, now), [2, 3, 4]);
+        assert_eq!(offer(&mut sequence, link(1), 1, now), [1]);
+        assert!(offer(&mut sequence, link(4), 4, now).is_empty());
+        assert!(offer(&mut sequence, link(3), 3, now).is_empty());
+        assert_eq!(offer(&mut sequence, link(2), 2, now), [2, 3, 4]);
         assert_eq!(sequence.deadline(), None);
         assert_eq!(sequence.last().map(|id| &**id), Some("4"));
     }
@@ -220,9 +218,9 @@ mod tests {
     #[test]
     fn what_waits_in_vain_goes_out_and_takes_its_followers_along() {
         let (mut sequence, now) = (Sequence::default(), Instant::now());
-        sequence.offer(link(1), 1, now);
-        sequence.offer(link(3), 3, now);
-        sequence.offer(link(4), 4, now + Duration::from_secs(1));
+        offer(&mut sequence, link(1), 1, now);
+        offer(&mut sequence, link(3), 3, now);
+        offer(&mut sequence, link(4), 4, now + Duration::from_secs(1));
         assert_eq!(sequence.deadline(), Some(now + PATIENCE));
         assert!(
             sequence
@@ -231,7 +229,7 @@ mod tests {
         );
         assert_eq!(sequence.expire(now + PATIENCE), [3, 4]);
         // Too late: it follows nothing that is last.
-        assert!(sequence.offer(link(2), 2, now + PATIENCE).is_empty());
+        assert!(offer(&mut sequence, link(2), 2, now + PATIENCE).is_empty());
         assert_eq!(sequence.expire(now + 2 * PATIENCE), [2]);
     }
 
@@ -243,45 +241,44 @@ mod tests {
             no_seq: true,
             ..Place::default()
         };
-        assert_eq!(sequence.offer(link(1), 'a', now), ['a']);
-        assert!(sequence.offer(unordered(), 'b', now).is_empty());
-        assert!(
-            sequence
-                .offer(link(1), 'c', now + REMEMBERED / 2)
-                .is_empty()
+        assert_eq!(offer(&mut sequence, link(1), 'a', now), ['a']);
+        assert!(sequence.offer(unordered(), 'b', now).is_none());
+        assert!(sequence.offer(link(1), 'c', now + REMEMBERED / 2).is_none());
+        assert_eq!(
+            offer(&mut sequence, unordered(), 'd', now + REMEMBERED),
+            ['d']
         );
-        assert_eq!(sequence.offer(unordered(), 'd', now + REMEMBERED), ['d']);
     }
 
     #[test]
     fn what_is_not_ordered_goes_out_at_once() {
         let (mut sequence, now) = (Sequence::default(), Instant::now());
-        sequence.offer(link(1), 1, now);
+        offer(&mut sequence, link(1), 1, now);
         let unordered = Place {
             no_seq: true,
             ..link(5)
         };
-        assert_eq!(sequence.offer(unordered, 5, now), [5]);
-        assert_eq!(sequence.offer(link(2), 2, now), [2]);
+        assert_eq!(offer(&mut sequence, unordered, 5, now), [5]);
+        assert_eq!(offer(&mut sequence, link(2), 2, now), [2]);
         // Without an id nothing is known to be last.
-        assert_eq!(sequence.offer(Place::default(), 0, now), [0]);
-        assert_eq!(sequence.offer(link(9), 9, now), [9]);
+        assert_eq!(offer(&mut sequence, Place::default(), 0, now), [0]);
+        assert_eq!(offer(&mut sequence, link(9), 9, now), [9]);
     }
 
     #[test]
     fn so_many_wait_and_no_more() {
         let (mut sequence, now) = (Sequence::default(), Instant::now());
-        sequence.offer(place(0, None), 0, now);
+        offer(&mut sequence, place(0, None), 0, now);
         for n in 0..MAX_WAITING as u32 {
             let id = 10 + 2 * n;
-            assert!(sequence.offer(link(id), id, now).is_empty());
+            assert!(offer(&mut sequence, link(id), id, now).is_empty());
         }
-        assert_eq!(sequence.offer(link(9000), 9000, now), [10]);
+        assert_eq!(offer(&mut sequence, link(9000), 9000, now), [10]);
         let large = Place {
             size: MAX_WAITING_BYTES + 1,
             ..link(9002)
         };
-        let out = sequence.offer(large, 9002, now);
+        let out = offer(&mut sequence, large, 9002, now);
         assert_eq!((out.len(), out.last()), (MAX_WAITING + 1, Some(&9002)));
         assert_eq!((sequence.waiting_bytes, sequence.deadline()), (0, None));
     }
@@ -293,8 +290,8 @@ mod tests {
             id: Some("x".repeat(MAX_ID + 1).into()),
             ..Place::default()
         };
-        assert_eq!(sequence.offer(long.clone(), 1, now), [1]);
-        assert_eq!(sequence.offer(long, 2, now), [2]);
+        assert_eq!(offer(&mut sequence, long.clone(), 1, now), [1]);
+        assert_eq!(offer(&mut sequence, long, 2, now), [2]);
         assert!(sequence.is_blank());
     }
 
@@ -302,7 +299,7 @@ mod tests {
     fn few_ids_are_remembered() {
         let (mut sequence, now) = (Sequence::default(), Instant::now());
         for id in 1..=3 * MAX_REMEMBERED as u32 {
-            assert_eq!(sequence.offer(link(id), id, now), [id]);
+            assert_eq!(offer(&mut sequence, link(id), id, now), [id]);
         }
         assert_eq!(sequence.seen.len(), MAX_REMEMBERED);
         assert_eq!(sequence.seen_ids.len(), MAX_REMEMBERED);
@@ -321,13 +318,13 @@ mod tests {
             let (order, repeats) = arrivals;
             let most = order.len() as u32;
             let (mut sequence, mut now) = (Sequence::default(), Instant::now());
-            let mut out = sequence.offer(place(0, None), 0, now);
+            let mut out = offer(&mut sequence, place(0, None), 0, now);
             for (n, id) in order.iter().enumerate() {
                 // All of them come within the patience.
                 now += Duration::from_millis(gap);
-                out.extend(sequence.offer(link(*id), *id, now));
+                out.extend(offer(&mut sequence, link(*id), *id, now));
                 if let Some(repeat) = repeats.get(n) && order[..=n].contains(repeat) {
-                    prop_assert_eq!(sequence.offer(link(*repeat), *repeat, now), Vec::<u32>::new());
+                    prop_assert_eq!(offer(&mut sequence, link(*repeat), *repeat, now), Vec::<u32>::new());
                 }
                 // Nothing is held back that could go.
                 let reach = (1..).take_while(|id| order[..=n].contains(id)).count();
@@ -351,7 +348,7 @@ mod tests {
                 let place = Place { no_seq, size: 100_000, ..place(id, prev_id) };
                 // One id may come again after it was forgotten; this is about those that did not.
                 let is_new = came.insert(id, now).is_none();
-                let offered = sequence.offer(place, (id, is_new), now);
+                let offered = offer(&mut sequence, place, (id, is_new), now);
                 ready.extend(offered);
                 for (id, is_new) in ready {
                     if is_new {

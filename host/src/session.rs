@@ -146,13 +146,15 @@ impl Session {
         if let Some(interval) = reply.keep_alive() {
             self.keep_alive = interval;
         }
-        self.identity.remember(&reply.headers);
+        if let Err(error) = self.identity.remember(&reply.headers) {
+            self.warn(&format!("Set-Meta: {error}"));
+        }
         for event in reply.events {
             match event {
                 Event::Text(content) => self.message(content.into_bytes(), frame::text),
                 Event::Binary(content) => self.message(content, frame::binary),
-                Event::Ping(content) => self.outbox.send(frame::ping(content)),
-                Event::Pong(content) => self.outbox.send(frame::pong(content)),
+                Event::Ping(content) => self.outbox.send(&frame::ping(content)),
+                Event::Pong(content) => self.outbox.send(&frame::pong(content)),
                 // Nothing counts that comes behind one of these.
                 Event::Close(close) => {
                     return self.outbox.close(close_frame(close), Ending::Backend);
@@ -189,7 +191,7 @@ impl Session {
 
     fn say(&self, frame: Bytes) {
         self.services.metrics.replied.add(1, frame.len());
-        self.outbox.send(frame);
+        self.outbox.send(&frame);
     }
 
     fn control(&mut self, message: ControlMessage) {
@@ -242,16 +244,15 @@ impl Session {
             Ok(filters) => filters,
             Err(error) => return self.warn(&format!("subscribe {channel:?}: {error}")),
         };
-        let channels = &self.services.channels;
-        let joined = Membership {
-            subscription: channels.subscribe(channel, self.outbox.clone(), filters),
-            filters: names,
+        let (channels, outbox) = (&self.services.channels, self.outbox.clone());
+        let subscription = match known.map(|known| self.memberships.swap_remove(known)) {
+            Some(known) => channels.exchange_filters(known.subscription, outbox, filters),
+            None => channels.subscribe(channel, outbox, filters),
         };
-        match known {
-            // Other filters: the old subscription ends when the new one is there.
-            Some(known) => self.memberships[known] = joined,
-            None => self.memberships.push(joined),
-        }
+        self.memberships.push(Membership {
+            subscription,
+            filters: names,
+        });
     }
 
     /// Changes the timers, if there are any, and gives them up when nothing is left to send.

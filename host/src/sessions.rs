@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::MissedTickBehavior};
 
 use crate::{
     ending::Ending,
@@ -20,6 +20,9 @@ use crate::{
 
 /// How often the sweeper looks; also the grain of its clock.
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// So many clients are seen to in one go.
+const SOME: usize = 128;
 
 /// What the sweeper's pings carry, to tell their pongs from others.
 pub const PING: &[u8] = b"socket-host";
@@ -108,10 +111,16 @@ impl Sessions {
     /// silent for as long again. Runs until it is dropped.
     pub async fn sweep(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(SWEEP);
+        // Time in which this process did not run is no time in which a client could answer.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let ping = frame::ping(Bytes::from_static(PING));
         loop {
             ticks.tick().await;
             let interval = *self.ping_interval();
-            self.tick(interval);
+            for some in self.tick(interval).chunks(SOME) {
+                some.iter().for_each(|silent| silent.act(&ping));
+                tokio::task::yield_now().await;
+            }
         }
     }
 
@@ -121,29 +130,31 @@ impl Sessions {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A second of the sweeper's clock.
-    fn tick(&self, interval: Option<Duration>) {
+    /// A second of the sweeper's clock; gives the silent clients.
+    fn tick(&self, interval: Option<Duration>) -> Vec<Silent> {
         let now = self.now.fetch_add(1, Relaxed) + 1;
-        let Some(interval) = interval else { return };
+        let Some(interval) = interval else {
+            return Vec::new();
+        };
         let patience = u32::try_from(interval.as_secs()).unwrap_or(u32::MAX).max(1);
-        // Sending is done without the lock: opening a socket must not wait for it.
-        let silent: Vec<_> = self
-            .lock()
-            .values()
-            .filter(|outbox| now.saturating_sub(outbox.last_heard()) >= patience)
-            .cloned()
-            .collect();
-        for outbox in silent {
-            match now.saturating_sub(outbox.last_heard()) {
-                silence if silence == patience => {
-                    outbox.send(frame::ping(Bytes::from_static(PING)))
-                }
-                silence if silence >= patience.saturating_mul(2) => {
-                    outbox.drop_client(Ending::Silent);
-                }
-                _ => {}
-            }
-        }
+        // Not all of them in one second who connected in one.
+        let spread = u64::from(patience / 4 + 1);
+        let open = self.lock();
+        let silent = open.iter().filter_map(|(number, outbox)| {
+            let heard = outbox.last_heard();
+            let pinged = outbox.last_pinged();
+            let (since, patience) = match pinged > heard {
+                true => (pinged, patience),
+                // Less than the spread, which is less than the patience.
+                false => (heard, patience - (number % spread) as u32),
+            };
+            (now.saturating_sub(since) >= patience).then(|| Silent {
+                outbox: outbox.clone(),
+                now,
+                was_pinged: pinged > heard,
+            })
+        });
+        silent.collect()
     }
 
     /// Closes every session with `code`, and returns when they are gone.
@@ -165,6 +176,25 @@ impl Sessions {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Outbox>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A client that has been silent for long.
+struct Silent {
+    outbox: Arc<Outbox>,
+    now: u32,
+    was_pinged: bool,
+}
+
+impl Silent {
+    fn act(&self, ping: &Bytes) {
+        match self.was_pinged {
+            true => self.outbox.drop_client(Ending::Silent),
+            false => {
+                self.outbox.pinged_at(self.now);
+                self.outbox.send(ping);
+            }
+        }
     }
 }
 
@@ -204,12 +234,44 @@ mod tests {
             let order = poll_fn(|cx| std::task::Poll::Ready(outbox.poll_order(cx))).await;
             order == std::task::Poll::Ready(Order::Drop(Ending::Silent))
         };
-        for second in 1..=6 {
-            assert!(!is_dropped(&silent).await, "after {second} seconds");
-            sessions.tick(Some(Duration::from_secs(3)));
+        let second = |interval| {
+            let ping = Bytes::from_static(b"ping");
+            let silent = sessions.tick(Some(Duration::from_secs(interval)));
+            silent.iter().for_each(|silent| silent.act(&ping));
+        };
+        for seconds in 1..=6 {
+            assert!(!is_dropped(&silent).await, "after {seconds} seconds");
+            second(3);
             alive.heard_at(sessions.now());
         }
         assert!(is_dropped(&silent).await);
         assert!(!is_dropped(&alive).await);
+        // One who was heard long ago is pinged first, also when the interval has become shorter.
+        for _ in 0..20 {
+            second(30);
+        }
+        second(3);
+        assert_eq!(alive.last_pinged(), sessions.now());
+        assert!(!is_dropped(&alive).await);
+        for _ in 0..3 {
+            second(3);
+        }
+        assert!(is_dropped(&alive).await);
+    }
+
+    #[tokio::test]
+    async fn clients_that_came_together_are_not_pinged_together() {
+        let sessions = Sessions::new(100);
+        let clients: Vec<_> = (0..40).map(|_| Outbox::new(100, 0)).collect();
+        let registered = clients.iter().map(|outbox| sessions.register(outbox));
+        let _registered: Vec<_> = registered.collect();
+        let pinged = (1..=20).map(|_| {
+            let silent = sessions.tick(Some(Duration::from_secs(20)));
+            silent.iter().for_each(|it| it.act(&Bytes::new()));
+            silent.len()
+        });
+        let pinged: Vec<_> = pinged.collect();
+        assert_eq!(pinged.iter().sum::<usize>(), 40);
+        assert_eq!(pinged.iter().max(), Some(&7));
     }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
+use tokio::task::coop::poll_proceed;
 use tungstenite::{
     Error, Message,
     protocol::{Role, WebSocketConfig},
@@ -61,12 +62,18 @@ impl Socket {
     /// the session answers a close itself, when the backend has been asked.
     pub fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Error>> {
         loop {
+            // Some messages, and then it is the turn of others: a client that never stops sending
+            // must not keep a thread for itself.
+            let turn = ready!(poll_proceed(cx));
             match self.0.read() {
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     ready!(self.0.get_ref().connection.poll_readable(cx))?;
                 }
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return Poll::Ready(other),
+                other => {
+                    turn.made_progress();
+                    return Poll::Ready(other);
+                }
             }
         }
     }
@@ -76,6 +83,7 @@ impl Socket {
         let wire = self.0.get_mut();
         let mut scratch = [0; 4096];
         loop {
+            let turn = ready!(poll_proceed(cx));
             match wire.read(&mut scratch) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if ready!(wire.connection.poll_readable(cx)).is_err() {
@@ -84,7 +92,7 @@ impl Socket {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(0) | Err(_) => return Poll::Ready(()),
-                Ok(_) => {}
+                Ok(_) => turn.made_progress(),
             }
         }
     }
@@ -108,7 +116,7 @@ impl Write for Wire {
     /// Takes all: tungstenite writes whole frames, and they must stay whole between
     /// those that others put into the outbox.
     fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
-        self.outbox.send(Bytes::copy_from_slice(frames));
+        self.outbox.send(&Bytes::copy_from_slice(frames));
         Ok(frames.len())
     }
     fn flush(&mut self) -> io::Result<()> {

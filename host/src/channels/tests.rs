@@ -88,6 +88,67 @@ async fn a_seat_is_used_again_and_the_left_hear_nothing() {
 }
 
 #[tokio::test]
+async fn who_joins_does_not_get_what_was_published_before() {
+    let channels = Channels::default();
+    let (before, after) = <(Arc<Inbox>, Arc<Inbox>)>::default();
+    let _before = channels.subscribe("c", before.clone(), plain());
+    // Nothing is handed out while this test does not wait.
+    channels.publish(text("c", "1")).await;
+    channels.publish(text("c", "2")).await;
+    let _after = channels.subscribe("c", after.clone(), plain());
+    channels.publish(text("c", "3")).await;
+    before.holds(&["1", "2", "3"]).await;
+    after.holds(&["3"]).await;
+}
+
+#[tokio::test]
+async fn other_filters_lose_nothing_and_repeat_nothing() {
+    let channels = Channels::default();
+    let inbox = Arc::new(Inbox::default());
+    let mut meta = Meta::default();
+    meta.set("user", Some("ann")).expect("room");
+    let fills = Filters::parse(&["var-subst".to_owned()], &mut meta).expect("known");
+    let subscription = channels.subscribe("c", inbox.clone(), plain());
+    channels.publish(text("c", "%(user)s 1,")).await;
+    let subscription = channels.exchange_filters(subscription, inbox.clone(), fills);
+    inbox.holds(&["%(user)s 1,"]).await;
+    channels.publish(text("c", "%(user)s 2,")).await;
+    let subscription = channels.exchange_filters(subscription, inbox.clone(), plain());
+    inbox.holds(&["%(user)s 1,", "ann 2,"]).await;
+    channels.publish(text("c", "%(user)s 3")).await;
+    inbox.holds(&["%(user)s 1,", "ann 2,", "%(user)s 3"]).await;
+    while channels.subscriptions() > 1 {
+        tokio::task::yield_now().await;
+    }
+    drop(subscription);
+    assert_eq!((channels.len(), channels.subscriptions()), (0, 0));
+}
+
+#[tokio::test]
+async fn what_is_settled_is_with_the_subscribers() {
+    let channels = Channels::default();
+    let inbox = Arc::new(Inbox::default());
+    let _subscription = channels.subscribe("c", inbox.clone(), plain());
+    channels.publish(text("c", "x")).await;
+    assert!(lock(&inbox.0).is_empty());
+    channels.settled("c").await;
+    assert!(!lock(&inbox.0).is_empty());
+    channels.settled("nobody's").await;
+}
+
+#[tokio::test]
+async fn an_id_is_not_noted_on_a_channel_that_is_forgotten() {
+    let channels = Channels::default();
+    let subscription = channels.subscribe("c", Arc::new(Inbox::default()), plain());
+    let found = channels.find("c").expect("a channel");
+    drop(subscription);
+    let publication = Arc::new(numbered(1));
+    assert!(found.publish(&publication).is_none());
+    channels.publish(numbered(1)).await;
+    assert_eq!(channels.last_id("c").as_deref(), Some("1"));
+}
+
+#[tokio::test]
 async fn a_full_queue_makes_the_publisher_wait_and_loses_nothing() {
     let channels = Channels::default();
     let inbox = Arc::new(Inbox::default());
@@ -144,7 +205,7 @@ async fn ids_put_publications_in_order() {
     let began = Instant::now();
     inbox.holds(&["1", "2", "3", "5"]).await;
     assert_eq!(began.elapsed(), crate::sequence::PATIENCE);
-    assert_eq!(channels.last_id("c").await.as_deref(), Some("5"));
+    assert_eq!(channels.last_id("c").as_deref(), Some("5"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -160,7 +221,7 @@ async fn an_id_is_known_for_a_while_after_it_was_published_to_nobody() {
     assert_eq!(channels.publish(numbered(8)).await, 0);
     tokio::time::advance(LINGER / 2).await;
     channels.tick(Instant::now());
-    assert_eq!(channels.last_id("c").await.as_deref(), Some("8"));
+    assert_eq!(channels.last_id("c").as_deref(), Some("8"));
     // Left, and so known for longer.
     let subscription = channels.subscribe("c", Arc::new(Inbox::default()), plain());
     tokio::time::advance(2 * LINGER).await;
@@ -186,5 +247,5 @@ async fn channels_that_nobody_listens_to_are_bounded() {
     }
     assert_eq!(channels.names().len(), MAX_LINGERING);
     assert_eq!(lock(&channels.0.lingering).len(), MAX_LINGERING);
-    assert_eq!(channels.last_id("0").await, None);
+    assert_eq!(channels.last_id("0"), None);
 }

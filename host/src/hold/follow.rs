@@ -1,6 +1,9 @@
 //! What a hold follows: its channels, the last id it has seen of each, and its filters.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use grip::{Instruct, hold::HoldMode};
 
@@ -18,6 +21,8 @@ const MAX_CHANNELS: usize = 1000;
 /// See the module's words.
 pub struct Follow {
     inbox: Arc<Inbox>,
+    /// What the subscriptions are for.
+    mode: HoldMode,
     channels: HashMap<String, (Subscription, Filters)>,
     /// The last id seen of each channel; a channel with `None` is not followed by id.
     pub ids: Followed,
@@ -40,16 +45,22 @@ impl Follow {
     pub fn new(inbox: Arc<Inbox>) -> Self {
         Self {
             inbox,
+            mode: HoldMode::Stream,
             channels: HashMap::new(),
             ids: Followed::new(),
         }
     }
 
-    /// Is on exactly the channels of `instruct` when this returns.
+    /// Is on exactly the channels of `instruct` when this returns, and says which of them it was
+    /// not on before: what was published on them until now may be known to nobody here.
     ///
     /// # Errors
     /// What is wrong with the channels; nothing is changed then.
-    pub fn apply(&mut self, instruct: &Instruct, channels: &Channels) -> Result<(), String> {
+    pub fn apply(
+        &mut self,
+        instruct: &Instruct,
+        channels: &Channels,
+    ) -> Result<HashSet<String>, String> {
         if instruct.channels.len() > MAX_CHANNELS {
             return Err(format!(
                 "no more than {MAX_CHANNELS} channels can be held on"
@@ -67,34 +78,47 @@ impl Follow {
         let filters: Vec<_> = filters.collect::<Result<_, _>>()?;
         let mut left = std::mem::take(&mut self.channels);
         self.ids.clear();
+        let mode = instruct.hold.unwrap_or(HoldMode::Stream);
+        if self.mode != mode {
+            // They get what is for the other mode.
+            left.clear();
+            self.mode = mode;
+        }
+        let mut joined = HashSet::new();
         for (channel, filters) in instruct.channels.iter().zip(filters) {
             let name = &channel.name;
             let subscription = match left.remove(name) {
                 Some((subscription, _)) => subscription,
-                None if instruct.hold == Some(HoldMode::Response) => {
-                    channels.hold_response(name, self.inbox.clone())
+                None => {
+                    joined.insert(name.clone());
+                    match mode {
+                        HoldMode::Response => channels.hold_response(name, self.inbox.clone()),
+                        HoldMode::Stream => channels.hold_stream(name, self.inbox.clone()),
+                    }
                 }
-                None => channels.hold_stream(name, self.inbox.clone()),
             };
             self.channels.insert(name.clone(), (subscription, filters));
             let id = channel.prev_id.as_deref().map(Id::from);
             self.ids.insert(name.clone(), id);
         }
-        Ok(())
+        Ok(joined)
     }
 
-    /// The followed channels on which something else was published last than the hold knows.
-    pub async fn conflicts(&self, channels: &Channels) -> Vec<String> {
-        let mut conflicts = Vec::new();
-        for (name, id) in &self.ids {
-            if id.is_some() {
-                let last = channels.last_id(name).await;
-                if last.is_some() && last != *id {
-                    conflicts.push(name.clone());
-                }
-            }
-        }
-        conflicts
+    /// Drops of what waits what is known: all on a channel before the first that follows.
+    pub fn drop_known(&self) {
+        self.inbox.drop_until(|publication| self.fits(publication));
+    }
+
+    /// The channels on which something else was published last than the hold knows, and nothing
+    /// waits that follows what it knows.
+    pub fn conflicts(&self, channels: &Channels) -> HashSet<String> {
+        let waiting = self.inbox.channels();
+        let unseen = self.ids.iter().filter(|(name, _)| !waiting.contains(*name));
+        let conflicts = unseen.filter(|(name, id)| {
+            let last = id.as_ref().and_then(|_| channels.last_id(name));
+            last.is_some() && last != **id
+        });
+        conflicts.map(|(name, _)| name.clone()).collect()
     }
 
     /// How many channels there are.
@@ -103,7 +127,7 @@ impl Follow {
     }
 
     /// Whether a publication follows what the hold knows, or is of a channel without ids.
-    pub fn fits(&self, publication: &Publication) -> bool {
+    fn fits(&self, publication: &Publication) -> bool {
         match self.ids.get(&publication.channel) {
             Some(Some(id)) => publication.prev_id.as_ref() == Some(id),
             Some(None) => true,

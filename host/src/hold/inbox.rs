@@ -1,7 +1,7 @@
 //! What was published and waits for one hold.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     future::Future,
     mem,
     pin::Pin,
@@ -63,9 +63,11 @@ impl Inbox {
         lock(&self.state).cut = cut;
     }
 
-    /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
-        lock(&self.state).waiting.is_empty()
+    /// The channels of what waits.
+    pub fn channels(&self) -> HashSet<String> {
+        let state = lock(&self.state);
+        let channels = state.waiting.iter().map(|it| it.channel.clone());
+        channels.collect()
     }
 
     /// Drops what is there.
@@ -73,15 +75,19 @@ impl Inbox {
         lock(&self.state).clear();
     }
 
-    /// Drops what is there before the first that `fits`.
+    /// Drops of each channel what is there before the first that `fits`.
     pub fn drop_until(&self, fits: impl Fn(&Publication) -> bool) {
         let mut state = lock(&self.state);
-        while let Some(first) = state.waiting.front()
-            && !fits(first)
-        {
-            state.bytes -= first.size();
-            state.waiting.pop_front();
-        }
+        let State { waiting, bytes, .. } = &mut *state;
+        let mut begun = HashSet::new();
+        waiting.retain(|publication| {
+            let stays = begun.contains(&publication.channel) || fits(publication);
+            match stays {
+                true => drop(begun.insert(publication.channel.clone())),
+                false => *bytes -= publication.size(),
+            }
+            stays
+        });
     }
 }
 

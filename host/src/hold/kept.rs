@@ -7,7 +7,10 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use grip::header::{GRIP_FEATURE, GRIP_SIG};
+use grip::{
+    header::{GRIP_FEATURE, GRIP_SIG},
+    hold::Channel,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header, uri::Authority};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -86,6 +89,14 @@ impl Kept {
     /// The path, for the log.
     pub fn path(&self) -> &str {
         self.uri.path()
+    }
+
+    /// Asks for content as it is the next time; false when that was asked already.
+    pub fn refuse_codings(&mut self) -> bool {
+        let identity = HeaderValue::from_static("identity");
+        self.headers
+            .insert(header::ACCEPT_ENCODING, identity.clone())
+            .is_none_or(|before| before != identity)
     }
 
     /// The request again, saying which ids the client has seen; `None` when its body was not
@@ -179,8 +190,9 @@ impl Kept {
     ) -> Request<Body> {
         headers.insert(HeaderName::from_static(GRIP_SIG), signer.token());
         for (name, id) in ids {
-            let Some(id) = id else { continue };
-            if let Ok(value) = HeaderValue::from_str(&format!("{name}; last-id={id}")) {
+            if let Some(id) = id
+                && let Some(value) = last(name, id)
+            {
                 headers.append(GRIP_LAST, value);
             }
         }
@@ -193,6 +205,20 @@ impl Kept {
         }
         request
     }
+}
+
+/// A value of `Grip-Last`, as Pushpin writes it; in quotes only where it is not read otherwise.
+fn last(channel: &str, id: &str) -> Option<HeaderValue> {
+    let is_plain = id.trim() == id && !id.contains([',', ';', '"']);
+    let value = match is_plain {
+        true => format!("{channel}; last-id={id}"),
+        false => {
+            let mut quoted = Channel::new(channel);
+            quoted.prev_id = Some(id.to_owned());
+            quoted.to_grip_last().ok()??
+        }
+    };
+    HeaderValue::from_str(&value).ok()
 }
 
 /// A body that is copied while it is read.

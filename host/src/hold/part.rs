@@ -9,10 +9,12 @@ use grip::{
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::ext::ReasonPhrase;
+use tokio::time::timeout;
 use tracing::error;
 
 use crate::{
     answer::{answer, failure},
+    exchange::REPLY_PATIENCE,
     publication::Answer,
 };
 use runtime::backend::{Backend, Body, full};
@@ -47,6 +49,9 @@ pub enum PartError {
     /// It ended early.
     #[error("the body ended early: {0}")]
     Body(runtime::backend::BodyError),
+    /// It did not come to its end.
+    #[error("the body did not end within {REPLY_PATIENCE:?}")]
+    Stalled,
 }
 
 impl Part {
@@ -124,6 +129,14 @@ impl Part {
     }
 }
 
+/// Whether a body is not what it says, but compressed or the like.
+pub fn is_coded(response: &Response<Body>) -> bool {
+    let codings = response.headers().get_all(header::CONTENT_ENCODING);
+    codings
+        .iter()
+        .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
 /// What the client is told when the backend's instructions cannot be followed.
 pub fn refusal() -> Response<Body> {
     answer(
@@ -135,18 +148,22 @@ pub fn refusal() -> Response<Body> {
 /// The whole of a body.
 ///
 /// # Errors
-/// It is too large, or ends early.
+/// It is too large, ends early, or does not end in time.
 pub async fn whole(mut body: Body) -> Result<Bytes, PartError> {
-    let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame.map_err(PartError::Body)?.into_data() {
-            if whole.len() + data.len() > MAX_WHOLE {
-                return Err(PartError::TooLarge);
+    let read = async {
+        let mut whole = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            if let Ok(data) = frame.map_err(PartError::Body)?.into_data() {
+                if whole.len() + data.len() > MAX_WHOLE {
+                    return Err(PartError::TooLarge);
+                }
+                whole.extend_from_slice(&data);
             }
-            whole.extend_from_slice(&data);
         }
-    }
-    Ok(whole.freeze())
+        Ok(whole.freeze())
+    };
+    let read = timeout(REPLY_PATIENCE, read).await;
+    read.unwrap_or(Err(PartError::Stalled))
 }
 
 /// A reason phrase as an extension of a response, which HTTP/1 sends.

@@ -1,6 +1,6 @@
 //! A held response: one published answer, or the backend's own when the time is over.
 
-use http::{Response, response::Parts};
+use http::{Response, header, response::Parts};
 use tokio::time::sleep;
 
 use super::{
@@ -97,6 +97,10 @@ enum Weighed {
 fn with_headers_of(mut parts: Parts, answer: Answer) -> Response<Body> {
     for name in answer.headers.keys() {
         parts.headers.remove(name);
+    }
+    if !answer.headers.contains_key(header::CONTENT_ENCODING) {
+        // That was of the backend's own content.
+        parts.headers.remove(header::CONTENT_ENCODING);
     }
     for (name, value) in &answer.headers {
         parts.headers.append(name, value.clone());

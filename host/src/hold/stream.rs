@@ -20,9 +20,9 @@ use super::{
     driven::{self, Outlet},
     follow::Verdict,
     inbox::Found,
-    part::Part,
+    part::{Part, is_coded},
 };
-use crate::publication::Publication;
+use crate::{filter::Followed, publication::Publication};
 use runtime::backend::{Body, BodyError};
 
 /// How often the next part is asked for when the backend fails; as in Pushpin.
@@ -269,41 +269,51 @@ impl Stream {
 
     /// Fetches and sends the next part. [`Next::Fetch`] with a hold in force means to listen.
     async fn fetch(&mut self) -> Result<Next, Broken> {
-        let Some(link) = self
-            .hold
-            .instruct
-            .next
-            .as_ref()
-            .map(|next| next.uri.clone())
-        else {
-            return Ok(Next::End);
-        };
-        let Some(part) = self.ask(&link).await else {
-            return Ok(Next::End);
-        };
-        self.hold.request.move_to(&link);
-        let (instruct, response) = (part.instruct.unwrap_or_default(), part.response);
-        if instruct.hold == Some(HoldMode::Response) {
-            self.hold
-                .warn("the next part of a stream asks for a held response");
-            return Ok(Next::End);
+        // What the backend said the last time, when something else was published since.
+        let mut doubted: Option<Followed> = None;
+        loop {
+            let next = self.hold.instruct.next.as_ref();
+            let Some(link) = next.map(|next| next.uri.clone()) else {
+                return Ok(Next::End);
+            };
+            let Some(part) = self.ask(&link).await else {
+                return Ok(Next::End);
+            };
+            self.hold.request.move_to(&link);
+            let (instruct, response) = (part.instruct.unwrap_or_default(), part.response);
+            if instruct.hold == Some(HoldMode::Response) {
+                self.hold
+                    .warn("the next part of a stream asks for a held response");
+                return Ok(Next::End);
+            }
+            let (holds, follows) = (instruct.hold.is_some(), instruct.next.is_some());
+            // On the new channels before the rest of the part, in which time something may come.
+            let joined = match self.hold.take_up(instruct) {
+                Ok(joined) => joined,
+                Err(problem) => {
+                    self.hold.warn(&problem);
+                    return Ok(Next::End);
+                }
+            };
+            self.hold.follow.drop_known();
+            // On the others, what the backend did not know waits.
+            let mut unknown = self.hold.follow.conflicts(&self.hold.services.channels);
+            unknown.retain(|channel| joined.contains(channel));
+            self.forward(response.into_body()).await?;
+            if !holds && !follows {
+                return Ok(Next::End);
+            }
+            self.begin();
+            if !holds || unknown.is_empty() {
+                return Ok(Next::Fetch);
+            }
+            if doubted.as_ref() == Some(&self.hold.follow.ids) {
+                self.hold.insist(&unknown);
+                return Ok(Next::Fetch);
+            }
+            // Without a link a client that comes again gets all of it.
+            doubted = Some(self.hold.follow.ids.clone());
         }
-        let is_end = instruct.hold.is_none() && instruct.next.is_none();
-        // On the new channels before the rest of the part, in which time something may come.
-        if let Err(problem) = self.hold.take_up(instruct) {
-            self.hold.warn(&problem);
-            return Ok(Next::End);
-        }
-        self.forward(response.into_body()).await?;
-        if is_end {
-            return Ok(Next::End);
-        }
-        self.begin();
-        let follow = &self.hold.follow;
-        self.hold
-            .inbox
-            .drop_until(|publication| follow.fits(publication));
-        Ok(Next::Fetch)
     }
 
     /// The answer to the link; `None` when there is none, or the host stops.
@@ -323,18 +333,20 @@ impl Stream {
                 }
             };
             let backend = self.hold.services.backend.clone();
-            let answer = self
-                .beside(async move { backend.call(request).await })
-                .await?;
-            let problem = match answer {
-                Ok(response) if response.status().is_success() => {
-                    match Part::read(response).await {
-                        Ok(part) => return Some(part),
-                        Err(problem) => problem.to_string(),
+            let answer = async move {
+                match backend.call(request).await {
+                    Ok(response) if is_coded(&response) => Err("it has a Content-Encoding".into()),
+                    Ok(response) if response.status().is_success() => {
+                        let part = Part::read(response).await;
+                        part.map_err(|problem| problem.to_string())
                     }
+                    Ok(response) => Err(format!("the status is {}", response.status())),
+                    Err(error) => Err(error.to_string()),
                 }
-                Ok(response) => format!("the status is {}", response.status()),
-                Err(error) => error.to_string(),
+            };
+            let problem = match self.beside(answer).await? {
+                Ok(part) => return Some(part),
+                Err(problem) => problem,
             };
             self.hold
                 .warn(&format!("the next part at {link}: {problem}"));

@@ -534,6 +534,148 @@ async fn a_stream_that_is_behind_from_the_start_is_asked_for_again() {
     assert_eq!(next(&mut held).await, None);
 }
 
+/// What a backend has read for a part may be old before the host is on the part's channels.
+#[tokio::test(start_paused = true)]
+async fn a_next_part_that_is_behind_is_asked_for_again() {
+    let mut stage = Stage::new(WebSocketLimits::default());
+    stage.publish(numbered(stream("x"), 7)).await;
+    let mut held = stage
+        .streaming(&[("grip-link", "</2>; rel=next")], "1 to 5 ")
+        .await;
+    let reading = tokio::spawn(async move { (next(&mut held).await, held) });
+    let link = ("grip-link", "</3>; rel=next");
+    let part = [STREAM, ("grip-channel", "c; prev-id=6"), link];
+    stage.asked().await.answer(&part, "6 ");
+    let (read, mut held) = reading.await.expect("no panic");
+    assert_eq!(read.as_deref(), Some("6 "));
+    let reading = tokio::spawn(async move { (next(&mut held).await, held) });
+    let asked = stage.asked().await;
+    assert_eq!(asked.uri.path(), "/3");
+    let part = [STREAM, ("grip-channel", "c; prev-id=7"), link];
+    asked.answer(&part, "7 ");
+    let (read, mut held) = reading.await.expect("no panic");
+    assert_eq!(read.as_deref(), Some("7 "));
+    stage.publish(numbered(stream("8 "), 8)).await;
+    assert_eq!(next(&mut held).await.as_deref(), Some("8 "));
+}
+
+/// That something waits on one channel does not hide what was missed on another.
+#[tokio::test(start_paused = true)]
+async fn each_channel_is_looked_at_by_itself() {
+    let mut stage = Stage::new(WebSocketLimits::default());
+    stage.publish(numbered(stream("x"), 7)).await;
+    let client = stage.send(Method::GET, "");
+    let asked = stage.asked().await;
+    asked.answer(&[STREAM, ("grip-channel", "d")], "1 ");
+    let mut held = client.await.expect("an answer").into_body();
+    stage.publish(Item::stream("d", "waits")).await;
+    stage.services.channels.settled("d").await;
+    assert_eq!(next(&mut held).await.as_deref(), Some("1 "));
+    drop(held);
+
+    let client = stage.send(Method::GET, "");
+    stage
+        .asked()
+        .await
+        .answer(&[RESPONSE, ("grip-channel", "d, e")], "own");
+    stage.subscribed(2).await;
+    // Sent again for a hint, while something else comes.
+    let hint = Item {
+        http_response: Some(ResponseAction::Hint.into()),
+        ..Item::new("e")
+    };
+    stage.publish(hint).await;
+    let again = stage.asked().await;
+    let mut waits = response("waits");
+    waits.channel = "d".into();
+    stage.publish(waits).await;
+    stage.services.channels.settled("d").await;
+    again.answer(&[RESPONSE, ("grip-channel", "d, c; prev-id=6")], "own");
+    let again = stage.asked().await;
+    assert_eq!(again.headers["grip-last"], "c; last-id=6");
+    again.answer(&[], "all");
+    assert_eq!(text(client.await.expect("an answer")).await, "all");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_may_become_one_of_the_other_kind() {
+    let mut stage = Stage::new(WebSocketLimits::default());
+    let client = stage.answered(&[RESPONSE, CHANNEL], "own").await;
+    stage.subscribed(1).await;
+    let hint = Item {
+        http_response: Some(ResponseAction::Hint.into()),
+        ..Item::new("c")
+    };
+    stage.publish(hint).await;
+    stage.asked().await.answer(&[STREAM, CHANNEL], "begin ");
+    let mut held = client.await.expect("an answer").into_body();
+    let holds = &stage.services.holds;
+    assert_eq!((holds.streams(), holds.responses()), (1, 0));
+    assert_eq!(next(&mut held).await.as_deref(), Some("begin "));
+    stage.publish(stream("more")).await;
+    assert_eq!(next(&mut held).await.as_deref(), Some("more"));
+    drop(held);
+    assert!(stage.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_published_is_not_mixed_with_what_is_compressed() {
+    const GZIP: (&str, &str) = ("content-encoding", "gzip");
+    let mut stage = Stage::new(WebSocketLimits::default());
+    let client = stage.answered(&[RESPONSE, CHANNEL, GZIP], "own").await;
+    stage.subscribed(1).await;
+    stage.publish(response("news")).await;
+    let answer = client.await.expect("an answer");
+    assert!(!answer.headers().contains_key("content-encoding"));
+    assert_eq!(text(answer).await, "news");
+
+    // A stream is asked for again as it is.
+    let client = stage.answered(&[STREAM, CHANNEL, GZIP], "coded").await;
+    let again = stage.asked().await;
+    assert_eq!(again.headers["accept-encoding"], "identity");
+    again.answer(&[STREAM, CHANNEL], "plain");
+    let mut held = client.await.expect("an answer").into_body();
+    assert_eq!(next(&mut held).await.as_deref(), Some("plain"));
+    drop(held);
+
+    // A backend that knows no better.
+    let client = stage.answered(&[STREAM, CHANNEL, GZIP], "coded").await;
+    let again = stage.asked().await;
+    again.answer(&[STREAM, CHANNEL, GZIP], "coded");
+    assert_eq!(client.await.expect("an answer").status(), 502);
+    assert!(stage.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_end_is_not_waited_for() {
+    let mut stage = Stage::new(WebSocketLimits::default());
+    let client = stage.send(Method::GET, "");
+    let endless = futures_util::stream::pending();
+    let mut answer = Response::new(http_body_util::StreamBody::new(endless).boxed_unsync());
+    for (name, value) in [RESPONSE, CHANNEL] {
+        answer
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+    }
+    let _ = stage.asked().await.answer.send(answer);
+    assert_eq!(client.await.expect("an answer").status(), 502);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_of_any_text_is_told_so_that_it_can_be_read() {
+    let mut stage = Stage::new(WebSocketLimits::default());
+    let id = r#"c; prev-id="a,b; \"c\"""#;
+    let link = ("grip-link", "</2>; rel=next; timeout=0");
+    let mut held = stage
+        .streaming(&[STREAM, ("grip-channel", id), link], "1")
+        .await;
+    tokio::spawn(async move { next(&mut held).await });
+    let asked = stage.asked().await;
+    let last = asked.headers["grip-last"].as_bytes();
+    let read = grip::hold::Channel::from_grip_last([last]).expect("what was written");
+    assert_eq!(read[0].prev_id.as_deref(), Some(r#"a,b; "c""#));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_is_not_read_is_cut_off() {
     let limits = WebSocketLimits {

@@ -102,6 +102,8 @@ impl Live {
             session.services.limits.max_message_size,
         );
         session.outbox.attach(connection);
+        // However long the backend took to accept it.
+        session.outbox.heard_at(session.services.sessions.now());
         Self {
             session,
             socket: Some(socket),
@@ -151,12 +153,33 @@ impl Live {
                 self.exchange = None;
                 return Poll::Ready(Happening::Reply(reply));
             }
+            // Both sides have closed, and the backend's answer is nothing to the client.
+            if self.phase == Phase::Ended
+                && self.socket.is_some()
+                && self.session.outbox.stage() == Stage::Closing
+            {
+                if self.session.outbox.poll_drained(cx).is_ready() {
+                    self.let_go();
+                } else {
+                    self.alarm
+                        .get_or_insert_with(|| Box::pin(sleep(CLOSE_PATIENCE)));
+                }
+            }
+            // Before the client, who may never stop sending.
+            if let Some(alarm) = &mut self.alarm
+                && alarm.as_mut().poll(cx).is_ready()
+            {
+                self.alarm = None;
+                return Poll::Ready(Happening::Alarm);
+            }
             let is_full = self.is_full();
             if let Some(socket) = &mut self.socket {
                 match self.phase {
                     // A client that sends faster than the backend answers is not read: TCP holds
                     // it back.
-                    Phase::Open | Phase::Closing if is_full => {}
+                    Phase::Open | Phase::Closing if is_full => {
+                        self.session.outbox.not_listened();
+                    }
                     Phase::Open | Phase::Closing => {
                         if let Poll::Ready(message) = socket.poll_message(cx) {
                             return Poll::Ready(Happening::Message(message.map_err(Box::new)));
@@ -167,23 +190,8 @@ impl Live {
                             return Poll::Ready(Happening::Gone);
                         }
                     }
-                    // Both sides have closed, and the backend's answer is nothing to the client.
-                    Phase::Ended if self.session.outbox.stage() == Stage::Closing => {
-                        if self.session.outbox.poll_drained(cx).is_ready() {
-                            self.let_go();
-                        } else {
-                            self.alarm
-                                .get_or_insert_with(|| Box::pin(sleep(CLOSE_PATIENCE)));
-                        }
-                    }
                     Phase::Ended => {}
                 }
-            }
-            if let Some(alarm) = &mut self.alarm
-                && alarm.as_mut().poll(cx).is_ready()
-            {
-                self.alarm = None;
-                return Poll::Ready(Happening::Alarm);
             }
             Poll::Pending
         })

@@ -86,7 +86,7 @@ impl Timers {
     /// Sends what is delayed now.
     pub fn flush(&mut self, outbox: &Outbox) {
         if let Some(delayed) = self.delayed.take() {
-            outbox.send(delayed.frame);
+            outbox.send(&delayed.frame);
         }
     }
 
@@ -128,7 +128,7 @@ impl KeepAlive {
             self.due = self.due.max(sent + self.timeout);
         }
         if self.due <= now {
-            outbox.send(self.frame.clone());
+            outbox.send(&self.frame);
             self.due = now + self.timeout;
         }
     }
