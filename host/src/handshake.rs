@@ -6,9 +6,12 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use grip::Event;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::{body::Incoming, upgrade::Upgraded};
+use hyper::{
+    body::Incoming,
+    upgrade::{OnUpgrade, Upgraded},
+};
 use hyper_util::{rt::TokioIo, server::conn::auto::upgrade};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::oneshot};
 use tracing::{debug, error};
 use tungstenite::handshake::derive_accept_key;
 use uuid::Uuid;
@@ -22,6 +25,7 @@ use crate::{
     outbox::Outbox,
     services::Services,
     session::Session,
+    sessions::Registration,
 };
 use runtime::{
     backend::{Body, Caller, empty},
@@ -61,41 +65,76 @@ pub async fn open(
         meta: Vec::new(),
     };
     drop(request);
-    let opening = identity.request(&services.signer, &[Event::Open], 0);
-    let reply = match exchange(services.backend.clone(), opening).await {
-        Ok(reply) => reply,
-        Err(error) => return refusal(error),
+    let (answer_to, answered) = oneshot::channel();
+    let opening = Opening {
+        services: services.clone(),
+        identity,
+        outbox,
+        registration,
+        accept,
+        answer_to,
     };
-    let reply = match opened(reply) {
-        Ok(reply) => reply,
-        Err(what) => {
-            error!(
-                route = identity.head.path(),
-                "the backend's answer to OPEN {what}"
-            );
-            return answer(
-                StatusCode::BAD_GATEWAY,
-                "the backend does not speak WebSocket-over-HTTP as it should",
-            );
-        }
-    };
-    let response = switching(&accept, &reply.headers);
-    let session = Session::new(services.clone(), identity, outbox, registration, reply);
-    let metrics = services.metrics.clone();
-    tokio::spawn(async move {
-        let ending = match upgraded.await.map(stream) {
-            Ok(Some((stream, early))) => session.run(Arc::new(stream), early).await,
-            Ok(None) => {
-                error!("an upgraded connection is not a TCP stream");
-                Box::pin(session.abandon()).await
+    // A task of its own: with the client this future goes too, and a backend that has accepted
+    // must hear of that.
+    tokio::spawn(opening.serve(upgraded));
+    answered.await.unwrap_or_else(|_| {
+        answer(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "opening the WebSocket failed",
+        )
+    })
+}
+
+/// A WebSocket whose backend is asked.
+struct Opening {
+    services: Arc<Services>,
+    identity: Identity,
+    outbox: Arc<Outbox>,
+    registration: Registration,
+    /// The accept key.
+    accept: String,
+    answer_to: oneshot::Sender<Response<Body>>,
+}
+
+impl Opening {
+    /// Asks the backend, answers the client, and serves the socket to its end.
+    async fn serve(self, upgraded: OnUpgrade) {
+        let Self {
+            services,
+            identity,
+            outbox,
+            registration,
+            accept,
+            answer_to,
+        } = self;
+        let opening = identity.request(&services.signer, &[Event::Open], 0);
+        let reply = exchange(services.backend.clone(), opening).await;
+        let reply = match reply.and_then(opened) {
+            Ok(reply) => reply,
+            Err(error) => {
+                // The client may be gone: then nobody is to be told.
+                let _ = answer_to.send(refusal(error, identity.head.path()));
+                return;
             }
-            // The client was gone before its handshake was through.
+        };
+        let response = switching(&accept, &reply.headers);
+        let metrics = services.metrics.clone();
+        let session = Session::new(services, identity, outbox, registration, reply);
+        let ending = match answer_to.send(response) {
+            Ok(()) => match upgraded.await.map(stream) {
+                Ok(Some((stream, early))) => session.run(Arc::new(stream), early).await,
+                Ok(None) => {
+                    error!("an upgraded connection is not a TCP stream");
+                    Box::pin(session.abandon()).await
+                }
+                // The client was gone before its handshake was through.
+                Err(_) => Box::pin(session.abandon()).await,
+            },
             Err(_) => Box::pin(session.abandon()).await,
         };
         debug!(ending = ending.name(), "a session ended");
         metrics.ended(ending);
-    });
-    response
+    }
 }
 
 /// Checks the handshake's own headers (RFC 6455, 4.2.1) and the origin; gives the accept key.
@@ -202,20 +241,22 @@ const OF_THE_HANDSHAKE: [HeaderName; 12] = [
 
 /// Takes the OPEN event out of an answer to OPEN, where it must be the first. An answer
 /// without events is allowed for a connection that is kept alive.
-fn opened(mut reply: Reply) -> Result<Reply, &'static str> {
+fn opened(mut reply: Reply) -> Result<Reply, ExchangeError> {
     match reply.events.first() {
         Some(Event::Open) => {
             reply.events.remove(0);
             Ok(reply)
         }
         None if reply.keep_alive().flatten().is_some() => Ok(reply),
-        None => Err("is empty and sets no Keep-Alive-Interval"),
-        Some(_) => Err("does not begin with OPEN"),
+        None => Err(ExchangeError::NotOpened(
+            "is empty and sets no Keep-Alive-Interval",
+        )),
+        Some(_) => Err(ExchangeError::NotOpened("does not begin with OPEN")),
     }
 }
 
 /// What a client gets whose OPEN was not accepted.
-fn refusal(error: ExchangeError) -> Response<Body> {
+fn refusal(error: ExchangeError, route: &str) -> Response<Body> {
     match error {
         // The component answered as if to any POST, or that it takes none: it does not know of
         // WebSockets, and the client has sent no POST.
@@ -231,7 +272,7 @@ fn refusal(error: ExchangeError) -> Response<Body> {
         }
         ExchangeError::Backend(error) => failure(&error),
         other => {
-            error!("the backend's answer to OPEN: {other}");
+            error!(route, "opening a WebSocket: {other}");
             answer(
                 StatusCode::BAD_GATEWAY,
                 "the backend does not speak WebSocket-over-HTTP as it should",

@@ -58,24 +58,33 @@ pub async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> Result<
 pub async fn hold(address: SocketAddr, request: Request<Full<Bytes>>) -> Result<Held> {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(async move {
+    let connection = Connection(tokio::spawn(async move {
         let _ = connection.with_upgrades().await;
-    });
+    }));
     let response = tokio::time::timeout(PATIENCE, sender.send_request(request))
         .await
         .context("no answer comes")??;
     Ok(Held {
         response,
         read: Vec::new(),
-        connection,
+        _connection: connection,
     })
+}
+
+/// The task of a connection. Dropped, the connection is closed, unless it was upgraded.
+struct Connection(JoinHandle<()>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// An answer whose body still comes. Dropped, the connection is closed.
 pub struct Held {
     response: Response<Incoming>,
     read: Vec<u8>,
-    connection: JoinHandle<()>,
+    _connection: Connection,
 }
 
 impl Held {
@@ -161,12 +170,6 @@ impl Held {
             headers: std::mem::take(self.response.headers_mut()),
             body: body.into(),
         })
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.connection.abort();
     }
 }
 

@@ -21,6 +21,7 @@ cases! {
     close_at_once
     server_error_passes
     no_event
+    client_gone
     ;
     differs:
     headers_of_the_handshake
@@ -70,6 +71,21 @@ async fn server_error_passes(case: &Case) -> Result<()> {
     same("status", answer.status, 503)?;
     same("retry-after", answer.header("retry-after"), Some("7"))?;
     same("body", answer.text().as_str(), "later")
+}
+
+/// A backend that accepts a client that has gone meanwhile hears of that.
+async fn client_gone(case: &Case) -> Result<()> {
+    let asked = case.connect(&[]).await?;
+    let request = case.script.next().await?;
+    let id = request.header("connection-id").map(str::to_owned);
+    asked.abort();
+    ensure!(asked.await.is_err(), "the client has an answer");
+    case.settle().await;
+    request.reply(Reply::open())?;
+    let request = case.script.next().await?;
+    request.expect(&[Event::Disconnect])?;
+    same("id", request.header("connection-id"), id.as_deref())?;
+    request.reply(Reply::nothing())
 }
 
 async fn told_to_the_backend(case: &Case) -> Result<()> {

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::{
     backend::Reply,
     case::{Case, cases, same, stream_text},
+    client,
     proxy::Kind,
 };
 
@@ -33,6 +34,7 @@ cases! {
     without_a_channel
     unknown_hold
     malformed_instruct
+    of_a_backend_that_compresses
 }
 
 /// A stream on the case's channel.
@@ -41,6 +43,31 @@ fn hold(case: &Case) -> Reply {
         .header("content-type", "text/event-stream")
         .header("grip-hold", "stream")
         .header("grip-channel", case.channel())
+}
+
+/// What is published cannot be appended to what is compressed: the proxy unpacks that, or asks
+/// for it as it is.
+async fn of_a_backend_that_compresses(case: &Case) -> Result<()> {
+    /// "first,", by gzip.
+    const PACKED: &[u8] = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\x4b\xcb\x2c\x2a\x2e\xd1\x01\x00\xd7\x36\x47\x15\x06\x00\x00\x00";
+    let request = client::request("GET", &case.path(), &[("accept-encoding", "gzip")], "")?;
+    let mut asked = tokio::spawn(client::hold(case.proxy().await?.public, request));
+    let mut stream = loop {
+        let request = tokio::select! {
+            request = case.script.next() => request?,
+            answer = &mut asked => break answer??,
+        };
+        let accepted = request.header("accept-encoding").unwrap_or_default();
+        let reply = match accepted.contains("gzip") {
+            true => hold(case).header("content-encoding", "gzip").body(PACKED),
+            false => hold(case).body("first,"),
+        };
+        request.reply(reply)?;
+    };
+    same("coding", stream.header("content-encoding"), None)?;
+    stream.expect("first,").await?;
+    case.publish(stream_text(case.channel(), "second")).await?;
+    stream.expect("second").await
 }
 
 async fn held(case: &Case) -> Result<()> {
