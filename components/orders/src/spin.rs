@@ -104,13 +104,16 @@ impl Announce for ControlPort {
         let url = self.0.publish.as_ref();
         let url = url.map_err(|problem| AnnounceError(problem.clone()))?;
         let error = |problem: String| AnnounceError(format!("POST {url}: {problem}"));
-        let mut request = Request::post(url).header("content-type", "application/json");
+        let body = Bytes::from(publish::to_json(&items));
+        let mut request = Request::post(url)
+            .header("content-type", "application/json")
+            // Not every GRIP host reads a body in chunks.
+            .header("content-length", body.len());
         if let Some(key) = &self.0.key {
             let token = signature::sign(key, "orders", SystemTime::now(), TOKEN_LIFETIME);
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let body = Full::new(Bytes::from(publish::to_json(&items)));
-        let request = request.extension(timeouts()).body(body);
+        let request = request.extension(timeouts()).body(Full::new(body));
         let request = request.map_err(|problem| error(problem.to_string()))?;
         let response = http::send(request).await;
         let response = response.map_err(|problem| error(problem.to_string()))?;

@@ -147,7 +147,7 @@ async fn serve(
 }
 
 /// A WebSocket that listens to the channel, or a stream in two parts, the second of which does.
-fn readiness(method: &Method, part: &str) -> Reply {
+pub fn readiness(method: &Method, part: &str) -> Reply {
     if method == Method::POST {
         return Reply::open_grip(&[&subscribe(READINESS)]);
     }
@@ -234,7 +234,8 @@ pub fn one<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 /// An answer.
 #[derive(Clone, Debug)]
 pub struct Reply {
-    response: Response<Full<Bytes>>,
+    /// What is sent.
+    pub response: Response<Full<Bytes>>,
 }
 
 impl Reply {

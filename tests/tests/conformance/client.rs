@@ -126,6 +126,18 @@ impl Held {
         Ok(())
     }
 
+    /// The next line, with its end.
+    pub async fn line(&mut self) -> Result<String> {
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let line = self.read.drain(..=end).collect();
+                return Ok(String::from_utf8(line)?);
+            }
+            let more = self.more().await?.context("the body ends")?;
+            self.read.extend(more);
+        }
+    }
+
     /// The next so many bytes.
     pub async fn bytes(&mut self, length: usize) -> Result<Vec<u8>> {
         while self.read.len() < length {

@@ -24,6 +24,7 @@ mod differences;
 mod proxy;
 mod pushpin;
 
+mod burger;
 mod close;
 mod control;
 mod events;
@@ -42,6 +43,7 @@ mod unreachable;
 
 /// The cases, by the file that has them.
 const CASES: &[(&str, &[Registered])] = &[
+    ("burger", burger::CASES),
     ("close", close::CASES),
     ("control", control::CASES),
     ("events", events::CASES),
