@@ -24,6 +24,11 @@ mod parameters;
 pub mod publish;
 pub mod signature;
 
+/// The example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 pub use bytestring::ByteString;
 pub use control::{ControlError, ControlMessage};
 pub use event::{CloseFrame, Event, EventError, Limits};

@@ -28,3 +28,8 @@ pub mod timestamp;
 
 #[cfg(test)]
 mod testing;
+
+/// The guide's component compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/grip.md")]
+struct Guide;
