@@ -30,6 +30,9 @@ async fn the_private_route_is_not_there_however_it_is_spelled() -> Result<()> {
         "/internal/..;/internal/orders",
         "/%2569nternal/orders",
         "/static/../internal/orders",
+        "/Internal/orders",
+        "/INTERNAL/ORDERS",
+        "/%49nternal/Orders",
         "\\internal\\orders",
         "/\\internal/orders",
     ];
