@@ -109,10 +109,11 @@ impl Upstream {
             } else {
                 self.connection(self.pool.open(), left).await?
             };
-            // A connection may end just when a request is sent on it. One that changes nothing
-            // and is here as a whole is then sent again (RFC 9112, 9.3.1).
-            let copy = (attempt < ATTEMPTS && connection.is_reused() && is_repeatable(&request))
-                .then(|| copy(&request));
+            // A connection may end just when a request is sent on it. One that is here as a whole
+            // is then sent again when it changes nothing (RFC 9112, 9.3.1), or was not looked at.
+            let copy =
+                (attempt < ATTEMPTS && request.body().is_end_stream()).then(|| copy(&request));
+            let is_repeatable = connection.is_reused() && request.method().is_idempotent();
             let unanswered = match self.send(connection, request).await? {
                 Ok((response, lease)) => return self.answer(response, lease),
                 Err(unanswered) => unanswered,
@@ -131,7 +132,7 @@ impl Upstream {
                         request: None,
                     },
                     Some(copy),
-                ) if is_end(&error) => copy,
+                ) if is_unprocessed(&error) || (is_repeatable && is_end(&error)) => copy,
                 (unanswered, _) => return Err(self.lost(unanswered)),
             };
         }
@@ -245,7 +246,7 @@ impl Upstream {
     }
 
     fn lost(&self, unanswered: Unanswered) -> BackendError {
-        let unsent = unanswered.request.is_some() || is_refused_stream(&unanswered.error);
+        let unsent = unanswered.request.is_some() || is_unprocessed(&unanswered.error);
         let source = anyhow::Error::new(unanswered.error);
         match unsent {
             true => self.unreachable(source),
@@ -281,11 +282,6 @@ impl Backend for Upstream {
     }
 }
 
-/// Whether a request can be sent again though it may have been acted on.
-fn is_repeatable(request: &Request<Body>) -> bool {
-    request.method().is_idempotent() && request.body().is_end_stream()
-}
-
 /// The same request, of one without a body.
 fn copy(request: &Request<Body>) -> Request<Body> {
     let mut copy = Request::new(empty());
@@ -305,12 +301,16 @@ fn is_end(error: &hyper::Error) -> bool {
             Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe
         ))
     };
-    error.is_incomplete_message() || is_refused_stream(error) || reset().unwrap_or_default()
+    error.is_incomplete_message() || reset().unwrap_or_default()
 }
 
-/// Whether an HTTP/2 server says that it has not looked at the request (RFC 9113, 8.7).
-fn is_refused_stream(error: &hyper::Error) -> bool {
-    find::<h2::Error>(error).and_then(h2::Error::reason) == Some(h2::Reason::REFUSED_STREAM)
+/// Whether an HTTP/2 server says that it has not looked at the request, nor will: it refuses the
+/// stream (RFC 9113, 8.7), or goes away and names a stream before this as its last (6.8).
+fn is_unprocessed(error: &hyper::Error) -> bool {
+    find::<h2::Error>(error).is_some_and(|error| {
+        error.reason() == Some(h2::Reason::REFUSED_STREAM)
+            || (error.is_go_away() && error.is_remote())
+    })
 }
 
 /// The cause of this type.

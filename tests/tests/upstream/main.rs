@@ -2,6 +2,7 @@
 
 mod backend;
 mod failures;
+mod goaway;
 mod requests;
 mod sockets;
 mod tls;
