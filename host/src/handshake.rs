@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     answer::{answer, failure},
+    connection::{Cut, Io},
     exchange::{ExchangeError, Identity, Reply, exchange, remove_private_headers},
     head::Head,
     hop::{remove_hop_headers, tokens},
@@ -60,6 +61,7 @@ pub async fn open(
         caller: Caller::Client(client),
         meta: Vec::new(),
     };
+    let carried = Cut::of(&request);
     drop(request);
     let opening = identity.request(&services.signer, &[Event::Open], 0);
     let reply = match exchange(services.backend.clone(), opening).await {
@@ -82,7 +84,7 @@ pub async fn open(
     let response = switching(&accept, &reply.headers);
     let session = Session::new(services.clone(), identity, outbox, registration, reply);
     let metrics = services.metrics.clone();
-    tokio::spawn(async move {
+    tokio::spawn(Cut::carry(carried, async move {
         let ending = match upgraded.await.map(stream) {
             Ok(Some((stream, early))) => session.run(Arc::new(stream), early).await,
             Ok(None) => {
@@ -94,7 +96,7 @@ pub async fn open(
         };
         debug!(ending = ending.name(), "a session ended");
         metrics.ended(ending);
-    });
+    }));
     response
 }
 
@@ -265,14 +267,14 @@ fn id() -> HeaderValue {
 
 /// The socket of an upgraded connection, and what was read of it too far.
 fn stream(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
-    let parts = upgrade::downcast::<TokioIo<TcpStream>>(upgraded).ok()?;
+    let parts = upgrade::downcast::<Io<TokioIo<TcpStream>>>(upgraded).ok()?;
     // Copied, since it may be the tail of hyper's whole read buffer.
     let early = if parts.read_buf.is_empty() {
         Bytes::new()
     } else {
         Bytes::copy_from_slice(&parts.read_buf)
     };
-    Some((parts.io.into_inner(), early))
+    Some((parts.io.into_inner().into_inner(), early))
 }
 
 /// Whether a comma-separated header has this item, in any case.
