@@ -162,7 +162,7 @@ impl HostOptions {
     }
 }
 
-/// A running host.
+/// A running host. When it is dropped, all that runs ends at once; [`Host::stop`] is kinder.
 pub struct Host {
     manifest: Manifest,
     address: SocketAddr,
@@ -173,6 +173,8 @@ pub struct Host {
     stop: CancellationToken,
     /// Ends the control port, which is needed until the last component has answered.
     stop_control: CancellationToken,
+    /// Drops what is under way: connections, sessions, tunnels, timers' calls.
+    cut: CancellationToken,
     public: JoinSet<()>,
     rest: JoinSet<()>,
 }
@@ -187,8 +189,13 @@ impl Host {
             bail!("components that an upstream runs cannot be exchanged here: watch them there");
         }
         let manifest = options.manifest()?;
-        let listener = Listener::bind(options.listen, "--listen").await?;
-        let control_listener = Listener::bind(options.control, "--control").await?;
+        let cut = CancellationToken::new();
+        let bind = async |address, option| {
+            let listener = Listener::bind(address, option).await?;
+            Ok::<_, anyhow::Error>(listener.cut_by(cut.clone()))
+        };
+        let listener = bind(options.listen, "--listen").await?;
+        let control_listener = bind(options.control, "--control").await?;
         let (address, control_address) = (listener.address(), control_listener.address());
 
         let (stop, stop_control) = (CancellationToken::new(), CancellationToken::new());
@@ -264,6 +271,7 @@ impl Host {
             tunnels: tunnels.clone(),
             stop,
             stop_control,
+            cut: cut.clone(),
             public: JoinSet::new(),
             rest,
         };
@@ -294,7 +302,7 @@ impl Host {
         host.rest.spawn(sessions.sweep());
         host.rest.spawn(services.channels.clone().sweep());
         let authority = HeaderValue::from_str(&reachable(address).to_string())?;
-        let mut timers = Timers::new(services.clone(), authority, host.stop.clone());
+        let mut timers = Timers::new(services.clone(), authority, host.stop.clone(), cut);
         timers.exchange(&host.manifest.host.timers);
         host.public.spawn(timers.ended());
         if let Some((watch, embedded, reload)) = watched {
@@ -331,7 +339,8 @@ impl Host {
     }
 
     /// Stops: accepts nothing more, closes the sockets with 1001 and lets requests finish,
-    /// for 30 seconds at most. True when everything ended in that time.
+    /// for 30 seconds at most. True when everything ended in that time; otherwise the rest is cut
+    /// off.
     pub async fn stop(mut self) -> bool {
         self.stop.cancel();
         let drained = async {
@@ -346,8 +355,15 @@ impl Host {
         if !in_time {
             warn!("not everything ended within {DRAIN:?}: the rest is cut off");
         }
-        self.stop_control.cancel();
         in_time
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.stop_control.cancel();
+        self.cut.cancel();
     }
 }
 
