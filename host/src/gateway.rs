@@ -15,6 +15,7 @@ use crate::{
     answer::{answer, failure},
     exchange::remove_private_headers,
     handshake, hold,
+    metered::metered,
     passthrough::Passthrough,
     reload::Reload,
     services::Services,
@@ -88,7 +89,10 @@ impl Gateway {
             }
             // Not signed: the key is shared with the application, and this is another server.
             if passthrough.own {
-                return call(&*passthrough.upstream, boxed(request)).await;
+                let upstream = &passthrough.upstream;
+                let answer = upstream.call(boxed(request));
+                let answer = metered(answer, &rules.services.metrics, upstream.name()).await;
+                return answer.unwrap_or_else(|error| failure(&error));
             }
         }
         if handshake::is_upgrade(&request) {
@@ -101,13 +105,6 @@ impl Gateway {
             Some(page) => page.inject(response),
             None => response,
         }
-    }
-}
-
-async fn call(backend: &dyn Backend, request: Request<Body>) -> Response<Body> {
-    match backend.call(request).await {
-        Ok(response) => response,
-        Err(error) => failure(&error),
     }
 }
 

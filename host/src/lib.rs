@@ -239,7 +239,7 @@ impl Host {
         let (backend, name, key): (Arc<dyn Backend>, String, String) = match upstream {
             // Whoever runs the components gives them their variables.
             Some(upstream) => {
-                let name = upstream.url().to_string();
+                let name = upstream.name().to_string();
                 (upstream, name, key)
             }
             None => {
@@ -262,7 +262,7 @@ impl Host {
         let services = Services::new(backend, &name, signer, limits, stop.clone());
         let services = Arc::new(services);
         let most = services.limits.max_connections;
-        let tunnels = Arc::new(Tunnels::new(most, stop.clone()));
+        let tunnels = Arc::new(Tunnels::new(most, stop.clone(), services.metrics.clone()));
         let mut host = Self {
             manifest,
             address,

@@ -39,6 +39,7 @@ const MAX_PASSES: usize = 8;
 /// A server that requests are forwarded to.
 pub struct Upstream {
     url: UpstreamUrl,
+    name: Arc<str>,
     pool: Arc<Pool>,
     /// For the head of an answer, from the last piece of the request on.
     limit: Duration,
@@ -52,12 +53,17 @@ impl Upstream {
     /// For `https`, when the system has no certificates to trust.
     pub fn new(url: UpstreamUrl, limit: Duration) -> anyhow::Result<Self> {
         let pool = Pool::new(&url)?;
-        Ok(Self { url, pool, limit })
+        Ok(Self {
+            name: url.to_string().into(),
+            url,
+            pool,
+            limit,
+        })
     }
 
-    /// Where it forwards to.
-    pub fn url(&self) -> &UpstreamUrl {
-        &self.url
+    /// Where it forwards to, as it is told in logs and metrics.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
     }
 
     /// Asks to switch to one of `protocols`, over an HTTP/1.1 connection of its own. The answer
@@ -217,7 +223,7 @@ impl Upstream {
                 Some(last) if last + self.limit > deadline => deadline = last + self.limit,
                 _ => {
                     return Err(BackendError::Deadline {
-                        component: self.url.to_string(),
+                        component: self.name.to_string(),
                         limit: self.limit,
                     });
                 }
@@ -256,14 +262,14 @@ impl Upstream {
 
     fn unreachable(&self, source: anyhow::Error) -> BackendError {
         BackendError::Unreachable {
-            upstream: self.url.to_string(),
+            upstream: self.name.to_string(),
             source,
         }
     }
 
     fn broken(&self, source: anyhow::Error) -> BackendError {
         BackendError::Broken {
-            upstream: self.url.to_string(),
+            upstream: self.name.to_string(),
             source,
         }
     }
