@@ -3,6 +3,7 @@
 mod backend;
 mod failures;
 mod goaway;
+mod paths;
 mod requests;
 mod sockets;
 mod tls;
