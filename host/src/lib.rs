@@ -57,6 +57,7 @@ pub mod session;
 pub mod sessions;
 pub mod signer;
 pub mod socket;
+pub mod terminal;
 pub mod timer;
 pub mod tunnel;
 pub mod upstream;
@@ -71,7 +72,7 @@ use reload::Reload;
 use runtime::{
     backend::Backend,
     embedded::{self, Embedded},
-    manifest::{Manifest, UpstreamUrl},
+    manifest::{LONGEST, Manifest, UpstreamUrl},
     router::Private,
     variables::Variables,
 };
@@ -109,7 +110,7 @@ pub struct HostOptions {
     pub environment: BTreeMap<String, String>,
     /// What components print goes to the log files only.
     pub quiet: bool,
-    /// How long a component may take to answer.
+    /// How long a component or an upstream may take to answer, [`LONGEST`] at most.
     pub request_timeout: Duration,
     /// Build the components first, and keep the application as its files say while it runs.
     pub watch: bool,
@@ -187,6 +188,9 @@ impl Host {
     pub async fn start(options: HostOptions) -> Result<Self> {
         if options.watch && options.upstream.is_some() {
             bail!("components that an upstream runs cannot be exchanged here: watch them there");
+        }
+        if options.request_timeout > LONGEST {
+            bail!("the request timeout is out of range: at most {LONGEST:?}");
         }
         let manifest = options.manifest()?;
         let cut = CancellationToken::new();
