@@ -3,6 +3,7 @@
 mod backend;
 mod failures;
 mod goaway;
+mod holds;
 mod paths;
 mod requests;
 mod sockets;
