@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use tokio::{io::AsyncReadExt as _, net::unix::pipe::Receiver, process::Command, time::timeout};
 
+use crate::terminal::note;
 use runtime::manifest::{Build, Manifest, suggest};
 
 /// What is kept of a command's output: its end.
@@ -59,7 +60,7 @@ pub async fn run(id: &str, build: &Build, mut output: Option<&mut Output>) -> an
         );
     }
     for line in &build.commands {
-        eprintln!("Building component {id} with `{line}`");
+        note(format_args!("Building component {id} with `{line}`"));
         let mut command = Command::new("sh");
         command
             .args(["-c", line])

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::{
     answer::{answer, failure},
+    connection::{Cut, Io},
     exchange::{ExchangeError, Identity, Reply, exchange, remove_private_headers},
     head::Head,
     hop::{remove_hop_headers, tokens},
@@ -64,6 +65,7 @@ pub async fn open(
         caller: Caller::Client(client),
         meta: Vec::new(),
     };
+    let connection = Cut::of(&request);
     drop(request);
     let (answer_to, answered) = oneshot::channel();
     let opening = Opening {
@@ -76,7 +78,7 @@ pub async fn open(
     };
     // A task of its own: with the client this future goes too, and a backend that has accepted
     // must hear of that.
-    tokio::spawn(opening.serve(upgraded));
+    tokio::spawn(Cut::carry(connection, opening.serve(upgraded)));
     answered.await.unwrap_or_else(|_| {
         answer(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -108,7 +110,8 @@ impl Opening {
             answer_to,
         } = self;
         let opening = identity.request(&services.signer, &[Event::Open], 0);
-        let reply = exchange(services.backend.clone(), opening).await;
+        // In a box of its own, or an open socket's task would keep the room for it.
+        let reply = Box::pin(exchange(services.backend.clone(), opening)).await;
         let reply = match reply.and_then(opened) {
             Ok(reply) => reply,
             Err(error) => {
@@ -306,14 +309,14 @@ fn id() -> HeaderValue {
 
 /// The socket of an upgraded connection, and what was read of it too far.
 fn stream(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
-    let parts = upgrade::downcast::<TokioIo<TcpStream>>(upgraded).ok()?;
+    let parts = upgrade::downcast::<Io<TokioIo<TcpStream>>>(upgraded).ok()?;
     // Copied, since it may be the tail of hyper's whole read buffer.
     let early = if parts.read_buf.is_empty() {
         Bytes::new()
     } else {
         Bytes::copy_from_slice(&parts.read_buf)
     };
-    Some((parts.io.into_inner(), early))
+    Some((parts.io.into_inner().into_inner(), early))
 }
 
 /// Whether a comma-separated header has this item, in any case.

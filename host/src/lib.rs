@@ -29,7 +29,10 @@ pub mod block;
 pub mod build;
 pub mod channel;
 pub mod channels;
+pub mod connection;
 pub mod control;
+pub mod counted;
+pub mod delivery;
 pub mod ending;
 pub mod exchange;
 pub mod filter;
@@ -55,6 +58,7 @@ pub mod session;
 pub mod sessions;
 pub mod signer;
 pub mod socket;
+pub mod terminal;
 pub mod timer;
 pub mod tunnel;
 pub mod upstream;
@@ -69,7 +73,7 @@ use reload::Reload;
 use runtime::{
     backend::Backend,
     embedded::{self, Embedded},
-    manifest::{Manifest, UpstreamUrl},
+    manifest::{LONGEST, Manifest, UpstreamUrl},
     router::Private,
     variables::Variables,
 };
@@ -107,7 +111,7 @@ pub struct HostOptions {
     pub environment: BTreeMap<String, String>,
     /// What components print goes to the log files only.
     pub quiet: bool,
-    /// How long a component may take to answer.
+    /// How long a component or an upstream may take to answer, [`LONGEST`] at most.
     pub request_timeout: Duration,
     /// Build the components first, and keep the application as its files say while it runs.
     pub watch: bool,
@@ -160,7 +164,7 @@ impl HostOptions {
     }
 }
 
-/// A running host.
+/// A running host. When it is dropped, all that runs ends at once; [`Host::stop`] is kinder.
 pub struct Host {
     manifest: Manifest,
     address: SocketAddr,
@@ -171,6 +175,8 @@ pub struct Host {
     stop: CancellationToken,
     /// Ends the control port, which is needed until the last component has answered.
     stop_control: CancellationToken,
+    /// Drops what is under way: connections, sessions, tunnels, timers' calls.
+    cut: CancellationToken,
     public: JoinSet<()>,
     rest: JoinSet<()>,
 }
@@ -184,9 +190,17 @@ impl Host {
         if options.watch && options.upstream.is_some() {
             bail!("components that an upstream runs cannot be exchanged here: watch them there");
         }
+        if options.request_timeout > LONGEST {
+            bail!("the request timeout is out of range: at most {LONGEST:?}");
+        }
         let manifest = options.manifest()?;
-        let listener = Listener::bind(options.listen, "--listen").await?;
-        let control_listener = Listener::bind(options.control, "--control").await?;
+        let cut = CancellationToken::new();
+        let bind = async |address, option| {
+            let listener = Listener::bind(address, option).await?;
+            Ok::<_, anyhow::Error>(listener.cut_by(cut.clone()))
+        };
+        let listener = bind(options.listen, "--listen").await?;
+        let control_listener = bind(options.control, "--control").await?;
         let (address, control_address) = (listener.address(), control_listener.address());
 
         let (stop, stop_control) = (CancellationToken::new(), CancellationToken::new());
@@ -230,7 +244,7 @@ impl Host {
         let (backend, name, key): (Arc<dyn Backend>, String, String) = match upstream {
             // Whoever runs the components gives them their variables.
             Some(upstream) => {
-                let name = upstream.url().to_string();
+                let name = upstream.name().to_string();
                 (upstream, name, key)
             }
             None => {
@@ -253,7 +267,7 @@ impl Host {
         let services = Services::new(backend, &name, signer, limits, stop.clone());
         let services = Arc::new(services);
         let most = services.limits.max_connections;
-        let tunnels = Arc::new(Tunnels::new(most, stop.clone()));
+        let tunnels = Arc::new(Tunnels::new(most, stop.clone(), services.metrics.clone()));
         let mut host = Self {
             manifest,
             address,
@@ -262,6 +276,7 @@ impl Host {
             tunnels: tunnels.clone(),
             stop,
             stop_control,
+            cut: cut.clone(),
             public: JoinSet::new(),
             rest,
         };
@@ -292,7 +307,7 @@ impl Host {
         host.rest.spawn(sessions.sweep());
         host.rest.spawn(services.channels.clone().sweep());
         let authority = HeaderValue::from_str(&reachable(address).to_string())?;
-        let mut timers = Timers::new(services.clone(), authority, host.stop.clone());
+        let mut timers = Timers::new(services.clone(), authority, host.stop.clone(), cut);
         timers.exchange(&host.manifest.host.timers);
         host.public.spawn(timers.ended());
         if let Some((watch, embedded, reload)) = watched {
@@ -329,7 +344,8 @@ impl Host {
     }
 
     /// Stops: accepts nothing more, closes the sockets with 1001 and lets requests finish,
-    /// for 30 seconds at most. True when everything ended in that time.
+    /// for 30 seconds at most. True when everything ended in that time; otherwise the rest is cut
+    /// off.
     pub async fn stop(mut self) -> bool {
         self.stop.cancel();
         let drained = async {
@@ -344,8 +360,15 @@ impl Host {
         if !in_time {
             warn!("not everything ended within {DRAIN:?}: the rest is cut off");
         }
-        self.stop_control.cancel();
         in_time
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.stop_control.cancel();
+        self.cut.cancel();
     }
 }
 

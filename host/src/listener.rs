@@ -1,24 +1,23 @@
 //! A listener: accepts connections on one address and serves HTTP on them.
 
-use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use http::{Request, Response};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-};
+use hyper::body::Incoming;
+use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
 use prometheus_client::metrics::gauge::Gauge;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::connection;
+pub use crate::connection::Cut;
 use runtime::backend::Body;
 
-/// How long a client may take for the head of a request, also between two requests.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Whether the sockets of accepted connections begin with the options of the one that listens.
+const INHERITED: bool = cfg!(target_os = "linux");
 
 /// How long a connection is silent before the system asks whether the client is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -30,17 +29,8 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 pub struct Listener {
     tcp: TcpListener,
     address: SocketAddr,
-}
-
-/// Cuts a connection off: an extension of each of its requests.
-#[derive(Clone, Debug)]
-pub struct Cut(CancellationToken);
-
-impl Cut {
-    /// Drops the connection with all that is under way on it.
-    pub fn cut(&self) {
-        self.0.cancel();
-    }
+    /// Cuts off all its connections.
+    cut: CancellationToken,
 }
 
 impl Listener {
@@ -58,8 +48,21 @@ impl Listener {
                     .context(format!("cannot listen on {address} (set with {option})"));
             }
         };
+        if INHERITED {
+            tune(&SockRef::from(&tcp));
+        }
         let address = tcp.local_addr().context("the address of a listener")?;
-        Ok(Self { tcp, address })
+        Ok(Self {
+            tcp,
+            address,
+            cut: CancellationToken::new(),
+        })
+    }
+
+    /// Has `cut` drop every connection with all that is under way on it, also when it has become
+    /// something else than HTTP.
+    pub fn cut_by(self, cut: CancellationToken) -> Self {
+        Self { cut, ..self }
     }
 
     /// The address, with the port that the system chose where 0 was asked for.
@@ -74,16 +77,7 @@ impl Listener {
         H: Fn(Request<Incoming>, SocketAddr) -> F + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .keep_alive_interval(HEAD_TIMEOUT);
-        let builder = Arc::new(builder);
+        let builder = Arc::new(connection::builder());
         let graceful = GracefulShutdown::new();
         loop {
             let (stream, client) = tokio::select! {
@@ -96,26 +90,17 @@ impl Listener {
                 },
                 () = stop.cancelled() => break,
             };
+            if !INHERITED {
+                tune(&SockRef::from(&stream));
+            }
             let (builder, handler, watcher) =
                 (builder.clone(), handler.clone(), graceful.watcher());
-            let counted = Counted::new(connections.clone());
+            let cut = Cut::new(&connections, self.cut.clone());
             tokio::spawn(async move {
-                let cut = Cut(CancellationToken::new());
-                let is_cut = cut.0.clone();
-                let service = service_fn(move |mut request: Request<Incoming>| {
-                    request.extensions_mut().insert(cut.clone());
-                    let answer = handler(request, client);
-                    async move { Ok::<_, Infallible>(answer.await) }
-                });
-                let connection = builder.serve_connection_with_upgrades(plain(stream), service);
-                let served = tokio::select! {
-                    served = watcher.watch(connection) => served,
-                    () = is_cut.cancelled() => return debug!(%client, "connection: cut off"),
-                };
-                if let Err(error) = served {
-                    debug!(%client, "connection: {error}");
-                }
-                drop(counted);
+                let handler = |request| handler(request, client);
+                let stream = TokioIo::new(stream);
+                let ended = connection::serve(stream, &builder, watcher, cut, handler).await;
+                debug!(%client, "connection: {ended}");
             });
         }
         drop(self.tcp);
@@ -123,32 +108,15 @@ impl Listener {
     }
 }
 
-/// One of the open connections.
-struct Counted(Gauge);
-
-impl Counted {
-    fn new(connections: Gauge) -> Self {
-        connections.inc();
-        Self(connections)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
 /// Small writes go out at once, and a client that is gone without a word is noticed in time.
-fn plain(stream: TcpStream) -> TokioIo<TcpStream> {
-    if let Err(error) = stream.set_nodelay(true) {
+fn tune(socket: &SockRef<'_>) {
+    if let Err(error) = socket.set_tcp_nodelay(true) {
         debug!("TCP_NODELAY: {error}");
     }
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
-    if let Err(error) = SockRef::from(&stream).set_tcp_keepalive(&keepalive) {
+    if let Err(error) = socket.set_tcp_keepalive(&keepalive) {
         debug!("SO_KEEPALIVE: {error}");
     }
-    TokioIo::new(stream)
 }
 
 /// A failed accept is the client's affair, unless the process is out of something.
@@ -162,5 +130,26 @@ async fn rest(error: &io::Error) {
     if !of_client {
         warn!("cannot accept connections: {error}");
         tokio::time::sleep(EXHAUSTED_PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_sockets_are_tuned() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = Listener::bind(address, "--listen").await.expect("a port");
+        let _client = TcpStream::connect(listener.address()).await;
+        let (accepted, _) = listener.tcp.accept().await.expect("a client");
+        let socket = SockRef::from(&accepted);
+        if !INHERITED {
+            tune(&socket);
+        }
+        assert!(socket.tcp_nodelay().expect("TCP_NODELAY"));
+        assert!(socket.keepalive().expect("SO_KEEPALIVE"));
     }
 }

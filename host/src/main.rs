@@ -10,11 +10,18 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
-use runtime::manifest::{Manifest, Route, Target, UpstreamUrl};
+use runtime::manifest::{Manifest, Route, Target, UpstreamUrl, parse_duration};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket_host::{Host, HostOptions, build};
+use socket_host::{
+    Host, HostOptions, build,
+    terminal::{note, tell},
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+
+/// How long what is left may take when all is said and done: the components' last lines are still
+/// written.
+const LAST: Duration = Duration::from_millis(500);
 
 /// Serves Spin components over HTTP and WebSockets, on one port.
 #[derive(Parser)]
@@ -110,8 +117,8 @@ struct Up {
     /// Where components' logs go [default: `logs` in the state folder].
     #[arg(long, value_name = "FOLDER")]
     log_dir: Option<PathBuf>,
-    /// How long a component may take to answer, such as `30s` or `2m`.
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    /// How long a component may take to answer, such as `30s` or `2m`; 10 ms to 366 days.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     request_timeout: Duration,
 }
 
@@ -124,17 +131,26 @@ fn main() -> ExitCode {
         )
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
+        // It would be told to the same stderr, with a panic when that is closed.
+        .log_internal_errors(false)
         .init();
-    match run(cli.command) {
+    let ended = tokio::runtime::Runtime::new()
+        .context("cannot start the threads that serve")
+        .and_then(|runtime| {
+            let ended = runtime.block_on(run(cli.command));
+            // A compilation under way may take long, and nobody waits for it any more.
+            runtime.shutdown_timeout(LAST);
+            ended
+        });
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            note(format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
-#[tokio::main]
 async fn run(command: Command) -> Result<()> {
     match command {
         Command::Up(options) => up(*options).await,
@@ -172,13 +188,13 @@ async fn up(options: Up) -> Result<()> {
         host = Host::start(host_options) => host?,
         () = signals.next() => return Ok(()),
     };
-    println!("Serving http://{}", host.address());
+    tell(format_args!("Serving http://{}", host.address()));
     let base = format!("http://{}", host.address());
     describe(host.manifest(), &base, options.upstream.as_ref());
-    println!("Control: http://{}", host.control_address());
+    tell(format_args!("Control: http://{}", host.control_address()));
 
     signals.next().await;
-    eprintln!("Stopping: sockets are closed, requests may finish. Once more to stop at once.");
+    note("Stopping: sockets are closed, requests may finish. Once more to stop at once.");
     tokio::select! {
         _ = host.stop() => Ok(()),
         () = signals.next() => std::process::exit(1),
@@ -187,7 +203,10 @@ async fn up(options: Up) -> Result<()> {
 
 async fn check(from: From, variables: VariableValues) -> Result<()> {
     let host = socket_host::check(from.path(), &variables.variables).await?;
-    println!("{} is fine. It would serve:", host.path.display());
+    tell(format_args!(
+        "{} is fine. It would serve:",
+        host.path.display()
+    ));
     describe(&host, "", None);
     Ok(())
 }
@@ -197,12 +216,12 @@ fn describe(manifest: &Manifest, base: &str, upstream: Option<&UpstreamUrl>) {
     for warning in &manifest.warnings {
         tracing::warn!("{warning}");
     }
-    println!("Routes:");
+    tell("Routes:");
     match upstream {
         Some(upstream) => {
-            println!("  {base}/... → {upstream}");
+            tell(format_args!("  {base}/... → {upstream}"));
             for route in &manifest.host.private {
-                println!("  {base}{route} (private)");
+                tell(format_args!("  {base}{route} (private)"));
             }
         }
         None => describe_triggers(manifest, base),
@@ -210,12 +229,12 @@ fn describe(manifest: &Manifest, base: &str, upstream: Option<&UpstreamUrl>) {
     for passthrough in &manifest.host.passthrough {
         let route = &passthrough.route;
         match &passthrough.upstream {
-            Some(own) => println!("  {base}{route} → {own} (passed through)"),
-            None => println!("  {base}{route} (passed through)"),
+            Some(own) => tell(format_args!("  {base}{route} → {own} (passed through)")),
+            None => tell(format_args!("  {base}{route} (passed through)")),
         }
     }
     if !manifest.host.timers.is_empty() {
-        println!("Timers:");
+        tell("Timers:");
     }
     for timer in &manifest.host.timers {
         let (least, most) = (
@@ -227,7 +246,10 @@ fn describe(manifest: &Manifest, base: &str, upstream: Option<&UpstreamUrl>) {
         } else {
             format!("{least} to {most}")
         };
-        println!("  {} {} every {every}", timer.method, timer.path);
+        tell(format_args!(
+            "  {} {} every {every}",
+            timer.method, timer.path
+        ));
     }
 }
 
@@ -244,9 +266,9 @@ fn describe_triggers(manifest: &Manifest, base: &str) {
                 } else {
                     ""
                 };
-                println!("  {base}{path} → {target}{private}");
+                tell(format_args!("  {base}{path} → {target}{private}"));
             }
-            Route::Private => println!("  (by service chaining only) → {target}"),
+            Route::Private => tell(format_args!("  (by service chaining only) → {target}")),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use http::Request;
+use http::{Request, Response};
 use runtime::backend::{Answer, AnsweredBy, Backend, BackendError, Body};
 
 use crate::metrics::Metrics;
@@ -28,21 +28,11 @@ impl Metered {
 
 impl Backend for Metered {
     fn call(&self, request: Request<Body>) -> Answer<'_> {
-        let since = Instant::now();
-        let answer = self.backend.call(request);
-        Box::pin(async move {
-            let answer = answer.await;
-            let (by, what) = match &answer {
-                Ok(response) => {
-                    let by = response.extensions().get::<AnsweredBy>();
-                    let by = by.map_or(&self.name, |AnsweredBy(component)| component);
-                    (by.clone(), Ok(response.status().as_u16()))
-                }
-                Err(error) => (self.failed(error), Err(error)),
-            };
-            self.metrics.answered(by, what, since.elapsed());
-            answer
-        })
+        Box::pin(metered(
+            self.backend.call(request),
+            &self.metrics,
+            &self.name,
+        ))
     }
 
     fn instances(&self) -> Vec<(Arc<str>, usize)> {
@@ -50,16 +40,37 @@ impl Backend for Metered {
     }
 }
 
-impl Metered {
-    fn failed(&self, error: &BackendError) -> Arc<str> {
-        match error {
-            BackendError::Failed { component, .. } | BackendError::Deadline { component, .. } => {
-                component.as_str().into()
-            }
-            BackendError::Unreachable { upstream, .. } | BackendError::Broken { upstream, .. } => {
-                upstream.as_str().into()
-            }
-            BackendError::NoRoute { .. } => self.name.clone(),
+/// Counts and times an answer, which is by `name` unless it says by whom it is.
+///
+/// # Errors
+/// Those of the answer.
+pub async fn metered(
+    answer: impl Future<Output = Result<Response<Body>, BackendError>>,
+    metrics: &Metrics,
+    name: &Arc<str>,
+) -> Result<Response<Body>, BackendError> {
+    let since = Instant::now();
+    let answer = answer.await;
+    let (by, what) = match &answer {
+        Ok(response) => {
+            let by = response.extensions().get::<AnsweredBy>();
+            let by = by.map_or(name, |AnsweredBy(component)| component);
+            (by.clone(), Ok(response.status().as_u16()))
         }
+        Err(error) => (failed(error, name), Err(error)),
+    };
+    metrics.answered(by, what, since.elapsed());
+    answer
+}
+
+fn failed(error: &BackendError, name: &Arc<str>) -> Arc<str> {
+    match error {
+        BackendError::Failed { component, .. } | BackendError::Deadline { component, .. } => {
+            component.as_str().into()
+        }
+        BackendError::Unreachable { upstream, .. } | BackendError::Broken { upstream, .. } => {
+            upstream.as_str().into()
+        }
+        BackendError::NoRoute { .. } => name.clone(),
     }
 }

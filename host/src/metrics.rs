@@ -39,6 +39,8 @@ pub struct Metrics {
     registry: Registry,
     /// Open connections of the public port, whatever they carry.
     pub connections: Gauge,
+    /// Those of them that are tunnels.
+    pub tunnels: Gauge,
     sessions: By<Gauge>,
     holds: By<Gauge>,
     channels: Gauge,
@@ -73,7 +75,7 @@ pub enum Dropped {
     Duplicate,
     /// What waited for a held request whose client does not keep up.
     SlowHold,
-    /// A WebSocket or a hold for which there is no room.
+    /// A WebSocket, a hold or a tunnel for which there is no room.
     Full,
 }
 
@@ -83,6 +85,7 @@ impl Default for Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("socket_host"),
             connections: Gauge::default(),
+            tunnels: Gauge::default(),
             sessions: By::default(),
             holds: By::default(),
             channels: Gauge::default(),
@@ -121,8 +124,13 @@ impl Metrics {
         };
         add(
             "connections",
-            "Open connections of the public port",
+            "Open connections of the public port, whatever they carry",
             &self.connections,
+        );
+        add(
+            "tunnels",
+            "Connections that are tunnelled to an upstream",
+            &self.tunnels,
         );
         add("sessions", "WebSockets by state", &self.sessions);
         add("holds", "Held HTTP requests by mode", &self.holds);
@@ -180,7 +188,8 @@ impl Metrics {
         );
         add(
             "backend_requests",
-            "Requests to components or the upstream by status, or by what failed",
+            "Requests of clients, timers and sessions to components and upstreams, tunnels \
+             included, by status or by what failed",
             &self.requests,
         );
         add(

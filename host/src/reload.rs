@@ -307,9 +307,14 @@ impl Page {
     /// when there may be one.
     fn of_failure(self, response: Response<Body>) -> Response<Body> {
         let status = response.status();
+        // Nothing is logged of what was not asked of anybody.
+        let why = match status {
+            StatusCode::NOT_FOUND => "The application has no route for this path.",
+            _ => "The application gave no answer; the terminal says why.",
+        };
         let page = format!(
             "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{status}</title></head>\
-             <body><h1>{status}</h1><p>The application gave no answer; the terminal says why.</p></body></html>"
+             <body><h1>{status}</h1><p>{why}</p></body></html>"
         );
         let mut response = response.map(|_| full(page));
         set(
@@ -323,4 +328,32 @@ impl Page {
 
 fn set(headers: &mut HeaderMap, name: header::HeaderName, value: &'static str) {
     headers.insert(name, HeaderValue::from_static(value));
+}
+
+#[cfg(test)]
+mod tests {
+    use runtime::backend::BackendError;
+
+    use super::*;
+    use crate::answer::failure;
+
+    #[tokio::test]
+    async fn a_page_says_why_there_is_no_answer() {
+        let told = async |error: &BackendError| {
+            let page = Page("<script></script>".to_owned()).inject(failure(error));
+            let body = page.into_body().collect().await.expect("a page");
+            String::from_utf8(body.to_bytes().into()).expect("text")
+        };
+        let path = "/nowhere".to_owned();
+        let nowhere = told(&BackendError::NoRoute { path }).await;
+        assert!(nowhere.contains("no route for this path"), "{nowhere}");
+        assert!(!nowhere.contains("terminal"), "{nowhere}");
+        let component = "page".to_owned();
+        let source = anyhow::anyhow!("it trapped");
+        let failed = told(&BackendError::Failed { component, source }).await;
+        assert!(failed.contains("the terminal says why"), "{failed}");
+        for page in [nowhere, failed] {
+            assert!(page.contains("<script></script>"), "{page}");
+        }
+    }
 }

@@ -6,31 +6,43 @@ use grip::header::GRIP_SIG;
 use http::{HeaderName, HeaderValue, Request, header};
 use http_body_util::BodyExt;
 use rand::RngExt;
+use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error};
 
 use crate::services::Services;
 use runtime::{
-    backend::{Caller, empty},
+    backend::{BodyError, Caller, empty},
     manifest::Timer,
 };
+
+/// How long the body of an answer may take once its head is there, as with events.
+const BODY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The timers that run, and what each is stopped with.
 pub struct Timers {
     services: Arc<Services>,
     host: HeaderValue,
     stop: CancellationToken,
+    cut: CancellationToken,
     calls: TaskTracker,
     running: Vec<(Timer, CancellationToken)>,
 }
 
 impl Timers {
-    /// No timers yet. `host` is the `Host` header of their requests; `stop` ends them all.
-    pub fn new(services: Arc<Services>, host: HeaderValue, stop: CancellationToken) -> Self {
+    /// No timers yet. `host` is the `Host` header of their requests; `stop` ends them all, and
+    /// `cut` also drops the calls under way.
+    pub fn new(
+        services: Arc<Services>,
+        host: HeaderValue,
+        stop: CancellationToken,
+        cut: CancellationToken,
+    ) -> Self {
         Self {
             services,
             host,
             stop,
+            cut,
             calls: TaskTracker::new(),
             running: Vec::new(),
         }
@@ -46,8 +58,9 @@ impl Timers {
                 None => {
                     let stop = self.stop.child_token();
                     let (services, host) = (self.services.clone(), self.host.clone());
-                    self.calls
-                        .spawn(run(timer.clone(), services, host, stop.clone()));
+                    let runs = run(timer.clone(), services, host, stop.clone());
+                    let cut = self.cut.clone();
+                    self.calls.spawn(cut.run_until_cancelled_owned(runs));
                     (timer.clone(), stop)
                 }
             };
@@ -112,9 +125,23 @@ async fn call(timer: &Timer, services: &Services, host: &HeaderValue) -> bool {
     let status = response.status();
     // The call lasts until its body has come to its end.
     let mut body = response.into_body();
-    while let Some(part) = body.frame().await {
-        if let Err(error) = part {
+    let ended = timeout(BODY_PATIENCE, async {
+        while let Some(part) = body.frame().await {
+            part?;
+        }
+        Ok::<_, BodyError>(())
+    });
+    match ended.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
             error!(timer = timer.path, "the answer ended early: {error}");
+            return false;
+        }
+        Err(_) => {
+            error!(
+                timer = timer.path,
+                "the answer's body did not end within {BODY_PATIENCE:?}"
+            );
             return false;
         }
     }
@@ -137,7 +164,62 @@ fn pause(least: Duration, most: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use grip::Key;
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+    use runtime::{
+        backend::{Answer, Backend, Body},
+        manifest::WebSocketLimits,
+    };
+    use tokio::time::Instant;
+
     use super::*;
+    use crate::signer::Signer;
+
+    /// Begins every answer, and ends none.
+    struct Endless;
+
+    impl Backend for Endless {
+        fn call(&self, _: Request<Body>) -> Answer<'_> {
+            let pieces = futures_util::stream::pending::<Result<Frame<_>, BodyError>>();
+            let body = StreamBody::new(pieces).boxed_unsync();
+            Box::pin(async { Ok(http::Response::new(body)) })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_without_an_end_does_not_stop_a_timer() {
+        let key = Key::parse("a key of some length, since it has to be").expect("a key");
+        let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
+        let services = Arc::new(Services::new(
+            Arc::new(Endless),
+            "own",
+            Signer::new(key),
+            WebSocketLimits::default(),
+            stop.clone(),
+        ));
+        let timer = Timer {
+            method: http::Method::POST,
+            path: "/tick".to_owned(),
+            least: Duration::from_secs(1),
+            most: Duration::from_secs(1),
+        };
+        let host = HeaderValue::from_static("localhost");
+        let mut timers = Timers::new(services.clone(), host, stop.clone(), cut.clone());
+        timers.exchange(std::slice::from_ref(&timer));
+        tokio::time::sleep((BODY_PATIENCE + timer.least) * 3).await;
+        let text = services.metrics.text(&services);
+        let failures = "socket_host_timer_runs_total{timer=\"/tick\",outcome=\"failure\"} 3";
+        assert!(text.lines().any(|line| line == failures), "{text}");
+
+        // The call under way may finish when the host stops, and is dropped when it is cut off.
+        stop.cancel();
+        let before = Instant::now();
+        tokio::time::sleep(BODY_PATIENCE / 2).await;
+        cut.cancel();
+        timers.ended().await;
+        assert_eq!(before.elapsed(), BODY_PATIENCE / 2);
+    }
 
     #[test]
     fn pauses_are_within_their_range() {

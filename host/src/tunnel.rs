@@ -1,26 +1,31 @@
 //! Tunnels: upgraded connections whose bytes go to an upstream and back as they are.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use runtime::backend::{Body, empty};
 use tokio::{
-    io::{AsyncWriteExt, copy_bidirectional_with_sizes},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy, split},
     sync::Semaphore,
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use crate::{
     answer::{answer, failure},
+    connection::Cut,
+    counted::Counted,
     hop::tokens,
+    metered::metered,
+    metrics::{Dropped, Metrics},
     upstream::Upstream,
 };
 
-/// What is under way in each direction of a tunnel, in bytes.
-const BUFFER: usize = 8 * 1024;
+/// How long one end of a tunnel may go on when the other has said all it has to say.
+const HALF_CLOSED: Duration = Duration::from_secs(60);
 
 /// How long both ends of a tunnel may take to hear that it is closed.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -30,15 +35,17 @@ pub struct Tunnels {
     room: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    metrics: Arc<Metrics>,
 }
 
 impl Tunnels {
     /// No tunnels, at most `most` at once, until `stop`.
-    pub fn new(most: usize, stop: CancellationToken) -> Self {
+    pub fn new(most: usize, stop: CancellationToken, metrics: Arc<Metrics>) -> Self {
         Self {
             room: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
             tasks: TaskTracker::new(),
             stop,
+            metrics,
         }
     }
 
@@ -51,6 +58,7 @@ impl Tunnels {
         protocols: &HeaderValue,
     ) -> Response<Body> {
         let Ok(room) = self.room.clone().try_acquire_owned() else {
+            self.metrics.dropped(Dropped::Full).inc();
             return answer(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too many tunnels are open, try again later",
@@ -58,7 +66,9 @@ impl Tunnels {
         };
         let path = request.uri().path().to_owned();
         let client = hyper::upgrade::on(&mut request);
-        let mut response = match upstream.upgrade(request, protocols).await {
+        let connection = Cut::of(&request);
+        let answer = upstream.upgrade(request, protocols);
+        let mut response = match metered(answer, &self.metrics, upstream.name()).await {
             Ok(response) => response,
             Err(error) => {
                 warn!(path, "{error}");
@@ -70,13 +80,14 @@ impl Tunnels {
         }
         let server = hyper::upgrade::on(&mut response);
         let stop = self.stop.clone();
-        self.tasks.spawn(async move {
-            let _room = room;
+        let counted = Counted::new(&self.metrics.tunnels);
+        self.tasks.spawn(Cut::carry(connection, async move {
+            let _held = (room, counted);
             match both(client, server).await {
                 Ok((client, server)) => carry(client, server, stop).await,
                 Err(error) => debug!(path, "a tunnel was not opened: {error}"),
             }
-        });
+        }));
         response.map(|_| empty())
     }
 
@@ -116,11 +127,12 @@ async fn both(client: OnUpgrade, server: OnUpgrade) -> hyper::Result<(Upgraded, 
     tokio::try_join!(client, server)
 }
 
-/// Carries bytes both ways. When one end has no more to say, the other is told so, and may go on.
+/// Carries bytes both ways. When one end has no more to say, the other is told so, and may go on
+/// for a while.
 async fn carry(client: Upgraded, server: Upgraded, stop: CancellationToken) {
     let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
     tokio::select! {
-        carried = copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER) => {
+        carried = carry_both(&mut client, &mut server) => {
             if let Err(error) = carried {
                 debug!("a tunnel was cut: {error}");
             }
@@ -128,14 +140,82 @@ async fn carry(client: Upgraded, server: Upgraded, stop: CancellationToken) {
         () = stop.cancelled() => {
             let close = async { tokio::join!(client.shutdown(), server.shutdown()) };
             // Neither end needs to listen any more.
-            let _ = tokio::time::timeout(FAREWELL, close).await;
+            let _ = timeout(FAREWELL, close).await;
         }
     }
 }
 
+/// # Errors
+/// Those of either end, and when one goes on for too long alone.
+async fn carry_both(
+    client: impl AsyncRead + AsyncWrite + Unpin,
+    server: impl AsyncRead + AsyncWrite + Unpin,
+) -> io::Result<()> {
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+        (split(client), split(server));
+    let up = async {
+        copy(&mut from_client, &mut to_server).await?;
+        to_server.shutdown().await
+    };
+    let down = async {
+        copy(&mut from_server, &mut to_client).await?;
+        to_client.shutdown().await
+    };
+    tokio::pin!(up, down);
+    let rest = tokio::select! {
+        ended = &mut up => {
+            ended?;
+            timeout(HALF_CLOSED, down).await
+        }
+        ended = &mut down => {
+            ended?;
+            timeout(HALF_CLOSED, up).await
+        }
+    };
+    rest.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::{AsyncReadExt, DuplexStream, duplex},
+        time::{Instant, sleep},
+    };
+
     use super::*;
+
+    /// A tunnel that is open, with its two ends.
+    fn tunnel() -> (DuplexStream, DuplexStream) {
+        let (client, near) = duplex(64);
+        let (far, server) = duplex(64);
+        tokio::spawn(carry_both(near, far));
+        (client, server)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_alone_goes_on_for_a_while() {
+        for client_ends in [true, false] {
+            let (mut one, mut other) = tunnel();
+            if !client_ends {
+                std::mem::swap(&mut one, &mut other);
+            }
+            // As long as both are there, neither has to say anything.
+            sleep(HALF_CLOSED * 10).await;
+            one.write_all(b"the last word").await.expect("it writes");
+            one.shutdown().await.expect("it closes");
+            let since = Instant::now();
+            let mut said = String::new();
+            other.read_to_string(&mut said).await.expect("an end");
+            assert_eq!(said, "the last word");
+
+            sleep(HALF_CLOSED / 2).await;
+            other.write_all(b"but").await.expect("it writes");
+            let mut said = String::new();
+            one.read_to_string(&mut said).await.expect("an end");
+            assert_eq!(said, "but");
+            assert_eq!(since.elapsed(), HALF_CLOSED);
+        }
+    }
 
     #[test]
     fn what_is_tunnelled() {

@@ -39,6 +39,7 @@ const MAX_PASSES: usize = 8;
 /// A server that requests are forwarded to.
 pub struct Upstream {
     url: UpstreamUrl,
+    name: Arc<str>,
     pool: Arc<Pool>,
     /// For the head of an answer, from the last piece of the request on.
     limit: Duration,
@@ -52,12 +53,17 @@ impl Upstream {
     /// For `https`, when the system has no certificates to trust.
     pub fn new(url: UpstreamUrl, limit: Duration) -> anyhow::Result<Self> {
         let pool = Pool::new(&url)?;
-        Ok(Self { url, pool, limit })
+        Ok(Self {
+            name: url.to_string().into(),
+            url,
+            pool,
+            limit,
+        })
     }
 
-    /// Where it forwards to.
-    pub fn url(&self) -> &UpstreamUrl {
-        &self.url
+    /// Where it forwards to, as it is told in logs and metrics.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
     }
 
     /// Asks to switch to one of `protocols`, over an HTTP/1.1 connection of its own. The answer
@@ -109,10 +115,11 @@ impl Upstream {
             } else {
                 self.connection(self.pool.open(), left).await?
             };
-            // A connection may end just when a request is sent on it. One that changes nothing
-            // and is here as a whole is then sent again (RFC 9112, 9.3.1).
-            let copy = (attempt < ATTEMPTS && connection.is_reused() && is_repeatable(&request))
-                .then(|| copy(&request));
+            // A connection may end just when a request is sent on it. One that is here as a whole
+            // is then sent again when it changes nothing (RFC 9112, 9.3.1), or was not looked at.
+            let copy =
+                (attempt < ATTEMPTS && request.body().is_end_stream()).then(|| copy(&request));
+            let is_repeatable = connection.is_reused() && request.method().is_idempotent();
             let unanswered = match self.send(connection, request).await? {
                 Ok((response, lease)) => return self.answer(response, lease),
                 Err(unanswered) => unanswered,
@@ -131,7 +138,7 @@ impl Upstream {
                         request: None,
                     },
                     Some(copy),
-                ) if is_end(&error) => copy,
+                ) if is_unprocessed(&error) || (is_repeatable && is_end(&error)) => copy,
                 (unanswered, _) => return Err(self.lost(unanswered)),
             };
         }
@@ -216,7 +223,7 @@ impl Upstream {
                 Some(last) if last + self.limit > deadline => deadline = last + self.limit,
                 _ => {
                     return Err(BackendError::Deadline {
-                        component: self.url.to_string(),
+                        component: self.name.to_string(),
                         limit: self.limit,
                     });
                 }
@@ -245,7 +252,7 @@ impl Upstream {
     }
 
     fn lost(&self, unanswered: Unanswered) -> BackendError {
-        let unsent = unanswered.request.is_some() || is_refused_stream(&unanswered.error);
+        let unsent = unanswered.request.is_some() || is_unprocessed(&unanswered.error);
         let source = anyhow::Error::new(unanswered.error);
         match unsent {
             true => self.unreachable(source),
@@ -255,14 +262,14 @@ impl Upstream {
 
     fn unreachable(&self, source: anyhow::Error) -> BackendError {
         BackendError::Unreachable {
-            upstream: self.url.to_string(),
+            upstream: self.name.to_string(),
             source,
         }
     }
 
     fn broken(&self, source: anyhow::Error) -> BackendError {
         BackendError::Broken {
-            upstream: self.url.to_string(),
+            upstream: self.name.to_string(),
             source,
         }
     }
@@ -279,11 +286,6 @@ impl Backend for Upstream {
             answer
         })
     }
-}
-
-/// Whether a request can be sent again though it may have been acted on.
-fn is_repeatable(request: &Request<Body>) -> bool {
-    request.method().is_idempotent() && request.body().is_end_stream()
 }
 
 /// The same request, of one without a body.
@@ -305,12 +307,16 @@ fn is_end(error: &hyper::Error) -> bool {
             Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe
         ))
     };
-    error.is_incomplete_message() || is_refused_stream(error) || reset().unwrap_or_default()
+    error.is_incomplete_message() || reset().unwrap_or_default()
 }
 
-/// Whether an HTTP/2 server says that it has not looked at the request (RFC 9113, 8.7).
-fn is_refused_stream(error: &hyper::Error) -> bool {
-    find::<h2::Error>(error).and_then(h2::Error::reason) == Some(h2::Reason::REFUSED_STREAM)
+/// Whether an HTTP/2 server says that it has not looked at the request, nor will: it refuses the
+/// stream (RFC 9113, 8.7), or goes away and names a stream before this as its last (6.8).
+fn is_unprocessed(error: &hyper::Error) -> bool {
+    find::<h2::Error>(error).is_some_and(|error| {
+        error.reason() == Some(h2::Reason::REFUSED_STREAM)
+            || (error.is_go_away() && error.is_remote())
+    })
 }
 
 /// The cause of this type.

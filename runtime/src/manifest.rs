@@ -23,6 +23,7 @@ use std::{
 use http::{HeaderMap, Method, StatusCode};
 
 pub use error::{ManifestError, Problem};
+pub use host_table::{LONGEST, parse_duration};
 pub use reader::suggest;
 pub use upstream_url::{UpstreamScheme, UpstreamUrl};
 

@@ -1,6 +1,7 @@
 //! Which trigger answers a path, and what the component is told about that.
 
 mod private;
+mod readings;
 mod routes;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
@@ -9,6 +10,7 @@ use anyhow::{Context as _, anyhow};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub use private::Private;
+pub use readings::climbs;
 pub use routes::Routes;
 
 use crate::manifest::{Manifest, Route, Target, pattern::Pattern};

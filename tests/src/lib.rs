@@ -225,6 +225,16 @@ impl Server {
             .with_context(|| format!("{name} in {health}"))
     }
 
+    /// Waits until `/metrics` has this line.
+    pub async fn counts(&self, line: &str) -> Result<()> {
+        eventually(&format!("the metric {line:?}"), async || {
+            let asked = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+            let metrics = request(self.control, asked).await.ok()?;
+            metrics.body.lines().any(|told| told == line).then_some(())
+        })
+        .await
+    }
+
     /// Opens a WebSocket.
     pub async fn socket(&self, path: &str) -> Result<Client> {
         Client::open(self.address, path, &[])

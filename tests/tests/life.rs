@@ -1,7 +1,18 @@
 //! The host's life: what it says when it cannot start, what it survives, and how it ends.
 
+use std::{
+    io::{BufRead, BufReader},
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
 use anyhow::{Context, Result, ensure};
-use rustix::process::Signal;
+use rustix::{
+    fs::{Mode, OFlags},
+    process::{Pid, Signal, kill_process},
+};
+use tempfile::TempDir;
 use tests::{
     PATIENCE, Server, burger, eventually, probe, program, read_answer, request, workspace,
 };
@@ -57,7 +68,7 @@ async fn a_request_under_way_is_finished_when_the_host_stops() -> Result<()> {
 }
 
 /// What `/stream` answers when nothing comes between.
-async fn request_whole(folder: &std::path::Path) -> Result<String> {
+async fn request_whole(folder: &Path) -> Result<String> {
     let host = Server::start(folder, &[])?;
     Ok(host.get("/stream?chunks=10&ms=0").await?.1)
 }
@@ -76,6 +87,110 @@ async fn a_second_signal_ends_it_at_once() -> Result<()> {
     host.logged(&["Stopping"]).await?;
     host.signal(Signal::TERM)?;
     ensure!(host.ended().await? == Some(1));
+    Ok(())
+}
+
+/// Makes `path` a component's file that is never read to its end.
+fn endless(path: &Path) -> Result<()> {
+    let pipe = path.with_extension("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status()?;
+    ensure!(made.success(), "mkfifo: {made}");
+    Ok(std::fs::rename(pipe, path)?)
+}
+
+/// Waits until it is being read; that goes on until this is dropped.
+async fn is_read(path: &Path) -> Result<OwnedFd> {
+    eventually("a reader of the component's file", async || {
+        // Without one, a pipe cannot be opened in this way.
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK;
+        rustix::fs::open(path, flags, Mode::empty()).ok()
+    })
+    .await
+}
+
+/// The probe, and its wasm in the application's own folder.
+fn probe_beside() -> Result<(TempDir, PathBuf)> {
+    let folder = probe("");
+    let manifest = folder.path().join("spin.toml");
+    let text = std::fs::read_to_string(&manifest)?;
+    let built = text.split('"').find(|part| part.ends_with(".wasm"));
+    let built = built.context("a source")?;
+    let own = folder.path().join("probe.wasm");
+    std::fs::copy(built, &own)?;
+    std::fs::write(&manifest, text.replace(built, "probe.wasm"))?;
+    Ok((folder, own))
+}
+
+#[tokio::test]
+async fn a_signal_ends_it_while_components_are_compiled() -> Result<()> {
+    let (folder, wasm) = probe_beside()?;
+    endless(&wasm)?;
+    let mut child = Command::new(program())
+        .args(["up", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0"])
+        .arg("--from")
+        .arg(folder.path())
+        .spawn()?;
+    let _reading = is_read(&wasm).await?;
+    kill_process(Pid::from_child(&child), Signal::TERM)?;
+    let ended = eventually("its end", async || child.try_wait().ok().flatten()).await;
+    child.kill()?;
+    ensure!(ended?.code() == Some(0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_component_that_is_being_exchanged_is_not_waited_for() -> Result<()> {
+    let (folder, wasm) = probe_beside()?;
+    let host = Server::start(folder.path(), &["--watch"])?;
+    endless(&wasm)?;
+    let _reading = is_read(&wasm).await?;
+    ensure!(host.get("/headers").await?.0 == 200);
+    host.signal(Signal::TERM)?;
+    ensure!(host.ended().await? == Some(0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn whoever_reads_its_output_may_be_gone() -> Result<()> {
+    let closed = || std::io::pipe().map(|(_, writer)| writer);
+    let folder = probe("");
+    let mut child = Command::new(program())
+        .env("RUST_LOG", "debug")
+        .args(["up", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0"])
+        .arg("--from")
+        .arg(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(closed()?)
+        .spawn()?;
+    let mut lines = BufReader::new(child.stdout.take().context("stdout")?).lines();
+    let first = lines.next().context("its first line")??;
+    drop(lines);
+    let address = first
+        .strip_prefix("Serving http://")
+        .context("an address")?;
+    for (path, status) in [
+        ("/print?line=x", 200),
+        ("/trap", 500),
+        ("/print?line=x", 200),
+    ] {
+        let asked = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+        let answer = request(address.parse()?, &asked).await?;
+        ensure!(answer.status == status, "{path}: {answer:?}");
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM)?;
+    let ended = eventually("its end", async || child.try_wait().ok().flatten()).await;
+    child.kill()?;
+    ensure!(ended?.code() == Some(0));
+
+    for command in [&["check"][..], &["up", "--control", "127.0.0.1:0"]] {
+        let ended = Command::new(program())
+            .args(command)
+            .args(["--from", "/nowhere"])
+            .stdout(closed()?)
+            .stderr(closed()?)
+            .status()?;
+        ensure!(ended.code() == Some(1), "{command:?}: {ended}");
+    }
     Ok(())
 }
 
@@ -152,7 +267,7 @@ async fn http_is_served_as_http() -> Result<()> {
 
 #[tokio::test]
 async fn what_keeps_it_from_starting_is_said() -> Result<()> {
-    let fails = async |folder: &std::path::Path, options: &[&str], words: &[&str]| -> Result<()> {
+    let fails = async |folder: &Path, options: &[&str], words: &[&str]| -> Result<()> {
         let error = match Server::start(folder, options) {
             Ok(_) => anyhow::bail!("it starts, without {words:?}"),
             Err(error) => error.to_string(),
@@ -185,6 +300,14 @@ async fn what_keeps_it_from_starting_is_said() -> Result<()> {
         &["--upstream", "http://"],
     )
     .await?;
+    for timeout in ["1000years", "1ms", "soon"] {
+        fails(
+            folder.path(),
+            &["--request-timeout", timeout],
+            &["--request-timeout", timeout],
+        )
+        .await?;
+    }
     fails(folder.path(), &["--variable", "nothing=1"], &["nothing"]).await?;
     fails(
         probe("sauce = 1").path(),
@@ -212,14 +335,14 @@ async fn what_keeps_it_from_starting_is_said() -> Result<()> {
         text + "[component.probe.build]\ncommand = \"make it\"\n",
     )?;
     fails(missing.path(), &[], &["missing.wasm", "make it"]).await?;
-    fails(std::path::Path::new("/nowhere"), &[], &["/nowhere"]).await?;
+    fails(Path::new("/nowhere"), &[], &["/nowhere"]).await?;
     Ok(())
 }
 
 #[test]
 fn check_says_what_would_be_served() -> Result<()> {
-    let check = |folder: &std::path::Path| {
-        std::process::Command::new(program())
+    let check = |folder: &Path| {
+        Command::new(program())
             .args(["check", "--from"])
             .arg(folder)
             .output()

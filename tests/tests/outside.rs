@@ -30,6 +30,9 @@ async fn the_private_route_is_not_there_however_it_is_spelled() -> Result<()> {
         "/internal/..;/internal/orders",
         "/%2569nternal/orders",
         "/static/../internal/orders",
+        "/Internal/orders",
+        "/INTERNAL/ORDERS",
+        "/%49nternal/Orders",
         "\\internal\\orders",
         "/\\internal/orders",
     ];
@@ -62,6 +65,24 @@ async fn the_private_route_is_not_there_however_it_is_spelled() -> Result<()> {
         host.get("/api/orders/101").await?.0 == 404,
         "an order was made from outside"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_request_names_one_host() -> Result<()> {
+    let folder = probe("");
+    let host = Server::start(folder.path(), &[])?;
+    for (head, status) in [
+        ("GET /headers HTTP/1.1\r\nHost: a\r\nHost: b\r\n", 400),
+        ("GET /headers HTTP/1.1\r\nHost: a\r\nHost: a\r\n", 400),
+        ("GET http://a/headers HTTP/1.1\r\nHost: b\r\n", 400),
+        ("GET http://a/headers HTTP/1.1\r\n", 400),
+        ("GET http://a/headers HTTP/1.1\r\nHost: A:80\r\n", 200),
+        ("GET /headers HTTP/1.0\r\n", 200),
+    ] {
+        let answer = request(host.address, &format!("{head}\r\n")).await?;
+        ensure!(answer.status == status, "{head:?}: {answer:?}");
+    }
     Ok(())
 }
 

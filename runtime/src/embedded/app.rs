@@ -28,6 +28,7 @@ use super::{
 use crate::{
     backend::{AnsweredBy, BackendError, Body, Caller, full},
     manifest::{Manifest, Target},
+    outbound::service_chain_target,
     router::{Match, Router, spin_headers, strip_spin_headers},
 };
 
@@ -112,9 +113,10 @@ impl App {
     /// As the backend's.
     pub async fn call(
         &self,
-        request: Request<Body>,
+        mut request: Request<Body>,
         call: Call,
     ) -> Result<Response<Body>, BackendError> {
+        forget_chaining_host(&mut request);
         let path = request.uri().path();
         if let Some(page) = path.strip_prefix(WELL_KNOWN) {
             return self.well_known(page).ok_or_else(|| no_route(path));
@@ -196,6 +198,20 @@ impl App {
 fn no_route(path: &str) -> BackendError {
     BackendError::NoRoute {
         path: path.to_owned(),
+    }
+}
+
+/// Removes a `NAME.spin.internal` by which a request from outside pretends to be another component's,
+/// as Spin does.
+fn forget_chaining_host(request: &mut Request<Body>) {
+    let is_chaining = |host: &str| service_chain_target(&host.to_ascii_lowercase()).is_some();
+    let host = request.headers().get(header::HOST);
+    if host.is_some_and(|host| is_chaining(&String::from_utf8_lossy(host.as_bytes()))) {
+        request.headers_mut().remove(header::HOST);
+    }
+    if request.uri().host().is_some_and(is_chaining) {
+        let path = request.uri().path_and_query().cloned();
+        *request.uri_mut() = path.map(Uri::from).unwrap_or_default();
     }
 }
 

@@ -13,7 +13,7 @@ use http_body_util::BodyExt as _;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{self, connect::HttpConnector},
-    rt::{TokioExecutor, TokioIo},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
 };
 use tokio::{
     net::TcpStream,
@@ -27,6 +27,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 const FIRST_BYTE: Duration = Duration::from_secs(600);
 /// How long the next piece of a body may take unless the guest says.
 const BETWEEN_BYTES: Duration = Duration::from_secs(600);
+/// How long a connection is kept without a request.
+const IDLE: Duration = Duration::from_secs(90);
 
 tokio::task_local! {
     /// The limit for a connection made on behalf of this task: the pool passes none on.
@@ -48,7 +50,12 @@ impl Client {
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(Connector(tcp));
-        Self(legacy::Client::builder(TokioExecutor::new()).build(connector))
+        let mut builder = legacy::Client::builder(TokioExecutor::new());
+        builder
+            .pool_idle_timeout(IDLE)
+            // Without it, only the next request to the same server finds out.
+            .pool_timer(TokioTimer::new());
+        Self(builder.build(connector))
     }
 
     /// Sends `request`, whose URI is absolute.
@@ -182,5 +189,47 @@ impl http_body::Body for Timed {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Empty;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+        time::Instant,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_without_requests_is_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("http://{}/", listener.local_addr().unwrap());
+        let client = Client::new();
+        let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
+        let request = Request::get(uri).body(body).unwrap();
+        let ask = async {
+            let answer = client.send(request, RequestOptions::default()).await;
+            answer.unwrap().collect().await.unwrap();
+        };
+        let serve = async {
+            let (mut server, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                server.read_buf(&mut head).await.unwrap();
+            }
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            server.write_all(answer).await.unwrap();
+            server
+        };
+        let ((), mut server) = tokio::join!(ask, serve);
+        // From here on, time passes as soon as nobody has anything to do.
+        tokio::time::pause();
+        let since = Instant::now();
+        let end = timeout(IDLE * 10, server.read(&mut [0])).await;
+        assert_eq!(end.expect("it is kept").unwrap(), 0);
+        assert!(since.elapsed() <= IDLE * 2, "{:?}", since.elapsed());
     }
 }

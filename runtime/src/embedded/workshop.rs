@@ -27,6 +27,9 @@ use crate::{manifest, manifest::Manifest, router::Router, variables::Variables};
 /// The label of the key-value store that every application has.
 const DEFAULT_STORE: &str = "default";
 
+/// Key-value stores by their labels.
+type Stores = BTreeMap<String, Arc<dyn Store>>;
+
 /// See the module's words.
 pub struct Workshop {
     options: Options,
@@ -37,8 +40,8 @@ pub struct Workshop {
     functions: Arc<Functions>,
     output: Output,
     client: Client,
-    /// The key-value stores that are open, by label.
-    stores: BTreeMap<String, Arc<dyn Store>>,
+    /// The key-value stores that are open.
+    stores: Stores,
     /// What was compiled for the application that answers now, by the component's id.
     prepared: BTreeMap<String, Prepared>,
     /// The instances that each component may have, those left over from before an exchange
@@ -81,39 +84,49 @@ impl Workshop {
     /// compiled before is read again.
     ///
     /// # Errors
-    /// As of loading an application. What was made before is kept.
+    /// As of loading an application. Everything then stays as it was.
     pub fn make(
         &mut self,
         manifest: &Manifest,
         variables: &Variables,
         fresh: impl Fn(&str) -> bool,
     ) -> anyhow::Result<Parts> {
-        if manifest.components.len() > self.room {
-            // Code belongs to an engine; what was compiled comes from the cache.
-            let room = manifest.components.len();
-            self.linker = linker(&self.options, room, &self.functions)?;
-            self.room = room;
-            self.prepared.clear();
-            self.permits.clear();
-        }
-        let known = &self.prepared;
-        let prepared = component::prepare(&self.linker, &manifest.components, known, fresh)?;
+        // Code belongs to an engine: for more room everything is made anew, and what was compiled
+        // comes from the cache.
+        let room = manifest.components.len();
+        let larger = match room > self.room {
+            true => Some(linker(&self.options, room, &self.functions)?),
+            false => None,
+        };
+        let (known, permits) = match &larger {
+            Some(_) => Default::default(),
+            None => (self.prepared.clone(), self.permits.clone()),
+        };
+        let linker = larger.as_ref().unwrap_or(&self.linker);
+        let prepared = component::prepare(linker, &manifest.components, &known, fresh)?;
         let router = Router::new(manifest)?;
-        self.open_stores(manifest)?;
+        let stores = self.stores(manifest)?;
         let mut components = Vec::with_capacity(prepared.len());
         for (component, prepared) in manifest.components.values().zip(&prepared) {
-            let ready = self.component(component, prepared, manifest, variables);
+            let permits = permits.get(&component.id).cloned();
+            let ready = self.component(component, prepared, manifest, variables, &stores, permits);
             components.push(ready.with_context(|| format!("component {}", component.id))?);
         }
 
         let ids = || manifest.components.keys().cloned();
         let is_other = |id: &String, new: &Prepared| {
-            let old = self.prepared.get(id);
+            let old = known.get(id);
             old.is_none_or(|old| !old.is_same_as(new))
         };
         let changed = ids().zip(&prepared);
         let changed = changed.filter(|(id, new)| is_other(id, new));
         let changed = changed.map(|(id, _)| id).collect();
+        // Nothing fails from here on.
+        if let Some(larger) = larger {
+            self.linker = larger;
+            self.room = room;
+        }
+        self.stores = stores;
         self.prepared = ids().zip(prepared).collect();
         self.permits = ids()
             .zip(components.iter().map(|ready| ready.permits.clone()))
@@ -164,6 +177,8 @@ impl Workshop {
         prepared: &Prepared,
         manifest: &Manifest,
         variables: &Variables,
+        stores: &Stores,
+        permits: Option<Arc<Semaphore>>,
     ) -> anyhow::Result<Component> {
         let id = &component.id;
         let options = &self.options;
@@ -174,7 +189,6 @@ impl Workshop {
             let folder = folder.unwrap_or_else(|| options.state_dir.join("logs"));
             self.output.stream(&folder.join(format!("{id}_{name}.txt")))
         };
-        let permits = self.permits.get(id).cloned();
         Ok(Component {
             id: id.as_str().into(),
             pre: prepared.pre.clone(),
@@ -183,7 +197,7 @@ impl Workshop {
             stdout: log("stdout")?,
             stderr: log("stderr")?,
             variables: variables.component_variables(id),
-            stores: self.labels(component),
+            stores: labels(component, stores),
             allowed: variables.allowed_hosts(component)?,
             client: self.client.clone(),
             limits: options.limits(),
@@ -193,34 +207,34 @@ impl Workshop {
         })
     }
 
-    fn labels(&self, component: &manifest::Component) -> Labels {
-        let labels = component.key_value_stores.iter().map(|label| {
-            let store = self.stores.get(label).cloned();
-            if store.is_none() {
-                tracing::warn!(
-                    component = component.id,
-                    "there is no key-value store {label:?}: opening it will fail with no-such-store"
-                );
-            }
-            (label.clone(), store)
-        });
-        labels.collect()
-    }
-
-    /// The file is made only when a component may open it.
-    fn open_stores(&mut self, manifest: &Manifest) -> anyhow::Result<()> {
+    /// The stores of an application. The file is made only when a component may open it.
+    fn stores(&self, manifest: &Manifest) -> anyhow::Result<Stores> {
+        let mut stores = self.stores.clone();
         let mut labels = manifest
             .components
             .values()
             .flat_map(|component| &component.key_value_stores);
-        if labels.any(|label| label == DEFAULT_STORE) && !self.stores.contains_key(DEFAULT_STORE) {
+        if labels.any(|label| label == DEFAULT_STORE) && !stores.contains_key(DEFAULT_STORE) {
             let file = self.options.state_dir.join("sqlite_key_value.db");
             let store = Database::open(&file)?.store(DEFAULT_STORE);
-            self.stores
-                .insert(DEFAULT_STORE.to_owned(), Arc::new(store));
+            stores.insert(DEFAULT_STORE.to_owned(), Arc::new(store));
         }
-        Ok(())
+        Ok(stores)
     }
+}
+
+fn labels(component: &manifest::Component, stores: &Stores) -> Labels {
+    let labels = component.key_value_stores.iter().map(|label| {
+        let store = stores.get(label).cloned();
+        if store.is_none() {
+            tracing::warn!(
+                component = component.id,
+                "there is no key-value store {label:?}: opening it will fail with no-such-store"
+            );
+        }
+        (label.clone(), store)
+    });
+    labels.collect()
 }
 
 fn linker(

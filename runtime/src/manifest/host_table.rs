@@ -10,8 +10,8 @@ use super::{
 
 /// No pause is shorter, so that a slip of a unit does not become a busy loop.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
-/// No pause is longer, so that adding one to the clock cannot overflow.
-const LONGEST_PAUSE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+/// No duration is longer, so that adding one to the clock cannot overflow: 366 days.
+pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// No buffer of one socket is larger.
 const LARGEST_BUFFER_BYTES: u64 = 1 << 30;
 
@@ -175,13 +175,17 @@ fn parse_pause(text: &str) -> Result<(Duration, Duration), String> {
     }
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+/// A duration like `"500ms"` or `"1m 30s"`, from 10 ms to [`LONGEST`].
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text.trim()).map_err(|error| {
         format!("{text:?} is no duration ({error}); write it like \"500ms\", \"5s\" or \"1m 30s\"")
     })?;
-    if duration < SHORTEST_PAUSE || duration > LONGEST_PAUSE {
+    if duration < SHORTEST_PAUSE || duration > LONGEST {
         return Err(format!(
-            "{text:?} is out of range: at least 10ms, at most a year"
+            "{text:?} is out of range: at least 10ms, at most 366days"
         ));
     }
     Ok(duration)

@@ -1,16 +1,12 @@
 //! Paths that are closed to the outside, however they are spelled.
 
+use super::readings::{self, LIMIT, decode};
 use crate::manifest::pattern::Pattern;
-
-/// How many times over a path may be percent-encoded, and how many `..` it may hold, before it is
-/// taken for private unread: no honest path comes near, and reading on would cost without end.
-const LIMIT: usize = 8;
 
 /// The routes that only timers and components may call.
 ///
-/// The host routes a path as it came, but what stands behind a route, or behind an upstream, may
-/// decode it, resolve its dots, drop `;parameters` or take `\` for `/`. A path is therefore
-/// private as soon as one of its possible readings is.
+/// A path is private as soon as one of its [`readings`] is, in any letter case: what stands behind
+/// a route, or behind an upstream, may not tell cases apart.
 #[derive(Clone, Debug, Default)]
 pub struct Private {
     patterns: Vec<Pattern>,
@@ -31,10 +27,11 @@ impl Private {
                 Pattern::parse(text)
                     .map_err(|reason| anyhow::anyhow!("private route {route:?}: {reason}"))
             };
-            patterns.push(parse(route)?);
+            let folded = route.to_ascii_lowercase();
+            patterns.push(parse(&folded)?);
             // A route with escapes also covers what they stand for.
-            let decoded = ascii(&decode(route.as_bytes()));
-            if decoded != *route {
+            let decoded = ascii(&fold(&decode(route.as_bytes())));
+            if decoded != folded {
                 patterns.extend(parse(&decoded).ok());
             }
         }
@@ -49,41 +46,15 @@ impl Private {
         if self.patterns.is_empty() {
             return false;
         }
-        if self.covers(path) {
+        if self.covers(&path.to_ascii_lowercase()) {
             return true;
         }
-        if is_plain(path) {
-            return false;
-        }
-        let mut path = path.as_bytes().to_vec();
-        for _ in 0..LIMIT {
-            if self.reads(&path) {
-                return true;
-            }
-            let decoded = decode(&path);
-            if decoded == path {
-                return false;
-            }
-            path = decoded;
-        }
-        true
+        !readings::is_plain(path) && readings::any(path, |parts| self.resolves(parts))
     }
 
+    /// Whether one of the patterns matches a path, whose letters are small.
     fn covers(&self, path: &str) -> bool {
         self.patterns.iter().any(|pattern| pattern.matches(path))
-    }
-
-    /// Whether some reading of a path is private, without decoding it.
-    fn reads(&self, path: &[u8]) -> bool {
-        // Without what some readers take for a query, a fragment or the end.
-        let end = path.iter().position(|byte| b"?#\0".contains(byte));
-        let cut = &path[..end.unwrap_or(path.len())];
-        let separators: [&[u8]; 2] = [b"/", b"/\\"];
-        separators.iter().any(|separators| {
-            let split = |path| <[u8]>::split(path, |byte| separators.contains(byte));
-            self.resolves(split(path).collect())
-                || self.resolves(split(cut).map(without_parameters).collect())
-        })
     }
 
     /// Whether the path of these parts is private at any step of the resolution of its dots.
@@ -109,58 +80,19 @@ impl Private {
         let mut path = String::new();
         for part in parts.iter().take(self.enough) {
             path.push('/');
-            path.push_str(&ascii(part));
+            path.push_str(&ascii(&fold(part)));
         }
         self.covers(&path)
     }
 }
 
-/// Whether a path has one reading only.
-fn is_plain(path: &str) -> bool {
-    let special = |byte: u8| !byte.is_ascii_graphic() || b"%\\;?#".contains(&byte);
-    !path.bytes().any(special) && !path.contains("//") && !path.contains("/.")
-}
-
-/// A part of a path without what some readers take for its parameters.
-fn without_parameters(part: &[u8]) -> &[u8] {
-    let end = part.iter().position(|byte| *byte == b';');
-    &part[..end.unwrap_or(part.len())]
-}
-
-/// Decodes percent-escapes once; what is no escape stays. UTF-8 forms longer than need be, with
-/// which characters were smuggled past checks like this one, become the character.
-fn decode(path: &[u8]) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(path.len());
-    let mut rest = path;
-    while let Some((&first, after)) = rest.split_first() {
-        let hex = |byte: &u8| (*byte as char).to_digit(16);
-        let escape = match (first, after) {
-            (b'%', [high, low, after @ ..]) => {
-                hex(high).zip(hex(low)).map(|digits| (digits, after))
-            }
-            _ => None,
-        };
-        let (byte, after) = match escape {
-            Some(((high, low), after)) => ((high * 16 + low) as u8, after),
-            None => (first, after),
-        };
-        decoded.push(byte);
-        shorten(&mut decoded);
-        rest = after;
+/// The bytes with their letters small. Those that are small or large in more than one way, like
+/// the sign for kelvin, become what somebody may take them for.
+fn fold(bytes: &[u8]) -> Vec<u8> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.is_ascii() => text.to_uppercase().to_lowercase().into_bytes(),
+        _ => bytes.to_ascii_lowercase(),
     }
-    decoded
-}
-
-/// Replaces an overlong UTF-8 form of an ASCII character at the end.
-fn shorten(bytes: &mut Vec<u8>) {
-    let (length, lead, last) = match bytes.as_slice() {
-        [.., lead @ 0xC0..=0xC1, last @ 0x80..=0xBF] => (2, *lead, *last),
-        [.., 0xE0, lead @ 0x80..=0x81, last @ 0x80..=0xBF] => (3, *lead, *last),
-        [.., 0xF0, 0x80, lead @ 0x80..=0x81, last @ 0x80..=0xBF] => (4, *lead, *last),
-        _ => return,
-    };
-    bytes.truncate(bytes.len() - length);
-    bytes.push((lead & 1) << 6 | (last & 0x3F));
 }
 
 /// The bytes as text, with what is no visible ASCII percent-encoded.
@@ -169,7 +101,7 @@ fn ascii(bytes: &[u8]) -> String {
     for byte in bytes {
         match byte.is_ascii_graphic() {
             true => text.push(*byte as char),
-            false => text.push_str(&format!("%{byte:02X}")),
+            false => text.push_str(&format!("%{byte:02x}")),
         }
     }
     text
@@ -231,6 +163,13 @@ mod tests {
             "/internal/%",
             "/internal/../public",
             "/p/%2e%2e/internal/%252e%252e/x",
+            "/Internal",
+            "/INTERNAL/orders",
+            "/iNtErNaL/Orders",
+            "/%49nternal/orders",
+            "/%49%4E%54ernal",
+            "/x/../Internal;a=b",
+            "/%2549NTERNAL",
         ] {
             assert!(private.matches(path), "{path}");
         }
@@ -254,7 +193,7 @@ mod tests {
             "/x%2finternal",
             "/x/%2finternal",
             "/%69nternals",
-            "/Internal",
+            "/Internals",
             "/static/a%20b.css",
             "/static/%E2%82%AC",
             "/static/€",
@@ -268,7 +207,7 @@ mod tests {
 
     #[test]
     fn exact_routes_and_parameters_can_be_private() {
-        let private = private(&["/secret", "/:tenant/admin", "/caf%C3%A9/..."]);
+        let private = private(&["/Secret", "/:Tenant/admin", "/caf%C3%A9/...", "/ask"]);
         for path in [
             "/secret",
             "/secret/",
@@ -277,6 +216,11 @@ mod tests {
             "/a/x/../admin",
             "/caf%c3%a9",
             "/café/x",
+            "/CAF%C3%89",
+            "/SECRET",
+            "/%c5%bfecret",
+            "/as%E2%84%AA",
+            "/A/Admin",
         ] {
             assert!(private.matches(path), "{path}");
         }
@@ -323,18 +267,26 @@ mod tests {
         })
     }
 
-    /// Ways to write a part: each character as it is or escaped, up to three times over.
+    /// Ways to write a part: each character small or large, as it is or escaped, up to three times
+    /// over.
     fn part(text: &'static str) -> impl Strategy<Value = String> {
-        let styles = prop::collection::vec(0u8..6, text.len());
+        let styles = prop::collection::vec((0u8..6, any::<bool>()), text.len());
         let suffix = prop::sample::select(vec!["", "", "", ";", ";a=b", "%3bv=1"]);
         (styles, suffix).prop_map(move |(styles, suffix)| {
-            let write = |(byte, style): (u8, u8)| match style {
-                1 => format!("%{byte:02x}"),
-                2 => format!("%{byte:02X}"),
-                3 => format!("%25{byte:02x}"),
-                4 => format!("%{:02x}%{:02X}", 0xC0 | byte >> 6, 0x80 | byte & 0x3F),
-                5 => format!("%2525{byte:02X}"),
-                _ => (byte as char).to_string(),
+            let write = |(byte, (style, large)): (u8, (u8, bool))| {
+                let byte = if large {
+                    byte.to_ascii_uppercase()
+                } else {
+                    byte
+                };
+                match style {
+                    1 => format!("%{byte:02x}"),
+                    2 => format!("%{byte:02X}"),
+                    3 => format!("%25{byte:02x}"),
+                    4 => format!("%{:02x}%{:02X}", 0xC0 | byte >> 6, 0x80 | byte & 0x3F),
+                    5 => format!("%2525{byte:02X}"),
+                    _ => (byte as char).to_string(),
+                }
             };
             let written: String = text.bytes().zip(styles).map(write).collect();
             format!("{written}{suffix}")

@@ -97,6 +97,22 @@ async fn components_come_and_go() {
 }
 
 #[tokio::test]
+async fn more_components_of_which_one_is_missing_leave_everything_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    put(folder.path(), "probe");
+    let one = manifest(folder.path(), "");
+    let app = Fixture::of(&one);
+    let more = "[[trigger.http]]\nroute = \"/second/...\"\ncomponent = \"second\"\n\
+                [component.second]\nsource = \"missing.wasm\"\n";
+    let two = manifest(folder.path(), more);
+    let error = format!("{:#}", app.exchange(&two, &["app"]).unwrap_err());
+    assert!(error.contains("missing.wasm"), "{error}");
+    // What was compiled is still known.
+    assert_eq!(app.exchange(&one, &["app"]).unwrap(), [""; 0]);
+    assert_eq!(app.ok("/").await, "probe");
+}
+
+#[tokio::test]
 async fn instances_are_bounded_over_an_exchange() {
     let folder = tempfile::tempdir().unwrap();
     put(folder.path(), "probe");

@@ -70,6 +70,40 @@ async fn components_are_told_what_spin_tells_them() {
 }
 
 #[tokio::test]
+async fn nobody_outside_is_another_component() {
+    let app = Fixture::new();
+    for (uri, host) in [
+        ("/probe/headers", "hidden.spin.internal"),
+        ("/probe/headers", "hidden.spin.internal:80"),
+        ("/probe/headers", "Hidden.Spin.Internal"),
+        (
+            "http://hidden.spin.internal/probe/headers",
+            "hidden.spin.internal",
+        ),
+    ] {
+        let mut asked = get(uri);
+        asked.headers_mut().insert("host", host.parse().unwrap());
+        let seen: Headers = serde_json::from_str(app.answer(asked).await.unwrap().body()).unwrap();
+        assert!(!seen.contains_key("host"), "{uri} {host}: {seen:?}");
+        assert_eq!(seen["spin-full-url"], "http://localhost/probe/headers");
+    }
+    for host in [
+        "spin.internal",
+        "hidden.spin.internal.example",
+        "a.b.spin.internal",
+    ] {
+        let mut asked = get("/probe/headers");
+        asked.headers_mut().insert("host", host.parse().unwrap());
+        let seen: Headers = serde_json::from_str(app.answer(asked).await.unwrap().body()).unwrap();
+        assert_eq!(seen["host"], host);
+    }
+    let mut asked = get("http://hidden.spin.internal/probe/uri");
+    asked.headers_mut().remove("host");
+    let answer = app.answer(asked).await.unwrap();
+    assert_eq!(answer.body(), "http://localhost/probe/uri");
+}
+
+#[tokio::test]
 async fn the_host_answers_for_itself_where_spin_does() {
     let app = Fixture::new();
     assert_eq!(app.ok("/.well-known/spin/health").await, "OK");

@@ -2,6 +2,9 @@
 
 mod backend;
 mod failures;
+mod goaway;
+mod holds;
+mod paths;
 mod requests;
 mod sockets;
 mod tls;

@@ -240,6 +240,7 @@ async fn bodies_stream_both_ways_with_their_trailers() -> Result<()> {
         let host = Server::in_front_of(&backend.url(scheme), &[])?;
         let (pieces, body) = pieces();
         let request = Request::post(format!("http://{}/echo", host.address))
+            .header("host", host.address.to_string())
             .header("te", "trailers")
             .header("trailer", "x-sum")
             .body(body)?;

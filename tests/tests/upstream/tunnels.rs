@@ -146,6 +146,9 @@ async fn tunnelled_and_held_sockets_live_on_one_port() -> Result<()> {
     let back = tunnelled.next().await?.context("the socket has ended")?;
     ensure!(back.into_data() == large, "other bytes came back");
     ensure!(host.count("sessions").await? == 1);
+    // Each of the two is a connection, whatever it has become.
+    host.counts("socket_host_connections 2").await?;
+    host.counts("socket_host_tunnels 1").await?;
 
     // The plain requests of the route go there as well, and are not signed for another server.
     let (status, body) = host.get("/hmr/mirror").await?;
@@ -153,6 +156,13 @@ async fn tunnelled_and_held_sockets_live_on_one_port() -> Result<()> {
     ensure!(status == 200 && seen["uri"] == "/hmr/mirror", "{seen}");
     ensure!(header(&seen, "grip-sig").is_empty(), "{seen}");
     ensure!(header(&seen, "x-forwarded-for") == ["127.0.0.1"], "{seen}");
+    for (status, count) in [(101, 1), (200, 1)] {
+        let by = format!("component=\"{dev}\",status=\"{status}\"");
+        host.counts(&format!(
+            "socket_host_backend_requests_total{{{by}}} {count}"
+        ))
+        .await?;
+    }
     ensure!(host.get("/else").await? == (200, "no events".to_owned()));
 
     let no = Client::open(host.address, "/hmr/no", &[])
@@ -167,7 +177,13 @@ async fn tunnelled_and_held_sockets_live_on_one_port() -> Result<()> {
             .await?
             .is_none_or(|code| code == 1005 || code == 1000)
     );
-    Ok(())
+    drop(tunnelled);
+    host.counts("socket_host_connections 1").await?;
+    host.counts("socket_host_tunnels 0").await?;
+    held.0.close(None).await?;
+    held.closed().await?;
+    drop(held);
+    host.counts("socket_host_connections 0").await
 }
 
 #[tokio::test]
@@ -279,6 +295,8 @@ async fn tunnels_are_bounded_and_end_with_the_host() -> Result<()> {
         .err()
         .context("it opens")?;
     ensure!(third.status == Some(503), "{third:?}");
+    host.counts("socket_host_dropped_total{reason=\"full\"} 1")
+        .await?;
 
     host.signal(Signal::TERM)?;
     ensure!(host.ended().await? == Some(0));
