@@ -6,7 +6,7 @@
 //! two lists. The program is its own harness because the proxies live for all trials and
 //! must be gone after the last one: statics are never dropped.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Trial};
@@ -69,6 +69,9 @@ const AT_ONCE: usize = 64;
 /// once.
 const PUSHPIN_TRIES: usize = 3;
 
+/// Between two tries, since whatever lost the message may not be over.
+const PAUSE: Duration = Duration::from_secs(1);
+
 fn main() -> Result<ExitCode> {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(AT_ONCE);
@@ -100,6 +103,7 @@ fn main() -> Result<ExitCode> {
                                 Ok(()) => return Ok(()),
                                 Err(error) => eprintln!("{name}, try {again}: {error:#}"),
                             }
+                            tokio::time::sleep(PAUSE).await;
                         }
                         run(&name).await
                     })?)
