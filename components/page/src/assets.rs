@@ -9,11 +9,11 @@ use std::rc::Rc;
 use std::str;
 
 use bytes::Bytes;
+use encoding::{Effort, Encoding};
 
-use crate::comments;
-use crate::encoding::{Effort, Encoding};
 use crate::files::Files;
 use crate::fingerprint::{self, Fingerprint};
+use crate::comments;
 use crate::reference::{self, Syntax};
 
 /// All assets, and what has been made of them so far.

@@ -7,7 +7,6 @@
 
 pub mod assets;
 pub mod comments;
-pub mod encoding;
 pub mod entity_tag;
 pub mod files;
 pub mod fingerprint;
