@@ -1,5 +1,5 @@
-//! The files of `static/` as they are sent: without comments, with the names of
-//! this moment in them, fingerprinted, compressed.
+//! The files of `static/` as they are sent: without comments and indentation, with
+//! the names of this moment in them, fingerprinted, compressed.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use encoding::{Effort, Encoding};
 
 use crate::files::Files;
 use crate::fingerprint::{self, Fingerprint};
-use crate::comments;
+use crate::lean::lean;
 use crate::reference::{self, Syntax};
 
 /// All assets, and what has been made of them so far.
@@ -110,7 +110,7 @@ impl Look<'_> {
             _ => {
                 let plain = match text {
                     Some((syntax, text)) => {
-                        let text = comments::without(text, syntax);
+                        let text = lean(text, syntax);
                         with_versions(&text, syntax, folder, &uses).into()
                     }
                     None => (*source).clone(),
