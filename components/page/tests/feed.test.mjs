@@ -74,6 +74,18 @@ test("an old answer does not undo what was heard since", async () => {
   assert.equal(it.orders.get(100).status, "fired");
 });
 
+test("an order that changed before it was known is shown as it is", async () => {
+  const it = kitchen([order(100)], [order(100), order(101)]);
+  it.open();
+  // The answer is on its way, as it was before this.
+  it.update(order(101, "fired"));
+  await settled();
+  assert.equal(it.orders.get(101).status, "fired");
+  it.update(order(102, "cancelled"));
+  it.receive(order(102));
+  assert.equal(it.orders.get(102).status, "cancelled");
+});
+
 test("a refusal is handed on when it says of which order", async () => {
   const it = kitchen([order(100)], []);
   const refused = [];
