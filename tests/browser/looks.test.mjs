@@ -80,7 +80,7 @@ setting.page("everything weighs little, and is asked for once", {}, async (page,
   assert.ok(bytes < BUDGET, `${bytes} bytes`);
   for (const { url, headers } of byRequest.values()) {
     if (!url.includes("/static/")) continue;
-    assert.equal(headers["cache-control"], "public, max-age=31536000, immutable", url);
+    assert.equal(headers["cache-control"], "max-age=31536000, immutable", url);
     assert.equal(headers["x-content-type-options"], "nosniff", url);
   }
   const urls = [...byRequest.values()].map(({ url }) => url).filter((url) => url.includes("/static/"));

@@ -86,7 +86,7 @@ impl Encoding {
                 let parameters = BrotliEncoderParams {
                     quality: match effort {
                         Effort::Once => 11,
-                        Effort::Always => 4,
+                        Effort::Always => 5,
                     },
                     size_hint: content.len(),
                     ..BrotliEncoderParams::default()

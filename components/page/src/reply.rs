@@ -73,7 +73,7 @@ pub fn asset<'a>(
         false => whole(StatusCode::OK, asset.content_type(), content),
     };
     let cache = match is_fixed {
-        true => "public, max-age=31536000, immutable",
+        true => "max-age=31536000, immutable",
         false => "no-cache",
     };
     set(&mut reply, CACHE_CONTROL, cache);
