@@ -32,13 +32,15 @@ export async function exchange({ event, detail }) {
     }
     case "order-status": {
       const { id, status } = detail;
-      const response = await ask(`/api/orders/${id}/status`, {
-        method: "POST",
-        headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ status }),
-      });
+      const response = await inTurn(id, () =>
+        ask(`/api/orders/${id}/status`, {
+          method: "POST",
+          headers: { "Content-Type": "application/json" },
+          body: JSON.stringify({ status }),
+        }),
+      );
       if (response.ok) return [{ event: "order-updated", detail: { order: await response.json() } }];
-      return [{ event: "error", detail: { id, message: (await response.text()).trim() } }];
+      return [{ event: "error", detail: { id, status, message: await reason(response) } }];
     }
     default:
       throw new Error(`there is no request for ${event}`);
@@ -53,4 +55,26 @@ async function get(url) {
 
 function ask(url, options) {
   return fetch(url, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE), ...options });
+}
+
+/** Why not. What is between here and the service explains itself in pages. */
+async function reason(response) {
+  const isText = response.headers.get("Content-Type")?.startsWith("text/plain");
+  const text = isText ? (await response.text()).trim() : "";
+  return text || `the kitchen answered ${response.status}`;
+}
+
+/** By order: the last request to change it. */
+const changing = new Map();
+
+/** Two steps are two requests, and the first one has to be there first. */
+function inTurn(id, request) {
+  const before = changing.get(id) ?? Promise.resolve();
+  const turn = before.then(request, request);
+  const end = () => {
+    if (changing.get(id) === turn) changing.delete(id);
+  };
+  changing.set(id, turn);
+  turn.then(end, end);
+  return turn;
 }

@@ -50,7 +50,7 @@ feed.addEventListener("change", ({ detail: added }) => {
   announcer.announce(added);
   if (added.length > 0) chime.ring();
 });
-feed.addEventListener("refused", ({ detail: { id, message } }) => changes.refuse(id, message));
+feed.addEventListener("refused", ({ detail: { id, status, message } }) => changes.refuse(id, status, message));
 changes.addEventListener("change", show);
 changes.addEventListener("refused", ({ detail: { message } }) => notice.show(message));
 
@@ -114,7 +114,7 @@ async function ask(id, status) {
   try {
     for (const answer of await exchange(message)) feed.take(answer);
   } catch {
-    changes.refuse(id, `order ${id} is as it was: the kitchen cannot be reached`);
+    changes.fail(id, `order ${id} is as it was: the kitchen cannot be reached`);
   }
 }
 

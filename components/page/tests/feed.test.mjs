@@ -90,10 +90,10 @@ test("a refusal is handed on when it says of which order", async () => {
   const it = kitchen([order(100)], []);
   const refused = [];
   it.feed.addEventListener("refused", ({ detail }) => refused.push(detail));
-  it.say("error", { id: 100, message: "no" });
+  it.say("error", { id: 100, status: "fired", message: "no" });
   it.say("error", { message: "no" });
   it.say("error", null);
-  assert.deepEqual(refused, [{ id: 100, message: "no" }]);
+  assert.deepEqual(refused, [{ id: 100, status: "fired", message: "no" }]);
 });
 
 test("a gap is asked for at once, and once", async () => {
