@@ -37,6 +37,13 @@ export class Feed extends EventTarget {
     connection.addEventListener("message", ({ detail }) => this.take(detail));
   }
 
+  /** Asks for what nobody told of: a publication that failed leaves no trace. */
+  refresh() {
+    if (this.#connection.state !== "open") return;
+    this.#stale = true;
+    this.#ask();
+  }
+
   /** Takes a message of the service, from the connection or from elsewhere. */
   take({ event, detail }) {
     if (event === "error" && Number.isSafeInteger(detail?.id)) {

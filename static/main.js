@@ -21,6 +21,8 @@ import { onwards } from "./workflow.js";
 const RAIL = 12;
 /** How many it holds at most while older ones are looked at. */
 const RAIL_BACK = 240;
+/** How often, in ms, the service is asked for what it may not have told. */
+const REFRESH = 60_000;
 /** The first id there can be. */
 const FIRST = 100;
 
@@ -80,10 +82,12 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
   rail.age();
   connection.wake();
+  feed.refresh();
 });
 setInterval(() => {
   if (!document.hidden) rail.age();
 }, 1000);
+setInterval(() => feed.refresh(), REFRESH);
 addEventListener("resize", showWays);
 show();
 connection.start();

@@ -14,6 +14,7 @@ function kitchen(shown, stored) {
   const say = (event, detail) =>
     connection.dispatchEvent(new CustomEvent("message", { detail: { event, detail } }));
   const it = {
+    connection,
     stored,
     asked: [],
     told: [],
@@ -51,6 +52,20 @@ test("each connection asks for what came meanwhile, and for what became of the r
   assert.deepEqual(it.asked, [99, 99]);
   assert.deepEqual(it.told, [101, 102, 103]);
   assert.equal(it.orders.get(101).status, "fired");
+});
+
+test("what was never told is found out", async () => {
+  const it = kitchen([order(100), order(101)], [order(100), order(101, "fired"), order(102)]);
+  it.feed.refresh();
+  await settled();
+  assert.deepEqual(it.asked, [99]);
+  assert.deepEqual(it.told, [102]);
+  assert.equal(it.orders.get(101).status, "fired");
+  // Without a connection the next one asks.
+  it.connection.state = "waiting";
+  it.feed.refresh();
+  await settled();
+  assert.equal(it.asked.length, 1);
 });
 
 test("a kitchen that began anew while nobody listened is followed", async () => {
