@@ -1,5 +1,7 @@
 // The order service over HTTP.
 
+import { clock } from "./clock.js";
+
 /** How long, in ms, it may take to answer. */
 const PATIENCE = 8_000;
 
@@ -48,8 +50,10 @@ export async function exchange({ event, detail }) {
 }
 
 async function get(url) {
+  const asked = Date.now();
   const response = await ask(url);
   if (!response.ok) throw new Error(`${url} answered ${response.status}`);
+  clock.hear(response.headers.get("Date"), asked);
   return response.json();
 }
 

@@ -1,6 +1,7 @@
 // The row of receipts. page.css gives each of the last twelve its place, counted
 // from the newest at the right, and the motion from one place to the next.
 
+import { clock } from "./clock.js";
 import { localise, receipt, showAge, showStatus } from "./receipt.js";
 
 /** How many places page.css knows. */
@@ -55,7 +56,7 @@ export class Rail {
   }
 
   /** Shows how long each has waited. */
-  age(now = Date.now()) {
+  age(now = clock.now()) {
     for (const { order, element } of this.#hung.values()) showAge(element, order, now);
   }
 

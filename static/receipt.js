@@ -1,7 +1,7 @@
 // Builds receipts and keeps them true. components/page/src/receipt.rs writes the
 // same elements as HTML: change both, or neither.
 
-import { readable, stage } from "./age.js";
+import { readable, stage } from "./clock.js";
 import { isDone } from "./workflow.js";
 
 /** What `toLocaleString` gives, made once. */

@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, mock, test } from "node:test";
 
-import { exchange } from "../../../static/api.js";
+import { exchange, ordersAfter } from "../../../static/api.js";
+import { clock } from "../../../static/clock.js";
 import { order, settled } from "./support.mjs";
 
 let asked;
@@ -62,4 +63,13 @@ test("only text is a reason", async () => {
     const [{ detail }] = await step;
     assert.equal(detail.message, "the kitchen answered 502");
   }
+});
+
+test("answers tell the time", async () => {
+  const asking = ordersAfter(99);
+  const there = Date.now() + 3_600_000;
+  answer(200, '{"orders":[]}', "application/json", { Date: new Date(there).toUTCString() });
+  assert.deepEqual(await asking, []);
+  assert.ok(Math.abs(clock.now() - there) < 5_000);
+  assert.deepEqual(asked, ["/api/orders?after=99"]);
 });
