@@ -33,6 +33,11 @@ export class Orders {
     return this.#shown.size === 0 ? null : Math.min(...this.#shown.keys());
   }
 
+  /** How many are shown. */
+  get size() {
+    return this.#shown.size;
+  }
+
   /** The highest id seen; null before the first order. */
   get newest() {
     return this.#newest;
@@ -92,9 +97,9 @@ export class Orders {
     return added;
   }
 
-  /** Takes orders that are older than all, as far as there is room. */
+  /** Takes orders that are older than all, the latest of them as far as there is room. */
   extend(orders) {
-    for (const order of orders) {
+    for (const order of orders.toReversed()) {
       if (this.#shown.size < this.#limit) this.#shown.set(order.id, this.#latest(order));
     }
   }

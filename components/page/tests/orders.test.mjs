@@ -137,6 +137,9 @@ test("older ones are there as long as there is room for them", () => {
   assert.ok(!orders.hasGap);
   orders.limit = 3;
   assert.deepEqual(ids(orders), [103, 104, 105]);
+  orders.limit = 5;
+  orders.extend(range(100, 103));
+  assert.deepEqual(ids(orders), [101, 102, 103, 104, 105]);
 });
 
 test("any loss, repetition and disorder ends in the latest orders, in order", () => {
