@@ -1,19 +1,25 @@
-// Says new orders to screen readers: briefly, and not more often than can be heard.
+// Says what happened: new orders to screen readers, briefly, and not more often than
+// can be heard; and to everybody why something did not happen.
 
 /** How long, in ms, orders are gathered into one sentence. */
 const GATHER = 400;
 /** How long, in ms, it is quiet between two sentences about orders. */
 const PAUSE = 8_000;
+/** How long, in ms, a warning can be read. */
+const SHOWN = 12_000;
 
 export class Announcer {
   #region;
+  #line;
+  #hide = null;
   #count = 0;
   #last = null;
   #quietUntil = 0;
 
-  /** `region` is an element with `aria-live`. */
-  constructor(region) {
+  /** `region` is an element with `aria-live`, `line` a visible one with `role="alert"`. */
+  constructor(region, line) {
     this.#region = region;
+    this.#line = line;
   }
 
   /** Tells of these orders, oldest first. */
@@ -30,6 +36,14 @@ export class Announcer {
   /** Says this now: the answer to something that the reader did. */
   say(text) {
     this.#region.textContent = text;
+  }
+
+  /** Says why something did not happen. */
+  warn(text) {
+    clearTimeout(this.#hide);
+    // The service's own words begin in the middle of a sentence.
+    this.#line.textContent = text.charAt(0).toUpperCase() + text.slice(1);
+    this.#hide = setTimeout(() => (this.#line.textContent = ""), SHOWN);
   }
 
   #speak() {

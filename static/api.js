@@ -1,5 +1,7 @@
 // The order service over HTTP.
 
+import { clock } from "./clock.js";
+
 /** How long, in ms, it may take to answer. */
 const PATIENCE = 8_000;
 
@@ -32,13 +34,15 @@ export async function exchange({ event, detail }) {
     }
     case "order-status": {
       const { id, status } = detail;
-      const response = await ask(`/api/orders/${id}/status`, {
-        method: "POST",
-        headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ status }),
-      });
+      const response = await inTurn(id, () =>
+        ask(`/api/orders/${id}/status`, {
+          method: "POST",
+          headers: { "Content-Type": "application/json" },
+          body: JSON.stringify({ status }),
+        }),
+      );
       if (response.ok) return [{ event: "order-updated", detail: { order: await response.json() } }];
-      return [{ event: "error", detail: { id, message: (await response.text()).trim() } }];
+      return [{ event: "error", detail: { id, status, message: await reason(response) } }];
     }
     default:
       throw new Error(`there is no request for ${event}`);
@@ -46,11 +50,35 @@ export async function exchange({ event, detail }) {
 }
 
 async function get(url) {
+  const asked = Date.now();
   const response = await ask(url);
   if (!response.ok) throw new Error(`${url} answered ${response.status}`);
+  clock.hear(response.headers.get("Date"), asked);
   return response.json();
 }
 
 function ask(url, options) {
   return fetch(url, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE), ...options });
+}
+
+/** Why not. What is between here and the service explains itself in pages. */
+async function reason(response) {
+  const isText = response.headers.get("Content-Type")?.startsWith("text/plain");
+  const text = isText ? (await response.text()).trim() : "";
+  return text || `the kitchen answered ${response.status}`;
+}
+
+/** By order: the last request to change it. */
+const changing = new Map();
+
+/** Two steps are two requests, and the first one has to be there first. */
+function inTurn(id, request) {
+  const before = changing.get(id) ?? Promise.resolve();
+  const turn = before.then(request, request);
+  const end = () => {
+    if (changing.get(id) === turn) changing.delete(id);
+  };
+  changing.set(id, turn);
+  turn.then(end, end);
+  return turn;
 }

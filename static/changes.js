@@ -42,7 +42,7 @@ export class Changes extends EventTarget {
     const taken = this.#steps.get(id) ?? { statuses: [], timer: null };
     clearTimeout(taken.timer);
     taken.statuses.push(status);
-    taken.timer = setTimeout(() => this.#doubt(id, "nothing was heard of it"), PATIENCE);
+    taken.timer = setTimeout(() => this.#doubt(id), PATIENCE);
     this.#steps.set(id, taken);
     this.#send(id, status);
     this.#tell();
@@ -68,18 +68,31 @@ export class Changes extends EventTarget {
     }
   }
 
-  /** A step was refused. What is true may not have been heard yet, so it is asked for. */
-  refuse(id, message) {
-    this.#forget(id);
-    this.#tell();
-    this.#refused(id, message);
+  /**
+   * The service refused a step. The reason may be that another screen took it, or
+   * one that makes it impossible: what is true is asked for first.
+   */
+  async refuse(id, status, message) {
+    await this.#learn(id);
+    if (this.#steps.get(id)?.statuses.includes(status)) this.#goBack(id, message);
+  }
+
+  /** A step could not be asked for: whatever it led to will be heard of. */
+  fail(id, message) {
+    if (this.#steps.has(id)) this.#goBack(id, message);
     return this.#learn(id);
   }
 
   /** Finds out what became of steps that are not heard of. */
-  async #doubt(id, why) {
+  async #doubt(id) {
     await this.#learn(id);
-    if (this.#steps.has(id)) await this.refuse(id, `order ${id} is as it was: ${why}`);
+    if (this.#steps.has(id)) this.#goBack(id, `order ${id} is as it was: nothing was heard of it`);
+  }
+
+  #goBack(id, message) {
+    this.#forget(id);
+    this.#tell();
+    this.#refused(id, message);
   }
 
   async #learn(id) {

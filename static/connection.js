@@ -9,10 +9,14 @@ const QUIET = 5_000;
 const PATIENCE = 4_000;
 /** How long, in ms, a connection may take to open. */
 const OPENING = 6_000;
+/** A try to open one that is younger, in ms, is not given up for another. */
+const FRESH = 1_000;
 /** So many WebSockets in a row of which nothing was heard, and the stream is tried. */
 const TRIES = 2;
 /** How long, in ms, a stream lasts before a WebSocket is tried again: first and at most. */
 const STREAMING = { first: 60_000, most: 600_000 };
+
+const PING = JSON.stringify({ event: "ping" });
 
 /**
  * Events:
@@ -33,6 +37,7 @@ export class Connection extends EventTarget {
   #backoff;
   #socket = null;
   #timer = null;
+  #triedAt = 0;
   /** How many WebSockets in a row were lost before anything was heard of them. */
   #unheard = 0;
   #heard = false;
@@ -65,19 +70,25 @@ export class Connection extends EventTarget {
 
   /**
    * Something changed for the better, the network or the reader's attention:
-   * does not wait any longer, and makes sure of a socket that seems open.
+   * does not wait any longer, nor for a try that began before it did, and makes
+   * sure of a socket that seems open.
    */
   wake() {
-    if (this.state === "waiting") {
-      this.#backoff.reset();
-      this.#connect();
-    } else if (this.state === "open") {
+    if (this.state === "open") {
       this.#probe();
       if (this.kind === "stream") this.#tryBetter();
+      return;
     }
+    this.#backoff.reset();
+    if (this.state === "connecting") {
+      if (Date.now() - this.#triedAt < FRESH) return;
+      discard(this.#socket);
+    }
+    this.#connect();
   }
 
   #connect() {
+    this.#triedAt = Date.now();
     this.kind = this.#ways.stream && this.#unheard >= TRIES ? "stream" : "socket";
     this.#enter("connecting");
     const socket = this.#ways[this.kind]();
@@ -105,13 +116,16 @@ export class Connection extends EventTarget {
     this.kind = kind;
     this.#enter("open");
     this.#probe();
-    // The first WebSockets may have failed for want of a host, not of a way.
-    if (kind === "stream") this.#tryBetter();
+    if (kind === "stream") {
+      // The first WebSockets may have failed for want of a host, not of a way.
+      if (this.#betterIn === STREAMING.first) this.#tryBetter();
+      else this.#tryBetterLater();
+    }
     this.dispatchEvent(new Event("open"));
   }
 
   #probe() {
-    this.send({ event: "ping" });
+    this.#socket.send(PING);
     this.#after(PATIENCE, () => this.#lose());
   }
 
@@ -126,7 +140,10 @@ export class Connection extends EventTarget {
     this.#enter("waiting", Date.now() + delay);
   }
 
-  /** Tries a WebSocket beside the open stream, and takes it when it opens. */
+  /**
+   * Tries a WebSocket beside the open stream, and takes it when something comes
+   * of it: there are proxies that let one open and nothing through.
+   */
   #tryBetter() {
     if (this.#better) return;
     clearTimeout(this.#betterTimer);
@@ -134,12 +151,12 @@ export class Connection extends EventTarget {
     this.#better = socket;
     const fail = () => {
       this.#dropBetter();
-      this.#betterTimer = setTimeout(() => this.#tryBetter(), this.#betterIn);
-      this.#betterIn = Math.min(this.#betterIn * 2, STREAMING.most);
+      this.#tryBetterLater();
     };
     this.#betterTimer = setTimeout(fail, OPENING);
     socket.onclose = fail;
-    socket.onopen = () => {
+    socket.onopen = () => socket.send(PING);
+    socket.onmessage = (message) => {
       clearTimeout(this.#betterTimer);
       this.#better = null;
       this.#betterIn = STREAMING.first;
@@ -147,7 +164,13 @@ export class Connection extends EventTarget {
       discard(this.#socket);
       this.#listen(socket);
       this.#use(socket, "socket");
+      socket.onmessage(message);
     };
+  }
+
+  #tryBetterLater() {
+    this.#betterTimer = setTimeout(() => this.#tryBetter(), this.#betterIn);
+    this.#betterIn = Math.min(this.#betterIn * 2, STREAMING.most);
   }
 
   #dropBetter() {

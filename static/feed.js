@@ -9,7 +9,7 @@ import { Backoff } from "./backoff.js";
  *
  * Events:
  * - `change`: `detail` is the orders that were not there before;
- * - `refused`: `detail` is `{ id, message }`, a step that the service refused.
+ * - `refused`: `detail` is `{ id, status, message }`, a step that the service refused.
  */
 export class Feed extends EventTarget {
   #connection;
@@ -37,11 +37,18 @@ export class Feed extends EventTarget {
     connection.addEventListener("message", ({ detail }) => this.take(detail));
   }
 
+  /** Asks for what nobody told of: a publication that failed leaves no trace. */
+  refresh() {
+    if (this.#connection.state !== "open") return;
+    this.#stale = true;
+    this.#ask();
+  }
+
   /** Takes a message of the service, from the connection or from elsewhere. */
   take({ event, detail }) {
     if (event === "error" && Number.isSafeInteger(detail?.id)) {
-      const { id, message } = detail;
-      this.dispatchEvent(new CustomEvent("refused", { detail: { id, message: String(message) } }));
+      const { id, status, message } = detail;
+      this.dispatchEvent(new CustomEvent("refused", { detail: { id, status, message: String(message) } }));
       return;
     }
     const order = detail?.order;

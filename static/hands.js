@@ -1,5 +1,11 @@
-// Hands on the tickets: by click, touch and keyboard. One ticket at a time can be
-// reached with Tab, and its buttons; arrows go from one to the next.
+// Hands on the tickets: by click, touch and keyboard, and the list of its keys. One
+// ticket at a time can be reached with Tab, and its buttons; arrows go from one to
+// the next.
+
+/** The keys that take steps. */
+const STEPS = ["Enter", "Backspace", "Delete"];
+/** How long, in ms, a hand is not heard that was on another ticket a moment ago. */
+const HANDOVER = 700;
 
 /**
  * Events:
@@ -9,12 +15,14 @@
 export class Hands extends EventTarget {
   #rail;
   #current = null;
+  #deafUntil = 0;
 
   /** `list` is the element of `rail`. */
   constructor(list, rail) {
     super();
     this.#rail = rail;
-    list.addEventListener("click", ({ target }) => this.#click(target));
+    rail.addEventListener("handover", () => (this.#deafUntil = performance.now() + HANDOVER));
+    list.addEventListener("click", (event) => this.#click(event));
     list.addEventListener("focusin", ({ target }) => this.#reach(target.closest(".paper")));
     document.addEventListener("keydown", (event) => this.#key(event));
     this.refresh();
@@ -41,9 +49,10 @@ export class Hands extends EventTarget {
     this.#current = paper;
   }
 
-  #click(target) {
+  #click({ target, detail }) {
     const paper = target.closest(".paper");
-    if (!paper) return;
+    // There is no way back from a step: the second half of a double click takes none.
+    if (!paper || detail > 1) return;
     if (target.closest(".onwards")) this.#do("onwards", paper);
     else if (target.closest(".cancel")) this.#do("cancel", paper);
   }
@@ -58,7 +67,9 @@ export class Hands extends EventTarget {
     if (event.ctrlKey || event.altKey || event.metaKey || target.closest("dialog")) return;
     const isPaper = target.classList.contains("paper");
     const onTicket = target.closest(".paper");
-    if (key === "ArrowLeft" || key === "ArrowRight") this.#go(key === "ArrowLeft" ? -1 : 1);
+    if (onTicket && STEPS.includes(key) && (event.repeat || performance.now() < this.#deafUntil)) {
+      // A key that is held takes one step, and one that was meant for another ticket none.
+    } else if (key === "ArrowLeft" || key === "ArrowRight") this.#go(key === "ArrowLeft" ? -1 : 1);
     else if (key === "Home" || key === "End") this.#focus(this.#rail.papers.at(key === "Home" ? 0 : -1));
     else if (key === "Enter" && isPaper) this.#do("onwards", target);
     else if ((key === "Backspace" || key === "Delete") && onTicket) this.#do("cancel", onTicket);
@@ -81,6 +92,24 @@ export class Hands extends EventTarget {
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
     paper.scrollIntoView({ behavior: still ? "instant" : "smooth", block: "nearest", inline: "nearest" });
   }
+}
+
+/** Opens `dialog` by `button` and by the key `?`. */
+export function helpBy(button, dialog) {
+  const open = () => {
+    if (!dialog.open) dialog.showModal();
+  };
+  button.addEventListener("click", open);
+  dialog.querySelector("button").addEventListener("click", () => dialog.close());
+  // A click beside it is one on the dialog itself, which what is in it fills.
+  dialog.addEventListener("click", ({ target }) => {
+    if (target === dialog) dialog.close();
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "?" || event.ctrlKey || event.altKey || event.metaKey) return;
+    event.preventDefault();
+    open();
+  });
 }
 
 function setTabindex(paper, tabindex) {

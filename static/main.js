@@ -7,10 +7,9 @@ import { Changes } from "./changes.js";
 import { Chime } from "./chime.js";
 import { Connection } from "./connection.js";
 import { Feed } from "./feed.js";
-import { Hands } from "./hands.js";
-import { helpBy } from "./help.js";
-import { Notice } from "./notice.js";
+import { Hands, helpBy } from "./hands.js";
 import { Orders } from "./orders.js";
+import { Past } from "./past.js";
 import { Rail } from "./rail.js";
 import { showStatus } from "./status.js";
 import { Stream } from "./stream.js";
@@ -19,25 +18,30 @@ import { onwards } from "./workflow.js";
 
 /** How many receipts the rail holds; components/page/src/page.rs renders as many. */
 const RAIL = 12;
-/** How many it holds at most while older ones are looked at. */
-const RAIL_BACK = 240;
-/** The first id there can be. */
-const FIRST = 100;
+/** How often, in ms, the service is asked for what it may not have told. */
+const REFRESH = 60_000;
 
 const byId = (id) => document.getElementById(id);
 const list = byId("rail");
+const older = byId("older");
+const newest = byId("newest");
+
+/** The newest order that was seen before older ones were looked at. */
+let seen = null;
+/** Somebody wants to look back, and what there is to see is on its way. */
+let wantsBack = false;
 
 const orders = new Orders(RAIL);
-const rail = new Rail(list);
+const past = new Past(orders, ordersAfter);
 const view = new View(byId("kitchen"), list);
+const rail = new Rail(list, () => view.seen);
 const connection = new Connection({
   socket: () => new WebSocket(address("/api/ws").replace(/^http/, "ws")),
   stream: () => new Stream(new EventSource(address("/api/orders/stream")), exchange),
 });
 const feed = new Feed(connection, orders, ordersAfter);
 const changes = new Changes(orders, ask, orderOf);
-const announcer = new Announcer(byId("announcement"));
-const notice = new Notice(byId("notice"));
+const announcer = new Announcer(byId("announcement"), byId("notice"));
 const chime = new Chime(byId("chime"));
 const badge = new Badge(byId("icon"));
 
@@ -50,28 +54,43 @@ feed.addEventListener("change", ({ detail: added }) => {
   announcer.announce(added);
   if (added.length > 0) chime.ring();
 });
-feed.addEventListener("refused", ({ detail: { id, message } }) => changes.refuse(id, message));
+feed.addEventListener("refused", ({ detail: { id, status, message } }) => changes.refuse(id, status, message));
 changes.addEventListener("change", show);
-changes.addEventListener("refused", ({ detail: { message } }) => notice.show(message));
+changes.addEventListener("refused", ({ detail: { message } }) => announcer.warn(message));
 
 hands.addEventListener("onwards", ({ detail: id }) => take(id, onwards));
 hands.addEventListener("cancel", ({ detail: id }) => take(id, () => "cancelled"));
-hands.addEventListener("past", () => view.back());
-rail.onshow((added) => {
+hands.addEventListener("past", lookBack);
+rail.addEventListener("show", ({ detail: added }) => {
   view.hold(added);
   hands.refresh();
+  if (wantsBack && orders.size > RAIL) {
+    wantsBack = false;
+    view.back();
+  } else if (added > 0 && !view.isBack) {
+    // There was room for older ones without looking back.
+    orders.limit = RAIL;
+  }
   showWays();
 });
-
-view.addEventListener("move", showWays);
-view.addEventListener("change", () => {
-  orders.limit = view.isBack ? RAIL_BACK : RAIL;
-  byId("newest").hidden = !view.isBack;
-  if (!view.isBack) show();
+rail.addEventListener("handover", ({ detail: { from, to } }) => {
+  announcer.say(`Order ${from} has left the rail: now on order ${to}`);
 });
-view.addEventListener("older", fetchOlder);
-byId("older").addEventListener("click", () => view.back());
-byId("newest").addEventListener("click", () => view.forth());
+
+view.addEventListener("move", () => {
+  rail.look();
+  if (view.isBack && view.room < view.width) fetchOlder();
+  showWays();
+});
+view.addEventListener("change", () => {
+  seen = orders.newest;
+  newest.hidden = !view.isBack;
+  if (view.isBack) return;
+  orders.limit = RAIL;
+  show();
+});
+older.addEventListener("click", lookBack);
+newest.addEventListener("click", () => view.forth());
 helpBy(byId("help"), byId("shortcuts"));
 
 showStatus(byId("status"), connection);
@@ -80,24 +99,28 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
   rail.age();
   connection.wake();
+  feed.refresh();
 });
 setInterval(() => {
   if (!document.hidden) rail.age();
 }, 1000);
-addEventListener("resize", showWays);
+setInterval(() => feed.refresh(), REFRESH);
+addEventListener("resize", show);
 show();
 connection.start();
 
 function show() {
   const shown = orders.list().map((order) => changes.shown(order));
   rail.show(shown);
-  badge.show(shown.filter(({ status }) => status === "received").length);
+  const latest = shown.slice(-RAIL);
+  badge.show(latest.filter(({ status }) => status === "received").length);
 }
 
 /** There is a way back as long as there is something there. */
 function showWays() {
-  const hasOlder = orders.oldest !== null && orders.oldest > FIRST;
-  byId("older").disabled = !hasOlder && view.room < 1;
+  older.disabled = !past.hasMore && view.room < 1;
+  const count = view.isBack ? orders.list().filter(({ id }) => id > seen).length : 0;
+  newest.firstChild.data = count > 0 ? `${count} new` : "Newest";
 }
 
 /** Takes the step that `step` gives for the status an order is shown in. */
@@ -114,26 +137,30 @@ async function ask(id, status) {
   try {
     for (const answer of await exchange(message)) feed.take(answer);
   } catch {
-    changes.refuse(id, `order ${id} is as it was: the kitchen cannot be reached`);
+    changes.fail(id, `order ${id} is as it was: the kitchen cannot be reached`);
   }
 }
 
-let isFetching = false;
+/** Looks at older orders: at those that hang there, or at others once they do. */
+function lookBack() {
+  wantsBack = view.room < 1 && past.hasMore;
+  if (view.room < view.width) fetchOlder();
+  if (!wantsBack) view.back();
+}
 
 async function fetchOlder() {
-  const { oldest } = orders;
-  if (isFetching || oldest === null || oldest <= FIRST) return;
-  isFetching = true;
   try {
-    const older = await ordersAfter(Math.max(oldest - 1 - RAIL, 0), RAIL);
-    // Of those that are too old to be kept, the answer has others instead.
-    orders.extend(older.filter(({ id }) => id < oldest));
-    show();
+    if (await past.fetch()) show();
+    else endLook();
   } catch {
-    notice.show("older orders cannot be fetched now");
-  } finally {
-    isFetching = false;
+    endLook();
+    announcer.warn("older orders cannot be fetched now");
   }
+}
+
+function endLook() {
+  wantsBack = false;
+  if (!view.isBack) orders.limit = RAIL;
 }
 
 function address(path) {

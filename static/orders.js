@@ -2,12 +2,17 @@
 
 import { isLater } from "./workflow.js";
 
+/** How many changes are remembered, for orders that come with an older status. */
+const REMEMBERED = 200;
+
 /** Ids rise by one, so that a missing one shows. Nothing here knows of a page. */
 export class Orders {
   #limit;
   #shown = new Map();
   #complete = null;
   #newest = null;
+  /** By id: the orders that were heard to have changed, the latest last. */
+  #changed = new Map();
 
   constructor(limit) {
     this.#limit = limit;
@@ -28,6 +33,11 @@ export class Orders {
     return this.#shown.size === 0 ? null : Math.min(...this.#shown.keys());
   }
 
+  /** How many are shown. */
+  get size() {
+    return this.#shown.size;
+  }
+
   /** The highest id seen; null before the first order. */
   get newest() {
     return this.#newest;
@@ -46,7 +56,7 @@ export class Orders {
   /** How many are shown; with a lower one, the oldest go. */
   set limit(limit) {
     this.#limit = limit;
-    while (this.#shown.size > limit) this.#shown.delete(this.oldest);
+    for (const { id } of this.list().slice(0, -limit)) this.#shown.delete(id);
   }
 
   /**
@@ -55,7 +65,7 @@ export class Orders {
    */
   receive(order) {
     const shown = this.#shown.get(order.id);
-    if (shown) return this.#isSame(order) ? (this.update(order), "known") : "odd";
+    if (shown) return this.#isSame(order) ? (this.#replace(order), "known") : "odd";
     if (this.#complete !== null && order.id <= this.#complete) return "odd";
     const added = this.#add(order);
     this.#close();
@@ -64,13 +74,12 @@ export class Orders {
 
   /**
    * Takes an order that changed, if it is shown and if that is news: what comes
-   * late may be older than what is known. Says whether it was.
+   * late may be older than what is known. Says whether it was. One that is not
+   * shown may be yet, by an answer from before it changed.
    */
   update(order) {
-    const shown = this.#shown.get(order.id);
-    if (!shown || !isLater(order.status, shown.status)) return false;
-    this.#shown.set(order.id, order);
-    return true;
+    this.#remember(order);
+    return this.#replace(order);
   }
 
   /**
@@ -79,7 +88,7 @@ export class Orders {
    */
   fill(orders) {
     const added = orders.filter((order) => {
-      this.update(order);
+      this.#replace(order);
       return this.#add(order);
     });
     const last = orders.at(-1)?.id ?? null;
@@ -88,10 +97,10 @@ export class Orders {
     return added;
   }
 
-  /** Takes orders that are older than all, as far as there is room. */
+  /** Takes orders that are older than all, the latest of them as far as there is room. */
   extend(orders) {
-    for (const order of orders) {
-      if (this.#shown.size < this.#limit) this.#shown.set(order.id, order);
+    for (const order of orders.toReversed()) {
+      if (this.#shown.size < this.#limit) this.#shown.set(order.id, this.#latest(order));
     }
   }
 
@@ -126,6 +135,27 @@ export class Orders {
     return shown === undefined || shown.timestamp === timestamp;
   }
 
+  #replace(order) {
+    const shown = this.#shown.get(order.id);
+    if (!shown || !isLater(order.status, shown.status)) return false;
+    this.#shown.set(order.id, order);
+    return true;
+  }
+
+  #remember(order) {
+    const known = this.#latest(order);
+    this.#changed.delete(order.id);
+    this.#changed.set(order.id, known);
+    if (this.#changed.size > REMEMBERED) this.#changed.delete(this.#changed.keys().next().value);
+  }
+
+  /** The order as it was last heard of. */
+  #latest(order) {
+    const changed = this.#changed.get(order.id);
+    const isLess = changed?.timestamp === order.timestamp && isLater(changed.status, order.status);
+    return isLess ? changed : order;
+  }
+
   /** Says no to an order that is there already, or older than all of a full rail. */
   #add(order) {
     if (this.#shown.has(order.id)) return false;
@@ -134,7 +164,7 @@ export class Orders {
       if (order.id < oldest) return false;
       this.#shown.delete(oldest);
     }
-    this.#shown.set(order.id, order);
+    this.#shown.set(order.id, this.#latest(order));
     if (this.#newest === null || order.id > this.#newest) this.#newest = order.id;
     return true;
   }

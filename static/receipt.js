@@ -1,18 +1,12 @@
 // Builds receipts and keeps them true. components/page/src/receipt.rs writes the
 // same elements as HTML: change both, or neither.
 
-import { readable, stage } from "./age.js";
+import { readable, stage } from "./clock.js";
 import { isDone } from "./workflow.js";
 
-/** What `toLocaleString` gives, made once. */
-const FORMAT = new Intl.DateTimeFormat(undefined, {
-  year: "numeric",
-  month: "numeric",
-  day: "numeric",
-  hour: "numeric",
-  minute: "numeric",
-  second: "numeric",
-});
+/** The time of day, and all that there is to know. Made once: that takes a while. */
+const BRIEF = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
+const FULL = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "medium" });
 
 /** What a status is called, and what the button says that leads on from it. */
 const WORDS = {
@@ -33,9 +27,8 @@ export function receipt({ id, timestamp, destination, status, items = [], notes 
       "article",
       { class: "paper", "aria-labelledby": `order-${id}`, tabindex: -1 },
       element("p", { class: "state" }, element("span", { class: "word" }), element("span", { class: "age" })),
-      element("p", { class: "brand" }, "Socket Burger"),
-      time,
-      element("h2", { id: `order-${id}` }, `Order #: ${id}`),
+      element("p", { class: "brand" }, time, " Socket Burger"),
+      element("h2", { id: `order-${id}` }, "Order #: ", element("b", {}, id)),
       element("p", { class: "destination" }, destination),
       element(
         "ul",
@@ -76,10 +69,12 @@ export function showAge(receipt, { timestamp, status }, now) {
   receipt.dataset.age = waits ? stage(age) : "";
 }
 
-/** Shows a `<time>` in the reader's own zone and format. */
+/** Shows a `<time>` in the reader's own zone and format, and all of it to who asks. */
 export function localise(time) {
   const date = new Date(time.dateTime);
-  time.textContent = Number.isNaN(date.valueOf()) ? time.dateTime : FORMAT.format(date);
+  const isTime = !Number.isNaN(date.valueOf());
+  time.textContent = isTime ? BRIEF.format(date) : time.dateTime;
+  time.title = isTime ? FULL.format(date) : "";
 }
 
 /** An empty list is no element at all. */

@@ -7,7 +7,15 @@ const TEXT = {
   offline: "Offline",
 };
 
-const TIME = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
+const CLOCK = { hour: "numeric", minute: "2-digit" };
+const TIME = new Intl.DateTimeFormat(undefined, CLOCK);
+const DAY = new Intl.DateTimeFormat(undefined, { ...CLOCK, month: "short", day: "numeric" });
+
+/** A point in time as briefly as it is clear at another one: with its date when that is not today's. */
+export function timeOf(then, now) {
+  const isToday = then.toDateString() === now.toDateString();
+  return (isToday ? TIME : DAY).format(then);
+}
 
 /** Keeps `line` saying what `connection` is doing. */
 export function showStatus(line, connection) {
@@ -35,14 +43,15 @@ export function showStatus(line, connection) {
     line.dataset.kind = connection.kind;
     detail.textContent = details(now);
     clearTimeout(timer);
-    if (connection.state === "waiting") timer = setTimeout(update, 500);
+    // It counts seconds, or may need a date.
+    timer = setTimeout(update, connection.state === "waiting" ? 500 : 60_000);
   }
 
   function details(now) {
     if (now === "connecting") return "";
     const left = connection.state === "waiting" ? Math.ceil((connection.retryAt - Date.now()) / 1000) : 0;
     const when = left > 0 && now === "reconnecting" ? `in ${left} s, ` : "";
-    return `${when}since ${TIME.format(since)}`;
+    return `${when}since ${timeOf(since, new Date())}`;
   }
 
   connection.addEventListener("state", update);

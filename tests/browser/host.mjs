@@ -12,6 +12,9 @@ import { fileURLToPath } from "node:url";
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const PROGRAM = `${ROOT}target/release/socket-host`;
 
+/** What the hosts and components of tests know each other by. */
+const KEY = "of the tests";
+
 /** How long, in ms, the host may take to compile the components and listen. */
 const STARTING = 60_000;
 /** How long, in ms, it may take to drain. */
@@ -20,6 +23,8 @@ const STOPPING = 20_000;
 export class Host {
   /** Where it serves: `http://127.0.0.1:PORT`. */
   url;
+  /** Where it takes what is to be published. */
+  control;
   /** All it has said so far, for when a test fails. */
   log = "";
 
@@ -28,20 +33,21 @@ export class Host {
 
   /**
    * Starts the host and waits until it serves. `stateDir` holds its orders, which
-   * come `every`, the first at once; `listen` is a free port unless an earlier
-   * host's address is to be taken over. `from` is another manifest, `options` are
-   * more of the command line's.
+   * come `every`, the first at once, and so many at a time as there are `timers`;
+   * `listen` is a free port unless an earlier host's address is to be taken over.
+   * `from` is another manifest, `options` are more of the command line's.
    */
-  static async start({ stateDir, every = "2s..6s", listen = "127.0.0.1:0", from, options = [] }) {
+  static async start({ stateDir, every = "2s..6s", timers = 1, listen = "127.0.0.1:0", from, options = [] }) {
     await access(PROGRAM).catch(() => {
       throw new Error(`${PROGRAM} is missing: cargo build --release makes it`);
     });
     const host = new Host();
     await host.#start([
       "up",
-      ...["--from", from ?? (await manifest(stateDir, every))],
+      ...["--from", from ?? (await manifest(stateDir, every, timers))],
       ...["--listen", listen],
       ...["--control", "127.0.0.1:0"],
+      ...["--grip-key", KEY],
       ...["--state-dir", stateDir],
       ...options,
     ]);
@@ -52,19 +58,22 @@ export class Host {
     this.#process = spawn(PROGRAM, args, { stdio: ["ignore", "pipe", "pipe"] });
     this.#exit = once(this.#process, "exit");
     // Also when the tests are cut short, no host stays behind.
-    process.once("exit", () => this.#process.kill("SIGKILL"));
+    const end = () => this.#process.kill("SIGKILL");
+    process.once("exit", end);
+    this.#exit.then(() => process.off("exit", end));
     const { stdout, stderr } = this.#process;
     stderr.setEncoding("utf8").on("data", (text) => (this.log += text));
 
     const serving = new Promise((resolve) => {
       createInterface({ input: stdout }).on("line", (line) => {
         this.log += `${line}\n`;
-        const url = /^Serving (http:\/\/\S+)/.exec(line)?.[1];
-        if (url) resolve(url);
+        this.url ??= /^Serving (http:\/\/\S+)/.exec(line)?.[1];
+        this.control ??= /^Control: (http:\/\/\S+)/.exec(line)?.[1];
+        if (this.control) resolve();
       });
     });
     try {
-      this.url = await within(STARTING, "serve", Promise.race([serving, this.#failure()]));
+      await within(STARTING, "serve", Promise.race([serving, this.#failure()]));
     } catch (error) {
       this.#process.kill("SIGKILL");
       throw new Error(`${error.message}; it said:\n${this.log}`);
@@ -94,6 +103,23 @@ export class Host {
     return (await response.json()).orders;
   }
 
+  /** The id of the newest order; 99 before the first. */
+  async newest() {
+    const response = await fetch(`${this.url}/api/orders?limit=1`);
+    assert.equal(response.status, 200);
+    return (await response.json()).orders[0]?.id ?? 99;
+  }
+
+  /** Changes an order by way of the service, as another screen would. */
+  async change(id, to) {
+    const response = await fetch(`${this.url}/api/orders/${id}/status`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ status: to }),
+    });
+    assert.equal(response.status, 200, await response.text());
+  }
+
   /** Asks the host to drain, as a service manager does, and waits until it has. */
   async stop() {
     this.#process.kill("SIGTERM");
@@ -117,29 +143,41 @@ export function removeState(stateDir) {
   return rm(stateDir, { recursive: true, force: true });
 }
 
-/** Has a host of its own make orders in `stateDir` until there are `count` more. */
+/** Has a host of its own make orders in `stateDir` until there are at least `count` more. */
 export async function makeOrders(stateDir, count) {
-  const host = await Host.start({ stateDir, every: "10ms" });
+  const host = await Host.start({ stateDir, every: "10ms", timers: Math.min(count, 16) });
   try {
-    const before = (await host.orders())[0]?.id ?? 100;
-    for (;;) {
-      const [latest] = await (await fetch(`${host.url}/api/orders?limit=1`)).json().then((it) => it.orders);
-      if (latest && latest.id >= before + count) break;
-    }
+    // Those that came before it could be asked are not counted.
+    const last = (await host.newest()) + count;
+    while ((await host.newest()) < last);
   } finally {
     await host.stop();
   }
 }
 
-/** Writes the application's manifest with another timer, in `folder`; returns its path. */
-async function manifest(folder, every) {
+/** Has another host make `count` orders at once, in the store that `host` has, and tell its clients. */
+export async function deliverOrders(host, stateDir, count) {
+  const before = await host.newest();
+  const options = ["--variable", `grip_url=${host.control}`];
+  const other = await Host.start({ stateDir, every: "1h", timers: count, options });
+  try {
+    while ((await host.newest()) < before + count);
+  } finally {
+    await other.stop();
+  }
+}
+
+/** Writes the application's manifest with other timers, in `folder`; returns its path. */
+async function manifest(folder, every, timers) {
   const text = await readFile(`${ROOT}spin.toml`, "utf8");
+  const timer = /\[\[application\.tool\.socket-host\.timer\]\]\nrequest = .*\nevery = ".*"\n/;
+  assert.match(text, timer, "spin.toml has changed");
   const changed = text
-    .replace('every = "2s..6s"', `every = "${every}"`)
+    .replace(timer, (it) => it.replace(/every = .*/, `every = "${every}"`).repeat(timers))
     .replaceAll('"target/', `"${ROOT}target/`)
     .replace('source = "static"', `source = "${ROOT}static"`);
-  assert.ok(changed.includes(`every = "${every}"`) && changed.includes(`"${ROOT}static"`), "spin.toml has changed");
-  const path = join(folder, "spin.toml");
+  assert.ok(changed.includes(`"${ROOT}static"`), "spin.toml has changed");
+  const path = join(folder, `spin-${every}-${timers}.toml`);
   await writeFile(path, changed);
   return path;
 }

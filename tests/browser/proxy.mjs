@@ -45,6 +45,11 @@ export class Proxy {
     this.#isFrozen = false;
   }
 
+  /** Forwards new connections; those of before stay as dead as they are. */
+  renew() {
+    this.#isFrozen = false;
+  }
+
   async stop() {
     this.heal();
     this.#server.close();

@@ -74,6 +74,45 @@ export async function open(page, url) {
   await status(page, "open");
 }
 
+/** Opens both, and makes sure later that what was opened is what is there. */
+export async function openAll(pages, url) {
+  const documents = [];
+  for (const page of pages) {
+    await page.addInitScript(rememberRails);
+    await open(page, url);
+    documents.push(await page.evaluateHandle(() => document));
+  }
+  return async () => {
+    for (const before of documents) {
+      assert.ok(await before.evaluate((it) => it === document), "a page was reloaded");
+    }
+  };
+}
+
+/** Waits until a page shows the latest orders, and makes sure that it showed each once and in order. */
+export async function assertCaughtUp(page, host) {
+  const latest = (await host.orders()).slice(-12);
+  await eventually(async () => {
+    assert.deepEqual(await shownIds(page), latest.map(({ id }) => id));
+    for (const { id, status } of latest) await shownAs(page, id, status, 1_000);
+  }, 40_000);
+  assertWithoutGaps(await shownIds(page));
+  const rails = await page.evaluate(() => globalThis.rails);
+  assertEachOnceInOrder(rails);
+  assertNoneCameBack(rails);
+}
+
+/** An order that has left the rail for newer ones does not come again. */
+function assertNoneCameBack(rails) {
+  const seen = new Set();
+  let before = new Set();
+  for (const ids of rails) {
+    for (const id of ids) assert.ok(before.has(id) || !seen.has(id), `order ${id} came twice`);
+    before = new Set(ids);
+    for (const id of ids) seen.add(id);
+  }
+}
+
 /** Waits until `check` does not fail any more. */
 export async function eventually(check, timeout = 20_000) {
   const end = Date.now() + timeout;

@@ -1,20 +1,23 @@
 // Takes the README's pictures: node tests/browser/screenshots.mjs URL
 //
-// URL is a host that has run for three minutes with an order every 22 to 30 s, so
-// that tickets of all ages hang there. Some are moved on for the picture.
+// URL is a host that has run for two minutes with an order every 7 to 9 s, so that
+// tickets of all ages hang there. Some are moved on for the picture.
 
 import { execFileSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 
 import { launch } from "./browser.mjs";
-import { open, shownIds, ticket } from "./rail.mjs";
+import { open, shownAs, shownIds, ticket } from "./rail.mjs";
 
 const DOCS = fileURLToPath(new URL("../../docs/", import.meta.url));
 const WIDE = { viewport: { width: 1440, height: 810 } };
 const PHONE = { viewport: { width: 360, height: 700 }, deviceScaleFactor: 2, hasTouch: true, isMobile: true };
 
+const FIRED = [".onwards", "fired"];
+const FULFILLED = [".onwards", "fulfilled"];
+const CANCELLED = [".cancel", "cancelled"];
 /** The newest ticket last: what is done to each before. */
-const STEPS = [[".onwards"], [".cancel"], [".onwards", ".onwards"], [], [".onwards"], []];
+const STEPS = [[], [], [FIRED, FULFILLED], [FIRED], [CANCELLED], []];
 
 const [url] = process.argv.slice(2);
 const browser = await launch();
@@ -28,9 +31,11 @@ try {
     const page = await context.newPage();
     await open(page, url);
     const ids = await shownIds(page);
-    for (const [index, buttons] of STEPS.entries()) {
-      for (const button of buttons) {
-        if (name === "wide") await ticket(page, ids.at(index - STEPS.length)).locator(button).evaluate((it) => it.click());
+    for (const [index, steps] of STEPS.entries()) {
+      const id = ids.at(index - STEPS.length);
+      for (const [button, status] of name === "wide" ? steps : []) {
+        await ticket(page, id).locator(button).evaluate((it) => it.click());
+        await shownAs(page, id, status);
       }
     }
     await page.evaluate(() => document.fonts.ready);

@@ -4,7 +4,7 @@ use grip::Item;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::order::Order;
+use crate::order::{Order, Status};
 
 /// The GRIP channel of all news, for WebSockets, and of changed orders, for streams.
 pub const CHANNEL: &str = "orders";
@@ -84,9 +84,12 @@ pub fn error_json(message: &str) -> String {
     event_json("error", json!({ "message": message }))
 }
 
-/// The event of an error about one order, for the client that wanted to change it.
-pub fn order_error_json(id: u64, message: &str) -> String {
-    event_json("error", json!({ "message": message, "id": id }))
+/// The event of an error about one order, for the client that wanted it to be `status`.
+pub fn order_error_json(id: u64, status: Status, message: &str) -> String {
+    event_json(
+        "error",
+        json!({ "message": message, "id": id, "status": status }),
+    )
 }
 
 /// An event as the browsers read it: `{"event":NAME,"detail":DETAIL}`.
@@ -132,8 +135,9 @@ mod tests {
             r#"{"event":"error","detail":{"message":"\"no\""}}"#
         );
         assert_eq!(
-            serde_json::from_str::<serde_json::Value>(&order_error_json(7, "no")).unwrap(),
-            json!({"event": "error", "detail": {"message": "no", "id": 7}})
+            serde_json::from_str::<serde_json::Value>(&order_error_json(7, Status::Fired, "no"))
+                .unwrap(),
+            json!({"event": "error", "detail": {"message": "no", "id": 7, "status": "fired"}})
         );
     }
 }

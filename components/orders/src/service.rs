@@ -3,6 +3,7 @@
 use std::{future::Future, time::SystemTime};
 
 use bytes::Bytes;
+use encoding::Encoding;
 use grip::{Limits, event};
 use rand::Rng;
 use spin_sdk::http::{HeaderMap, Method, Request, StatusCode};
@@ -51,7 +52,7 @@ impl<S: Storage, A: Announce> Service<'_, S, A> {
         let is_get = matches!(*request.method(), Method::GET | Method::HEAD);
         let is_post = *request.method() == Method::POST;
         match request.uri().path() {
-            "/api/orders" if is_get => self.list(request.uri().query().unwrap_or_default()).await,
+            "/api/orders" if is_get => self.list(&request).await,
             "/api/orders" => reply::method_not_allowed("GET, HEAD"),
             stream::PATH if is_get => self.stream(&request, now).await,
             stream::PATH => reply::method_not_allowed("GET, HEAD"),
@@ -88,8 +89,8 @@ impl<S: Storage, A: Announce> Service<'_, S, A> {
         }
     }
 
-    async fn list(&self, query: &str) -> Reply {
-        let query = match Query::parse(query) {
+    async fn list(&self, request: &Request<()>) -> Reply {
+        let query = match Query::parse(request.uri().query().unwrap_or_default()) {
             Ok(query) => query,
             Err(message) => return reply::text(StatusCode::BAD_REQUEST, &message),
         };
@@ -102,7 +103,8 @@ impl<S: Storage, A: Announce> Service<'_, S, A> {
             // They are in JSON already.
             Ok(orders) => {
                 let body = [&br#"{"orders":["#[..], &orders.join(&b','), b"]}"].concat();
-                reply::json(StatusCode::OK, body)
+                let accepted = request.headers().get_all("accept-encoding").iter();
+                reply::packed_json(StatusCode::OK, body, Encoding::choose(accepted))
             }
             Err(error) => unavailable(error),
         }

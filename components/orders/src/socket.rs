@@ -105,7 +105,7 @@ async fn message<S: Storage, A: Announce>(
             let Some(OrderStatus { id, status }) = detail else {
                 return error(EXPECTED_DETAIL);
             };
-            let error = |message: &str| Some(order_error_json(id, message).into());
+            let error = |message: &str| Some(order_error_json(id, status, message).into());
             match kitchen.update(id, status).await {
                 // This client is told as all are, by what was published.
                 Ok(_) => None,
@@ -148,9 +148,9 @@ mod tests {
         Event::text(error_json(message))
     }
 
-    /// An error about the first order.
-    fn order_error(message: &str) -> Event {
-        Event::text(order_error_json(100, message))
+    /// An error about the first order, which was to be changed to `status`.
+    fn order_error(status: Status, message: &str) -> Event {
+        Event::text(order_error_json(100, status, message))
     }
 
     #[test]
@@ -243,7 +243,7 @@ mod tests {
                 &kitchen,
                 r#"{"event":"order-status","detail":{"id":100,"status":"fired"}}"#
             ),
-            [order_error("there is no order 100")]
+            [order_error(Status::Fired, "there is no order 100")]
         );
         let binary = answers(&kitchen, vec![Event::Binary("{}".into())]);
         assert_eq!(binary, [error(&format!("not text: {EXPECTED}"))]);
@@ -265,18 +265,23 @@ mod tests {
         assert_eq!(
             status("fulfilled"),
             [order_error(
+                Status::Fulfilled,
                 "order 100 is received: it cannot become fulfilled"
             )]
         );
         assert_eq!(status("fired"), []);
         assert_eq!(
             status("fired"),
-            [order_error("order 100 is fired: it cannot become fired")]
+            [order_error(
+                Status::Fired,
+                "order 100 is fired: it cannot become fired"
+            )]
         );
         assert_eq!(status("cancelled"), []);
         assert_eq!(
             status("received"),
             [order_error(
+                Status::Received,
                 "order 100 is cancelled: it cannot become received"
             )]
         );
@@ -307,7 +312,10 @@ mod tests {
         );
         assert_eq!(
             text(&kitchen, &fired),
-            [order_error("the order could not be changed: try again")]
+            [order_error(
+                Status::Fired,
+                "the order could not be changed: try again"
+            )]
         );
     }
 

@@ -1,5 +1,5 @@
-//! The files of `static/` as they are sent: without comments, with the names of
-//! this moment in them, fingerprinted, compressed.
+//! The files of `static/` as they are sent: without comments and indentation, with
+//! the names of this moment in them, fingerprinted, compressed.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
@@ -9,11 +9,11 @@ use std::rc::Rc;
 use std::str;
 
 use bytes::Bytes;
+use encoding::{Effort, Encoding};
 
-use crate::comments;
-use crate::encoding::{Effort, Encoding};
 use crate::files::Files;
 use crate::fingerprint::{self, Fingerprint};
+use crate::lean::lean;
 use crate::reference::{self, Syntax};
 
 /// All assets, and what has been made of them so far.
@@ -110,7 +110,7 @@ impl Look<'_> {
             _ => {
                 let plain = match text {
                     Some((syntax, text)) => {
-                        let text = comments::without(text, syntax);
+                        let text = lean(text, syntax);
                         with_versions(&text, syntax, folder, &uses).into()
                     }
                     None => (*source).clone(),
@@ -212,14 +212,15 @@ fn beside(folder: &str, name: &str) -> String {
     }
 }
 
-/// The media type, by the end of the name; text is UTF-8.
+/// The media type, by the end of the name. Text is UTF-8, of which a script says
+/// nothing: to modules it is nothing new, and there are many of them (RFC 9239 §4).
 fn content_type(name: &str) -> &'static str {
     match name.rsplit_once('.').map_or("", |(_, extension)| extension) {
         "css" => "text/css; charset=utf-8",
         "html" => "text/html; charset=utf-8",
         "ico" => "image/x-icon",
         "jpg" | "jpeg" => "image/jpeg",
-        "js" | "mjs" => "text/javascript; charset=utf-8",
+        "js" | "mjs" => "text/javascript",
         "json" | "map" => "application/json",
         "png" => "image/png",
         "svg" => "image/svg+xml; charset=utf-8",
@@ -233,7 +234,9 @@ fn content_type(name: &str) -> &'static str {
 
 /// Whether content of this type is text, and gets shorter by compressing.
 fn is_text(content_type: &str) -> bool {
-    content_type.ends_with("charset=utf-8") || content_type.ends_with("json")
+    content_type.starts_with("text/")
+        || content_type.starts_with("image/svg")
+        || content_type.ends_with("json")
 }
 
 #[cfg(test)]

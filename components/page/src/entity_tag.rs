@@ -1,8 +1,8 @@
 //! Entity tags: what a client's copy of an asset is known by.
 
+use encoding::Encoding;
 use http::HeaderValue;
 
-use crate::encoding::Encoding;
 use crate::fingerprint::Fingerprint;
 
 /// A strong validator (RFC 9110 §8.8.1), so another one for each coding.
@@ -75,9 +75,9 @@ mod tests {
     fn each_coding_has_its_own() {
         let fingerprint = Fingerprint::of(b"");
         let plain = of(fingerprint, None);
-        let packed = Encoding::ALL.map(|encoding| of(fingerprint, Some(encoding)));
-        assert!(!packed.contains(&plain));
-        assert_ne!(packed[0], packed[1]);
+        let [brotli, gzip] = [Encoding::Brotli, Encoding::Gzip].map(|it| of(fingerprint, Some(it)));
+        assert!(![&brotli, &gzip].contains(&&plain));
+        assert_ne!(brotli, gzip);
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! Names that change with what they name: `main.js` is also `main.0123456789ab.js`.
+//! Names that change with what they name: `main.js` is also `main.01234567.js`.
 
 use std::fmt::{self, Display};
 use std::str;
@@ -6,7 +6,7 @@ use std::str;
 use sha2::{Digest as _, Sha256};
 
 /// How many digits of it are in a name: enough for the versions of one file.
-const IN_NAME: usize = 12;
+const IN_NAME: usize = 8;
 
 /// Half of the SHA-256 of some content, in lower-case hexadecimal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,11 +90,11 @@ mod tests {
         assert_eq!(fingerprint.to_string(), "ba7816bf8f01cfea414140de5dae2223");
         assert_eq!(
             fingerprint.name("icons/bell.svg"),
-            "icons/bell.ba7816bf8f01.svg"
+            "icons/bell.ba7816bf.svg"
         );
-        assert_eq!(fingerprint.name("v1.0/README"), "v1.0/README.ba7816bf8f01");
-        assert!(fingerprint.is_in("ba7816bf8f01"));
-        for other in ["", "ba7816bf8f0", "ba7816bf8f02", "ba7816bf8f01c"] {
+        assert_eq!(fingerprint.name("v1.0/README"), "v1.0/README.ba7816bf");
+        assert!(fingerprint.is_in("ba7816bf"));
+        for other in ["", "ba7816b", "ba7816bd", "ba7816bf8"] {
             assert!(!fingerprint.is_in(other), "{other}");
         }
     }
@@ -104,8 +104,8 @@ mod tests {
         for name in [
             "main.js",
             "a.b.js",
-            "ba7816bf8f01.js",
-            "a.BA7816BF8F01.js",
+            "ba7816bf.js",
+            "a.BA7816BF.js",
             "",
             ".",
             "a.",

@@ -6,11 +6,10 @@
 //! `HEAD` is 405.
 
 pub mod assets;
-pub mod comments;
-pub mod encoding;
 pub mod entity_tag;
 pub mod files;
 pub mod fingerprint;
+pub mod lean;
 pub mod order;
 pub mod receipt;
 pub mod reference;

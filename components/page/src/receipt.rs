@@ -1,7 +1,7 @@
 //! Writes orders as receipts in HTML. `static/receipt.js` builds the same
 //! elements in the browser: change both, or neither.
 
-use std::fmt::{self, Display, Write as _};
+use std::fmt::{self, Display};
 
 use crate::order::{Item, Order};
 
@@ -49,9 +49,9 @@ impl Display for Receipt<'_> {
                 r#"<li class="receipt" data-id="{id}" data-status="{status}">"#,
                 r#"<article class="paper" aria-labelledby="order-{id}" tabindex="-1">"#,
                 r#"<p class="state"><span class="word">{word}</span><span class="age"></span></p>"#,
-                r#"<p class="brand">Socket Burger</p>"#,
-                r#"<time datetime="{timestamp}">{time}</time>"#,
-                r#"<h2 id="order-{id}">Order #: {id}</h2>"#,
+                r#"<p class="brand"><time datetime="{timestamp}">{time}</time>"#,
+                r#" Socket Burger</p>"#,
+                r#"<h2 id="order-{id}">Order #: <b>{id}</b></h2>"#,
                 r#"<p class="destination">{destination}</p>"#,
                 r#"<ul class="items">"#,
             ),
@@ -110,20 +110,15 @@ fn write_list(out: &mut fmt::Formatter<'_>, class: &str, lines: &[String]) -> fm
     out.write_str("</ul>")
 }
 
-/// `2023-12-18T11:07:53.120Z` as `2023-12-18 11:07:53 UTC`: the reader's own
-/// zone and format are known only to the browser. Text of another form stays as it is.
+/// `2023-12-18T11:07:53.120Z` as `11:07 UTC`: the reader's own zone and format are
+/// known only to the browser. Text of another form stays as it is.
 fn readable(timestamp: &str) -> String {
-    let parts = timestamp.split_once('T').and_then(|(date, time)| {
-        let time = time.strip_suffix('Z')?;
-        let seconds = time.split_once('.').map_or(time, |(seconds, _)| seconds);
-        (date.len() == 10 && seconds.len() == 8).then_some((date, seconds))
+    let minutes = timestamp.split_once('T').and_then(|(date, time)| {
+        let is_time = date.len() == 10 && time.len() >= 9 && time.ends_with('Z');
+        time.get(..5).filter(|_| is_time)
     });
-    match parts {
-        Some((date, seconds)) => {
-            let mut text = String::with_capacity(23);
-            _ = write!(text, "{date} {seconds} UTC");
-            text
-        }
+    match minutes {
+        Some(minutes) => format!("{minutes} UTC"),
         None => timestamp.to_owned(),
     }
 }
@@ -162,9 +157,9 @@ mod tests {
                 r#"<li class="receipt" data-id="155" data-status="received">"#,
                 r#"<article class="paper" aria-labelledby="order-155" tabindex="-1">"#,
                 r#"<p class="state"><span class="word">Received</span><span class="age"></span></p>"#,
-                r#"<p class="brand">Socket Burger</p>"#,
-                r#"<time datetime="2023-12-18T11:08:13.042Z">2023-12-18 11:08:13 UTC</time>"#,
-                r#"<h2 id="order-155">Order #: 155</h2>"#,
+                r#"<p class="brand">"#,
+                r#"<time datetime="2023-12-18T11:08:13.042Z">11:08 UTC</time> Socket Burger</p>"#,
+                r#"<h2 id="order-155">Order #: <b>155</b></h2>"#,
                 r#"<p class="destination">drive thru</p>"#,
                 r#"<ul class="items">"#,
                 r#"<li>1 Vanilla Shake</li>"#,
@@ -212,9 +207,16 @@ mod tests {
 
     #[test]
     fn times_of_another_form_are_shown_as_they_are() {
-        assert_eq!(readable("2023-12-18T11:07:53Z"), "2023-12-18 11:07:53 UTC");
-        assert_eq!(readable("yesterday"), "yesterday");
-        assert_eq!(readable("T.Z"), "T.Z");
+        assert_eq!(readable("2023-12-18T11:07:53Z"), "11:07 UTC");
+        assert_eq!(readable("2023-12-18T11:07:53.120Z"), "11:07 UTC");
+        for other in [
+            "yesterday",
+            "T.Z",
+            "2023-12-18T11:0é:53Z",
+            "2023-12-18T11:07Z",
+        ] {
+            assert_eq!(readable(other), other);
+        }
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! The answers this component gives, with the headers that all of them carry.
 
 use bytes::Bytes;
+use encoding::{Effort, Encoding};
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
     ETAG, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
@@ -9,7 +10,6 @@ use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use spin_sdk::http::FullBody;
 
 use crate::assets::Asset;
-use crate::encoding::{Effort, Encoding};
 use crate::entity_tag;
 
 /// A whole answer; nothing here is large enough to be streamed.
@@ -57,8 +57,8 @@ pub fn page(html: String, encoding: Option<Encoding>) -> Reply {
 /// An asset, unless the client's `If-None-Match` headers, `known`, name it.
 ///
 /// Under a name that `is_fixed`, one with its fingerprint, it is the same for
-/// ever. Under its plain name browsers store it too, and ask about it each time,
-/// so that a changed file is seen at once.
+/// ever, and nobody has to ask about it. Under its plain name browsers store it
+/// too, and ask each time, by its tag, so that a changed file is seen at once.
 pub fn asset<'a>(
     asset: &Asset,
     is_fixed: bool,
@@ -67,21 +67,20 @@ pub fn asset<'a>(
 ) -> Reply {
     let (content, encoding) = asset.content(encoding);
     let etag = entity_tag::of(asset.fingerprint(), encoding);
-    let mut reply = if entity_tag::is_among(known, &etag) {
-        bare(StatusCode::NOT_MODIFIED, Bytes::new())
-    } else {
-        whole(StatusCode::OK, asset.content_type(), content)
+    let is_known = !is_fixed && entity_tag::is_among(known, &etag);
+    let mut reply = match is_known {
+        true => bare(StatusCode::NOT_MODIFIED, Bytes::new()),
+        false => whole(StatusCode::OK, asset.content_type(), content),
     };
     let cache = match is_fixed {
-        true => "public, max-age=31536000, immutable",
+        true => "max-age=31536000, immutable",
         false => "no-cache",
     };
     set(&mut reply, CACHE_CONTROL, cache);
-    reply.headers_mut().insert(ETAG, etag);
-    encoded(&mut reply, encoding);
-    if reply.status() == StatusCode::NOT_MODIFIED {
-        reply.headers_mut().remove(CONTENT_ENCODING);
+    if !is_fixed {
+        reply.headers_mut().insert(ETAG, etag);
     }
+    encoded(&mut reply, encoding.filter(|_| !is_known));
     reply
 }
 

@@ -75,7 +75,7 @@ test("impossible steps are not asked for", () => {
 test("a refused step goes back to what is true", async () => {
   changes.take(100, "fired");
   truth = "received";
-  await changes.refuse(100, "no");
+  await changes.refuse(100, "fired", "no");
   assert.equal(shown(100), "received");
   assert.deepEqual(refused, [100]);
 });
@@ -86,10 +86,48 @@ test("who loses a race ends where the winner is, whatever is heard first", async
     changes.take(id, "fired");
     truth = "cancelled";
     if (newsFirst) hear(id, "cancelled");
-    await changes.refuse(id, `order ${id} is cancelled`);
+    await changes.refuse(id, "fired", `order ${id} is cancelled`);
     assert.equal(shown(id), "cancelled");
   }
   assert.deepEqual([...new Set(refused)], [100, 101]);
+});
+
+test("who wished for what another did is not told off", async () => {
+  for (const newsFirst of [true, false]) {
+    const id = newsFirst ? 100 : 101;
+    changes.take(id, "fired");
+    truth = "fired";
+    if (newsFirst) hear(id, "fired");
+    await changes.refuse(id, "fired", `order ${id} is fired: it cannot become fired`);
+    assert.equal(shown(id), "fired");
+  }
+  assert.deepEqual(refused, []);
+});
+
+test("a step that another took leaves the next one on its way", async () => {
+  for (const newsFirst of [true, false]) {
+    const id = newsFirst ? 100 : 101;
+    changes.take(id, "fired");
+    changes.take(id, "fulfilled");
+    truth = "fired";
+    if (newsFirst) hear(id, "fired");
+    await changes.refuse(id, "fired", `order ${id} is fired: it cannot become fired`);
+    assert.equal(shown(id), "fulfilled");
+    hear(id, "fulfilled");
+  }
+  assert.deepEqual(refused, []);
+});
+
+test("a step that cannot be asked for goes back at once", async () => {
+  changes.take(100, "fired");
+  changes.fail(100, "the kitchen cannot be reached");
+  assert.equal(shown(100), "received");
+  assert.deepEqual(refused, [100]);
+  // Unless it was done, and only the answer was lost.
+  changes.take(101, "fired");
+  truth = "fired";
+  await changes.fail(101, "the kitchen cannot be reached");
+  assert.equal(shown(101), "fired");
 });
 
 test("who loses a race is told, even when the refusal is lost", () => {

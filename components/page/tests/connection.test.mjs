@@ -115,6 +115,25 @@ test("being woken ends the wait, or tests the socket there is", () => {
   assert.ok(sockets[1].closed);
 });
 
+test("being woken gives up a try that began before, and not one that has just begun", () => {
+  for (let tries = 0; tries < 8; tries += 1) {
+    sockets.at(-1).onclose();
+    pass(30_000);
+  }
+  sockets.at(-1).onclose();
+  while (connection.state !== "connecting") pass(100);
+  const hanging = sockets.at(-1);
+  const { length } = sockets;
+  pass(2_000);
+  connection.wake();
+  assert.ok(hanging.closed);
+  assert.equal(sockets.length, length + 1);
+  connection.wake();
+  assert.equal(sockets.length, length + 1, "the page became visible, too");
+  sockets.at(-1).onclose();
+  assert.equal(connection.retryAt - now, 500, "and it does not wait for long again");
+});
+
 test("a socket that was given up is not heard any more", () => {
   sockets[0].onopen();
   pass(4_000);
@@ -185,12 +204,63 @@ test("a WebSocket that gets through again takes over", () => {
   let opened = 0;
   connection.addEventListener("open", () => (opened += 1));
   sockets.at(-1).onopen();
+  assert.ok(!streams[0].closed, "it has yet to carry something");
+  assert.deepEqual(sockets.at(-1).sent, [{ event: "ping" }]);
+  sockets.at(-1).say({ event: "pong" });
   assert.ok(streams[0].closed);
   assert.equal(opened, 1, "what was missed meanwhile is asked for");
   assert.deepEqual([connection.state, connection.kind], ["open", "socket"]);
   sockets.at(-1).say({ event: "pong" });
+  const { length } = sockets.at(-1).sent;
   pass(5_000);
-  assert.equal(sockets.at(-1).sent.length, 2);
+  assert.equal(sockets.at(-1).sent.length, length + 1);
+});
+
+test("the message by which a WebSocket takes over is not lost", () => {
+  const streams = withStream();
+  failSockets(streams);
+  streams[0].onopen();
+  const heard = [];
+  connection.addEventListener("message", ({ detail }) => heard.push(detail.event));
+  sockets.at(-1).onopen();
+  sockets.at(-1).say({ event: "order-received" });
+  assert.deepEqual(heard, ["order-received"]);
+});
+
+test("WebSockets that open and carry nothing leave the stream alone", () => {
+  const streams = withStream();
+  const tried = [];
+  let onStream = 0;
+  for (let seen = 0; now < 1_800_000; pass(100)) {
+    for (; seen < sockets.length; seen += 1) {
+      tried.push(now);
+      sockets[seen].onopen();
+    }
+    const stream = streams.at(-1);
+    if (stream?.onopen && connection.state === "connecting") stream.onopen();
+    if (stream?.onmessage && now % 5_000 === 0) stream.say({ event: "pong" });
+    if (connection.state === "open" && connection.kind === "stream") onStream += 100;
+  }
+  assert.equal(streams.length, 1);
+  assert.ok(onStream > 1_780_000, `${onStream} ms of half an hour`);
+  // Two before the stream, one beside it, and then less and less often.
+  const pauses = tried.slice(2).map((at, i, all) => Math.round((at - (all[i - 1] ?? at)) / 60_000));
+  assert.deepEqual(pauses, [0, 1, 2, 4, 8, 10]);
+});
+
+test("a stream that comes back does not begin with a WebSocket that failed beside the last", () => {
+  const streams = withStream();
+  failSockets(streams);
+  streams[0].onopen();
+  sockets.at(-1).onclose();
+  streams[0].onclose();
+  while (streams.length === 1) {
+    sockets.at(-1).onclose?.();
+    pass(1_000);
+  }
+  const { length } = sockets;
+  streams[1].onopen();
+  assert.equal(sockets.length, length);
 });
 
 test("a stream that is lost leaves WebSockets their turn", () => {

@@ -14,6 +14,7 @@ function kitchen(shown, stored) {
   const say = (event, detail) =>
     connection.dispatchEvent(new CustomEvent("message", { detail: { event, detail } }));
   const it = {
+    connection,
     stored,
     asked: [],
     told: [],
@@ -53,6 +54,20 @@ test("each connection asks for what came meanwhile, and for what became of the r
   assert.equal(it.orders.get(101).status, "fired");
 });
 
+test("what was never told is found out", async () => {
+  const it = kitchen([order(100), order(101)], [order(100), order(101, "fired"), order(102)]);
+  it.feed.refresh();
+  await settled();
+  assert.deepEqual(it.asked, [99]);
+  assert.deepEqual(it.told, [102]);
+  assert.equal(it.orders.get(101).status, "fired");
+  // Without a connection the next one asks.
+  it.connection.state = "waiting";
+  it.feed.refresh();
+  await settled();
+  assert.equal(it.asked.length, 1);
+});
+
 test("a kitchen that began anew while nobody listened is followed", async () => {
   for (const stored of [[], [order(100, "received", "later")], [order(100), order(101, "received", "later"), order(102)]]) {
     const it = kitchen([order(100), order(101)], stored);
@@ -74,14 +89,26 @@ test("an old answer does not undo what was heard since", async () => {
   assert.equal(it.orders.get(100).status, "fired");
 });
 
+test("an order that changed before it was known is shown as it is", async () => {
+  const it = kitchen([order(100)], [order(100), order(101)]);
+  it.open();
+  // The answer is on its way, as it was before this.
+  it.update(order(101, "fired"));
+  await settled();
+  assert.equal(it.orders.get(101).status, "fired");
+  it.update(order(102, "cancelled"));
+  it.receive(order(102));
+  assert.equal(it.orders.get(102).status, "cancelled");
+});
+
 test("a refusal is handed on when it says of which order", async () => {
   const it = kitchen([order(100)], []);
   const refused = [];
   it.feed.addEventListener("refused", ({ detail }) => refused.push(detail));
-  it.say("error", { id: 100, message: "no" });
+  it.say("error", { id: 100, status: "fired", message: "no" });
   it.say("error", { message: "no" });
   it.say("error", null);
-  assert.deepEqual(refused, [{ id: 100, message: "no" }]);
+  assert.deepEqual(refused, [{ id: 100, status: "fired", message: "no" }]);
 });
 
 test("a gap is asked for at once, and once", async () => {

@@ -98,6 +98,34 @@ test("a status only ever gets further", () => {
   assert.deepEqual(orders.list(), [order(100, "cancelled"), order(101, "fulfilled")]);
 });
 
+test("news of an order that is not there yet is not lost", () => {
+  const orders = new Orders(12);
+  orders.fill(range(103, 106));
+  // Each is read before it changes, and comes after.
+  for (const id of [101, 106, 107]) assert.ok(!orders.update(order(id, "fired")));
+  orders.update(order(101));
+  orders.receive(order(106));
+  orders.fill([order(107)]);
+  orders.extend([order(101), order(102)]);
+  const fired = orders.list().filter(({ status }) => status === "fired");
+  assert.deepEqual(fired.map(({ id }) => id), [101, 106, 107]);
+  // Of a kitchen that began anew it is another order.
+  orders.update(order(108, "fired", "before"));
+  orders.receive(order(108));
+  assert.equal(orders.get(108).status, "received");
+});
+
+test("not all news is remembered for ever", () => {
+  const orders = new Orders(2_000);
+  orders.fill([order(5_000)]);
+  for (let id = 100; id < 1_100; id += 1) orders.update(order(id, "fired"));
+  // What is fetched is no news.
+  orders.fill(range(5_001, 6_000));
+  orders.extend(range(100, 1_100));
+  const fired = orders.list().filter(({ status }) => status === "fired");
+  assert.deepEqual(fired.map(({ id }) => id), range(900, 1_100).map(({ id }) => id));
+});
+
 test("older ones are there as long as there is room for them", () => {
   const orders = new Orders(3);
   orders.fill(range(103, 106));
@@ -109,6 +137,9 @@ test("older ones are there as long as there is room for them", () => {
   assert.ok(!orders.hasGap);
   orders.limit = 3;
   assert.deepEqual(ids(orders), [103, 104, 105]);
+  orders.limit = 5;
+  orders.extend(range(100, 103));
+  assert.deepEqual(ids(orders), [101, 102, 103, 104, 105]);
 });
 
 test("any loss, repetition and disorder ends in the latest orders, in order", () => {

@@ -1,7 +1,8 @@
 //! Tests of the routes, as a host sees them.
 
-use std::time::Duration;
+use std::{io::Read, time::Duration};
 
+use flate2::read::GzDecoder;
 use futures_util::FutureExt;
 use grip::{Event, Key, signature::sign};
 use http_body_util::BodyExt;
@@ -183,6 +184,53 @@ fn lists_orders() {
         (bad.status, bad.text()),
         (400, "limit: a whole number, 1 to 12\n")
     );
+}
+
+#[test]
+fn a_list_is_compressed_for_those_who_take_it() {
+    let mut server = Server::new();
+    for _ in 0..12 {
+        server.make();
+    }
+    let plain = server.get("/api/orders");
+    assert_eq!(plain.ids().len(), 12);
+    assert_eq!(plain.headers["vary"], "accept-encoding");
+    assert!(!plain.headers.contains_key("content-encoding"));
+
+    let takes = [("accept-encoding", "gzip, deflate")];
+    let packed = server.send("GET", "/api/orders", &takes, b"");
+    assert_eq!(packed.headers["content-encoding"], "gzip");
+    assert_eq!(packed.headers["vary"], "accept-encoding");
+    assert!(packed.body.len() < plain.body.len() / 3);
+    let mut content = Vec::new();
+    GzDecoder::new(&*packed.body)
+        .read_to_end(&mut content)
+        .unwrap();
+    assert_eq!(content, plain.body);
+
+    let none = server.send("GET", "/api/orders?after=200", &takes, b"");
+    assert!(!none.headers.contains_key("content-encoding"));
+}
+
+#[test]
+fn every_answer_to_a_browser_is_guarded() {
+    let mut server = Server::new();
+    server.make();
+    for path in [
+        "/api/orders",
+        "/api/orders?limit=no",
+        "/api/orders/100",
+        "/api/orders/99",
+        "/api/orders/stream",
+        "/api/ws",
+        "/api/nothing",
+        "/internal/orders",
+    ] {
+        let headers = server.get(path).headers;
+        assert_eq!(headers["x-content-type-options"], "nosniff", "{path}");
+        let policy = &headers["cross-origin-resource-policy"];
+        assert_eq!(policy, "same-origin", "{path}");
+    }
 }
 
 #[test]

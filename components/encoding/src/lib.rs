@@ -1,7 +1,10 @@
 //! Content codings: which one a client takes, and the compressing.
+//!
+//! A component that can do without Brotli leaves the feature `brotli` out.
 
 use std::io::Write as _;
 
+#[cfg(feature = "brotli")]
 use brotli::enc::BrotliEncoderParams;
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
@@ -14,6 +17,7 @@ const MIN_BYTES: usize = 200;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
     /// RFC 7932.
+    #[cfg(feature = "brotli")]
     Brotli,
     /// RFC 1952.
     Gzip,
@@ -30,11 +34,16 @@ pub enum Effort {
 
 impl Encoding {
     /// All of them, the best first.
-    pub const ALL: [Encoding; 2] = [Encoding::Brotli, Encoding::Gzip];
+    pub const ALL: &[Encoding] = &[
+        #[cfg(feature = "brotli")]
+        Encoding::Brotli,
+        Encoding::Gzip,
+    ];
 
     /// The name in `Content-Encoding`.
     pub fn name(self) -> &'static str {
         match self {
+            #[cfg(feature = "brotli")]
             Encoding::Brotli => "br",
             Encoding::Gzip => "gzip",
         }
@@ -56,9 +65,9 @@ impl Encoding {
                 })
         };
         let any = weight("*").unwrap_or(0);
-        let weighed = Self::ALL.map(|encoding| (encoding, weight(encoding.name()).unwrap_or(any)));
-        // `max_by_key` would take the last of equals.
-        let best = weighed.into_iter().rev().max_by_key(|(_, weight)| *weight);
+        let weigh = |encoding: &Self| (*encoding, weight(encoding.name()).unwrap_or(any));
+        // Of equals, `max_by_key` takes the last.
+        let best = Self::ALL.iter().rev().map(weigh).max_by_key(|it| it.1);
         let plain = weight("identity").unwrap_or(0);
         best.filter(|(_, weight)| *weight > 0 && *weight >= plain)
             .map(|(encoding, _)| encoding)
@@ -72,11 +81,12 @@ impl Encoding {
         let mut packed = Vec::with_capacity(content.len() / 2);
         // Writing to memory does not fail; if it did, the content would go as it is.
         match self {
+            #[cfg(feature = "brotli")]
             Encoding::Brotli => {
                 let parameters = BrotliEncoderParams {
                     quality: match effort {
-                        Effort::Once => 9,
-                        Effort::Always => 4,
+                        Effort::Once => 11,
+                        Effort::Always => 5,
                     },
                     size_hint: content.len(),
                     ..BrotliEncoderParams::default()
@@ -109,7 +119,7 @@ fn quality(parameters: &str) -> u16 {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "brotli"))]
 mod tests {
     use std::io::Read as _;
 
@@ -163,7 +173,7 @@ mod tests {
     #[test]
     fn only_when_it_helps() {
         let text = "order ".repeat(100);
-        for encoding in Encoding::ALL {
+        for &encoding in Encoding::ALL {
             for effort in [Effort::Once, Effort::Always] {
                 let packed = encoding.compress(text.as_bytes(), effort).expect("shorter");
                 assert!(packed.len() < 100);
@@ -181,7 +191,7 @@ mod tests {
 
         #[test]
         fn any_content_comes_back(content in prop::collection::vec(0u8..9, 0..2000)) {
-            for encoding in Encoding::ALL {
+            for &encoding in Encoding::ALL {
                 if let Some(packed) = encoding.compress(&content, Effort::Once) {
                     prop_assert_eq!(unpacked(encoding, &packed), &content[..]);
                 }

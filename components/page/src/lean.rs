@@ -1,12 +1,14 @@
-//! Leaves comments out of what is sent: they are for readers of `static/`, and
-//! would be a quarter of what readers of the page wait for.
+//! Leaves comments and indentation out of what is sent: they are for readers of
+//! `static/`, and would be a third of what readers of the page wait for.
 //!
 //! Lines stay lines, so that an error in the browser tells the line in the file.
 
 use crate::reference::Syntax;
 
-/// `text` without its comments, all line breaks kept.
-pub fn without(text: &str, syntax: Syntax) -> String {
+const INDENT: [char; 2] = [' ', '\t'];
+
+/// `text` without its comments and indentation, all line breaks kept.
+pub fn lean(text: &str, syntax: Syntax) -> String {
     match syntax {
         Syntax::Script => script(text),
         Syntax::Style => style(text),
@@ -16,11 +18,13 @@ pub fn without(text: &str, syntax: Syntax) -> String {
 
 /// Only comments that have their lines for themselves: what begins with `//`, and
 /// what begins with `/*` and ends with `*/` at the end of a line. Those cannot be
-/// mistaken but within a template literal, and what is in backticks is let be.
+/// mistaken but within a literal that goes on over lines, by backticks or by a
+/// backslash, and these are let be.
 fn script(text: &str) -> String {
     let mut result = String::with_capacity(text.len());
     let mut in_comment = false;
     let mut in_template = false;
+    let mut is_continued = false;
     for line in text.split_inclusive('\n') {
         let code = line.trim_end();
         let trimmed = code.trim_start();
@@ -30,24 +34,29 @@ fn script(text: &str) -> String {
             in_comment = end.is_none();
             result.push_str(end.map_or("", |at| &trimmed[at + 2..]));
             result.push_str(ending);
-        } else if !in_template && trimmed.starts_with("//") {
+        } else if in_template || is_continued {
+            in_template ^= line.matches('`').count() % 2 == 1;
+            is_continued = code.ends_with('\\');
+            result.push_str(line);
+        } else if trimmed.starts_with("//") {
             result.push_str(ending);
-        } else if !in_template && let Some(comment) = trimmed.strip_prefix("/*") {
+        } else if let Some(comment) = trimmed.strip_prefix("/*") {
             match comment.find("*/") {
                 // Code follows on the same line.
-                Some(at) if at + 2 < comment.len() => result.push_str(code),
+                Some(at) if at + 2 < comment.len() => result.push_str(trimmed),
                 end => in_comment = end.is_none(),
             }
             result.push_str(ending);
         } else {
-            in_template ^= line.matches('`').count() % 2 == 1;
-            result.push_str(line);
+            in_template = line.matches('`').count() % 2 == 1;
+            is_continued = code.ends_with('\\');
+            result.push_str(line.trim_start_matches(INDENT));
         }
     }
     result
 }
 
-/// All comments outside strings.
+/// All comments and indentation outside strings.
 fn style(text: &str) -> String {
     let mut result = String::with_capacity(text.len());
     let mut quote = None;
@@ -57,6 +66,10 @@ fn style(text: &str) -> String {
             let end = rest.find("*/").map_or(rest.len(), |at| at + 2);
             result.extend(rest[..end].chars().filter(|it| *it == '\n'));
             rest = &rest[end..];
+            continue;
+        }
+        if quote.is_none() && INDENT.contains(&next) && result.ends_with('\n') {
+            rest = &rest[1..];
             continue;
         }
         let mut length = next.len_utf8();
@@ -84,19 +97,29 @@ mod tests {
         let text = "// a\n/** b\n * c `\n */\nlet d = \"// e\"; // f\n  /* g */\n/* h */ let i; /* */\n/*\n*/let j = /\\/*k/;\n";
         let expected =
             "\n\n\n\nlet d = \"// e\"; // f\n\n/* h */ let i; /* */\n\nlet j = /\\/*k/;\n";
-        assert_eq!(without(text, Syntax::Script), expected);
+        assert_eq!(lean(text, Syntax::Script), expected);
         let template = "let a = `\n// b\n/* c */`;\n// d";
         assert_eq!(
-            without(template, Syntax::Script),
+            lean(template, Syntax::Script),
             "let a = `\n// b\n/* c */`;\n"
+        );
+        let indented = "{\n  a;\n\t b = `\n  c`;\n  d = 'e\\\n  f';\n  /* g */ h;\n  \n}";
+        assert_eq!(
+            lean(indented, Syntax::Script),
+            "{\na;\nb = `\n  c`;\nd = 'e\\\n  f';\n/* g */ h;\n\n}"
         );
     }
 
     #[test]
     fn of_styles() {
         let text = "/* a\nb */ c { content: \"/* d */\\\"/*\"; /* e */ f: url('/*') } /* open\n";
-        let expected = "\n c { content: \"/* d */\\\"/*\";  f: url('/*') } \n";
-        assert_eq!(without(text, Syntax::Style), expected);
+        let expected = "\nc { content: \"/* d */\\\"/*\";  f: url('/*') } \n";
+        assert_eq!(lean(text, Syntax::Style), expected);
+        let indented = "@media x {\n  a {\n    b: c  d;\n    e: 'f\\\n  g';\n  }\n}";
+        assert_eq!(
+            lean(indented, Syntax::Style),
+            "@media x {\na {\nb: c  d;\ne: 'f\\\n  g';\n}\n}"
+        );
     }
 
     proptest! {
@@ -104,10 +127,14 @@ mod tests {
         fn lines_stay_lines(text in "([/*`\"'\\\\aé \n]|/\\*|\\*/|//){0,60}") {
             let breaks = |text: &str| text.matches('\n').count();
             for syntax in [Syntax::Script, Syntax::Style] {
-                let sent = without(&text, syntax);
+                let sent = lean(&text, syntax);
                 prop_assert_eq!(breaks(&sent), breaks(&text));
                 if !text.contains("//") && !text.contains("/*") {
-                    prop_assert_eq!(sent, text.clone());
+                    let lines = |text: &str| -> Vec<String> {
+                        let lines = text.split('\n');
+                        lines.map(|line| line.trim_start().to_owned()).collect()
+                    };
+                    prop_assert_eq!(lines(&sent), lines(&text));
                 }
             }
         }
