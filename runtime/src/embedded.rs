@@ -11,7 +11,6 @@ mod client;
 mod component;
 mod engine;
 mod files;
-mod functions;
 mod key_value;
 mod outbound;
 mod output;
@@ -69,8 +68,8 @@ pub struct Options {
     pub instance_concurrency: usize,
     /// How long an instance waits for its next request (default 1 s).
     pub instance_idle: Duration,
-    /// Compile for speed (default); otherwise compiling is what is quick, and of a component that
-    /// is exchanged only the functions that are new are compiled.
+    /// Compile for speed, and keep what was compiled on disk (default); otherwise compiling is what
+    /// is quick.
     pub optimize: bool,
 }
 
@@ -127,7 +126,6 @@ impl Embedded {
     ) -> anyhow::Result<Self> {
         let mut workshop = Workshop::open(manifest, options)?;
         let parts = workshop.make(manifest, variables, |_| true)?;
-        workshop.get_ready()?;
         Ok(Self {
             current: Current::new(|current| {
                 App::new(manifest, parts.router, parts.components, current)

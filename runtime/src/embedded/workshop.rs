@@ -12,10 +12,9 @@ use wasmtime::component::Linker;
 use super::{
     Options,
     client::Client,
-    component::{self, Component, Prepared},
-    engine,
+    component::{self, Component, NotCompiled, Prepared},
+    engine::{self, Compiler},
     files::Mounts,
-    functions::Functions,
     key_value::Labels,
     output::Output,
     sqlite::Database,
@@ -30,11 +29,7 @@ const DEFAULT_STORE: &str = "default";
 /// See the module's words.
 pub struct Workshop {
     options: Options,
-    /// With the engine, whose pool has room for `room` components.
-    linker: Linker<Guest>,
-    room: usize,
-    /// What its engine compiled, when that is to be quick.
-    functions: Arc<Functions>,
+    bench: Bench,
     output: Output,
     client: Client,
     /// The key-value stores that are open, by label.
@@ -44,6 +39,28 @@ pub struct Workshop {
     /// The instances that each component may have, those left over from before an exchange
     /// included: the pool has room for no more.
     permits: BTreeMap<String, Arc<Semaphore>>,
+}
+
+/// An engine, and what links for it.
+struct Bench {
+    linker: Linker<Guest>,
+    compiler: Compiler,
+    /// Components that its pool has room for.
+    room: usize,
+}
+
+impl Bench {
+    fn new(options: &Options, compiler: Compiler, room: usize) -> anyhow::Result<Self> {
+        let engine = engine::start(options, room, compiler)?;
+        let linker = component::linker(&engine)
+            .map_err(anyhow::Error::from)
+            .context("cannot link the host's interfaces")?;
+        Ok(Self {
+            linker,
+            compiler,
+            room,
+        })
+    }
 }
 
 /// What an application is put together from.
@@ -63,11 +80,8 @@ impl Workshop {
     /// When the engine or a thread cannot be started.
     pub fn open(manifest: &Manifest, options: Options) -> anyhow::Result<Self> {
         let room = manifest.components.len();
-        let functions = Arc::default();
         Ok(Self {
-            linker: linker(&options, room, &functions)?,
-            room,
-            functions,
+            bench: Bench::new(&options, Compiler::of(&options), room)?,
             output: Output::start(!options.quiet)?,
             client: Client::new(),
             stores: BTreeMap::new(),
@@ -81,28 +95,23 @@ impl Workshop {
     /// compiled before is read again.
     ///
     /// # Errors
-    /// As of loading an application. What was made before is kept.
+    /// As of loading an application. Everything then stays as it was.
     pub fn make(
         &mut self,
         manifest: &Manifest,
         variables: &Variables,
         fresh: impl Fn(&str) -> bool,
     ) -> anyhow::Result<Parts> {
-        if manifest.components.len() > self.room {
-            // Code belongs to an engine; what was compiled comes from the cache.
-            let room = manifest.components.len();
-            self.linker = linker(&self.options, room, &self.functions)?;
-            self.room = room;
-            self.prepared.clear();
-            self.permits.clear();
-        }
-        let known = &self.prepared;
-        let prepared = component::prepare(&self.linker, &manifest.components, known, fresh)?;
+        let (bench, prepared) = self.prepare(manifest, fresh)?;
         let router = Router::new(manifest)?;
         self.open_stores(manifest)?;
+        // The places of instances are the engine's.
+        let nobody = BTreeMap::new();
+        let permits = bench.as_ref().map_or(&self.permits, |_| &nobody);
         let mut components = Vec::with_capacity(prepared.len());
         for (component, prepared) in manifest.components.values().zip(&prepared) {
-            let ready = self.component(component, prepared, manifest, variables);
+            let permits = permits.get(&component.id).cloned();
+            let ready = self.component(component, prepared, permits, manifest, variables);
             components.push(ready.with_context(|| format!("component {}", component.id))?);
         }
 
@@ -114,6 +123,9 @@ impl Workshop {
         let changed = ids().zip(&prepared);
         let changed = changed.filter(|(id, new)| is_other(id, new));
         let changed = changed.map(|(id, _)| id).collect();
+        if let Some(bench) = bench {
+            self.bench = bench;
+        }
         self.prepared = ids().zip(prepared).collect();
         self.permits = ids()
             .zip(components.iter().map(|ready| ready.permits.clone()))
@@ -125,43 +137,47 @@ impl Workshop {
         })
     }
 
-    /// Sees to it that the first exchange is as quick as those after it. A component that came from
-    /// the compilation cache has left none of its functions behind: they are compiled, on one
-    /// thread that ends with that, so that there are processors left for whoever asks.
-    ///
-    /// # Errors
-    /// When the thread cannot be started.
-    pub fn get_ready(&self) -> anyhow::Result<()> {
-        if self.options.optimize {
-            return Ok(());
-        }
-        let engine = self.linker.engine().clone();
-        let files: Vec<_> = self.prepared.values().map(|it| it.source.clone()).collect();
-        let compile = move || {
-            for file in files {
-                // What is wrong with a file is told when it is exchanged.
-                let compiled = std::fs::read(&file)
-                    .map_err(anyhow::Error::from)
-                    .and_then(|wasm| Ok(engine.precompile_component(&wasm)?));
-                if let Err(error) = compiled {
-                    tracing::debug!(file = %file.display(), %error, "not compiled ahead");
-                }
-            }
+    /// Compiles and links the components; also gives the bench where that was done, if it had to be
+    /// another: code belongs to an engine.
+    fn prepare(
+        &self,
+        manifest: &Manifest,
+        fresh: impl Fn(&str) -> bool,
+    ) -> anyhow::Result<(Option<Bench>, Vec<Prepared>)> {
+        let components = &manifest.components;
+        let on = |bench: &Bench| {
+            component::prepare(&bench.linker, components, &BTreeMap::new(), |_| true)
         };
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(1)
-            .thread_name(|_| "ahead".into())
-            .panic_handler(|_| tracing::warn!("the compiler panicked; the first edit takes longer"))
-            .build()
-            .context("cannot start the thread that compiles ahead")?
-            .spawn(compile);
-        Ok(())
+        let Bench { compiler, room, .. } = self.bench;
+        let (bench, prepared) = if components.len() > room {
+            let bench = Bench::new(&self.options, compiler, components.len())?;
+            let prepared = on(&bench);
+            (Some(bench), prepared)
+        } else {
+            let known = &self.prepared;
+            let prepared = component::prepare(&self.bench.linker, components, known, fresh);
+            (None, prepared)
+        };
+        match prepared {
+            Err(error) if compiler == Compiler::Baseline && error.is::<NotCompiled>() => {
+                let room = room.max(components.len());
+                let bench = Bench::new(&self.options, Compiler::Hasty, room)?;
+                // What Cranelift does not know either is a mistake in the component.
+                let prepared = on(&bench)?;
+                tracing::warn!(
+                    "{error:#}; compiled by Cranelift instead of Winch from now on, which takes longer"
+                );
+                Ok((Some(bench), prepared))
+            }
+            prepared => Ok((bench, prepared?)),
+        }
     }
 
     fn component(
         &self,
         component: &manifest::Component,
         prepared: &Prepared,
+        permits: Option<Arc<Semaphore>>,
         manifest: &Manifest,
         variables: &Variables,
     ) -> anyhow::Result<Component> {
@@ -174,7 +190,6 @@ impl Workshop {
             let folder = folder.unwrap_or_else(|| options.state_dir.join("logs"));
             self.output.stream(&folder.join(format!("{id}_{name}.txt")))
         };
-        let permits = self.permits.get(id).cloned();
         Ok(Component {
             id: id.as_str().into(),
             pre: prepared.pre.clone(),
@@ -221,15 +236,4 @@ impl Workshop {
         }
         Ok(())
     }
-}
-
-fn linker(
-    options: &Options,
-    components: usize,
-    functions: &Arc<Functions>,
-) -> anyhow::Result<Linker<Guest>> {
-    let engine = engine::start(options, components, functions)?;
-    component::linker(&engine)
-        .map_err(anyhow::Error::from)
-        .context("cannot link the host's interfaces")
 }
