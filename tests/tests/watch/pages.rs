@@ -94,3 +94,21 @@ static_response = {{ status_code = 404, body = "of the application" }}
     ensure!(ask(&host, "/page", document).await?.body == page);
     Ok(())
 }
+
+#[tokio::test]
+async fn components_are_not_asked_to_compress() -> Result<()> {
+    let project = Project::new("")?;
+    for watch in [&["--watch"][..], &["--build"]] {
+        let host = Server::start(project.0.path(), watch)?;
+        let address = host.address;
+        let asked =
+            format!("GET /headers HTTP/1.1\r\nHost: {address}\r\nAccept-Encoding: br\r\n\r\n");
+        let headers = request(address, &asked).await?.body;
+        let passed_on = headers.contains("accept-encoding");
+        ensure!(
+            passed_on == watch.contains(&"--build"),
+            "{watch:?}: {headers}"
+        );
+    }
+    Ok(())
+}
