@@ -1,6 +1,6 @@
 //! What is saved is built, and what does not build changes nothing.
 
-use std::{fs, time::Duration};
+use std::{fs, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
@@ -137,5 +137,42 @@ async fn the_end_of_the_host_is_the_end_of_its_streams_and_builds() -> Result<()
         "it drained for too long"
     );
     ensure!(page.next().await.is_err());
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_signal_ends_a_build_with_all_that_it_started() -> Result<()> {
+    let project = Project::new("")?;
+    project.rewrite(
+        "sh compiler",
+        "sleep 600 & echo $! > pid.new; mv pid.new pid; wait",
+    )?;
+    let pid = project.path("pid");
+    for (arguments, code) in [(&["build"][..], 1), (&["up", "--build"], 0)] {
+        let mut command = tokio::process::Command::new(tests::program());
+        command.args(arguments).arg("--from").arg(project.0.path());
+        if arguments[0] == "up" {
+            command.args(["--listen", "127.0.0.1:0", "--control", "127.0.0.1:0"]);
+        }
+        let command = command.stdin(Stdio::null()).kill_on_drop(true);
+        let mut child = command.spawn()?;
+        eventually("a build", async || pid.exists().then_some(())).await?;
+        let process = child.id().and_then(|id| id.try_into().ok());
+        let process = process.and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(process.context("it has ended")?, Signal::INT)?;
+        ensure!(child.wait().await?.code() == Some(code), "{arguments:?}");
+        let started = fs::read_to_string(&pid)?;
+        let stat = std::path::Path::new("/proc")
+            .join(started.trim())
+            .join("stat");
+        eventually("the end of what it started", async || {
+            // It may be left as a zombie where nobody adopts it.
+            let runs = fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
+            (!runs).then_some(())
+        })
+        .await?;
+        fs::remove_file(&pid)?;
+    }
     Ok(())
 }
