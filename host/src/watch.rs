@@ -1,10 +1,12 @@
 //! Keeps a running application as its files say: builds what changed, exchanges it, tells pages.
 //!
-//! What changes is noticed by [`changes`] and weighed by [`interests`]. Whatever goes wrong, the
+//! What changes is noticed by [`changes`], found by [`eye`] and weighed by [`interests`]. Whatever goes wrong, the
 //! application that was there before goes on.
 
 mod changes;
+mod eye;
 mod interests;
+mod pattern;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
