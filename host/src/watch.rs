@@ -88,6 +88,12 @@ impl Building {
     }
 }
 
+/// Whether there is a component that says how it is built.
+fn is_built(manifest: &Manifest, id: &str) -> bool {
+    let component = manifest.components.get(id);
+    component.is_some_and(|component| component.build.is_some())
+}
+
 /// Builds the components that say how, each whatever became of the one before.
 async fn build(manifest: Manifest, components: BTreeSet<String>) -> Vec<Built> {
     let mut results = Vec::new();
@@ -213,6 +219,10 @@ impl Watch {
 
     fn built(&mut self, results: Vec<Built>) {
         for (id, built) in results {
+            // It may have gone from the manifest meanwhile.
+            if !is_built(&self.manifest, &id) {
+                continue;
+            }
             if built.is_ok() {
                 self.due.fresh.insert(id.clone());
             }
@@ -266,9 +276,9 @@ impl Watch {
         let to_build = to_build.map(|component| component.id.clone()).collect();
         self.interests = Arc::new(interests);
         self.changes.exchange(self.interests.clone());
-        let components = &self.manifest.components;
+        let manifest = &self.manifest;
         self.problems.0.retain(|step, _| match step {
-            Step::Build(id) => components.get(id).is_some_and(|it| it.build.is_some()),
+            Step::Build(id) => is_built(manifest, id),
             _ => true,
         });
         self.due.settings = true;

@@ -140,6 +140,56 @@ async fn the_end_of_the_host_is_the_end_of_its_streams_and_builds() -> Result<()
     Ok(())
 }
 
+#[tokio::test]
+async fn a_component_that_goes_while_it_is_built_leaves_no_problem_behind() -> Result<()> {
+    let project = Project::new("")?;
+    let alone = fs::read_to_string(project.path("spin.toml"))?;
+    let both = alone.clone()
+        + r#"
+[[trigger.http]]
+route = "/second/..."
+component = "second"
+[component.second]
+source = "app.wasm"
+[component.second.build]
+command = "touch begun; while [ -e wait ]; do sleep 0.01; done; echo second >> runs; exit 1"
+watch = ["second"]
+"#;
+    project.write("spin.toml", &both)?;
+    let host = project.start()?;
+    let mut page = Stream::open(&host).await?;
+    ensure!(
+        page.broken().await?.contains("component second"),
+        "{}",
+        page.state
+    );
+    let runs = project.runs();
+    project.write("wait", "")?;
+    fs::remove_file(project.path("begun"))?;
+    project.write("second", "changed")?;
+    let begun = project.path("begun");
+    eventually("a build", async || begun.exists().then_some(())).await?;
+    project.write("spin.toml", &alone)?;
+    page.pages().await?;
+    ensure!(page.problems() == "[]", "{}", page.state);
+    fs::remove_file(project.path("wait"))?;
+    eventually("the end of its build", async || {
+        (project.runs() > runs).then_some(())
+    })
+    .await?;
+    // One at a time: what came of it has been noted before this is built.
+    let runs = project.runs();
+    project.write("src/a.rs", "")?;
+    eventually("another build", async || {
+        (project.runs() > runs).then_some(())
+    })
+    .await?;
+    project.write("static/page.css", "two")?;
+    page.styles().await?;
+    ensure!(page.problems() == "[]", "{}", page.state);
+    Ok(())
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_signal_ends_a_build_with_all_that_it_started() -> Result<()> {
