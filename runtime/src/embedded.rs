@@ -138,7 +138,8 @@ impl Embedded {
     /// find the new one, those under way end with the old one, whose instances then go. Only the
     /// files of components in `fresh`, and of those that are new, are read again, and only what has
     /// changed is compiled: the others keep the code that they had, whatever their files hold.
-    /// Gives the ids of the components whose code is another. As [`Self::load`], this takes time.
+    /// `ready` is called when nothing can go wrong any more, before the first request finds the new
+    /// one. Gives the ids of the components whose code is another. As [`Self::load`], this takes time.
     ///
     /// # Errors
     /// As [`Self::load`]; everything then stays as it was.
@@ -147,14 +148,16 @@ impl Embedded {
         manifest: &Manifest,
         variables: &Variables,
         fresh: &BTreeSet<String>,
+        ready: impl FnOnce(),
     ) -> anyhow::Result<Vec<String>> {
         // Held until the end, so that exchanges do not overtake one another. What a panic left in
         // it are whole entries.
         let mut workshop = self.workshop.lock().unwrap_or_else(PoisonError::into_inner);
         let parts = workshop.make(manifest, variables, |id| fresh.contains(id))?;
         let current = Arc::downgrade(&self.current);
-        self.current
-            .exchange(App::new(manifest, parts.router, parts.components, &current));
+        let app = App::new(manifest, parts.router, parts.components, &current);
+        ready();
+        self.current.exchange(app);
         Ok(parts.changed)
     }
 }

@@ -84,11 +84,15 @@ async fn components_come_and_go() {
         wasm("probe02")
     );
     let two = manifest(folder.path(), &more);
+    let before = std::cell::RefCell::default();
+    let ready = || *before.borrow_mut() = app.components();
     assert_eq!(
-        app.exchange(&two, &[]).unwrap(),
+        app.exchange_when_ready(&two, &[], ready).unwrap(),
         ["second"],
         "another engine has room, and the same code is in it"
     );
+    assert_eq!(*before.borrow(), ["app"], "ready, and not yet exchanged");
+    assert_eq!(app.components(), ["app", "second"]);
     assert_eq!(app.ok("/").await, "probe");
     assert_eq!(app.status("/second/nothing").await, 404);
     assert_eq!(app.exchange(&two, &["app"]).unwrap(), [""; 0]);

@@ -120,9 +120,25 @@ impl Fixture {
     /// Another manifest takes the place of the one before; gives the components whose code is
     /// another.
     pub fn exchange(&self, manifest: &Manifest, fresh: &[&str]) -> anyhow::Result<Vec<String>> {
+        self.exchange_when_ready(manifest, fresh, || {})
+    }
+
+    /// The same; `ready` is called just before.
+    pub fn exchange_when_ready(
+        &self,
+        manifest: &Manifest,
+        fresh: &[&str],
+        ready: impl FnOnce(),
+    ) -> anyhow::Result<Vec<String>> {
         let variables = Variables::new(manifest, &[], Default::default(), |_| None)?;
         let fresh = fresh.iter().map(|id| (*id).to_owned()).collect();
-        self.app.exchange(manifest, &variables, &fresh)
+        self.app.exchange(manifest, &variables, &fresh, ready)
+    }
+
+    /// The components that answer now.
+    pub fn components(&self) -> Vec<String> {
+        let instances = self.app.instances();
+        instances.iter().map(|(id, _)| id.to_string()).collect()
     }
 
     /// As after a restart.

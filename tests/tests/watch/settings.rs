@@ -3,6 +3,8 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
+use tests::{Server, read_answer};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::{project::Project, stream::Stream};
 
@@ -92,5 +94,42 @@ max-connections = 1
     );
     fs::remove_file(project.path(".env"))?;
     page.mended().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn max_connections_holds_at_once_for_held_requests() -> Result<()> {
+    let folder = tests::closed_burger();
+    let path = folder.path().join("spin.toml");
+    let text = fs::read_to_string(&path)?
+        .replace("components/build orders", "true")
+        .replace("components/build page", "true");
+    let table = "[application.tool.socket-host.websocket]\n";
+    ensure!(text.contains(table), "{text}");
+    fs::write(&path, &text)?;
+    let host = Server::start(folder.path(), &["--watch", "--quiet"])?;
+    let mut page = Stream::open(&host).await?;
+    let hold = async || -> Result<(u16, TcpStream)> {
+        let mut socket = TcpStream::connect(host.address).await?;
+        let head = format!(
+            "GET /api/orders/stream HTTP/1.1\r\nHost: {}\r\n\r\n",
+            host.address
+        );
+        socket.write_all(head.as_bytes()).await?;
+        Ok((read_answer(&mut socket, false).await?.status, socket))
+    };
+    let (first, second) = (hold().await?, hold().await?);
+    ensure!((first.0, second.0) == (200, 200));
+    for (most, status) in [(2, 503), (3, 200)] {
+        let table = format!("{table}max-connections = {most}\n");
+        let new = folder.path().join("spin.toml~");
+        fs::write(
+            &new,
+            text.replace("[application.tool.socket-host.websocket]\n", &table),
+        )?;
+        fs::rename(new, &path)?;
+        page.pages().await?;
+        ensure!(hold().await?.0 == status, "{most}");
+    }
     Ok(())
 }
