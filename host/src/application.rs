@@ -58,8 +58,8 @@ impl Values {
 }
 
 impl Application {
-    /// Serves what `manifest` says from now on; see [`Embedded::exchange`] for `fresh` and the
-    /// answer. Sockets stay open, with the limits that they were opened with.
+    /// Serves what `manifest` says from now on; see [`Embedded::exchange`] for `fresh`, `only_code`
+    /// and the answer. Sockets stay open, with the limits that they were opened with.
     ///
     /// # Errors
     /// Everything that would keep a host from starting with this manifest, and a change that only
@@ -68,6 +68,7 @@ impl Application {
         &mut self,
         manifest: &Manifest,
         fresh: BTreeSet<String>,
+        only_code: bool,
     ) -> Result<Vec<String>> {
         let variables = self.values.settle(manifest)?;
         ensure!(
@@ -90,7 +91,9 @@ impl Application {
         let (embedded, gateway) = (self.embedded.clone(), self.gateway.clone());
         let own = manifest.clone();
         let exchanged = tokio::task::spawn_blocking(move || {
-            embedded.exchange(&own, &variables, &fresh, || gateway.exchange(between))
+            embedded.exchange(&own, &variables, &fresh, only_code, || {
+                gateway.exchange(between);
+            })
         });
         let changed = exchanged.await??;
 

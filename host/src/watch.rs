@@ -288,7 +288,9 @@ impl Watch {
     async fn exchange(&mut self, application: &mut Application) -> News {
         let start = Instant::now();
         let fresh = self.due.fresh.clone();
-        match application.exchange(&self.manifest, fresh).await {
+        let only_code = !(self.due.settings || self.due.files || self.due.styles);
+        let exchanged = application.exchange(&self.manifest, fresh, only_code);
+        match exchanged.await {
             Ok(changed) => {
                 self.problems.note(Step::Load, Ok(()));
                 let due = std::mem::take(&mut self.due);

@@ -137,7 +137,8 @@ impl Embedded {
     /// Exchanges the application for what the manifest says now: requests that come from here on
     /// find the new one, those under way end with the old one, whose instances then go. Only the
     /// files of components in `fresh`, and of those that are new, are read again, and only what has
-    /// changed is compiled: the others keep the code that they had, whatever their files hold.
+    /// changed is compiled: the others keep the code that they had, whatever their files hold. When
+    /// `only_code` can be another and none is, the application stays, with its instances.
     /// `ready` is called when nothing can go wrong any more, before the first request finds the new
     /// one. Gives the ids of the components whose code is another. As [`Self::load`], this takes time.
     ///
@@ -148,12 +149,16 @@ impl Embedded {
         manifest: &Manifest,
         variables: &Variables,
         fresh: &BTreeSet<String>,
+        only_code: bool,
         ready: impl FnOnce(),
     ) -> anyhow::Result<Vec<String>> {
         // Held until the end, so that exchanges do not overtake one another. What a panic left in
         // it are whole entries.
         let mut workshop = self.workshop.lock().unwrap_or_else(PoisonError::into_inner);
         let parts = workshop.make(manifest, variables, |id| fresh.contains(id))?;
+        if only_code && parts.changed.is_empty() {
+            return Ok(parts.changed);
+        }
         let current = Arc::downgrade(&self.current);
         let app = App::new(manifest, parts.router, parts.components, &current);
         ready();

@@ -87,7 +87,7 @@ async fn components_come_and_go() {
     let before = std::cell::RefCell::default();
     let ready = || *before.borrow_mut() = app.components();
     assert_eq!(
-        app.exchange_when_ready(&two, &[], ready).unwrap(),
+        app.exchange_in_steps(&two, &[], false, ready).unwrap(),
         ["second"],
         "another engine has room, and the same code is in it"
     );
@@ -98,6 +98,24 @@ async fn components_come_and_go() {
     assert_eq!(app.exchange(&two, &["app"]).unwrap(), [""; 0]);
     assert_eq!(app.exchange(&one, &[]).unwrap(), [""; 0]);
     assert_eq!(app.ok("/").await, "probe");
+}
+
+#[tokio::test]
+async fn instances_stay_where_nothing_is_another() {
+    let folder = tempfile::tempdir().unwrap();
+    put(folder.path(), "probe");
+    let manifest = manifest(folder.path(), "");
+    let app = Fixture::at(&manifest, tempfile::tempdir().unwrap(), |options| {
+        options.instance_idle = Duration::from_secs(3600);
+    });
+    let exchange = |only_code| app.exchange_in_steps(&manifest, &["app"], only_code, || {});
+    // How many requests an instance has seen.
+    assert_eq!(app.ok("/seen").await, "1");
+    assert_eq!(exchange(true).unwrap(), [""; 0]);
+    assert_eq!(app.ok("/seen").await, "2");
+    // Its files may be others.
+    assert_eq!(exchange(false).unwrap(), [""; 0]);
+    assert_eq!(app.ok("/seen").await, "1");
 }
 
 #[tokio::test]
