@@ -26,12 +26,14 @@ pub struct Application {
     pub limit: Duration,
     /// The components.
     pub embedded: Arc<Embedded>,
-    /// The routes that are private, and the limits of sessions.
+    /// What goes by the rules.
     pub gateway: Arc<Gateway>,
+    /// What the manifest says about requests from outside.
+    pub rules: Rules,
+    /// The routes that are private by these rules.
+    pub private: Vec<String>,
     /// What calls components.
     pub timers: Timers,
-    /// What all parts of the host share.
-    pub services: Arc<Services>,
 }
 
 /// What gives an application's variables their values, the environment aside.
@@ -56,8 +58,8 @@ impl Values {
 }
 
 impl Application {
-    /// Serves what `manifest` says from now on; see [`Embedded::exchange`] for `fresh` and the
-    /// answer. Sockets stay open, with the limits that they were opened with.
+    /// Serves what `manifest` says from now on; see [`Embedded::exchange`] for `fresh`, `only_code`
+    /// and the answer. Sockets stay open, with the limits that they were opened with.
     ///
     /// # Errors
     /// Everything that would keep a host from starting with this manifest, and a change that only
@@ -66,34 +68,48 @@ impl Application {
         &mut self,
         manifest: &Manifest,
         fresh: BTreeSet<String>,
+        only_code: bool,
     ) -> Result<Vec<String>> {
         let variables = self.values.settle(manifest)?;
         ensure!(
             variables.get("grip_key").is_none_or(|key| key == self.key),
             "the variable grip_key has another value: start the host again, which signs with it"
         );
-        let private = Private::new(&manifest.host.private)?;
+        let private = &manifest.host.private;
         let passthroughs = passthrough::routes(&manifest.host.passthrough, None, self.limit)?;
-        let embedded = self.embedded.clone();
+        let mut rules = Rules {
+            private: Private::new(private)?,
+            passthroughs: passthroughs.into(),
+            ..self.rules.clone()
+        };
+        // A private route is never open: neither one of before to requests that still find the old
+        // components, nor a new one to requests that find the new ones first.
+        let between = Rules {
+            private: Private::new(&[&self.private[..], private].concat())?,
+            ..self.rules.clone()
+        };
+        let (embedded, gateway) = (self.embedded.clone(), self.gateway.clone());
         let own = manifest.clone();
-        let exchanged =
-            tokio::task::spawn_blocking(move || embedded.exchange(&own, &variables, &fresh));
+        let exchanged = tokio::task::spawn_blocking(move || {
+            embedded.exchange(&own, &variables, &fresh, only_code, || {
+                gateway.exchange(between);
+            })
+        });
         let changed = exchanged.await??;
 
         let limits = manifest.host.websocket.clone();
-        let sessions = &self.services.sessions;
-        if limits != self.services.limits {
+        let services = &self.rules.services;
+        if limits != services.limits {
+            services.holds.bound(limits.max_connections);
+            let sessions = &services.sessions;
             sessions.bound(limits.max_connections, limits.ping_interval);
-            self.services = Arc::new(Services {
+            rules.services = Arc::new(Services {
                 limits,
-                ..Services::clone(&self.services)
+                ..Services::clone(services)
             });
         }
-        self.gateway.exchange(Rules {
-            services: self.services.clone(),
-            private,
-            passthroughs,
-        });
+        self.gateway.exchange(rules.clone());
+        (self.rules, self.private) = (rules, private.clone());
         self.timers.exchange(&manifest.host.timers);
         Ok(changed)
     }

@@ -2,26 +2,32 @@
 
 use std::{
     collections::VecDeque,
-    io::{IsTerminal as _, Write as _},
-    process::Stdio,
+    io::{self, IsTerminal as _, Write as _},
+    process::{ExitStatus, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
-use tokio::{io::AsyncReadExt as _, net::unix::pipe::Receiver, process::Command, time::timeout};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::{
+    io::AsyncReadExt as _,
+    net::unix::pipe::Receiver,
+    process::{Child, Command},
+    time::timeout,
+};
 
 use crate::terminal::note;
 use runtime::manifest::{Build, Manifest, suggest};
 
 /// What is kept of a command's output: its end.
 const KEPT_OUTPUT: usize = 64 << 10;
-/// How long output may take to arrive when its command has ended. What the command left running
-/// may hold the other end for ever.
+/// How long output is read when its command has ended. What the command left running may hold the
+/// other end for ever, or write without end.
 const LAST_OUTPUT: Duration = Duration::from_millis(100);
 
 /// Builds the components that say how, one command after another, in the manifest's order of ids;
-/// only those named, if some are. What the commands print goes to the terminal. When the future is
-/// dropped, the running command is killed.
+/// only those named, if some are. What the commands print goes to the terminal, from which they
+/// read nothing. When the future is dropped, the running command is killed with what it started.
 ///
 /// # Errors
 /// The first command that fails, with its component and status; no later one is run. Before any
@@ -65,11 +71,13 @@ pub async fn run(id: &str, build: &Build, mut output: Option<&mut Output>) -> an
         command
             .args(["-c", line])
             .current_dir(&build.workdir)
-            .envs(&build.environment)
-            .kill_on_drop(true);
+            .envs(&build.environment);
         let status = match &mut output {
             Some(output) => output.of(command).await,
-            None => command.status().await.map_err(Into::into),
+            None => match Running::start(&mut command) {
+                Ok(mut running) => running.ended().await,
+                Err(error) => Err(error),
+            },
         };
         let status = status.with_context(|| {
             format!("component {id}: cannot run the build command `{line}` with `sh`")
@@ -79,6 +87,39 @@ pub async fn run(id: &str, build: &Build, mut output: Option<&mut Output>) -> an
         }
     }
     Ok(())
+}
+
+/// A command that runs, and what it started, in a process group of their own: dropping this kills
+/// them all, unless the command has ended.
+struct Running {
+    child: Child,
+    /// The number is the group's for as long as nobody has waited for the command.
+    group: Option<Pid>,
+}
+
+impl Running {
+    /// Without anything to read: the terminal would stop a group that is not in its foreground.
+    fn start(command: &mut Command) -> io::Result<Self> {
+        let command = command.stdin(Stdio::null()).process_group(0);
+        let child = command.kill_on_drop(true).spawn()?;
+        let group = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
+        Ok(Self { child, group })
+    }
+
+    async fn ended(&mut self) -> io::Result<ExitStatus> {
+        let status = self.child.wait().await?;
+        self.group = None;
+        Ok(status)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(group) = self.group {
+            // It fails when there is nobody left.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
 }
 
 /// The end of what commands print.
@@ -104,17 +145,14 @@ impl Output {
     }
 
     /// Runs a command whose stdout and stderr go to our stderr, in their order, and in here.
-    async fn of(&mut self, mut command: Command) -> anyhow::Result<std::process::ExitStatus> {
-        let (reader, writer) = std::io::pipe()?;
-        command
-            .stdin(Stdio::null())
-            .stdout(writer.try_clone()?)
-            .stderr(writer);
+    async fn of(&mut self, mut command: Command) -> io::Result<ExitStatus> {
+        let (reader, writer) = io::pipe()?;
+        command.stdout(writer.try_clone()?).stderr(writer);
         // It does not see that the output ends in a terminal.
-        if std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+        if io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
             command.env("CARGO_TERM_COLOR", "always");
         }
-        let mut child = command.spawn()?;
+        let mut running = Running::start(&mut command)?;
         // The command holds our end of the pipe.
         drop(command);
         let mut reader = Receiver::from_owned_fd(reader.into())?;
@@ -123,24 +161,26 @@ impl Output {
             tokio::select! {
                 biased;
                 read = reader.read(&mut piece) => match read? {
-                    0 => break child.wait().await?,
+                    0 => break running.ended().await?,
                     length => self.add(&piece[..length]),
                 },
-                status = child.wait() => break status?,
+                status = running.ended() => break status?,
             }
         };
-        while let Ok(read) = timeout(LAST_OUTPUT, reader.read(&mut piece)).await {
-            match read? {
-                0 => break,
-                length => self.add(&piece[..length]),
+        let rest = async {
+            loop {
+                match reader.read(&mut piece).await? {
+                    0 => return Ok(status),
+                    length => self.add(&piece[..length]),
+                }
             }
-        }
-        Ok(status)
+        };
+        timeout(LAST_OUTPUT, rest).await.unwrap_or(Ok(status))
     }
 
     fn add(&mut self, bytes: &[u8]) {
         // A closed terminal is no reason to stop.
-        let _ = std::io::stderr().lock().write_all(bytes);
+        let _ = io::stderr().lock().write_all(bytes);
         self.end.extend(bytes);
         let surplus = self.end.len().saturating_sub(KEPT_OUTPUT);
         self.is_cut |= surplus > 0;
@@ -267,57 +307,73 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_command_leaves_running_does_not_hold_the_build() {
-        let build = Build {
-            commands: vec!["sleep 20 & echo $!".to_owned()],
-            workdir: std::env::temp_dir(),
-            watch: Vec::new(),
-            environment: Default::default(),
-        };
-        let mut output = Output::default();
-        let built = run("a", &build, Some(&mut output));
-        timeout(Duration::from_secs(10), built)
-            .await
-            .unwrap()
-            .unwrap();
-        let left: i32 = output.text().trim().parse().unwrap();
-        let left = rustix::process::Pid::from_raw(left).unwrap();
-        rustix::process::kill_process(left, rustix::process::Signal::KILL).unwrap();
+        for command in [
+            "sleep 20 & echo $!",
+            "while sleep 0.01; do echo chatter; done & echo $!",
+        ] {
+            let build = Build {
+                commands: vec![command.to_owned()],
+                workdir: std::env::temp_dir(),
+                watch: Vec::new(),
+                environment: Default::default(),
+            };
+            let mut output = Output::default();
+            let built = run("a", &build, Some(&mut output));
+            timeout(Duration::from_secs(10), built)
+                .await
+                .unwrap()
+                .unwrap();
+            let text = output.text();
+            let left = text.lines().find_map(|line| line.parse().ok()).unwrap();
+            let left = Pid::from_raw(left).unwrap();
+            // One that writes has ended for want of a reader.
+            let _ = rustix::process::kill_process(left, Signal::KILL);
+        }
     }
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn a_dropped_build_is_killed() {
+    async fn a_dropped_build_is_killed_with_what_it_started() {
         let folder = tempfile::tempdir().unwrap();
-        let command = "echo $$ > pid.new; mv pid.new pid; exec sleep 600";
+        let command = "sleep 600 & echo $$ $! > pids.new; mv pids.new pids; wait";
         let manifest = manifest(
             folder.path(),
             &[("a", &format!("build.command = {command:?}"))],
         );
-        let pid = folder.path().join("pid");
-        {
-            let building = build(&manifest, None);
+        let pids = folder.path().join("pids");
+        for captured in [false, true] {
+            let mut output = Output::default();
+            let output = captured.then_some(&mut output);
             let started = async {
-                while !pid.exists() {
-                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                while !pids.exists() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             };
+            let component = &manifest.components["a"];
             tokio::select! {
-                result = building => panic!("ended early: {result:?}"),
+                result = run("a", component.build.as_ref().unwrap(), output) => {
+                    panic!("ended early: {result:?}")
+                }
                 () = started => {}
             }
-        }
-        let process = Path::new("/proc").join(fs::read_to_string(&pid).unwrap().trim());
-        // Reaping is tokio's, in the background; a process that is left as a zombie was killed.
-        let gone = || match fs::read_to_string(process.join("stat")) {
-            Ok(stat) => stat.contains(") Z "),
-            Err(_) => true,
-        };
-        for _ in 0..400 {
-            if gone() {
-                return;
+            for pid in fs::read_to_string(&pids).unwrap().split_whitespace() {
+                gone(pid).await;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            fs::remove_file(&pids).unwrap();
         }
-        panic!("{} still runs", process.display());
+    }
+
+    /// Waits for the end of a process. Reaping is tokio's, or the system's, in the background; one
+    /// that is left as a zombie was killed.
+    async fn gone(pid: &str) {
+        let stat = Path::new("/proc").join(pid).join("stat");
+        for _ in 0..2000 {
+            match fs::read_to_string(&stat) {
+                Ok(stat) if !stat.contains(") Z ") => {}
+                _ => return,
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{pid} still runs");
     }
 }

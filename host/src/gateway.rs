@@ -38,13 +38,14 @@ pub struct Gateway {
 }
 
 /// What an application's manifest says about requests from outside.
+#[derive(Clone)]
 pub struct Rules {
     /// Where requests go, and what bounds the sessions that begin.
     pub services: Arc<Services>,
     /// The routes that are 404.
     pub private: Private,
     /// The routes whose upgrades are tunnelled.
-    pub passthroughs: Routes<Passthrough>,
+    pub passthroughs: Arc<Routes<Passthrough>>,
 }
 
 impl Gateway {

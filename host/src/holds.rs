@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 pub struct Holds {
     streams: AtomicUsize,
     responses: AtomicUsize,
-    most: usize,
+    most: AtomicUsize,
     stop: CancellationToken,
 }
 
@@ -30,15 +30,20 @@ impl Holds {
         Arc::new(Self {
             streams: AtomicUsize::new(0),
             responses: AtomicUsize::new(0),
-            most,
+            most: AtomicUsize::new(most),
             stop,
         })
+    }
+
+    /// Sets how many there may be. Those there are stay.
+    pub fn bound(&self, most: usize) {
+        self.most.store(most, Relaxed);
     }
 
     /// Adds a hold, unless there are as many as there may be.
     pub fn register(self: &Arc<Self>, mode: HoldMode) -> Option<Place> {
         // Two at once may both find the last place; the bound is on memory, not exact.
-        if self.streams() + self.responses() >= self.most {
+        if self.streams() + self.responses() >= self.most.load(Relaxed) {
             return None;
         }
         self.counter(mode).fetch_add(1, Relaxed);
@@ -107,5 +112,12 @@ mod tests {
         assert!(holds.register(HoldMode::Stream).is_some());
         drop(stream);
         assert_eq!((holds.streams(), holds.responses()), (0, 0));
+
+        let held = [(); 2].map(|()| holds.register(HoldMode::Stream));
+        holds.bound(1);
+        assert!(held.iter().all(Option::is_some), "those there are stay");
+        assert!(holds.register(HoldMode::Stream).is_none());
+        holds.bound(3);
+        assert!(holds.register(HoldMode::Stream).is_some());
     }
 }

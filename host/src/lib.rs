@@ -287,10 +287,10 @@ impl Host {
         let rules = Rules {
             services: services.clone(),
             private,
-            passthroughs,
+            passthroughs: passthroughs.into(),
         };
         let reload = watched.as_ref().map(|(_, _, reload)| reload.clone());
-        let gateway = Arc::new(Gateway::new(rules, tunnels, reload));
+        let gateway = Arc::new(Gateway::new(rules.clone(), tunnels, reload));
         let public = gateway.clone();
         host.public.spawn(listener.serve(
             Arc::new(move |request, client| {
@@ -317,8 +317,9 @@ impl Host {
                 limit,
                 embedded,
                 gateway,
+                rules,
+                private: host.manifest.host.private.clone(),
                 timers,
-                services,
             };
             let (watch, stop) = (watch.run(application, reload), host.stop.clone());
             host.rest.spawn(async move {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use runtime::manifest::{Manifest, Route, Target, UpstreamUrl, parse_duration};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -154,8 +154,17 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> Result<()> {
     match command {
         Command::Up(options) => up(*options).await,
-        Command::Build(from) => build::build(&Manifest::load(from.path())?, None).await,
+        Command::Build(from) => build(from.path()).await,
         Command::Check { from, variables } => check(from, variables).await,
+    }
+}
+
+async fn build(from: &Path) -> Result<()> {
+    let mut signals = Signals::new()?;
+    let manifest = Manifest::load(from)?;
+    tokio::select! {
+        built = build::build(&manifest, None) => built,
+        () = signals.next() => bail!("stopped before everything was built"),
     }
 }
 

@@ -126,15 +126,16 @@ impl Reload {
         })
     }
 
-    /// Prepares a request for a page, and gives what is to be put into it. Requests for anything
-    /// else are left alone.
+    /// Prepares a request, and gives what is to be put into the answer if it is for a page.
     pub fn page<B>(&self, request: &mut Request<B>) -> Option<Page> {
+        // To compress takes code that was compiled in a hurry longer than to send takes here; and
+        // nothing can be put into a page that is compressed.
+        request.headers_mut().remove(header::ACCEPT_ENCODING);
         if !is_for_page(request) {
             return None;
         }
-        // A whole page, in the clear: nothing can be put into another.
+        // A whole page: nothing can be put into another.
         for name in [
-            header::ACCEPT_ENCODING,
             header::IF_NONE_MATCH,
             header::IF_MODIFIED_SINCE,
             header::RANGE,

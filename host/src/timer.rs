@@ -26,7 +26,23 @@ pub struct Timers {
     stop: CancellationToken,
     cut: CancellationToken,
     calls: TaskTracker,
-    running: Vec<(Timer, CancellationToken)>,
+    running: Vec<Running>,
+    /// Those that were stopped and may still be calling.
+    leaving: Vec<Running>,
+}
+
+struct Running {
+    timer: Timer,
+    stop: CancellationToken,
+    /// Is cancelled when its last call has ended.
+    ended: CancellationToken,
+}
+
+impl Running {
+    /// Whether both call the same.
+    fn calls_as(&self, timer: &Timer) -> bool {
+        self.timer.method == timer.method && self.timer.path == timer.path
+    }
 }
 
 impl Timers {
@@ -45,30 +61,54 @@ impl Timers {
             cut,
             calls: TaskTracker::new(),
             running: Vec::new(),
+            leaving: Vec::new(),
         }
     }
 
-    /// Runs these timers and no others. Those that run already go on undisturbed.
+    /// Runs these timers and no others. Those that run already go on undisturbed; one that calls the
+    /// same as one that is stopped begins when the last call of that has ended.
     pub fn exchange(&mut self, timers: &[Timer]) {
         let mut before = std::mem::take(&mut self.running);
+        let mut new = Vec::new();
         for timer in timers {
-            let kept = before.iter().position(|(running, _)| running == timer);
-            let running = match kept {
-                Some(index) => before.swap_remove(index),
-                None => {
-                    let stop = self.stop.child_token();
-                    let (services, host) = (self.services.clone(), self.host.clone());
-                    let runs = run(timer.clone(), services, host, stop.clone());
-                    let cut = self.cut.clone();
-                    self.calls.spawn(cut.run_until_cancelled_owned(runs));
-                    (timer.clone(), stop)
-                }
-            };
+            match before.iter().position(|running| running.timer == *timer) {
+                Some(index) => self.running.push(before.swap_remove(index)),
+                None => new.push(timer),
+            }
+        }
+        for running in &before {
+            running.stop.cancel();
+        }
+        self.leaving.extend(before);
+        self.leaving.retain(|running| !running.ended.is_cancelled());
+        for timer in new {
+            let running = self.start(timer);
             self.running.push(running);
         }
-        for (_, stop) in before {
-            stop.cancel();
-        }
+    }
+
+    fn start(&self, timer: &Timer) -> Running {
+        let before = self.leaving.iter().filter(|other| other.calls_as(timer));
+        let before: Vec<_> = before.map(|other| other.ended.clone()).collect();
+        let running = Running {
+            timer: timer.clone(),
+            stop: self.stop.child_token(),
+            ended: CancellationToken::new(),
+        };
+        let (services, host) = (self.services.clone(), self.host.clone());
+        let (stop, ended) = (running.stop.clone(), running.ended.clone().drop_guard());
+        let timer = timer.clone();
+        let cut = self.cut.clone();
+        self.calls.spawn(cut.run_until_cancelled_owned(async move {
+            let _ended = ended;
+            for other in before {
+                other.cancelled().await;
+            }
+            if !stop.is_cancelled() {
+                run(timer, services, host, stop).await;
+            }
+        }));
+        running
     }
 
     /// Waits, once all are stopped, until the calls under way have ended.
@@ -164,17 +204,40 @@ fn pause(least: Duration, most: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
     use grip::Key;
+    use http::{Method, Response};
     use http_body_util::StreamBody;
     use hyper::body::Frame;
     use runtime::{
         backend::{Answer, Backend, Body},
         manifest::WebSocketLimits,
     };
-    use tokio::time::Instant;
+    use tokio::{sync::Semaphore, time::Instant};
 
     use super::*;
     use crate::signer::Signer;
+
+    /// Timers over a backend, with what stops them and what cuts them off.
+    fn timers(backend: Arc<dyn Backend>) -> (Timers, CancellationToken, CancellationToken) {
+        let key = Key::parse("a key of some length, since it has to be").expect("a key");
+        let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
+        let (signer, limits) = (Signer::new(key), WebSocketLimits::default());
+        let services = Services::new(backend, "own", signer, limits, stop.clone());
+        let host = HeaderValue::from_static("localhost");
+        let timers = Timers::new(services.into(), host, stop.clone(), cut.clone());
+        (timers, stop, cut)
+    }
+
+    fn every(pause: Duration, path: &str) -> Timer {
+        Timer {
+            method: Method::POST,
+            path: path.to_owned(),
+            least: pause,
+            most: pause,
+        }
+    }
 
     /// Begins every answer, and ends none.
     struct Endless;
@@ -183,29 +246,15 @@ mod tests {
         fn call(&self, _: Request<Body>) -> Answer<'_> {
             let pieces = futures_util::stream::pending::<Result<Frame<_>, BodyError>>();
             let body = StreamBody::new(pieces).boxed_unsync();
-            Box::pin(async { Ok(http::Response::new(body)) })
+            Box::pin(async { Ok(Response::new(body)) })
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_without_an_end_does_not_stop_a_timer() {
-        let key = Key::parse("a key of some length, since it has to be").expect("a key");
-        let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
-        let services = Arc::new(Services::new(
-            Arc::new(Endless),
-            "own",
-            Signer::new(key),
-            WebSocketLimits::default(),
-            stop.clone(),
-        ));
-        let timer = Timer {
-            method: http::Method::POST,
-            path: "/tick".to_owned(),
-            least: Duration::from_secs(1),
-            most: Duration::from_secs(1),
-        };
-        let host = HeaderValue::from_static("localhost");
-        let mut timers = Timers::new(services.clone(), host, stop.clone(), cut.clone());
+        let (mut timers, stop, cut) = timers(Arc::new(Endless));
+        let services = timers.services.clone();
+        let timer = every(Duration::from_secs(1), "/tick");
         timers.exchange(std::slice::from_ref(&timer));
         tokio::time::sleep((BODY_PATIENCE + timer.least) * 3).await;
         let text = services.metrics.text(&services);
@@ -229,5 +278,51 @@ mod tests {
         assert!(pauses.iter().any(|pause| *pause < Duration::from_secs(3)));
         assert!(pauses.iter().any(|pause| *pause > Duration::from_secs(5)));
         assert_eq!(pause(least, least), least);
+    }
+
+    /// Answers when it is allowed to, and counts.
+    struct Slow {
+        begun: AtomicUsize,
+        allowed: Semaphore,
+    }
+
+    impl Backend for Slow {
+        fn call(&self, _: Request<Body>) -> Answer<'_> {
+            self.begun.fetch_add(1, SeqCst);
+            Box::pin(async {
+                self.allowed.acquire().await.unwrap().forget();
+                Ok(Response::new(empty()))
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_that_takes_the_place_of_another_does_not_call_beside_it() {
+        let backend = Arc::new(Slow {
+            begun: AtomicUsize::new(0),
+            allowed: Semaphore::new(0),
+        });
+        let (mut timers, stop, _) = timers(backend.clone());
+        let timer = |path: &str, hours: u64| every(Duration::from_secs(hours * 3600), path);
+        // The clock is paused: it moves on when nobody has anything to do.
+        let settled = || tokio::time::sleep(Duration::from_secs(1));
+        let begun = || backend.begun.load(SeqCst);
+
+        timers.exchange(&[timer("/a", 1)]);
+        settled().await;
+        assert_eq!(begun(), 1);
+        // Twice, so that the second waits for the first as well, and once undone.
+        timers.exchange(&[timer("/a", 2)]);
+        timers.exchange(&[timer("/a", 3)]);
+        timers.exchange(&[timer("/a", 4), timer("/b", 1)]);
+        settled().await;
+        assert_eq!(begun(), 2, "another path waits for nobody");
+        backend.allowed.add_permits(2);
+        settled().await;
+        assert_eq!(begun(), 3, "the last one alone");
+        stop.cancel();
+        backend.allowed.add_permits(1);
+        timers.ended().await;
+        assert_eq!(begun(), 3);
     }
 }

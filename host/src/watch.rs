@@ -1,10 +1,12 @@
 //! Keeps a running application as its files say: builds what changed, exchanges it, tells pages.
 //!
-//! What changes is noticed by [`changes`] and weighed by [`interests`]. Whatever goes wrong, the
+//! What changes is noticed by [`changes`], found by [`eye`] and weighed by [`interests`]. Whatever goes wrong, the
 //! application that was there before goes on.
 
 mod changes;
+mod eye;
 mod interests;
+mod pattern;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -84,6 +86,12 @@ impl Building {
             results,
         }
     }
+}
+
+/// Whether there is a component that says how it is built.
+fn is_built(manifest: &Manifest, id: &str) -> bool {
+    let component = manifest.components.get(id);
+    component.is_some_and(|component| component.build.is_some())
 }
 
 /// Builds the components that say how, each whatever became of the one before.
@@ -211,6 +219,10 @@ impl Watch {
 
     fn built(&mut self, results: Vec<Built>) {
         for (id, built) in results {
+            // It may have gone from the manifest meanwhile.
+            if !is_built(&self.manifest, &id) {
+                continue;
+            }
             if built.is_ok() {
                 self.due.fresh.insert(id.clone());
             }
@@ -264,9 +276,9 @@ impl Watch {
         let to_build = to_build.map(|component| component.id.clone()).collect();
         self.interests = Arc::new(interests);
         self.changes.exchange(self.interests.clone());
-        let components = &self.manifest.components;
+        let manifest = &self.manifest;
         self.problems.0.retain(|step, _| match step {
-            Step::Build(id) => components.get(id).is_some_and(|it| it.build.is_some()),
+            Step::Build(id) => is_built(manifest, id),
             _ => true,
         });
         self.due.settings = true;
@@ -276,7 +288,9 @@ impl Watch {
     async fn exchange(&mut self, application: &mut Application) -> News {
         let start = Instant::now();
         let fresh = self.due.fresh.clone();
-        match application.exchange(&self.manifest, fresh).await {
+        let only_code = !(self.due.settings || self.due.files || self.due.styles);
+        let exchanged = application.exchange(&self.manifest, fresh, only_code);
+        match exchanged.await {
             Ok(changed) => {
                 self.problems.note(Step::Load, Ok(()));
                 let due = std::mem::take(&mut self.due);

@@ -11,7 +11,6 @@ mod client;
 mod component;
 mod engine;
 mod files;
-mod functions;
 mod key_value;
 mod outbound;
 mod output;
@@ -69,8 +68,8 @@ pub struct Options {
     pub instance_concurrency: usize,
     /// How long an instance waits for its next request (default 1 s).
     pub instance_idle: Duration,
-    /// Compile for speed (default); otherwise compiling is what is quick, and of a component that
-    /// is exchanged only the functions that are new are compiled.
+    /// Compile for speed, and keep what was compiled on disk (default); otherwise compiling is what
+    /// is quick.
     pub optimize: bool,
 }
 
@@ -127,7 +126,6 @@ impl Embedded {
     ) -> anyhow::Result<Self> {
         let mut workshop = Workshop::open(manifest, options)?;
         let parts = workshop.make(manifest, variables, |_| true)?;
-        workshop.get_ready()?;
         Ok(Self {
             current: Current::new(|current| {
                 App::new(manifest, parts.router, parts.components, current)
@@ -139,8 +137,10 @@ impl Embedded {
     /// Exchanges the application for what the manifest says now: requests that come from here on
     /// find the new one, those under way end with the old one, whose instances then go. Only the
     /// files of components in `fresh`, and of those that are new, are read again, and only what has
-    /// changed is compiled: the others keep the code that they had, whatever their files hold.
-    /// Gives the ids of the components whose code is another. As [`Self::load`], this takes time.
+    /// changed is compiled: the others keep the code that they had, whatever their files hold. When
+    /// `only_code` can be another and none is, the application stays, with its instances.
+    /// `ready` is called when nothing can go wrong any more, before the first request finds the new
+    /// one. Gives the ids of the components whose code is another. As [`Self::load`], this takes time.
     ///
     /// # Errors
     /// As [`Self::load`]; everything then stays as it was.
@@ -149,14 +149,20 @@ impl Embedded {
         manifest: &Manifest,
         variables: &Variables,
         fresh: &BTreeSet<String>,
+        only_code: bool,
+        ready: impl FnOnce(),
     ) -> anyhow::Result<Vec<String>> {
         // Held until the end, so that exchanges do not overtake one another. What a panic left in
         // it are whole entries.
         let mut workshop = self.workshop.lock().unwrap_or_else(PoisonError::into_inner);
         let parts = workshop.make(manifest, variables, |id| fresh.contains(id))?;
+        if only_code && parts.changed.is_empty() {
+            return Ok(parts.changed);
+        }
         let current = Arc::downgrade(&self.current);
-        self.current
-            .exchange(App::new(manifest, parts.router, parts.components, &current));
+        let app = App::new(manifest, parts.router, parts.components, &current);
+        ready();
+        self.current.exchange(app);
         Ok(parts.changed)
     }
 }

@@ -4,28 +4,29 @@
 //! right. So an event is a hint, and a burst of them is one look.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    os::unix::fs::MetadataExt as _,
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::SeqCst},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _, event::AccessKind};
+use notify::{
+    EventKind,
+    event::{AccessKind, AccessMode, ModifyKind},
+};
 use tokio::sync::Notify;
-use tracing::{debug, warn};
+use tracing::debug;
 
-use super::interests::Interests;
+use super::{eye::Eye, interests::Interests};
 
-/// A burst of events is over when there is none for this long,
-const QUIET: Duration = Duration::from_millis(15);
-/// or has gone on for this long.
+/// A burst of events is over when no file is being written and there is no event for this long,
+const QUIET: Duration = Duration::from_millis(5);
+/// or when it has gone on for this long.
 const BURST: Duration = Duration::from_millis(150);
 /// Events that may wait for a look. When there are more, everything is looked at.
 const WAITING: usize = 1024;
@@ -33,7 +34,15 @@ const WAITING: usize = 1024;
 /// Tells which files of an application change. Dropping it ends the watching.
 pub struct Changes {
     shared: Arc<Shared>,
-    hints: SyncSender<Vec<PathBuf>>,
+    hints: SyncSender<Hint>,
+}
+
+/// Where something happened.
+#[derive(Default)]
+struct Hint {
+    paths: Vec<PathBuf>,
+    /// A file is being written; another hint comes when that is done.
+    unfinished: bool,
 }
 
 #[derive(Default)]
@@ -70,13 +79,7 @@ impl Changes {
         let watcher = watcher.context(
             "cannot watch for changes; on Linux, fs.inotify.max_user_instances may be too low",
         )?;
-        let mut eye = Eye {
-            watcher,
-            interests,
-            folders: BTreeSet::new(),
-            files: BTreeMap::new(),
-            failed: false,
-        };
+        let mut eye = Eye::new(watcher, interests);
         eye.look_at_all();
         let eyed = shared.clone();
         std::thread::Builder::new()
@@ -90,7 +93,7 @@ impl Changes {
     pub fn exchange(&self, interests: Arc<Interests>) {
         self.shared.lock().interests = Some(interests);
         // When there is no room, a look is about to come anyway.
-        let _ = self.hints.try_send(Vec::new());
+        let _ = self.hints.try_send(Hint::default());
     }
 
     /// Waits until files have changed. What is not taken, because this was dropped, comes with the
@@ -109,7 +112,7 @@ impl Changes {
 impl Drop for Changes {
     fn drop(&mut self) {
         self.shared.lock().ended = true;
-        let _ = self.hints.try_send(Vec::new());
+        let _ = self.hints.try_send(Hint::default());
     }
 }
 
@@ -119,59 +122,47 @@ impl Shared {
     }
 
     /// Hears of an event, on the system's thread.
-    fn hint(&self, hints: &SyncSender<Vec<PathBuf>>, event: notify::Result<notify::Event>) {
-        let paths = match event {
+    fn hint(&self, hints: &SyncSender<Hint>, event: notify::Result<notify::Event>) {
+        let hint = match event {
             Ok(event) if event.need_rescan() => {
                 self.lost.store(true, SeqCst);
-                Vec::new()
+                Hint::default()
             }
-            // Reading is no change, or builds would cause themselves.
-            Ok(event) => match event.kind {
-                EventKind::Access(AccessKind::Close(notify::event::AccessMode::Write)) => {
-                    event.paths
-                }
-                EventKind::Access(_) => return,
-                _ => event.paths,
+            Ok(event) => match Hint::of(event) {
+                Some(hint) => hint,
+                None => return,
             },
             Err(error) => {
                 debug!("watching: {error}");
                 self.lost.store(true, SeqCst);
-                Vec::new()
+                Hint::default()
             }
         };
-        if let Err(TrySendError::Full(_)) = hints.try_send(paths) {
+        if let Err(TrySendError::Full(_)) = hints.try_send(hint) {
             self.lost.store(true, SeqCst);
         }
     }
 
-    fn run(&self, mut eye: Eye, heard: &Receiver<Vec<PathBuf>>) {
-        while let Ok(mut hints) = heard.recv() {
-            let end = Instant::now() + BURST;
-            loop {
-                let left = end.saturating_duration_since(Instant::now());
-                match heard.recv_timeout(QUIET.min(left)) {
-                    Ok(more) => hints.extend(more),
-                    Err(RecvTimeoutError::Timeout) => break,
-                    Err(RecvTimeoutError::Disconnected) => return,
-                }
-            }
-            let changed = match self.lost.swap(false, SeqCst) {
-                true => eye.look_at_all(),
-                false => eye.look(hints),
+    fn run(&self, mut eye: Eye, heard: &Receiver<Hint>) {
+        while let Ok(first) = heard.recv() {
+            let Some(mut paths) = burst(first, heard, |path| eye.minds(path), BURST) else {
+                return;
             };
+            if self.lost.swap(false, SeqCst) {
+                paths = vec![PathBuf::from("/")];
+            }
+            let interests = self.lock().interests.take();
+            let mut changed = eye.look(paths);
+            if let Some(interests) = interests {
+                changed.extend(eye.exchange(interests));
+            }
             let mut found = self.lock();
             if found.ended {
                 return;
             }
             found.files.extend(changed);
-            let interests = found.interests.take();
             let any = !found.files.is_empty();
             drop(found);
-            if let Some(interests) = interests {
-                eye.interests = interests;
-                // What was not watched before has not changed.
-                eye.look_at_all();
-            }
             if any {
                 self.changed.notify_one();
             }
@@ -179,174 +170,149 @@ impl Shared {
     }
 }
 
-/// What tells one content of a file from the next without reading it. Permissions and names of the
-/// same file are left out: they change no content.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    modified: Option<SystemTime>,
-    length: u64,
-    inode: u64,
-}
-
-/// Looks at files.
-struct Eye {
-    watcher: RecommendedWatcher,
-    interests: Arc<Interests>,
-    /// The folders that are watched.
-    folders: BTreeSet<PathBuf>,
-    /// The files of interest, as they were at the last look.
-    files: BTreeMap<PathBuf, Stamp>,
-    /// A folder could not be watched, and it was said.
-    failed: bool,
-}
-
-impl Eye {
-    /// Looks where something happened, and gives what has changed.
-    fn look(&mut self, hints: Vec<PathBuf>) -> BTreeSet<PathBuf> {
-        let mut changed = BTreeSet::new();
-        let mut all = false;
-        for path in hints {
-            let is_file_here = path
-                .parent()
-                .is_some_and(|folder| self.folders.contains(folder))
-                && !self.folders.contains(&path)
-                && !path.is_dir();
-            if is_file_here {
-                if self.interests.has(&path) && self.compare(&path) {
-                    changed.insert(path);
-                }
-            } else {
-                // A folder, or the system has another name for it.
-                all = true;
-                // Its watch ended with it, if it was deleted and made again.
-                self.forget(&path);
-            }
-        }
-        if all {
-            changed.extend(self.look_at_all());
-        }
-        changed
-    }
-
-    /// Looks at everything there is.
-    fn look_at_all(&mut self) -> BTreeSet<PathBuf> {
-        // First of all, since a folder that was renamed takes its watch with it.
-        let gone: Vec<_> = self
-            .folders
-            .iter()
-            .filter(|folder| !folder.is_dir())
-            .cloned()
-            .collect();
-        for folder in gone {
-            self.forget(&folder);
-        }
-        let interests = self.interests.clone();
-        let mut look = Look::default();
-        for (root, deep) in interests.roots() {
-            match root.is_dir() {
-                true => self.search(root, deep, &mut look),
-                // Wherever it may come to be.
-                false => {
-                    let above = root.ancestors().find(|folder| folder.is_dir());
-                    self.search(above.unwrap_or(Path::new("/")), false, &mut look);
-                }
-            }
-        }
-        let unwatched: Vec<_> = self.folders.difference(&look.folders).cloned().collect();
-        for folder in unwatched {
-            self.forget(&folder);
-        }
-        let before = std::mem::replace(&mut self.files, look.files);
-        let now = &self.files;
-        let changed = now
-            .iter()
-            .filter(|(file, stamp)| before.get(*file) != Some(stamp));
-        let gone = before.keys().filter(|file| !now.contains_key(*file));
-        let gone = gone.filter(|file| interests.has(file));
-        changed.map(|(file, _)| file).chain(gone).cloned().collect()
-    }
-
-    /// Watches a folder, and then reads it: what comes in between is seen by one of the two.
-    fn search(&mut self, folder: &Path, deep: bool, look: &mut Look) {
-        let is_new = look.folders.insert(folder.to_owned());
-        let is_deeper = deep && look.deep.insert(folder.to_owned());
-        if !is_new && !is_deeper {
-            return;
-        }
-        self.watch(folder);
-        let Ok(entries) = fs::read_dir(folder) else {
-            return;
+impl Hint {
+    fn of(event: notify::Event) -> Option<Self> {
+        let unfinished = match event.kind {
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) => false,
+            // Reading is no change, or builds would cause themselves.
+            EventKind::Access(_) => return None,
+            // Elsewhere than on Linux nothing tells when a file is closed.
+            EventKind::Modify(ModifyKind::Data(_)) => cfg!(target_os = "linux"),
+            _ => false,
         };
-        for entry in entries.flatten() {
-            let path = entry.path();
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() && deep && Interests::is_searched(&path) => {
-                    self.search(&path, true, look);
-                }
-                Ok(kind) if kind.is_dir() => {}
-                Ok(_) if self.interests.has(&path) => {
-                    if let Some(stamp) = stamp(&path) {
-                        look.files.insert(path, stamp);
-                    }
-                }
-                _ => {}
-            }
-        }
+        Some(Self {
+            paths: event.paths,
+            unfinished,
+        })
     }
+}
 
-    /// Whether a file is another than at the last look, which this is now.
-    fn compare(&mut self, file: &Path) -> bool {
-        let before = match stamp(file) {
-            Some(now) => {
-                let before = self.files.insert(file.to_owned(), now);
-                return before != Some(now);
-            }
-            None => self.files.remove(file),
+/// Waits for the end of a burst, and gives all its paths; `None` when nobody hints any more.
+///
+/// Editors that save in place empty a file, write it and close it: what is seen in between is half
+/// a file. Of those that `matter` the end is awaited, but no longer than `most`.
+fn burst(
+    first: Hint,
+    heard: &Receiver<Hint>,
+    matter: impl Fn(&Path) -> bool,
+    most: Duration,
+) -> Option<Vec<PathBuf>> {
+    let end = Instant::now() + most;
+    let mut unfinished = BTreeSet::new();
+    let mut paths = Vec::new();
+    let mut hint = first;
+    loop {
+        for path in hint.paths {
+            match hint.unfinished && matter(&path) {
+                true => unfinished.insert(path.clone()),
+                false => unfinished.remove(&path),
+            };
+            paths.push(path);
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        let quiet = match unfinished.is_empty() {
+            true => QUIET.min(left),
+            false => left,
         };
-        before.is_some()
+        hint = match heard.recv_timeout(quiet) {
+            Ok(hint) => hint,
+            Err(RecvTimeoutError::Timeout) => return Some(paths),
+            Err(RecvTimeoutError::Disconnected) => return None,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use runtime::manifest::Manifest;
+
+    use super::*;
+
+    /// An application in `folder`, whose manifest is at `path`.
+    fn changes(folder: &Path, path: &str) -> (Changes, Arc<Interests>) {
+        let text = "spin_manifest_version = 2\napplication.name = \"test\"\n\
+            trigger.http = [{ route = \"/\", component = \"a\" }]\n\
+            [component.a]\nsource = \"a.wasm\"\n\
+            files = [{ source = \"static\", destination = \"/static\" }]\n";
+        let manifest = Manifest::parse(text, folder.join(path)).unwrap();
+        let interests = Arc::new(Interests::of(&manifest).unwrap());
+        (Changes::watch(interests.clone()).unwrap(), interests)
     }
 
-    fn watch(&mut self, folder: &Path) {
-        if self.folders.contains(folder) {
-            return;
+    /// Waits until a change of this file is told.
+    async fn told(changes: &Changes, file: &Path) {
+        let told = async { while !changes.next().await.contains(file) {} };
+        let told = tokio::time::timeout(Duration::from_secs(20), told).await;
+        assert!(told.is_ok(), "{} is not told of", file.display());
+    }
+
+    #[tokio::test]
+    async fn a_manifest_that_is_named_by_a_detour_is_watched() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().canonicalize().unwrap();
+        fs::create_dir_all(folder.join("static/deep")).unwrap();
+        fs::create_dir_all(folder.join("elsewhere/inner")).unwrap();
+        std::os::unix::fs::symlink("elsewhere/inner", folder.join("link")).unwrap();
+        // What is above a link's folder is above where it leads.
+        for path in ["static/../spin.toml", "link/../../spin.toml"] {
+            let (changes, interests) = changes(&folder, path);
+            let file = folder.join("static/deep/a.js");
+            fs::write(&file, path).unwrap();
+            told(&changes, &file).await;
+            let file = folder.join("spin.toml");
+            fs::write(&file, path).unwrap();
+            told(&changes, &file).await;
+            assert!(interests.plan([&file]).settings);
         }
-        match self.watcher.watch(folder, RecursiveMode::NonRecursive) {
-            Ok(()) => drop(self.folders.insert(folder.to_owned())),
-            // It was deleted meanwhile, which is an event of its own.
-            Err(_) if !folder.is_dir() => {}
-            Err(error) => {
-                if !std::mem::replace(&mut self.failed, true) {
-                    warn!(
-                        folder = %folder.display(),
-                        "cannot be watched: {error}; on Linux, fs.inotify.max_user_watches may be too low"
-                    );
-                }
+    }
+
+    #[tokio::test]
+    async fn what_takes_the_place_of_a_folder_is_watched_with_all_below() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        for name in ["static", "one", "two"] {
+            fs::create_dir_all(folder.join(name).join("deep/er")).unwrap();
+            fs::write(folder.join(name).join("deep/er/a.js"), name).unwrap();
+        }
+        let (changes, _) = changes(folder, "spin.toml");
+        let file = folder.join("static/deep/er/a.js");
+        for next in ["one", "two"] {
+            fs::rename(folder.join("static"), folder.join(format!("before-{next}"))).unwrap();
+            fs::rename(folder.join(next), folder.join("static")).unwrap();
+            told(&changes, &file).await;
+            for content in ["a", "b", "c"] {
+                fs::write(&file, content).unwrap();
+                told(&changes, &file).await;
             }
         }
     }
 
-    fn forget(&mut self, folder: &Path) {
-        if self.folders.remove(folder) {
-            // The system has often forgotten it already.
-            let _ = self.watcher.unwatch(folder);
-        }
+    #[test]
+    fn a_file_that_is_being_written_holds_a_burst_until_it_is_whole() {
+        let hour = Duration::from_secs(3600);
+        let hint = |path: &str, unfinished| Hint {
+            paths: vec![path.into()],
+            unfinished,
+        };
+        let (hints, heard) = sync_channel(8);
+        let writer = std::thread::spawn(move || {
+            for (path, unfinished) in [("b.css", true), ("a.css", false), ("b.css", false)] {
+                std::thread::sleep(QUIET * 3);
+                hints.send(hint(path, unfinished)).unwrap();
+            }
+            hints
+        });
+        let css = |path: &Path| path.extension().is_some_and(|end| end == "css");
+        let paths = burst(hint("a.css", true), &heard, css, hour).unwrap();
+        let expected = ["a.css", "b.css", "a.css", "b.css"].map(PathBuf::from);
+        assert_eq!(paths, expected);
+        // One that nobody minds does not, nor one for ever.
+        let hints = writer.join().unwrap();
+        assert!(burst(hint("log", true), &heard, css, hour).is_some());
+        assert!(burst(hint("a.css", true), &heard, css, QUIET).is_some());
+        drop(hints);
+        assert!(burst(hint("a.css", true), &heard, css, hour).is_none());
     }
-}
-
-/// What a look at everything finds.
-#[derive(Default)]
-struct Look {
-    folders: BTreeSet<PathBuf>,
-    /// Of the folders, those searched further down.
-    deep: BTreeSet<PathBuf>,
-    files: BTreeMap<PathBuf, Stamp>,
-}
-
-fn stamp(file: &Path) -> Option<Stamp> {
-    let metadata = file.metadata().ok().filter(|metadata| metadata.is_file())?;
-    Some(Stamp {
-        modified: metadata.modified().ok(),
-        length: metadata.len(),
-        inode: metadata.ino(),
-    })
 }

@@ -3,12 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
-    path::{Component as Part, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use runtime::manifest::{Component, Files, Manifest};
+
+use super::pattern::{Pattern, clean};
 
 /// Folders that are not searched: what is in them is made, not written. A pattern that names one
 /// of them still finds its way in.
@@ -50,16 +51,6 @@ pub struct Plan {
     pub styles: bool,
 }
 
-/// A file, a folder with all that is in it, or a glob.
-struct Pattern {
-    /// Everything that matches is in here.
-    folder: PathBuf,
-    /// Of paths relative to `folder`.
-    glob: GlobSet,
-    /// Whether what matches may be further down.
-    deep: bool,
-}
-
 impl Interests {
     /// The files of an application.
     ///
@@ -73,10 +64,11 @@ impl Interests {
                     .with_context(|| format!("component.{}", component.id))
             })
             .collect::<Result<Vec<_>>>()?;
-        let settings = [manifest.path.clone(), manifest.root.join(".env")];
+        let root = clean(&manifest.root);
+        let settings = [clean(&manifest.path), root.join(".env")];
         let mut roots = BTreeMap::new();
         let mut look = |folder: &Path, deep| *roots.entry(folder.to_owned()).or_default() |= deep;
-        look(&manifest.root, false);
+        look(&root, false);
         for parts in &components {
             if let Some(folder) = parts.code.parent() {
                 look(folder, false);
@@ -116,13 +108,19 @@ impl Interests {
                 }))
     }
 
+    /// Whether a build makes this file: one that depended on it would not come to an end.
+    fn is_code(&self, file: &Path) -> bool {
+        self.components.iter().any(|parts| parts.code == file)
+    }
+
     /// What changes of these files, new and deleted ones included, ask for.
     pub fn plan<'a>(&self, changed: impl IntoIterator<Item = &'a PathBuf>) -> Plan {
         let mut plan = Plan::default();
         for file in changed {
             plan.settings |= self.settings.contains(file);
+            let is_code = self.is_code(file);
             for parts in &self.components {
-                if parts.is_source(file) {
+                if parts.is_source(file) && !is_code {
                     plan.build.insert(parts.id.clone());
                 }
                 if parts.code == *file {
@@ -150,8 +148,14 @@ impl Parts {
             Some(build) => patterns(&build.workdir, &build.watch, "build.watch")?,
             None => Vec::new(),
         };
+        // A leading slash means the manifest's folder, as it does where files are gathered, and
+        // what is excluded is so with all that is in it.
+        let excluded = component.exclude_files.iter();
+        let excluded = excluded.map(|glob| glob.trim_start_matches('/'));
+        let excluded: Vec<_> = excluded
+            .flat_map(|glob| [glob.to_owned(), format!("{glob}/**")])
+            .collect();
         let files = component.files.iter().map(|files| match files {
-            // A leading slash means the manifest's folder, as it does where files are gathered.
             Files::Glob(glob) => Pattern::new(root, glob.trim_start_matches('/')),
             Files::Placed { source, .. } => Pattern::exactly(source),
         });
@@ -160,7 +164,7 @@ impl Parts {
             sources,
             code: clean(&component.source),
             files: files.collect::<Result<_>>().context("files")?,
-            excluded: patterns(root, &component.exclude_files, "exclude_files")?,
+            excluded: patterns(root, &excluded, "exclude_files")?,
         })
     }
 
@@ -172,65 +176,6 @@ impl Parts {
         self.files.iter().any(|pattern| pattern.matches(file))
             && !self.excluded.iter().any(|pattern| pattern.matches(file))
     }
-}
-
-impl Pattern {
-    /// What `glob` means in `folder`; it may lead out of it with `..`.
-    fn new(folder: &Path, glob: &str) -> Result<Self> {
-        let parts: Vec<_> = glob.split('/').filter(|part| !part.is_empty()).collect();
-        let is_fixed = |part: &&str| !part.contains(['*', '?', '[', '{']);
-        let fixed = parts.iter().take_while(|part| is_fixed(part)).count();
-        if fixed == parts.len() {
-            return Self::exactly(&folder.join(glob));
-        }
-        let folder = clean(&folder.join(parts[..fixed].join("/")));
-        let rest = parts[fixed..].join("/");
-        Self::build(
-            folder,
-            &rest,
-            parts.len() - fixed > 1 || rest.contains("**"),
-        )
-        .with_context(|| format!("{glob:?}"))
-    }
-
-    /// A file, or a folder for all that is in it: which of the two may change.
-    fn exactly(path: &Path) -> Result<Self> {
-        let path = clean(path);
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let folder = path.parent().unwrap_or(&path).to_owned();
-        if path.is_dir() {
-            return Self::build(path, "**", true);
-        }
-        Self::build(folder, &globset::escape(&name), false)
-    }
-
-    fn build(folder: PathBuf, glob: &str, deep: bool) -> Result<Self> {
-        let mut set = GlobSetBuilder::new();
-        set.add(GlobBuilder::new(glob).literal_separator(true).build()?);
-        Ok(Self {
-            folder,
-            glob: set.build()?,
-            deep,
-        })
-    }
-
-    fn matches(&self, file: &Path) -> bool {
-        file.strip_prefix(&self.folder)
-            .is_ok_and(|path| self.glob.is_match(path))
-    }
-}
-
-/// A path without `.` and `..`, by its letters alone.
-fn clean(path: &Path) -> PathBuf {
-    let mut clean = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Part::CurDir => {}
-            Part::ParentDir => drop(clean.pop()),
-            part => clean.push(part),
-        }
-    }
-    clean
 }
 
 /// What editors and systems leave beside the files that are meant.
@@ -255,7 +200,6 @@ fn is_scratch(file: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     const MANIFEST: &str = r#"
 spin_manifest_version = 2
@@ -265,7 +209,7 @@ trigger.http = [{ route = "/", component = "page" }, { route = "/api", component
 [component.page]
 source = "target/page.wasm"
 files = ["assets/*.txt", "single.html", { source = "static", destination = "/static" }]
-exclude_files = ["assets/b.txt"]
+exclude_files = ["assets/b.txt", "/assets/c.txt", "static/draft*"]
 [component.page.build]
 command = "make"
 workdir = "page"
@@ -275,7 +219,7 @@ watch = ["src/**/*.rs", "Cargo.toml", "../shared/*.rs", "../static/**/*"]
 source = "target/orders.wasm"
 [component.orders.build]
 command = "make"
-watch = ["orders/**/*.rs", "shared/a.rs", "Makefile"]
+watch = ["orders/**/*.rs", "shared/a.rs", "Makefile", "target/*.wasm"]
 "#;
 
     fn interests() -> (tempfile::TempDir, Interests) {
@@ -329,9 +273,13 @@ watch = ["orders/**/*.rs", "shared/a.rs", "Makefile"]
             ("orders/x.rs", "build orders"),
             ("Makefile", "build orders"),
             ("target/page.wasm", "load page"),
-            ("target/other.wasm", ""),
+            ("target/orders.wasm", "load orders"),
+            ("target/other.wasm", "build orders"),
             ("assets/a.txt", "files"),
             ("assets/b.txt", ""),
+            ("assets/c.txt", ""),
+            ("static/draft.js", "build page"),
+            ("static/drafts/deep/a.js", "build page"),
             ("assets/deep/a.txt", ""),
             ("single.html", "files"),
             ("static/main.js", "build page, files"),
@@ -398,25 +346,5 @@ watch = ["orders/**/*.rs", "shared/a.rs", "Makefile"]
                 && error.contains("orders/["),
             "{error}"
         );
-    }
-
-    proptest! {
-        #[test]
-        fn any_pattern_and_any_path_are_read(glob in "[a./*?{}\\[\\]!~-]{0,12}", path in "[a./*~#]{0,12}") {
-            if let Ok(pattern) = Pattern::new(Path::new("/root"), &glob) {
-                let _ = pattern.matches(&Path::new("/root").join(path));
-            }
-        }
-
-        #[test]
-        fn what_matches_is_in_the_pattern_s_folder(glob in "[ab*/.]{1,8}", path in "[ab/]{1,8}") {
-            if let Ok(pattern) = Pattern::new(Path::new("/root"), &glob) {
-                let path = clean(&Path::new("/root").join(path.trim_start_matches('/')));
-                let rest = path.strip_prefix(&pattern.folder);
-                if pattern.matches(&path) {
-                    prop_assert!(pattern.deep || rest.unwrap().components().count() <= 1);
-                }
-            }
-        }
     }
 }

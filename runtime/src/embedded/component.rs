@@ -144,12 +144,18 @@ impl Prepared {
     }
 }
 
+/// The engine makes nothing of a file: it is broken, or has in it what the compiler does not know.
+#[derive(Debug, thiserror::Error)]
+#[error("{} is no valid component", .0.display())]
+pub struct NotCompiled(PathBuf);
+
 /// Compiles every component of a manifest, several at once, and links them. What `known` has of a
 /// component, by its id, is taken as it is when its file is not to be read again (`fresh`), and
 /// otherwise when the file still has the same content.
 ///
 /// # Errors
-/// The first component's, in the order of ids, that is missing, broken, or made for another host.
+/// The first component's, in the order of ids, that is missing, broken ([`NotCompiled`]), or made for
+/// another host.
 pub fn prepare(
     linker: &Linker<Guest>,
     components: &BTreeMap<String, manifest::Component>,
@@ -208,7 +214,7 @@ fn prepare_one(
     check_kind(&wasm, path)?;
     let compiled = Compiled::new(linker.engine(), &wasm)
         .map_err(anyhow::Error::from)
-        .with_context(|| format!("{} is no valid component", path.display()))?;
+        .with_context(|| NotCompiled(path.clone()))?;
     check_imports(&compiled, linker.engine())?;
     let pre = linker
         .instantiate_pre(&compiled)

@@ -1,15 +1,15 @@
 //! The engine: how guests are compiled, where their memory comes from, and the clock that
 //! interrupts them.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use wasmtime::{
     Cache, CacheConfig, Config, Engine, InstanceAllocationStrategy, OptLevel,
-    PoolingAllocationConfig,
+    PoolingAllocationConfig, RegallocAlgorithm, Strategy,
 };
 
-use super::{Options, functions::Functions};
+use super::Options;
 
 /// How often a guest that computes is interrupted, to let others run and to look at its limits.
 pub const TICK: Duration = Duration::from_millis(10);
@@ -18,31 +18,55 @@ pub const TICK: Duration = Duration::from_millis(10);
 /// instances: cheaper than its page faults.
 const KEEP_RESIDENT: usize = 512 << 10;
 
+/// How guests are compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compiler {
+    /// By Cranelift, for code that runs fast. It takes so long that the results are kept on disk.
+    Optimizing,
+    /// By Winch, several times as quick, for slower code. Not all of WebAssembly is known to it.
+    Baseline,
+    /// By Cranelift, with as little effort as it can make.
+    Hasty,
+}
+
+impl Compiler {
+    /// The one that these options ask for, on this machine.
+    pub fn of(options: &Options) -> Self {
+        match options.optimize {
+            true => Self::Optimizing,
+            false if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) => Self::Baseline,
+            false => Self::Hasty,
+        }
+    }
+
+    fn configure(self, config: &mut Config) {
+        if self == Self::Optimizing {
+            config.cache(cache());
+            return;
+        }
+        // What Winch leaves to Cranelift, the way into and out of a component, is made so too.
+        config
+            .cranelift_opt_level(OptLevel::None)
+            .cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass);
+        if self == Self::Baseline {
+            config.strategy(Strategy::Winch);
+        }
+    }
+}
+
 /// Makes the engine for that many components and starts its clock, which ends with the engine.
-/// Unless it compiles for speed, functions that are in `functions` are not compiled again.
 ///
 /// # Errors
 /// When the machine cannot run what wasmtime compiles, or no thread can be started.
-pub fn start(
-    options: &Options,
-    components: usize,
-    functions: &Arc<Functions>,
-) -> anyhow::Result<Engine> {
+pub fn start(options: &Options, components: usize, compiler: Compiler) -> anyhow::Result<Engine> {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
         .wasm_component_model_async(true)
         .epoch_interruption(true)
         .memory_init_cow(true)
-        .cache(cache());
-    config.allocation_strategy(pool(options, components));
-    if !options.optimize {
-        config
-            .cranelift_opt_level(OptLevel::None)
-            .enable_incremental_compilation(functions.clone())
-            .map_err(anyhow::Error::from)
-            .context("wasmtime cannot compile by functions")?;
-    }
+        .allocation_strategy(pool(options, components));
+    compiler.configure(&mut config);
     let engine = match Engine::new(&config) {
         Ok(engine) => engine,
         Err(error) => {

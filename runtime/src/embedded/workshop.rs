@@ -12,10 +12,9 @@ use wasmtime::component::Linker;
 use super::{
     Options,
     client::Client,
-    component::{self, Component, Prepared},
-    engine,
+    component::{self, Component, NotCompiled, Prepared},
+    engine::{self, Compiler},
     files::Mounts,
-    functions::Functions,
     key_value::Labels,
     output::Output,
     sqlite::Database,
@@ -33,11 +32,7 @@ type Stores = BTreeMap<String, Arc<dyn Store>>;
 /// See the module's words.
 pub struct Workshop {
     options: Options,
-    /// With the engine, whose pool has room for `room` components.
-    linker: Linker<Guest>,
-    room: usize,
-    /// What its engine compiled, when that is to be quick.
-    functions: Arc<Functions>,
+    bench: Bench,
     output: Output,
     client: Client,
     /// The key-value stores that are open.
@@ -47,6 +42,28 @@ pub struct Workshop {
     /// The instances that each component may have, those left over from before an exchange
     /// included: the pool has room for no more.
     permits: BTreeMap<String, Arc<Semaphore>>,
+}
+
+/// An engine, and what links for it.
+struct Bench {
+    linker: Linker<Guest>,
+    compiler: Compiler,
+    /// Components that its pool has room for.
+    room: usize,
+}
+
+impl Bench {
+    fn new(options: &Options, compiler: Compiler, room: usize) -> anyhow::Result<Self> {
+        let engine = engine::start(options, room, compiler)?;
+        let linker = component::linker(&engine)
+            .map_err(anyhow::Error::from)
+            .context("cannot link the host's interfaces")?;
+        Ok(Self {
+            linker,
+            compiler,
+            room,
+        })
+    }
 }
 
 /// What an application is put together from.
@@ -66,11 +83,8 @@ impl Workshop {
     /// When the engine or a thread cannot be started.
     pub fn open(manifest: &Manifest, options: Options) -> anyhow::Result<Self> {
         let room = manifest.components.len();
-        let functions = Arc::default();
         Ok(Self {
-            linker: linker(&options, room, &functions)?,
-            room,
-            functions,
+            bench: Bench::new(&options, Compiler::of(&options), room)?,
             output: Output::start(!options.quiet)?,
             client: Client::new(),
             stores: BTreeMap::new(),
@@ -91,21 +105,12 @@ impl Workshop {
         variables: &Variables,
         fresh: impl Fn(&str) -> bool,
     ) -> anyhow::Result<Parts> {
-        // Code belongs to an engine: for more room everything is made anew, and what was compiled
-        // comes from the cache.
-        let room = manifest.components.len();
-        let larger = match room > self.room {
-            true => Some(linker(&self.options, room, &self.functions)?),
-            false => None,
-        };
-        let (known, permits) = match &larger {
-            Some(_) => Default::default(),
-            None => (self.prepared.clone(), self.permits.clone()),
-        };
-        let linker = larger.as_ref().unwrap_or(&self.linker);
-        let prepared = component::prepare(linker, &manifest.components, &known, fresh)?;
+        let (bench, prepared) = self.prepare(manifest, fresh)?;
         let router = Router::new(manifest)?;
         let stores = self.stores(manifest)?;
+        // The places of instances are the engine's.
+        let nobody = BTreeMap::new();
+        let permits = bench.as_ref().map_or(&self.permits, |_| &nobody);
         let mut components = Vec::with_capacity(prepared.len());
         for (component, prepared) in manifest.components.values().zip(&prepared) {
             let permits = permits.get(&component.id).cloned();
@@ -115,16 +120,15 @@ impl Workshop {
 
         let ids = || manifest.components.keys().cloned();
         let is_other = |id: &String, new: &Prepared| {
-            let old = known.get(id);
+            let old = self.prepared.get(id);
             old.is_none_or(|old| !old.is_same_as(new))
         };
         let changed = ids().zip(&prepared);
         let changed = changed.filter(|(id, new)| is_other(id, new));
         let changed = changed.map(|(id, _)| id).collect();
         // Nothing fails from here on.
-        if let Some(larger) = larger {
-            self.linker = larger;
-            self.room = room;
+        if let Some(bench) = bench {
+            self.bench = bench;
         }
         self.stores = stores;
         self.prepared = ids().zip(prepared).collect();
@@ -138,37 +142,40 @@ impl Workshop {
         })
     }
 
-    /// Sees to it that the first exchange is as quick as those after it. A component that came from
-    /// the compilation cache has left none of its functions behind: they are compiled, on one
-    /// thread that ends with that, so that there are processors left for whoever asks.
-    ///
-    /// # Errors
-    /// When the thread cannot be started.
-    pub fn get_ready(&self) -> anyhow::Result<()> {
-        if self.options.optimize {
-            return Ok(());
-        }
-        let engine = self.linker.engine().clone();
-        let files: Vec<_> = self.prepared.values().map(|it| it.source.clone()).collect();
-        let compile = move || {
-            for file in files {
-                // What is wrong with a file is told when it is exchanged.
-                let compiled = std::fs::read(&file)
-                    .map_err(anyhow::Error::from)
-                    .and_then(|wasm| Ok(engine.precompile_component(&wasm)?));
-                if let Err(error) = compiled {
-                    tracing::debug!(file = %file.display(), %error, "not compiled ahead");
-                }
-            }
+    /// Compiles and links the components; also gives the bench where that was done, if it had to be
+    /// another: code belongs to an engine.
+    fn prepare(
+        &self,
+        manifest: &Manifest,
+        fresh: impl Fn(&str) -> bool,
+    ) -> anyhow::Result<(Option<Bench>, Vec<Prepared>)> {
+        let components = &manifest.components;
+        let on = |bench: &Bench| {
+            component::prepare(&bench.linker, components, &BTreeMap::new(), |_| true)
         };
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(1)
-            .thread_name(|_| "ahead".into())
-            .panic_handler(|_| tracing::warn!("the compiler panicked; the first edit takes longer"))
-            .build()
-            .context("cannot start the thread that compiles ahead")?
-            .spawn(compile);
-        Ok(())
+        let Bench { compiler, room, .. } = self.bench;
+        let (bench, prepared) = if components.len() > room {
+            let bench = Bench::new(&self.options, compiler, components.len())?;
+            let prepared = on(&bench);
+            (Some(bench), prepared)
+        } else {
+            let known = &self.prepared;
+            let prepared = component::prepare(&self.bench.linker, components, known, fresh);
+            (None, prepared)
+        };
+        match prepared {
+            Err(error) if compiler == Compiler::Baseline && error.is::<NotCompiled>() => {
+                let room = room.max(components.len());
+                let bench = Bench::new(&self.options, Compiler::Hasty, room)?;
+                // What Cranelift does not know either is a mistake in the component.
+                let prepared = on(&bench)?;
+                tracing::warn!(
+                    "{error:#}; compiled by Cranelift instead of Winch from now on, which takes longer"
+                );
+                Ok((Some(bench), prepared))
+            }
+            prepared => Ok((bench, prepared?)),
+        }
     }
 
     fn component(
@@ -235,15 +242,4 @@ fn labels(component: &manifest::Component, stores: &Stores) -> Labels {
         (label.clone(), store)
     });
     labels.collect()
-}
-
-fn linker(
-    options: &Options,
-    components: usize,
-    functions: &Arc<Functions>,
-) -> anyhow::Result<Linker<Guest>> {
-    let engine = engine::start(options, components, functions)?;
-    component::linker(&engine)
-        .map_err(anyhow::Error::from)
-        .context("cannot link the host's interfaces")
 }

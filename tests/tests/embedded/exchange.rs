@@ -84,11 +84,15 @@ async fn components_come_and_go() {
         wasm("probe02")
     );
     let two = manifest(folder.path(), &more);
+    let before = std::cell::RefCell::default();
+    let ready = || *before.borrow_mut() = app.components();
     assert_eq!(
-        app.exchange(&two, &[]).unwrap(),
-        ["app", "second"],
-        "another engine has room"
+        app.exchange_in_steps(&two, &[], false, ready).unwrap(),
+        ["second"],
+        "another engine has room, and the same code is in it"
     );
+    assert_eq!(*before.borrow(), ["app"], "ready, and not yet exchanged");
+    assert_eq!(app.components(), ["app", "second"]);
     assert_eq!(app.ok("/").await, "probe");
     assert_eq!(app.status("/second/nothing").await, 404);
     assert_eq!(app.exchange(&two, &["app"]).unwrap(), [""; 0]);
@@ -110,6 +114,24 @@ async fn more_components_of_which_one_is_missing_leave_everything_as_it_was() {
     // What was compiled is still known.
     assert_eq!(app.exchange(&one, &["app"]).unwrap(), [""; 0]);
     assert_eq!(app.ok("/").await, "probe");
+}
+
+#[tokio::test]
+async fn instances_stay_where_nothing_is_another() {
+    let folder = tempfile::tempdir().unwrap();
+    put(folder.path(), "probe");
+    let manifest = manifest(folder.path(), "");
+    let app = Fixture::at(&manifest, tempfile::tempdir().unwrap(), |options| {
+        options.instance_idle = Duration::from_secs(3600);
+    });
+    let exchange = |only_code| app.exchange_in_steps(&manifest, &["app"], only_code, || {});
+    // How many requests an instance has seen.
+    assert_eq!(app.ok("/seen").await, "1");
+    assert_eq!(exchange(true).unwrap(), [""; 0]);
+    assert_eq!(app.ok("/seen").await, "2");
+    // Its files may be others.
+    assert_eq!(exchange(false).unwrap(), [""; 0]);
+    assert_eq!(app.ok("/seen").await, "1");
 }
 
 #[tokio::test]

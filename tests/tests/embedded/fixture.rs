@@ -120,9 +120,27 @@ impl Fixture {
     /// Another manifest takes the place of the one before; gives the components whose code is
     /// another.
     pub fn exchange(&self, manifest: &Manifest, fresh: &[&str]) -> anyhow::Result<Vec<String>> {
+        self.exchange_in_steps(manifest, fresh, false, || {})
+    }
+
+    /// The same; only code is another, or everything may be, and `ready` is called just before.
+    pub fn exchange_in_steps(
+        &self,
+        manifest: &Manifest,
+        fresh: &[&str],
+        only_code: bool,
+        ready: impl FnOnce(),
+    ) -> anyhow::Result<Vec<String>> {
         let variables = Variables::new(manifest, &[], Default::default(), |_| None)?;
         let fresh = fresh.iter().map(|id| (*id).to_owned()).collect();
-        self.app.exchange(manifest, &variables, &fresh)
+        self.app
+            .exchange(manifest, &variables, &fresh, only_code, ready)
+    }
+
+    /// The components that answer now.
+    pub fn components(&self) -> Vec<String> {
+        let instances = self.app.instances();
+        instances.iter().map(|(id, _)| id.to_string()).collect()
     }
 
     /// As after a restart.

@@ -1,5 +1,6 @@
 //! Components in isolation: the embedded runtime without a listener, asked by its one call.
 
+mod baseline;
 mod exchange;
 mod files;
 mod fixture;

@@ -1,0 +1,135 @@
+//! The manifest, and `.env` beside it.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+use tests::{Server, read_answer};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+use crate::{project::Project, stream::Stream};
+
+#[tokio::test]
+async fn a_changed_manifest_is_served_and_one_that_is_wrong_is_not() -> Result<()> {
+    let project = Project::new("[component.app.environment]\nWORD = \"one\"\n")?;
+    let host = project.start()?;
+    let mut page = Stream::open(&host).await?;
+    ensure!(host.get("/env").await?.1.contains(r#""WORD":"one""#));
+
+    project.rewrite("WORD = \"one\"", "WORD = \"two\"")?;
+    page.pages().await?;
+    ensure!(host.get("/env").await?.1.contains(r#""WORD":"two""#));
+
+    project.rewrite("source = \"app.wasm\"", "sauce = \"app.wasm\"")?;
+    let problem = page.broken().await?;
+    ensure!(
+        problem.contains("component.app.sauce") && problem.contains("spin.toml:"),
+        "{problem}"
+    );
+    host.logged(&["component.app.sauce"]).await?;
+    ensure!(
+        host.get("/env").await?.1.contains(r#""WORD":"two""#),
+        "it still serves"
+    );
+    // What is served is still watched.
+    project.write("static/page.css", "two")?;
+    page.styles().await?;
+    project.rewrite("sauce", "source")?;
+    page.pages().await?;
+    ensure!(page.problems() == "[]", "{}", page.state);
+
+    // Another component, built for the first time; private routes; a timer; limits.
+    project.write(
+        "spin.toml",
+        &(fs::read_to_string(project.path("spin.toml"))?
+            + r#"
+[[trigger.http]]
+route = "/second/..."
+component = "second"
+[component.second]
+source = "second/second.wasm"
+[component.second.build]
+command = ["mkdir -p second", "cp app.wasm second/second.wasm"]
+[application.tool.socket-host]
+private = ["/second/headers"]
+[[application.tool.socket-host.timer]]
+request = "GET /second/print?line=tick"
+every = "50ms"
+[application.tool.socket-host.websocket]
+max-connections = 1
+"#),
+    )?;
+    page.pages().await?;
+    ensure!(
+        host.get("/second/uri").await?.0 == 404,
+        "the second component answers by itself"
+    );
+    ensure!(
+        host.get("/second/headers")
+            .await?
+            .1
+            .contains("nothing here"),
+        "it is private"
+    );
+    let ticks = project.path(".spin/logs/second_stdout.txt");
+    let count = || {
+        fs::read_to_string(&ticks)
+            .unwrap_or_default()
+            .lines()
+            .count()
+    };
+    host.logged(&["timer", "/second/print", "404"]).await?;
+    ensure!(count() == 0);
+
+    // What is not changed while it runs is said.
+    project.rewrite(
+        "spin_manifest_version = 2\n",
+        "spin_manifest_version = 2\nvariables.grip_key = { default = \"\" }\n",
+    )?;
+    page.pages().await?;
+    project.write(".env", "SPIN_VARIABLE_GRIP_KEY=a-key-of-another-host\n")?;
+    let problem = page.broken().await?;
+    ensure!(
+        problem.contains("grip_key") && problem.contains("start the host again"),
+        "{problem}"
+    );
+    fs::remove_file(project.path(".env"))?;
+    page.mended().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn max_connections_holds_at_once_for_held_requests() -> Result<()> {
+    let folder = tests::closed_burger();
+    let path = folder.path().join("spin.toml");
+    let text = fs::read_to_string(&path)?
+        .replace("components/build orders", "true")
+        .replace("components/build page", "true");
+    let table = "[application.tool.socket-host.websocket]\n";
+    ensure!(text.contains(table), "{text}");
+    fs::write(&path, &text)?;
+    let host = Server::start(folder.path(), &["--watch", "--quiet"])?;
+    let mut page = Stream::open(&host).await?;
+    let hold = async || -> Result<(u16, TcpStream)> {
+        let mut socket = TcpStream::connect(host.address).await?;
+        let head = format!(
+            "GET /api/orders/stream HTTP/1.1\r\nHost: {}\r\n\r\n",
+            host.address
+        );
+        socket.write_all(head.as_bytes()).await?;
+        Ok((read_answer(&mut socket, false).await?.status, socket))
+    };
+    let (first, second) = (hold().await?, hold().await?);
+    ensure!((first.0, second.0) == (200, 200));
+    for (most, status) in [(2, 503), (3, 200)] {
+        let table = format!("{table}max-connections = {most}\n");
+        let new = folder.path().join("spin.toml~");
+        fs::write(
+            &new,
+            text.replace("[application.tool.socket-host.websocket]\n", &table),
+        )?;
+        fs::rename(new, &path)?;
+        page.pages().await?;
+        ensure!(hold().await?.0 == status, "{most}");
+    }
+    Ok(())
+}
