@@ -15,7 +15,7 @@ export const ROOM = "room";
 export async function startBackend() {
   let serveGrip;
   // What the handler saw, for the tests to look at.
-  const seen = { signed: [], closed: [], disconnected: 0 };
+  const seen = { requests: [], closed: [] };
   const server = createServer((request, response) => {
     handle(request, response).catch((error) => {
       response.statusCode = 500;
@@ -27,7 +27,7 @@ export async function startBackend() {
 
   async function handle(request, response) {
     if (!(await serveGrip.run(request, response))) return;
-    seen.signed.push(request.grip.isSigned);
+    seen.requests.push({ url: request.url, signed: request.grip.isSigned });
     const { pathname } = new URL(request.url, "http://localhost");
     if (pathname === "/chat" && request.grip.wsContext) return chat(request, response);
     if (pathname === "/stream") return stream(response);
