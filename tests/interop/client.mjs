@@ -42,6 +42,11 @@ export class Socket {
     return this.closed();
   }
 
+  /** Is gone without a close. */
+  vanish() {
+    this.#socket.terminate();
+  }
+
   /** The code that the server closes with. */
   async closed() {
     const [code] = await within("the close", this.#closed);
@@ -54,11 +59,11 @@ export class Stream {
   #reader;
   #text = "";
 
-  static async open(url) {
+  static async open(url, type = "text/event-stream") {
     const stream = new Stream();
     const response = await fetch(url, { signal: stream.#controller.signal });
     assert.equal(response.status, 200);
-    assert.match(response.headers.get("content-type"), /^text\/event-stream/);
+    assert.equal(response.headers.get("content-type"), type);
     stream.#reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     return stream;
   }
