@@ -5,7 +5,9 @@ use std::{net::SocketAddr, sync::Arc};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use grip::Event;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
+};
 use hyper::{
     body::Incoming,
     upgrade::{OnUpgrade, Upgraded},
@@ -36,6 +38,7 @@ use runtime::{
 /// Whether a request asks for a WebSocket. Other upgrades are not offered, and so ignored.
 pub fn is_upgrade<B>(request: &Request<B>) -> bool {
     request.method() == Method::GET
+        && request.version() == Version::HTTP_11
         && lists(request.headers(), &header::CONNECTION, "upgrade")
         && lists(request.headers(), &header::UPGRADE, "websocket")
 }
@@ -50,7 +53,7 @@ pub async fn open(
         Ok(accept) => accept,
         Err(refusal) => return *refusal,
     };
-    let outbox = Outbox::new(services.limits.max_outgoing_buffer, services.sessions.now());
+    let outbox = Outbox::new(services.limits.max_outgoing_buffer);
     let Some(registration) = services.sessions.register(&outbox) else {
         services.metrics.dropped(Dropped::Full).inc();
         return answer(

@@ -384,7 +384,7 @@ mod tests {
             let request = Request::get(path).body(empty()).expect("a request");
             let _ = services.backend.call(request).await;
         }
-        let outbox = Outbox::new(1000, 0);
+        let outbox = Outbox::new(1000);
         let _registration = services.sessions.register(&outbox);
         let channels = &services.channels;
         let _subscribed = channels.subscribe("c", outbox.clone(), Filters::default());

@@ -32,6 +32,9 @@ use crate::{
 /// bounded too.
 const ENTRY_BYTES: usize = 64;
 
+/// A client that is not listened to, and so cannot be silent.
+const NEVER_SILENT: u32 = u32::MAX;
+
 /// Buffers given to one system call.
 const VECTORED: usize = 16;
 
@@ -72,7 +75,7 @@ pub enum Order {
     Refresh,
     /// A close frame was put into the outbox, for this cause; wait for the client's own.
     Close(Ending),
-    /// The client does not read, or is gone: end the session now.
+    /// The client is gone without a word: end the session now.
     Drop(Ending),
 }
 
@@ -108,8 +111,10 @@ pub struct Outbox {
     session: AtomicWaker,
     /// There may be something for the session in `state`.
     attention: AtomicBool,
-    /// When the client was last heard, in seconds of the sweeper's clock.
+    /// When the client was last heard, in seconds of the sweeper's clock, or [`NEVER_SILENT`].
     heard: AtomicU32,
+    /// Bytes came from the client or were taken by it since the sweeper looked.
+    moved: AtomicBool,
     /// When it was last pinged for being silent.
     pinged: AtomicU32,
     limit: usize,
@@ -133,13 +138,15 @@ struct State {
 }
 
 impl Outbox {
-    /// An outbox that holds at most `limit` bytes for a client that does not read.
-    pub fn new(limit: usize, now: u32) -> Arc<Self> {
+    /// An outbox that holds at most `limit` bytes for a client that does not read. The client is
+    /// not listened to yet.
+    pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
             session: AtomicWaker::new(),
             attention: AtomicBool::new(false),
-            heard: AtomicU32::new(now),
+            heard: AtomicU32::new(NEVER_SILENT),
+            moved: AtomicBool::new(false),
             pinged: AtomicU32::new(0),
             limit,
         })
@@ -158,10 +165,7 @@ impl Outbox {
     pub fn detach(&self) {
         let mut state = self.lock();
         state.connection = None;
-        state.queue = VecDeque::new();
-        state.queued_bytes = 0;
-        state.partial = false;
-        state.closing = true;
+        state.break_off();
     }
 
     /// Sends whole frames. They are dropped when a close frame was sent before, and
@@ -238,7 +242,22 @@ impl Outbox {
 
     /// Notes that the client is not listened to, and so cannot be silent, until it is heard again.
     pub fn not_listened(&self) {
-        self.heard.store(u32::MAX, Relaxed);
+        self.heard.store(NEVER_SILENT, Relaxed);
+    }
+
+    /// Notes that the client is alive: bytes came from it, or it took some that waited. A large
+    /// message may be under way for long before it is heard.
+    pub fn moved(&self) {
+        self.moved.store(true, Relaxed);
+    }
+
+    /// The sweeper's look at `now`: what has moved was heard.
+    pub fn note_moved(&self, now: u32) {
+        let heard = self.last_heard();
+        if self.moved.swap(false, Relaxed) && heard != NEVER_SILENT {
+            // Unless it is not listened to since.
+            let _ = self.heard.compare_exchange(heard, now, Relaxed, Relaxed);
+        }
     }
 
     /// Notes that the client was pinged at `now`, as it was silent.
@@ -266,10 +285,7 @@ impl Outbox {
         if let Some(why) = state.drop {
             return Poll::Ready(Order::Drop(why));
         }
-        let flushed = state.poll_flush(cx);
-        if let Poll::Ready(Err(_)) = flushed {
-            return Poll::Ready(Order::Drop(Ending::Vanished));
-        }
+        let flushed = self.poll_flush(&mut state, cx);
         if let Some(why) = state.close.take() {
             return Poll::Ready(Order::Close(why));
         }
@@ -283,9 +299,24 @@ impl Outbox {
     }
 
     /// Waits until everything is written.
-    pub fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.session.register(cx.waker());
-        self.lock().poll_flush(cx)
+        self.poll_flush(&mut self.lock(), cx)
+    }
+
+    fn poll_flush(&self, state: &mut State, cx: &mut Context<'_>) -> Poll<()> {
+        let before = state.queued_bytes;
+        let flushed = state.poll_flush(cx);
+        if state.queued_bytes < before {
+            self.moved();
+        }
+        match flushed {
+            Poll::Ready(Err(_)) => {
+                state.break_off();
+                Poll::Ready(())
+            }
+            flushed => flushed.map(|_| ()),
+        }
     }
 
     fn call_session(&self, state: MutexGuard<'_, State>) {
@@ -314,7 +345,7 @@ impl State {
                 Ok(all) if all == frames.len() => return,
                 Ok(some) => written = some,
                 Err(_) => {
-                    self.drop.get_or_insert(Ending::Vanished);
+                    self.break_off();
                     return;
                 }
             }
@@ -367,6 +398,15 @@ impl State {
         // One that was slow once needs no room for that any more.
         self.queue = VecDeque::new();
         Poll::Ready(Ok(()))
+    }
+
+    /// Nothing can be sent any more. What the client said before is there to be read, and then
+    /// its end.
+    fn break_off(&mut self) {
+        self.queue = VecDeque::new();
+        self.queued_bytes = 0;
+        self.partial = false;
+        self.closing = true;
     }
 
     /// Drops what waits and closes with 1013; what was begun is finished, so that

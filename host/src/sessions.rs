@@ -141,6 +141,7 @@ impl Sessions {
         let spread = u64::from(patience / 4 + 1);
         let open = self.lock();
         let silent = open.iter().filter_map(|(number, outbox)| {
+            outbox.note_moved(now);
             let heard = outbox.last_heard();
             let pinged = outbox.last_pinged();
             let (since, patience) = match pinged > heard {
@@ -215,10 +216,33 @@ mod tests {
     use super::*;
     use crate::outbox::Order;
 
+    /// Who was heard when the clock began.
+    fn client() -> Arc<Outbox> {
+        let outbox = Outbox::new(100);
+        outbox.heard_at(0);
+        outbox
+    }
+
+    #[test]
+    fn nobody_is_silent_whose_opening_takes_long_or_whose_bytes_move() {
+        let sessions = Sessions::new(10);
+        let (opening, moving) = (Outbox::new(100), client());
+        let _registered = (sessions.register(&opening), sessions.register(&moving));
+        for _ in 0..100 {
+            moving.moved();
+            assert!(sessions.tick(Some(Duration::from_secs(3))).is_empty());
+        }
+        opening.heard_at(sessions.now());
+        for _ in 0..2 {
+            assert!(sessions.tick(Some(Duration::from_secs(3))).is_empty());
+        }
+        assert_eq!(sessions.tick(Some(Duration::from_secs(3))).len(), 2);
+    }
+
     #[test]
     fn there_is_room_for_so_many() {
         let sessions = Sessions::new(1);
-        let outbox = Outbox::new(1, 0);
+        let outbox = Outbox::new(1);
         let first = sessions.register(&outbox);
         assert!(first.is_some() && sessions.register(&outbox).is_none());
         drop(first);
@@ -228,7 +252,7 @@ mod tests {
     #[tokio::test]
     async fn a_silent_client_is_dropped_and_another_is_not() {
         let sessions = Sessions::new(10);
-        let (silent, alive) = (Outbox::new(100, 0), Outbox::new(100, 0));
+        let (silent, alive) = (client(), client());
         let _registered = (sessions.register(&silent), sessions.register(&alive));
         let is_dropped = async |outbox: &Outbox| {
             let order = poll_fn(|cx| std::task::Poll::Ready(outbox.poll_order(cx))).await;
@@ -262,7 +286,7 @@ mod tests {
     #[tokio::test]
     async fn clients_that_came_together_are_not_pinged_together() {
         let sessions = Sessions::new(100);
-        let clients: Vec<_> = (0..40).map(|_| Outbox::new(100, 0)).collect();
+        let clients: Vec<_> = (0..40).map(|_| client()).collect();
         let registered = clients.iter().map(|outbox| sessions.register(outbox));
         let _registered: Vec<_> = registered.collect();
         let pinged = (1..=20).map(|_| {

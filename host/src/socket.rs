@@ -108,7 +108,11 @@ impl Read for Wire {
             }
             return Ok(taken);
         }
-        self.connection.try_read(into)
+        let read = self.connection.try_read(into)?;
+        if read > 0 {
+            self.outbox.moved();
+        }
+        Ok(read)
     }
 }
 

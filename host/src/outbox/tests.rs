@@ -8,6 +8,7 @@ use super::*;
 #[derive(Default)]
 struct Pipe {
     room: AtomicUsize,
+    broken: AtomicBool,
     written: Mutex<Vec<u8>>,
     writer: AtomicWaker,
 }
@@ -28,6 +29,9 @@ impl Connection for Pipe {
     }
     fn try_write(&self, from: &[IoSlice<'_>]) -> io::Result<usize> {
         let room = self.room.load(Relaxed);
+        if self.broken.load(Relaxed) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         if room == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -48,7 +52,7 @@ impl Connection for Pipe {
     }
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.writer.register(cx.waker());
-        if self.room.load(Relaxed) > 0 {
+        if self.room.load(Relaxed) > 0 || self.broken.load(Relaxed) {
             Poll::Ready(Ok(()))
         } else {
             Poll::Pending
@@ -58,18 +62,18 @@ impl Connection for Pipe {
 
 #[tokio::test]
 async fn what_came_before_the_connection_goes_out_with_it() {
-    let (outbox, pipe) = (Outbox::new(100, 0), Arc::new(Pipe::default()));
+    let (outbox, pipe) = (Outbox::new(100), Arc::new(Pipe::default()));
     pipe.make_room(100);
     outbox.send(&Bytes::from_static(b"one"));
     outbox.attach(pipe.clone());
     outbox.send(&Bytes::from_static(b"two"));
-    poll_fn(|cx| outbox.poll_drained(cx)).await.unwrap();
+    poll_fn(|cx| outbox.poll_drained(cx)).await;
     assert_eq!(pipe.written(), b"onetwo");
 }
 
 #[tokio::test]
 async fn a_client_that_reads_slowly_gets_all_in_order() {
-    let (outbox, pipe) = (Outbox::new(10_000, 0), Arc::new(Pipe::default()));
+    let (outbox, pipe) = (Outbox::new(10_000), Arc::new(Pipe::default()));
     outbox.attach(pipe.clone());
     let mut wanted = Vec::new();
     for n in 0..100_u8 {
@@ -84,13 +88,13 @@ async fn a_client_that_reads_slowly_gets_all_in_order() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::join!(async { drain.await.unwrap() }, feed);
+    tokio::join!(drain, feed);
     assert_eq!(pipe.written(), wanted);
 }
 
 #[tokio::test]
 async fn a_message_of_any_size_may_be_under_way() {
-    let (outbox, pipe) = (Outbox::new(1000, 0), Arc::new(Pipe::default()));
+    let (outbox, pipe) = (Outbox::new(1000), Arc::new(Pipe::default()));
     outbox.attach(pipe.clone());
     pipe.make_room(10);
     let large = Bytes::from(vec![b'x'; 100_000]);
@@ -103,7 +107,7 @@ async fn a_message_of_any_size_may_be_under_way() {
 
 #[tokio::test]
 async fn many_small_messages_are_bounded_too() {
-    let (outbox, pipe) = (Outbox::new(1000, 0), Arc::new(Pipe::default()));
+    let (outbox, pipe) = (Outbox::new(1000), Arc::new(Pipe::default()));
     outbox.attach(pipe.clone());
     let most = 1000 / (ENTRY_BYTES + 1);
     for _ in 0..=most {
@@ -116,20 +120,20 @@ async fn many_small_messages_are_bounded_too() {
 
 #[tokio::test]
 async fn all_that_answers_an_open_waits_for_the_connection() {
-    let (outbox, pipe) = (Outbox::new(1, 0), Arc::new(Pipe::default()));
+    let (outbox, pipe) = (Outbox::new(1), Arc::new(Pipe::default()));
     for _ in 0..10 {
         outbox.send(&Bytes::from(vec![b'x'; MAX_REPLY / 20]));
     }
     pipe.make_room(MAX_REPLY);
     outbox.attach(pipe.clone());
-    poll_fn(|cx| outbox.poll_drained(cx)).await.unwrap();
+    poll_fn(|cx| outbox.poll_drained(cx)).await;
     assert_eq!(pipe.written().len(), MAX_REPLY / 2);
     assert_eq!(outbox.stage(), Stage::Open);
 }
 
 #[tokio::test]
 async fn the_session_is_called_once_for_what_waits() {
-    let (outbox, pipe) = (Outbox::new(1000, 0), Arc::new(Pipe::default()));
+    let (outbox, pipe) = (Outbox::new(1000), Arc::new(Pipe::default()));
     outbox.attach(pipe.clone());
     outbox.send(&Bytes::from_static(b"one"));
     assert!(outbox.attention.load(Relaxed));
@@ -140,7 +144,7 @@ async fn the_session_is_called_once_for_what_waits() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_is_closed_with_1013_between_frames() {
-    let (outbox, pipe) = (Outbox::new(100, 0), Arc::new(Pipe::default()));
+    let (outbox, pipe) = (Outbox::new(100), Arc::new(Pipe::default()));
     outbox.attach(pipe.clone());
     pipe.make_room(2);
     for _ in 0..3 {
@@ -153,7 +157,7 @@ async fn a_client_that_does_not_read_is_closed_with_1013_between_frames() {
     );
     outbox.send(&Bytes::from_static(b"after"));
     pipe.make_room(1000);
-    poll_fn(|cx| outbox.poll_drained(cx)).await.unwrap();
+    poll_fn(|cx| outbox.poll_drained(cx)).await;
     let mut wanted = b"four".to_vec();
     wanted.extend_from_slice(&frame::close(AGAIN, "the client does not keep up"));
     assert_eq!(pipe.written(), wanted);
@@ -161,7 +165,7 @@ async fn a_client_that_does_not_read_is_closed_with_1013_between_frames() {
 
 #[tokio::test]
 async fn orders_come_once_and_dropping_wins() {
-    let outbox = Outbox::new(10, 0);
+    let outbox = Outbox::new(10);
     outbox.attach(Arc::new(Pipe::default()));
     outbox.refresh();
     assert_eq!(poll_fn(|cx| outbox.poll_order(cx)).await, Order::Refresh);
@@ -171,4 +175,45 @@ async fn orders_come_once_and_dropping_wins() {
         poll_fn(|cx| outbox.poll_order(cx)).await,
         Order::Drop(Ending::Silent)
     );
+}
+
+#[tokio::test]
+async fn a_client_that_cannot_be_written_to_is_read_to_its_end() {
+    let (at_once, later) = (Outbox::new(100), Outbox::new(100));
+    let pipes = [&at_once, &later].map(|outbox| {
+        let pipe = Arc::new(Pipe::default());
+        outbox.attach(pipe.clone());
+        pipe
+    });
+    later.send(&Bytes::from_static(b"waits"));
+    pipes.iter().for_each(|it| it.broken.store(true, Relaxed));
+    at_once.send(&Bytes::from_static(b"lost"));
+    for outbox in [at_once, later] {
+        poll_fn(|cx| {
+            assert_eq!(outbox.poll_order(cx), Poll::Pending);
+            Poll::Ready(())
+        })
+        .await;
+        assert_eq!(outbox.stage(), Stage::Closing);
+        poll_fn(|cx| outbox.poll_drained(cx)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_takes_what_waits_is_alive() {
+    let (outbox, pipe) = (Outbox::new(10_000), Arc::new(Pipe::default()));
+    outbox.attach(pipe.clone());
+    outbox.heard_at(0);
+    outbox.send(&Bytes::from(vec![b'x'; 1000]));
+    let flush = || poll_fn(|cx| Poll::Ready(outbox.poll_order(cx)));
+    for (now, room, heard) in [(1, 0, 0), (2, 10, 2), (3, 0, 2), (4, 10, 4)] {
+        pipe.make_room(room);
+        assert!(flush().await.is_pending());
+        outbox.note_moved(now);
+        assert_eq!(outbox.last_heard(), heard);
+    }
+    outbox.not_listened();
+    outbox.moved();
+    outbox.note_moved(5);
+    assert_eq!(outbox.last_heard(), NEVER_SILENT);
 }

@@ -88,7 +88,7 @@ impl Case {
             },
             CancellationToken::new(),
         ));
-        let outbox = Outbox::new(services.limits.max_outgoing_buffer, 0);
+        let outbox = Outbox::new(services.limits.max_outgoing_buffer);
         let registration = services.sessions.register(&outbox).expect("room");
         let identity = Identity {
             head: Head::new(&Uri::from_static("/ws"), &HeaderMap::new()),

@@ -99,7 +99,7 @@ pub fn session(
         limits,
         CancellationToken::new(),
     ));
-    let outbox = Outbox::new(services.limits.max_outgoing_buffer, 0);
+    let outbox = Outbox::new(services.limits.max_outgoing_buffer);
     let registration = services.sessions.register(&outbox).expect("room");
     let mut request_headers = HeaderMap::new();
     request_headers.insert("cookie", HeaderValue::from_static("a=1"));
