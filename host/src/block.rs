@@ -42,10 +42,8 @@ pub trait Holder: Send + Sync + 'static {
 /// A subscriber with what the fan-out must know of it.
 #[derive(Clone)]
 pub enum Seat {
-    /// A WebSocket that lets everything through: all of them get the same bytes.
-    Socket(Arc<dyn Subscriber>),
-    /// A WebSocket with filters.
-    Filtered(Arc<dyn Subscriber>, Filters),
+    /// A WebSocket. All of them that have no filters get the same bytes.
+    Socket(Arc<dyn Subscriber>, Filters),
     /// A held stream.
     Stream(Arc<dyn Holder>),
     /// A held response.
@@ -57,8 +55,6 @@ pub enum Seat {
 pub enum Kind {
     /// [`Seat::Socket`].
     Socket,
-    /// [`Seat::Filtered`].
-    Filtered,
     /// [`Seat::Stream`].
     Stream,
     /// [`Seat::Response`].
@@ -87,7 +83,15 @@ struct Taken {
     seat: Seat,
     /// Those from this one on, counted from the first that was ever pushed.
     since: u64,
-    /// Not this one, nor those behind it.
+    /// Other filters that some of these are still for, in their order.
+    former: Vec<Former>,
+}
+
+/// The filters of a WebSocket for what was pushed before it got others.
+#[derive(Clone)]
+struct Former {
+    filters: Filters,
+    /// Not for this publication, nor for those behind it.
     until: u64,
 }
 
@@ -104,19 +108,10 @@ struct Queue {
 }
 
 impl Seat {
-    /// Of a WebSocket.
-    pub fn socket(subscriber: Arc<dyn Subscriber>, filters: Filters) -> Self {
-        match filters.is_empty() {
-            true => Self::Socket(subscriber),
-            false => Self::Filtered(subscriber, filters),
-        }
-    }
-
     /// What blocks it can be in.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Socket(_) => Kind::Socket,
-            Self::Filtered(..) => Kind::Filtered,
+            Self::Socket(..) => Kind::Socket,
             Self::Stream(_) => Kind::Stream,
             Self::Response(_) => Kind::Response,
         }
@@ -127,7 +122,7 @@ impl Kind {
     /// The bytes that a publication brings to each of this kind.
     pub fn bytes(self, publication: &Publication) -> usize {
         match self {
-            Self::Socket | Self::Filtered => publication.socket.as_ref().map(ForSockets::bytes),
+            Self::Socket => publication.socket.as_ref().map(ForSockets::bytes),
             Self::Stream => publication.stream.as_ref().map(stream_bytes),
             Self::Response => publication.response.as_ref().map(ForResponses::bytes),
         }
@@ -138,7 +133,7 @@ impl Kind {
     /// there is nothing in it for this kind.
     fn size(self, publication: &Publication) -> Option<usize> {
         match self {
-            Self::Socket | Self::Filtered => publication.socket.as_ref().map(ForSockets::size),
+            Self::Socket => publication.socket.as_ref().map(ForSockets::size),
             Self::Stream => publication.stream.as_ref().map(|_| publication.size()),
             Self::Response => publication.response.as_ref().map(|_| publication.size()),
         }
@@ -183,23 +178,30 @@ impl Block {
         seats.used == 0
     }
 
-    /// Nothing that is pushed from now on is for this seat; it stays taken.
-    pub fn close(&self, seat: usize) {
+    /// Gives a WebSocket other filters, for what is pushed from now on.
+    pub fn exchange_filters(&self, seat: usize, filters: Filters) {
         let mut seats = lock(&self.seats);
-        let until = lock(&self.queue).pushed;
-        if let Some(taken) = &mut Arc::make_mut(&mut seats).seats[seat] {
-            taken.until = until;
+        let (pushed, handed_out) = {
+            let queue = lock(&self.queue);
+            (queue.pushed, queue.handed_out)
+        };
+        if let Some(taken) = &mut Arc::make_mut(&mut seats).seats[seat]
+            && let Seat::Socket(_, current) = &mut taken.seat
+        {
+            let filters = mem::replace(current, filters);
+            let former = &mut taken.former;
+            former.retain(|former| former.until > handed_out);
+            let begun = former.last().map_or(taken.since, |last| last.until);
+            if begun.max(handed_out) < pushed {
+                let until = pushed;
+                former.push(Former { filters, until });
+            }
         }
     }
 
     /// Whether its queue has more bytes than it should.
     pub fn is_full(&self) -> bool {
         lock(&self.queue).bytes > QUEUE_BYTES
-    }
-
-    /// Whether everything is handed out.
-    pub fn is_idle(&self) -> bool {
-        !lock(&self.queue).busy
     }
 
     /// Queues a publication, and says how many it reaches. A full queue takes it too: wait for
@@ -269,7 +271,7 @@ impl Seats {
         let taken = Some(Taken {
             seat,
             since,
-            until: u64::MAX,
+            former: Vec::new(),
         });
         match self.seats.iter().position(Option::is_none) {
             Some(free) => {
@@ -285,41 +287,45 @@ impl Seats {
 
     /// Hands publications out, of which the first has the number `first`.
     fn hand_out(&self, publications: &[Arc<Publication>], first: u64) {
+        let place = |number: u64| {
+            let place = usize::try_from(number.saturating_sub(first)).unwrap_or(usize::MAX);
+            place.min(publications.len())
+        };
         // Made once for all sockets that get all of it, and these are mostly all.
         let mut for_all = None;
         for taken in self.seats.iter().flatten() {
-            let own = taken.of(publications, first);
+            let mut from = place(taken.since);
             match &taken.seat {
-                Seat::Socket(socket) if own.len() == publications.len() => {
-                    let deliveries = for_all.get_or_insert_with(|| joined(plain(publications)));
-                    deliveries.iter().for_each(|it| socket.deliver(it));
-                }
-                Seat::Socket(socket) => {
-                    joined(plain(own)).iter().for_each(|it| socket.deliver(it));
-                }
-                Seat::Filtered(socket, filters) => {
-                    let admitted = own.iter().filter_map(|it| filtered(it, filters));
-                    joined(admitted).iter().for_each(|it| socket.deliver(it));
+                Seat::Socket(socket, filters) => {
+                    for former in &taken.former {
+                        let until = place(former.until).max(from);
+                        hand_to(&**socket, &publications[from..until], &former.filters);
+                        from = until;
+                    }
+                    if from == 0 && filters.is_empty() {
+                        let deliveries = for_all.get_or_insert_with(|| joined(plain(publications)));
+                        deliveries.iter().for_each(|it| socket.deliver(it));
+                    } else {
+                        hand_to(&**socket, &publications[from..], filters);
+                    }
                 }
                 Seat::Stream(holder) | Seat::Response(holder) => {
-                    own.iter()
-                        .for_each(|publication| holder.publish(publication));
+                    publications[from..]
+                        .iter()
+                        .for_each(|it| holder.publish(it));
                 }
             }
         }
     }
 }
 
-impl Taken {
-    /// Those of the publications, the first of which has the number `first`, that are for it.
-    fn of<'a>(&self, publications: &'a [Arc<Publication>], first: u64) -> &'a [Arc<Publication>] {
-        let place = |number: u64| {
-            let place = usize::try_from(number.saturating_sub(first)).unwrap_or(usize::MAX);
-            place.min(publications.len())
-        };
-        let (since, until) = (place(self.since), place(self.until));
-        &publications[since.min(until)..until]
-    }
+/// Hands publications to one WebSocket.
+fn hand_to(socket: &dyn Subscriber, publications: &[Arc<Publication>], filters: &Filters) {
+    let deliveries = match filters.is_empty() {
+        true => joined(plain(publications)),
+        false => joined(publications.iter().filter_map(|it| filtered(it, filters))),
+    };
+    deliveries.iter().for_each(|it| socket.deliver(it));
 }
 
 /// What publications do to WebSockets without filters.

@@ -80,7 +80,7 @@ impl Channels {
         subscriber: Arc<dyn Subscriber>,
         filters: Filters,
     ) -> Subscription {
-        self.seat(name, Seat::socket(subscriber, filters))
+        self.seat(name, Seat::Socket(subscriber, filters))
     }
 
     /// Adds a held stream to the channel `name`, as [`Self::subscribe`] does.
@@ -110,37 +110,6 @@ impl Channels {
         let (block, seat) = state.add(seat);
         drop(state);
         self.0.subscriptions.fetch_add(1, Relaxed);
-        Subscription {
-            channels: self.clone(),
-            name,
-            channel,
-            block,
-            seat,
-        }
-    }
-
-    /// Gives a WebSocket other filters: everything published before this returns is delivered by
-    /// the old ones, and everything published after it by the new.
-    pub fn exchange_filters(
-        &self,
-        before: Subscription,
-        subscriber: Arc<dyn Subscriber>,
-        filters: Filters,
-    ) -> Subscription {
-        let (name, channel) = (before.name.clone(), before.channel.clone());
-        let mut state = channel.lock();
-        let (block, seat) = state.add(Seat::socket(subscriber, filters));
-        before.block.close(before.seat);
-        drop(state);
-        self.0.subscriptions.fetch_add(1, Relaxed);
-        if before.block.is_idle() {
-            drop(before);
-        } else {
-            tokio::spawn(async move {
-                before.block.handed_out().await;
-                drop(before);
-            });
-        }
         Subscription {
             channels: self.clone(),
             name,
@@ -308,6 +277,14 @@ impl Channels {
 }
 
 impl Subscription {
+    /// Gives a WebSocket other filters: what was published before this returns is delivered by
+    /// the old ones, and what is published after it by the new.
+    pub fn exchange_filters(&self, filters: Filters) {
+        // No publication is in the queues of some blocks and not yet in others.
+        let _state = self.channel.lock();
+        self.block.exchange_filters(self.seat, filters);
+    }
+
     /// The channel's name.
     pub fn channel(&self) -> &str {
         &self.name

@@ -244,11 +244,14 @@ impl Session {
             Ok(filters) => filters,
             Err(error) => return self.warn(&format!("subscribe {channel:?}: {error}")),
         };
-        let (channels, outbox) = (&self.services.channels, self.outbox.clone());
-        let subscription = match known.map(|known| self.memberships.swap_remove(known)) {
-            Some(known) => channels.exchange_filters(known.subscription, outbox, filters),
-            None => channels.subscribe(channel, outbox, filters),
-        };
+        if let Some(known) = known {
+            let membership = &mut self.memberships[known];
+            membership.subscription.exchange_filters(filters);
+            membership.filters = names;
+            return;
+        }
+        let channels = &self.services.channels;
+        let subscription = channels.subscribe(channel, self.outbox.clone(), filters);
         self.memberships.push(Membership {
             subscription,
             filters: names,
