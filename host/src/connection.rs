@@ -6,14 +6,15 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use http::{Request, Response, Version};
+use http_body_util::BodyExt as _;
 use hyper::{
     body::Incoming,
     rt::{Read, ReadBufCursor, Write},
@@ -30,7 +31,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{counted::Counted, delivery::Deliveries};
+use crate::{channels::lock, counted::Counted, delivery::Deliveries};
 use runtime::backend::Body;
 
 /// How long a client may take for the head of a request, also between two requests.
@@ -53,11 +54,10 @@ struct Connection {
     asked: AtomicBool,
     /// It is HTTP/2, with several requests at once.
     shared: AtomicBool,
+    /// The answers under way, when it is.
     deliveries: Deliveries,
-    /// When it was accepted.
-    start: Instant,
-    /// When something was last sent on it, in milliseconds since then.
-    sent: AtomicU64,
+    /// Since when the client takes nothing of what is sent.
+    blocked: Mutex<Option<Instant>>,
     _counted: Counted,
 }
 
@@ -76,8 +76,7 @@ impl Cut {
             asked: AtomicBool::new(false),
             shared: AtomicBool::new(false),
             deliveries: Deliveries::default(),
-            start: Instant::now(),
-            sent: AtomicU64::new(0),
+            blocked: Mutex::new(None),
             _counted: Counted::new(connections),
         }))
     }
@@ -111,14 +110,14 @@ impl Cut {
 }
 
 impl Connection {
-    fn note_sent(&self) {
-        let millis = self.start.elapsed().as_millis();
-        let millis = u64::try_from(millis).unwrap_or(u64::MAX);
-        self.sent.store(millis, Relaxed);
-    }
-
-    fn sent(&self) -> Instant {
-        self.start + Duration::from_millis(self.sent.load(Relaxed))
+    /// Notes whether the client took what was sent.
+    fn note<T>(&self, written: Poll<T>) -> Poll<T> {
+        let mut blocked = lock(&self.blocked);
+        match written.is_pending() {
+            true => drop(blocked.get_or_insert_with(Instant::now)),
+            false => *blocked = None,
+        }
+        written
     }
 }
 
@@ -145,9 +144,8 @@ impl<S: Write + Unpin> Write for Io<S> {
         cx: &mut Context<'_>,
         from: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, from));
-        self.connection.0.note_sent();
-        Poll::Ready(written)
+        let written = Pin::new(&mut self.stream).poll_write(cx, from);
+        self.connection.0.note(written)
     }
 
     fn poll_write_vectored(
@@ -155,9 +153,8 @@ impl<S: Write + Unpin> Write for Io<S> {
         cx: &mut Context<'_>,
         from: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, from));
-        self.connection.0.note_sent();
-        Poll::Ready(written)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, from);
+        self.connection.0.note(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -217,8 +214,10 @@ where
         let cut = cut.clone();
         async move {
             let answer = answer.await;
-            let deliveries = &cut.0.deliveries;
-            Ok::<_, Infallible>(answer.map(|body| deliveries.begin(body, is_shared)))
+            Ok::<_, Infallible>(match is_shared {
+                true => answer.map(|body| cut.0.deliveries.begin(body).boxed_unsync()),
+                false => answer,
+            })
         }
     });
     let mut served =
@@ -238,14 +237,18 @@ where
         if !connection.asked.load(Relaxed) {
             return format!("no request within {HEAD_TIMEOUT:?}");
         }
-        let is_shared = connection.shared.load(Relaxed);
-        // What is sent on a shared connection may be of another answer, and others go on when one
-        // is reset.
-        let sent = (!is_shared).then(|| connection.sent());
-        let (given_up, next) = connection.deliveries.give_up(UNREAD, sent);
-        if given_up > 0 && !is_shared {
-            return format!("the answer was left unread for {UNREAD:?}");
-        }
+        let next = match connection.shared.load(Relaxed) {
+            // On a shared connection the others go on when one is reset.
+            true => connection.deliveries.give_up(UNREAD),
+            false => {
+                let now = Instant::now();
+                let due = lock(&connection.blocked).unwrap_or(now) + UNREAD;
+                if due <= now {
+                    return format!("the answer was left unread for {UNREAD:?}");
+                }
+                due
+            }
+        };
         look.as_mut().reset(next);
     }
 }
@@ -254,7 +257,7 @@ where
 mod tests {
     use bytes::Bytes;
     use futures_util::stream::repeat_with;
-    use http_body_util::{BodyExt as _, Empty, StreamBody};
+    use http_body_util::{Empty, StreamBody};
     use hyper::{body::Frame, client::conn::http2};
     use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
     use runtime::backend::{BodyError, full};
@@ -262,10 +265,13 @@ mod tests {
 
     use super::*;
 
+    /// More than the buffers on the way, in bytes.
+    const LARGE: usize = 100_000;
+
     const GET: &[u8] = b"GET /hello HTTP/1.1\r\nhost: a\r\n\r\n";
 
-    /// A client of a server that says `hello` there, and elsewhere speaks without end while
-    /// `speaking` counts it.
+    /// A client of a server that says `hello` there, much in one piece at `/large`, and elsewhere
+    /// speaks without end while `speaking` counts it.
     fn connect(speaking: &Gauge) -> DuplexStream {
         let (client, server) = duplex(1024);
         let speaking = speaking.clone();
@@ -273,8 +279,10 @@ mod tests {
             let handler = |request: Request<Incoming>| {
                 let speaks = Counted::new(&speaking);
                 async move {
-                    if request.uri().path() == "/hello" {
-                        return Response::new(full("hello"));
+                    match request.uri().path() {
+                        "/hello" => return Response::new(full("hello")),
+                        "/large" => return Response::new(full(vec![b'x'; LARGE])),
+                        _ => {}
                     }
                     let pieces = repeat_with(move || {
                         let _until_it_is_dropped = &speaks;
@@ -350,6 +358,24 @@ mod tests {
         tokio::time::sleep(UNREAD * 2).await;
         assert_eq!(speaking.get(), 0);
         end(&mut client).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_of_an_answer_is_not_waited_for_either() {
+        let mut client = connect(&Gauge::default());
+        client
+            .write_all(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n")
+            .await
+            .expect("it writes");
+        for _ in 0..10 {
+            let mut piece = [0; 1000];
+            client.read_exact(&mut piece).await.expect("more");
+            tokio::time::sleep(UNREAD / 2).await;
+        }
+        tokio::time::sleep(UNREAD * 2).await;
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.expect("an end");
+        assert!(rest.len() < LARGE / 2, "{} bytes", rest.len());
     }
 
     #[tokio::test(start_paused = true)]

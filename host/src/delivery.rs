@@ -1,4 +1,4 @@
-//! An answer on its way to a client, who may stop reading it.
+//! An answer on its way to a client of HTTP/2, who may stop reading it, and read others.
 //!
 //! While nobody reads, whoever answers cannot go on: an instance of a component or a connection to
 //! an upstream is kept for nothing. Nothing wakes a body that is not asked for more, so whoever
@@ -19,8 +19,8 @@ use tokio::time::Instant;
 use crate::channels::lock;
 use runtime::backend::{Body, BodyError};
 
-/// The most bytes that are handed out at once for a stream of HTTP/2, which asks for more when all of
-/// them are sent: so a slow reader is told from one that does not read.
+/// The most bytes that are handed out at once. More is asked for when all of them are sent: so a slow
+/// reader is told from one that does not read.
 const PIECE: usize = 64 << 10;
 
 /// The answers under way on one connection.
@@ -35,19 +35,16 @@ struct State {
     body: Option<Body>,
     /// What is still to be handed out of its last frame.
     rest: Bytes,
-    /// How much at once, in bytes.
-    most: usize,
     /// Since when it waits to be asked for more; `None` while it is itself waited for.
     unread: Option<Instant>,
 }
 
 impl Deliveries {
-    /// Begins to deliver `body`; `shared`: as one of several on the connection.
-    pub fn begin(&self, body: Body, shared: bool) -> Delivery {
+    /// Begins to deliver `body`.
+    pub fn begin(&self, body: Body) -> Delivery {
         let state = Arc::new(Mutex::new(State {
             body: Some(body),
             rest: Bytes::new(),
-            most: if shared { PIECE } else { usize::MAX },
             unread: Some(Instant::now()),
         }));
         let mut all = lock(&self.0);
@@ -57,31 +54,26 @@ impl Deliveries {
         Delivery(state)
     }
 
-    /// Gives up the answers that were left unread for `patience`, and says how many they were, and
-    /// when to look again. `sent` is when something was last taken off a buffer that they share.
-    pub fn give_up(&self, patience: Duration, sent: Option<Instant>) -> (usize, Instant) {
+    /// Gives up the answers that were left unread for `patience`, and says when to look again.
+    pub fn give_up(&self, patience: Duration) -> Instant {
         let now = Instant::now();
         let mut next = now + patience;
-        let mut given_up = 0;
         let all: Vec<_> = lock(&self.0).iter().filter_map(Weak::upgrade).collect();
         for delivery in all {
             let mut state = lock(&delivery);
-            let unread = state
-                .unread
-                .map(|since| sent.map_or(since, |sent| since.max(sent)));
-            match unread.map(|since| since + patience) {
+            match state.unread.map(|since| since + patience) {
                 Some(due) if due <= now => {
                     state.unread = None;
                     let body = state.body.take();
                     // Whatever follows from it needs none of this.
                     drop(state);
-                    given_up += usize::from(body.is_some());
+                    drop(body);
                 }
                 Some(due) => next = next.min(due),
                 None => {}
             }
         }
-        (given_up, next)
+        next
     }
 }
 
@@ -128,7 +120,7 @@ impl State {
     fn piece(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
         match frame.into_data() {
             Ok(mut data) => {
-                self.rest = data.split_off(data.len().min(self.most));
+                self.rest = data.split_off(data.len().min(PIECE));
                 Frame::data(data)
             }
             Err(trailers) => trailers,
@@ -152,16 +144,15 @@ mod tests {
         let deliveries = Deliveries::default();
         let (pieces, mut channel) = mpsc::unbounded_channel();
         let channel = StreamBody::new(poll_fn(move |cx| channel.poll_recv(cx)));
-        let mut read = deliveries.begin(channel.boxed_unsync(), false);
-        let unread = deliveries.begin(full("unread"), false);
+        let mut read = deliveries.begin(channel.boxed_unsync());
+        let unread = deliveries.begin(full("unread"));
         let say = |text: &'static str| pieces.send(Ok(Frame::data(text.into()))).is_ok();
         for _ in 0..5 {
             tokio::time::advance(PATIENCE / 5).await;
             assert!(say("piece"));
             assert!(read.frame().await.is_some_and(|piece| piece.is_ok()));
         }
-        let (given_up, next) = deliveries.give_up(PATIENCE, None);
-        assert_eq!((given_up, next), (1, Instant::now() + PATIENCE));
+        assert_eq!(deliveries.give_up(PATIENCE), Instant::now() + PATIENCE);
         // It breaks off, and does not look like a whole one.
         assert!(!http_body::Body::is_end_stream(&unread));
         assert!(unread.collect().await.is_err());
@@ -169,45 +160,40 @@ mod tests {
         // Who waits for the backend is not the one who does not read.
         assert!(read.frame().now_or_never().is_none());
         tokio::time::advance(PATIENCE * 10).await;
-        assert_eq!(deliveries.give_up(PATIENCE, None).0, 0);
+        deliveries.give_up(PATIENCE);
         assert!(say("late"));
         assert!(read.frame().await.is_some_and(|piece| piece.is_ok()));
 
         tokio::time::advance(PATIENCE / 2).await;
-        let (given_up, next) = deliveries.give_up(PATIENCE, None);
-        assert_eq!((given_up, next), (0, Instant::now() + PATIENCE / 2));
-        tokio::time::advance(PATIENCE).await;
-        let (given_up, next) = deliveries.give_up(PATIENCE, Some(Instant::now() - PATIENCE / 4));
-        assert_eq!((given_up, next), (0, Instant::now() + PATIENCE * 3 / 4));
-        drop(read);
-        assert_eq!(deliveries.give_up(PATIENCE, None).0, 0);
+        let next = deliveries.give_up(PATIENCE);
+        assert_eq!(next, Instant::now() + PATIENCE / 2);
+        tokio::time::advance(PATIENCE / 2).await;
+        deliveries.give_up(PATIENCE);
+        assert!(read.frame().await.is_some_and(|piece| piece.is_err()));
     }
 
     #[tokio::test]
-    async fn what_is_large_is_handed_out_in_pieces_where_others_wait() {
+    async fn what_is_large_is_handed_out_in_pieces() {
         let content = Bytes::from(vec![7; PIECE * 2 + 1]);
-        let length = content.len() as u64;
-        for (shared, pieces) in [(true, vec![PIECE, PIECE, 1]), (false, vec![content.len()])] {
-            let mut body = Deliveries::default().begin(full(content.clone()), shared);
-            let mut left = length;
-            for piece in pieces {
-                assert_eq!(http_body::Body::size_hint(&body).exact(), Some(left));
-                assert!(!http_body::Body::is_end_stream(&body));
-                let frame = body.frame().await.expect("a piece").expect("no error");
-                assert_eq!(frame.data_ref().map(Bytes::len), Some(piece));
-                left -= piece as u64;
-            }
-            assert!(http_body::Body::is_end_stream(&body));
-            assert!(body.frame().await.is_none());
+        let mut left = content.len() as u64;
+        let mut body = Deliveries::default().begin(full(content));
+        for piece in [PIECE, PIECE, 1] {
+            assert_eq!(http_body::Body::size_hint(&body).exact(), Some(left));
+            assert!(!http_body::Body::is_end_stream(&body));
+            let frame = body.frame().await.expect("a piece").expect("no error");
+            assert_eq!(frame.data_ref().map(Bytes::len), Some(piece));
+            left -= piece as u64;
         }
+        assert!(http_body::Body::is_end_stream(&body));
+        assert!(body.frame().await.is_none());
     }
 
     #[tokio::test]
     async fn answers_that_have_ended_are_forgotten() {
         let deliveries = Deliveries::default();
-        let _kept = deliveries.begin(full("kept"), false);
+        let _kept = deliveries.begin(full("kept"));
         for _ in 0..100 {
-            drop(deliveries.begin(empty(), false));
+            drop(deliveries.begin(empty()));
         }
         assert!(lock(&deliveries.0).len() <= 2);
     }

@@ -95,7 +95,7 @@ impl Listener {
             }
             let (builder, handler, watcher) =
                 (builder.clone(), handler.clone(), graceful.watcher());
-            let cut = Cut::new(&connections, self.cut.clone());
+            let cut = Cut::new(&connections, self.cut.child_token());
             tokio::spawn(async move {
                 let handler = |request| handler(request, client);
                 let stream = TokioIo::new(stream);
