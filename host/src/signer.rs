@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use grip::signature::{self, Key};
@@ -20,7 +20,8 @@ const REUSE: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Signer {
     key: Key,
-    last: Arc<Mutex<Option<(HeaderValue, Instant)>>>,
+    /// By the clock that the token itself tells: others stand still while the machine sleeps.
+    last: Arc<Mutex<Option<(HeaderValue, SystemTime)>>>,
 }
 
 impl Signer {
@@ -34,17 +35,21 @@ impl Signer {
 
     /// A token that is good for a while.
     pub fn token(&self) -> HeaderValue {
+        self.token_at(SystemTime::now())
+    }
+
+    fn token_at(&self, now: SystemTime) -> HeaderValue {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((token, made)) = &*last
-            && made.elapsed() < REUSE
+            && now.duration_since(*made).is_ok_and(|age| age < REUSE)
         {
             return token.clone();
         }
-        let token = signature::sign(&self.key, ISSUER, SystemTime::now(), LIFETIME);
+        let token = signature::sign(&self.key, ISSUER, now, LIFETIME);
         // Base64url and dots.
         let mut token = HeaderValue::from_str(&token).unwrap_or(HeaderValue::from_static(""));
         token.set_sensitive(true);
-        *last = Some((token.clone(), Instant::now()));
+        *last = Some((token.clone(), now));
         token
     }
 
@@ -52,5 +57,25 @@ impl Signer {
     /// libraries send when they are told no issuer.
     pub fn verifies(&self, token: &str) -> bool {
         signature::verify(&self.key, token, SystemTime::now()).is_ok() || self.key.is(token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_sent_for_a_while_and_never_when_its_time_is_over() {
+        let signer = Signer::new(Key::parse("a key").expect("a key"));
+        let start = SystemTime::now();
+        let first = signer.token_at(start);
+        assert_eq!(signer.token_at(start + REUSE / 2), first);
+        // The machine slept, or its clock was set: forward, then back.
+        for now in [start + LIFETIME * 2, start] {
+            let token = signer.token_at(now);
+            let text = token.to_str().expect("text");
+            signature::verify(&signer.key, text, now).expect("it is good");
+            assert_ne!(signer.token_at(now + REUSE), token);
+        }
     }
 }
