@@ -13,11 +13,19 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
+const TOLD: [HeaderName; 4] = [
+    X_FORWARDED_FOR,
+    X_FORWARDED_HOST,
+    X_FORWARDED_PROTO,
+    header::FORWARDED,
+];
+
 /// Sets the headers for a request that came from `peer`; its `Host` is the client's.
 pub fn tell(headers: &mut HeaderMap, peer: SocketAddr) {
     let ip = peer.ip().to_canonical();
-    if !is_near(ip) {
-        forget(headers);
+    match is_near(ip) {
+        true => remove_lookalikes(headers),
+        false => forget(headers),
     }
     let mut chain: Vec<String> = tokens(headers, &X_FORWARDED_FOR)
         .map(str::to_owned)
@@ -52,12 +60,21 @@ pub fn tell(headers: &mut HeaderMap, peer: SocketAddr) {
 
 /// Removes what a client says about whom it stands for.
 pub fn forget(headers: &mut HeaderMap) {
-    for name in [
-        X_FORWARDED_FOR,
-        X_FORWARDED_HOST,
-        X_FORWARDED_PROTO,
-        header::FORWARDED,
-    ] {
+    for name in TOLD {
+        headers.remove(name);
+    }
+    remove_lookalikes(headers);
+}
+
+/// Removes what is spelt with underscores, and so the same as ours to many servers. A proxy in
+/// front passes it on.
+fn remove_lookalikes(headers: &mut HeaderMap) {
+    let told = |name: &&HeaderName| {
+        let name = name.as_str();
+        name.contains('_') && TOLD.iter().any(|told| *told == *name.replace('_', "-"))
+    };
+    let names: Vec<_> = headers.keys().filter(told).cloned().collect();
+    for name in names {
         headers.remove(name);
     }
 }
@@ -169,6 +186,8 @@ mod tests {
                 ("host", "a"),
                 ("forwarded", "for=127.0.0.1"),
                 ("x-forwarded-for", "127.0.0.1"),
+                ("x_forwarded_for", "127.0.0.1"),
+                ("x-forwarded_host", "evil.example"),
                 ("x-forwarded-host", "evil.example"),
                 ("x-forwarded-proto", "https"),
             ],
@@ -188,6 +207,7 @@ mod tests {
                 ("forwarded", "for=203.0.113.9;proto=https"),
                 ("forwarded", "for=10.0.0.1"),
                 ("x-forwarded-for", "203.0.113.9, 10.0.0.1"),
+                ("x_forwarded_for", "192.0.2.1"),
                 ("x-forwarded-host", "burger.example"),
                 ("x-forwarded-proto", "https"),
             ],
