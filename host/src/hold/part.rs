@@ -6,7 +6,7 @@ use grip::{
     header::{is_grip, is_grip_instruct},
     hold::Status,
 };
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::ext::ReasonPhrase;
 use tokio::time::timeout;
@@ -17,7 +17,7 @@ use crate::{
     exchange::REPLY_PATIENCE,
     publication::Answer,
 };
-use runtime::backend::{Backend, Body, full};
+use runtime::backend::{Backend, Body, empty, full};
 
 /// The most bytes of an answer that has to be read whole: instructions, or what a held
 /// response is answered with when nothing is published.
@@ -60,11 +60,7 @@ impl Part {
     /// # Errors
     /// It cannot be acted on; the client should be told 502.
     pub async fn read(response: Response<Body>) -> Result<Self, PartError> {
-        let is_instruct = response
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .is_some_and(is_grip_instruct);
+        let is_instruct = has_instructions(&response);
         let is_plain = !response.headers().keys().any(|name| is_grip(name.as_str()));
         if is_plain && !is_instruct {
             return Ok(Self {
@@ -117,8 +113,16 @@ impl Part {
         request: Request<Body>,
     ) -> Result<Self, Response<Body>> {
         let path = request.uri().path().to_owned();
+        let is_head = request.method() == Method::HEAD;
         let response = backend.call(request).await;
         let response = response.map_err(|error| failure(&error))?;
+        if is_head && has_instructions(&response) {
+            // They are in the body that it does not have.
+            return Ok(Self {
+                instruct: None,
+                response: Response::new(empty()),
+            });
+        }
         Self::read(response).await.map_err(|problem| {
             error!(
                 route = path,
@@ -127,6 +131,13 @@ impl Part {
             refusal()
         })
     }
+}
+
+/// Whether a body is instructions.
+fn has_instructions(response: &Response<Body>) -> bool {
+    let content_type = response.headers().get(header::CONTENT_TYPE);
+    let content_type = content_type.and_then(|value| value.to_str().ok());
+    content_type.is_some_and(is_grip_instruct)
 }
 
 /// Whether a body is not what it says, but compressed or the like.

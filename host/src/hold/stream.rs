@@ -3,6 +3,7 @@
 use std::{
     collections::{HashSet, VecDeque},
     future::Future,
+    mem,
     sync::Arc,
     time::Duration,
 };
@@ -46,6 +47,8 @@ struct Stream {
     quiet: Option<Instant>,
     /// The channels that something came on since the time of quiet began.
     active: HashSet<String>,
+    /// Something was taken out of the inbox, or never into it, that the next part has to have.
+    lost: bool,
 }
 
 /// Why the connection is cut off instead of the body being ended.
@@ -78,6 +81,7 @@ pub(super) fn answer(hold: Hold, response: Response<Body>, behind: bool) -> Resp
             keep_alive: None,
             quiet: None,
             active: HashSet::new(),
+            lost: false,
         });
         async move { stream.run(first, behind).await.map_err(BodyError::from) }
     });
@@ -160,6 +164,7 @@ impl Stream {
                     }
                     Found::Overflow => {
                         if self.hold.instruct.next.is_some() {
+                            self.lost = true;
                             return Ok(Next::Fetch);
                         }
                         self.hold.warn("the client does not keep up: cut off");
@@ -201,6 +206,7 @@ impl Stream {
                 Err(then) => {
                     // What is there besides is in the next part too.
                     self.hold.inbox.clear();
+                    self.lost = true;
                     next = Some(then);
                     break;
                 }
@@ -296,9 +302,11 @@ impl Stream {
                 }
             };
             self.hold.follow.drop_known();
-            // On the others, what the backend did not know waits.
             let mut unknown = self.hold.follow.conflicts(&self.hold.services.channels);
-            unknown.retain(|channel| joined.contains(channel));
+            if !mem::take(&mut self.lost) {
+                // On the others, what the backend did not know waits.
+                unknown.retain(|channel| joined.contains(channel));
+            }
             self.forward(response.into_body()).await?;
             if !holds && !follows {
                 return Ok(Next::End);

@@ -559,6 +559,28 @@ async fn a_next_part_that_is_behind_is_asked_for_again() {
     assert_eq!(next(&mut held).await.as_deref(), Some("8 "));
 }
 
+/// The part has to make up for what was dropped unread, and a backend may not know of it yet.
+#[tokio::test(start_paused = true)]
+async fn a_part_without_what_was_dropped_is_asked_for_again() {
+    let mut stage = Stage::new(WebSocketLimits::default());
+    let link = ("grip-link", "</2>; rel=next");
+    let old = [STREAM, ("grip-channel", "c; prev-id=7"), link];
+    let mut held = stage.streaming(&old, "1 to 7 ").await;
+    let unordered = Item {
+        no_seq: true,
+        ..numbered(stream("9 "), 9)
+    };
+    stage.publish(unordered).await;
+    let reading = tokio::spawn(async move { (next(&mut held).await, held) });
+    stage.asked().await.answer(&old, "");
+    let new = [STREAM, ("grip-channel", "c; prev-id=9"), link];
+    stage.asked().await.answer(&new, "8 9 ");
+    let (read, mut held) = reading.await.expect("no panic");
+    assert_eq!(read.as_deref(), Some("8 9 "));
+    stage.publish(numbered(stream("10 "), 10)).await;
+    assert_eq!(next(&mut held).await.as_deref(), Some("10 "));
+}
+
 /// That something waits on one channel does not hide what was missed on another.
 #[tokio::test(start_paused = true)]
 async fn each_channel_is_looked_at_by_itself() {
@@ -719,6 +741,16 @@ async fn filters_look_at_what_the_backend_has_set() {
     let unknown = [STREAM, ("grip-channel", "c; filter=skip-me")];
     let client = stage.answered(&unknown, "hello").await;
     assert_eq!(client.await.expect("an answer").status(), 502);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_has_no_instructions_in_its_body() {
+    let mut stage = Stage::new(WebSocketLimits::default());
+    let client = stage.send(Method::HEAD, "");
+    let headers = [("content-type", "application/grip-instruct")];
+    stage.asked().await.answer(&headers, "");
+    assert_eq!(client.await.expect("an answer").status(), StatusCode::OK);
+    assert!(stage.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -263,7 +263,8 @@ impl Pool {
         })
     }
 
-    /// A new HTTP/1.1 connection that can become another protocol's, and does not come back.
+    /// A new HTTP/1.1 connection that can become another protocol's. One that does not, as the
+    /// upstream refuses, is used again.
     ///
     /// # Errors
     /// Why it could not be opened.
