@@ -131,7 +131,7 @@ impl Session {
                 .request(&self.services.signer, &[Event::Disconnect], 0);
             match exchange(self.services.backend.clone(), request).await {
                 Err(error) if error.is_unreached() && attempts < live::RETRIES => {
-                    tokio::time::sleep(live::pause(attempts)).await;
+                    tokio::time::sleep(live::pause(attempts, &self.identity.id)).await;
                     attempts += 1;
                 }
                 Err(error) => break self.warn(&format!("the backend failed: {error}")),

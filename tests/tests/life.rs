@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
+    net::SocketAddr,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -59,6 +60,8 @@ async fn a_request_under_way_is_finished_when_the_host_stops() -> Result<()> {
             TcpStream::connect(address).await.is_err().then_some(())
         })
         .await?;
+        let ready = asked(host.control, "/readyz").await?;
+        ensure!(ready == (503, "stopping\n".to_owned()), "{ready:?}");
         let answer = tokio::time::timeout(PATIENCE, read_answer(&mut stream, true)).await??;
         let whole = request_whole(folder.path()).await?;
         ensure!(answer.status == 200 && answer.body == whole, "{answer:?}");
@@ -108,6 +111,13 @@ async fn is_read(path: &Path) -> Result<OwnedFd> {
     .await
 }
 
+/// What a port answers to a GET.
+async fn asked(address: SocketAddr, path: &str) -> Result<(u16, String)> {
+    let asked = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let answer = request(address, &asked).await?;
+    Ok((answer.status, answer.body))
+}
+
 /// The probe, and its wasm in the application's own folder.
 fn probe_beside() -> Result<(TempDir, PathBuf)> {
     let folder = probe("");
@@ -125,12 +135,22 @@ fn probe_beside() -> Result<(TempDir, PathBuf)> {
 async fn a_signal_ends_it_while_components_are_compiled() -> Result<()> {
     let (folder, wasm) = probe_beside()?;
     endless(&wasm)?;
+    // One that is free, since it says its addresses only when it serves.
+    let control = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let mut child = Command::new(program())
-        .args(["up", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0"])
+        .args(["up", "--listen", "127.0.0.1:0", "--control"])
+        .arg(control.to_string())
         .arg("--from")
         .arg(folder.path())
         .spawn()?;
     let _reading = is_read(&wasm).await?;
+    let ready = asked(control, "/readyz").await?;
+    ensure!(ready == (503, "starting\n".to_owned()), "{ready:?}");
+    let health = asked(control, "/healthz").await?;
+    ensure!(
+        health.0 == 200 && health.1.contains("starting"),
+        "{health:?}"
+    );
     kill_process(Pid::from_child(&child), Signal::TERM)?;
     let ended = eventually("its end", async || child.try_wait().ok().flatten()).await;
     child.kill()?;

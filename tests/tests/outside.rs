@@ -1,7 +1,8 @@
 //! The outside: private routes stay closed, and nobody pretends to be the host.
 
 use anyhow::{Result, ensure};
-use tests::{Server, burger, eventually, probe, request};
+use tests::{Server, burger, closed_burger, eventually, probe, request};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 #[tokio::test]
 async fn the_private_route_is_not_there_however_it_is_spelled() -> Result<()> {
@@ -239,6 +240,70 @@ async fn the_control_port_tells_how_the_host_is() -> Result<()> {
         "# EOF",
     ] {
         ensure!(told(line), "{line} is not in\n{}", metrics.body);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_happens_to_sockets_and_timers_is_counted() -> Result<()> {
+    let folder = closed_burger();
+    let host = Server::start(folder.path(), &[])?;
+    let mut socket = host.socket("/api/ws").await?;
+    let (ping, pong) = (r#"{"event":"ping"}"#, r#"{"event":"pong"}"#);
+    socket.send(ping).await?;
+    ensure!(socket.event().await?["event"] == "pong");
+    let mut stream = TcpStream::connect(host.address).await?;
+    let get = "GET /api/orders/stream HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    stream.write_all(get.as_bytes()).await?;
+    host.counts("socket_host_holds{mode=\"stream\"} 1").await?;
+
+    let item = r#"{"items":[{"channel":"orders","ws-message":{"content":"{}"},"http-stream":{"content":"data"}}]}"#;
+    for (body, status) in [(item, 200), ("nonsense", 400)] {
+        let length = body.len();
+        let publish = format!(
+            "POST /publish/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        ensure!(request(host.control, &publish).await?.status == status);
+    }
+    socket.event().await?;
+    for line in [
+        "socket_host_sessions{state=\"open\"} 1".to_owned(),
+        // The stream is on another channel too.
+        "socket_host_channels 2".to_owned(),
+        "socket_host_subscriptions 3".to_owned(),
+        "socket_host_received_messages_total 1".to_owned(),
+        format!("socket_host_received_bytes_total {}", ping.len()),
+        "socket_host_replied_messages_total 1".to_owned(),
+        // With the head of its frame.
+        format!("socket_host_replied_bytes_total {}", 2 + pong.len()),
+        "socket_host_published_messages_total 2".to_owned(),
+        format!("socket_host_published_bytes_total {}", 2 + "{}data".len()),
+        "socket_host_publishes_total{status=\"200\"} 1".to_owned(),
+        "socket_host_publishes_total{status=\"400\"} 1".to_owned(),
+        "socket_host_items_total 1".to_owned(),
+    ] {
+        host.counts(&line).await?;
+    }
+    drop(stream);
+    host.counts("socket_host_holds{mode=\"stream\"} 0").await?;
+    socket.0.close(None).await?;
+    host.counts("socket_host_sessions_ended_total{reason=\"client\"} 1")
+        .await?;
+
+    let timers = |path: &str| {
+        format!(
+            r#"[[application.tool.socket-host.timer]]
+request = "GET {path}"
+every = "1h"
+"#
+        )
+    };
+    let folder = probe(&(timers("/headers") + &timers("/trap")));
+    let host = Server::start(folder.path(), &[])?;
+    for (timer, outcome) in [("/headers", "success"), ("/trap", "failure")] {
+        let labels = format!("timer=\"{timer}\",outcome=\"{outcome}\"");
+        host.counts(&format!("socket_host_timer_runs_total{{{labels}}} 1"))
+            .await?;
     }
     Ok(())
 }

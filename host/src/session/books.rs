@@ -88,6 +88,8 @@ pub struct Page {
     pub detached: bool,
     pub dropped: bool,
     pub closed: bool,
+    /// How many answers it gave that can be acted on.
+    pub answers: usize,
     /// How often it said content.
     pub contents: usize,
     /// The content that must reach a client who reads and closes.
@@ -282,6 +284,7 @@ impl Page {
 
     /// The events of an answer.
     pub fn say(&mut self, said: &[Said], tag: impl Fn(usize) -> String) -> Vec<Event> {
+        self.answers += 1;
         let mut events = Vec::new();
         // What is told a detached connection's CLOSE goes nowhere.
         let is_heard = !self.detached && !self.failed;

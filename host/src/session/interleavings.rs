@@ -19,7 +19,9 @@ use super::{
     wire::{CLOSE, Wire, masked, received},
     *,
 };
-use crate::{channels::Channels, head::Head, publication::Publication, signer::Signer};
+use crate::{
+    channels::Channels, head::Head, outbox::Stage, publication::Publication, signer::Signer,
+};
 use runtime::manifest::WebSocketLimits;
 
 /// The largest message of a client here, and how much may wait for the backend.
@@ -64,6 +66,8 @@ struct Case {
 struct Outcomes {
     ending: Ending,
     sent: Vec<(Kind, Vec<u8>)>,
+    /// What was published while the client was subscribed and nothing closed it.
+    published: Vec<String>,
     received: Vec<(u8, Vec<u8>)>,
     always_read: bool,
 }
@@ -112,7 +116,8 @@ impl Case {
         );
         let mut session = tokio::spawn(session.run(wire.clone(), Bytes::new()));
 
-        let (mut sent, mut closed, mut always_read) = (Vec::new(), false, true);
+        let (mut sent, mut published) = (Vec::new(), Vec::new());
+        let (mut closed, mut always_read) = (false, true);
         let last = [Step::Close(Some(4000)), Step::WaitMs(200_000)];
         for step in self.steps.iter().chain(&last) {
             match step {
@@ -122,7 +127,8 @@ impl Case {
                 Step::Say(..) if closed => continue,
                 _ => {}
             }
-            step.take(&wire, &outbox, &services.channels, &books, &mut sent)
+            let channels = &services.channels;
+            step.take(&wire, &outbox, channels, &books, &mut sent, &mut published)
                 .await;
             let is_closed = received(&wire.lock().to_client)
                 .last()
@@ -137,6 +143,7 @@ impl Case {
         let outcomes = Outcomes {
             ending: ending.expect("the session ends").expect("no panic"),
             sent,
+            published,
             received: received(&wire.lock().to_client),
             always_read,
         };
@@ -150,6 +157,7 @@ impl Case {
         let Outcomes {
             ending,
             sent,
+            published,
             received,
             always_read,
         } = outcomes;
@@ -196,6 +204,11 @@ impl Case {
                 "{texts:?}"
             );
         }
+        if *always_read {
+            for text in published {
+                assert!(texts.contains(text), "{text:?} is lost");
+            }
+        }
         // Nobody else closed it at the same moment, and the answer could be written.
         let alone = !self.steps.iter().any(|step| {
             matches!(
@@ -220,13 +233,14 @@ impl Step {
         channels: &Channels,
         books: &Books,
         sent: &mut Vec<(Kind, Vec<u8>)>,
+        published: &mut Vec<String>,
     ) {
         let write = |bytes: Vec<u8>| wire.change(|wire| wire.to_host.extend(bytes));
         let publish = async |action: WsAction| {
             let mut item = Item::ws_text("c", "");
             item.ws_message = Some(action.into());
             let item = Publication::new(item).expect("for WebSockets");
-            channels.publish(item).await;
+            channels.publish(item).await
         };
         match self {
             Self::Say(kind, length, fragmented) => {
@@ -271,11 +285,18 @@ impl Step {
             Self::Publish => {
                 let number = sent.len() + books.start.elapsed().as_millis() as usize;
                 let text = books.tag("publish", number);
-                publish(WsAction::Send(Message::Text(text.into()))).await;
-                // So that no two have the same number.
+                let action = WsAction::Send(Message::Text(text.clone().into()));
+                let answers = books.page().answers;
+                let reached = publish(action).await;
+                // So that no two have the same number, and it is handed out.
                 sleep(Duration::from_millis(1)).await;
+                // An answer may have unsubscribed or dropped the client before that.
+                let as_before = answers == books.page().answers;
+                if reached == 1 && as_before && outbox.stage() == Stage::Open {
+                    published.push(text);
+                }
             }
-            Self::Refresh => publish(WsAction::Refresh).await,
+            Self::Refresh => drop(publish(WsAction::Refresh).await),
             Self::PublishClose => {
                 publish(WsAction::Close {
                     code: Some(4002),

@@ -2,6 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    hash::{DefaultHasher, Hash, Hasher},
     mem,
     ops::ControlFlow,
     pin::Pin,
@@ -12,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use grip::{ByteString, CloseFrame, Event};
-use rand::RngExt;
+use http::HeaderValue;
 use tokio::time::{Sleep, sleep, timeout};
 use tracing::debug;
 use tungstenite::Message;
@@ -37,9 +38,13 @@ pub const RETRIES: u32 = 5;
 /// that is added to it by chance; as in Pushpin.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// The pause after so many attempts again that did not reach the backend.
-pub fn pause(attempts: u32) -> Duration {
-    RETRY_PAUSE * (1 << attempts) + rand::rng().random_range(Duration::ZERO..RETRY_PAUSE)
+/// The pause of the connection `id` after so many attempts again that did not reach the backend.
+pub fn pause(attempts: u32, id: &HeaderValue) -> Duration {
+    // Ids are drawn by chance, and by that connections that failed together come apart.
+    let mut chance = DefaultHasher::new();
+    (id.as_bytes(), attempts).hash(&mut chance);
+    let part = f64::from(chance.finish() as u32) / f64::from(u32::MAX);
+    RETRY_PAUSE * (1 << attempts) + RETRY_PAUSE.mul_f64(part)
 }
 
 /// See the module's words.
@@ -386,9 +391,9 @@ impl Live {
 
     /// Tells again, after a pause, what did not reach the backend.
     fn try_again(&mut self, error: &ExchangeError) -> Goes {
-        let pause = pause(self.retries);
-        self.retries += 1;
         let session = &self.session;
+        let pause = pause(self.retries, &session.identity.id);
+        self.retries += 1;
         session.warn(&format!("{error}; the next attempt is in {pause:.1?}"));
         let (events, replayed) = self.pending.offered_again();
         let signer = &session.services.signer;
