@@ -52,6 +52,8 @@ pub enum Measure {
     StreamOpen,
     /// Fanout, to held HTTP streams
     StreamFanout,
+    /// FanoutMany, to held HTTP streams
+    StreamFanoutMany,
     /// FlatOut, to held HTTP streams
     StreamFlatOut,
 }
@@ -59,9 +61,11 @@ pub enum Measure {
 impl Measure {
     fn kind(self) -> Kind {
         match self {
-            Self::StreamIdle | Self::StreamOpen | Self::StreamFanout | Self::StreamFlatOut => {
-                Kind::Stream
-            }
+            Self::StreamIdle
+            | Self::StreamOpen
+            | Self::StreamFanout
+            | Self::StreamFanoutMany
+            | Self::StreamFlatOut => Kind::Stream,
             _ => Kind::WebSocket,
         }
     }
@@ -70,6 +74,7 @@ impl Measure {
     fn of(self) -> &'static str {
         match self {
             Self::FanoutMany => "many: ",
+            Self::StreamFanoutMany => "many streams: ",
             _ if self.kind() == Kind::Stream => "streams: ",
             _ => "",
         }
@@ -97,7 +102,7 @@ pub struct Options {
     /// Sockets for fanout, flat-out and open
     #[arg(long, default_value_t = 2000, value_parser = crate::count)]
     sockets: usize,
-    /// Sockets for fanout-many
+    /// Sockets, or streams, for fanout-many and stream-fanout-many
     #[arg(long, default_value_t = 10_000, value_parser = crate::count)]
     many: usize,
     /// Sockets for idle
@@ -227,21 +232,21 @@ fn running(
                 until: Until::Upgraded,
             },
         ),
-        Measure::Fanout | Measure::FanoutMany | Measure::StreamFanout => fanout::run(
-            target,
-            &fanout::Options {
-                sockets: match measure {
-                    Measure::FanoutMany => options.many,
-                    _ => sockets,
+        Measure::Fanout
+        | Measure::FanoutMany
+        | Measure::StreamFanout
+        | Measure::StreamFanoutMany => {
+            let many = matches!(measure, Measure::FanoutMany | Measure::StreamFanoutMany);
+            fanout::run(
+                target,
+                &fanout::Options {
+                    sockets: if many { options.many } else { sockets },
+                    every: if many { 1000 } else { 100 },
+                    seconds,
+                    length: 400,
                 },
-                every: match measure {
-                    Measure::FanoutMany => 1000,
-                    _ => 100,
-                },
-                seconds,
-                length: 400,
-            },
-        ),
+            )
+        }
         Measure::FlatOut | Measure::StreamFlatOut => flat_out::run(
             target,
             &flat_out::Options {
