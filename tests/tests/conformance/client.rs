@@ -301,6 +301,11 @@ impl Socket {
         Ok(self.0.send(message).await?)
     }
 
+    /// Sends the pong for a ping that was read, if there was one.
+    pub async fn flush(&mut self) -> Result<()> {
+        Ok(self.0.flush().await?)
+    }
+
     /// Sends a frame as it is: one of several that are a message together.
     pub async fn frame(&mut self, kind: Data, last: bool, payload: &'static [u8]) -> Result<()> {
         let frame = Frame::message(payload, OpCode::Data(kind), last);

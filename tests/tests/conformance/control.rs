@@ -29,6 +29,7 @@ cases! {
     flush_delayed
     skip_self
     meta_of_a_control_message
+    session
     unknown_is_passed_over
     malformed_is_passed_over
     ;
@@ -158,19 +159,19 @@ async fn keep_alive_kinds(case: &Case) -> Result<()> {
         keep_alive["type"] = "keep-alive".into();
         keep_alive["timeout"] = 1.into();
         let mut socket = case.open(Reply::open_grip(&[&control(keep_alive)])).await?;
+        let is_ping = matches!(message, Message::Ping(_));
         same("message", socket.next().await?, Some(message))?;
+        if is_ping {
+            // What the client answers is told.
+            socket.flush().await?;
+            case.exchange(&[Event::Pong("p".into())], Reply::nothing())
+                .await?;
+        }
+        // More of them, on a slow machine, the client does not read, and so does not answer.
         socket.close(1000, "").await?;
         let close = Event::close(1000, "");
-        // A ping is answered by the client; a proxy may tell it.
-        let request = case.script.next().await?;
-        if request.events()? == [Event::Pong("p".into())] {
-            request.reply(Reply::nothing())?;
-            case.exchange(from_ref(&close), Reply::events(from_ref(&close)))
-                .await?;
-        } else {
-            same("events", request.events()?.last(), Some(&close))?;
-            request.reply(Reply::events(&[close]))?;
-        }
+        case.exchange(from_ref(&close), Reply::events(from_ref(&close)))
+            .await?;
     }
     Ok(())
 }
@@ -191,16 +192,16 @@ async fn keep_alive_interval(case: &Case) -> Result<()> {
         case.publish(ws_text(case.channel(), "other")).await?;
         match socket.text().await?.as_str() {
             "other" => others += 1,
+            "tick" if others >= 3 => return Ok(()),
+            // On a slow machine, as it would in the other mode.
             text => {
                 same("text", text, "tick")?;
-                break;
+                others = 0;
             }
         }
         ensure!(others < 100, "there is no tick among 10 s of others");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    ensure!(others >= 3, "{others}");
-    Ok(())
 }
 
 async fn keep_alive_off(case: &Case) -> Result<()> {
@@ -220,10 +221,10 @@ async fn keep_alive_off(case: &Case) -> Result<()> {
 
 async fn send_delayed(case: &Case) -> Result<()> {
     let message = json!({"type": "send-delayed", "timeout": 1, "content": "late"});
+    let since = Instant::now();
     let mut socket = case
         .open(Reply::open_grip(&[&control(message), "m:soon"]))
         .await?;
-    let since = Instant::now();
     socket.expect("soon").await?;
     socket.expect("late").await?;
     ensure!(
@@ -270,6 +271,19 @@ async fn meta_of_a_control_message(case: &Case) -> Result<()> {
     socket.send("x").await?;
     let headers = case.exchange(&[Event::text("x")], Reply::nothing()).await?;
     same("meta", headers.get("meta-user"), None)
+}
+
+/// The name of a session is nothing to the client, nor to a backend that has given it.
+async fn session(case: &Case) -> Result<()> {
+    let named = control(json!({"type": "session", "id": "ada's"}));
+    let mut socket = case.open(Reply::open_grip(&[&named, "m:open"])).await?;
+    socket.expect("open").await?;
+    let replies = [&named, &*control(json!({"type": "session"})), "m:done"];
+    answer(case, &mut socket, &replies).await?;
+    socket.expect("done").await?;
+    socket.send("x").await?;
+    let headers = case.exchange(&[Event::text("x")], Reply::nothing()).await?;
+    same("session", headers.get("grip-session-id"), None)
 }
 
 async fn unknown_is_passed_over(case: &Case) -> Result<()> {
