@@ -21,6 +21,7 @@ cases! {
     no_subscribers
     other_formats_only
     empty_text
+    hint
     malformed_bodies
     malformed_items
     nothing_of_a_bad_request
@@ -124,6 +125,17 @@ async fn other_formats_only(case: &Case) -> Result<()> {
         .await?;
     case.publish(ws_text(case.channel(), "for sockets")).await?;
     socket.expect("for sockets").await
+}
+
+/// A WebSocket has nothing to fetch anew.
+async fn hint(case: &Case) -> Result<()> {
+    let mut socket = case.subscribe().await?;
+    let formats = json!({"ws-message": {"action": "hint"}});
+    case.publish(json!({"channel": case.channel(), "formats": formats}))
+        .await?;
+    case.publish(ws_text(case.channel(), "after")).await?;
+    socket.expect("after").await?;
+    case.no_request().await
 }
 
 async fn refresh(case: &Case) -> Result<()> {
