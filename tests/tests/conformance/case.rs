@@ -120,11 +120,6 @@ impl Case {
         }
     }
 
-    /// Which proxy it runs against.
-    pub fn kind(&self) -> Kind {
-        self.kind
-    }
-
     /// A channel of its own.
     pub fn channel(&self) -> &str {
         &self.name

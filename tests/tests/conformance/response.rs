@@ -26,6 +26,7 @@ cases! {
     ;
     differs:
     on_a_new_channel
+    body_patch
 }
 
 /// The shortest time for which a response is held.
@@ -130,6 +131,22 @@ async fn on_a_new_channel(case: &Case) -> Result<()> {
     let answer = publish_until(case, item(case, json!({"body": "news"})), asked).await?;
     same("body", &*answer.text(), "news")?;
     case.no_request().await
+}
+
+/// A change of the backend's own answer.
+async fn body_patch(case: &Case) -> Result<()> {
+    let patch = json!([{"op": "replace", "path": "/n", "value": 2}]);
+    let item = item(case, json!({"body-patch": patch}));
+    if case.differ(false, true) {
+        let body = json!({"items": [item]}).to_string();
+        return same("status", case.post_publish(&body).await?.status, 400);
+    }
+    case.known().await?;
+    let asked = case.request("GET", &[], "").await?;
+    let reply = hold(case).body(json!({"n": 1}).to_string());
+    case.script.next().await?.reply(reply)?;
+    let answer = publish_until(case, item, asked).await?;
+    same("body", &*answer.text(), r#"{"n":2}"#)
 }
 
 async fn timeout(case: &Case) -> Result<()> {
