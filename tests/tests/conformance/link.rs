@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     backend::Reply,
@@ -17,9 +17,12 @@ cases! {
     next_after_a_hint
     hint_without_a_link
     last_ids
+    prev_id_matches
+    prev_id_differs
     ;
     differs:
     gone
+    prev_id_without_a_link
 }
 
 fn next(case: &Case, name: &str) -> String {
@@ -108,7 +111,7 @@ async fn next_after_a_missed_item(case: &Case) -> Result<()> {
     stream.expect("<4>").await
 }
 
-fn hint(case: &Case) -> serde_json::Value {
+fn hint(case: &Case) -> Value {
     let formats = json!({"http-stream": {"action": "hint"}});
     json!({"channel": case.channel(), "formats": formats})
 }
@@ -177,6 +180,87 @@ async fn last_ids(case: &Case) -> Result<()> {
     same("last", request.header("grip-last"), Some(&*last))?;
     request.reply(hold("3").body("up to 3,"))?;
     stream.expect("up to 3,").await
+}
+
+/// A stream on the case's channel.
+fn hold(case: &Case) -> Reply {
+    Reply::new(200)
+        .header("grip-hold", "stream")
+        .header("grip-channel", case.channel())
+}
+
+fn with_id(case: &Case, id: &str, previous: Option<&str>) -> Value {
+    let mut item = stream_text(case.channel(), &format!("<{id}>"));
+    item["id"] = id.into();
+    if let Some(previous) = previous {
+        item["prev-id"] = previous.into();
+    }
+    item
+}
+
+async fn prev_id_matches(case: &Case) -> Result<()> {
+    case.known().await?;
+    let first = case.hold(hold(case)).await?;
+    case.publish(with_id(case, "1", None)).await?;
+    let reply = Reply::new(200)
+        .header("grip-hold", "stream")
+        .header("grip-channel", &format!("{}; prev-id=1", case.channel()))
+        .header("grip-link", &format!("<{}next>; rel=next", case.path()));
+    let mut stream = case.hold(reply.body("up to 1,")).await?;
+    case.publish(with_id(case, "2", Some("1"))).await?;
+    stream.expect("up to 1,<2>").await?;
+    drop(first);
+    Ok(())
+}
+
+/// What was published between the backend's look and the hold is in the next part.
+async fn prev_id_differs(case: &Case) -> Result<()> {
+    case.known().await?;
+    let mut first = case.hold(hold(case)).await?;
+    case.publish(with_id(case, "1", None)).await?;
+    case.publish(with_id(case, "2", Some("1"))).await?;
+    first.expect("<1><2>").await?;
+    let reply = Reply::new(200)
+        .header("grip-hold", "stream")
+        .header("grip-channel", &format!("{}; prev-id=1", case.channel()))
+        .header("grip-link", &format!("<{}next>; rel=next", case.path()));
+    let mut stream = case.hold(reply.body("up to 1,")).await?;
+    let request = case.script.next().await?;
+    let next = format!("{}next", case.path());
+    same("path", request.head.uri.path(), &*next)?;
+    let last = format!("{}; last-id=1", case.channel());
+    same("last", request.header("grip-last"), Some(&*last))?;
+    request.reply(Reply::new(200).body("up to 2"))?;
+    stream.expect("up to 1,up to 2").await?;
+    stream.ended().await
+}
+
+/// Without a place to go on from, Pushpin has no use for it.
+async fn prev_id_without_a_link(case: &Case) -> Result<()> {
+    let mut first = case.hold(hold(case)).await?;
+    case.publish(with_id(case, "1", None)).await?;
+    first.expect("<1>").await?;
+    let follows = |id: &str| {
+        Reply::new(200)
+            .header("grip-hold", "stream")
+            .header("grip-channel", &format!("{}; prev-id={id}", case.channel()))
+            .body(format!("up to {id},"))
+    };
+    if case.differ(true, false) {
+        let mut stream = case.hold(follows("1")).await?;
+        stream.expect("up to 1,").await?;
+        return stream.ended().await;
+    }
+    // Behind what was published, the request is sent again.
+    let asked = case.hold_later().await?;
+    case.script.next().await?.reply(follows("0"))?;
+    let request = case.script.next().await?;
+    let last = format!("{}; last-id=0", case.channel());
+    same("last", request.header("grip-last"), Some(&*last))?;
+    request.reply(follows("1"))?;
+    let mut stream = asked.await??;
+    case.publish(with_id(case, "2", Some("1"))).await?;
+    stream.expect("up to 1,<2>").await
 }
 
 async fn gone(case: &Case) -> Result<()> {
