@@ -383,7 +383,15 @@ impl ResponseAction {
                 code: format.code(100..=999)?.unwrap_or(200),
                 reason: format.string("reason")?,
                 headers: format.headers()?,
-                body: format.data("body", "body-bin")?.unwrap_or_default(),
+                body: match format.data("body", "body-bin")? {
+                    Some(body) => body,
+                    None if format.take("body-patch").is_some() => {
+                        return Err(
+                            format.error("body-patch", "is not known: publish all of the body")
+                        );
+                    }
+                    None => return Err(format.error("body", "this or body-bin must be there")),
+                },
             })),
             Some("hint") => Ok(ResponseAction::Hint),
             Some(_) => Err(format.error("action", "must be \"send\" or \"hint\"")),

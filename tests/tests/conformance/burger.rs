@@ -166,7 +166,13 @@ async fn websocket(case: &Case) -> Result<()> {
         }
     };
     let second = kitchen.make().await?;
-    let received = order(&mut socket, "order-received").await?;
+    let received = loop {
+        let received = order(&mut socket, "order-received").await?;
+        // Those that were given up above, on a slow machine.
+        if received["id"].as_u64() >= Some(second) {
+            break received;
+        }
+    };
     same("id", received["id"].as_u64(), Some(second))?;
     ensure!(
         first < second && received["status"] == "received",

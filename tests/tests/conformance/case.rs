@@ -12,11 +12,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use grip::{Event, Key};
 use http::HeaderMap;
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
+use tokio::{sync::OnceCell, task::JoinHandle};
 
 use crate::{
     backend::{Backend, Reply, Request, Script},
@@ -29,7 +29,10 @@ use crate::{
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A proxy has read what is on the loopback long before that.
-const SETTLED: Duration = Duration::from_millis(300);
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// Between two looks at what a proxy counts.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// A case under way.
 type Running<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
@@ -70,6 +73,8 @@ pub struct Case {
     name: String,
     kind: Kind,
     proxies: Arc<Proxies>,
+    /// One for this case alone.
+    own: OnceCell<Proxy>,
     differs: bool,
     told: AtomicBool,
 }
@@ -89,6 +94,7 @@ impl Case {
             name,
             kind,
             proxies,
+            own: OnceCell::new(),
             differs: registered.differs,
             told: AtomicBool::new(false),
         }
@@ -114,11 +120,6 @@ impl Case {
         }
     }
 
-    /// Which proxy it runs against.
-    pub fn kind(&self) -> Kind {
-        self.kind
-    }
-
     /// A channel of its own.
     pub fn channel(&self) -> &str {
         &self.name
@@ -131,7 +132,43 @@ impl Case {
 
     /// The proxy, started if it is not yet.
     pub async fn proxy(&self) -> Result<&Proxy> {
-        self.proxies.get(self.kind).await
+        match self.own.get() {
+            Some(own) => Ok(own),
+            None => self.proxies.get(self.kind).await,
+        }
+    }
+
+    /// Has a proxy of its own from here on, so that [`Case::until`] can wait for what it counts.
+    /// Pushpin is shared: it does not tell what it has read.
+    pub async fn alone(&self) -> Result<()> {
+        if self.kind == Kind::SocketHost {
+            let own = self.proxies.another(self.kind).await?;
+            ensure!(self.own.set(own).is_ok(), "it has one already");
+        }
+        Ok(())
+    }
+
+    /// Waits until the proxy, which is for this case alone, has this line in its metrics.
+    /// Pushpin is given time.
+    pub async fn until(&self, line: &str) -> Result<()> {
+        if self.kind == Kind::Pushpin {
+            self.settle().await;
+            return Ok(());
+        }
+        let own = self.own.get().context("what others do is counted too")?;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let request = client::request("GET", "/metrics", &[], "")?;
+            let metrics = client::send(own.control, request).await?.text();
+            if metrics.lines().any(|told| told == line) {
+                return Ok(());
+            }
+            ensure!(
+                tokio::time::Instant::now() < deadline,
+                "{line:?} is not in\n{metrics}"
+            );
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Sends an HTTP request; the answer comes when the backend's part has been played.
@@ -207,8 +244,7 @@ impl Case {
         Ok(socket)
     }
 
-    /// Waits until a subscription is in force. With socket-host it is before the client
-    /// sees its 101; Pushpin's processes tell it each other later.
+    /// Waits until a subscription is in force: see `open::subscribed_with_the_101`.
     pub async fn subscribed(&self, socket: &mut Socket, channel: &str) -> Result<()> {
         if self.kind == Kind::SocketHost {
             return Ok(());
@@ -233,6 +269,22 @@ impl Case {
                 ),
             }
         }
+        Ok(())
+    }
+
+    /// Has the case's channel known for long. What is held on one that was new a second ago is
+    /// asked for again by Pushpin: see `response::on_a_new_channel`.
+    pub async fn known(&self) -> Result<()> {
+        if self.kind == Kind::SocketHost {
+            return Ok(());
+        }
+        let asked = self.request("GET", &[], "").await?;
+        let hold = Reply::new(200)
+            .header("grip-hold", "response")
+            .header("grip-channel", self.channel());
+        self.script.next().await?.reply(hold)?;
+        self.script.next().await?.reply(Reply::new(200))?;
+        asked.await??;
         Ok(())
     }
 
@@ -289,7 +341,7 @@ impl Case {
         socket.expect(say).await
     }
 
-    /// Time for the proxy to read what a client has sent, where nothing tells that it has.
+    /// Time for what must not happen, and for Pushpin to do what nothing tells it has done.
     pub async fn settle(&self) {
         tokio::time::sleep(SETTLED).await;
     }

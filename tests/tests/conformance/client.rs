@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, client::conn::http1, upgrade::Upgraded};
+use hyper::{body::Incoming, client::conn::http1, ext::ReasonPhrase, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, task::JoinHandle};
 use tokio_tungstenite::{
@@ -91,6 +91,12 @@ impl Held {
     /// The status.
     pub fn status(&self) -> u16 {
         self.response.status().as_u16()
+    }
+
+    /// The reason phrase, where it is not the usual one.
+    pub fn reason(&self) -> Option<&str> {
+        let reason = self.response.extensions().get::<ReasonPhrase>()?;
+        std::str::from_utf8(reason.as_bytes()).ok()
     }
 
     /// A header's text, if there is exactly one.
@@ -299,6 +305,11 @@ impl Socket {
     /// Sends a message of any kind.
     pub async fn message(&mut self, message: Message) -> Result<()> {
         Ok(self.0.send(message).await?)
+    }
+
+    /// Sends the pong for a ping that was read, if there was one.
+    pub async fn flush(&mut self) -> Result<()> {
+        Ok(self.0.flush().await?)
     }
 
     /// Sends a frame as it is: one of several that are a message together.

@@ -3,7 +3,7 @@
 use std::slice::from_ref;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use grip::Event;
 use serde_json::json;
@@ -12,7 +12,6 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::{
     backend::Reply,
     case::{Case, cases, control, same, subscribe, ws_text},
-    proxy::Kind,
 };
 
 cases! {
@@ -29,11 +28,13 @@ cases! {
     flush_delayed
     skip_self
     meta_of_a_control_message
+    session
     unknown_is_passed_over
     malformed_is_passed_over
     ;
     differs:
     in_a_binary_message
+    keep_alive_on_time
 }
 
 /// Has the client say something and the backend answer with these messages.
@@ -120,17 +121,33 @@ async fn detach(case: &Case) -> Result<()> {
 
 async fn keep_alive(case: &Case) -> Result<()> {
     let message = control(json!({"type": "keep-alive", "timeout": 1, "content": "idle"}));
-    let since = Instant::now();
     let mut socket = case.open(Reply::open_grip(&[&message])).await?;
     for _ in 0..3 {
         socket.expect("idle").await?;
     }
-    // Pushpin's timers are coarse: under load they ring together.
-    ensure!(
-        case.kind() == Kind::Pushpin || since.elapsed() > Duration::from_millis(2_500),
-        "{:?}",
-        since.elapsed()
-    );
+    Ok(())
+}
+
+/// Not before its time, which Pushpin shortens by up to a second each time.
+async fn keep_alive_on_time(case: &Case) -> Result<()> {
+    let message = control(json!({"type": "keep-alive", "timeout": 1, "content": "idle"}));
+    let mut due = Instant::now();
+    let mut socket = case.open(Reply::open_grip(&[&message])).await?;
+    if case.differ(true, false) {
+        for _ in 0..20 {
+            let since = Instant::now();
+            socket.expect("idle").await?;
+            if since.elapsed() < Duration::from_millis(900) {
+                return Ok(());
+            }
+        }
+        bail!("none comes early");
+    }
+    for _ in 0..3 {
+        due += Duration::from_secs(1);
+        socket.expect("idle").await?;
+        ensure!(Instant::now() >= due, "one comes early");
+    }
     Ok(())
 }
 
@@ -158,19 +175,19 @@ async fn keep_alive_kinds(case: &Case) -> Result<()> {
         keep_alive["type"] = "keep-alive".into();
         keep_alive["timeout"] = 1.into();
         let mut socket = case.open(Reply::open_grip(&[&control(keep_alive)])).await?;
+        let is_ping = matches!(message, Message::Ping(_));
         same("message", socket.next().await?, Some(message))?;
+        if is_ping {
+            // What the client answers is told.
+            socket.flush().await?;
+            case.exchange(&[Event::Pong("p".into())], Reply::nothing())
+                .await?;
+        }
+        // More of them, on a slow machine, the client does not read, and so does not answer.
         socket.close(1000, "").await?;
         let close = Event::close(1000, "");
-        // A ping is answered by the client; a proxy may tell it.
-        let request = case.script.next().await?;
-        if request.events()? == [Event::Pong("p".into())] {
-            request.reply(Reply::nothing())?;
-            case.exchange(from_ref(&close), Reply::events(from_ref(&close)))
-                .await?;
-        } else {
-            same("events", request.events()?.last(), Some(&close))?;
-            request.reply(Reply::events(&[close]))?;
-        }
+        case.exchange(from_ref(&close), Reply::events(from_ref(&close)))
+            .await?;
     }
     Ok(())
 }
@@ -191,16 +208,16 @@ async fn keep_alive_interval(case: &Case) -> Result<()> {
         case.publish(ws_text(case.channel(), "other")).await?;
         match socket.text().await?.as_str() {
             "other" => others += 1,
+            "tick" if others >= 3 => return Ok(()),
+            // On a slow machine, as it would in the other mode.
             text => {
                 same("text", text, "tick")?;
-                break;
+                others = 0;
             }
         }
         ensure!(others < 100, "there is no tick among 10 s of others");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    ensure!(others >= 3, "{others}");
-    Ok(())
 }
 
 async fn keep_alive_off(case: &Case) -> Result<()> {
@@ -220,10 +237,10 @@ async fn keep_alive_off(case: &Case) -> Result<()> {
 
 async fn send_delayed(case: &Case) -> Result<()> {
     let message = json!({"type": "send-delayed", "timeout": 1, "content": "late"});
+    let since = Instant::now();
     let mut socket = case
         .open(Reply::open_grip(&[&control(message), "m:soon"]))
         .await?;
-    let since = Instant::now();
     socket.expect("soon").await?;
     socket.expect("late").await?;
     ensure!(
@@ -270,6 +287,19 @@ async fn meta_of_a_control_message(case: &Case) -> Result<()> {
     socket.send("x").await?;
     let headers = case.exchange(&[Event::text("x")], Reply::nothing()).await?;
     same("meta", headers.get("meta-user"), None)
+}
+
+/// The name of a session is nothing to the client, nor to a backend that has given it.
+async fn session(case: &Case) -> Result<()> {
+    let named = control(json!({"type": "session", "id": "ada's"}));
+    let mut socket = case.open(Reply::open_grip(&[&named, "m:open"])).await?;
+    socket.expect("open").await?;
+    let replies = [&named, &*control(json!({"type": "session"})), "m:done"];
+    answer(case, &mut socket, &replies).await?;
+    socket.expect("done").await?;
+    socket.send("x").await?;
+    let headers = case.exchange(&[Event::text("x")], Reply::nothing()).await?;
+    same("session", headers.get("grip-session-id"), None)
 }
 
 async fn unknown_is_passed_over(case: &Case) -> Result<()> {

@@ -47,7 +47,11 @@ async fn kinds_from_the_client(case: &Case) -> Result<()> {
     let binary = Event::Binary(vec![0, 255, 13, 10].into());
     case.exchange(&[binary], Reply::nothing()).await?;
     socket.message(Message::Pong("pong".into())).await?;
+    case.exchange(&[Event::Pong("pong".into())], Reply::nothing())
+        .await?;
     socket.send("after").await?;
+    case.exchange(&[Event::text("after")], Reply::nothing())
+        .await?;
     Ok(())
 }
 
@@ -112,7 +116,6 @@ async fn fragmented(case: &Case) -> Result<()> {
         for event in request.events()? {
             match event {
                 Event::Text(text) => texts.push(text.to_string()),
-                Event::Pong(_) => {}
                 other => bail!("{other:?}"),
             }
         }
@@ -122,6 +125,7 @@ async fn fragmented(case: &Case) -> Result<()> {
 }
 
 async fn batching(case: &Case) -> Result<()> {
+    case.alone().await?;
     let mut socket = case.open(Reply::open()).await?;
     socket.send("first").await?;
     let request = case.script.next().await?;
@@ -129,6 +133,7 @@ async fn batching(case: &Case) -> Result<()> {
     for text in ["second", "third", "fourth"] {
         socket.send(text).await?;
     }
+    case.until("socket_host_received_messages_total 4").await?;
     // Time for a second request, which must not come.
     case.settle().await;
     case.no_request().await?;

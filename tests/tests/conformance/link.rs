@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     backend::Reply,
@@ -14,9 +14,15 @@ cases! {
     next_without_a_hold
     next_when_quiet
     next_after_a_missed_item
+    next_after_a_hint
+    hint_without_a_link
+    last_ids
+    prev_id_matches
+    prev_id_differs
     ;
     differs:
     gone
+    prev_id_without_a_link
 }
 
 fn next(case: &Case, name: &str) -> String {
@@ -44,14 +50,15 @@ async fn next_without_a_hold(case: &Case) -> Result<()> {
 }
 
 async fn next_when_quiet(case: &Case) -> Result<()> {
+    case.known().await?;
     let reply = Reply::new(200)
         .header("grip-hold", "stream")
         .header("grip-channel", case.channel())
         .header("grip-link", &format!("{}; timeout=2", next(case, "2")))
         .body("first,");
+    let since = Instant::now();
     let mut stream = case.hold(reply).await?;
     stream.expect("first,").await?;
-    let since = Instant::now();
     let request = case.script.next().await?;
     ensure!(
         since.elapsed() > Duration::from_millis(1000),
@@ -75,6 +82,7 @@ async fn next_when_quiet(case: &Case) -> Result<()> {
 }
 
 async fn next_after_a_missed_item(case: &Case) -> Result<()> {
+    case.known().await?;
     let hold = |id: &str| {
         Reply::new(200)
             .header("grip-hold", "stream")
@@ -103,6 +111,158 @@ async fn next_after_a_missed_item(case: &Case) -> Result<()> {
     stream.expect("<4>").await
 }
 
+fn hint(case: &Case) -> Value {
+    let formats = json!({"http-stream": {"action": "hint"}});
+    json!({"channel": case.channel(), "formats": formats})
+}
+
+async fn next_after_a_hint(case: &Case) -> Result<()> {
+    case.known().await?;
+    let hold = || {
+        Reply::new(200)
+            .header("grip-hold", "stream")
+            .header("grip-channel", case.channel())
+            .header("grip-link", &next(case, "2"))
+    };
+    let mut stream = case.hold(hold().body("first,")).await?;
+    stream.expect("first,").await?;
+    case.publish(hint(case)).await?;
+    let request = case.script.next().await?;
+    same(
+        "path",
+        request.head.uri.path(),
+        &*format!("{}2", case.path()),
+    )?;
+    request.reply(hold().body("second,"))?;
+    stream.expect("second,").await?;
+    case.publish(stream_text(case.channel(), "third")).await?;
+    stream.expect("third").await
+}
+
+/// There is nothing to fetch then.
+async fn hint_without_a_link(case: &Case) -> Result<()> {
+    let reply = Reply::new(200)
+        .header("grip-hold", "stream")
+        .header("grip-channel", case.channel())
+        .body("first,");
+    let mut stream = case.hold(reply).await?;
+    stream.expect("first,").await?;
+    case.publish(hint(case)).await?;
+    case.publish(stream_text(case.channel(), "second")).await?;
+    stream.expect("second").await?;
+    case.no_request().await
+}
+
+/// The backend is told what the stream has, of each channel with ids.
+async fn last_ids(case: &Case) -> Result<()> {
+    case.known().await?;
+    let (with, without) = (case.channel(), format!("{}-other", case.channel()));
+    let hold = |id: &str| {
+        Reply::new(200)
+            .header("grip-hold", "stream")
+            .header("grip-channel", &format!("{with}; prev-id={id}"))
+            .header("grip-channel", &without)
+            .header("grip-link", &next(case, "2"))
+    };
+    let mut stream = case.hold(hold("1").body("up to 1,")).await?;
+    stream.expect("up to 1,").await?;
+    let mut item = stream_text(with, "<2>");
+    item["id"] = "2".into();
+    item["prev-id"] = "1".into();
+    case.publish(item).await?;
+    stream.expect("<2>").await?;
+    let mut hint = hint(case);
+    hint["id"] = "3".into();
+    hint["prev-id"] = "2".into();
+    case.publish(hint).await?;
+    let request = case.script.next().await?;
+    let last = format!("{with}; last-id=3");
+    same("last", request.header("grip-last"), Some(&*last))?;
+    request.reply(hold("3").body("up to 3,"))?;
+    stream.expect("up to 3,").await
+}
+
+/// A stream on the case's channel.
+fn hold(case: &Case) -> Reply {
+    Reply::new(200)
+        .header("grip-hold", "stream")
+        .header("grip-channel", case.channel())
+}
+
+fn with_id(case: &Case, id: &str, previous: Option<&str>) -> Value {
+    let mut item = stream_text(case.channel(), &format!("<{id}>"));
+    item["id"] = id.into();
+    if let Some(previous) = previous {
+        item["prev-id"] = previous.into();
+    }
+    item
+}
+
+async fn prev_id_matches(case: &Case) -> Result<()> {
+    case.known().await?;
+    let first = case.hold(hold(case)).await?;
+    case.publish(with_id(case, "1", None)).await?;
+    let reply = Reply::new(200)
+        .header("grip-hold", "stream")
+        .header("grip-channel", &format!("{}; prev-id=1", case.channel()))
+        .header("grip-link", &format!("<{}next>; rel=next", case.path()));
+    let mut stream = case.hold(reply.body("up to 1,")).await?;
+    case.publish(with_id(case, "2", Some("1"))).await?;
+    stream.expect("up to 1,<2>").await?;
+    drop(first);
+    Ok(())
+}
+
+/// What was published between the backend's look and the hold is in the next part.
+async fn prev_id_differs(case: &Case) -> Result<()> {
+    case.known().await?;
+    let mut first = case.hold(hold(case)).await?;
+    case.publish(with_id(case, "1", None)).await?;
+    case.publish(with_id(case, "2", Some("1"))).await?;
+    first.expect("<1><2>").await?;
+    let reply = Reply::new(200)
+        .header("grip-hold", "stream")
+        .header("grip-channel", &format!("{}; prev-id=1", case.channel()))
+        .header("grip-link", &format!("<{}next>; rel=next", case.path()));
+    let mut stream = case.hold(reply.body("up to 1,")).await?;
+    let request = case.script.next().await?;
+    let next = format!("{}next", case.path());
+    same("path", request.head.uri.path(), &*next)?;
+    let last = format!("{}; last-id=1", case.channel());
+    same("last", request.header("grip-last"), Some(&*last))?;
+    request.reply(Reply::new(200).body("up to 2"))?;
+    stream.expect("up to 1,up to 2").await?;
+    stream.ended().await
+}
+
+/// Without a place to go on from, Pushpin has no use for it.
+async fn prev_id_without_a_link(case: &Case) -> Result<()> {
+    let mut first = case.hold(hold(case)).await?;
+    case.publish(with_id(case, "1", None)).await?;
+    first.expect("<1>").await?;
+    let follows = |id: &str| {
+        Reply::new(200)
+            .header("grip-hold", "stream")
+            .header("grip-channel", &format!("{}; prev-id={id}", case.channel()))
+            .body(format!("up to {id},"))
+    };
+    if case.differ(true, false) {
+        let mut stream = case.hold(follows("1")).await?;
+        stream.expect("up to 1,").await?;
+        return stream.ended().await;
+    }
+    // Behind what was published, the request is sent again.
+    let asked = case.hold_later().await?;
+    case.script.next().await?.reply(follows("0"))?;
+    let request = case.script.next().await?;
+    let last = format!("{}; last-id=0", case.channel());
+    same("last", request.header("grip-last"), Some(&*last))?;
+    request.reply(follows("1"))?;
+    let mut stream = asked.await??;
+    case.publish(with_id(case, "2", Some("1"))).await?;
+    stream.expect("up to 1,<2>").await
+}
+
 async fn gone(case: &Case) -> Result<()> {
     let reply = Reply::new(200)
         .header("grip-hold", "stream")
@@ -114,11 +274,13 @@ async fn gone(case: &Case) -> Result<()> {
     drop(stream);
     if case.differ(false, true) {
         let request = case.script.next().await?;
+        same("method", request.head.method.as_str(), "POST")?;
         same(
             "path",
             request.head.uri.path(),
             &*format!("{}gone", case.path()),
         )?;
+        same("body", request.body.len(), 0)?;
         request.reply(Reply::new(200))?;
     } else {
         case.settle().await;

@@ -28,6 +28,7 @@ mod burger;
 mod close;
 mod control;
 mod events;
+mod filters;
 mod keep_alive;
 mod link;
 mod meta;
@@ -47,6 +48,7 @@ const CASES: &[(&str, &[Registered])] = &[
     ("close", close::CASES),
     ("control", control::CASES),
     ("events", events::CASES),
+    ("filters", filters::CASES),
     ("keep_alive", keep_alive::CASES),
     ("link", link::CASES),
     ("meta", meta::CASES),

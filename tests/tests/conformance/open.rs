@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     backend::Reply,
-    case::{Case, cases, same},
+    case::{Case, cases, same, subscribe, ws_text},
 };
 
 cases! {
@@ -27,6 +27,7 @@ cases! {
     headers_of_the_handshake
     empty_with_keep_alive
     grip_headers_of_the_101
+    subscribed_with_the_101
     wrong_type
     plain_ok
     malformed
@@ -150,7 +151,10 @@ async fn headers_of_the_handshake(case: &Case) -> Result<()> {
 
 async fn told_later(case: &Case) -> Result<()> {
     let asked = case.connect(&[("x-mine", "my header")]).await?;
-    case.script.next().await?.reply(Reply::open_grip(&[]))?;
+    let request = case.script.next().await?;
+    let features = request.header("grip-feature").map(str::to_owned);
+    ensure!(features.is_some(), "no Grip-Feature");
+    request.reply(Reply::open_grip(&[]))?;
     let mut socket = asked.await??.accepted()?;
     socket.send("x").await?;
     let request = case.script.next().await?;
@@ -158,6 +162,8 @@ async fn told_later(case: &Case) -> Result<()> {
         ("x-mine", Some("my header")),
         ("content-type", Some("application/websocket-events")),
         ("accept", Some("application/websocket-events")),
+        ("sec-websocket-extensions", Some("grip")),
+        ("grip-feature", features.as_deref()),
         ("content-bytes-replayed", None),
     ] {
         same(name, request.header(name), value)?;
@@ -280,6 +286,18 @@ async fn grip_headers_of_the_101(case: &Case) -> Result<()> {
         headers.contains_key("grip-secret"),
         case.differ(true, false),
     )
+}
+
+/// Whether what is published right after the 101 reaches the client.
+async fn subscribed_with_the_101(case: &Case) -> Result<()> {
+    let subscribe = subscribe(case.channel());
+    let mut socket = case.open(Reply::open_grip(&[&subscribe])).await?;
+    if case.differ(true, false) {
+        // Now and then it does, so nothing is said of the first.
+        case.subscribed(&mut socket, case.channel()).await?;
+    }
+    case.publish(ws_text(case.channel(), "first")).await?;
+    socket.expect("first").await
 }
 
 async fn close_at_once(case: &Case) -> Result<()> {

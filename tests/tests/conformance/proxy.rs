@@ -49,6 +49,11 @@ impl Proxies {
         }
     }
 
+    /// One more of that kind, in front of the same backend.
+    pub async fn another(&self, kind: Kind) -> Result<Proxy> {
+        Proxy::start(kind, self.upstream).await
+    }
+
     /// The proxy of that kind. It is started once, also when that fails.
     pub async fn get(&self, kind: Kind) -> Result<&Proxy> {
         let proxy = match kind {

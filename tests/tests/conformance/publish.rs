@@ -21,6 +21,7 @@ cases! {
     no_subscribers
     other_formats_only
     empty_text
+    hint
     malformed_bodies
     malformed_items
     nothing_of_a_bad_request
@@ -126,6 +127,17 @@ async fn other_formats_only(case: &Case) -> Result<()> {
     socket.expect("for sockets").await
 }
 
+/// A WebSocket has nothing to fetch anew.
+async fn hint(case: &Case) -> Result<()> {
+    let mut socket = case.subscribe().await?;
+    let formats = json!({"ws-message": {"action": "hint"}});
+    case.publish(json!({"channel": case.channel(), "formats": formats}))
+        .await?;
+    case.publish(ws_text(case.channel(), "after")).await?;
+    socket.expect("after").await?;
+    case.no_request().await
+}
+
 async fn refresh(case: &Case) -> Result<()> {
     let mut socket = case.subscribe().await?;
     let formats = json!({"ws-message": {"action": "refresh"}});
@@ -143,12 +155,6 @@ async fn refresh(case: &Case) -> Result<()> {
 async fn malformed_bodies(case: &Case) -> Result<()> {
     for body in ["{", "[]", "{}", r#"{"items":{}}"#, r#"{"items":[1]}"#] {
         let answer = case.post_publish(body).await?;
-        println!(
-            "{:?} {body:?} {} {:?}",
-            case.kind(),
-            answer.status,
-            answer.text()
-        );
         same(body, answer.status, 400)?;
         ensure!(!answer.body.is_empty(), "{body}: no reason");
     }
@@ -167,15 +173,11 @@ async fn malformed_items(case: &Case) -> Result<()> {
         json!({"channel": channel, "formats": {"ws-message": {"content": 1}}}),
         json!({"channel": channel, "formats": {"ws-message": {"content": "x", "type": "dance"}}}),
         json!({"channel": channel, "formats": {"ws-message": {"action": "dance"}}}),
+        json!({"channel": channel, "formats": {"http-stream": {}}}),
+        json!({"channel": channel, "formats": {"http-response": {"code": 204}}}),
     ] {
         let body = json!({"items": [item]}).to_string();
         let answer = case.post_publish(&body).await?;
-        println!(
-            "{:?} {body:?} {} {:?}",
-            case.kind(),
-            answer.status,
-            answer.text()
-        );
         same(&body, answer.status, 400)?;
         ensure!(!answer.body.is_empty(), "{body}: no reason");
     }

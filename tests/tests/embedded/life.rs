@@ -47,7 +47,7 @@ fn a_trap_is_logged_with_component_route_and_backtrace() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_gets_no_answer_is_cut_at_its_deadline() {
-    let app = Fixture::with(|options| options.deadline = Duration::from_millis(300));
+    let app = Fixture::with(|options| options.deadline = Duration::from_secs(2));
     for path in ["/probe/hang", "/probe/spin", "/probe02/spin"] {
         let start = Instant::now();
         let error = app.answer(get(path)).await.unwrap_err();
@@ -55,10 +55,10 @@ async fn a_request_that_gets_no_answer_is_cut_at_its_deadline() {
             panic!("{path}: {error:?}")
         };
         assert_eq!(Some(component.as_str()), path.split('/').nth(1));
-        assert_eq!(*limit, Duration::from_millis(300));
+        assert_eq!(*limit, Duration::from_secs(2));
         let took = start.elapsed();
         assert!(
-            took >= *limit && took < Duration::from_secs(3),
+            took >= *limit && took < Duration::from_secs(8),
             "{path} took {took:?}"
         );
     }
@@ -68,7 +68,7 @@ async fn a_request_that_gets_no_answer_is_cut_at_its_deadline() {
 /// On one thread, which a guest that computes must give up now and then.
 #[tokio::test]
 async fn a_guest_that_computes_lets_others_run() {
-    let app = Fixture::with(|options| options.deadline = Duration::from_millis(2500));
+    let app = Fixture::with(|options| options.deadline = Duration::from_secs(6));
     let others = async {
         for _ in 0..5 {
             assert_eq!(app.ok("/probe/").await, "probe");
@@ -82,7 +82,7 @@ async fn a_guest_that_computes_lets_others_run() {
         "{spun:?}"
     );
     assert!(
-        done - start < Duration::from_secs(2),
+        done - start < Duration::from_secs(5),
         "after {:?}",
         done - start
     );
@@ -115,20 +115,31 @@ async fn instances_are_shared_as_long_as_the_options_say() {
 async fn a_request_that_waits_shares_its_instance() {
     let app = Fixture::new();
     assert_eq!(app.ok("/probe/seen").await, "1");
-    let another = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        app.ok("/probe/seen").await
+    // The instance counts the one that sleeps too, as soon as it has begun.
+    let others = async {
+        for before in 1.. {
+            match app.ok("/probe/seen").await.parse::<u32>() {
+                Ok(seen) if seen == before + 2 => break,
+                seen => assert_eq!(seen, Ok(before + 1)),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Instant::now()
     };
-    let (slept, seen) = tokio::join!(app.ok("/probe/sleep?ms=900"), another);
-    assert_eq!((slept.as_str(), seen.as_str()), ("slept", "3"));
+    let sleeping = async {
+        assert_eq!(app.ok("/probe/sleep?ms=3000").await, "slept");
+        Instant::now()
+    };
+    let (counted, woke) = tokio::join!(others, sleeping);
+    assert!(counted < woke, "not counted before it was over");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_is_read_while_it_is_written() {
-    let app = Fixture::with(|options| options.deadline = Duration::from_millis(400));
+    let app = Fixture::with(|options| options.deadline = Duration::from_secs(3));
     let start = Instant::now();
     let mut response = app
-        .call(get("/probe/stream?chunks=5&ms=200"))
+        .call(get("/probe/stream?chunks=5&ms=800"))
         .await
         .unwrap();
     let first = response
@@ -141,19 +152,19 @@ async fn a_body_is_read_while_it_is_written() {
         .unwrap();
     assert_eq!(first, "0\n");
     assert!(
-        start.elapsed() < Duration::from_millis(900),
+        start.elapsed() < Duration::from_secs(3),
         "{:?}",
         start.elapsed()
     );
     // It takes longer than the deadline, which is that of the head.
     let rest = response.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(rest, "1\n2\n3\n4\n");
-    assert!(start.elapsed() >= Duration::from_secs(1));
+    assert!(start.elapsed() >= Duration::from_secs(4));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_breaks_off_is_an_error_and_not_an_end() {
-    let app = Fixture::with(|options| options.deadline = Duration::from_millis(300));
+    let app = Fixture::with(|options| options.deadline = Duration::from_secs(2));
     for then in ["trap", "spin"] {
         let path = format!("/probe/stream?chunks=2&ms=1&then={then}");
         let response = app.call(get(&path)).await.unwrap();

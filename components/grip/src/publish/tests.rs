@@ -188,6 +188,14 @@ fn says_what_is_wrong_and_where() {
             "items[0].http-response.body: must be a string",
         ),
         (
+            r#""http-response":{"code":204}"#,
+            "items[0].http-response.body: this or body-bin must be there",
+        ),
+        (
+            r#""http-response":{"body-patch":[{"op":"remove","path":"/a"}]}"#,
+            "items[0].http-response.body-patch: is not known: publish all of the body",
+        ),
+        (
             r#""http-response":{"action":"close"}"#,
             "items[0].http-response.action: must be \"send\" or \"hint\"",
         ),
