@@ -82,8 +82,9 @@ impl Application {
             passthroughs: passthroughs.into(),
             ..self.rules.clone()
         };
-        // A private route is never open: neither one of before to requests that still find the old
-        // components, nor a new one to requests that find the new ones first.
+        // A private route of before stays closed for as long as requests find the old components, and
+        // a new one is closed before any finds the new ones; but for a request that is between the two
+        // just then, which was let in when its route was open.
         let between = Rules {
             private: Private::new(&[&self.private[..], private].concat())?,
             ..self.rules.clone()

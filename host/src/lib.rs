@@ -384,6 +384,9 @@ pub async fn check(from: &Path, variables: &[(String, String)]) -> Result<Manife
     let variables = Variables::new(&manifest, variables, ours.into(), |name| {
         std::env::var(name).ok()
     })?;
+    if let Some(key) = variables.get("grip_key") {
+        Key::parse(key).context("grip_key")?;
+    }
     Private::new(&manifest.host.private)?;
     let state = tempfile::tempdir().context("a folder for the check's own state")?;
     load(&manifest, &variables, embedded::Options::new(state.path())).await?;

@@ -140,6 +140,7 @@ fn main() -> ExitCode {
             let ended = runtime.block_on(run(cli.command));
             // A compilation under way may take long, and nobody waits for it any more.
             runtime.shutdown_timeout(LAST);
+            build::ended(false);
             ended
         });
     match ended {
@@ -206,7 +207,10 @@ async fn up(options: Up) -> Result<()> {
     note("Stopping: sockets are closed, requests may finish. Once more to stop at once.");
     tokio::select! {
         _ = host.stop() => Ok(()),
-        () = signals.next() => std::process::exit(1),
+        () = signals.next() => {
+            build::ended(true);
+            std::process::exit(1)
+        }
     }
 }
 
@@ -282,24 +286,48 @@ fn describe_triggers(manifest: &Manifest, base: &str) {
     }
 }
 
-/// SIGINT and SIGTERM.
-struct Signals(Signal, Signal);
+/// SIGINT, SIGTERM and SIGHUP.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    /// `None` for a host that was told to outlive its terminal.
+    hangup: Option<Signal>,
+}
 
 impl Signals {
     fn new() -> Result<Self> {
         let on = |kind| signal(kind).context("cannot listen to signals");
-        Ok(Self(
-            on(SignalKind::interrupt())?,
-            on(SignalKind::terminate())?,
-        ))
+        let hangup = !hangup_is_ignored();
+        Ok(Self {
+            interrupt: on(SignalKind::interrupt())?,
+            terminate: on(SignalKind::terminate())?,
+            hangup: hangup.then(|| on(SignalKind::hangup())).transpose()?,
+        })
     }
 
     async fn next(&mut self) {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            _ = self.0.recv() => {}
-            _ = self.1.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = hangup => {}
         }
     }
+}
+
+/// Whether SIGHUP was ignored when the process started, as `nohup` does; Linux alone tells.
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // A bit for each signal, from the first, which this one is.
+    ignored
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & 1 == 1)
 }
 
 /// Each socket needs a file descriptor, and systems begin with a low limit.

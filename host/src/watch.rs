@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::Result;
 use runtime::manifest::{Manifest, ManifestError};
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use self::{changes::Changes, interests::Interests};
 use crate::{
@@ -267,6 +267,11 @@ impl Watch {
             .map_err(|error: ManifestError| problem(error.to_string()))?;
         let interests = Interests::of(&manifest).map_err(|error| problem(format!("{error:#}")))?;
         let before = std::mem::replace(&mut self.manifest, manifest);
+        for warning in &self.manifest.warnings {
+            if !before.warnings.contains(warning) {
+                warn!("{warning}");
+            }
+        }
         let to_build = self.manifest.components.values().filter(|component| {
             let old = before.components.get(&component.id);
             component.build.is_some()

@@ -6,6 +6,7 @@
 
 pub mod backend;
 pub mod embedded;
+pub mod excluded;
 pub mod manifest;
 pub mod outbound;
 pub mod router;

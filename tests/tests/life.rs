@@ -20,21 +20,65 @@ use tests::{
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 #[tokio::test]
-async fn sigterm_closes_sockets_with_1001_lets_requests_finish_and_exits_0() -> Result<()> {
+async fn a_signal_closes_sockets_with_1001_and_the_exit_code_is_0() -> Result<()> {
+    for signal in [Signal::TERM, Signal::HUP] {
+        let folder = burger("20ms..40ms");
+        let host = Server::start(folder.path(), &["--quiet"])?;
+        let mut sockets = Vec::new();
+        for _ in 0..20 {
+            sockets.push(host.socket("/api/ws").await?);
+        }
+        host.signal(signal)?;
+        for socket in &mut sockets {
+            ensure!(socket.closed().await? == Some(1001), "{signal:?}");
+        }
+        let log = host.log();
+        ensure!(host.ended().await? == Some(0), "{signal:?}");
+        let log = log.lock().map(|log| log.clone()).unwrap_or_default();
+        ensure!(!log.contains("ERROR"), "{log}");
+    }
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_host_that_is_to_outlive_its_terminal_does() -> Result<()> {
     let folder = burger("20ms..40ms");
-    let host = Server::start(folder.path(), &["--quiet"])?;
-    let mut sockets = Vec::new();
+    let mut command = Command::new("nohup");
+    command
+        .arg(program())
+        .arg("up")
+        .arg("--from")
+        .arg(folder.path());
+    let host = Server::run(command, &["--quiet"])?;
+    let mut socket = host.socket("/api/ws").await?;
+    host.signal(Signal::HUP)?;
     for _ in 0..20 {
-        sockets.push(host.socket("/api/ws").await?);
+        socket.send(r#"{"event":"ping"}"#).await?;
+        socket.event_named("pong").await?;
     }
     host.signal(Signal::TERM)?;
-    for socket in &mut sockets {
-        ensure!(socket.closed().await? == Some(1001));
-    }
-    let log = host.log();
     ensure!(host.ended().await? == Some(0));
-    let log = log.lock().map(|log| log.clone()).unwrap_or_default();
-    ensure!(!log.contains("ERROR"), "{log}");
+    Ok(())
+}
+
+#[test]
+fn check_finds_a_key_that_is_none() -> Result<()> {
+    let folder = burger("1h");
+    let check = |key: &str| {
+        Command::new(program())
+            .args(["check", "--from"])
+            .arg(folder.path())
+            .env("SPIN_VARIABLE_GRIP_KEY", key)
+            .output()
+    };
+    let wrong = check("base64:!")?;
+    let told = String::from_utf8_lossy(&wrong.stderr);
+    ensure!(
+        wrong.status.code() == Some(1) && told.contains("grip_key"),
+        "{told}"
+    );
+    ensure!(check("base64:a2V5")?.status.success());
     Ok(())
 }
 

@@ -289,6 +289,29 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_folder_that_comes_to_be_is_watched_with_all_below() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().canonicalize().unwrap();
+        let (changes, _) = changes(&folder, "spin.toml");
+        let file = folder.join("static/deep/a.js");
+        for kind in ["folder", "file", "folder"] {
+            let root = folder.join("static");
+            if kind == "file" {
+                fs::remove_dir_all(&root).unwrap();
+                fs::write(&root, kind).unwrap();
+                told(&changes, &root).await;
+                fs::remove_file(&root).unwrap();
+                continue;
+            }
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(&file, kind).unwrap();
+            told(&changes, &file).await;
+            fs::write(&file, "another").unwrap();
+            told(&changes, &file).await;
+        }
+    }
+
     #[test]
     fn a_file_that_is_being_written_holds_a_burst_until_it_is_whole() {
         let hour = Duration::from_secs(3600);

@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use runtime::manifest::{Component, Files, Manifest};
+use runtime::{
+    excluded::Excluded,
+    manifest::{Component, Files, Manifest},
+};
 
 use super::pattern::{Pattern, clean};
 
@@ -33,7 +36,10 @@ struct Parts {
     code: PathBuf,
     /// What it sees of the file system: `files`, without `exclude_files`.
     files: Vec<Pattern>,
-    excluded: Vec<Pattern>,
+    /// Of paths in `root`.
+    excluded: Excluded,
+    /// The manifest's folder.
+    root: PathBuf,
 }
 
 /// What a set of changes asks for.
@@ -74,7 +80,7 @@ impl Interests {
                 look(folder, false);
             }
             for pattern in parts.sources.iter().chain(&parts.files) {
-                look(&pattern.folder, pattern.deep);
+                look(&pattern.root, pattern.deep);
             }
         }
         Ok(Self {
@@ -140,31 +146,22 @@ impl Interests {
 
 impl Parts {
     fn of(component: &Component, root: &Path) -> Result<Self> {
-        let patterns = |folder: &Path, globs: &[String], key: &'static str| {
-            let patterns = globs.iter().map(|glob| Pattern::new(folder, glob));
-            patterns.collect::<Result<Vec<_>>>().context(key)
-        };
-        let sources = match &component.build {
-            Some(build) => patterns(&build.workdir, &build.watch, "build.watch")?,
-            None => Vec::new(),
-        };
-        // A leading slash means the manifest's folder, as it does where files are gathered, and
-        // what is excluded is so with all that is in it.
-        let excluded = component.exclude_files.iter();
-        let excluded = excluded.map(|glob| glob.trim_start_matches('/'));
-        let excluded: Vec<_> = excluded
-            .flat_map(|glob| [glob.to_owned(), format!("{glob}/**")])
-            .collect();
+        let sources = component.build.iter().flat_map(|build| {
+            let globs = build.watch.iter();
+            globs.map(|glob| Pattern::new(&build.workdir, glob))
+        });
+        // A leading slash means the manifest's folder, as it does where files are gathered.
         let files = component.files.iter().map(|files| match files {
             Files::Glob(glob) => Pattern::new(root, glob.trim_start_matches('/')),
             Files::Placed { source, .. } => Pattern::exactly(source),
         });
         Ok(Self {
             id: component.id.clone(),
-            sources,
+            sources: sources.collect::<Result<_>>().context("build.watch")?,
             code: clean(&component.source),
             files: files.collect::<Result<_>>().context("files")?,
-            excluded: patterns(root, &excluded, "exclude_files")?,
+            excluded: Excluded::new(&component.exclude_files).context("exclude_files")?,
+            root: clean(root),
         })
     }
 
@@ -174,7 +171,9 @@ impl Parts {
 
     fn is_file(&self, file: &Path) -> bool {
         self.files.iter().any(|pattern| pattern.matches(file))
-            && !self.excluded.iter().any(|pattern| pattern.matches(file))
+            && !file
+                .strip_prefix(&self.root)
+                .is_ok_and(|path| self.excluded.has(path))
     }
 }
 
@@ -209,7 +208,7 @@ trigger.http = [{ route = "/", component = "page" }, { route = "/api", component
 [component.page]
 source = "target/page.wasm"
 files = ["assets/*.txt", "single.html", { source = "static", destination = "/static" }]
-exclude_files = ["assets/b.txt", "/assets/c.txt", "static/draft*"]
+exclude_files = ["assets/b.txt", "/assets/c.txt", "static/draft*", "static/*.map"]
 [component.page.build]
 command = "make"
 workdir = "page"
@@ -280,6 +279,7 @@ watch = ["orders/**/*.rs", "shared/a.rs", "Makefile", "target/*.wasm"]
             ("assets/c.txt", ""),
             ("static/draft.js", "build page"),
             ("static/drafts/deep/a.js", "build page"),
+            ("static/deep/main.js.map", "build page"),
             ("assets/deep/a.txt", ""),
             ("single.html", "files"),
             ("static/main.js", "build page, files"),
@@ -322,11 +322,14 @@ watch = ["orders/**/*.rs", "shared/a.rs", "Makefile", "target/*.wasm"]
             .collect();
         let expected = [
             ("", false),
+            ("Makefile", true),
             ("assets", false),
             ("orders", true),
-            ("page", false),
+            ("page/Cargo.toml", true),
             ("page/src", true),
             ("shared", false),
+            ("shared/a.rs", true),
+            ("single.html", true),
             ("static", true),
             ("target", false),
         ];

@@ -8,10 +8,12 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 /// A file, a folder with all that is in it, or a glob.
 pub struct Pattern {
     /// Everything that matches is in here.
-    pub folder: PathBuf,
+    folder: PathBuf,
     /// Of paths relative to `folder`.
     glob: GlobSet,
-    /// Whether what matches may be further down.
+    /// Where to look for it.
+    pub root: PathBuf,
+    /// Whether what matches may be further down than in `root` itself.
     pub deep: bool,
 }
 
@@ -24,39 +26,51 @@ impl Pattern {
         let parts: Vec<_> = glob.split('/').filter(|part| !part.is_empty()).collect();
         let is_fixed = |part: &&str| !part.contains(['*', '?', '[', '{']);
         let fixed = parts.iter().take_while(|part| is_fixed(part)).count();
-        if fixed == parts.len() {
+        // What has this very name comes first, where components' files are gathered too.
+        if fixed == parts.len() || folder.join(glob).is_dir() {
             return Self::exactly(&folder.join(glob));
         }
         let folder = clean(&folder.join(parts[..fixed].join("/")));
         let rest = parts[fixed..].join("/");
-        Self::build(
-            folder,
-            &rest,
-            parts.len() - fixed > 1 || rest.contains("**"),
-        )
-        .with_context(|| format!("{glob:?}"))
+        let deep = parts.len() - fixed > 1 || rest.contains("**");
+        // A file of this name may yet come.
+        let globs = [&globset::escape(&rest), &rest];
+        Self::build(folder.clone(), &globs, folder, deep).with_context(|| format!("{glob:?}"))
     }
 
-    /// A file, or a folder for all that is in it: which of the two may change.
+    /// A file, or a folder with all that is in it, or what may become one of the two: which of them
+    /// it is may change.
     ///
     /// # Errors
     /// When the name is too long for a glob.
     pub fn exactly(path: &Path) -> Result<Self> {
         let path = clean(path);
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let folder = path.parent().unwrap_or(&path).to_owned();
-        if path.is_dir() {
-            return Self::build(path, "**", true);
-        }
-        Self::build(folder, &globset::escape(&name), false)
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return Self::build(path.clone(), &["**"], path, true);
+        };
+        let name = globset::escape(&name.to_string_lossy());
+        let globs = [&name, &format!("{name}/**")];
+        // Where there is no such folder, the one in which it may come to be is looked at.
+        Self::build(folder.to_owned(), &globs, path, true)
     }
 
-    fn build(folder: PathBuf, glob: &str, deep: bool) -> Result<Self> {
+    fn build(
+        folder: PathBuf,
+        globs: &[impl AsRef<str>],
+        root: PathBuf,
+        deep: bool,
+    ) -> Result<Self> {
         let mut set = GlobSetBuilder::new();
-        set.add(GlobBuilder::new(glob).literal_separator(true).build()?);
+        for glob in globs {
+            let glob = GlobBuilder::new(glob.as_ref())
+                .literal_separator(true)
+                .build();
+            set.add(glob?);
+        }
         Ok(Self {
             folder,
             glob: set.build()?,
+            root,
             deep,
         })
     }
@@ -103,14 +117,48 @@ mod tests {
         }
 
         #[test]
-        fn what_matches_is_in_the_pattern_s_folder(glob in "[ab*/.]{1,8}", path in "[ab/]{1,8}") {
+        fn what_matches_is_where_the_pattern_is_looked_for(glob in "[ab*/.]{1,8}", path in "[ab/]{1,8}") {
             if let Ok(pattern) = Pattern::new(Path::new("/root"), &glob) {
                 let path = clean(&Path::new("/root").join(path.trim_start_matches('/')));
-                let rest = path.strip_prefix(&pattern.folder);
+                let rest = path.strip_prefix(&pattern.root);
                 if pattern.matches(&path) {
                     prop_assert!(pattern.deep || rest.unwrap().components().count() <= 1);
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_path_is_a_file_or_a_folder_whatever_it_is_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("a*b");
+        let pattern = Pattern::exactly(&root).unwrap();
+        for is_folder in [false, true] {
+            if is_folder {
+                std::fs::create_dir(&root).unwrap();
+            }
+            for path in [root.clone(), root.join("deep/file")] {
+                assert!(pattern.matches(&path), "{}", path.display());
+            }
+            assert!(!pattern.matches(&folder.path().join("axb")));
+            assert_eq!((&pattern.root, pattern.deep), (&root, true));
+        }
+    }
+
+    #[test]
+    fn a_name_with_wildcards_in_it_is_a_name_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        std::fs::create_dir_all(root.join("pages/[id]")).unwrap();
+        let matches = |glob: &str, path: &str| {
+            let pattern = Pattern::new(root, glob).unwrap();
+            pattern.matches(&root.join(path))
+        };
+        assert!(matches("pages/[slug].html", "pages/[slug].html"));
+        assert!(matches("pages/[slug].html", "pages/s.html"));
+        assert!(!matches("pages/[slug].html", "pages/x.html"));
+        assert!(matches("pages/[id]", "pages/[id]/deep/page.html"));
+        assert!(!matches("pages/[id]", "pages/i"));
+        assert!(matches("pages/[id]/*.html", "pages/i/page.html"));
     }
 }

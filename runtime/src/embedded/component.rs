@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    hash::{DefaultHasher, Hasher as _},
     path::{Path, PathBuf},
     sync::{Arc, Weak},
     time::Duration,
@@ -131,8 +130,9 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
 pub struct Prepared {
     /// The file.
     pub source: PathBuf,
-    /// Of its content; it tells one build from the next.
-    fingerprint: u64,
+    /// Its content, which tells one build from the next, and from which another engine makes code
+    /// when the file may hold something else.
+    wasm: Arc<[u8]>,
     /// Compiled and linked.
     pub pre: Pre,
 }
@@ -140,7 +140,7 @@ pub struct Prepared {
 impl Prepared {
     /// Whether both come from the same content.
     pub fn is_same_as(&self, other: &Self) -> bool {
-        self.fingerprint == other.fingerprint
+        self.wasm == other.wasm
     }
 }
 
@@ -149,9 +149,9 @@ impl Prepared {
 #[error("{} is no valid component", .0.display())]
 pub struct NotCompiled(PathBuf);
 
-/// Compiles every component of a manifest, several at once, and links them. What `known` has of a
-/// component, by its id, is taken as it is when its file is not to be read again (`fresh`), and
-/// otherwise when the file still has the same content.
+/// Compiles every component of a manifest, several at once, and links them. The file of one that is
+/// in `known`, by its id, is read again when it is `fresh` only; and its code is taken as it is when it
+/// has the same content and was made for the same engine.
 ///
 /// # Errors
 /// The first component's, in the order of ids, that is missing, broken ([`NotCompiled`]), or made for
@@ -170,10 +170,9 @@ pub fn prepare(
                     .get(&component.id)
                     .filter(|known| known.source == component.source);
                 let fresh = fresh(&component.id);
-                scope.spawn(move || match known {
-                    Some(known) if !fresh => Ok(known.clone()),
-                    known => prepare_one(linker, component, known)
-                        .with_context(|| format!("component {}", component.id)),
+                scope.spawn(move || {
+                    prepare_one(linker, component, known, fresh)
+                        .with_context(|| format!("component {}", component.id))
                 })
             })
             .collect();
@@ -192,23 +191,16 @@ fn prepare_one(
     linker: &Linker<Guest>,
     component: &manifest::Component,
     known: Option<&Prepared>,
+    fresh: bool,
 ) -> anyhow::Result<Prepared> {
     let path = &component.source;
-    let wasm = match std::fs::read(path) {
-        Ok(wasm) => wasm,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            bail!(
-                "{} does not exist. {}",
-                path.display(),
-                how_to_build(component)
-            )
-        }
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    let wasm = match known {
+        Some(known) if !fresh => known.wasm.clone(),
+        _ => read(component)?,
     };
-    let mut hasher = DefaultHasher::new();
-    hasher.write(&wasm);
-    let fingerprint = hasher.finish();
-    if let Some(known) = known.filter(|known| known.fingerprint == fingerprint) {
+    let is_code =
+        |known: &&Prepared| known.wasm == wasm && Engine::same(known.pre.engine(), linker.engine());
+    if let Some(known) = known.filter(is_code) {
         return Ok(known.clone());
     }
     check_kind(&wasm, path)?;
@@ -224,9 +216,24 @@ fn prepare_one(
         export(pre).with_context(|| format!("{} answers no HTTP requests", path.display()))?;
     Ok(Prepared {
         source: path.clone(),
-        fingerprint,
+        wasm,
         pre,
     })
+}
+
+fn read(component: &manifest::Component) -> anyhow::Result<Arc<[u8]>> {
+    let path = &component.source;
+    match std::fs::read(path) {
+        Ok(wasm) => Ok(wasm.into()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            bail!(
+                "{} does not exist. {}",
+                path.display(),
+                how_to_build(component)
+            )
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
 }
 
 /// Says what makes the file that is missing.

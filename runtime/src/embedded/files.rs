@@ -1,20 +1,24 @@
 //! What a component sees of the file system: the manifest's `files`, read-only.
 //!
 //! Folders that a guest may see whole are opened as they are, so that an edit is seen at once.
-//! Single files and what globs pick out are gathered in a folder of our own.
+//! Single files, what globs pick out, and folders of which something is hidden, or from which a
+//! link leads elsewhere, are gathered in a folder of our own.
 
-use std::{
-    collections::BTreeSet,
-    path::{Component as Part, Path, PathBuf},
-};
+#[cfg(test)]
+mod tests;
+mod walk;
 
-use anyhow::{Context as _, bail, ensure};
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use std::path::{Component as Part, Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use globset::GlobBuilder;
 use tempfile::TempDir;
-use walkdir::WalkDir;
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
-use crate::manifest::{Component, Files};
+use crate::{
+    excluded::{Excluded, inside},
+    manifest::{Component, Files},
+};
 
 /// The folders that every instance of a component gets.
 pub struct Mounts {
@@ -28,15 +32,16 @@ impl Mounts {
     /// Finds and gathers the files of `component`, whose manifest stands in `root`.
     ///
     /// # Errors
-    /// When a source is missing, a glob is none, a file lies outside the manifest's folder (also by
-    /// a symbolic link), or a copy fails.
+    /// When a source is missing, a glob is none, a link leads out of the manifest's folder, or a
+    /// copy fails.
     pub fn gather(component: &Component, root: &Path) -> anyhow::Result<Self> {
+        let excluded = Excluded::new(&component.exclude_files);
         let mut gathering = Gathering {
+            named: root.to_path_buf(),
             root: root
                 .canonicalize()
                 .with_context(|| format!("cannot read {}", root.display()))?,
-            excluded: globs(&component.exclude_files).context("exclude_files")?,
-            excludes: !component.exclude_files.is_empty(),
+            excluded: excluded.with_context(|| format!("exclude_files of {}", component.id))?,
             gathered: None,
             folders: Vec::new(),
         };
@@ -67,9 +72,11 @@ impl Mounts {
 
 /// Mounts in the making.
 struct Gathering {
+    /// The manifest's folder, as the manifest's paths begin,
+    named: PathBuf,
+    /// and as it is without links.
     root: PathBuf,
-    excluded: GlobSet,
-    excludes: bool,
+    excluded: Excluded,
     gathered: Option<TempDir>,
     folders: Vec<(PathBuf, String)>,
 }
@@ -77,25 +84,41 @@ struct Gathering {
 impl Gathering {
     fn glob(&mut self, pattern: &str) -> anyhow::Result<()> {
         let relative = inside(pattern)?;
-        // A path without wildcards may name a folder, which stands for all that is in it.
-        if let Some(folder) = whole_folder(&relative)
-            && self.root.join(folder).is_dir()
-        {
-            let destination = format!("/{}", folder.trim_matches('/'));
-            return self.placed(&self.root.join(folder), &destination);
+        ensure!(
+            !relative.is_empty(),
+            "{pattern:?} names no file: write \"**/*\" if the application's whole folder is meant"
+        );
+        // As in Spin, what has this very name comes first: names may have wildcards in them.
+        let named = self.root.join(&relative);
+        if named.is_file() {
+            return self.take(&named, Path::new(&relative), &folder_of(&named)?);
         }
-        if !is_pattern(&relative) {
-            let file = self.root.join(&relative);
-            ensure!(file.is_file(), "there is no {}", file.display());
+        let folder = match named.is_dir() {
+            true => Some(relative.as_str()),
+            false => whole_folder(&relative),
+        };
+        if let Some(folder) = folder {
+            let source = self.root.join(folder);
+            if source.is_dir() {
+                return self.folder(&source, Path::new(folder));
+            }
         }
-        let wanted = globs([&relative]).with_context(|| format!("{pattern:?}"))?;
-        for file in files_in(&self.root.join(fixed_part(&relative)))? {
+        ensure!(is_pattern(&relative), "there is no {}", named.display());
+        let wanted = GlobBuilder::new(&relative).literal_separator(true).build();
+        let wanted = wanted.with_context(|| format!("{pattern:?}"))?;
+        let wanted = wanted.compile_matcher();
+        let (folder, depth) = searched(&relative);
+        let folder = self.root.join(folder);
+        if !folder.is_dir() {
+            return Ok(());
+        }
+        let home = folder.canonicalize()?;
+        for file in walk::files(&folder, depth, |link| self.follows(link, &home))? {
             let path = file
                 .strip_prefix(&self.root)
                 .context("a file outside of its folder")?;
             if wanted.is_match(path) {
-                let path = path.to_path_buf();
-                self.take(&file, &path)?;
+                self.take(&file, path, &home)?;
             }
         }
         Ok(())
@@ -103,34 +126,46 @@ impl Gathering {
 
     fn placed(&mut self, source: &Path, destination: &str) -> anyhow::Result<()> {
         let shown = source.display();
-        let found = source
-            .metadata()
-            .with_context(|| format!("cannot read {shown}"))?;
+        let source = self.located(source);
+        let source = source.with_context(|| format!("cannot read {shown}"))?;
+        let found = source.metadata();
+        let found = found.with_context(|| format!("cannot read {shown}"))?;
         let inner = PathBuf::from(inside(destination)?);
         if found.is_file() {
-            return self.take(source, &inner);
+            return self.take(&source, &inner, &folder_of(&source)?);
         }
         ensure!(found.is_dir(), "{shown} is neither a file nor a folder");
-        let files = files_in(source)?;
-        let excluded = |file: &PathBuf| {
-            self.excludes
-                && file
-                    .strip_prefix(&self.root)
-                    .is_ok_and(|path| self.excluded.is_match(path))
+        self.folder(&source, &inner)
+    }
+
+    /// A path of the manifest, told from the folder that exclusions are told from, if it is below.
+    fn located(&self, path: &Path) -> std::io::Result<PathBuf> {
+        let goes_down = |path: &&Path| {
+            let mut parts = path.components();
+            parts.all(|part| matches!(part, Part::Normal(_) | Part::CurDir))
         };
-        if !files.iter().any(excluded) {
-            // The guest's root shows where it is, also to a guest that lists it.
-            std::fs::create_dir_all(self.place()?.join(&inner))?;
+        match path.strip_prefix(&self.named).ok().filter(goes_down) {
+            Some(path) => Ok(self.root.join(path)),
+            None => path.canonicalize(),
+        }
+    }
+
+    /// All that is in a folder.
+    fn folder(&mut self, source: &Path, inner: &Path) -> anyhow::Result<()> {
+        // The guest's root shows where it is, also to a guest that lists it.
+        std::fs::create_dir_all(self.place()?.join(inner))?;
+        // What will be hidden may not be there yet.
+        if self.excluded.is_empty() && walk::is_closed(source)? {
             self.folders
                 .push((source.to_path_buf(), format!("/{}", inner.display())));
             return Ok(());
         }
-        for file in files {
-            let path = inner.join(
-                file.strip_prefix(source)
-                    .context("a file outside its folder")?,
-            );
-            self.take(&file, &path)?;
+        let home = source.canonicalize()?;
+        for file in walk::files(source, usize::MAX, |link| self.follows(link, &home))? {
+            let path = file
+                .strip_prefix(source)
+                .context("a file outside of its folder")?;
+            self.take(&file, &inner.join(path), &home)?;
         }
         Ok(())
     }
@@ -147,30 +182,40 @@ impl Gathering {
             .context("no folder for the files")
     }
 
-    /// Gathers one file, unless it is excluded. A link is followed if it stays in the manifest's
-    /// folder, or in that of the file itself when that lies elsewhere.
-    fn take(&mut self, file: &Path, path: &Path) -> anyhow::Result<()> {
-        if file
-            .strip_prefix(&self.root)
-            .is_ok_and(|path| self.excluded.is_match(path))
-        {
+    fn hides(&self, file: &Path) -> bool {
+        file.strip_prefix(&self.root)
+            .is_ok_and(|path| self.excluded.has(path))
+    }
+
+    /// Whether a link to a folder is followed: not where all of it is hidden.
+    fn follows(&self, link: &Path, home: &Path) -> anyhow::Result<bool> {
+        if self.hides(link) {
+            return Ok(false);
+        }
+        self.target(link, home)?;
+        Ok(true)
+    }
+
+    /// Where a file, or folder, is without links. They may lead about in the manifest's folder, and in
+    /// `home`, the folder that the manifest names, when that lies elsewhere.
+    fn target(&self, file: &Path, home: &Path) -> anyhow::Result<PathBuf> {
+        let shown = file.display();
+        let target = file.canonicalize();
+        let target = target.with_context(|| format!("cannot read {shown}"))?;
+        ensure!(
+            target.starts_with(&self.root) || target.starts_with(home),
+            "{shown} is a link to {}, outside the application: put there what it leads to, or name it in exclude_files",
+            target.display()
+        );
+        Ok(target)
+    }
+
+    /// Gathers one file, unless it is excluded.
+    fn take(&mut self, file: &Path, path: &Path, home: &Path) -> anyhow::Result<()> {
+        if self.hides(file) {
             return Ok(());
         }
-        let shown = file.display();
-        let target = file
-            .canonicalize()
-            .with_context(|| format!("cannot read {shown}"))?;
-        if file.is_symlink() {
-            let inside = target.starts_with(&self.root)
-                || file
-                    .parent()
-                    .is_some_and(|folder| target.starts_with(folder));
-            ensure!(
-                inside,
-                "{shown} is a link to {}, outside the application",
-                target.display()
-            );
-        }
+        let target = self.target(file, home)?;
         let place = self.place()?.join(path);
         if let Some(folder) = place.parent() {
             std::fs::create_dir_all(folder)?;
@@ -182,7 +227,8 @@ impl Gathering {
         }
         // A hard link costs nothing, and an edit in place shows; across file systems it is a copy.
         if std::fs::hard_link(&target, &place).is_err() {
-            std::fs::copy(&target, &place).with_context(|| format!("cannot copy {shown}"))?;
+            std::fs::copy(&target, &place)
+                .with_context(|| format!("cannot copy {}", file.display()))?;
         }
         Ok(())
     }
@@ -201,177 +247,35 @@ impl Gathering {
     }
 }
 
-/// The path or glob without a leading slash, checked to go nowhere but down.
-fn inside(path: &str) -> anyhow::Result<String> {
-    let parts = Path::new(path.trim_start_matches('/')).components();
-    let mut clean = Vec::new();
-    for part in parts {
-        match part {
-            Part::Normal(name) => clean.push(name.to_string_lossy()),
-            Part::CurDir => {}
-            _ => bail!("{path:?} leaves the application's folder"),
-        }
-    }
-    Ok(clean.join("/"))
+/// The folder in which a file is, without links.
+fn folder_of(file: &Path) -> anyhow::Result<PathBuf> {
+    let folder = file.parent().unwrap_or(file);
+    folder
+        .canonicalize()
+        .with_context(|| format!("cannot read {}", folder.display()))
 }
 
-/// The folder that a glob stands for as a whole: `a/b`, `a/b/**`, `a/b/**/*`.
+/// The folder that a glob stands for as a whole: `a/b/**`, `a/b/**/*`.
 fn whole_folder(glob: &str) -> Option<&str> {
     let folder = glob
         .strip_suffix("/**/*")
-        .or_else(|| glob.strip_suffix("/**"))
-        .unwrap_or(glob);
+        .or_else(|| glob.strip_suffix("/**"))?;
     (!folder.is_empty() && !is_pattern(folder)).then_some(folder)
 }
 
-/// The folders before the first wildcard: what has to be searched.
-fn fixed_part(glob: &str) -> PathBuf {
+/// What has to be searched for a glob: the folders before the first wildcard, and so far down.
+fn searched(glob: &str) -> (PathBuf, usize) {
     let parts = glob.split('/').collect::<Vec<_>>();
     let fixed = parts.iter().take_while(|part| !is_pattern(part)).count();
     // The last part is a file's name.
-    parts[..fixed.min(parts.len().saturating_sub(1))]
-        .iter()
-        .collect()
+    let fixed = fixed.min(parts.len().saturating_sub(1));
+    let depth = match glob.contains("**") {
+        true => usize::MAX,
+        false => parts.len() - fixed,
+    };
+    (parts[..fixed].iter().collect(), depth)
 }
 
 fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '[', '{'])
-}
-
-fn globs<S: AsRef<str>>(patterns: impl IntoIterator<Item = S>) -> anyhow::Result<GlobSet> {
-    let mut set = GlobSetBuilder::new();
-    for pattern in patterns {
-        let pattern = inside(pattern.as_ref())?;
-        set.add(GlobBuilder::new(&pattern).literal_separator(true).build()?);
-        // A folder's name stands for what is in it.
-        set.add(
-            GlobBuilder::new(&format!("{pattern}/**"))
-                .literal_separator(true)
-                .build()?,
-        );
-    }
-    Ok(set.build()?)
-}
-
-/// Every file below `folder`, links to files included and links to folders not followed.
-fn files_in(folder: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
-    let mut files = BTreeSet::new();
-    if !folder.is_dir() {
-        return Ok(files);
-    }
-    for entry in WalkDir::new(folder) {
-        let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;
-        let kind = entry.file_type();
-        if kind.is_file() || kind.is_symlink() && entry.path().is_file() {
-            files.insert(entry.into_path());
-        }
-    }
-    Ok(files)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_go_down_only() {
-        assert_eq!(inside("/a/./b").unwrap(), "a/b");
-        assert_eq!(inside("a/*.txt").unwrap(), "a/*.txt");
-        assert!(inside("a/../../b").is_err());
-        assert!(inside("..").is_err());
-    }
-
-    #[test]
-    fn globs_for_whole_folders_are_known() {
-        for glob in ["a/b", "a/b/**", "a/b/**/*"] {
-            assert_eq!(whole_folder(glob), Some("a/b"), "{glob}");
-        }
-        for glob in ["a/*", "*", "a/*/b", "a/*/**", "a/**/*.txt", ""] {
-            assert_eq!(whole_folder(glob), None, "{glob}");
-        }
-    }
-
-    #[test]
-    fn only_the_folders_before_a_wildcard_are_searched() {
-        for (glob, folder) in [
-            ("a/b/*.txt", "a/b"),
-            ("a/b.txt", "a"),
-            ("*.txt", ""),
-            ("a/**/b/c", "a"),
-        ] {
-            assert_eq!(fixed_part(glob), Path::new(folder), "{glob}");
-        }
-    }
-
-    /// A component with these files, in a folder with a few.
-    fn gathered(files: &[&str], exclude: &[&str]) -> (TempDir, anyhow::Result<Mounts>) {
-        let root = tempfile::tempdir().unwrap();
-        for file in ["a/1.txt", "a/deep/2.txt", "b/3.html"] {
-            let file = root.path().join(file);
-            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-            std::fs::write(file, "text").unwrap();
-        }
-        std::os::unix::fs::symlink("/etc/passwd", root.path().join("b/out")).unwrap();
-        std::os::unix::fs::symlink("3.html", root.path().join("b/in")).unwrap();
-        let component = Component {
-            id: "c".into(),
-            source: PathBuf::new(),
-            files: files
-                .iter()
-                .map(|glob| Files::Glob((*glob).to_owned()))
-                .collect(),
-            exclude_files: exclude.iter().map(|glob| (*glob).to_owned()).collect(),
-            allowed_outbound_hosts: Vec::new(),
-            key_value_stores: Vec::new(),
-            sqlite_databases: Vec::new(),
-            environment: Default::default(),
-            variables: Default::default(),
-            build: None,
-        };
-        let mounts = Mounts::gather(&component, root.path());
-        (root, mounts)
-    }
-
-    fn guest_paths(mounts: &Mounts) -> Vec<&str> {
-        mounts
-            .folders
-            .iter()
-            .map(|(_, path)| path.as_str())
-            .collect()
-    }
-
-    #[test]
-    fn a_whole_folder_is_opened_as_it_is_unless_a_file_of_it_is_excluded() {
-        let (root, mounts) = gathered(&["a/**/*"], &[]);
-        let mounts = mounts.unwrap();
-        assert_eq!(guest_paths(&mounts), ["/", "/a"]);
-        assert_eq!(
-            mounts.folders[1].0,
-            root.path().canonicalize().unwrap().join("a")
-        );
-
-        let (_root, mounts) = gathered(&["a/**/*"], &["a/deep"]);
-        let mounts = mounts.unwrap();
-        assert_eq!(guest_paths(&mounts), ["/"]);
-        let place = &mounts.folders[0].0;
-        assert!(place.join("a/1.txt").is_file() && !place.join("a/deep/2.txt").exists());
-    }
-
-    #[test]
-    fn links_are_followed_within_the_application_only() {
-        let (_root, mounts) = gathered(&["b/i*"], &[]);
-        assert!(mounts.unwrap().folders[0].0.join("b/in").is_file());
-        let (_root, mounts) = gathered(&["b/*"], &[]);
-        let error = format!("{:#}", mounts.err().unwrap());
-        assert!(
-            error.contains("b/out") && error.contains("outside the application"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn nothing_is_mounted_for_a_component_without_files() {
-        let (_root, mounts) = gathered(&[], &[]);
-        assert!(mounts.unwrap().folders.is_empty());
-    }
 }

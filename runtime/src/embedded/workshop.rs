@@ -40,7 +40,8 @@ pub struct Workshop {
     /// What was compiled for the application that answers now, by the component's id.
     prepared: BTreeMap<String, Prepared>,
     /// The instances that each component may have, those left over from before an exchange
-    /// included: the pool has room for no more.
+    /// included: the pool has room for no more. Those of a component that is gone stay for as long as
+    /// an instance may be left.
     permits: BTreeMap<String, Arc<Semaphore>>,
 }
 
@@ -127,14 +128,17 @@ impl Workshop {
         let changed = changed.filter(|(id, new)| is_other(id, new));
         let changed = changed.map(|(id, _)| id).collect();
         // Nothing fails from here on.
-        if let Some(bench) = bench {
-            self.bench = bench;
+        match bench {
+            Some(bench) => {
+                self.bench = bench;
+                self.permits.clear();
+            }
+            None => self.permits.retain(|_, permits| is_in_use(permits)),
         }
         self.stores = stores;
         self.prepared = ids().zip(prepared).collect();
-        self.permits = ids()
-            .zip(components.iter().map(|ready| ready.permits.clone()))
-            .collect();
+        let permits = components.iter().map(|ready| ready.permits.clone());
+        self.permits.extend(ids().zip(permits));
         Ok(Parts {
             router,
             components,
@@ -150,18 +154,15 @@ impl Workshop {
         fresh: impl Fn(&str) -> bool,
     ) -> anyhow::Result<(Option<Bench>, Vec<Prepared>)> {
         let components = &manifest.components;
-        let on = |bench: &Bench| {
-            component::prepare(&bench.linker, components, &BTreeMap::new(), |_| true)
-        };
+        let on =
+            |bench: &Bench| component::prepare(&bench.linker, components, &self.prepared, &fresh);
         let Bench { compiler, room, .. } = self.bench;
-        let (bench, prepared) = if components.len() > room {
+        let (bench, prepared) = if components.len() + self.left(manifest) > room {
             let bench = Bench::new(&self.options, compiler, components.len())?;
             let prepared = on(&bench);
             (Some(bench), prepared)
         } else {
-            let known = &self.prepared;
-            let prepared = component::prepare(&self.bench.linker, components, known, fresh);
-            (None, prepared)
+            (None, on(&self.bench))
         };
         match prepared {
             Err(error) if compiler == Compiler::Baseline && error.is::<NotCompiled>() => {
@@ -176,6 +177,15 @@ impl Workshop {
             }
             prepared => Ok((bench, prepared?)),
         }
+    }
+
+    /// Components of before that have a place in the pool, and are none of this manifest's.
+    fn left(&self, manifest: &Manifest) -> usize {
+        let left = self
+            .permits
+            .iter()
+            .filter(|(id, permits)| !manifest.components.contains_key(*id) && is_in_use(permits));
+        left.count()
     }
 
     fn component(
@@ -228,6 +238,11 @@ impl Workshop {
         }
         Ok(stores)
     }
+}
+
+/// Whether anybody but the workshop has permits of these.
+fn is_in_use(permits: &Arc<Semaphore>) -> bool {
+    Arc::strong_count(permits) > 1
 }
 
 fn labels(component: &manifest::Component, stores: &Stores) -> Labels {

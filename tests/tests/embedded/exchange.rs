@@ -151,3 +151,53 @@ async fn instances_are_bounded_over_an_exchange() {
     assert_eq!(body.unwrap().to_bytes().len(), 6);
     assert_eq!(host, "example.com:3000");
 }
+
+/// A second component, where the probe expects to be.
+fn second() -> String {
+    let wasm = wasm("probe");
+    format!(
+        "[[trigger.http]]\nroute = \"/probe/...\"\ncomponent = \"second\"\n\
+         [component.second]\nsource = {wasm:?}\n"
+    )
+}
+
+#[tokio::test]
+async fn code_is_kept_when_there_are_more_components_whatever_its_file_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    put(folder.path(), "probe");
+    let app = Fixture::of(&manifest(folder.path(), ""));
+    // As while it is being built.
+    fs::write(folder.path().join("app.wasm"), "half").unwrap();
+    let two = manifest(folder.path(), &second());
+    assert_eq!(app.exchange(&two, &[]).unwrap(), ["second"]);
+    assert_eq!(app.ok("/").await, "probe");
+    assert_eq!(app.ok("/probe/").await, "probe");
+}
+
+#[tokio::test]
+async fn instances_are_bounded_for_a_component_that_goes_and_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    put(folder.path(), "probe");
+    let one = manifest(folder.path(), "");
+    let two = manifest(folder.path(), &second());
+    let app = Fixture::of(&two);
+    let instances = || {
+        let second = app.instances().into_iter().find(|(id, _)| id == "second");
+        second.map(|(_, instances)| instances)
+    };
+    let streaming = app.call(get("/probe/stream?chunks=100000&ms=1"));
+    let streaming = streaming.await.unwrap();
+    assert_eq!(instances(), Some(1));
+    for _ in 0..2 {
+        app.exchange(&one, &[]).unwrap();
+        assert_eq!(instances(), None);
+    }
+    app.exchange(&two, &[]).unwrap();
+    assert_eq!(instances(), Some(1), "it still streams");
+    // Another takes a place of its own.
+    app.exchange(&one, &[]).unwrap();
+    let third = manifest(folder.path(), &second().replace("second", "third"));
+    app.exchange(&third, &[]).unwrap();
+    assert_eq!(app.ok("/probe/").await, "probe");
+    drop(streaming);
+}

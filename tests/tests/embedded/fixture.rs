@@ -139,8 +139,13 @@ impl Fixture {
 
     /// The components that answer now.
     pub fn components(&self) -> Vec<String> {
-        let instances = self.app.instances();
-        instances.iter().map(|(id, _)| id.to_string()).collect()
+        self.instances().into_iter().map(|(id, _)| id).collect()
+    }
+
+    /// The same, and how many instances each has.
+    pub fn instances(&self) -> Vec<(String, usize)> {
+        let instances = self.app.instances().into_iter();
+        instances.map(|(id, n)| (id.to_string(), n)).collect()
     }
 
     /// As after a restart.

@@ -10,8 +10,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, ensure};
-use tests::{Server, eventually, workspace};
+use anyhow::{Context, Result, bail, ensure};
+use tests::{Answer, PATIENCE, Server, eventually, read_answer, workspace};
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
 use crate::{project::wasm, stream::Stream};
 
@@ -19,6 +20,23 @@ use crate::{project::wasm, stream::Stream};
 const SOCKETS: usize = 200;
 /// How often one is replaced.
 const SWAPS: usize = 10;
+/// What is asked for all the time.
+const PATHS: [&str; 4] = [
+    "/api/orders",
+    "/api/orders?limit=1",
+    "/",
+    "/static/favicon.svg",
+];
+
+/// A GET on a connection that may have been used before.
+async fn get(connection: &mut TcpStream, path: &str) -> Result<Answer> {
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n",
+        connection.peer_addr()?
+    );
+    connection.write_all(head.as_bytes()).await?;
+    read_answer(connection, true).await
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_component_is_replaced_under_load_and_nobody_is_disturbed() -> Result<()> {
@@ -58,11 +76,11 @@ async fn a_component_is_replaced_under_load_and_nobody_is_disturbed() -> Result<
             .replace("components/build page", "true")
             .replace("components/orders/**/*.rs", "next"),
     )?;
+    // As most editors save: another file takes its place.
     let save = |build: usize| -> Result<()> {
-        Ok(fs::write(
-            folder.path().join("next"),
-            built(build)?.display().to_string(),
-        )?)
+        let new = folder.path().join("next~");
+        fs::write(&new, built(build)?.display().to_string())?;
+        Ok(fs::rename(new, folder.path().join("next"))?)
     };
     save(0)?;
     let host = Arc::new(Server::start(folder.path(), &["--watch", "--quiet"])?);
@@ -75,22 +93,24 @@ async fn a_component_is_replaced_under_load_and_nobody_is_disturbed() -> Result<
     let stop = Arc::new(AtomicBool::new(false));
     let asked = Arc::new(AtomicUsize::new(0));
     let mut load = tokio::task::JoinSet::new();
-    // Steady requests, each on a connection of its own or kept: every answer must be right.
-    for path in [
-        "/api/orders",
-        "/api/orders?limit=1",
-        "/",
-        "/static/favicon.svg",
-    ] {
-        let (host, stop, asked) = (host.clone(), stop.clone(), asked.clone());
-        load.spawn(async move {
-            while !stop.load(SeqCst) {
-                let (status, body) = host.get(path).await?;
-                ensure!(status == 200, "{path}: {status} {body}");
-                asked.fetch_add(1, SeqCst);
-            }
-            Ok(())
-        });
+    // Steady requests, each on a connection of its own, or all on one: every answer must be right.
+    for path in PATHS {
+        for kept in [false, true] {
+            let (host, stop, asked) = (host.clone(), stop.clone(), asked.clone());
+            load.spawn(async move {
+                let mut connection = TcpStream::connect(host.address).await?;
+                while !stop.load(SeqCst) {
+                    if !kept {
+                        connection = TcpStream::connect(host.address).await?;
+                    }
+                    let answer = get(&mut connection, path);
+                    let answer = timeout(PATIENCE, answer).await.context("no answer")??;
+                    ensure!(answer.status == 200, "{path}, kept {kept}: {answer:?}");
+                    asked.fetch_add(1, SeqCst);
+                }
+                Ok(())
+            });
+        }
     }
     // And a talk on every socket.
     for mut socket in sockets {
@@ -119,11 +139,16 @@ async fn a_component_is_replaced_under_load_and_nobody_is_disturbed() -> Result<
             error.contains(&words(build)),
             "after build {build}: {error}"
         );
-        eventually("requests in between", async || {
-            (asked.load(SeqCst) > before + 20 || !load.is_empty() && load.len() < SOCKETS)
-                .then_some(())
+        let load = &mut load;
+        eventually("requests in between", async || match load.try_join_next() {
+            Some(task) => Some(
+                task.context("a task panicked")
+                    .flatten()
+                    .and_then(|()| bail!("a task ended although nobody stopped it")),
+            ),
+            None => (asked.load(SeqCst) > before + 20).then_some(Ok(())),
         })
-        .await?;
+        .await??;
     }
     stop.store(true, SeqCst);
     let mut ended = 0;
@@ -131,7 +156,7 @@ async fn a_component_is_replaced_under_load_and_nobody_is_disturbed() -> Result<
         task??;
         ended += 1;
     }
-    ensure!(ended == SOCKETS + 4);
+    ensure!(ended == SOCKETS + 2 * PATHS.len());
     ensure!(host.count("sessions").await? <= 201);
     let log = host.log().lock().map(|log| log.clone()).unwrap_or_default();
     ensure!(!log.contains("ERROR") && !log.contains("WARN"), "{log}");

@@ -80,6 +80,15 @@ max-connections = 1
     host.logged(&["timer", "/second/print", "404"]).await?;
     ensure!(count() == 0);
 
+    // As at the start: what leads nowhere is said.
+    let nowhere = "route = \"/.well-known/spin/second\"";
+    project.rewrite("route = \"/second/...\"", nowhere)?;
+    page.pages().await?;
+    let words = ["WARN", "/.well-known/spin/second", "answered by the host"];
+    host.logged(&words).await?;
+    project.rewrite(nowhere, "route = \"/second/...\"")?;
+    page.pages().await?;
+
     // What is not changed while it runs is said.
     project.rewrite(
         "spin_manifest_version = 2\n",

@@ -1,0 +1,225 @@
+use std::{fs, path::Path};
+
+use rustix::process::{Pid, Signal};
+
+use super::*;
+
+fn manifest(folder: &Path, builds: &[(&str, &str)]) -> Manifest {
+    let component =
+        |(id, build): &(&str, &str)| format!("[component.{id}]\nsource = \"x.wasm\"\n{build}\n");
+    let components: String = builds.iter().map(component).collect();
+    let text = format!(
+        "spin_manifest_version = 2\napplication.name = \"test\"\n\
+         trigger.http = [{{ route = \"/\", static_response = {{}} }}]\n{components}"
+    );
+    Manifest::parse(&text, folder.join("spin.toml")).unwrap()
+}
+
+#[tokio::test]
+async fn commands_run_in_order_where_they_should() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("sub")).unwrap();
+    let manifest = manifest(
+        folder.path(),
+        &[
+            (
+                "a",
+                "build = { command = [\"printf 1 >> ../log\", \"printf $WORD >> ../log\"], workdir = \"sub\", environment = { WORD = \"two\" } }",
+            ),
+            ("b", "build.command = \"printf 3 >> log\""),
+            ("c", ""),
+        ],
+    );
+    build(&manifest, None).await.unwrap();
+    assert_eq!(
+        fs::read_to_string(folder.path().join("log")).unwrap(),
+        "1two3"
+    );
+    build(&manifest, Some(&["b".to_owned(), "c".to_owned()]))
+        .await
+        .unwrap();
+    assert_eq!(
+        fs::read_to_string(folder.path().join("log")).unwrap(),
+        "1two33"
+    );
+}
+
+#[tokio::test]
+async fn the_first_failure_ends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = manifest(
+        folder.path(),
+        &[
+            ("a", "build.command = [\"exit 3\", \"touch later\"]"),
+            ("b", "build.command = \"touch later\""),
+        ],
+    );
+    let error = build(&manifest, None).await.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "component a: the build command `exit 3` failed with exit status: 3"
+    );
+    assert!(!folder.path().join("later").exists());
+}
+
+#[tokio::test]
+async fn wrong_names_and_folders_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = manifest(
+        folder.path(),
+        &[
+            (
+                "orders",
+                "build = { command = \"touch ran\", workdir = \"none\" }",
+            ),
+            ("page", "build.command = \"touch ran\""),
+        ],
+    );
+    let error = build(&manifest, Some(&["page".to_owned(), "order".to_owned()]))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("did you mean `orders`") && error.contains("orders, page"),
+        "{error}"
+    );
+    let error = build(&manifest, None).await.unwrap_err().to_string();
+    assert!(
+        error.contains("component.orders.build.workdir") && error.contains("none"),
+        "{error}"
+    );
+    assert!(!folder.path().join("ran").exists());
+}
+
+#[tokio::test]
+async fn the_end_of_the_output_is_kept_in_its_order() {
+    let build = |command: &str| Build {
+        commands: vec![command.to_owned()],
+        workdir: std::env::temp_dir(),
+        watch: Vec::new(),
+        environment: Default::default(),
+    };
+    let mut output = Output::default();
+    let failing = build("echo one; echo two >&2; echo three; exit 1");
+    assert!(run("a", &failing, Some(&mut output)).await.is_err());
+    assert_eq!(output.text(), "one\ntwo\nthree\n");
+
+    let mut output = Output::default();
+    let long = build("for n in $(seq 100 199); do printf '%01000d\\n' $n; done");
+    run("a", &long, Some(&mut output)).await.unwrap();
+    let text = output.text();
+    assert!(text.len() <= KEPT_OUTPUT + 100 && text.ends_with("199\n"));
+    let (note, lines) = text.split_once('\n').unwrap();
+    assert_eq!(note, "… the beginning is in the terminal");
+    assert!(lines.lines().all(|line| line.len() == 1000), "{lines}");
+}
+
+#[tokio::test]
+async fn what_a_command_leaves_running_does_not_hold_the_build() {
+    for command in [
+        "sleep 20 & echo $!",
+        "while sleep 0.01; do echo chatter; done & echo $!",
+    ] {
+        let build = Build {
+            commands: vec![command.to_owned()],
+            workdir: std::env::temp_dir(),
+            watch: Vec::new(),
+            environment: Default::default(),
+        };
+        let mut output = Output::default();
+        let built = run("a", &build, Some(&mut output));
+        timeout(Duration::from_secs(10), built)
+            .await
+            .unwrap()
+            .unwrap();
+        let text = output.text();
+        let left = text.lines().find_map(|line| line.parse().ok()).unwrap();
+        let left = Pid::from_raw(left).unwrap();
+        // One that writes has ended for want of a reader.
+        let _ = rustix::process::kill_process(left, Signal::KILL);
+    }
+}
+
+#[tokio::test]
+async fn a_build_that_asks_at_the_terminal_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    // As the system does to all of a group in the background.
+    let manifest = manifest(
+        folder.path(),
+        &[("a", "build.command = \"kill -s TTIN 0; touch later\"")],
+    );
+    let component = manifest.components["a"].build.as_ref().unwrap();
+    for captured in [false, true] {
+        let mut output = Output::default();
+        let built = run("a", component, captured.then_some(&mut output));
+        let built = timeout(Duration::from_secs(20), built).await;
+        let error = format!("{:#}", built.expect("it hangs").unwrap_err());
+        assert!(
+            error.contains("component a") && error.contains("at the terminal"),
+            "{error}"
+        );
+    }
+    assert!(!folder.path().join("later").exists());
+}
+
+/// Runs a build until it says that it runs, in a file of process ids, and drops it.
+#[cfg(target_os = "linux")]
+async fn run_until_started(build: &Build, folder: &Path, captured: bool) -> String {
+    let pids = folder.join("pids");
+    let mut output = Output::default();
+    let output = captured.then_some(&mut output);
+    let started = async {
+        while !pids.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        result = run("a", build, output) => panic!("ended early: {result:?}"),
+        () = started => {}
+    }
+    let text = fs::read_to_string(&pids).unwrap();
+    fs::remove_file(&pids).unwrap();
+    text
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_dropped_build_ends_with_what_it_started() {
+    let folder = tempfile::tempdir().unwrap();
+    // In order, and not heeding what it is asked to.
+    for (before, in_order) in [
+        ("trap 'touch ended; exit' TERM", true),
+        ("trap '' TERM", false),
+    ] {
+        let command =
+            format!("{before}; sleep 600 & echo $$ $! > pids.new; mv pids.new pids; wait");
+        let manifest = manifest(
+            folder.path(),
+            &[("a", &format!("build.command = {command:?}"))],
+        );
+        let build = manifest.components["a"].build.as_ref().unwrap();
+        for captured in [false, true] {
+            let pids = run_until_started(build, folder.path(), captured).await;
+            for pid in pids.split_whitespace() {
+                gone(pid).await;
+            }
+            let ended = folder.path().join("ended");
+            assert_eq!(fs::remove_file(ended).is_ok(), in_order, "{before}");
+        }
+    }
+}
+
+/// Waits for the end of a process. Reaping is tokio's, or the system's, in the background; one
+/// that is left as a zombie was killed.
+#[cfg(target_os = "linux")]
+async fn gone(pid: &str) {
+    let stat = Path::new("/proc").join(pid).join("stat");
+    for _ in 0..2000 {
+        match fs::read_to_string(&stat) {
+            Ok(stat) if !stat.contains(") Z ") => {}
+            _ => return,
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{pid} still runs");
+}

@@ -1,0 +1,227 @@
+use std::{fs, os::unix::fs::symlink};
+
+use super::*;
+
+#[test]
+fn globs_for_whole_folders_are_known() {
+    for glob in ["a/b/**", "a/b/**/*"] {
+        assert_eq!(whole_folder(glob), Some("a/b"), "{glob}");
+    }
+    for glob in ["a/b", "a/*", "*", "a/*/b", "a/*/**", "a/**/*.txt", ""] {
+        assert_eq!(whole_folder(glob), None, "{glob}");
+    }
+}
+
+#[test]
+fn only_the_folders_before_a_wildcard_are_searched() {
+    for (glob, folder, depth) in [
+        ("a/b/*.txt", "a/b", 1),
+        ("a/*/b.txt", "a", 2),
+        ("*.txt", "", 1),
+        ("a/**/b/c", "a", usize::MAX),
+    ] {
+        let searched = searched(glob);
+        assert_eq!(searched, (PathBuf::from(folder), depth), "{glob}");
+    }
+}
+
+/// An application's folder with a few files, and one beside it.
+fn application() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for file in [
+        "app/a/1.txt",
+        "app/a/deep/2.txt",
+        "app/b/3.html",
+        "app/pages/[slug].html",
+        "app/pages/s.html",
+        "outside/secret.txt",
+    ] {
+        let file = folder.path().join(file);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, "text").unwrap();
+    }
+    folder
+}
+
+fn component(files: Vec<Files>, exclude: &[&str]) -> Component {
+    Component {
+        id: "c".into(),
+        source: PathBuf::new(),
+        files,
+        exclude_files: exclude.iter().map(|glob| (*glob).to_owned()).collect(),
+        allowed_outbound_hosts: Vec::new(),
+        key_value_stores: Vec::new(),
+        sqlite_databases: Vec::new(),
+        environment: Default::default(),
+        variables: Default::default(),
+        build: None,
+    }
+}
+
+fn globs(folder: &TempDir, files: &[&str], exclude: &[&str]) -> anyhow::Result<Mounts> {
+    let files = files.iter().map(|glob| Files::Glob((*glob).to_owned()));
+    let component = component(files.collect(), exclude);
+    Mounts::gather(&component, &folder.path().join("app"))
+}
+
+fn guest_paths(mounts: &Mounts) -> Vec<&str> {
+    let paths = mounts.folders.iter().map(|(_, path)| path.as_str());
+    paths.collect()
+}
+
+/// The files that a guest sees in a folder of its own, which must be the only one.
+#[track_caller]
+fn gathered(mounts: anyhow::Result<Mounts>) -> Vec<String> {
+    let mounts = mounts.unwrap();
+    assert_eq!(guest_paths(&mounts), ["/"]);
+    let place = &mounts.folders[0].0;
+    let files = walk::files(place, usize::MAX, |_| Ok(true)).unwrap();
+    let files = files.iter().map(|file| file.strip_prefix(place).unwrap());
+    files.map(|file| file.display().to_string()).collect()
+}
+
+#[track_caller]
+fn refused(mounts: anyhow::Result<Mounts>) -> String {
+    format!("{:#}", mounts.err().expect("it is gathered"))
+}
+
+#[test]
+fn a_whole_folder_is_opened_as_it_is_unless_something_may_be_excluded() {
+    let folder = application();
+    let root = folder.path().join("app").canonicalize().unwrap();
+    for glob in ["a", "a/**", "/a/**/*"] {
+        let mounts = globs(&folder, &[glob], &[]).unwrap();
+        assert_eq!(guest_paths(&mounts), ["/", "/a"], "{glob}");
+        assert_eq!(mounts.folders[1].0, root.join("a"), "{glob}");
+    }
+    assert_eq!(
+        gathered(globs(&folder, &["a/**/*"], &["a/deep"])),
+        ["a/1.txt"]
+    );
+    // What this hides may yet come.
+    assert_eq!(
+        gathered(globs(&folder, &["a"], &["*.map"])),
+        ["a/1.txt", "a/deep/2.txt"]
+    );
+}
+
+#[test]
+fn what_is_excluded_is_so_by_whatever_way_the_manifest_s_folder_is_named() {
+    let folder = application();
+    symlink("app", folder.path().join("link")).unwrap();
+    symlink("../outside", folder.path().join("app/out")).unwrap();
+    for root in ["app", "outside/../app", "link"] {
+        let root = folder.path().join(root);
+        for (source, hidden) in [("a", "a/*.txt"), ("./b/../a", "a/*"), ("out", "out/s*")] {
+            let files = Files::Placed {
+                source: root.join(source),
+                destination: "/static".into(),
+            };
+            let component = component(vec![files], &[hidden]);
+            let files = gathered(Mounts::gather(&component, &root));
+            assert_eq!(files, [""; 0], "{source} in {}", root.display());
+        }
+    }
+}
+
+#[test]
+fn a_wildcard_of_files_stays_in_its_folder() {
+    let folder = application();
+    assert_eq!(gathered(globs(&folder, &["a/*"], &[])), ["a/1.txt"]);
+    assert_eq!(gathered(globs(&folder, &["a/*/*"], &[])), ["a/deep/2.txt"]);
+    let none = globs(&folder, &["**/*.txt"], &["a/*.txt"]).unwrap();
+    assert_eq!(guest_paths(&none), [""; 0]);
+    assert_eq!(
+        gathered(globs(&folder, &["**/*.txt"], &[])),
+        ["a/1.txt", "a/deep/2.txt"]
+    );
+    let error = refused(globs(&folder, &["."], &[]));
+    assert!(error.contains("names no file"), "{error}");
+}
+
+#[test]
+fn a_name_with_wildcards_in_it_comes_before_what_they_stand_for() {
+    let folder = application();
+    let of_name = gathered(globs(&folder, &["pages/[slug].html"], &[]));
+    assert_eq!(of_name, ["pages/[slug].html"]);
+    assert_eq!(
+        gathered(globs(&folder, &["pages/[s]*.html"], &[])),
+        ["pages/s.html"]
+    );
+    fs::create_dir(folder.path().join("app/pages/{id}")).unwrap();
+    let mounts = globs(&folder, &["pages/{id}"], &[]).unwrap();
+    assert_eq!(guest_paths(&mounts), ["/", "/pages/{id}"]);
+}
+
+#[test]
+fn links_are_followed_within_the_application_only() {
+    let folder = application();
+    let app = folder.path().join("app");
+    symlink("3.html", app.join("b/in")).unwrap();
+    symlink("/etc/passwd", app.join("b/out")).unwrap();
+    assert_eq!(gathered(globs(&folder, &["b/i*"], &[])), ["b/in"]);
+    for whole in ["b/*", "b", "b/out"] {
+        let error = refused(globs(&folder, &[whole], &[]));
+        assert!(
+            error.contains("b/out") && error.contains("outside the application"),
+            "{error}"
+        );
+    }
+    assert_eq!(
+        gathered(globs(&folder, &["b"], &["b/out"])),
+        ["b/3.html", "b/in"]
+    );
+}
+
+#[test]
+fn links_to_folders_are_followed_within_the_application_only() {
+    let folder = application();
+    let app = folder.path().join("app");
+    symlink("../a", app.join("b/a")).unwrap();
+    // Back to where it is, and to nothing, as some editors mark what they edit.
+    symlink("..", app.join("a/deep/loop")).unwrap();
+    symlink("nobody@nowhere.1", app.join("b/.#3.html")).unwrap();
+    assert_eq!(
+        gathered(globs(&folder, &["b"], &[])),
+        ["b/3.html", "b/a/1.txt", "b/a/deep/2.txt"]
+    );
+    assert_eq!(gathered(globs(&folder, &["b/**/1*"], &[])), ["b/a/1.txt"]);
+    symlink("../../outside", app.join("b/outside")).unwrap();
+    for glob in ["b", "b/**/*.html"] {
+        let error = refused(globs(&folder, &[glob], &[]));
+        assert!(
+            error.contains("b/outside is a link to") && error.contains("exclude_files"),
+            "{error}"
+        );
+    }
+    assert_eq!(gathered(globs(&folder, &["b/*.html"], &[])), ["b/3.html"]);
+    assert_eq!(
+        gathered(globs(&folder, &["b"], &["b/outside", "b/a"])),
+        ["b/3.html"]
+    );
+}
+
+#[test]
+fn a_folder_whose_links_stay_in_it_is_opened_as_it_is() {
+    let folder = application();
+    let a = folder.path().join("app/a");
+    symlink("deep/../1.txt", a.join("one")).unwrap();
+    symlink("../one", a.join("deep/one")).unwrap();
+    symlink("nowhere", a.join("nothing")).unwrap();
+    symlink("deep", a.join("shallow")).unwrap();
+    let mounts = globs(&folder, &["a"], &[]).unwrap();
+    assert_eq!(guest_paths(&mounts), ["/", "/a"]);
+    // Neither of these is found by a guest for whom there is nothing but the folder.
+    for path in ["../../a/1.txt", a.join("1.txt").to_str().unwrap()] {
+        let link = a.join("deep/link");
+        symlink(path, &link).unwrap();
+        assert!(gathered(globs(&folder, &["a"], &[])).contains(&"a/deep/link".to_owned()));
+        fs::remove_file(link).unwrap();
+    }
+}
+
+#[test]
+fn nothing_is_mounted_for_a_component_without_files() {
+    let mounts = globs(&application(), &[], &[]);
+    assert!(mounts.unwrap().folders.is_empty());
+}
