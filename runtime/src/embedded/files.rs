@@ -35,26 +35,11 @@ impl Mounts {
     /// When a source is missing, a glob is none, a link leads out of the manifest's folder, or a
     /// copy fails.
     pub fn gather(component: &Component, root: &Path) -> anyhow::Result<Self> {
-        let excluded = Excluded::new(&component.exclude_files);
-        let mut gathering = Gathering {
-            named: root.to_path_buf(),
-            root: root
-                .canonicalize()
-                .with_context(|| format!("cannot read {}", root.display()))?,
-            excluded: excluded.with_context(|| format!("exclude_files of {}", component.id))?,
-            gathered: None,
-            folders: Vec::new(),
+        let gathering = Gathering::all(component, root, true)?;
+        let gathering = match gathering.overlaps()? {
+            true => Gathering::all(component, root, false)?,
+            false => gathering,
         };
-        for files in &component.files {
-            match files {
-                Files::Glob(pattern) => gathering.glob(pattern),
-                Files::Placed {
-                    source,
-                    destination,
-                } => gathering.placed(source, destination),
-            }
-            .with_context(|| format!("files of component {}", component.id))?;
-        }
         Ok(gathering.mounts())
     }
 
@@ -77,11 +62,58 @@ struct Gathering {
     /// and as it is without links.
     root: PathBuf,
     excluded: Excluded,
+    /// Folders may be opened as they are.
+    opens: bool,
     gathered: Option<TempDir>,
     folders: Vec<(PathBuf, String)>,
 }
 
 impl Gathering {
+    fn all(component: &Component, root: &Path, opens: bool) -> anyhow::Result<Self> {
+        let excluded = Excluded::new(&component.exclude_files);
+        let mut gathering = Gathering {
+            named: root.to_path_buf(),
+            root: root
+                .canonicalize()
+                .with_context(|| format!("cannot read {}", root.display()))?,
+            excluded: excluded.with_context(|| format!("exclude_files of {}", component.id))?,
+            opens,
+            gathered: None,
+            folders: Vec::new(),
+        };
+        for files in &component.files {
+            match files {
+                Files::Glob(pattern) => gathering.glob(pattern),
+                Files::Placed {
+                    source,
+                    destination,
+                } => gathering.placed(source, destination),
+            }
+            .with_context(|| format!("files of component {}", component.id))?;
+        }
+        Ok(gathering)
+    }
+
+    /// Whether a folder that is opened hides other files, which have a place in it too.
+    fn overlaps(&self) -> anyhow::Result<bool> {
+        for (at, (_, path)) in self.folders.iter().enumerate() {
+            let others = self.folders[..at].iter().chain(&self.folders[at + 1..]);
+            if others
+                .into_iter()
+                .any(|(_, other)| Path::new(other).starts_with(path))
+            {
+                return Ok(true);
+            }
+            if let Some(gathered) = &self.gathered {
+                let inner = gathered.path().join(path.trim_start_matches('/'));
+                if !walk::files(&inner, usize::MAX, |_| Ok(false))?.is_empty() {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
     fn glob(&mut self, pattern: &str) -> anyhow::Result<()> {
         let relative = inside(pattern)?;
         ensure!(
@@ -155,7 +187,7 @@ impl Gathering {
         // The guest's root shows where it is, also to a guest that lists it.
         std::fs::create_dir_all(self.place()?.join(inner))?;
         // What will be hidden may not be there yet.
-        if self.excluded.is_empty() && walk::is_closed(source)? {
+        if self.opens && self.excluded.is_empty() && walk::is_closed(source)? {
             self.folders
                 .push((source.to_path_buf(), format!("/{}", inner.display())));
             return Ok(());

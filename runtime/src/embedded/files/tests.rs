@@ -225,3 +225,35 @@ fn nothing_is_mounted_for_a_component_without_files() {
     let mounts = globs(&application(), &[], &[]);
     assert!(mounts.unwrap().folders.is_empty());
 }
+
+/// Nothing is hidden by a folder that is opened as it is.
+#[test]
+fn files_with_a_place_in_a_folder_are_seen_in_it() {
+    let folder = application();
+    let placed = |source: &str, destination: &str| Files::Placed {
+        source: folder.path().join("app").join(source),
+        destination: destination.into(),
+    };
+    let gather = |files: Vec<Files>| {
+        let component = component(files, &[]);
+        Mounts::gather(&component, &folder.path().join("app"))
+    };
+    for (files, seen) in [
+        (
+            vec![Files::Glob("pages/s.html".into()), placed("b", "/")],
+            vec!["3.html", "pages/s.html"],
+        ),
+        (
+            vec![placed("b", "/"), placed("a/deep", "/")],
+            vec!["2.txt", "3.html"],
+        ),
+        (
+            vec![placed("b", "/x"), placed("a/deep", "/x/y")],
+            vec!["x/3.html", "x/y/2.txt"],
+        ),
+    ] {
+        assert_eq!(gathered(gather(files)), seen);
+    }
+    let apart = gather(vec![placed("b", "/x"), placed("a", "/xy")]).unwrap();
+    assert_eq!(guest_paths(&apart), ["/", "/x", "/xy"]);
+}
