@@ -80,7 +80,7 @@ async fn a_component_is_replaced_under_load_and_nobody_is_disturbed() -> Result<
         "/api/orders",
         "/api/orders?limit=1",
         "/",
-        "/static/favicon.svg",
+        "/static/kitchen.svg",
     ] {
         let (host, stop, asked) = (host.clone(), stop.clone(), asked.clone());
         load.spawn(async move {
