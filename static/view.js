@@ -6,6 +6,8 @@ import { holdStill } from "./rail.js";
 const NEAR = 40;
 /** After so many ms without a hand on anything, the newest is seen again. */
 const IDLE = 90_000;
+/** After so many more it is made sure of: a motion may have been cut short. */
+const AGAIN = 3_000;
 /** What hands do. */
 const HANDS = ["pointerdown", "pointermove", "wheel", "touchmove", "keydown"];
 
@@ -23,6 +25,8 @@ export class View extends EventTarget {
   #list;
   #touchedAt = 0;
   #idle = null;
+  /** It is on the way to the newest. */
+  #isGoing = false;
 
   /** `frame` scrolls `list`. */
   constructor(frame, list) {
@@ -30,24 +34,30 @@ export class View extends EventTarget {
     this.#frame = frame;
     this.#list = list;
     frame.addEventListener("scroll", () => this.#scrolled(), { passive: true });
-    const touch = () => (this.#touchedAt = Date.now());
+    frame.addEventListener("scrollend", () => (this.#isGoing = false));
+    const touch = () => (this.#touchedAt = performance.now());
     for (const type of HANDS) addEventListener(type, touch, { capture: true, passive: true });
   }
 
   /** Looks at what is left of what is seen. */
   back() {
-    const { scrollLeft } = this.#frame;
-    this.#scrollTo(scrollLeft - this.width * 0.8);
+    this.#isGoing = false;
+    this.#scrollTo({ left: this.#frame.scrollLeft - this.width * 0.8 });
   }
 
   /** Looks at the newest again. */
   forth() {
-    this.#scrollTo(0);
+    this.#isGoing = this.isBack;
+    this.#scrollTo({ left: 0, top: 0 });
   }
 
-  /** Receipts came at the right: what is looked at stays where it is. */
+  /**
+   * Receipts came at the right: what is looked at stays where it is. Who is on the way
+   * to the newest is there: in a row that grows, that motion would end elsewhere.
+   */
   hold(count) {
     if (!this.isBack || count === 0) return;
+    if (this.#isGoing) return this.#frame.scrollTo({ left: 0, top: 0, behavior: "instant" });
     holdStill(this.#list);
     this.#frame.scrollLeft -= count * this.#pitch;
   }
@@ -56,6 +66,11 @@ export class View extends EventTarget {
   get room() {
     const { scrollWidth, scrollLeft } = this.#frame;
     return scrollWidth - this.width + scrollLeft;
+  }
+
+  /** Whether there is nothing: sizes are rounded, and what is scrolled may not be. */
+  get isAtEnd() {
+    return this.room < 2;
   }
 
   /** How many px wide it is. */
@@ -77,28 +92,32 @@ export class View extends EventTarget {
   }
 
   #scrolled() {
-    this.#setBack(this.#frame.scrollLeft <= -NEAR);
+    const { scrollLeft, scrollTop } = this.#frame;
+    const isBack = scrollLeft <= -NEAR;
+    if (!isBack) this.#isGoing = false;
+    if (!isBack && scrollTop <= NEAR) {
+      clearTimeout(this.#idle);
+      this.#idle = null;
+    } else if (this.#idle === null) {
+      this.#touchedAt = performance.now();
+      this.#rest();
+    }
+    if (isBack !== this.isBack) {
+      this.isBack = isBack;
+      this.dispatchEvent(new Event("change"));
+    }
     this.dispatchEvent(new Event("move"));
   }
 
-  #scrollTo(left) {
+  #scrollTo(place) {
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    this.#frame.scrollTo({ left, behavior: still ? "instant" : "smooth" });
-  }
-
-  #setBack(isBack) {
-    if (isBack === this.isBack) return;
-    this.isBack = isBack;
-    clearTimeout(this.#idle);
-    this.#touchedAt = Date.now();
-    if (isBack) this.#rest();
-    this.dispatchEvent(new Event("change"));
+    this.#frame.scrollTo({ ...place, behavior: still ? "instant" : "smooth" });
   }
 
   /** A screen on the wall must not stay with what somebody once looked at. */
   #rest() {
-    const left = this.#touchedAt + IDLE - Date.now();
-    if (left > 0) this.#idle = setTimeout(() => this.#rest(), left);
-    else this.forth();
+    const left = this.#touchedAt + IDLE - performance.now();
+    if (left <= 0) this.forth();
+    this.#idle = setTimeout(() => this.#rest(), left > 0 ? left : AGAIN);
   }
 }
