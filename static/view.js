@@ -25,8 +25,9 @@ export class View extends EventTarget {
   #list;
   #touchedAt = 0;
   #idle = null;
-  /** It is on the way to the newest. */
-  #isGoing = false;
+  /** Where a motion ends; null when there is none. */
+  #goal = null;
+  #length = 0;
 
   /** `frame` scrolls `list`. */
   constructor(frame, list) {
@@ -34,32 +35,36 @@ export class View extends EventTarget {
     this.#frame = frame;
     this.#list = list;
     frame.addEventListener("scroll", () => this.#scrolled(), { passive: true });
-    frame.addEventListener("scrollend", () => (this.#isGoing = false));
+    frame.addEventListener("scrollend", () => (this.#goal = null));
     const touch = () => (this.#touchedAt = performance.now());
     for (const type of HANDS) addEventListener(type, touch, { capture: true, passive: true });
   }
 
   /** Looks at what is left of what is seen. */
   back() {
-    this.#isGoing = false;
-    this.#scrollTo({ left: this.#frame.scrollLeft - this.width * 0.8 });
+    this.#scrollTo({ left: this.#frame.scrollLeft - Math.min(this.width * 0.8, this.room) });
   }
 
   /** Looks at the newest again. */
   forth() {
-    this.#isGoing = this.isBack;
     this.#scrollTo({ left: 0, top: 0 });
   }
 
   /**
-   * Receipts came at the right: what is looked at stays where it is. Who is on the way
-   * to the newest is there: in a row that grows, that motion would end elsewhere.
+   * The row has changed, and `count` receipts came at its right: what is looked at
+   * stays where it is. In a row that grows a motion would end elsewhere: it ends now.
    */
   hold(count) {
-    if (!this.isBack || count === 0) return;
-    if (this.#isGoing) return this.#frame.scrollTo({ left: 0, top: 0, behavior: "instant" });
-    holdStill(this.#list);
-    this.#frame.scrollLeft -= count * this.#pitch;
+    const { scrollWidth } = this.#frame;
+    const isSame = scrollWidth === this.#length;
+    this.#length = scrollWidth;
+    if (isSame && count === 0) return;
+    const goal = this.#goal ?? { left: this.#frame.scrollLeft };
+    if (this.isBack && count > 0 && goal.left < 0) {
+      holdStill(this.#list);
+      goal.left -= count * this.#pitch;
+    } else if (!this.#goal) return;
+    this.#frame.scrollTo({ ...goal, behavior: "instant" });
   }
 
   /** How many px are left of what is seen. */
@@ -94,7 +99,7 @@ export class View extends EventTarget {
   #scrolled() {
     const { scrollLeft, scrollTop } = this.#frame;
     const isBack = scrollLeft <= -NEAR;
-    if (!isBack) this.#isGoing = false;
+    if (this.#goal && Math.abs(scrollLeft - this.#goal.left) < 1) this.#goal = null;
     if (!isBack && scrollTop <= NEAR) {
       clearTimeout(this.#idle);
       this.#idle = null;
@@ -109,9 +114,10 @@ export class View extends EventTarget {
     this.dispatchEvent(new Event("move"));
   }
 
-  #scrollTo(place) {
+  #scrollTo(goal) {
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    this.#frame.scrollTo({ ...place, behavior: still ? "instant" : "smooth" });
+    this.#goal = goal;
+    this.#frame.scrollTo({ ...goal, behavior: still ? "instant" : "smooth" });
   }
 
   /** A screen on the wall must not stay with what somebody once looked at. */
