@@ -26,7 +26,7 @@ export class Announcer {
   announce(orders) {
     if (orders.length === 0) return;
     if (this.#count === 0) {
-      const wait = Math.max(GATHER, this.#quietUntil - Date.now());
+      const wait = Math.max(GATHER, this.#quietUntil - performance.now());
       setTimeout(() => this.#speak(), wait);
     }
     this.#count += orders.length;
@@ -42,7 +42,9 @@ export class Announcer {
   warn(text) {
     clearTimeout(this.#hide);
     // The service's own words begin in the middle of a sentence.
-    this.#line.textContent = text.charAt(0).toUpperCase() + text.slice(1);
+    const sentence = text.charAt(0).toUpperCase() + text.slice(1);
+    // What stands there already is not told again.
+    if (this.#line.textContent !== sentence) this.#line.textContent = sentence;
     this.#hide = setTimeout(() => (this.#line.textContent = ""), SHOWN);
   }
 
@@ -51,6 +53,6 @@ export class Announcer {
     const order = `Order ${id}, ${destination}`;
     this.say(this.#count === 1 ? order : `${this.#count} new orders. The last: ${order}`);
     this.#count = 0;
-    this.#quietUntil = Date.now() + PAUSE;
+    this.#quietUntil = performance.now() + PAUSE;
   }
 }

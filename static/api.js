@@ -1,4 +1,5 @@
-// The order service over HTTP.
+// The order service over HTTP: requests, and what stands in for a WebSocket where
+// none gets through.
 
 import { clock } from "./clock.js";
 
@@ -46,6 +47,52 @@ export async function exchange({ event, detail }) {
     }
     default:
       throw new Error(`there is no request for ${event}`);
+  }
+}
+
+/**
+ * As much of a WebSocket as connection.js uses: server-sent events one way, requests
+ * the other.
+ */
+export class Stream {
+  onopen = null;
+  onmessage = null;
+  onclose = null;
+
+  #source;
+  #exchange;
+
+  /** `source` is an EventSource; `exchange` promises the answers to a message. */
+  constructor(source, exchange) {
+    this.#source = source;
+    this.#exchange = exchange;
+    // When it is lost the browser asks again by itself, and where nobody holds the
+    // response open, it does so all the time. Whether anybody is there at all, the
+    // answers to messages tell.
+    source.onopen = () => {
+      source.onopen = null;
+      this.onopen?.();
+    };
+    source.onerror = () => {
+      if (source.readyState === EventSource.CLOSED) this.onclose?.();
+    };
+    for (const event of ["order-received", "order-updated"]) {
+      source.addEventListener(event, ({ data }) => this.onmessage?.({ data }));
+    }
+  }
+
+  send(text) {
+    this.#exchange(JSON.parse(text)).then(
+      (answers) => {
+        for (const answer of answers) this.onmessage?.({ data: JSON.stringify(answer) });
+      },
+      // No answer is what a silent socket gives, too.
+      (error) => console.warn("no answer:", error),
+    );
+  }
+
+  close() {
+    this.#source.close();
   }
 }
 

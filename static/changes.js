@@ -1,10 +1,43 @@
-// Steps that were taken here and are not yet known to be true. They show at once,
-// and go back when they are refused, or when nothing is heard of them.
-
-import { canBecome, isDone, isLater } from "./workflow.js";
+// Steps of orders through the kitchen: which there are, and those that were taken here
+// and are not yet known to be true. They show at once, and go back when they are
+// refused, or when nothing is heard of them.
 
 /** How long, in ms, a step may take to become true. */
 const PATIENCE = 5_000;
+
+/** What each status may become, the usual first. The component decides; this knows what it will say. */
+const STEPS = {
+  received: ["fired", "cancelled"],
+  fired: ["fulfilled", "cancelled"],
+  fulfilled: [],
+  cancelled: [],
+};
+
+/** How far along each status is: on its way an order only ever gets further. */
+const RANK = { received: 0, fired: 1, fulfilled: 2, cancelled: 2 };
+
+/** Whether an order can go from one status to another in one step. */
+export function canBecome(from, to) {
+  return STEPS[from]?.includes(to) ?? false;
+}
+
+/** The step onwards from a status; null at the end. */
+export function onwards(status) {
+  return STEPS[status]?.[0] ?? null;
+}
+
+/**
+ * Whether news of `status` is later than `known`. News may overtake each other
+ * on the way, and what was fetched may be older than what was heard meanwhile.
+ */
+export function isLater(status, known) {
+  return (RANK[status] ?? 0) > (RANK[known] ?? 0);
+}
+
+/** Whether nothing more happens to an order. */
+export function isDone(status) {
+  return onwards(status) === null;
+}
 
 /**
  * Events:
@@ -85,8 +118,10 @@ export class Changes extends EventTarget {
 
   /** Finds out what became of steps that are not heard of. */
   async #doubt(id) {
+    const { timer } = this.#steps.get(id);
     await this.#learn(id);
-    if (this.#steps.has(id)) this.#goBack(id, `order ${id} is as it was: nothing was heard of it`);
+    // Of a step that was taken meanwhile, something may yet be heard.
+    if (this.#steps.get(id)?.timer === timer) this.#goBack(id, `order ${id} is as it was: nothing was heard of it`);
   }
 
   #goBack(id, message) {

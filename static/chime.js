@@ -22,21 +22,24 @@ export class Chime {
   /** `button` turns it on and off, and is found as it was left. */
   constructor(button) {
     this.#button = button;
-    this.#show(recall() === "on");
-    button.addEventListener("click", () => this.#turn(!this.isOn));
+    button.addEventListener("click", () => this.#click());
+    // Browsers let no page sound before it was touched, but for those of a kiosk.
+    for (const type of ["click", "keydown"]) {
+      addEventListener(type, ({ target }) => target !== button && this.#resume());
+    }
+    if (recall() === "on") this.#open();
+    this.#show();
   }
 
   get isOn() {
-    return this.#button.getAttribute("aria-pressed") === "true";
+    return this.#context !== null;
   }
 
   ring() {
-    // Browsers let no page sound before it was clicked, and grumble when it tries.
-    if (!this.isOn || navigator.userActivation?.hasBeenActive === false) return;
-    this.#context ??= new AudioContext();
-    if (this.#context.state !== "running") {
+    if (!this.isOn) return;
+    if (this.#isMute) {
       // What is scheduled now would all sound at once when it runs again.
-      this.#resume();
+      if (navigator.userActivation?.hasBeenActive !== false) this.#resume();
       return;
     }
     const { currentTime, destination } = this.#context;
@@ -54,29 +57,42 @@ export class Chime {
     }
   }
 
-  #turn(isOn) {
-    this.#show(isOn);
-    remember(isOn ? "on" : "off");
-    if (isOn) {
-      this.#context = new AudioContext();
-      this.#resume().then(() => this.ring());
-    } else {
-      this.#context?.close();
-      this.#context = this.#resumption = null;
-      this.#quietUntil = 0;
-    }
+  get #isMute() {
+    return this.isOn && this.#context.state !== "running";
   }
 
-  #show(isOn) {
-    this.#button.setAttribute("aria-pressed", isOn);
+  #click() {
+    if (this.#isMute) return this.#resume();
+    if (this.isOn) {
+      this.#context.onstatechange = null;
+      this.#context.close();
+      this.#context = this.#resumption = null;
+      this.#quietUntil = 0;
+    } else {
+      this.#open();
+      this.#resume().then(() => this.ring());
+    }
+    // What has just been turned on is about to run.
+    this.#show(false);
+    remember(this.isOn ? "on" : "off");
+  }
+
+  #open() {
+    this.#context = new AudioContext();
+    this.#context.onstatechange = () => this.#show();
+  }
+
+  /** Who turned it on should know when nothing would be heard. */
+  #show(isMute = this.#isMute) {
+    this.#button.setAttribute("aria-pressed", this.isOn);
+    this.#button.classList.toggle("mute", isMute);
   }
 
   /** Asked for once: it may be answered never. */
-  #resume() {
-    this.#resumption ??= this.#context.resume().then(
-      () => (this.#resumption = null),
-      () => (this.#resumption = null),
-    );
+  async #resume() {
+    if (!this.#isMute) return;
+    const end = () => (this.#resumption = null);
+    this.#resumption ??= this.#context.resume().then(end, end);
     return this.#resumption;
   }
 }

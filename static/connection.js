@@ -1,7 +1,6 @@
-// A connection that comes back: reconnects, notices when the other end is gone,
-// and takes another way where WebSockets do not get through.
-
-import { Backoff } from "./backoff.js";
+// A connection that comes back: reconnects, and waits longer the longer that fails,
+// notices when the other end is gone, and takes another way where WebSockets do not
+// get through.
 
 /** Silence, in ms, after which the other end is asked for a sign of life. */
 const QUIET = 5_000;
@@ -17,6 +16,39 @@ const TRIES = 2;
 const STREAMING = { first: 60_000, most: 600_000 };
 
 const PING = JSON.stringify({ event: "ping" });
+
+/**
+ * How long to wait before trying again: exponential, with full jitter.
+ *
+ * Each delay is drawn uniformly from nothing up to a ceiling that doubles from
+ * `first` to `most` (milliseconds), so that a thousand pages that lost the same
+ * host do not come back in the same instant.
+ */
+export class Backoff {
+  #first;
+  #most;
+  #random;
+  #tries = 0;
+
+  constructor({ first = 500, most = 30_000, random = Math.random } = {}) {
+    this.#first = first;
+    this.#most = most;
+    this.#random = random;
+  }
+
+  /** The next delay in milliseconds. */
+  next() {
+    const ceiling = Math.min(this.#most, this.#first * 2 ** this.#tries);
+    // Counting on past the highest ceiling would only end in infinity.
+    if (ceiling < this.#most) this.#tries += 1;
+    return this.#random() * ceiling;
+  }
+
+  /** It worked: begin at the first delay again. */
+  reset() {
+    this.#tries = 0;
+  }
+}
 
 /**
  * Events:
@@ -38,6 +70,7 @@ export class Connection extends EventTarget {
   #socket = null;
   #timer = null;
   #triedAt = 0;
+  #openedAt = 0;
   /** How many WebSockets in a row were lost before anything was heard of them. */
   #unheard = 0;
   #heard = false;
@@ -102,9 +135,9 @@ export class Connection extends EventTarget {
     this.#socket = socket;
     this.#heard = false;
     socket.onmessage = ({ data }) => {
-      // Not when it opens: a host that accepts and drops is not one that works.
       this.#heard = true;
-      this.#backoff.reset();
+      // Not at once: a host that accepts, answers and drops is not one that works.
+      if (Date.now() - this.#openedAt > QUIET) this.#backoff.reset();
       this.#after(QUIET, () => this.#probe());
       const message = parse(data);
       if (message) this.dispatchEvent(new CustomEvent("message", { detail: message }));
@@ -114,6 +147,7 @@ export class Connection extends EventTarget {
 
   #use(socket, kind) {
     this.kind = kind;
+    this.#openedAt = Date.now();
     this.#enter("open");
     this.#probe();
     if (kind === "stream") {

@@ -1,6 +1,6 @@
 // Brings orders from the service to the rail: live ones, and those that were missed.
 
-import { Backoff } from "./backoff.js";
+import { Backoff } from "./connection.js";
 
 /**
  * Subscribes first and fetches then: once the socket is open nothing new is

@@ -6,6 +6,8 @@
 const STEPS = ["Enter", "Backspace", "Delete"];
 /** How long, in ms, a hand is not heard that was on another ticket a moment ago. */
 const HANDOVER = 700;
+/** How long, in ms, after tickets moved a pointer may be on another one than it was meant for. */
+const MOTION = 400;
 
 /**
  * Events:
@@ -16,6 +18,7 @@ export class Hands extends EventTarget {
   #rail;
   #current = null;
   #deafUntil = 0;
+  #movedUntil = 0;
 
   /** `list` is the element of `rail`. */
   constructor(list, rail) {
@@ -29,10 +32,12 @@ export class Hands extends EventTarget {
   }
 
   /**
-   * The rail has changed. A button that went away hands the focus to its ticket.
-   * Unless a hand is on one, it is the newest ticket that can be reached.
+   * The rail has changed, and with `moved` its tickets are elsewhere. A button that
+   * went away hands the focus to its ticket. Unless a hand is on one, it is the newest
+   * ticket that can be reached.
    */
-  refresh() {
+  refresh(moved) {
+    if (moved) this.#movedUntil = performance.now() + MOTION;
     const { papers } = this.#rail;
     const { activeElement } = document;
     if (activeElement.closest(".actions") && !activeElement.checkVisibility({ visibilityProperty: true })) {
@@ -51,8 +56,9 @@ export class Hands extends EventTarget {
 
   #click({ target, detail }) {
     const paper = target.closest(".paper");
-    // There is no way back from a step: the second half of a double click takes none.
-    if (!paper || detail > 1) return;
+    // There is no way back from a step: the second half of a double click takes none,
+    // nor does a pointer under which a ticket has just come. Other clicks count nothing.
+    if (!paper || detail > 1 || (detail === 1 && performance.now() < this.#movedUntil)) return;
     if (target.closest(".onwards")) this.#do("onwards", paper);
     else if (target.closest(".cancel")) this.#do("cancel", paper);
   }

@@ -1,20 +1,17 @@
 // The page's plan: which part hears which.
 
 import { Announcer } from "./announcer.js";
-import { exchange, orderOf, ordersAfter } from "./api.js";
+import { Stream, exchange, orderOf, ordersAfter } from "./api.js";
 import { Badge } from "./badge.js";
-import { Changes } from "./changes.js";
+import { Changes, onwards } from "./changes.js";
 import { Chime } from "./chime.js";
 import { Connection } from "./connection.js";
 import { Feed } from "./feed.js";
 import { Hands, helpBy } from "./hands.js";
-import { Orders } from "./orders.js";
-import { Past } from "./past.js";
+import { Orders, Past } from "./orders.js";
 import { Rail } from "./rail.js";
 import { showStatus } from "./status.js";
-import { Stream } from "./stream.js";
 import { View } from "./view.js";
-import { onwards } from "./workflow.js";
 
 /** How many receipts the rail holds; components/page/src/page.rs renders as many. */
 const RAIL = 12;
@@ -22,6 +19,7 @@ const RAIL = 12;
 const REFRESH = 60_000;
 
 const byId = (id) => document.getElementById(id);
+const kitchen = byId("kitchen");
 const list = byId("rail");
 const older = byId("older");
 const newest = byId("newest");
@@ -33,7 +31,7 @@ let wantsBack = false;
 
 const orders = new Orders(RAIL);
 const past = new Past(orders, ordersAfter);
-const view = new View(byId("kitchen"), list);
+const view = new View(kitchen, list);
 const rail = new Rail(list, () => view.seen);
 const connection = new Connection({
   socket: () => new WebSocket(address("/api/ws").replace(/^http/, "ws")),
@@ -63,7 +61,7 @@ hands.addEventListener("cancel", ({ detail: id }) => take(id, () => "cancelled")
 hands.addEventListener("past", lookBack);
 rail.addEventListener("show", ({ detail: added }) => {
   view.hold(added);
-  hands.refresh();
+  hands.refresh(added > 0 && !view.isBack);
   if (wantsBack && orders.size > RAIL) {
     wantsBack = false;
     view.back();
@@ -84,6 +82,7 @@ view.addEventListener("move", () => {
 });
 view.addEventListener("change", () => {
   seen = orders.newest;
+  if (!view.isBack) keepFocus(newest);
   newest.hidden = !view.isBack;
   if (view.isBack) return;
   orders.limit = RAIL;
@@ -97,6 +96,7 @@ showStatus(byId("status"), connection);
 addEventListener("online", () => connection.wake());
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
+  stayAwake();
   rail.age();
   connection.wake();
   feed.refresh();
@@ -107,6 +107,7 @@ setInterval(() => {
 setInterval(() => feed.refresh(), REFRESH);
 addEventListener("resize", show);
 show();
+stayAwake();
 connection.start();
 
 function show() {
@@ -118,9 +119,16 @@ function show() {
 
 /** There is a way back as long as there is something there. */
 function showWays() {
-  older.disabled = !past.hasMore && view.room < 1;
+  const isEnd = !past.hasMore && view.isAtEnd;
+  if (isEnd) keepFocus(older);
+  older.disabled = isEnd;
   const count = view.isBack ? orders.list().filter(({ id }) => id > seen).length : 0;
   newest.firstChild.data = count > 0 ? `${count} new` : "Newest";
+}
+
+/** A button that goes away leaves the focus to what it moved. */
+function keepFocus(button) {
+  if (document.activeElement === button) kitchen.focus({ preventScroll: true });
 }
 
 /** Takes the step that `step` gives for the status an order is shown in. */
@@ -143,7 +151,7 @@ async function ask(id, status) {
 
 /** Looks at older orders: at those that hang there, or at others once they do. */
 function lookBack() {
-  wantsBack = view.room < 1 && past.hasMore;
+  wantsBack = view.isAtEnd && past.hasMore;
   if (view.room < view.width) fetchOlder();
   if (!wantsBack) view.back();
 }
@@ -161,6 +169,11 @@ async function fetchOlder() {
 function endLook() {
   wantsBack = false;
   if (!view.isBack) orders.limit = RAIL;
+}
+
+/** A screen that nobody touches stays lit, where the browser lets it. */
+function stayAwake() {
+  navigator.wakeLock?.request("screen").catch(() => {});
 }
 
 function address(path) {

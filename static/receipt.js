@@ -1,8 +1,8 @@
 // Builds receipts and keeps them true. components/page/src/receipt.rs writes the
 // same elements as HTML: change both, or neither.
 
+import { isDone } from "./changes.js";
 import { readable, stage } from "./clock.js";
-import { isDone } from "./workflow.js";
 
 /** The time of day, and all that there is to know. Made once: that takes a while. */
 const BRIEF = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
@@ -41,8 +41,8 @@ export function receipt({ id, timestamp, destination, status, items = [], notes 
       element(
         "p",
         { class: "actions" },
-        element("button", { class: "onwards", type: "button", tabindex: -1 }),
-        element("button", { class: "cancel", type: "button", tabindex: -1 }, "Cancel"),
+        button("onwards", id),
+        button("cancel", id, "Cancel"),
       ),
     ),
   );
@@ -81,6 +81,12 @@ export function localise(time) {
 function lines(name, texts = []) {
   if (texts.length === 0) return [];
   return [element("ul", { class: name }, ...texts.map((text) => element("li", {}, text)))];
+}
+
+/** One of many that are called the same: it tells whose it is. */
+function button(name, id, ...text) {
+  const attributes = { class: name, type: "button", tabindex: -1, "aria-describedby": `order-${id}` };
+  return element("button", attributes, ...text);
 }
 
 function element(name, attributes, ...children) {

@@ -6,6 +6,8 @@ import { holdStill } from "./rail.js";
 const NEAR = 40;
 /** After so many ms without a hand on anything, the newest is seen again. */
 const IDLE = 90_000;
+/** After so many more it is made sure of: a motion may have been cut short. */
+const AGAIN = 3_000;
 /** What hands do. */
 const HANDS = ["pointerdown", "pointermove", "wheel", "touchmove", "keydown"];
 
@@ -23,6 +25,9 @@ export class View extends EventTarget {
   #list;
   #touchedAt = 0;
   #idle = null;
+  /** Where a motion ends; null when there is none. */
+  #goal = null;
+  #length = 0;
 
   /** `frame` scrolls `list`. */
   constructor(frame, list) {
@@ -30,32 +35,47 @@ export class View extends EventTarget {
     this.#frame = frame;
     this.#list = list;
     frame.addEventListener("scroll", () => this.#scrolled(), { passive: true });
-    const touch = () => (this.#touchedAt = Date.now());
+    frame.addEventListener("scrollend", () => (this.#goal = null));
+    const touch = () => (this.#touchedAt = performance.now());
     for (const type of HANDS) addEventListener(type, touch, { capture: true, passive: true });
   }
 
   /** Looks at what is left of what is seen. */
   back() {
-    const { scrollLeft } = this.#frame;
-    this.#scrollTo(scrollLeft - this.width * 0.8);
+    this.#scrollTo({ left: this.#frame.scrollLeft - Math.min(this.width * 0.8, this.room) });
   }
 
   /** Looks at the newest again. */
   forth() {
-    this.#scrollTo(0);
+    this.#scrollTo({ left: 0, top: 0 });
   }
 
-  /** Receipts came at the right: what is looked at stays where it is. */
+  /**
+   * The row has changed, and `count` receipts came at its right: what is looked at
+   * stays where it is. In a row that grows a motion would end elsewhere: it ends now.
+   */
   hold(count) {
-    if (!this.isBack || count === 0) return;
-    holdStill(this.#list);
-    this.#frame.scrollLeft -= count * this.#pitch;
+    const { scrollWidth } = this.#frame;
+    const isSame = scrollWidth === this.#length;
+    this.#length = scrollWidth;
+    if (isSame && count === 0) return;
+    const goal = this.#goal ?? { left: this.#frame.scrollLeft };
+    if (this.isBack && count > 0 && goal.left < 0) {
+      holdStill(this.#list);
+      goal.left -= count * this.#pitch;
+    } else if (!this.#goal) return;
+    this.#frame.scrollTo({ ...goal, behavior: "instant" });
   }
 
   /** How many px are left of what is seen. */
   get room() {
     const { scrollWidth, scrollLeft } = this.#frame;
     return scrollWidth - this.width + scrollLeft;
+  }
+
+  /** Whether there is nothing: sizes are rounded, and what is scrolled may not be. */
+  get isAtEnd() {
+    return this.room < 2;
   }
 
   /** How many px wide it is. */
@@ -77,28 +97,33 @@ export class View extends EventTarget {
   }
 
   #scrolled() {
-    this.#setBack(this.#frame.scrollLeft <= -NEAR);
+    const { scrollLeft, scrollTop } = this.#frame;
+    const isBack = scrollLeft <= -NEAR;
+    if (this.#goal && Math.abs(scrollLeft - this.#goal.left) < 1) this.#goal = null;
+    if (!isBack && scrollTop <= NEAR) {
+      clearTimeout(this.#idle);
+      this.#idle = null;
+    } else if (this.#idle === null) {
+      this.#touchedAt = performance.now();
+      this.#rest();
+    }
+    if (isBack !== this.isBack) {
+      this.isBack = isBack;
+      this.dispatchEvent(new Event("change"));
+    }
     this.dispatchEvent(new Event("move"));
   }
 
-  #scrollTo(left) {
+  #scrollTo(goal) {
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    this.#frame.scrollTo({ left, behavior: still ? "instant" : "smooth" });
-  }
-
-  #setBack(isBack) {
-    if (isBack === this.isBack) return;
-    this.isBack = isBack;
-    clearTimeout(this.#idle);
-    this.#touchedAt = Date.now();
-    if (isBack) this.#rest();
-    this.dispatchEvent(new Event("change"));
+    this.#goal = goal;
+    this.#frame.scrollTo({ ...goal, behavior: still ? "instant" : "smooth" });
   }
 
   /** A screen on the wall must not stay with what somebody once looked at. */
   #rest() {
-    const left = this.#touchedAt + IDLE - Date.now();
-    if (left > 0) this.#idle = setTimeout(() => this.#rest(), left);
-    else this.forth();
+    const left = this.#touchedAt + IDLE - performance.now();
+    if (left <= 0) this.forth();
+    this.#idle = setTimeout(() => this.#rest(), left > 0 ? left : AGAIN);
   }
 }

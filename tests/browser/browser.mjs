@@ -7,8 +7,14 @@ import { chromium } from "playwright-core";
 
 const ARTIFACTS = fileURLToPath(new URL("../../target/screenshots/", import.meta.url));
 
-/** Starts Chromium with a profile of its own; another one can be named in CHROMIUM. */
-export function launch() {
+/** How long, in ms, a test may take on a busy machine. */
+const PATIENCE = 170_000;
+
+/**
+ * Starts Chromium, with more arguments if there are any, and a profile of its own;
+ * another one can be named in CHROMIUM.
+ */
+export function launch(...more) {
   return chromium.launch({
     executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
     args: [
@@ -20,22 +26,27 @@ export function launch() {
       "--disable-component-update",
       "--disable-sync",
       "--no-first-run",
+      ...more,
     ],
   });
 }
 
 /**
- * Runs `use(page, problems)` in a new page of a fresh profile. `problems` holds
- * what a reader would find in the browser's console, and grows as it comes up.
- * When `use` fails, target/screenshots/NAME.png shows the page as it was.
+ * Runs `use(page, problems, later)` in a new page of a fresh profile. `problems` holds
+ * what a reader would find in the browser's console, and grows as it comes up. What
+ * `later` is given is done when it is over, the last first.
+ *
+ * When `use` fails or takes too long, target/screenshots/NAME.png, which the error
+ * names, shows the page as it was: before anything that it stands on is stopped.
  */
 export function withPage(browser, name, options, use) {
-  return withPages(browser, name, 1, options, ([page], problems) => use(page, problems));
+  return withPages(browser, name, 1, options, ([page], problems, later) => use(page, problems, later));
 }
 
 /** The same with `count` pages, each with a profile of its own. */
 export async function withPages(browser, name, count, options, use) {
   const contexts = [];
+  const ends = [];
   try {
     const pages = [];
     const problems = [];
@@ -46,13 +57,18 @@ export async function withPages(browser, name, count, options, use) {
       watch(pages[index], problems, options);
     }
     try {
-      await use(pages, problems);
-    } catch (error) {
-      for (const [index, page] of pages.entries()) await keep(page, count > 1 ? `${name}-${index}` : name);
-      throw error;
+      await inTime(use(pages, problems, (end) => ends.push(end)));
+    } catch (cause) {
+      const kept = [];
+      for (const [index, page] of pages.entries()) kept.push(await keep(page, count > 1 ? `${name}-${index}` : name));
+      throw new Error(`${cause.message}\nThe page as it was: ${kept.join(", ")}`, { cause });
     }
   } finally {
-    for (const context of contexts) await context.close();
+    try {
+      for (const end of ends.reverse()) await end();
+    } finally {
+      for (const context of contexts) await context.close();
+    }
   }
 }
 
@@ -72,11 +88,24 @@ function watch(page, problems, options) {
   });
 }
 
+async function inTime(promise) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`not done within ${PATIENCE} ms`)), PATIENCE);
+  });
+  try {
+    await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Takes a picture, and returns its path, or why there is none. */
 async function keep(page, name) {
   const path = `${ARTIFACTS}${name}.png`;
   await mkdir(ARTIFACTS, { recursive: true });
-  await page.screenshot({ path }).then(
-    () => console.error(`the page as it was: ${path}`),
-    (reason) => console.error(`no screenshot: ${reason.message}`),
+  return page.screenshot({ path }).then(
+    () => path,
+    (reason) => `no picture, ${reason.message}`,
   );
 }

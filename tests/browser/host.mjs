@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { createHmac } from "node:crypto";
 import { once } from "node:events";
 import { access, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -155,6 +156,21 @@ export async function makeOrders(stateDir, count) {
   }
 }
 
+/**
+ * A host of its own that has `count` orders, or, of many, at least so many, and its state;
+ * `later` takes what ends it.
+ */
+export async function otherHost(count, later) {
+  const stateDir = await newState();
+  later(() => removeState(stateDir));
+  const isFew = count < 50;
+  if (!isFew) await makeOrders(stateDir, count);
+  const host = await Host.start({ stateDir, every: "1h", timers: isFew ? count : 1 });
+  later(() => host.stop());
+  while ((await host.newest()) < 99 + count);
+  return [host, stateDir];
+}
+
 /** Has another host make `count` orders at once, in the store that `host` has, and tell its clients. */
 export async function deliverOrders(host, stateDir, count) {
   const before = await host.newest();
@@ -165,6 +181,23 @@ export async function deliverOrders(host, stateDir, count) {
   } finally {
     await other.stop();
   }
+}
+
+/** Tells `host`'s clients of orders as the service does, of all in one go. */
+export async function publishOrders(host, orders) {
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const claims = `${part({ typ: "JWT", alg: "HS256" })}.${part({ iss: "tests", exp: Math.floor(Date.now() / 1000) + 60 })}`;
+  const token = `${claims}.${createHmac("sha256", KEY).update(claims).digest("base64url")}`;
+  const items = orders.map((order) => {
+    const content = JSON.stringify({ event: "order-received", detail: { order } });
+    return { channel: "orders", formats: { "ws-message": { content } } };
+  });
+  const response = await fetch(`${host.control}/publish/`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${token}` },
+    body: JSON.stringify({ items }),
+  });
+  assert.equal(response.status, 200, await response.text());
 }
 
 /** Writes the application's manifest with other timers, in `folder`; returns its path. */

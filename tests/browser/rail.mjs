@@ -60,6 +60,43 @@ export async function shownAs(page, id, status, timeout = 10_000) {
   await page.locator(`#rail > [data-id="${id}"][data-status="${status}"]`).waitFor({ timeout });
 }
 
+/** Waits until no ticket has come or gone for so long that a pointer is heard again. */
+export function atRest(page) {
+  return page.evaluate(
+    () =>
+      new Promise((resolve) => {
+        let timer;
+        const wait = () => {
+          clearTimeout(timer);
+          timer = setTimeout(resolve, 500);
+        };
+        new MutationObserver(wait).observe(document.getElementById("rail"), { childList: true });
+        wait();
+      }),
+  );
+}
+
+/**
+ * Promises when, in ms since the epoch by the page's own clock, an order is shown in
+ * `status`.
+ */
+export async function shownAt(page, id, status) {
+  const seen = await page.evaluateHandle(
+    ([id, status]) => {
+      const ticket = document.querySelector(`#rail > [data-id="${id}"]`);
+      return {
+        at: new Promise((resolve) => {
+          new MutationObserver(() => {
+            if (ticket.dataset.status === status) resolve(Date.now());
+          }).observe(ticket, { attributeFilter: ["data-status"] });
+        }),
+      };
+    },
+    [id, status],
+  );
+  return () => seen.evaluate(({ at }) => at);
+}
+
 /** The statuses of all that is shown, by id. */
 export function statuses(page) {
   const receipts = page.locator("#rail > [data-id]");
@@ -154,4 +191,23 @@ export function readReceipt(receipt) {
     })),
     notes: lines(receipt, ".notes > li"),
   };
+}
+
+/** Whether an element is in the window, from side to side. */
+export function isInView(element) {
+  const { left, right } = element.getBoundingClientRect();
+  return left > -1 && right < innerWidth + 1;
+}
+
+/** The ids of the tickets that are in the window, at least in part. */
+export function inView() {
+  return [...document.querySelectorAll("#rail > [data-id]")]
+    .filter((it) => it.getBoundingClientRect().right > 1 && it.getBoundingClientRect().left < innerWidth - 1)
+    .map(({ dataset }) => Number(dataset.id));
+}
+
+/** The oldest of them. */
+export function leftmost() {
+  const all = [...document.querySelectorAll("#rail > [data-id]")];
+  return Number(all.find((it) => it.getBoundingClientRect().right > 1).dataset.id);
 }

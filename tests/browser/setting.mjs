@@ -6,8 +6,8 @@ import { after, before, test } from "node:test";
 import { launch, withPages } from "./browser.mjs";
 import { Host, makeOrders, newState, removeState } from "./host.mjs";
 
-/** For a whole test, on a busy machine. */
-const timeout = 180_000;
+/** Longer than browser.mjs waits for a test. */
+const timeout = 240_000;
 
 export class Setting {
   host;
@@ -29,9 +29,9 @@ export class Setting {
     });
   }
 
-  /** A test with a page of its own. */
+  /** A test with a page of its own: `use(page, problems, later)`, see browser.mjs. */
   page(name, options, use) {
-    this.pages(name, 1, options, ([page], problems) => use(page, problems));
+    this.pages(name, 1, options, ([page], problems, later) => use(page, problems, later));
   }
 
   /** A test with pages of its own; the host's log goes with a failure. */

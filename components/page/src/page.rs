@@ -93,7 +93,7 @@ mod tests {
         }
         // One from the template, one from the modules, and none twice.
         assert!(
-            names.contains(&"page") && names.contains(&"backoff"),
+            names.contains(&"page") && names.contains(&"clock"),
             "{names:?}"
         );
         names.sort();

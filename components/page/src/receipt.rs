@@ -71,11 +71,12 @@ impl Display for Receipt<'_> {
             out,
             concat!(
                 r#"<p class="actions">"#,
-                r#"<button class="onwards" type="button" tabindex="-1">{verb}</button>"#,
-                r#"<button class="cancel" type="button" tabindex="-1">Cancel</button>"#,
+                r#"<button class="onwards" type="button" tabindex="-1" aria-describedby="order-{id}">{verb}</button>"#,
+                r#"<button class="cancel" type="button" tabindex="-1" aria-describedby="order-{id}">Cancel</button>"#,
                 r#"</p></article></li>"#,
             ),
-            verb = verb
+            verb = verb,
+            id = id
         )
     }
 }
@@ -167,8 +168,8 @@ mod tests {
                 r#"<li>no sauce</li><li>no tomato</li></ul></li>"#,
                 r#"</ul>"#,
                 r#"<p class="actions">"#,
-                r#"<button class="onwards" type="button" tabindex="-1">Fire</button>"#,
-                r#"<button class="cancel" type="button" tabindex="-1">Cancel</button>"#,
+                r#"<button class="onwards" type="button" tabindex="-1" aria-describedby="order-155">Fire</button>"#,
+                r#"<button class="cancel" type="button" tabindex="-1" aria-describedby="order-155">Cancel</button>"#,
                 r#"</p></article></li>"#,
             )
         );

@@ -22,21 +22,19 @@ pub type Reply = Response<FullBody<Bytes>>;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// With all that is answered.
-const ALWAYS: [(HeaderName, &str); 2] = [
-    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+/// With the page, and with what stands in its place.
+const DOCUMENT: [(HeaderName, &str); 3] = [
+    (CONTENT_SECURITY_POLICY, POLICY),
+    (REFERRER_POLICY, "no-referrer"),
     (
         HeaderName::from_static("cross-origin-resource-policy"),
         "same-origin",
     ),
 ];
 
-/// With all that a browser can show by itself. Scripts and styles are parts of
-/// the page, whose policy holds for them.
-const DOCUMENT: [(HeaderName, &str); 2] = [
-    (CONTENT_SECURITY_POLICY, POLICY),
-    (REFERRER_POLICY, "no-referrer"),
-];
+/// Of a picture or other data that a browser shows by itself: it loads and runs
+/// nothing. Short, since headers are a large part of what small files weigh.
+const DATA_POLICY: &str = "default-src 'none'";
 
 /// The page: never stored, since it shows orders.
 pub fn page(html: String, encoding: Option<Encoding>) -> Reply {
@@ -48,7 +46,7 @@ pub fn page(html: String, encoding: Option<Encoding>) -> Reply {
         Some((packed, encoding)) => (packed, Some(encoding)),
         None => (html.into(), None),
     };
-    let mut reply = whole(StatusCode::OK, "text/html; charset=utf-8", content);
+    let mut reply = document(StatusCode::OK, "text/html; charset=utf-8", content);
     set(&mut reply, CACHE_CONTROL, "no-store");
     encoded(&mut reply, encoding);
     reply
@@ -70,7 +68,7 @@ pub fn asset<'a>(
     let is_known = !is_fixed && entity_tag::is_among(known, &etag);
     let mut reply = match is_known {
         true => bare(StatusCode::NOT_MODIFIED, Bytes::new()),
-        false => whole(StatusCode::OK, asset.content_type(), content),
+        false => file(asset.content_type(), content),
     };
     let cache = match is_fixed {
         true => "max-age=31536000, immutable",
@@ -87,7 +85,7 @@ pub fn asset<'a>(
 /// There is nothing at this address.
 pub fn not_found() -> Reply {
     let text = Bytes::from_static(b"Not found\n");
-    let mut reply = whole(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", text);
+    let mut reply = document(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", text);
     set(&mut reply, CACHE_CONTROL, "no-cache");
     reply
 }
@@ -96,7 +94,7 @@ pub fn not_found() -> Reply {
 pub fn method_not_allowed() -> Reply {
     let text = Bytes::from_static(b"Method not allowed: use GET or HEAD\n");
     let status = StatusCode::METHOD_NOT_ALLOWED;
-    let mut reply = whole(status, "text/plain; charset=utf-8", text);
+    let mut reply = document(status, "text/plain; charset=utf-8", text);
     set(&mut reply, ALLOW, "GET, HEAD");
     reply
 }
@@ -105,7 +103,7 @@ pub fn method_not_allowed() -> Reply {
 pub fn internal_error() -> Reply {
     let text = Bytes::from_static(b"Internal server error\n");
     let status = StatusCode::INTERNAL_SERVER_ERROR;
-    let mut reply = whole(status, "text/plain; charset=utf-8", text);
+    let mut reply = document(status, "text/plain; charset=utf-8", text);
     set(&mut reply, CACHE_CONTROL, "no-store");
     reply
 }
@@ -121,25 +119,40 @@ pub fn for_method(mut reply: Reply, method: &Method) -> Reply {
     reply
 }
 
+/// A page, or a text that a browser shows in place of one.
+fn document(status: StatusCode, content_type: &'static str, content: Bytes) -> Reply {
+    let mut reply = whole(status, content_type, content);
+    for (name, value) in DOCUMENT {
+        set(&mut reply, name, value);
+    }
+    reply
+}
+
+/// What a page is made of. Scripts and styles are parts of it, whose policy holds
+/// for them; and all of it is public.
+fn file(content_type: &'static str, content: Bytes) -> Reply {
+    let mut reply = match content_type.starts_with("text/html") {
+        true => return document(StatusCode::OK, content_type, content),
+        false => whole(StatusCode::OK, content_type, content),
+    };
+    if !content_type.starts_with("text/javascript") && !content_type.starts_with("text/css") {
+        set(&mut reply, CONTENT_SECURITY_POLICY, DATA_POLICY);
+    }
+    reply
+}
+
 fn whole(status: StatusCode, content_type: &'static str, content: Bytes) -> Reply {
     let length = content.len();
     let mut reply = bare(status, content);
     set(&mut reply, CONTENT_TYPE, content_type);
     reply.headers_mut().insert(CONTENT_LENGTH, length.into());
-    if !content_type.starts_with("text/javascript") && !content_type.starts_with("text/css") {
-        for (name, value) in DOCUMENT {
-            set(&mut reply, name, value);
-        }
-    }
     reply
 }
 
 fn bare(status: StatusCode, content: Bytes) -> Reply {
     let mut reply = Response::new(FullBody::new(content));
     *reply.status_mut() = status;
-    for (name, value) in ALWAYS {
-        set(&mut reply, name, value);
-    }
+    set(&mut reply, X_CONTENT_TYPE_OPTIONS, "nosniff");
     reply
 }
 
@@ -169,11 +182,29 @@ mod tests {
             method_not_allowed(),
             internal_error(),
         ] {
-            for (name, value) in ALWAYS.into_iter().chain(DOCUMENT) {
+            for (name, value) in DOCUMENT {
                 assert_eq!(reply.headers()[&name], value, "{name}");
             }
+            assert_eq!(reply.headers()[X_CONTENT_TYPE_OPTIONS], "nosniff");
         }
         assert!(!POLICY.contains("unsafe"));
+    }
+
+    #[test]
+    fn a_file_is_guarded_as_what_it_is() {
+        for (content_type, policy) in [
+            ("text/javascript", None),
+            ("text/css; charset=utf-8", None),
+            ("image/svg+xml; charset=utf-8", Some(DATA_POLICY)),
+            ("text/plain; charset=utf-8", Some(DATA_POLICY)),
+            ("text/html; charset=utf-8", Some(POLICY)),
+        ] {
+            let reply = file(content_type, Bytes::new());
+            let sent = reply.headers().get(CONTENT_SECURITY_POLICY);
+            let sent = sent.map(|value| value.to_str().expect("text"));
+            assert_eq!(sent, policy, "{content_type}");
+            assert_eq!(reply.headers()[X_CONTENT_TYPE_OPTIONS], "nosniff");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Backoff } from "../../../static/backoff.js";
+import { Backoff } from "../../../static/connection.js";
 
 const ceilings = (backoff, count) => Array.from({ length: count }, () => backoff.next());
 

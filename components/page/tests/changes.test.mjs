@@ -156,6 +156,20 @@ test("a step of which nothing is heard is looked into", async () => {
   assert.deepEqual(refused, [101]);
 });
 
+test("a step that is taken while an earlier one is looked into waits its own time", async () => {
+  changes.take(100, "fired");
+  truth = "received";
+  mock.timers.tick(5_000);
+  changes.take(100, "fulfilled");
+  await settled();
+  assert.equal(shown(100), "fulfilled");
+  assert.deepEqual(refused, []);
+  mock.timers.tick(5_000);
+  await settled();
+  assert.equal(shown(100), "received");
+  assert.deepEqual(refused, [100]);
+});
+
 test("with no service at all it goes back", async () => {
   changes.take(100, "fired");
   mock.timers.tick(5_000);

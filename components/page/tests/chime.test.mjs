@@ -8,7 +8,7 @@ import { settled } from "./support.mjs";
 
 /** What the browser gives, as far as the chime looks. */
 class Context {
-  state = "suspended";
+  state = isKiosk ? "running" : "suspended";
   currentTime = 0;
   resumed = 0;
   started = 0;
@@ -19,6 +19,7 @@ class Context {
     this.resumed += 1;
     if (!isAllowed) return new Promise(() => {});
     this.state = "running";
+    this.onstatechange?.();
   }
   close() {
     this.state = "closed";
@@ -41,8 +42,11 @@ class Node {
 
 let contexts;
 let isAllowed;
+/** Whether a page may sound that nobody has touched. */
+let isKiosk;
 let kept;
 let button;
+let page;
 
 /** A page that is loaded. */
 function load() {
@@ -50,7 +54,11 @@ function load() {
     pressed: "false",
     getAttribute: () => button.pressed,
     setAttribute: (_, value) => (button.pressed = String(value)),
+    isMute: false,
+    classList: { toggle: (_, isMute) => (button.isMute = isMute) },
   });
+  page = new EventTarget();
+  set("addEventListener", page.addEventListener.bind(page));
   return new Chime(button);
 }
 
@@ -68,6 +76,7 @@ function set(name, value) {
 beforeEach(() => {
   contexts = [];
   isAllowed = true;
+  isKiosk = false;
   kept = new Map();
   set("AudioContext", Context);
   set("GainNode", Node);
@@ -77,7 +86,7 @@ beforeEach(() => {
 });
 
 afterEach(() => {
-  for (const name of ["AudioContext", "GainNode", "OscillatorNode", "navigator", "localStorage"]) {
+  for (const name of ["AudioContext", "GainNode", "OscillatorNode", "navigator", "localStorage", "addEventListener"]) {
     delete globalThis[name];
     if (before[name]) Object.defineProperty(globalThis, name, before[name]);
   }
@@ -128,21 +137,46 @@ test("nothing is kept for later while it cannot be heard", async () => {
   assert.equal(context.resumed, resumed + 1);
 });
 
-test("it is found as it was left, and waits for a click to sound", async () => {
+test("it is found as it was left, and says that it waits for a touch to sound", async () => {
   load();
   await click();
+  assert.ok(!button.isMute);
   navigator.userActivation.hasBeenActive = false;
   const chime = load();
-  assert.ok(chime.isOn);
+  assert.ok(chime.isOn && button.isMute);
   chime.ring();
-  assert.equal(contexts.length, 1, "only the one from before");
+  const [, context] = contexts;
+  assert.equal(context.resumed, 0, "browsers grumble when it tries");
   navigator.userActivation.hasBeenActive = true;
-  chime.ring();
+  page.dispatchEvent(new Event("click"));
   await settled();
+  assert.ok(!button.isMute);
   chime.ring();
-  assert.equal(contexts[1].started, 2);
+  assert.equal(context.started, 2);
   await click();
   assert.ok(!load().isOn);
+});
+
+test("a touch on the button itself makes it sound before it turns it off", async () => {
+  load();
+  await click();
+  const chime = load();
+  assert.ok(button.isMute);
+  await click();
+  assert.ok(chime.isOn && !button.isMute);
+  await click();
+  assert.ok(!chime.isOn);
+});
+
+test("a page that may sound untouched does", async () => {
+  load();
+  await click();
+  isKiosk = true;
+  navigator.userActivation.hasBeenActive = false;
+  const chime = load();
+  assert.ok(!button.isMute);
+  chime.ring();
+  assert.equal(contexts[1].started, 2);
 });
 
 test("where nothing can be kept it works as well", async () => {

@@ -3,8 +3,7 @@
 import assert from "node:assert/strict";
 import { beforeEach, mock, test } from "node:test";
 
-import { Backoff } from "../../../static/backoff.js";
-import { Connection } from "../../../static/connection.js";
+import { Backoff, Connection } from "../../../static/connection.js";
 
 /** What the browser gives: a socket of which the test is the other end. */
 class Socket {
@@ -91,6 +90,31 @@ test("one that opens and answers nothing is tried less and less often", () => {
   }
   const pauses = opened.slice(1).map((at, i) => at - opened[i]);
   assert.deepEqual(pauses, [500, 1000, 2000, 4000, 8000, 16_000]);
+});
+
+test("so is one that answers once and closes, until one lasts", () => {
+  const opened = [];
+  for (let seen = 0; now < 60_000; pass(100)) {
+    if (sockets.length === seen) continue;
+    seen = sockets.length;
+    opened.push(now);
+    sockets.at(-1).onopen();
+    sockets.at(-1).say({ event: "pong" });
+    sockets.at(-1).onclose();
+  }
+  const pauses = opened.slice(1).map((at, i) => at - opened[i]);
+  assert.deepEqual(pauses, [500, 1000, 2000, 4000, 8000, 16_000]);
+  connection.wake();
+  const { length } = sockets;
+  sockets.at(-1).onopen();
+  for (let seen = 0; seen < 3; seen += 1) {
+    sockets.at(-1).say({ event: "pong" });
+    pass(4_000);
+  }
+  sockets.at(-1).say({ event: "pong" });
+  sockets.at(-1).onclose();
+  pass(500);
+  assert.equal(sockets.length, length + 1);
 });
 
 test("one that never opens is given up", () => {
@@ -272,7 +296,7 @@ test("a stream that is lost leaves WebSockets their turn", () => {
   streams[0].onclose();
   assert.ok(better.closed, "what was tried beside it is given up, too");
   const { length } = sockets;
-  pass(500);
+  pass(2_000);
   assert.equal(sockets.length, length + 1);
   assert.equal(connection.kind, "socket");
 });

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { mock, test } from "node:test";
 
-import { Backoff } from "../../../static/backoff.js";
+import { Backoff } from "../../../static/connection.js";
 import { Feed } from "../../../static/feed.js";
 import { Orders } from "../../../static/orders.js";
 import { order, settled } from "./support.mjs";

@@ -1,10 +1,9 @@
 // Looking back: all that the service keeps can be reached.
 
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { mock, test } from "node:test";
 
-import { Orders } from "../../../static/orders.js";
-import { Past } from "../../../static/past.js";
+import { Orders, Past } from "../../../static/orders.js";
 import { order } from "./support.mjs";
 
 const RAIL = 12;
@@ -79,10 +78,17 @@ test("an answer that does not come leaves the way open", async () => {
   it.meanwhile = async () => {
     throw new Error("away");
   };
+  mock.timers.enable({ apis: ["setTimeout"] });
   await assert.rejects(it.past.fetch(), /away/);
   assert.equal(it.past.hasMore, true);
   it.meanwhile = null;
+  // Who scrolls asks many times: for a while there is one answer to all.
+  mock.timers.tick(1_900);
+  for (let asks = 0; asks < 50; asks += 1) await assert.rejects(it.past.fetch(), /away/);
+  assert.equal(it.asked, 1);
+  mock.timers.tick(200);
   assert.equal(await it.past.fetch(), true);
+  mock.timers.reset();
 });
 
 test("who asks twice at once gets one answer", async () => {

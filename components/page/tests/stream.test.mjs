@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { mock, test } from "node:test";
 
-import { Stream } from "../../../static/stream.js";
+import { Stream } from "../../../static/api.js";
 import { settled } from "./support.mjs";
 
 globalThis.EventSource ??= { CONNECTING: 0, OPEN: 1, CLOSED: 2 };

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 
-import { canBecome, isDone, isLater, onwards } from "../../../static/workflow.js";
+import { canBecome, isDone, isLater, onwards } from "../../../static/changes.js";
 
 const ALL = ["received", "fired", "fulfilled", "cancelled"];
 

@@ -25,7 +25,7 @@ const PATHS: [&str; 4] = [
     "/api/orders",
     "/api/orders?limit=1",
     "/",
-    "/static/favicon.svg",
+    "/static/kitchen.svg",
 ];
 
 /// A GET on a connection that may have been used before.
