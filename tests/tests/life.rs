@@ -23,7 +23,14 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 async fn a_signal_closes_sockets_with_1001_and_the_exit_code_is_0() -> Result<()> {
     for signal in [Signal::TERM, Signal::HUP] {
         let folder = burger("20ms..40ms");
-        let host = Server::start(folder.path(), &["--quiet"])?;
+        // Whoever runs the tests may ignore SIGHUP, and what is ignored is inherited.
+        let mut command = Command::new("env");
+        command
+            .arg("--default-signal=HUP")
+            .arg(program())
+            .args(["up", "--from"])
+            .arg(folder.path());
+        let host = Server::run(command, &["--quiet"])?;
         let mut sockets = Vec::new();
         for _ in 0..20 {
             sockets.push(host.socket("/api/ws").await?);
