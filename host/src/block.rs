@@ -193,8 +193,10 @@ impl Block {
             former.retain(|former| former.until > handed_out);
             let begun = former.last().map_or(taken.since, |last| last.until);
             if begun.max(handed_out) < pushed {
-                let until = pushed;
-                former.push(Former { filters, until });
+                former.push(Former {
+                    filters,
+                    until: pushed,
+                });
             }
         }
     }

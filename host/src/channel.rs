@@ -24,7 +24,7 @@ pub struct Channel {
 }
 
 /// What changes of a channel. While it is locked, publications are put into the queues of all
-/// blocks, or a seat is taken or closed: so each is for a subscriber or is not, whichever block
+/// blocks, or a seat is taken or changed: so each is for a subscriber or is not, whichever block
 /// they meet in, and they come in order.
 pub struct State {
     /// The subscribers.

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use crate::{
     filter::{MAX_META, MetaFull},
     head::Head,
+    hop::{hyphened, remove_headers},
     signer::Signer,
 };
 use runtime::backend::{self, Backend, BackendError, Body, Caller};
@@ -226,16 +227,9 @@ impl Reply {
 
 /// Whether a header is between the host and its backends only: taken away from what
 /// comes from outside, so that nobody there can pretend to be the host, and from
-/// what goes out. An underscore counts as a hyphen, as to many servers it is the same.
+/// what goes out. An underscore counts as a hyphen.
 pub fn is_private_header(name: &HeaderName) -> bool {
-    let hyphened;
-    let name = match name.as_str() {
-        name if name.contains('_') => {
-            hyphened = name.replace('_', "-");
-            &hyphened
-        }
-        name => name,
-    };
+    let name = &*hyphened(name);
     name == CONNECTION_ID
         || name == KEEP_ALIVE_INTERVAL
         || name.starts_with(GRIP_PREFIX)
@@ -246,14 +240,7 @@ pub fn is_private_header(name: &HeaderName) -> bool {
 
 /// Removes the headers for which [`is_private_header`] holds.
 pub fn remove_private_headers(headers: &mut HeaderMap) {
-    let private: Vec<_> = headers
-        .keys()
-        .filter(|name| is_private_header(name))
-        .cloned()
-        .collect();
-    for name in private {
-        headers.remove(name);
-    }
+    remove_headers(headers, is_private_header);
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::hop::tokens;
+use crate::hop::{hyphened, remove_headers, tokens};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -24,7 +24,8 @@ const TOLD: [HeaderName; 4] = [
 pub fn tell(headers: &mut HeaderMap, peer: SocketAddr) {
     let ip = peer.ip().to_canonical();
     match is_near(ip) {
-        true => remove_lookalikes(headers),
+        // A proxy passes on what is spelt with underscores, and so the same as ours to many servers.
+        true => remove_headers(headers, |name| is_told(name) && !TOLD.contains(name)),
         false => forget(headers),
     }
     let mut chain: Vec<String> = tokens(headers, &X_FORWARDED_FOR)
@@ -60,23 +61,13 @@ pub fn tell(headers: &mut HeaderMap, peer: SocketAddr) {
 
 /// Removes what a client says about whom it stands for.
 pub fn forget(headers: &mut HeaderMap) {
-    for name in TOLD {
-        headers.remove(name);
-    }
-    remove_lookalikes(headers);
+    remove_headers(headers, is_told);
 }
 
-/// Removes what is spelt with underscores, and so the same as ours to many servers. A proxy in
-/// front passes it on.
-fn remove_lookalikes(headers: &mut HeaderMap) {
-    let told = |name: &&HeaderName| {
-        let name = name.as_str();
-        name.contains('_') && TOLD.iter().any(|told| *told == *name.replace('_', "-"))
-    };
-    let names: Vec<_> = headers.keys().filter(told).cloned().collect();
-    for name in names {
-        headers.remove(name);
-    }
+/// Whether a name is one of ours, also by another spelling.
+fn is_told(name: &HeaderName) -> bool {
+    let name = hyphened(name);
+    TOLD.iter().any(|told| *told == *name)
 }
 
 fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {

@@ -11,7 +11,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use tracing::{debug, warn};
 
 use crate::{
-    answer::answer, filter::Followed, holds::Place, listener::Cut, metrics::Dropped,
+    answer::answer, connection::Cut, filter::Followed, holds::Place, metrics::Dropped,
     services::Services,
 };
 use follow::Follow;

@@ -1,4 +1,6 @@
-//! Headers that are about one connection, and end with it.
+//! Headers that are about one connection, and end with it; and how headers are read and removed.
+
+use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -33,6 +35,22 @@ pub fn remove_hop_headers(headers: &mut HeaderMap) {
     }
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Removes the headers whose names are so.
+pub fn remove_headers(headers: &mut HeaderMap, is_so: impl Fn(&HeaderName) -> bool) {
+    let names: Vec<_> = headers.keys().filter(|name| is_so(name)).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+/// A name as servers read it to which an underscore is a hyphen, as CGI makes both the same.
+pub fn hyphened(name: &HeaderName) -> Cow<'_, str> {
+    match name.as_str() {
+        name if name.contains('_') => name.replace('_', "-").into(),
+        name => name.into(),
     }
 }
 

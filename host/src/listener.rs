@@ -12,8 +12,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::connection;
-pub use crate::connection::Cut;
+use crate::connection::{self, Cut};
 use runtime::backend::Body;
 
 /// Whether the sockets of accepted connections begin with the options of the one that listens.

@@ -10,14 +10,11 @@ use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error};
 
-use crate::services::Services;
+use crate::{exchange::REPLY_PATIENCE, services::Services};
 use runtime::{
     backend::{BodyError, Caller, empty},
     manifest::Timer,
 };
-
-/// How long the body of an answer may take once its head is there, as with events.
-const BODY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The timers that run, and what each is stopped with.
 pub struct Timers {
@@ -165,7 +162,7 @@ async fn call(timer: &Timer, services: &Services, host: &HeaderValue) -> bool {
     let status = response.status();
     // The call lasts until its body has come to its end.
     let mut body = response.into_body();
-    let ended = timeout(BODY_PATIENCE, async {
+    let ended = timeout(REPLY_PATIENCE, async {
         while let Some(part) = body.frame().await {
             part?;
         }
@@ -180,7 +177,7 @@ async fn call(timer: &Timer, services: &Services, host: &HeaderValue) -> bool {
         Err(_) => {
             error!(
                 timer = timer.path,
-                "the answer's body did not end within {BODY_PATIENCE:?}"
+                "the answer's body did not end within {REPLY_PATIENCE:?}"
             );
             return false;
         }
@@ -256,7 +253,7 @@ mod tests {
         let services = timers.services.clone();
         let timer = every(Duration::from_secs(1), "/tick");
         timers.exchange(std::slice::from_ref(&timer));
-        tokio::time::sleep((BODY_PATIENCE + timer.least) * 3).await;
+        tokio::time::sleep((REPLY_PATIENCE + timer.least) * 3).await;
         let text = services.metrics.text(&services);
         let failures = "socket_host_timer_runs_total{timer=\"/tick\",outcome=\"failure\"} 3";
         assert!(text.lines().any(|line| line == failures), "{text}");
@@ -264,10 +261,10 @@ mod tests {
         // The call under way may finish when the host stops, and is dropped when it is cut off.
         stop.cancel();
         let before = Instant::now();
-        tokio::time::sleep(BODY_PATIENCE / 2).await;
+        tokio::time::sleep(REPLY_PATIENCE / 2).await;
         cut.cancel();
         timers.ended().await;
-        assert_eq!(before.elapsed(), BODY_PATIENCE / 2);
+        assert_eq!(before.elapsed(), REPLY_PATIENCE / 2);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{
     io,
     process::{ExitStatus, Stdio},
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     thread::JoinHandle,
@@ -18,6 +18,8 @@ use tokio::{
     process::{Child, Command},
     signal::unix::{Signal, SignalKind, signal},
 };
+
+use crate::channels::lock;
 
 /// How long what is asked to end may take: a package manager cut off has to be mended by hand.
 const GRACE: Duration = Duration::from_secs(2);
@@ -34,7 +36,7 @@ static AT_ONCE: AtomicBool = AtomicBool::new(false);
 /// leaves them running.
 pub fn ended(at_once: bool) {
     AT_ONCE.fetch_or(at_once, SeqCst);
-    let mut endings = ENDINGS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut endings = lock(&ENDINGS);
     for ending in std::mem::take(&mut *endings) {
         // A thread that panicked has nothing left to say.
         let _ = ending.join();
@@ -112,7 +114,7 @@ impl Drop for Running {
         let thread = std::thread::Builder::new().name("build".into());
         match thread.spawn(move || end(child, group)) {
             Ok(ending) => {
-                let mut endings = ENDINGS.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut endings = lock(&ENDINGS);
                 endings.retain(|ending| !ending.is_finished());
                 endings.push(ending);
             }

@@ -12,7 +12,7 @@ use std::{
 use futures_util::task::AtomicWaker;
 use prometheus_client::metrics::counter::Counter;
 
-use crate::{block::Holder, channels::lock, listener::Cut, publication::Publication};
+use crate::{block::Holder, channels::lock, connection::Cut, publication::Publication};
 
 /// See the module's words. Shared between the hold and the channels that it is on.
 pub struct Inbox {

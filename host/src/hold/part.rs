@@ -15,6 +15,7 @@ use tracing::error;
 use crate::{
     answer::{answer, failure},
     exchange::REPLY_PATIENCE,
+    hop::remove_headers,
     publication::Answer,
 };
 use runtime::backend::{Backend, Body, empty, full};
@@ -192,12 +193,5 @@ fn keep_exposed(headers: &mut HeaderMap<HeaderValue>, instruct: Option<&Instruct
         Some(instruct) => instruct.exposes(name),
         None => !is_grip(name),
     };
-    let hidden: Vec<_> = headers
-        .keys()
-        .filter(|name| !exposed(name.as_str()))
-        .cloned()
-        .collect();
-    for name in hidden {
-        headers.remove(name);
-    }
+    remove_headers(headers, |name| !exposed(name.as_str()));
 }
