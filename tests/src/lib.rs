@@ -207,6 +207,16 @@ impl Server {
         Ok(serde_json::from_str(&body)?)
     }
 
+    /// What the control port answers to this body at `/publish/`, sent with more `headers`, whole
+    /// lines.
+    pub async fn publish(&self, headers: &str, body: &str) -> Result<Answer> {
+        let length = body.len();
+        let asked = format!(
+            "POST /publish/ HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
+        );
+        request(self.control, &asked).await
+    }
+
     /// What `/healthz` says.
     pub async fn health(&self) -> Result<Value> {
         let answer = request(

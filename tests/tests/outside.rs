@@ -166,12 +166,6 @@ async fn a_browser_page_cannot_publish() -> Result<()> {
     let folder = burger("1h");
     let host = Server::start(folder.path(), &[])?;
     let body = r#"{"items":[{"channel":"orders","formats":{"ws-message":{"content":"forged"}}}]}"#;
-    let publish = |headers: &str| {
-        format!(
-            "POST /publish/ HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
-    };
     for (headers, status) in [
         ("", 200),
         ("Origin: http://evil.example\r\n", 401),
@@ -179,7 +173,7 @@ async fn a_browser_page_cannot_publish() -> Result<()> {
         ("Authorization: Bearer nonsense\r\n", 401),
         ("Authorization: Basic eDp5\r\n", 401),
     ] {
-        let answer = request(host.control, &publish(headers)).await?;
+        let answer = host.publish(headers, body).await?;
         ensure!(answer.status == status, "{headers:?}: {answer:?}");
     }
     for (body, text) in [
@@ -188,14 +182,7 @@ async fn a_browser_page_cannot_publish() -> Result<()> {
         (r#"{"items":[{}]}"#, "items[0]"),
         ("[]", "body"),
     ] {
-        let answer = request(
-            host.control,
-            &format!(
-                "POST /publish/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
-                body.len()
-            ),
-        )
-        .await?;
+        let answer = host.publish("", body).await?;
         ensure!(
             answer.status == 400 && answer.body.contains(text),
             "{body}: {answer:?}"
@@ -259,11 +246,7 @@ async fn what_happens_to_sockets_and_timers_is_counted() -> Result<()> {
 
     let item = r#"{"items":[{"channel":"orders","ws-message":{"content":"{}"},"http-stream":{"content":"data"}}]}"#;
     for (body, status) in [(item, 200), ("nonsense", 400)] {
-        let length = body.len();
-        let publish = format!(
-            "POST /publish/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
-        );
-        ensure!(request(host.control, &publish).await?.status == status);
+        ensure!(host.publish("", body).await?.status == status);
     }
     socket.event().await?;
     for line in [

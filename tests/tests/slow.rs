@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
-use tests::{Client, PATIENCE, Server, closed_burger, eventually, request};
+use tests::{Client, PATIENCE, Server, closed_burger, eventually};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot},
@@ -45,14 +45,10 @@ async fn a_client_that_does_not_read_delays_nobody_and_is_closed_with_1013() -> 
     let text = "x".repeat(MESSAGE);
     let item = json!({"channel": "orders", "formats": {"ws-message": {"content": text}}});
     let body = json!({"items": [item]}).to_string();
-    let publish = format!(
-        "POST /publish/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
     let mut published = 0;
     let mut resident = before;
     while published < TOO_MUCH {
-        let answer = request(host.control, &publish).await?;
+        let answer = host.publish("", &body).await?;
         ensure!(answer.status == 200, "{answer:?}");
         published += MESSAGE;
         for other in &mut others {

@@ -272,12 +272,8 @@ async fn a_client_that_stops_reading_is_closed_and_delays_nobody() -> Result<()>
     // Well above what the kernel's buffers and the outbox hold.
     let content = "x".repeat(100_000);
     let body = serde_json::json!({"items": [{"channel": "orders", "formats": {"ws-message": {"content": content}}}]}).to_string();
-    let publish = format!(
-        "POST /publish/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
     for _ in 0..200 {
-        ensure!(request(host.control, &publish).await?.status == 200);
+        ensure!(host.publish("", &body).await?.status == 200);
         match reader.next().await?.context("a message")? {
             Message::Text(text) => ensure!(text.len() == content.len()),
             other => anyhow::bail!("{other:?}"),

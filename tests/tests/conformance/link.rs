@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use crate::{
-    backend::Reply,
+    backend::{Reply, Request},
     case::{Case, cases, same, stream_text},
 };
 
@@ -29,6 +29,12 @@ fn next(case: &Case, name: &str) -> String {
     format!("<{}{name}>; rel=next", case.path())
 }
 
+/// Fails unless a request is for what is called so below the case's path.
+fn is_at(case: &Case, request: &Request, name: &str) -> Result<()> {
+    let path = format!("{}{name}", case.path());
+    same("path", request.head.uri.path(), &*path)
+}
+
 /// Without a hold, the parts follow each other at once, as one body.
 async fn next_without_a_hold(case: &Case) -> Result<()> {
     let asked = case.hold_later().await?;
@@ -37,11 +43,7 @@ async fn next_without_a_hold(case: &Case) -> Result<()> {
         .body("first,");
     case.script.next().await?.reply(reply)?;
     let request = case.script.next().await?;
-    same(
-        "path",
-        request.head.uri.path(),
-        &*format!("{}2", case.path()),
-    )?;
+    is_at(case, &request, "2")?;
     same("method", request.head.method.as_str(), "GET")?;
     request.reply(Reply::new(200).body("second"))?;
     let mut stream = asked.await??;
@@ -65,11 +67,7 @@ async fn next_when_quiet(case: &Case) -> Result<()> {
         "{:?}",
         since.elapsed()
     );
-    same(
-        "path",
-        request.head.uri.path(),
-        &*format!("{}2", case.path()),
-    )?;
+    is_at(case, &request, "2")?;
     request.reply(
         Reply::new(200)
             .header("grip-hold", "stream")
@@ -100,11 +98,7 @@ async fn next_after_a_missed_item(case: &Case) -> Result<()> {
     // It follows one that was never seen here.
     case.publish(item("3", "2")).await?;
     let request = case.script.next().await?;
-    same(
-        "path",
-        request.head.uri.path(),
-        &*format!("{}2", case.path()),
-    )?;
+    is_at(case, &request, "2")?;
     request.reply(hold("3").body("up to 3,"))?;
     stream.expect("up to 3,").await?;
     case.publish(item("4", "3")).await?;
@@ -128,11 +122,7 @@ async fn next_after_a_hint(case: &Case) -> Result<()> {
     stream.expect("first,").await?;
     case.publish(hint(case)).await?;
     let request = case.script.next().await?;
-    same(
-        "path",
-        request.head.uri.path(),
-        &*format!("{}2", case.path()),
-    )?;
+    is_at(case, &request, "2")?;
     request.reply(hold().body("second,"))?;
     stream.expect("second,").await?;
     case.publish(stream_text(case.channel(), "third")).await?;
@@ -226,8 +216,7 @@ async fn prev_id_differs(case: &Case) -> Result<()> {
         .header("grip-link", &format!("<{}next>; rel=next", case.path()));
     let mut stream = case.hold(reply.body("up to 1,")).await?;
     let request = case.script.next().await?;
-    let next = format!("{}next", case.path());
-    same("path", request.head.uri.path(), &*next)?;
+    is_at(case, &request, "next")?;
     let last = format!("{}; last-id=1", case.channel());
     same("last", request.header("grip-last"), Some(&*last))?;
     request.reply(Reply::new(200).body("up to 2"))?;
@@ -275,11 +264,7 @@ async fn gone(case: &Case) -> Result<()> {
     if case.differ(false, true) {
         let request = case.script.next().await?;
         same("method", request.head.method.as_str(), "POST")?;
-        same(
-            "path",
-            request.head.uri.path(),
-            &*format!("{}gone", case.path()),
-        )?;
+        is_at(case, &request, "gone")?;
         same("body", request.body.len(), 0)?;
         request.reply(Reply::new(200))?;
     } else {

@@ -1,10 +1,7 @@
 //! Requests that are held for clients that speak HTTP/2.
 
-use std::time::SystemTime;
-
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use grip::Key;
 use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{
@@ -13,11 +10,14 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use runtime::backend::{Body, full};
-use serde_json::{Value, json};
-use tests::{PATIENCE, Server, eventually, request};
+use serde_json::json;
+use tests::{PATIENCE, Server, eventually};
 use tokio::{net::TcpStream, time::timeout};
 
-use super::backend::{Backend, data, text};
+use super::{
+    backend::{Backend, data, text},
+    sockets::publish_formats,
+};
 
 /// Holds every request on the channel `room`: as its path says, as a stream or as a response.
 async fn holding(request: Request<Incoming>) -> Response<Body> {
@@ -67,18 +67,6 @@ async fn stream(host: &Server, client: &mut SendRequest<Empty<Bytes>>) -> Result
     Ok(body)
 }
 
-async fn publish(host: &Server, formats: Value) -> Result<()> {
-    let body = json!({"items": [{"channel": "room", "formats": formats}]}).to_string();
-    let token = grip::signature::sign(&Key::parse("secret")?, "test", SystemTime::now(), PATIENCE);
-    let length = body.len();
-    let asked = format!(
-        "POST /publish/ HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n{body}"
-    );
-    let answer = request(host.control, &asked).await?;
-    ensure!(answer.status == 200, "{answer:?}");
-    Ok(())
-}
-
 /// Waits until so many are held, and as many subscriptions are there.
 async fn held(host: &Server, mode: &str, count: u64) -> Result<()> {
     eventually(&format!("{count} held as {mode}"), async || {
@@ -99,15 +87,15 @@ async fn streams_get_what_is_published_and_a_reset_frees_them() -> Result<()> {
     );
     held(&host, "stream", 2).await?;
     for text in ["second\n", "third\n"] {
-        publish(&host, json!({"http-stream": {"content": text}})).await?;
+        publish_formats(&host, json!({"http-stream": {"content": text}})).await?;
         ensure!(data(&mut one).await? == text && data(&mut other).await? == text);
     }
     drop(one);
     held(&host, "stream", 1).await?;
     // The others on the connection go on.
-    publish(&host, json!({"http-stream": {"content": "fourth\n"}})).await?;
+    publish_formats(&host, json!({"http-stream": {"content": "fourth\n"}})).await?;
     ensure!(data(&mut other).await? == "fourth\n");
-    publish(&host, json!({"http-stream": {"action": "close"}})).await?;
+    publish_formats(&host, json!({"http-stream": {"action": "close"}})).await?;
     ensure!(text(other).await?.is_empty());
     held(&host, "stream", 0).await
 }
@@ -122,7 +110,7 @@ async fn responses_get_what_is_published_and_a_reset_frees_them() -> Result<()> 
     left.abort();
     held(&host, "response", 1).await?;
     let response = json!({"code": 201, "headers": {"x-by": "publisher"}, "body": "news"});
-    publish(&host, json!({"http-response": response})).await?;
+    publish_formats(&host, json!({"http-response": response})).await?;
     let answer = timeout(PATIENCE, waiting).await???;
     ensure!(answer.status() == 201, "{answer:?}");
     ensure!(answer.headers()["x-by"] == "publisher", "{answer:?}");
@@ -142,7 +130,7 @@ async fn a_stream_that_is_not_read_is_bounded_and_then_reset() -> Result<()> {
     let (mut published, mut resident) = (0, before);
     // Many times what the host keeps for a client: 1 MiB.
     while published < 24 << 20 {
-        publish(&host, json!({"http-stream": {"content": piece}})).await?;
+        publish_formats(&host, json!({"http-stream": {"content": piece}})).await?;
         published += piece.len();
         let mut read = 0;
         while read < piece.len() {
@@ -168,7 +156,7 @@ async fn a_stream_that_is_not_read_is_bounded_and_then_reset() -> Result<()> {
     let read = timeout(PATIENCE, reading).await.context("no end")?;
     let read = read.context("it ends as if all had been read")?;
     ensure!(read < published / 2, "{read} bytes were kept for it");
-    publish(&host, json!({"http-stream": {"content": "on\n"}})).await?;
+    publish_formats(&host, json!({"http-stream": {"content": "on\n"}})).await?;
     ensure!(data(&mut other).await? == "on\n");
     held(&host, "stream", 1).await
 }

@@ -13,7 +13,8 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use runtime::backend::{Body, empty, full};
-use tests::{Client, PATIENCE, Server, manifest_in_folder, request};
+use serde_json::{Value, json};
+use tests::{Client, PATIENCE, Server, manifest_in_folder};
 use tokio::sync::mpsc;
 
 use super::backend::Backend;
@@ -68,13 +69,15 @@ pub async fn chat_backend() -> Result<(Backend, mpsc::UnboundedReceiver<Sent>)> 
 
 /// Publishes a text to the chat.
 pub async fn publish(host: &Server, text: &str) -> Result<()> {
-    let body = serde_json::json!({"items": [{"channel": "room", "formats": {"ws-message": {"content": text}}}]}).to_string();
+    publish_formats(host, json!({"ws-message": {"content": text}})).await
+}
+
+/// Publishes to the channel `room`.
+pub async fn publish_formats(host: &Server, formats: Value) -> Result<()> {
+    let body = json!({"items": [{"channel": "room", "formats": formats}]}).to_string();
     let token = grip::signature::sign(&Key::parse("secret")?, "test", SystemTime::now(), PATIENCE);
-    let length = body.len();
-    let asked = format!(
-        "POST /publish/ HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n{body}"
-    );
-    let answer = request(host.control, &asked).await?;
+    let authorization = format!("Authorization: Bearer {token}\r\n");
+    let answer = host.publish(&authorization, &body).await?;
     ensure!(answer.status == 200, "{answer:?}");
     Ok(())
 }

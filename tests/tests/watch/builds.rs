@@ -4,7 +4,7 @@ use std::{fs, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
-use tests::eventually;
+use tests::{Server, eventually};
 
 use crate::{
     project::{Project, wasm},
@@ -86,14 +86,20 @@ async fn a_first_build_that_fails_leaves_what_was_built_before() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn saves_during_a_build_lead_to_one_more() -> Result<()> {
+/// A project that is served, with a page, whose second build waits for the end of the file `wait`.
+async fn building() -> Result<(Project, Server, Stream)> {
     let project = Project::new("")?;
     let host = project.start()?;
-    let mut page = Stream::open(&host).await?;
+    let page = Stream::open(&host).await?;
     project.write("wait", "")?;
     project.write("src/a.rs", "")?;
     eventually("a build", async || (project.runs() == 2).then_some(())).await?;
+    Ok((project, host, page))
+}
+
+#[tokio::test]
+async fn saves_during_a_build_lead_to_one_more() -> Result<()> {
+    let (project, _host, mut page) = building().await?;
     for n in 0..5 {
         project.write("src/b.rs", &n.to_string())?;
         tokio::time::sleep(Duration::from_millis(40)).await;
@@ -123,12 +129,7 @@ async fn saves_during_a_build_lead_to_one_more() -> Result<()> {
 
 #[tokio::test]
 async fn the_end_of_the_host_is_the_end_of_its_streams_and_builds() -> Result<()> {
-    let project = Project::new("")?;
-    let host = project.start()?;
-    let mut page = Stream::open(&host).await?;
-    project.write("wait", "")?;
-    project.write("src/a.rs", "")?;
-    eventually("a build", async || (project.runs() == 2).then_some(())).await?;
+    let (_project, host, mut page) = building().await?;
     host.signal(Signal::TERM)?;
     let start = std::time::Instant::now();
     ensure!(host.ended().await? == Some(0));
