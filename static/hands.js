@@ -16,14 +16,16 @@ const MOTION = 400;
  */
 export class Hands extends EventTarget {
   #rail;
+  #view;
   #current = null;
   #deafUntil = 0;
   #movedUntil = 0;
 
-  /** `list` is the element of `rail`. */
-  constructor(list, rail) {
+  /** `list` is the element of `rail`; `view` shows the ticket that arrows go to. */
+  constructor(list, rail, view) {
     super();
     this.#rail = rail;
+    this.#view = view;
     rail.addEventListener("handover", () => (this.#deafUntil = performance.now() + HANDOVER));
     list.addEventListener("click", (event) => this.#click(event));
     list.addEventListener("focusin", ({ target }) => this.#reach(target.closest(".paper")));
@@ -95,8 +97,7 @@ export class Hands extends EventTarget {
   #focus(paper) {
     if (!paper) return;
     paper.focus({ preventScroll: true });
-    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    paper.scrollIntoView({ behavior: still ? "instant" : "smooth", block: "nearest", inline: "nearest" });
+    this.#view.reveal(paper);
   }
 }
 

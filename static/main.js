@@ -44,7 +44,7 @@ const chime = new Chime(byId("chime"));
 const badge = new Badge(byId("icon"));
 
 orders.fill(rail.adopt());
-const hands = new Hands(list, rail);
+const hands = new Hands(list, rail, view);
 
 feed.addEventListener("change", ({ detail: added }) => {
   changes.settle();
@@ -88,6 +88,8 @@ view.addEventListener("change", () => {
   orders.limit = RAIL;
   show();
 });
+// A row that moves is not yet as long as it will be.
+list.addEventListener("transitionend", showWays);
 older.addEventListener("click", lookBack);
 newest.addEventListener("click", () => view.forth());
 helpBy(byId("help"), byId("shortcuts"));
@@ -117,9 +119,9 @@ function show() {
   badge.show(latest.filter(({ status }) => status === "received").length);
 }
 
-/** There is a way back as long as there is something there. */
+/** There is a way back as long as there is something there, or will be with the next frame. */
 function showWays() {
-  const isEnd = !past.hasMore && view.isAtEnd;
+  const isEnd = !past.hasMore && view.isAtEnd && rail.oldest === orders.oldest;
   if (isEnd) keepFocus(older);
   older.disabled = isEnd;
   const count = view.isBack ? orders.list().filter(({ id }) => id > seen).length : 0;

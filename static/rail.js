@@ -52,6 +52,12 @@ export class Rail extends EventTarget {
     return [...this.#hung.values()].map(({ order }) => order);
   }
 
+  /** The lowest id that hangs here; null when there is none. */
+  get oldest() {
+    const { firstElementChild: first } = this.#list;
+    return first && Number(first.dataset.id);
+  }
+
   /** The papers that hang here, oldest first. */
   get papers() {
     return [...this.#list.children].map((element) => element.firstElementChild);

@@ -6,10 +6,12 @@ import { holdStill } from "./rail.js";
 const NEAR = 40;
 /** After so many ms without a hand on anything, the newest is seen again. */
 const IDLE = 90_000;
-/** After so many more it is made sure of: a motion may have been cut short. */
-const AGAIN = 3_000;
-/** What hands do. */
-const HANDS = ["pointerdown", "pointermove", "wheel", "touchmove", "keydown"];
+/** In so many ms a motion does two thirds of what is left of its way. */
+const PACE = 80;
+/** After so many ms it is at its end. */
+const MOTION = 1_000;
+/** What hands do: all but the last end a motion. */
+const HANDS = ["pointerdown", "wheel", "touchmove", "keydown", "pointermove"];
 
 /**
  * The rail is scrolled from the right: 0 is the newest, less is older.
@@ -27,7 +29,7 @@ export class View extends EventTarget {
   #idle = null;
   /** Where a motion ends; null when there is none. */
   #goal = null;
-  #length = 0;
+  #motion;
 
   /** `frame` scrolls `list`. */
   constructor(frame, list) {
@@ -35,14 +37,16 @@ export class View extends EventTarget {
     this.#frame = frame;
     this.#list = list;
     frame.addEventListener("scroll", () => this.#scrolled(), { passive: true });
-    frame.addEventListener("scrollend", () => (this.#goal = null));
-    const touch = () => (this.#touchedAt = performance.now());
+    const touch = ({ type }) => {
+      this.#touchedAt = performance.now();
+      if (type !== "pointermove") this.#goal = null;
+    };
     for (const type of HANDS) addEventListener(type, touch, { capture: true, passive: true });
   }
 
-  /** Looks at what is left of what is seen. */
+  /** Looks at what is left of what is seen. In a row that moves there may be more than there seems. */
   back() {
-    this.#scrollTo({ left: this.#frame.scrollLeft - Math.min(this.width * 0.8, this.room) });
+    if (!this.isAtEnd) this.#scrollTo({ left: this.#frame.scrollLeft - this.width * 0.8 });
   }
 
   /** Looks at the newest again. */
@@ -50,21 +54,22 @@ export class View extends EventTarget {
     this.#scrollTo({ left: 0, top: 0 });
   }
 
-  /**
-   * The row has changed, and `count` receipts came at its right: what is looked at
-   * stays where it is. In a row that grows a motion would end elsewhere: it ends now.
-   */
+  /** Looks at a receipt, if it is not seen already. */
+  reveal(receipt) {
+    const { scrollLeft: left, scrollTop: top } = this.#frame;
+    receipt.scrollIntoView({ behavior: "instant", block: "nearest", inline: "nearest" });
+    const goal = { left: this.#frame.scrollLeft, top: this.#frame.scrollTop };
+    this.#frame.scrollTo({ left, top, behavior: "instant" });
+    this.#scrollTo(goal);
+  }
+
+  /** The row has changed, and `count` receipts came at its right: what is looked at stays there. */
   hold(count) {
-    const { scrollWidth } = this.#frame;
-    const isSame = scrollWidth === this.#length;
-    this.#length = scrollWidth;
-    if (isSame && count === 0) return;
-    const goal = this.#goal ?? { left: this.#frame.scrollLeft };
-    if (this.isBack && count > 0 && goal.left < 0) {
-      holdStill(this.#list);
-      goal.left -= count * this.#pitch;
-    } else if (!this.#goal) return;
-    this.#frame.scrollTo({ ...goal, behavior: "instant" });
+    if (!this.isBack || count === 0 || this.#goal?.left === 0) return;
+    const left = -count * this.#pitch;
+    holdStill(this.#list);
+    this.#frame.scrollBy({ left, behavior: "instant" });
+    if (this.#goal) this.#goal.left += left;
   }
 
   /** How many px are left of what is seen. */
@@ -99,7 +104,6 @@ export class View extends EventTarget {
   #scrolled() {
     const { scrollLeft, scrollTop } = this.#frame;
     const isBack = scrollLeft <= -NEAR;
-    if (this.#goal && Math.abs(scrollLeft - this.#goal.left) < 1) this.#goal = null;
     if (!isBack && scrollTop <= NEAR) {
       clearTimeout(this.#idle);
       this.#idle = null;
@@ -115,15 +119,44 @@ export class View extends EventTarget {
   }
 
   #scrollTo(goal) {
-    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    cancelAnimationFrame(this.#motion);
     this.#goal = goal;
-    this.#frame.scrollTo({ ...goal, behavior: still ? "instant" : "smooth" });
+    if (matchMedia("(prefers-reduced-motion: reduce)").matches) this.#move(1);
+    else this.#next(performance.now(), performance.now() + MOTION);
+  }
+
+  /**
+   * The next frame of a motion. One of the browser's own ends elsewhere when the row
+   * grows, and begins anew with each key.
+   */
+  #next(before, end) {
+    this.#motion = requestAnimationFrame((now) => {
+      if (!this.#goal) return;
+      this.#move(now < end ? 1 - Math.exp((before - now) / PACE) : 1);
+      this.#next(now, end);
+    });
+  }
+
+  /** Does a share of what is left of the way. */
+  #move(share) {
+    const { scrollLeft, scrollTop } = this.#frame;
+    const left = between(scrollLeft, this.#goal.left, share);
+    const top = between(scrollTop, this.#goal.top ?? scrollTop, share);
+    this.#frame.scrollTo({ left, top, behavior: "instant" });
+    if (share === 1) this.#goal = null;
   }
 
   /** A screen on the wall must not stay with what somebody once looked at. */
   #rest() {
     const left = this.#touchedAt + IDLE - performance.now();
     if (left <= 0) this.forth();
-    this.#idle = setTimeout(() => this.#rest(), left > 0 ? left : AGAIN);
+    this.#idle = setTimeout(() => this.#rest(), left > 0 ? left : IDLE);
   }
+}
+
+/** A share of the way, but no less than a pixel, or what is left: browsers round. */
+function between(from, to, share) {
+  const way = to - from;
+  const step = Math.max(Math.abs(way) * share, 1);
+  return step < Math.abs(way) ? from + Math.sign(way) * step : to;
 }

@@ -2,28 +2,32 @@
 
 import assert from "node:assert/strict";
 
-import { deliverOrders, otherHost } from "./host.mjs";
+import { deliverOrders, otherHost, publishOrders } from "./host.mjs";
 import { assertWithoutGaps, atRest, eventually, inView, isInView, leftmost, open, shownIds, ticket } from "./rail.mjs";
 import { Setting } from "./setting.mjs";
 
 const setting = new Setting({ stock: 50 });
 
-setting.page("nothing is older than the first, and what comes is seen", { reducedMotion: "reduce" }, async (page, problems, later) => {
-  const [host, stateDir] = await otherHost(3, later);
-  await open(page, host.url);
-  const older = page.getByRole("button", { name: "Older" });
-  const newest = page.locator("#newest");
-  assert.equal(await older.isVisible(), false);
-  for (let presses = 0; presses < 8; presses += 1) await page.keyboard.press("ArrowLeft");
-  await page.evaluate(() => document.activeElement.blur());
-  await deliverOrders(host, stateDir, 12);
-  const last = await host.newest();
-  await eventually(async () => assert.equal(await ticket(page, last).evaluate(isInView), true));
-  assert.equal((await shownIds(page)).length, 12);
-  assert.equal(await newest.isVisible(), false);
-  assert.equal(await older.isVisible(), true);
-  assert.deepEqual(problems, []);
-});
+for (const reducedMotion of ["reduce", "no-preference"]) {
+  setting.page(`nothing is older than the first, and what comes is seen, motion: ${reducedMotion}`, { reducedMotion }, async (page, problems, later) => {
+    const [host, stateDir] = await otherHost(4, later);
+    await open(page, host.url);
+    const older = page.getByRole("button", { name: "Older" });
+    const newest = page.locator("#newest");
+    assert.equal(await older.isVisible(), false);
+    for (let presses = 0; presses < 8; presses += 1) await page.keyboard.press("ArrowLeft");
+    await page.evaluate(() => document.activeElement.blur());
+    await deliverOrders(host, stateDir, 1);
+    await older.waitFor();
+    await deliverOrders(host, stateDir, 12);
+    const last = await host.newest();
+    await eventually(async () => assert.equal(await ticket(page, last).evaluate(isInView), true));
+    assert.equal((await shownIds(page)).length, 12);
+    assert.equal(await newest.isVisible(), false);
+    await older.waitFor();
+    assert.deepEqual(problems, []);
+  });
+}
 
 setting.page("the last thousand are there for who looks back", { reducedMotion: "reduce" }, async (page, problems, later) => {
   const [host, stateDir] = await otherHost(1_100, later);
@@ -102,20 +106,53 @@ setting.page("who looked down and went away leaves what is above", { reducedMoti
   });
 });
 
-setting.page("a step back is a step, whatever hangs there then", {}, async (page, _problems, later) => {
+for (const [when, distance] of [["begins", 1], ["ends", 1_023]]) {
+  setting.page(`a step back is a step, though others come as it ${when}`, {}, async (page, _problems, later) => {
+    const [host] = await otherHost(150, later);
+    await page.addInitScript(answerAt, distance);
+    await open(page, host.url);
+    const newest = (await shownIds(page)).at(-1);
+    await page.getByRole("button", { name: "Older" }).click();
+    await eventually(async () => assert.ok((await shownIds(page))[0] < newest - 50, "they were fetched"));
+    await atRest(page);
+    const seen = newest - (await page.evaluate(leftmost));
+    assert.ok(seen > 6 && seen < 12, `${seen} are newer than the leftmost`);
+  });
+}
+
+setting.page("a step back is a step, though all have just come", {}, async (page, _problems, later) => {
+  const [host] = await otherHost(30, later);
+  await open(page, host.url);
+  const newest = await host.newest();
+  const [order] = await host.orders(newest - 1);
+  const coming = Array.from({ length: 12 }, (_, index) => ({ ...order, id: newest + 1 + index }));
+  const pressed = await page.evaluateHandle(pressOlderWhileRowMoves, newest + 1);
+  await publishOrders(host, coming);
+  await pressed.evaluate(({ once }) => once);
+  await atRest(page);
+  const seen = newest + 12 - (await page.evaluate(leftmost));
+  assert.ok(seen > 6 && seen < 12, `${seen} are newer than the leftmost`);
+});
+
+setting.page("keys go back a ticket at a time, though others come meanwhile", {}, async (page, _problems, later) => {
   const [host] = await otherHost(150, later);
   await open(page, host.url);
   const newest = (await shownIds(page)).at(-1);
-  // What comes before is fetched while the row moves.
-  const ended = page.evaluate(
-    () => new Promise((resolve) => document.getElementById("kitchen").addEventListener("scrollend", () => resolve(), { once: true })),
-  );
-  await page.getByRole("button", { name: "Older" }).click();
-  await ended;
+  const focused = () => page.evaluate(() => Number(document.activeElement.parentElement.dataset.id));
+  const behind = async () => (await page.evaluate(leftmost)) - (await focused());
+  for (let pressed = 0; pressed < 10; pressed += 1) await page.keyboard.press("ArrowLeft");
   await eventually(async () => assert.ok((await shownIds(page))[0] < newest - 50, "they were fetched"));
   await atRest(page);
-  const seen = newest - (await page.evaluate(leftmost));
-  assert.ok(seen > 6 && seen < 12, `${seen} are newer than the leftmost`);
+  assert.equal(await focused(), newest - 9);
+  assert.equal(await ticket(page, newest - 9).evaluate(isInView), true);
+  assert.ok((await behind()) >= -1);
+
+  // What is seen follows a key that is held.
+  await eventually(async () => {
+    await page.keyboard.press("ArrowLeft");
+    assert.ok((await focused()) < newest - 40);
+    assert.ok((await behind()) < 4);
+  });
 });
 
 setting.page("the newest is reached, whatever comes on the way", {}, async (page) => {
@@ -160,17 +197,65 @@ setting.page("the newest is reached, whatever comes on the way", {}, async (page
 
 setting.page("a way that ends leaves the focus to what it moved", { reducedMotion: "reduce" }, async (page, problems, later) => {
   const [host] = await otherHost(20, later);
+  await page.addInitScript(scrollAtAnswer);
   await open(page, host.url);
   const [older, newest] = [page.locator("#older"), page.locator("#newest")];
   const focused = () => page.evaluate(() => document.activeElement.id);
+  await older.waitFor();
   await older.focus();
-  await eventually(async () => {
-    if (await older.isVisible()) await page.keyboard.press("Enter");
-    assert.equal(await older.isVisible(), false);
-  });
+  while ((await focused()) === "older") await page.keyboard.press("Enter");
   assert.equal(await focused(), "kitchen");
+  await older.waitFor({ state: "hidden" });
+  await eventually(async () => assert.equal(await page.evaluate(leftmost), 100));
   await newest.focus();
   await page.keyboard.press("Enter");
   await newest.waitFor({ state: "hidden" });
   assert.equal(await focused(), "kitchen");
 });
+
+// The functions below run in the page.
+
+/** Presses the button when order `first` is the oldest of a row that moves: promised as `once`. */
+function pressOlderWhileRowMoves(first) {
+  const [kitchen, rail, older] = ["kitchen", "rail", "older"].map((id) => document.getElementById(id));
+  const once = new Promise((resolve) => {
+    const press = () => {
+      const isThere = Number(rail.firstElementChild.dataset.id) === first;
+      if (isThere && kitchen.scrollWidth - kitchen.clientWidth >= 20) resolve(older.click());
+      else requestAnimationFrame(press);
+    };
+    press();
+  });
+  return { once };
+}
+
+/** Older orders are there only when the kitchen has been scrolled by `distance` px. */
+function answerAt(distance) {
+  const { fetch } = globalThis;
+  globalThis.fetch = async (...what) => {
+    const answer = await fetch(...what);
+    const kitchen = document.getElementById("kitchen");
+    const scrolled = () => new Promise((resolve) => kitchen.addEventListener("scroll", resolve, { once: true }));
+    while (String(what[0]).includes("limit=60") && kitchen.scrollLeft > -distance) await scrolled();
+    return answer;
+  };
+}
+
+/** When older orders are there, but do not hang yet, the kitchen is scrolled to its end. */
+function scrollAtAnswer() {
+  const { fetch } = globalThis;
+  globalThis.fetch = async (...what) => {
+    const answer = await fetch(...what);
+    const kitchen = document.getElementById("kitchen");
+    const toEnd = () => {
+      kitchen.scrollTo({ left: -1e6, behavior: "instant" });
+      kitchen.dispatchEvent(new Event("scroll"));
+    };
+    const json = async () => {
+      const orders = await answer.json();
+      if (String(what[0]).includes("limit=60")) setTimeout(toEnd);
+      return orders;
+    };
+    return new Proxy(answer, { get: (it, name) => (name === "json" ? json : it[name]) });
+  };
+}
