@@ -29,7 +29,6 @@ export class View extends EventTarget {
   #idle = null;
   /** Where a motion ends; null when there is none. */
   #goal = null;
-  #motion;
 
   /** `frame` scrolls `list`. */
   constructor(frame, list) {
@@ -119,31 +118,35 @@ export class View extends EventTarget {
   }
 
   #scrollTo(goal) {
-    cancelAnimationFrame(this.#motion);
     this.#goal = goal;
+    const now = performance.now();
     if (matchMedia("(prefers-reduced-motion: reduce)").matches) this.#move(1);
-    else this.#next(performance.now(), performance.now() + MOTION);
+    else this.#next(goal, now, now + MOTION);
   }
 
   /**
-   * The next frame of a motion. One of the browser's own ends elsewhere when the row
-   * grows, and begins anew with each key.
+   * The next frame of a motion, unless another one began. One of the browser's own ends
+   * elsewhere when the row grows, and begins anew with each key.
    */
-  #next(before, end) {
-    this.#motion = requestAnimationFrame((now) => {
-      if (!this.#goal) return;
+  #next(goal, before, end) {
+    requestAnimationFrame((now) => {
+      if (this.#goal !== goal) return;
       this.#move(now < end ? 1 - Math.exp((before - now) / PACE) : 1);
-      this.#next(now, end);
+      this.#next(goal, now, end);
     });
   }
 
-  /** Does a share of what is left of the way. */
+  /** Does a share of what is left of the way; when there is nothing left, the motion is over. */
   #move(share) {
     const { scrollLeft, scrollTop } = this.#frame;
-    const left = between(scrollLeft, this.#goal.left, share);
-    const top = between(scrollTop, this.#goal.top ?? scrollTop, share);
-    this.#frame.scrollTo({ left, top, behavior: "instant" });
-    if (share === 1) this.#goal = null;
+    const { left, top = scrollTop } = this.#goal;
+    const isThere = Math.abs(left - scrollLeft) < 1 && Math.abs(top - scrollTop) < 1;
+    this.#frame.scrollTo({
+      left: between(scrollLeft, left, share),
+      top: between(scrollTop, top, share),
+      behavior: "instant",
+    });
+    if (isThere || share === 1) this.#goal = null;
   }
 
   /** A screen on the wall must not stay with what somebody once looked at. */
