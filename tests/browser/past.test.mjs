@@ -106,6 +106,13 @@ setting.page("who looked down and went away leaves what is above", { reducedMoti
   });
 });
 
+/** Waits until the rail is at rest, and makes sure that what is seen is a step back from `newest`. */
+async function assertOneStepBack(page, newest) {
+  await atRest(page);
+  const seen = newest - (await page.evaluate(leftmost));
+  assert.ok(seen > 6 && seen < 12, `${seen} are newer than the leftmost`);
+}
+
 for (const [when, distance] of [["begins", 1], ["ends", 1_023]]) {
   setting.page(`a step back is a step, though others come as it ${when}`, {}, async (page, _problems, later) => {
     const [host] = await otherHost(150, later);
@@ -114,9 +121,7 @@ for (const [when, distance] of [["begins", 1], ["ends", 1_023]]) {
     const newest = (await shownIds(page)).at(-1);
     await page.getByRole("button", { name: "Older" }).click();
     await eventually(async () => assert.ok((await shownIds(page))[0] < newest - 50, "they were fetched"));
-    await atRest(page);
-    const seen = newest - (await page.evaluate(leftmost));
-    assert.ok(seen > 6 && seen < 12, `${seen} are newer than the leftmost`);
+    await assertOneStepBack(page, newest);
   });
 }
 
@@ -129,9 +134,7 @@ setting.page("a step back is a step, though all have just come", {}, async (page
   const pressed = await page.evaluateHandle(pressOlderWhileRowMoves, newest + 1);
   await publishOrders(host, coming);
   await pressed.evaluate(({ once }) => once);
-  await atRest(page);
-  const seen = newest + 12 - (await page.evaluate(leftmost));
-  assert.ok(seen > 6 && seen < 12, `${seen} are newer than the leftmost`);
+  await assertOneStepBack(page, newest + 12);
 });
 
 setting.page("keys go back a ticket at a time, though others come meanwhile", {}, async (page, _problems, later) => {
@@ -253,11 +256,12 @@ function scrollAtAnswer() {
       kitchen.scrollTo({ left: -1e6, behavior: "instant" });
       kitchen.dispatchEvent(new Event("scroll"));
     };
-    const json = async () => {
-      const orders = await answer.json();
+    const json = answer.json.bind(answer);
+    answer.json = async () => {
+      const orders = await json();
       if (String(what[0]).includes("limit=60")) setTimeout(toEnd);
       return orders;
     };
-    return new Proxy(answer, { get: (it, name) => (name === "json" ? json : it[name]) });
+    return answer;
   };
 }
