@@ -2,7 +2,7 @@
 
 use http::{HeaderValue, Response, StatusCode, header};
 
-use runtime::backend::{BackendError, Body, full};
+use spin_runtime::backend::{BackendError, Body, full};
 
 /// A status with a line of text.
 pub fn answer(status: StatusCode, text: &str) -> Response<Body> {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use runtime::{embedded::Embedded, manifest::Manifest, router::Private, variables::Variables};
+use spin_runtime::{embedded::Embedded, manifest::Manifest, router::Private, variables::Variables};
 
 use crate::{
     gateway::{Gateway, Rules},

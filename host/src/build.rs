@@ -17,7 +17,7 @@ use tokio::{io::AsyncReadExt as _, net::unix::pipe::Receiver, process::Command, 
 use self::running::Running;
 pub use self::running::ended;
 use crate::terminal::note;
-use runtime::manifest::{Build, Manifest, suggest};
+use spin_runtime::manifest::{Build, Manifest, suggest};
 
 /// What is kept of a command's output: its end.
 const KEPT_OUTPUT: usize = 64 << 10;

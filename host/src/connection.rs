@@ -32,7 +32,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{channels::lock, counted::Counted, delivery::Deliveries};
-use runtime::backend::Body;
+use spin_runtime::backend::Body;
 
 /// How long a client may take for the head of a request, also between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -260,7 +260,7 @@ mod tests {
     use http_body_util::{Empty, StreamBody};
     use hyper::{body::Frame, client::conn::http2};
     use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
-    use runtime::backend::{BodyError, full};
+    use spin_runtime::backend::{BodyError, full};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
     use super::*;

@@ -20,7 +20,7 @@ use crate::{
     services::Services,
     signer::Signer,
 };
-use runtime::backend::{Body, full};
+use spin_runtime::backend::{Body, full};
 
 /// The most bytes in one publish request.
 const MAX_PUBLISH: usize = 10 * 1024 * 1024;

@@ -17,7 +17,7 @@ use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
 use crate::channels::lock;
-use runtime::backend::{Body, BodyError};
+use spin_runtime::backend::{Body, BodyError};
 
 /// The most bytes that are handed out at once. More is asked for when all of them are sent: so a slow
 /// reader is told from one that does not read.
@@ -132,7 +132,7 @@ impl State {
 mod tests {
     use futures_util::{FutureExt as _, stream::poll_fn};
     use http_body_util::{BodyExt as _, StreamBody};
-    use runtime::backend::{empty, full};
+    use spin_runtime::backend::{empty, full};
     use tokio::sync::mpsc;
 
     use super::*;

@@ -23,7 +23,7 @@ use crate::{
     hop::{hyphened, remove_headers},
     signer::Signer,
 };
-use runtime::backend::{self, Backend, BackendError, Body, Caller};
+use spin_runtime::backend::{self, Backend, BackendError, Body, Caller};
 
 /// The most bytes of events in one answer; as in Pushpin.
 pub const MAX_REPLY: usize = 1_000_000;

@@ -24,7 +24,7 @@ use crate::{
     services::Services,
     tunnel::{self, Tunnels},
 };
-use runtime::{
+use spin_runtime::{
     backend::{Backend, Body, Caller},
     router::{Private, Routes, climbs},
 };

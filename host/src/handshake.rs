@@ -30,7 +30,7 @@ use crate::{
     session::Session,
     sessions::Registration,
 };
-use runtime::{
+use spin_runtime::{
     backend::{Body, Caller, empty},
     manifest::AllowedOrigins,
 };

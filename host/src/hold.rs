@@ -18,7 +18,7 @@ use follow::Follow;
 use inbox::Inbox;
 use kept::Kept;
 use part::Part;
-use runtime::backend::{Body, empty};
+use spin_runtime::backend::{Body, empty};
 
 mod driven;
 mod follow;

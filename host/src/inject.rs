@@ -7,7 +7,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
-use runtime::backend::{Body, BodyError};
+use spin_runtime::backend::{Body, BodyError};
 
 /// A page whose head gets `markup` at its end; a page without one gets it before its body, or
 /// else after everything. It is put in exactly once, whatever the page.
@@ -361,7 +361,7 @@ mod tests {
 
         #[test]
         fn the_hint_is_right(page in "[<>/a-e !-]{0,40}") {
-            let full = runtime::backend::full(page.clone());
+            let full = spin_runtime::backend::full(page.clone());
             let body = Injected::new(full, Bytes::from_static(MARK.as_bytes()));
             let length = u64::try_from(page.len() + MARK.len()).unwrap();
             prop_assert_eq!(body.size_hint().exact(), Some(length));

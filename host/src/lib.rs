@@ -70,7 +70,7 @@ use gateway::{Gateway, Rules};
 use listener::Listener;
 use prometheus_client::metrics::gauge::Gauge;
 use reload::Reload;
-use runtime::{
+use spin_runtime::{
     backend::Backend,
     embedded::{self, Embedded},
     manifest::{LONGEST, Manifest, UpstreamUrl},

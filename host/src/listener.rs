@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::connection::{self, Cut};
-use runtime::backend::Body;
+use spin_runtime::backend::Body;
 
 /// Whether the sockets of accepted connections begin with the options of the one that listens.
 const INHERITED: bool = cfg!(target_os = "linux");

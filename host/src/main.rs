@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use runtime::manifest::{Manifest, Route, Target, UpstreamUrl, parse_duration};
+use spin_runtime::manifest::{Manifest, Route, Target, UpstreamUrl, parse_duration};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket_host::{
     Host, HostOptions, build,

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use http::{Request, Response};
-use runtime::backend::{Answer, AnsweredBy, Backend, BackendError, Body};
+use spin_runtime::backend::{Answer, AnsweredBy, Backend, BackendError, Body};
 
 use crate::metrics::Metrics;
 

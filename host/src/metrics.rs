@@ -10,7 +10,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::Registry,
 };
-use runtime::backend::BackendError;
+use spin_runtime::backend::BackendError;
 
 use crate::{ending::Ending, services::Services};
 
@@ -331,7 +331,7 @@ fn failure(error: &BackendError) -> &'static str {
 mod tests {
     use grip::{Item, Key};
     use http::Request;
-    use runtime::{
+    use spin_runtime::{
         backend::{Answer, AnsweredBy, Backend, Body, empty},
         manifest::WebSocketLimits,
     };

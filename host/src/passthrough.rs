@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::bail;
-use runtime::{manifest, router::Routes};
+use spin_runtime::{manifest, router::Routes};
 
 use crate::upstream::Upstream;
 

@@ -20,7 +20,7 @@ use crate::{
     answer::{Failed, answer},
     inject::Injected,
 };
-use runtime::backend::{Body, full};
+use spin_runtime::backend::{Body, full};
 
 /// Where pages listen.
 const EVENTS: &str = "/.socket-host/reload";
@@ -333,7 +333,7 @@ fn set(headers: &mut HeaderMap, name: header::HeaderName, value: &'static str) {
 
 #[cfg(test)]
 mod tests {
-    use runtime::backend::BackendError;
+    use spin_runtime::backend::BackendError;
 
     use super::*;
     use crate::answer::failure;

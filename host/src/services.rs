@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use runtime::{backend::Backend, manifest::WebSocketLimits};
+use spin_runtime::{backend::Backend, manifest::WebSocketLimits};
 use tokio_util::sync::CancellationToken;
 
 use crate::{

@@ -11,7 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error};
 
 use crate::{exchange::REPLY_PATIENCE, services::Services};
-use runtime::{
+use spin_runtime::{
     backend::{BodyError, Caller, empty},
     manifest::Timer,
 };
@@ -207,7 +207,7 @@ mod tests {
     use http::{Method, Response};
     use http_body_util::StreamBody;
     use hyper::body::Frame;
-    use runtime::{
+    use spin_runtime::{
         backend::{Answer, Backend, Body},
         manifest::WebSocketLimits,
     };

@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use runtime::backend::{Body, empty};
+use spin_runtime::backend::{Body, empty};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy, split},
     sync::Semaphore,

@@ -13,7 +13,7 @@ use anyhow::{Context as _, anyhow};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use runtime::{
+use spin_runtime::{
     backend::{Answer, Backend, BackendError, Body, Caller, empty},
     manifest::UpstreamUrl,
 };

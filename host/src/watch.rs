@@ -17,7 +17,7 @@ use std::{
 };
 
 use anyhow::Result;
-use runtime::manifest::{Manifest, ManifestError};
+use spin_runtime::manifest::{Manifest, ManifestError};
 use tracing::{debug, error, info, warn};
 
 use self::{changes::Changes, interests::Interests};

@@ -15,7 +15,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame};
 
 use crate::channels::lock;
-use runtime::backend::{Body, BodyError};
+use spin_runtime::backend::{Body, BodyError};
 
 /// Where the future puts what goes out next.
 #[derive(Clone, Default)]

@@ -17,7 +17,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use url::Url;
 
 use crate::{channels::lock, filter::Followed, signer::Signer};
-use runtime::backend::{self, Body, BodyError, Caller};
+use spin_runtime::backend::{self, Body, BodyError, Caller};
 
 /// The most bytes of a request's body that are kept; as in Pushpin.
 const MAX_BODY: usize = 100_000;

@@ -18,7 +18,7 @@ use crate::{
     hop::remove_headers,
     publication::Answer,
 };
-use runtime::backend::{Backend, Body, empty, full};
+use spin_runtime::backend::{Backend, Body, empty, full};
 
 /// The most bytes of an answer that has to be read whole: instructions, or what a held
 /// response is answered with when nothing is published.
@@ -49,7 +49,7 @@ pub enum PartError {
     TooLarge,
     /// It ended early.
     #[error("the body ended early: {0}")]
-    Body(runtime::backend::BodyError),
+    Body(spin_runtime::backend::BodyError),
     /// It did not come to its end.
     #[error("the body did not end within {REPLY_PATIENCE:?}")]
     Stalled,

@@ -10,7 +10,7 @@ use super::{
     part::{reason_phrase, refusal, whole},
 };
 use crate::publication::{Answer, Publication, is_of_the_wire};
-use runtime::backend::{Body, full};
+use spin_runtime::backend::{Body, full};
 
 impl Hold {
     /// Waits for what the client is answered with.

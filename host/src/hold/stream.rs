@@ -24,7 +24,7 @@ use super::{
     part::{Part, is_coded},
 };
 use crate::{filter::Followed, publication::Publication};
-use runtime::backend::{Body, BodyError};
+use spin_runtime::backend::{Body, BodyError};
 
 /// How often the next part is asked for when the backend fails; as in Pushpin.
 const RETRIES: u32 = 5;

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{publication::Publication, signer::Signer};
-use runtime::{
+use spin_runtime::{
     backend::{Answer, Backend, BackendError, Caller, full},
     manifest::WebSocketLimits,
 };

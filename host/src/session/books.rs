@@ -9,7 +9,7 @@ use std::{
 use grip::{ControlMessage, Event, event};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
-use runtime::backend::{Answer, Backend, BackendError, Body, full};
+use spin_runtime::backend::{Answer, Backend, BackendError, Body, full};
 use tokio::time::{Instant, sleep};
 
 use super::{

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use grip::{Item, Key, publish::WsAction};
 use http::{HeaderMap, HeaderValue, Uri};
 use proptest::{collection::vec, option, prelude::*};
-use runtime::backend::Caller;
+use spin_runtime::backend::Caller;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     channels::Channels, head::Head, outbox::Stage, publication::Publication, signer::Signer,
 };
-use runtime::manifest::WebSocketLimits;
+use spin_runtime::manifest::WebSocketLimits;
 
 /// The largest message of a client here, and how much may wait for the backend.
 pub const MAX_MESSAGE: usize = 400;

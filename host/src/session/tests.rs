@@ -17,7 +17,7 @@ use tungstenite::Message;
 
 use super::*;
 use crate::{channels::Channels, head::Head, publication::Publication, signer::Signer};
-use runtime::{
+use spin_runtime::{
     backend::{Answer, Backend, BackendError, Body, Caller, full},
     manifest::WebSocketLimits,
 };

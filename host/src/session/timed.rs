@@ -14,7 +14,7 @@ use super::{
     *,
 };
 
-use runtime::manifest::WebSocketLimits;
+use spin_runtime::manifest::WebSocketLimits;
 
 struct Timed {
     wire: Arc<Wire>,

@@ -26,7 +26,7 @@ use hyper_util::{
     client::legacy::connect::{Connection as _, HttpConnector},
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
-use runtime::{
+use spin_runtime::{
     backend::Body,
     manifest::{UpstreamScheme, UpstreamUrl},
 };

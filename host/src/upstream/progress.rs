@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
-use runtime::backend::{Body, BodyError};
+use spin_runtime::backend::{Body, BodyError};
 use tokio::time::Instant;
 
 /// When the last piece of a body was taken. Clones look at the same body.

@@ -226,7 +226,7 @@ fn burst(
 mod tests {
     use std::fs;
 
-    use runtime::manifest::Manifest;
+    use spin_runtime::manifest::Manifest;
 
     use super::*;
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use runtime::{
+use spin_runtime::{
     excluded::Excluded,
     manifest::{Component, Files, Manifest},
 };

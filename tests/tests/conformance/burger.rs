@@ -17,7 +17,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
-use runtime::{
+use spin_runtime::{
     backend::{Backend, Body, Caller, full},
     embedded::{Embedded, Options},
     manifest::Manifest,

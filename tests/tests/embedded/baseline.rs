@@ -3,7 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use http::StatusCode;
-use runtime::{backend::BackendError, embedded::Options, manifest::Manifest};
+use spin_runtime::{backend::BackendError, embedded::Options, manifest::Manifest};
 
 use crate::fixture::{Fixture, get, logged, wasm};
 

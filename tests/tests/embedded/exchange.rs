@@ -3,7 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use http_body_util::BodyExt as _;
-use runtime::manifest::Manifest;
+use spin_runtime::manifest::Manifest;
 
 use crate::fixture::{Fixture, get, wasm};
 

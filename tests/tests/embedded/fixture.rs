@@ -12,7 +12,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use runtime::{
+use spin_runtime::{
     backend::{self, Backend as _, BackendError, Body, Caller},
     embedded::{Embedded, Options},
     manifest::Manifest,

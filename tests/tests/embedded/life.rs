@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::BodyExt as _;
-use runtime::backend::BackendError;
+use spin_runtime::backend::BackendError;
 
 use crate::fixture::{Fixture, get, logged};
 

@@ -133,7 +133,7 @@ async fn callers_at_once_in_one_instance_are_told_apart() {
     assert_eq!(app.ok("/probe/seen").await, "1");
     let ask = async |client: &str| {
         let mut asked = get("/probe/fetch-late?ms=100&url=http://self/probe/headers");
-        let caller = runtime::backend::Caller::Client(client.parse().unwrap());
+        let caller = spin_runtime::backend::Caller::Client(client.parse().unwrap());
         asked.extensions_mut().insert(caller);
         let seen = app.answer(asked).await.unwrap();
         let seen: Headers = serde_json::from_str(seen.body()).unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use http::StatusCode;
-use runtime::backend::{BackendError, Caller};
+use spin_runtime::backend::{BackendError, Caller};
 
 use crate::fixture::{Fixture, Headers, get, post, request};
 

@@ -23,7 +23,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
-use runtime::backend::{Body, BodyError, full};
+use spin_runtime::backend::{Body, BodyError, full};
 use serde_json::{Value, json};
 use tests::PATIENCE;
 use tokio::{

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Frame;
-use runtime::backend::{empty, full};
+use spin_runtime::backend::{empty, full};
 use rustix::process::Signal;
 use tests::{PATIENCE, Server, manifest_in_folder, request};
 use tokio::{

@@ -9,7 +9,7 @@ use hyper::{
     client::conn::http2::{Builder, SendRequest},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use runtime::backend::{Body, full};
+use spin_runtime::backend::{Body, full};
 use serde_json::json;
 use tests::{PATIENCE, Server, eventually};
 use tokio::{net::TcpStream, time::timeout};

@@ -14,7 +14,7 @@ use grip::signature::{Key, verify};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
-use runtime::backend::{Body, empty, full};
+use spin_runtime::backend::{Body, empty, full};
 use serde_json::Value;
 use tests::{Server, eventually, request};
 use tokio::{io::AsyncWriteExt, sync::Barrier};

@@ -9,7 +9,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
-use runtime::backend::{Body, full};
+use spin_runtime::backend::{Body, full};
 use tests::{Server, program, request, workspace};
 use tokio_rustls::{
     TlsAcceptor,

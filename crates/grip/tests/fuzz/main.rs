@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use self::mutator::Mutator;
 
 mod mutator;
-#[path = "../../../../fuzz/src/lib.rs"]
+#[path = "../../fuzz/src/lib.rs"]
 mod targets;
 
 const SEED: u64 = 0;
@@ -44,7 +44,7 @@ fn run(name: &str, target: fn(&[u8]) -> bool) {
     };
 
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../fuzz/corpus")
+        .join("fuzz/corpus")
         .join(name);
     let files = fs::read_dir(&corpus).unwrap_or_else(|e| panic!("{}: {e}", corpus.display()));
     let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
