@@ -14,11 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::{
-    answer::answer,
-    metrics,
-    publication::{Publication, Unsendable},
-    services::Services,
-    signer::Signer,
+    http::{error_response::answer, signer::Signer},
+    metrics::registry,
+    pubsub::publication::{Publication, Unsendable},
+    state::Services,
 };
 use spin_runtime::backend::{Body, full};
 
@@ -26,7 +25,7 @@ use spin_runtime::backend::{Body, full};
 const MAX_PUBLISH: usize = 10 * 1024 * 1024;
 
 /// Serves the control port.
-pub struct Control {
+pub(crate) struct Control {
     /// Missing while the host starts.
     services: OnceLock<Arc<Services>>,
     /// Publishing needs a token that the host's key has signed.
@@ -37,7 +36,7 @@ pub struct Control {
 
 impl Control {
     /// A control port that asks for a token when it is `locked`, of a host that starts.
-    pub fn new(locked: bool, stop: CancellationToken) -> Self {
+    pub(crate) fn new(locked: bool, stop: CancellationToken) -> Self {
         Self {
             services: OnceLock::new(),
             locked,
@@ -46,13 +45,17 @@ impl Control {
     }
 
     /// Says from now on that the host is ready, and publishes.
-    pub fn serve(&self, services: Arc<Services>) {
+    pub(crate) fn serve(&self, services: Arc<Services>) {
         // There is one start.
         let _ = self.services.set(services);
     }
 
     /// Answers one request.
-    pub async fn handle(&self, request: Request<Incoming>, _client: SocketAddr) -> Response<Body> {
+    pub(crate) async fn handle(
+        &self,
+        request: Request<Incoming>,
+        _client: SocketAddr,
+    ) -> Response<Body> {
         let (path, method) = (request.uri().path(), request.method());
         match path {
             "/publish" | "/publish/" if method != Method::POST => return not_allowed("POST"),
@@ -212,7 +215,10 @@ fn health(services: &Services) -> Response<Body> {
 }
 
 fn metrics(services: &Services) -> Response<Body> {
-    typed(metrics::CONTENT_TYPE, services.metrics.text(services))
+    typed(
+        registry::CONTENT_TYPE,
+        services.metrics.text(&services.snapshot()),
+    )
 }
 
 fn json(value: Value) -> Response<Body> {
@@ -240,9 +246,16 @@ fn not_allowed(methods: &'static str) -> Response<Body> {
 
 #[cfg(test)]
 mod tests {
-    use grip::Key;
+    use grip::{Item, Key};
+    use spin_runtime::{
+        backend::{Answer, AnsweredBy, Backend, BackendError, empty},
+        manifest::WebSocketLimits,
+    };
 
     use super::*;
+    use crate::{
+        metrics::close_reason::CloseReason, net::frame, pubsub::filter::Filters, ws::outbox::Outbox,
+    };
 
     const KEY: &str = "a key of some length, since it has to be";
 
@@ -269,5 +282,95 @@ mod tests {
             assert!(!may(locked, "sec-fetch-site", "same-site"));
         }
         assert!(may(false, "x-nothing", "") && !may(true, "x-nothing", ""));
+    }
+
+    /// Answers `/`, as a component, and nothing else.
+    struct Backends;
+
+    impl Backend for Backends {
+        fn call(&self, request: Request<Body>) -> Answer<'_> {
+            let path = request.uri().path().to_owned();
+            Box::pin(async move {
+                if path != "/" {
+                    return Err(BackendError::NoRoute { path });
+                }
+                let mut response = Response::new(empty());
+                response.extensions_mut().insert(AnsweredBy("page".into()));
+                Ok(response)
+            })
+        }
+
+        fn instances(&self) -> Vec<(Arc<str>, usize)> {
+            vec![("page".into(), 3)]
+        }
+    }
+
+    fn services() -> Services {
+        let key = Key::parse(KEY).expect("a key");
+        let (signer, stop) = (Signer::new(key), CancellationToken::new());
+        let limits = WebSocketLimits::default();
+        Services::new(Arc::new(Backends), "own", signer, limits, stop)
+    }
+
+    fn item(id: Option<&str>) -> Publication {
+        let item = Item::ws_text("c", "hello");
+        let item = match id {
+            Some(id) => item.with_id(id, None),
+            None => item,
+        };
+        Publication::new(item).expect("an item")
+    }
+
+    #[tokio::test]
+    async fn metrics_count_what_happens() {
+        let services = services();
+        for path in ["/", "/", "/nowhere"] {
+            let request = Request::get(path).body(empty()).expect("a request");
+            let _ = services.backend.call(request).await;
+        }
+        let outbox = Outbox::new(1000);
+        let _registration = services.sessions.register(outbox.clone());
+        let channels = &services.channels;
+        let _subscribed = channels.subscribe("c", outbox.clone(), Filters::default());
+        let _twice = channels.subscribe("c", outbox.clone(), Filters::default());
+        for id in [None, Some("1"), Some("1")] {
+            channels.publish(item(id)).await;
+        }
+        outbox.close(frame::close(frame::AWAY, ""), CloseReason::Shutdown);
+        let metrics = &services.metrics;
+        metrics.ended(CloseReason::Slow);
+        metrics.publish(200, 3);
+        metrics.timer("/tick", true);
+        metrics.timer("/tick", false);
+        metrics.received.add(1, 5);
+        let text = metrics.text(&services.snapshot());
+        for line in [
+            "socket_host_build_info{version=\"0.1.0\"} 1",
+            "socket_host_sessions{state=\"closing\"} 1",
+            "socket_host_sessions{state=\"open\"} 0",
+            "socket_host_channels 1",
+            "socket_host_subscriptions 2",
+            "socket_host_instances{component=\"page\"} 3",
+            // Of three publications one had been there; each of the others went to two.
+            "socket_host_published_messages_total 4",
+            "socket_host_published_bytes_total 28",
+            "socket_host_dropped_total{reason=\"duplicate\"} 1",
+            "socket_host_dropped_total{reason=\"full\"} 0",
+            "socket_host_sessions_ended_total{reason=\"slow\"} 1",
+            "socket_host_sessions_ended_total{reason=\"client\"} 0",
+            "socket_host_publishes_total{status=\"200\"} 1",
+            "socket_host_items_total 3",
+            "socket_host_timer_runs_total{timer=\"/tick\",outcome=\"failure\"} 1",
+            "socket_host_received_bytes_total 5",
+            "socket_host_backend_requests_total{component=\"page\",status=\"200\"} 2",
+            "socket_host_backend_requests_total{component=\"own\",status=\"no-route\"} 1",
+            "socket_host_backend_seconds_count{component=\"page\"} 2",
+            "# EOF",
+        ] {
+            assert!(
+                text.lines().any(|told| told == line),
+                "{line} is not in\n{text}"
+            );
+        }
     }
 }

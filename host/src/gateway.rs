@@ -15,14 +15,19 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use crate::{
-    answer::{answer, failure},
-    exchange::remove_private_headers,
-    handshake, hold,
-    metered::metered,
-    passthrough::Passthrough,
-    reload::Reload,
-    services::Services,
-    tunnel::{self, Tunnels},
+    dev::reload::Reload,
+    http::{
+        error_response::{answer, failure},
+        headers::remove_private_headers,
+    },
+    metrics::backend::metered,
+    proxy,
+    state::Services,
+    upstream::{
+        passthrough::Passthrough,
+        tunnel::{self, Tunnels},
+    },
+    ws::handshake,
 };
 use spin_runtime::{
     backend::{Backend, Body, Caller},
@@ -30,7 +35,7 @@ use spin_runtime::{
 };
 
 /// See the module's words.
-pub struct Gateway {
+pub(crate) struct Gateway {
     rules: ArcSwap<Rules>,
     tunnels: Arc<Tunnels>,
     /// With `--watch`.
@@ -39,18 +44,18 @@ pub struct Gateway {
 
 /// What an application's manifest says about requests from outside.
 #[derive(Clone)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// Where requests go, and what bounds the sessions that begin.
-    pub services: Arc<Services>,
+    pub(crate) services: Arc<Services>,
     /// The routes that are 404.
-    pub private: Private,
+    pub(crate) private: Private,
     /// The routes whose upgrades are tunnelled.
-    pub passthroughs: Arc<Routes<Passthrough>>,
+    pub(crate) passthroughs: Arc<Routes<Passthrough>>,
 }
 
 impl Gateway {
     /// A gateway with these rules; `reload` goes into pages where there is one.
-    pub fn new(rules: Rules, tunnels: Arc<Tunnels>, reload: Option<Arc<Reload>>) -> Self {
+    pub(crate) fn new(rules: Rules, tunnels: Arc<Tunnels>, reload: Option<Arc<Reload>>) -> Self {
         Self {
             rules: ArcSwap::from_pointee(rules),
             tunnels,
@@ -59,12 +64,12 @@ impl Gateway {
     }
 
     /// Has other rules for the requests that come from now on.
-    pub fn exchange(&self, rules: Rules) {
+    pub(crate) fn exchange(&self, rules: Rules) {
         self.rules.store(Arc::new(rules));
     }
 
     /// Answers one request of a client.
-    pub async fn handle(
+    pub(crate) async fn handle(
         &self,
         mut request: Request<Incoming>,
         client: SocketAddr,
@@ -103,8 +108,7 @@ impl Gateway {
             return handshake::open(&rules.services, request, client).await;
         }
         let page = own.and_then(|reload| reload.page(&mut request));
-        // Signed there: backends answer with a hold only where somebody can hold it.
-        let response = hold::serve(&rules.services, boxed(request)).await;
+        let response = proxy::forward(&rules.services, boxed(request)).await;
         match page {
             Some(page) => page.inject(response),
             None => response,

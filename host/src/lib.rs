@@ -15,61 +15,42 @@ use std::{
     time::Duration,
 };
 
+use ::http::HeaderValue;
 use anyhow::{Context, Result, bail};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use grip::Key;
-use http::HeaderValue;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-pub mod answer;
-pub mod application;
-pub mod block;
-pub mod build;
-pub mod channel;
-pub mod channels;
-pub mod connection;
-pub mod control;
-pub mod counted;
-pub mod delivery;
-pub mod ending;
-pub mod exchange;
-pub mod filter;
-pub mod forwarded;
-pub mod frame;
-pub mod gateway;
-pub mod handshake;
-pub mod head;
-pub mod hold;
-pub mod holds;
-pub mod hop;
-pub mod inject;
-pub mod listener;
-pub mod metered;
-pub mod metrics;
-pub mod outbox;
-pub mod passthrough;
-pub mod publication;
-pub mod reload;
-pub mod sequence;
-pub mod services;
-pub mod session;
-pub mod sessions;
-pub mod signer;
-pub mod socket;
+mod app;
+mod backoff;
+mod control;
+mod dev;
+mod gateway;
+mod hold;
+mod http;
+mod metrics;
+mod net;
+mod proxy;
+mod pubsub;
+mod state;
 pub mod terminal;
-pub mod timer;
-pub mod tunnel;
-pub mod upstream;
-pub mod watch;
+mod timers;
+mod upstream;
+mod ws;
 
-use application::{Application, Values};
+use crate::http::signer::Signer;
+use crate::upstream::tunnel::Tunnels;
+pub use dev::{build::build, process::ended};
+
+use app::{Application, Values};
 use control::Control;
+use dev::reload::Reload;
+use dev::watch::Watch;
 use gateway::{Gateway, Rules};
-use listener::Listener;
+use net::listener::Listener;
 use prometheus_client::metrics::gauge::Gauge;
-use reload::Reload;
 use spin_runtime::{
     backend::Backend,
     embedded::{self, Embedded},
@@ -77,12 +58,9 @@ use spin_runtime::{
     router::Private,
     variables::Variables,
 };
-use services::Services;
-use signer::Signer;
-use timer::Timers;
-use tunnel::Tunnels;
+use state::Services;
+use timers::Timers;
 use upstream::Upstream;
-use watch::Watch;
 
 /// How long requests and sockets may take to end when the host stops.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -239,7 +217,7 @@ impl Host {
         let upstream = upstream.map(|url| Upstream::new(url, limit)).transpose()?;
         let upstream = upstream.map(Arc::new);
         let passthroughs =
-            passthrough::routes(&manifest.host.passthrough, upstream.as_ref(), limit)?;
+            upstream::passthrough::routes(&manifest.host.passthrough, upstream.as_ref(), limit)?;
         let mut watched = None;
         let (backend, name, key): (Arc<dyn Backend>, String, String) = match upstream {
             // Whoever runs the components gives them their variables.
@@ -303,7 +281,7 @@ impl Host {
         control.serve(services.clone());
         let limits = &services.limits;
         let sessions = services.sessions.clone();
-        sessions.bound(limits.max_connections, limits.ping_interval);
+        sessions.set_limits(limits.max_connections, limits.ping_interval);
         host.rest.spawn(sessions.sweep());
         host.rest.spawn(services.channels.clone().sweep());
         let authority = HeaderValue::from_str(&reachable(address).to_string())?;
@@ -352,7 +330,7 @@ impl Host {
         let drained = async {
             self.services
                 .sessions
-                .close_all(frame::AWAY, "the server goes away")
+                .close_all(net::frame::AWAY, "the server goes away")
                 .await;
             while self.public.join_next().await.is_some() {}
             self.tunnels.ended().await;

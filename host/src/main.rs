@@ -10,12 +10,12 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use spin_runtime::manifest::{Manifest, Route, Target, UpstreamUrl, parse_duration};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket_host::{
-    Host, HostOptions, build,
+    Host, HostOptions,
     terminal::{note, tell},
 };
+use spin_runtime::manifest::{Manifest, Route, Target, UpstreamUrl, parse_duration};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -140,7 +140,7 @@ fn main() -> ExitCode {
             let ended = runtime.block_on(run(cli.command));
             // A compilation under way may take long, and nobody waits for it any more.
             runtime.shutdown_timeout(LAST);
-            build::ended(false);
+            socket_host::ended(false);
             ended
         });
     match ended {
@@ -164,7 +164,7 @@ async fn build(from: &Path) -> Result<()> {
     let mut signals = Signals::new()?;
     let manifest = Manifest::load(from)?;
     tokio::select! {
-        built = build::build(&manifest, None) => built,
+        built = socket_host::build(&manifest, None) => built,
         () = signals.next() => bail!("stopped before everything was built"),
     }
 }
@@ -175,7 +175,7 @@ async fn up(options: Up) -> Result<()> {
     if options.build && !options.watch {
         let manifest = Manifest::load(options.from.path())?;
         tokio::select! {
-            built = build::build(&manifest, None) => built?,
+            built = socket_host::build(&manifest, None) => built?,
             () = signals.next() => return Ok(()),
         }
     }
@@ -208,7 +208,7 @@ async fn up(options: Up) -> Result<()> {
     tokio::select! {
         _ = host.stop() => Ok(()),
         () = signals.next() => {
-            build::ended(true);
+            socket_host::ended(true);
             std::process::exit(1)
         }
     }

@@ -5,17 +5,22 @@ use std::{
     future::Future,
     mem,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::Arc,
     task::{Context, Poll},
 };
+
+use parking_lot::Mutex;
 
 use futures_util::task::AtomicWaker;
 use prometheus_client::metrics::counter::Counter;
 
-use crate::{block::Holder, channels::lock, connection::Cut, publication::Publication};
+use crate::{
+    net::connection::ConnectionHandle,
+    pubsub::{publication::Publication, shard::HoldSubscriber},
+};
 
 /// See the module's words. Shared between the hold and the channels that it is on.
-pub struct Inbox {
+pub(crate) struct Inbox {
     state: Mutex<State>,
     /// The hold's task.
     holder: AtomicWaker,
@@ -30,11 +35,11 @@ struct State {
     bytes: usize,
     overflowed: bool,
     /// Cuts the client off when the limit is passed.
-    cut: Option<Cut>,
+    cut: Option<ConnectionHandle>,
 }
 
 /// What the hold finds.
-pub enum Found {
+pub(crate) enum Found {
     /// Publications, in their order.
     Published(VecDeque<Arc<Publication>>),
     /// More was published than may wait; what waited is dropped.
@@ -43,7 +48,7 @@ pub enum Found {
 
 impl Inbox {
     /// An inbox for `limit` bytes; `overflows` counts how often there is more.
-    pub fn new(limit: usize, overflows: Counter) -> Arc<Self> {
+    pub(crate) fn new(limit: usize, overflows: Counter) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
             holder: AtomicWaker::new(),
@@ -53,31 +58,31 @@ impl Inbox {
     }
 
     /// Waits until there is something. For one task only.
-    pub fn find(self: &Arc<Self>) -> Find {
+    pub(crate) fn find(self: &Arc<Self>) -> Find {
         Find(self.clone())
     }
 
     /// Cuts the client off at once when more is published than may wait: one that does not
     /// read is not found in any other way.
-    pub fn on_overflow(&self, cut: Option<Cut>) {
-        lock(&self.state).cut = cut;
+    pub(crate) fn on_overflow(&self, cut: Option<ConnectionHandle>) {
+        self.state.lock().cut = cut;
     }
 
     /// The channels of what waits.
-    pub fn channels(&self) -> HashSet<String> {
-        let state = lock(&self.state);
+    pub(crate) fn channels(&self) -> HashSet<String> {
+        let state = self.state.lock();
         let channels = state.waiting.iter().map(|it| it.channel.clone());
         channels.collect()
     }
 
     /// Drops what is there.
-    pub fn clear(&self) {
-        lock(&self.state).clear();
+    pub(crate) fn clear(&self) {
+        self.state.lock().clear();
     }
 
     /// Drops of each channel what is there before the first that `fits`.
-    pub fn drop_until(&self, fits: impl Fn(&Publication) -> bool) {
-        let mut state = lock(&self.state);
+    pub(crate) fn drop_until(&self, fits: impl Fn(&Publication) -> bool) {
+        let mut state = self.state.lock();
         let State { waiting, bytes, .. } = &mut *state;
         let mut begun = HashSet::new();
         waiting.retain(|publication| {
@@ -92,14 +97,14 @@ impl Inbox {
 }
 
 /// See [`Inbox::find`].
-pub struct Find(Arc<Inbox>);
+pub(crate) struct Find(Arc<Inbox>);
 
 impl Future for Find {
     type Output = Found;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Found> {
         self.0.holder.register(cx.waker());
-        let mut state = lock(&self.0.state);
+        let mut state = self.0.state.lock();
         if mem::take(&mut state.overflowed) {
             return Poll::Ready(Found::Overflow);
         }
@@ -111,9 +116,9 @@ impl Future for Find {
     }
 }
 
-impl Holder for Inbox {
+impl HoldSubscriber for Inbox {
     fn publish(&self, publication: &Arc<Publication>) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         // Whoever was told to look elsewhere misses nothing more here.
         if state.overflowed {
             return;

@@ -12,24 +12,19 @@ use bytes::{Bytes, BytesMut};
 use grip::{control::KeepAliveMode, hold::HoldMode, publish::StreamAction};
 use http::{Method, Response, header};
 use http_body_util::BodyExt;
-use rand::RngExt;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Hold,
-    driven::{self, Outlet},
-    follow::Verdict,
+use crate::backoff;
+use crate::hold::{
+    cursors::Verdict,
+    future_body::{self, Outlet},
+    grip_response::{GripResponse, is_coded},
+    held_request::HeldRequest,
     inbox::Found,
-    part::{Part, is_coded},
 };
-use crate::{filter::Followed, publication::Publication};
+use crate::pubsub::{filter::LastIds, publication::Publication};
 use spin_runtime::backend::{Body, BodyError};
-
-/// How often the next part is asked for when the backend fails; as in Pushpin.
-const RETRIES: u32 = 5;
-/// The pause before the first retry, doubled before each next, with up to a second more.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// What goes out in one piece when many small publications come at once.
 const PIECE: usize = 64 * 1024;
@@ -38,7 +33,7 @@ const PIECE: usize = 64 * 1024;
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 struct Stream {
-    hold: Hold,
+    hold: HeldRequest,
     outlet: Outlet,
     stop: CancellationToken,
     /// When the next keep-alive is due.
@@ -69,10 +64,10 @@ enum Next {
 
 /// The head of the backend's answer, and a body that goes on after the answer's own;
 /// `behind`: with the next part at once.
-pub(super) fn answer(hold: Hold, response: Response<Body>, behind: bool) -> Response<Body> {
+pub(super) fn answer(hold: HeldRequest, response: Response<Body>, behind: bool) -> Response<Body> {
     let (mut parts, first) = response.into_parts();
     parts.headers.remove(header::CONTENT_LENGTH);
-    let body = driven::body(|outlet| {
+    let body = future_body::body(|outlet| {
         let stop = hold.place.stop();
         let stream = Box::new(Stream {
             hold,
@@ -276,7 +271,7 @@ impl Stream {
     /// Fetches and sends the next part. [`Next::Fetch`] with a hold in force means to listen.
     async fn fetch(&mut self) -> Result<Next, Broken> {
         // What the backend said the last time, when something else was published since.
-        let mut doubted: Option<Followed> = None;
+        let mut doubted: Option<LastIds> = None;
         loop {
             let next = self.hold.instruct.next.as_ref();
             let Some(link) = next.map(|next| next.uri.clone()) else {
@@ -325,8 +320,8 @@ impl Stream {
     }
 
     /// The answer to the link; `None` when there is none, or the host stops.
-    async fn ask(&mut self, link: &str) -> Option<Part> {
-        for retry in 0..=RETRIES {
+    async fn ask(&mut self, link: &str) -> Option<GripResponse> {
+        for retry in 0..=backoff::RETRIES {
             let signer = &self.hold.services.signer;
             let follow = &self.hold.follow;
             let request = match self
@@ -345,7 +340,7 @@ impl Stream {
                 match backend.call(request).await {
                     Ok(response) if is_coded(&response) => Err("it has a Content-Encoding".into()),
                     Ok(response) if response.status().is_success() => {
-                        let part = Part::read(response).await;
+                        let part = GripResponse::read(response).await;
                         part.map_err(|problem| problem.to_string())
                     }
                     Ok(response) => Err(format!("the status is {}", response.status())),
@@ -358,10 +353,8 @@ impl Stream {
             };
             self.hold
                 .warn(&format!("the next part at {link}: {problem}"));
-            if retry < RETRIES {
-                let jitter = Duration::from_millis(rand::rng().random_range(0..1000));
-                self.beside(sleep(RETRY_PAUSE * 2_u32.pow(retry) + jitter))
-                    .await?;
+            if retry < backoff::RETRIES {
+                self.beside(sleep(backoff::delay(retry))).await?;
             }
         }
         None

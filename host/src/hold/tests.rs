@@ -1,5 +1,7 @@
 //! Holds between a scripted backend and a client that the test is.
 
+use crate::proxy;
+use http::Request;
 use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
@@ -17,7 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::{publication::Publication, signer::Signer};
+use crate::{http::signer::Signer, pubsub::publication::Publication};
 use spin_runtime::{
     backend::{Answer, Backend, BackendError, Caller, full},
     manifest::WebSocketLimits,
@@ -97,7 +99,7 @@ impl Stage {
             .extension(Caller::Host)
             .body(full(body))
             .expect("a request");
-        tokio::spawn(async move { serve(&services, request).await })
+        tokio::spawn(async move { proxy::forward(&services, request).await })
     }
 
     async fn asked(&mut self) -> Asked {

@@ -9,11 +9,13 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Weak,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
+
+use parking_lot::Mutex;
 
 use anyhow::{Context, Result, anyhow};
 use http::{Request, Response, Uri, header};
@@ -75,7 +77,7 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
 /// See the module's words.
-pub struct Pool {
+pub(crate) struct Pool {
     /// Where to.
     target: Uri,
     scheme: UpstreamScheme,
@@ -109,7 +111,7 @@ struct Shared {
 }
 
 /// A connection for one request.
-pub struct Connection {
+pub(crate) struct Connection {
     inner: Inner,
     pool: Arc<Pool>,
     reused: bool,
@@ -121,17 +123,17 @@ enum Inner {
 }
 
 /// A request's place on an HTTP/2 connection, to be kept until its answer has ended.
-pub struct Lease {
+pub(crate) struct Lease {
     shared: Arc<Shared>,
     pool: Weak<Pool>,
 }
 
 /// A request that was not answered.
-pub struct Unanswered {
+pub(crate) struct Unanswered {
     /// Why.
-    pub error: hyper::Error,
+    pub(crate) error: hyper::Error,
     /// The request, when the upstream has certainly not had it.
-    pub request: Option<Box<Request<Body>>>,
+    pub(crate) request: Option<Box<Request<Body>>>,
 }
 
 impl Pool {
@@ -139,7 +141,7 @@ impl Pool {
     ///
     /// # Errors
     /// For `https`, when the system has no certificates to trust.
-    pub fn new(url: &UpstreamUrl) -> Result<Arc<Self>> {
+    pub(crate) fn new(url: &UpstreamUrl) -> Result<Arc<Self>> {
         let scheme = match url.scheme() {
             UpstreamScheme::Https => "https",
             UpstreamScheme::Http | UpstreamScheme::H2c => "http",
@@ -188,7 +190,7 @@ impl Pool {
     ///
     /// # Errors
     /// Why none could be opened.
-    pub async fn take(self: &Arc<Self>) -> Result<Connection> {
+    pub(crate) async fn take(self: &Arc<Self>) -> Result<Connection> {
         let arrived = Instant::now();
         loop {
             let freed = self.freed.notified();
@@ -204,14 +206,14 @@ impl Pool {
             if let Some(connection) = self.kept() {
                 return Ok(connection);
             }
-            if let Some((at, error)) = &*lock(&self.failure)
+            if let Some((at, error)) = &*self.failure.lock()
                 && *at > arrived
             {
                 return Err(anyhow!("{error}"));
             }
             let opened = self.open().await;
             if let Err(error) = &opened {
-                *lock(&self.failure) = Some((Instant::now(), format!("{error:#}")));
+                *self.failure.lock() = Some((Instant::now(), format!("{error:#}")));
             }
             return opened;
         }
@@ -221,7 +223,7 @@ impl Pool {
     ///
     /// # Errors
     /// Why it could not be opened.
-    pub async fn open(self: &Arc<Self>) -> Result<Connection> {
+    pub(crate) async fn open(self: &Arc<Self>) -> Result<Connection> {
         let stream = self.connect(self.any.clone()).await?;
         let multiplexed =
             self.scheme == UpstreamScheme::H2c || stream.connected().is_negotiated_h2();
@@ -247,7 +249,7 @@ impl Pool {
                 end
             }));
             let lease = self.lease(&shared);
-            lock(&self.shared).push(shared);
+            self.shared.lock().push(shared);
             // Whoever waits to open one may find a place on this.
             self.freed.notify_waiters();
             Inner::Shared(lease)
@@ -268,7 +270,7 @@ impl Pool {
     ///
     /// # Errors
     /// Why it could not be opened.
-    pub async fn open_for_upgrade(self: &Arc<Self>) -> Result<Connection> {
+    pub(crate) async fn open_for_upgrade(self: &Arc<Self>) -> Result<Connection> {
         let stream = self.connect(self.one.clone()).await?;
         let (sender, connection) = http1::handshake(stream).await.context("HTTP/1.1")?;
         drive(connection.with_upgrades());
@@ -295,7 +297,7 @@ impl Pool {
             pool: self.clone(),
             reused: true,
         };
-        let mut shared = lock(&self.shared);
+        let mut shared = self.shared.lock();
         shared.retain(|shared| !shared.sender.is_closed());
         for shared in shared.iter() {
             let room = shared.room.load(Ordering::Relaxed).min(MAX_SHARING);
@@ -304,7 +306,7 @@ impl Pool {
             }
         }
         drop(shared);
-        let mut idle = lock(&self.idle);
+        let mut idle = self.idle.lock();
         while let Some(last) = idle.pop_back() {
             if last.sender.is_ready() && last.since.elapsed() < IDLE {
                 return Some(connection(Inner::One(last.sender)));
@@ -323,7 +325,7 @@ impl Pool {
 
     /// Takes an HTTP/1.1 connection back, once the answer on it has ended.
     fn put(&self, sender: http1::SendRequest<Body>) {
-        let mut idle = lock(&self.idle);
+        let mut idle = self.idle.lock();
         if idle.len() == MAX_IDLE {
             idle.pop_front();
         }
@@ -336,17 +338,19 @@ impl Pool {
     }
 
     fn drop_idle(&self) {
-        lock(&self.idle).retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < IDLE);
-        lock(&self.shared).retain(|shared| {
+        self.idle
+            .lock()
+            .retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < IDLE);
+        self.shared.lock().retain(|shared| {
             let busy = shared.requests.load(Ordering::Relaxed) > 0;
-            !shared.sender.is_closed() && (busy || lock(&shared.since).elapsed() < SHARED_IDLE)
+            !shared.sender.is_closed() && (busy || shared.since.lock().elapsed() < SHARED_IDLE)
         });
     }
 }
 
 impl Connection {
     /// Whether it was there before: the upstream may have closed it unnoticed.
-    pub fn is_reused(&self) -> bool {
+    pub(crate) fn is_reused(&self) -> bool {
         self.reused
     }
 
@@ -355,7 +359,7 @@ impl Connection {
     ///
     /// # Errors
     /// There is no answer; with the request when it was certainly not sent.
-    pub async fn send(
+    pub(crate) async fn send(
         self,
         mut request: Request<Body>,
     ) -> Result<(Response<Incoming>, Option<Lease>), Unanswered> {
@@ -395,7 +399,7 @@ impl Connection {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        *lock(&self.shared.since) = Instant::now();
+        *self.shared.since.lock() = Instant::now();
         self.shared.requests.fetch_sub(1, Ordering::Relaxed);
         if let Some(pool) = self.pool.upgrade() {
             pool.freed.notify_one();
@@ -464,8 +468,4 @@ async fn sweep(pool: Weak<Pool>) {
         let Some(pool) = pool.upgrade() else { return };
         pool.drop_idle();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

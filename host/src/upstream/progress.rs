@@ -2,9 +2,11 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
 };
+
+use parking_lot::Mutex;
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -14,11 +16,11 @@ use tokio::time::Instant;
 
 /// When the last piece of a body was taken. Clones look at the same body.
 #[derive(Clone, Default)]
-pub struct Progress(Arc<Mutex<Option<Instant>>>);
+pub(crate) struct Progress(Arc<Mutex<Option<Instant>>>);
 
 impl Progress {
     /// The body again, its pieces noted as they are taken.
-    pub fn watch(&self, body: Body) -> Body {
+    pub(crate) fn watch(&self, body: Body) -> Body {
         if http_body::Body::is_end_stream(&body) {
             return body;
         }
@@ -27,8 +29,8 @@ impl Progress {
     }
 
     /// When the last piece was taken; `None` before the first.
-    pub fn last(&self) -> Option<Instant> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn last(&self) -> Option<Instant> {
+        *self.0.lock()
     }
 }
 
@@ -47,11 +49,7 @@ impl http_body::Body for Watched {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         if frame.is_ready() {
-            *self
-                .progress
-                .0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            *self.progress.0.lock() = Some(Instant::now());
         }
         frame
     }

@@ -1,5 +1,7 @@
 //! Holds over real connections: what becomes of clients that leave, or do not read.
 
+use crate::proxy;
+use http::Request;
 use prometheus_client::metrics::gauge::Gauge;
 use std::net::SocketAddr;
 
@@ -9,7 +11,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::listener::Listener;
+use crate::net::listener::Listener;
 
 impl Stage {
     /// A client on a connection of its own, that has sent a request.
@@ -21,7 +23,7 @@ impl Stage {
         let handler = Arc::new(move |request: Request<hyper::body::Incoming>, _| {
             let services = services.clone();
             let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-            async move { serve(&services, request).await }
+            async move { proxy::forward(&services, request).await }
         });
         tokio::spawn(listener.serve(handler, Gauge::default(), self.stop.clone()));
         let mut client = TcpStream::connect(address).await.expect("connects");

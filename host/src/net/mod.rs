@@ -1,0 +1,6 @@
+//! Listening sockets, and the HTTP connections on them.
+
+pub(crate) mod connection;
+pub(crate) mod frame;
+pub(crate) mod listener;
+mod write_stalls;
