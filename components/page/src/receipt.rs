@@ -46,7 +46,7 @@ impl Display for Receipt<'_> {
             concat!(
                 r#"<li class="receipt" data-id="{id}" data-status="{status}">"#,
                 r#"<article class="paper" aria-labelledby="order-{id}" tabindex="-1">"#,
-                r#"<p class="state"><span class="word">{label}</span><span class="age"></span></p>"#,
+                r#"<p class="state"><span class="label">{label}</span><span class="age"></span></p>"#,
                 r#"<p class="brand"><time datetime="{timestamp}">{time}</time>"#,
                 r#" Socket Burger</p>"#,
                 r#"<h2 id="order-{id}">Order #: <b>{id}</b></h2>"#,
@@ -155,7 +155,7 @@ mod tests {
             concat!(
                 r#"<li class="receipt" data-id="155" data-status="received">"#,
                 r#"<article class="paper" aria-labelledby="order-155" tabindex="-1">"#,
-                r#"<p class="state"><span class="word">Received</span><span class="age"></span></p>"#,
+                r#"<p class="state"><span class="label">Received</span><span class="age"></span></p>"#,
                 r#"<p class="brand">"#,
                 r#"<time datetime="2023-12-18T11:08:13.042Z">11:08 UTC</time> Socket Burger</p>"#,
                 r#"<h2 id="order-155">Order #: <b>155</b></h2>"#,

@@ -209,7 +209,7 @@ fn text_is_compressed_if_the_client_accepts_it() {
         (Some(Encoding::Gzip), Some("gzip")),
     ] {
         let response = get_as(&assets, "long.js", encoding, "");
-        let coding = reply
+        let coding = response
             .headers()
             .get(CONTENT_ENCODING)
             .map(|value| value.to_str().expect("text"));
