@@ -37,7 +37,7 @@ test("the last thousand orders can be fetched, and no more", async () => {
     await context.fetchAll();
     assertIds(context, first, newest);
     assert.equal(context.history.hasMore, false);
-    const { requests } = it;
+    const { requests } = context;
     await context.history.fetchMore();
     assert.equal(context.requests, requests, "no further request");
   }
