@@ -13,7 +13,7 @@ export class Fixture {
   browser;
   stateDir;
 
-  /** Registers hooks that start a host with at least `stock` orders, which makes another one `every` interval. */
+  /** Registers hooks that start a host with at least `stock` orders, and makes another one `every` interval. */
   constructor({ stock = 0, every = "1h" } = {}) {
     before(async () => {
       this.stateDir = await newState();
