@@ -2,9 +2,7 @@
 
 /** How long orders are gathered into one announcement. */
 const GATHER_MS = 400;
-/** The shortest time between two announcements of orders. */
-const PAUSE_MS = 8_000;
-/** How long a warning is shown. */
+const MIN_INTERVAL_MS = 8_000;
 const WARNING_MS = 12_000;
 
 export class Announcer {
@@ -37,7 +35,6 @@ export class Announcer {
     this.#region.textContent = text;
   }
 
-  /** Shows why an action failed. */
   warn(text) {
     clearTimeout(this.#hideTimer);
     const sentence = text.charAt(0).toUpperCase() + text.slice(1);
@@ -51,6 +48,6 @@ export class Announcer {
     const order = `Order ${id}, ${destination}`;
     this.say(this.#count === 1 ? order : `${this.#count} new orders. The last: ${order}`);
     this.#count = 0;
-    this.#quietUntil = performance.now() + PAUSE_MS;
+    this.#quietUntil = performance.now() + MIN_INTERVAL_MS;
   }
 }

@@ -12,7 +12,6 @@ export async function fetchOrdersAfter(after, limit) {
   return (await getJson(`/api/orders?${query}`)).orders;
 }
 
-/** Fetches one order. */
 export function fetchOrder(id) {
   return getJson(`/api/orders/${id}`);
 }

@@ -1,7 +1,6 @@
 // The workflow of an order's status, and the status changes made on this page that
 // the service has not confirmed. They show at once, and are reverted if they fail.
 
-/** How long the service may take to confirm a change. */
 const CONFIRM_TIMEOUT_MS = 5_000;
 
 /** The allowed changes of each status, the usual one first; the same as in the component. */
@@ -14,7 +13,6 @@ const TRANSITIONS = {
 
 const RANK = { received: 0, fired: 1, fulfilled: 2, cancelled: 2 };
 
-/** Returns whether an order's status can change from one to another. */
 export function canChange(from, to) {
   return TRANSITIONS[from]?.includes(to) ?? false;
 }
@@ -32,7 +30,6 @@ export function isLater(status, known) {
   return (RANK[status] ?? 0) > (RANK[known] ?? 0);
 }
 
-/** Returns whether a status is final. */
 export function isFinal(status) {
   return nextStatus(status) === null;
 }

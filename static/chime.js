@@ -7,8 +7,7 @@ const NOTES = [
 ];
 const NOTE_SECONDS = 0.7;
 const VOLUME = 0.25;
-/** The shortest time between two chimes. */
-const PAUSE_SECONDS = 1;
+const MIN_INTERVAL_SECONDS = 1;
 const STORAGE_KEY = "chime";
 
 export class Chime {
@@ -42,7 +41,7 @@ export class Chime {
     }
     const { currentTime, destination } = this.#context;
     if (currentTime < this.#quietUntil) return;
-    this.#quietUntil = currentTime + PAUSE_SECONDS;
+    this.#quietUntil = currentTime + MIN_INTERVAL_SECONDS;
     for (const [frequency, offset] of NOTES) {
       const start = currentTime + offset;
       const gain = new GainNode(this.#context, { gain: 0 });

@@ -30,15 +30,13 @@ export class Clock {
   }
 }
 
-/** The page's clock. */
 export const clock = new Clock();
 
-/** Returns the stage of an age in ms. */
 export function ageStage(age) {
   return STAGES.find(([, from]) => age >= from)?.[0] ?? "fresh";
 }
 
-/** Formats an age in ms as `0:42`, `12:05` or `1 h 05`. A negative one is `0:00`. */
+/** Formats ms as `0:42`, `12:05` or `1 h 05`. A negative one is `0:00`. */
 export function formatAge(age) {
   const seconds = Math.max(0, Math.floor(age / 1000));
   const minutes = Math.floor(seconds / 60);

@@ -3,7 +3,6 @@
 
 /** A ping is sent after this silence. */
 const PING_AFTER_MS = 5_000;
-/** The connection is lost if a ping gets no response within this time. */
 const PONG_TIMEOUT_MS = 4_000;
 const OPEN_TIMEOUT_MS = 6_000;
 /** `wake` does not interrupt an attempt younger than this. */
@@ -32,7 +31,6 @@ export class Backoff {
     this.#random = random;
   }
 
-  /** Returns the next delay in ms. */
   next() {
     const ceiling = Math.min(this.#max, this.#initial * 2 ** this.#attempts);
     // At the maximum, counting stops before the power overflows.
@@ -40,7 +38,6 @@ export class Backoff {
     return this.#random() * ceiling;
   }
 
-  /** Starts again with the first delay. */
   reset() {
     this.#attempts = 0;
   }

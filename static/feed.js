@@ -45,7 +45,6 @@ export class Feed extends EventTarget {
     this.#sync();
   }
 
-  /** Handles a message of the service. */
   handle({ event, detail }) {
     if (event === "error" && Number.isSafeInteger(detail?.id)) {
       const { id, status, message } = detail;

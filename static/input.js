@@ -1,7 +1,6 @@
 // Clicks, touches and keys on the tickets. One ticket and its buttons can be reached
 // with Tab (a roving tabindex); arrow keys move between tickets.
 
-/** The keys that change a ticket's status. */
 const ACTION_KEYS = ["Enter", "Backspace", "Delete"];
 /** Action keys are ignored for this long after the focus moved by itself. */
 const FOCUS_MOVED_MS = 700;
@@ -99,7 +98,6 @@ export class TicketInput extends EventTarget {
   }
 }
 
-/** Makes `button` and the key `?` open `dialog`. */
 export function setUpHelp(button, dialog) {
   const open = () => {
     if (!dialog.open) dialog.showModal();

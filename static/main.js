@@ -132,7 +132,6 @@ function releaseFocus(button) {
   if (document.activeElement === button) kitchen.focus({ preventScroll: true });
 }
 
-/** Requests the change that `getStatus` returns for the order's shown status. */
 function requestChange(id, getStatus) {
   const order = orders.get(id);
   const status = order && getStatus(changes.apply(order).status);
@@ -172,7 +171,6 @@ function stopShowingOlder() {
   if (!view.isScrolledBack) orders.limit = RAIL_SIZE;
 }
 
-/** Keeps the screen on, where the browser supports it. */
 function requestWakeLock() {
   navigator.wakeLock?.request("screen").catch(() => {});
 }

@@ -2,14 +2,12 @@
 
 import { isLater } from "./changes.js";
 
-/** How many status updates are remembered, for orders that arrive with an older status. */
+/** For orders that arrive with an older status. */
 const MAX_UPDATES = 200;
-/** The lowest possible id. */
 const FIRST_ID = 100;
 /** How many orders the service stores. */
 const MAX_STORED = 1_000;
-/** How many older orders are fetched at once. */
-const BATCH = 60;
+const BATCH_SIZE = 60;
 /** How long `fetchMore` returns a failed result before it tries again. */
 const RETRY_AFTER_MS = 2_000;
 
@@ -35,7 +33,6 @@ export class Orders {
     return this.#byId.get(id);
   }
 
-  /** The lowest id; null without orders. */
   get oldest() {
     return this.#byId.size === 0 ? null : Math.min(...this.#byId.keys());
   }
@@ -54,7 +51,6 @@ export class Orders {
     return this.#completeUntil;
   }
 
-  /** Whether an order before the newest one is missing. */
   get hasGap() {
     return this.#newest !== this.#completeUntil;
   }
@@ -178,7 +174,6 @@ export class Orders {
   }
 }
 
-/** Fetches older orders in batches. */
 export class History {
   #orders;
   #fetch;
@@ -186,7 +181,6 @@ export class History {
   /** The service's oldest id, as far as known. */
   #first = FIRST_ID;
 
-  /** `fetchOrders(after, limit)` resolves to orders, which are added to `orders`. */
   constructor(orders, fetchOrders) {
     this.#orders = orders;
     this.#fetch = fetchOrders;
@@ -216,10 +210,10 @@ export class History {
     // Before the request: a live order must not drop the one that the batch ends at.
     this.#orders.limit = MAX_STORED;
     const { oldest } = this.#orders;
-    const orders = await this.#fetch(Math.max(oldest - 1 - BATCH, 0), BATCH);
+    const orders = await this.#fetch(Math.max(oldest - 1 - BATCH_SIZE, 0), BATCH_SIZE);
     // Newer orders replace those that the service has dropped.
     const older = orders.filter(({ id }) => id < oldest);
-    if (older.length < BATCH) this.#first = older[0]?.id ?? oldest;
+    if (older.length < BATCH_SIZE) this.#first = older[0]?.id ?? oldest;
     this.#orders.prepend(older);
     return older.length > 0;
   }

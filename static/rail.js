@@ -4,7 +4,6 @@
 import { clock } from "./clock.js";
 import { createReceipt, localizeTime, showAge, showStatus } from "./receipt.js";
 
-/** How many places page.css defines. */
 const CSS_PLACES = 12;
 /** Changes within this time after a rendering are rendered together. */
 const BATCH_MS = 120;
@@ -51,7 +50,6 @@ export class Rail extends EventTarget {
     return [...this.#receipts.values()].map(({ order }) => order);
   }
 
-  /** The lowest id in the list; null if it is empty. */
   get oldest() {
     const { firstElementChild: first } = this.#list;
     return first && Number(first.dataset.id);
@@ -86,7 +84,6 @@ export class Rail extends EventTarget {
     else render();
   }
 
-  /** Updates the list, and changes only what differs. */
   #render() {
     const orders = this.#orders;
     const wanted = this.#select(orders);
@@ -122,7 +119,6 @@ export class Rail extends EventTarget {
     this.dispatchEvent(new CustomEvent("render", { detail }));
   }
 
-  /** Selects the orders to show, each with its place. */
   #select(orders) {
     const places = orders.map((order, index) => [order, orders.length - 1 - index]);
     if (orders.length <= CSS_PLACES) return places;
@@ -153,7 +149,6 @@ export class Rail extends EventTarget {
     return focused;
   }
 
-  /** Removes the focused receipt, after the next one got the focus. */
   #moveFocus(element) {
     const from = Number(element.dataset.id);
     const ids = [...this.#receipts.keys()].sort((a, b) => a - b);

@@ -16,7 +16,6 @@ const LABELS = {
   cancelled: ["Cancelled", ""],
 };
 
-/** Creates the list item for an order. */
 export function createReceipt({ id, timestamp, destination, status, items = [], notes }) {
   const time = element("time", { datetime: timestamp });
   localizeTime(time);
@@ -68,7 +67,6 @@ export function showAge(receipt, { timestamp, status }, now) {
   receipt.dataset.age = isWaiting ? ageStage(age) : "";
 }
 
-/** Shows a `<time>` in the user's time zone and format. */
 export function localizeTime(time) {
   const date = new Date(time.dateTime);
   const isValid = !Number.isNaN(date.valueOf());

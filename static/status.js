@@ -17,7 +17,6 @@ export function formatTime(time, now) {
   return (isToday ? TIME : DATE_AND_TIME).format(time);
 }
 
-/** Shows the state of `connection` in `line`, and keeps it up to date. */
 export function showConnection(line, connection) {
   const [label, detail] = line.children;
   let since = null;

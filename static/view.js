@@ -8,7 +8,6 @@ const NEWEST_PX = 40;
 const IDLE_MS = 90_000;
 /** The time constant of a scroll animation. */
 const DECAY_MS = 80;
-/** The longest scroll animation. */
 const MAX_ANIMATION_MS = 1_000;
 /** All but the last of these stop a scroll animation. */
 const INPUT_EVENTS = ["pointerdown", "wheel", "touchmove", "keydown", "pointermove"];
@@ -31,7 +30,6 @@ export class View extends EventTarget {
   /** The end of the running animation, if any. */
   #target = null;
 
-  /** `frame` scrolls `list`. */
   constructor(frame, list) {
     super();
     this.#frame = frame;
@@ -135,7 +133,6 @@ export class View extends EventTarget {
     });
   }
 
-  /** Moves by a fraction of the remaining distance, and ends the animation at the target. */
   #step(fraction) {
     const { scrollLeft, scrollTop } = this.#frame;
     const { left, top = scrollTop } = this.#target;

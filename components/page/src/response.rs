@@ -82,14 +82,12 @@ pub(crate) fn asset<'a>(
     response
 }
 
-/// 404.
 pub(crate) fn not_found() -> Response {
     let mut response = error(StatusCode::NOT_FOUND, "Not found\n");
     set(&mut response, CACHE_CONTROL, "no-cache");
     response
 }
 
-/// 405.
 pub(crate) fn method_not_allowed() -> Response {
     let mut response = error(
         StatusCode::METHOD_NOT_ALLOWED,
@@ -99,7 +97,6 @@ pub(crate) fn method_not_allowed() -> Response {
     response
 }
 
-/// 500; the cause is logged.
 pub(crate) fn internal_error() -> Response {
     let mut response = error(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error\n");
     set(&mut response, CACHE_CONTROL, "no-store");
