@@ -108,7 +108,7 @@ function request(url, options) {
 async function errorText(response) {
   const isText = response.headers.get("Content-Type")?.startsWith("text/plain");
   const text = isText ? (await response.text()).trim() : "";
-  return text || `the kitchen answered ${response.status}`;
+  return text || `the kitchen responded with status ${response.status}`;
 }
 
 /** The last status request of each order. */

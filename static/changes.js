@@ -114,7 +114,7 @@ export class PendingChanges extends EventTarget {
   async #verify(id) {
     const { timer } = this.#pending.get(id);
     await this.#refetch(id);
-    // A change that was requested meanwhile has a timeout of its own.
+    // A change requested during the fetch has its own timeout.
     if (this.#pending.get(id)?.timer === timer) this.#revert(id, `order ${id} is unchanged: the kitchen did not respond`);
   }
 

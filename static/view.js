@@ -145,7 +145,7 @@ export class View extends EventTarget {
     if (hasArrived || fraction === 1) this.#target = null;
   }
 
-  /** Nobody may be there to scroll a wall screen back. */
+  /** A wall screen has no user to scroll it back. */
   #returnWhenIdle() {
     const remaining = this.#lastInputAt + IDLE_MS - performance.now();
     if (remaining <= 0) this.scrollToNewest();

@@ -62,11 +62,11 @@ fixture.page("the last thousand orders can be scrolled to", { reducedMotion: "re
   assert.equal(await page.title(), title, "the title counts the newest orders only");
 
   // New orders move nothing, and are counted.
-  const seen = await page.evaluate(inView);
+  const visible = await page.evaluate(inView);
   await deliverOrders(host, stateDir, 3);
   await eventually(async () => assert.equal(await newest.textContent(), "3 new ›"));
   const isStored = (id) => id > first + 2;
-  assert.deepEqual((await page.evaluate(inView)).filter(isStored).slice(0, 2), seen.filter(isStored).slice(0, 2));
+  assert.deepEqual((await page.evaluate(inView)).filter(isStored).slice(0, 2), visible.filter(isStored).slice(0, 2));
 
   const [left, right] = await Promise.all([page.locator("#kitchen").boundingBox(), newest.boundingBox()]);
   assert.ok(left.x + left.width - (right.x + right.width) < 40, "the button to the newest is at the right");

@@ -1,5 +1,5 @@
 // Nothing is lost during an outage of the host or the network. Another host with the
-// same store makes orders meanwhile, and both pages show each order once.
+// same store makes orders during it, and both pages show each order once.
 
 import assert from "node:assert/strict";
 import { describe } from "node:test";
@@ -12,7 +12,7 @@ import { Fixture } from "./fixture.mjs";
 const OUTAGE_MS = 20_000;
 /** How soon the page must detect a dead connection: 9 s, plus a margin for a busy machine. */
 const DETECTION_MS = 12_000;
-/** The least number of orders made meanwhile: more than the rail shows. */
+/** The least number of orders made during the outage: more than the rail shows. */
 const MIN_MADE = 14;
 
 /** Records the queries of a page's requests for orders from now on. */
@@ -30,7 +30,7 @@ async function assertAllShown(page, queries, last) {
   const hasFetchedAll = queries.some(({ after, limit }) => after <= last && limit === undefined);
   assert.ok(hasFetchedAll, `no request for all orders after ${last}: ${JSON.stringify(queries)}`);
   // The event stream's ping fetches the latest order.
-  assert.ok(queries.every(({ after, limit }) => after !== undefined || limit === "1"), `the page fetched its orders anew: ${JSON.stringify(queries)}`);
+  assert.ok(queries.every(({ after, limit }) => after !== undefined || limit === "1"), `the page did not continue after its newest order: ${JSON.stringify(queries)}`);
   const seen = new Set(await shownIds(page));
   const all = Array.from({ length: Math.max(...seen) - last }, (_, index) => last + 1 + index);
   const missing = () => all.filter((id) => !seen.has(id));
@@ -45,7 +45,7 @@ async function assertAllShown(page, queries, last) {
 
 /** Returns a function that resolves to when, by its own clock, a page detected the loss of its connection. */
 async function observeLoss(page) {
-  const seen = await page.evaluateHandle(() => {
+  const handle = await page.evaluateHandle(() => {
     const line = document.getElementById("status");
     return {
       at: new Promise((resolve) => {
@@ -55,7 +55,7 @@ async function observeLoss(page) {
       }),
     };
   });
-  return () => seen.evaluate(({ at }) => at);
+  return () => handle.evaluate(({ at }) => at);
 }
 
 const elapsed = (since, ms) => new Promise((resolve) => setTimeout(resolve, since + ms - Date.now()));

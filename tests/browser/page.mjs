@@ -78,7 +78,7 @@ export function atRest(page) {
 
 /** Returns a function that resolves to when, by the page's clock, an order was first shown in `status`. */
 export async function observeStatus(page, id, status) {
-  const seen = await page.evaluateHandle(
+  const handle = await page.evaluateHandle(
     ([id, status]) => {
       const ticket = document.querySelector(`#rail > [data-id="${id}"]`);
       return {
@@ -91,7 +91,7 @@ export async function observeStatus(page, id, status) {
     },
     [id, status],
   );
-  return () => seen.evaluate(({ at }) => at);
+  return () => handle.evaluate(({ at }) => at);
 }
 
 /** Returns the statuses of all receipts by id. */

@@ -56,15 +56,15 @@ try {
     await connected;
     /** Resolves to when the page had a frame with this style or text, in ms since the epoch. */
     const framed = async (what) => {
-      const seen = await page.waitForFunction((wanted) => globalThis.framed?.[wanted], what);
-      return seen.jsonValue();
+      const handle = await page.waitForFunction((wanted) => globalThis.framed?.[wanted], what);
+      return handle.jsonValue();
     };
     const painted = async () => {
-      const seen = await page.waitForFunction(() => {
+      const handle = await page.waitForFunction(() => {
         const [entry] = performance.getEntriesByName("first-contentful-paint");
         return entry && performance.timeOrigin + entry.startTime;
       });
-      return seen.jsonValue();
+      return handle.jsonValue();
     };
     const css = await readFile(file("static/page.css"), "utf8");
     await measure("style sheet", async (round) => {

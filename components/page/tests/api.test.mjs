@@ -61,7 +61,7 @@ test("only a plain-text body is used as the error message", async () => {
     await settled();
     respond(502, body, type);
     const [{ detail }] = await result;
-    assert.equal(detail.message, "the kitchen answered 502");
+    assert.equal(detail.message, "the kitchen responded with status 502");
   }
 });
 

@@ -82,9 +82,9 @@ test("a socket that responds is kept, with a ping every five seconds", () => {
 /** Returns the pauses between sockets within a minute, each of which opens, runs `use`, and closes. */
 function measurePauses(use) {
   const opened = [];
-  for (let seen = 0; now < 60_000; pass(100)) {
-    if (sockets.length === seen) continue;
-    seen = sockets.length;
+  for (let handled = 0; now < 60_000; pass(100)) {
+    if (sockets.length === handled) continue;
+    handled = sockets.length;
     opened.push(now);
     sockets.at(-1).onopen();
     use(sockets.at(-1));
@@ -103,7 +103,7 @@ test("sockets that respond once and close do not reset the backoff, one that las
   connection.wake();
   const { length } = sockets;
   sockets.at(-1).onopen();
-  for (let seen = 0; seen < 3; seen += 1) {
+  for (let messages = 0; messages < 3; messages += 1) {
     sockets.at(-1).receive({ event: "pong" });
     pass(4_000);
   }
@@ -203,7 +203,7 @@ test("a stream is used where WebSockets do not work", () => {
   // WebSockets are tried less and less often, and the stream stays open.
   const tried = [];
   for (let minute = 0; minute < 40; minute += 1) {
-    for (let seen = 0; seen < 12; seen += 1) {
+    for (let pings = 0; pings < 12; pings += 1) {
       if (sockets.at(-1).onclose) {
         tried.push(minute);
         sockets.at(-1).onclose();
@@ -251,10 +251,10 @@ test("WebSockets that open and carry nothing do not replace the stream", () => {
   const streams = withStream();
   const tried = [];
   let onStream = 0;
-  for (let seen = 0; now < 1_800_000; pass(100)) {
-    for (; seen < sockets.length; seen += 1) {
+  for (let handled = 0; now < 1_800_000; pass(100)) {
+    for (; handled < sockets.length; handled += 1) {
       tried.push(now);
-      sockets[seen].onopen();
+      sockets[handled].onopen();
     }
     const stream = streams.at(-1);
     if (stream?.onopen && connection.state === "connecting") stream.onopen();
