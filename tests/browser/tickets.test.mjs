@@ -191,7 +191,7 @@ fixture.page("a held key and a double click are one change", {}, async (page, pr
   assert.deepEqual(problems, []);
 });
 
-fixture.page("the focus follows its ticket, and moves on with a pause when it leaves", { reducedMotion: "reduce" }, async (page, problems, defer) => {
+fixture.page("action keys are ignored for a moment after the focus has moved to another ticket", { reducedMotion: "reduce" }, async (page, problems, defer) => {
   const [host, stateDir] = await otherHost(15, defer);
   await page.addInitScript(() => {
     globalThis.announcements = [];
