@@ -1,58 +1,53 @@
-// Says what happened: new orders to screen readers, briefly, and not more often than
-// can be heard; and to everybody why something did not happen.
+// Announces new orders to screen readers, and shows warnings to everyone.
 
-/** How long, in ms, orders are gathered into one sentence. */
-const GATHER = 400;
-/** How long, in ms, it is quiet between two sentences about orders. */
-const PAUSE = 8_000;
-/** How long, in ms, a warning can be read. */
-const SHOWN = 12_000;
+/** How long orders are gathered into one announcement. */
+const GATHER_MS = 400;
+const MIN_INTERVAL_MS = 8_000;
+const WARNING_MS = 12_000;
 
 export class Announcer {
   #region;
-  #line;
-  #hide = null;
+  #notice;
+  #hideTimer = null;
   #count = 0;
   #last = null;
   #quietUntil = 0;
 
-  /** `region` is an element with `aria-live`, `line` a visible one with `role="alert"`. */
-  constructor(region, line) {
+  /** `region` is an element with `aria-live`, `notice` a visible one with `role="alert"`. */
+  constructor(region, notice) {
     this.#region = region;
-    this.#line = line;
+    this.#notice = notice;
   }
 
-  /** Tells of these orders, oldest first. */
+  /** Announces new orders, oldest first. */
   announce(orders) {
     if (orders.length === 0) return;
     if (this.#count === 0) {
-      const wait = Math.max(GATHER, this.#quietUntil - performance.now());
-      setTimeout(() => this.#speak(), wait);
+      const delay = Math.max(GATHER_MS, this.#quietUntil - performance.now());
+      setTimeout(() => this.#flush(), delay);
     }
     this.#count += orders.length;
     this.#last = orders.at(-1);
   }
 
-  /** Says this now: the answer to something that the reader did. */
+  /** Announces the result of a user's action, at once. */
   say(text) {
     this.#region.textContent = text;
   }
 
-  /** Says why something did not happen. */
   warn(text) {
-    clearTimeout(this.#hide);
-    // The service's own words begin in the middle of a sentence.
+    clearTimeout(this.#hideTimer);
     const sentence = text.charAt(0).toUpperCase() + text.slice(1);
-    // What stands there already is not told again.
-    if (this.#line.textContent !== sentence) this.#line.textContent = sentence;
-    this.#hide = setTimeout(() => (this.#line.textContent = ""), SHOWN);
+    // Setting the same text again would make screen readers repeat it.
+    if (this.#notice.textContent !== sentence) this.#notice.textContent = sentence;
+    this.#hideTimer = setTimeout(() => (this.#notice.textContent = ""), WARNING_MS);
   }
 
-  #speak() {
+  #flush() {
     const { id, destination } = this.#last;
     const order = `Order ${id}, ${destination}`;
     this.say(this.#count === 1 ? order : `${this.#count} new orders. The last: ${order}`);
     this.#count = 0;
-    this.#quietUntil = performance.now() + PAUSE;
+    this.#quietUntil = performance.now() + MIN_INTERVAL_MS;
   }
 }

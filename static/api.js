@@ -1,33 +1,30 @@
-// The order service over HTTP: requests, and what stands in for a WebSocket where
-// none gets through.
+// The order service over HTTP, which also replaces the WebSocket where none works.
 
 import { clock } from "./clock.js";
 
-/** How long, in ms, it may take to answer. */
-const PATIENCE = 8_000;
+const TIMEOUT_MS = 8_000;
 
-/** The orders after an id, oldest first; with null, the latest. */
-export async function ordersAfter(after, limit) {
+/** Fetches the orders after an id, oldest first; with `null`, the latest ones. */
+export async function fetchOrdersAfter(after, limit) {
   const query = new URLSearchParams();
   if (after !== null) query.set("after", after);
   if (limit !== undefined) query.set("limit", limit);
-  return (await get(`/api/orders?${query}`)).orders;
+  return (await getJson(`/api/orders?${query}`)).orders;
 }
 
-/** One order. */
-export function orderOf(id) {
-  return get(`/api/orders/${id}`);
+export function fetchOrder(id) {
+  return getJson(`/api/orders/${id}`);
 }
 
 /**
- * What a WebSocket would be told, said in requests instead; promises the
- * messages that answer. A step that was refused is an answer too.
+ * Sends a WebSocket message as an HTTP request, and resolves to the messages that a
+ * WebSocket would receive in return. A rejected status change is one of them.
  */
-export async function exchange({ event, detail }) {
+export async function sendOverHttp({ event, detail }) {
   switch (event) {
     case "ping": {
-      // Tells that the service lives, and of an order that was not heard of.
-      const received = (await ordersAfter(null, 1)).map((order) => ({
+      // The latest order may have been missed.
+      const received = (await fetchOrdersAfter(null, 1)).map((order) => ({
         event: "order-received",
         detail: { order },
       }));
@@ -35,40 +32,39 @@ export async function exchange({ event, detail }) {
     }
     case "order-status": {
       const { id, status } = detail;
-      const response = await inTurn(id, () =>
-        ask(`/api/orders/${id}/status`, {
+      const response = await inSequence(id, () =>
+        request(`/api/orders/${id}/status`, {
           method: "POST",
           headers: { "Content-Type": "application/json" },
           body: JSON.stringify({ status }),
         }),
       );
       if (response.ok) return [{ event: "order-updated", detail: { order: await response.json() } }];
-      return [{ event: "error", detail: { id, status, message: await reason(response) } }];
+      return [{ event: "error", detail: { id, status, message: await errorText(response) } }];
     }
     default:
-      throw new Error(`there is no request for ${event}`);
+      throw new Error(`unknown event "${event}"`);
   }
 }
 
 /**
- * As much of a WebSocket as connection.js uses: server-sent events one way, requests
- * the other.
+ * The parts of a WebSocket that connection.js uses, implemented by server-sent events
+ * and requests.
  */
-export class Stream {
+export class EventStream {
   onopen = null;
   onmessage = null;
   onclose = null;
 
   #source;
-  #exchange;
+  #sendMessage;
 
-  /** `source` is an EventSource; `exchange` promises the answers to a message. */
-  constructor(source, exchange) {
+  /** `source` is an EventSource; `sendMessage` resolves to the responses to a message. */
+  constructor(source, sendMessage) {
     this.#source = source;
-    this.#exchange = exchange;
-    // When it is lost the browser asks again by itself, and where nobody holds the
-    // response open, it does so all the time. Whether anybody is there at all, the
-    // answers to messages tell.
+    this.#sendMessage = sendMessage;
+    // The browser reconnects by itself, so only the first `open` counts. Pings tell
+    // whether the service still responds.
     source.onopen = () => {
       source.onopen = null;
       this.onopen?.();
@@ -82,12 +78,12 @@ export class Stream {
   }
 
   send(text) {
-    this.#exchange(JSON.parse(text)).then(
-      (answers) => {
-        for (const answer of answers) this.onmessage?.({ data: JSON.stringify(answer) });
+    this.#sendMessage(JSON.parse(text)).then(
+      (messages) => {
+        for (const message of messages) this.onmessage?.({ data: JSON.stringify(message) });
       },
-      // No answer is what a silent socket gives, too.
-      (error) => console.warn("no answer:", error),
+      // The connection's ping timeout handles it.
+      (error) => console.warn("request failed:", error),
     );
   }
 
@@ -96,36 +92,36 @@ export class Stream {
   }
 }
 
-async function get(url) {
-  const asked = Date.now();
-  const response = await ask(url);
-  if (!response.ok) throw new Error(`${url} answered ${response.status}`);
-  clock.hear(response.headers.get("Date"), asked);
+async function getJson(url) {
+  const requestedAt = Date.now();
+  const response = await request(url);
+  if (!response.ok) throw new Error(`GET ${url}: unexpected status ${response.status}`);
+  clock.sync(response.headers.get("Date"), requestedAt);
   return response.json();
 }
 
-function ask(url, options) {
-  return fetch(url, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE), ...options });
+function request(url, options) {
+  return fetch(url, { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS), ...options });
 }
 
-/** Why not. What is between here and the service explains itself in pages. */
-async function reason(response) {
+/** Returns the service's error text. A proxy's error page is not one. */
+async function errorText(response) {
   const isText = response.headers.get("Content-Type")?.startsWith("text/plain");
   const text = isText ? (await response.text()).trim() : "";
-  return text || `the kitchen answered ${response.status}`;
+  return text || `the kitchen responded with status ${response.status}`;
 }
 
-/** By order: the last request to change it. */
-const changing = new Map();
+/** The last status request of each order. */
+const lastRequests = new Map();
 
-/** Two steps are two requests, and the first one has to be there first. */
-function inTurn(id, request) {
-  const before = changing.get(id) ?? Promise.resolve();
-  const turn = before.then(request, request);
-  const end = () => {
-    if (changing.get(id) === turn) changing.delete(id);
+/** Starts `send` after the order's earlier requests, so that they cannot overtake each other. */
+function inSequence(id, send) {
+  const previous = lastRequests.get(id) ?? Promise.resolve();
+  const current = previous.then(send, send);
+  const remove = () => {
+    if (lastRequests.get(id) === current) lastRequests.delete(id);
   };
-  changing.set(id, turn);
-  turn.then(end, end);
-  return turn;
+  lastRequests.set(id, current);
+  current.then(remove, remove);
+  return current;
 }

@@ -1,8 +1,6 @@
-// How many tickets wait, where one sees it while looking at something else: in
-// the title and on the icon.
+// Shows the number of waiting tickets in the title and on the icon.
 
-/** A ticket with a number on it, as an SVG. */
-const ticket = (count) =>
+const ticketSvg = (count) =>
   `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">` +
   `<path d="M3 0h26v29l-3.2 3-3.3-3-3.2 3-3.3-3-3.2 3-3.3-3-3.2 3L3 29z" fill="#fff" stroke="#888" stroke-width=".5"/>` +
   `<path d="M3 0h26v5H3z" fill="#ad0f16"/>` +
@@ -12,21 +10,20 @@ const ticket = (count) =>
 export class Badge {
   #title = document.title;
   #link;
-  #plain;
+  #plainIcon;
   #count = null;
 
-  /** `link` is the page's icon, shown when none waits. */
+  /** `link` is the page's icon, which is shown for 0. */
   constructor(link) {
     this.#link = link;
-    this.#plain = link.href;
+    this.#plainIcon = link.href;
   }
 
-  /** Shows how many wait. */
   show(count) {
     if (count === this.#count) return;
     this.#count = count;
     document.title = count > 0 ? `(${count}) ${this.#title}` : this.#title;
-    const svg = encodeURIComponent(ticket(count));
-    this.#link.href = count > 0 ? `data:image/svg+xml,${svg}` : this.#plain;
+    const svg = encodeURIComponent(ticketSvg(count));
+    this.#link.href = count > 0 ? `data:image/svg+xml,${svg}` : this.#plainIcon;
   }
 }

@@ -1,59 +1,54 @@
-// Steps of orders through the kitchen: which there are, and those that were taken here
-// and are not yet known to be true. They show at once, and go back when they are
-// refused, or when nothing is heard of them.
+// The workflow of an order's status, and the status changes made on this page that
+// the service has not confirmed. They show at once, and are reverted if they fail.
 
-/** How long, in ms, a step may take to become true. */
-const PATIENCE = 5_000;
+const CONFIRM_TIMEOUT_MS = 5_000;
 
-/** What each status may become, the usual first. The component decides; this knows what it will say. */
-const STEPS = {
+/** The allowed changes of each status, the usual one first; the same as in the component. */
+const TRANSITIONS = {
   received: ["fired", "cancelled"],
   fired: ["fulfilled", "cancelled"],
   fulfilled: [],
   cancelled: [],
 };
 
-/** How far along each status is: on its way an order only ever gets further. */
 const RANK = { received: 0, fired: 1, fulfilled: 2, cancelled: 2 };
 
-/** Whether an order can go from one status to another in one step. */
-export function canBecome(from, to) {
-  return STEPS[from]?.includes(to) ?? false;
+export function canChange(from, to) {
+  return TRANSITIONS[from]?.includes(to) ?? false;
 }
 
-/** The step onwards from a status; null at the end. */
-export function onwards(status) {
-  return STEPS[status]?.[0] ?? null;
+/** Returns the usual next status, or null for a final one. */
+export function nextStatus(status) {
+  return TRANSITIONS[status]?.[0] ?? null;
 }
 
 /**
- * Whether news of `status` is later than `known`. News may overtake each other
- * on the way, and what was fetched may be older than what was heard meanwhile.
+ * Returns whether `status` comes after `known` in the workflow. Messages and responses
+ * can overtake each other, so an earlier status is outdated.
  */
 export function isLater(status, known) {
   return (RANK[status] ?? 0) > (RANK[known] ?? 0);
 }
 
-/** Whether nothing more happens to an order. */
-export function isDone(status) {
-  return onwards(status) === null;
+export function isFinal(status) {
+  return nextStatus(status) === null;
 }
 
 /**
  * Events:
- * - `change`: what is to be shown changed;
- * - `refused`: `detail` is `{ id, message }`, why an order went back.
+ * - `change`: `apply` returns different orders;
+ * - `rejected`: `detail` is `{ id, message }`, why an order was reverted.
  */
-export class Changes extends EventTarget {
+export class PendingChanges extends EventTarget {
   #orders;
   #send;
   #fetch;
-  /** By id: the steps, first to last, and the timer of the last one. */
-  #steps = new Map();
+  /** By id: the unconfirmed statuses in order, and the timer of the last one. */
+  #pending = new Map();
 
   /**
-   * `orders` holds what is true; `send(id, status)` asks for a step;
-   * `fetchOrder(id)` promises the order as it is.
+   * `orders` holds the confirmed orders; `send(id, status)` requests a change;
+   * `fetchOrder(id)` resolves to an order.
    */
   constructor(orders, send, fetchOrder) {
     super();
@@ -62,95 +57,94 @@ export class Changes extends EventTarget {
     this.#fetch = fetchOrder;
   }
 
-  /** The order as it is to be shown. */
-  shown(order) {
-    const steps = this.#steps.get(order.id)?.statuses;
-    return steps ? { ...order, status: steps.at(-1) } : order;
+  /** Returns the order with its pending status. */
+  apply(order) {
+    const statuses = this.#pending.get(order.id)?.statuses;
+    return statuses ? { ...order, status: statuses.at(-1) } : order;
   }
 
-  /** Takes a step, if it is a possible one, and says whether. */
-  take(id, status) {
+  /** Requests a status change if it is allowed, and returns whether it is. */
+  request(id, status) {
     const order = this.#orders.get(id);
-    if (!order || !canBecome(this.shown(order).status, status)) return false;
-    const taken = this.#steps.get(id) ?? { statuses: [], timer: null };
-    clearTimeout(taken.timer);
-    taken.statuses.push(status);
-    taken.timer = setTimeout(() => this.#doubt(id), PATIENCE);
-    this.#steps.set(id, taken);
+    if (!order || !canChange(this.apply(order).status, status)) return false;
+    const pending = this.#pending.get(id) ?? { statuses: [], timer: null };
+    clearTimeout(pending.timer);
+    pending.statuses.push(status);
+    pending.timer = setTimeout(() => this.#verify(id), CONFIRM_TIMEOUT_MS);
+    this.#pending.set(id, pending);
     this.#send(id, status);
-    this.#tell();
+    this.#emitChange();
     return true;
   }
 
   /**
-   * What is true changed: steps that have become true are no longer only ours, and
-   * those that another screen has made impossible are told of.
+   * Drops pending changes that the confirmed orders have caught up with, and rejects
+   * those that another client has made impossible.
    */
-  settle() {
-    for (const [id, { statuses }] of this.#steps) {
+  reconcile() {
+    for (const [id, { statuses }] of this.#pending) {
       const order = this.#orders.get(id);
-      const left = order ? statuses.filter((status) => isLater(status, order.status)) : [];
-      if (left.length > 0) {
-        this.#steps.get(id).statuses = left;
+      const remaining = order ? statuses.filter((status) => isLater(status, order.status)) : [];
+      if (remaining.length > 0) {
+        this.#pending.get(id).statuses = remaining;
         continue;
       }
-      this.#forget(id);
-      if (order && isDone(order.status) && !statuses.includes(order.status)) {
-        this.#refused(id, `order ${id} is ${order.status}`);
+      this.#remove(id);
+      if (order && isFinal(order.status) && !statuses.includes(order.status)) {
+        this.#emitRejected(id, `order ${id} is ${order.status}`);
       }
     }
   }
 
   /**
-   * The service refused a step. The reason may be that another screen took it, or
-   * one that makes it impossible: what is true is asked for first.
+   * Handles the service's rejection of a change. Another client may have made the same
+   * change or a conflicting one, so this fetches the order first.
    */
-  async refuse(id, status, message) {
-    await this.#learn(id);
-    if (this.#steps.get(id)?.statuses.includes(status)) this.#goBack(id, message);
+  async reject(id, status, message) {
+    await this.#refetch(id);
+    if (this.#pending.get(id)?.statuses.includes(status)) this.#revert(id, message);
   }
 
-  /** A step could not be asked for: whatever it led to will be heard of. */
+  /** Handles a change that could not be sent, or whose response was lost. */
   fail(id, message) {
-    if (this.#steps.has(id)) this.#goBack(id, message);
-    return this.#learn(id);
+    if (this.#pending.has(id)) this.#revert(id, message);
+    return this.#refetch(id);
   }
 
-  /** Finds out what became of steps that are not heard of. */
-  async #doubt(id) {
-    const { timer } = this.#steps.get(id);
-    await this.#learn(id);
-    // Of a step that was taken meanwhile, something may yet be heard.
-    if (this.#steps.get(id)?.timer === timer) this.#goBack(id, `order ${id} is as it was: nothing was heard of it`);
+  async #verify(id) {
+    const { timer } = this.#pending.get(id);
+    await this.#refetch(id);
+    // A change requested during the fetch has its own timeout.
+    if (this.#pending.get(id)?.timer === timer) this.#revert(id, `order ${id} is unchanged: the kitchen did not respond`);
   }
 
-  #goBack(id, message) {
-    this.#forget(id);
-    this.#tell();
-    this.#refused(id, message);
+  #revert(id, message) {
+    this.#remove(id);
+    this.#emitChange();
+    this.#emitRejected(id, message);
   }
 
-  async #learn(id) {
+  async #refetch(id) {
     try {
       this.#orders.update(await this.#fetch(id));
-      this.settle();
-      this.#tell();
+      this.reconcile();
+      this.#emitChange();
     } catch (error) {
-      // When the connection comes back, all that is shown is asked for.
-      console.warn(`order ${id} could not be fetched:`, error);
+      // All orders are fetched again after a reconnect.
+      console.warn(`failed to fetch order ${id}:`, error);
     }
   }
 
-  #forget(id) {
-    clearTimeout(this.#steps.get(id)?.timer);
-    this.#steps.delete(id);
+  #remove(id) {
+    clearTimeout(this.#pending.get(id)?.timer);
+    this.#pending.delete(id);
   }
 
-  #refused(id, message) {
-    this.dispatchEvent(new CustomEvent("refused", { detail: { id, message } }));
+  #emitRejected(id, message) {
+    this.dispatchEvent(new CustomEvent("rejected", { detail: { id, message } }));
   }
 
-  #tell() {
+  #emitChange() {
     this.dispatchEvent(new Event("change"));
   }
 }

@@ -1,34 +1,31 @@
-// Two notes for a new order, once somebody has asked for them.
+// Plays two notes for a new order, if the user has turned that on.
 
-/** Frequency in Hz, and when it begins in s. */
+/** Frequency in Hz, and start in seconds. */
 const NOTES = [
   [784, 0],
   [1047, 0.16],
 ];
-/** How long, in s, a note rings, and how loud it begins. */
-const RING = 0.7;
-const LOUDNESS = 0.25;
-/** It rings once in so many s, however many orders come. */
-const PAUSE = 1;
-/** Where a browser keeps whether it is on. */
-const KEY = "chime";
+const NOTE_SECONDS = 0.7;
+const VOLUME = 0.25;
+const MIN_INTERVAL_SECONDS = 1;
+const STORAGE_KEY = "chime";
 
 export class Chime {
   #button;
   #context = null;
-  #resumption = null;
+  #resuming = null;
   #quietUntil = 0;
 
-  /** `button` turns it on and off, and is found as it was left. */
+  /** `button` turns the chime on and off. The setting is stored. */
   constructor(button) {
     this.#button = button;
-    button.addEventListener("click", () => this.#click());
-    // Browsers let no page sound before it was touched, but for those of a kiosk.
+    button.addEventListener("click", () => this.#toggle());
+    // Browsers let a page play sound only after a user gesture, except in kiosk mode.
     for (const type of ["click", "keydown"]) {
       addEventListener(type, ({ target }) => target !== button && this.#resume());
     }
-    if (recall() === "on") this.#open();
-    this.#show();
+    if (load() === "on") this.#open();
+    this.#render();
   }
 
   get isOn() {
@@ -37,80 +34,79 @@ export class Chime {
 
   ring() {
     if (!this.isOn) return;
-    if (this.#isMute) {
-      // What is scheduled now would all sound at once when it runs again.
+    if (this.#isSuspended) {
+      // Notes that are scheduled now would all play at once on resume.
       if (navigator.userActivation?.hasBeenActive !== false) this.#resume();
       return;
     }
     const { currentTime, destination } = this.#context;
     if (currentTime < this.#quietUntil) return;
-    this.#quietUntil = currentTime + PAUSE;
+    this.#quietUntil = currentTime + MIN_INTERVAL_SECONDS;
     for (const [frequency, offset] of NOTES) {
       const start = currentTime + offset;
       const gain = new GainNode(this.#context, { gain: 0 });
-      gain.gain.setValueAtTime(LOUDNESS, start);
-      gain.gain.exponentialRampToValueAtTime(0.001, start + RING);
+      gain.gain.setValueAtTime(VOLUME, start);
+      gain.gain.exponentialRampToValueAtTime(0.001, start + NOTE_SECONDS);
       const note = new OscillatorNode(this.#context, { frequency, type: "triangle" });
       note.connect(gain).connect(destination);
       note.start(start);
-      note.stop(start + RING);
+      note.stop(start + NOTE_SECONDS);
     }
   }
 
-  get #isMute() {
+  get #isSuspended() {
     return this.isOn && this.#context.state !== "running";
   }
 
-  #click() {
-    if (this.#isMute) return this.#resume();
+  #toggle() {
+    if (this.#isSuspended) return this.#resume();
     if (this.isOn) {
       this.#context.onstatechange = null;
       this.#context.close();
-      this.#context = this.#resumption = null;
+      this.#context = this.#resuming = null;
       this.#quietUntil = 0;
     } else {
       this.#open();
       this.#resume().then(() => this.ring());
     }
-    // What has just been turned on is about to run.
-    this.#show(false);
-    remember(this.isOn ? "on" : "off");
+    // A context that was just opened is about to run.
+    this.#render(false);
+    save(this.isOn ? "on" : "off");
   }
 
   #open() {
     this.#context = new AudioContext();
-    this.#context.onstatechange = () => this.#show();
+    this.#context.onstatechange = () => this.#render();
   }
 
-  /** Who turned it on should know when nothing would be heard. */
-  #show(isMute = this.#isMute) {
+  #render(isMute = this.#isSuspended) {
     this.#button.setAttribute("aria-pressed", this.isOn);
     this.#button.classList.toggle("mute", isMute);
   }
 
-  /** Asked for once: it may be answered never. */
+  /** Requests it only once, since the browser may never respond. */
   async #resume() {
-    if (!this.#isMute) return;
-    const end = () => (this.#resumption = null);
-    this.#resumption ??= this.#context.resume().then(end, end);
-    return this.#resumption;
+    if (!this.#isSuspended) return;
+    const end = () => (this.#resuming = null);
+    this.#resuming ??= this.#context.resume().then(end, end);
+    return this.#resuming;
   }
 }
 
-// A browser may let pages keep nothing.
+// Browsers can deny access to storage.
 
-function recall() {
+function load() {
   try {
-    return localStorage.getItem(KEY);
+    return localStorage.getItem(STORAGE_KEY);
   } catch {
     return null;
   }
 }
 
-function remember(text) {
+function save(setting) {
   try {
-    localStorage.setItem(KEY, text);
+    localStorage.setItem(STORAGE_KEY, setting);
   } catch {
-    // It is as before after the next reload.
+    // The setting lasts until the page is reloaded.
   }
 }

@@ -1,9 +1,8 @@
-// The service's time, whatever this machine's clock says, and how long a guest has
-// waited by it.
+// The service's time, independent of this machine's clock, and the ages of tickets.
 
 /**
- * From how many ms on a ticket shows that it has waited. A new one every four
- * seconds leaves each about three quarters of a minute among the last twelve.
+ * The ages in ms at which a ticket's stage begins. With an order every four seconds,
+ * a ticket stays among the newest twelve for about 45 s.
  */
 const STAGES = [
   ["late", 30_000],
@@ -12,41 +11,39 @@ const STAGES = [
 ];
 
 export class Clock {
-  #ahead = 0;
+  #offset = 0;
 
-  /** The time in ms since the epoch. */
+  /** The service's time in ms since the epoch. */
   now() {
-    return Date.now() + this.#ahead;
+    return Date.now() + this.#offset;
   }
 
   /**
-   * Takes the `Date` header of an answer that has just come, to a question of the
-   * moment `asked` (by this machine). It tells a second, and not when in between
-   * it was written, so this only changes what contradicts it.
+   * Adjusts the clock by the `Date` header of a response that has just arrived.
+   * `requestedAt` is when the request was sent, by this machine's clock. The header is
+   * imprecise, so only an offset outside its bounds is corrected.
    */
-  hear(date, asked) {
-    const least = Date.parse(date) - Date.now();
-    const most = Date.parse(date) + 1000 - asked;
-    if (this.#ahead < least || this.#ahead > most) this.#ahead = (least + most) / 2;
+  sync(date, requestedAt) {
+    const min = Date.parse(date) - Date.now();
+    const max = Date.parse(date) + 1000 - requestedAt;
+    if (this.#offset < min || this.#offset > max) this.#offset = (min + max) / 2;
   }
 }
 
-/** The one that the page goes by. */
 export const clock = new Clock();
 
-/** `stage` of an age in ms. */
-export function stage(age) {
+export function ageStage(age) {
   return STAGES.find(([, from]) => age >= from)?.[0] ?? "fresh";
 }
 
-/** An age in ms as `0:42`, `12:05` or `1 h 05`; what is to come is `0:00`. */
-export function readable(age) {
+/** Formats ms as `0:42`, `12:05` or `1 h 05`. A negative one is `0:00`. */
+export function formatAge(age) {
   const seconds = Math.max(0, Math.floor(age / 1000));
   const minutes = Math.floor(seconds / 60);
-  if (minutes < 60) return `${minutes}:${two(seconds % 60)}`;
-  return `${Math.floor(minutes / 60)} h ${two(minutes % 60)}`;
+  if (minutes < 60) return `${minutes}:${twoDigits(seconds % 60)}`;
+  return `${Math.floor(minutes / 60)} h ${twoDigits(minutes % 60)}`;
 }
 
-function two(number) {
+function twoDigits(number) {
   return String(number).padStart(2, "0");
 }

@@ -1,92 +1,80 @@
-// A connection that comes back: reconnects, and waits longer the longer that fails,
-// notices when the other end is gone, and takes another way where WebSockets do not
-// get through.
+// A connection that reconnects with backoff, detects a dead peer, and falls back to an
+// event stream where WebSockets do not work.
 
-/** Silence, in ms, after which the other end is asked for a sign of life. */
-const QUIET = 5_000;
-/** How long, in ms, it may take to give one. With `QUIET`: dead within 9 s. */
-const PATIENCE = 4_000;
-/** How long, in ms, a connection may take to open. */
-const OPENING = 6_000;
-/** A try to open one that is younger, in ms, is not given up for another. */
-const FRESH = 1_000;
-/** So many WebSockets in a row of which nothing was heard, and the stream is tried. */
-const TRIES = 2;
-/** How long, in ms, a stream lasts before a WebSocket is tried again: first and at most. */
-const STREAMING = { first: 60_000, most: 600_000 };
+/** A ping is sent after this silence. */
+const PING_AFTER_MS = 5_000;
+const PONG_TIMEOUT_MS = 4_000;
+const OPEN_TIMEOUT_MS = 6_000;
+/** `wake` does not interrupt an attempt younger than this. */
+const MIN_ATTEMPT_MS = 1_000;
+/** The number of consecutive WebSockets without a message before the stream is tried. */
+const MAX_SILENT_SOCKETS = 2;
+/** How long a stream lasts before a WebSocket is tried again; doubles up to the maximum. */
+const UPGRADE_AFTER_MS = { initial: 60_000, max: 600_000 };
 
 const PING = JSON.stringify({ event: "ping" });
 
 /**
- * How long to wait before trying again: exponential, with full jitter.
- *
- * Each delay is drawn uniformly from nothing up to a ceiling that doubles from
- * `first` to `most` (milliseconds), so that a thousand pages that lost the same
- * host do not come back in the same instant.
+ * Exponential backoff with full jitter: each delay is random, between 0 and a ceiling
+ * that doubles from `initial` to `max` (ms). Clients that lost the same host
+ * do not all return at the same time.
  */
 export class Backoff {
-  #first;
-  #most;
+  #initial;
+  #max;
   #random;
-  #tries = 0;
+  #attempts = 0;
 
-  constructor({ first = 500, most = 30_000, random = Math.random } = {}) {
-    this.#first = first;
-    this.#most = most;
+  constructor({ initial = 500, max = 30_000, random = Math.random } = {}) {
+    this.#initial = initial;
+    this.#max = max;
     this.#random = random;
   }
 
-  /** The next delay in milliseconds. */
   next() {
-    const ceiling = Math.min(this.#most, this.#first * 2 ** this.#tries);
-    // Counting on past the highest ceiling would only end in infinity.
-    if (ceiling < this.#most) this.#tries += 1;
+    const ceiling = Math.min(this.#max, this.#initial * 2 ** this.#attempts);
+    // At the maximum, counting stops before the power overflows.
+    if (ceiling < this.#max) this.#attempts += 1;
     return this.#random() * ceiling;
   }
 
-  /** It worked: begin at the first delay again. */
   reset() {
-    this.#tries = 0;
+    this.#attempts = 0;
   }
 }
 
 /**
  * Events:
- * - `state`: `state` or `kind` changed;
- * - `open`: a socket opened, the first or another one: messages sent before now may be missing;
- * - `message`: `detail` is a message, parsed.
+ * - `state`: `state` or `transport` changed;
+ * - `open`: connected or reconnected; earlier messages may be missing;
+ * - `message`: `detail` is the parsed message.
  *
- * `state` is `connecting`, `open`, or `waiting`, when `retryAt` (ms since the
- * epoch) says until when. `kind` is the way that is taken: `socket` or `stream`.
- * It starts with `start()`.
+ * `state` is `connecting`, `open`, or `waiting` until `retryAt` (ms since the epoch).
+ * `transport` is `socket` or `stream`.
  */
 export class Connection extends EventTarget {
   state = "connecting";
-  kind = "socket";
+  transport = "socket";
   retryAt = null;
 
-  #ways;
+  #transports;
   #backoff;
   #socket = null;
   #timer = null;
-  #triedAt = 0;
+  #attemptedAt = 0;
   #openedAt = 0;
-  /** How many WebSockets in a row were lost before anything was heard of them. */
-  #unheard = 0;
-  #heard = false;
+  #silentSockets = 0;
+  #hasReceived = false;
 
   /** A WebSocket that is tried while a stream is open. */
-  #better = null;
-  #betterTimer = null;
-  #betterIn = STREAMING.first;
+  #upgrade = null;
+  #upgradeTimer = null;
+  #upgradeAfter = UPGRADE_AFTER_MS.initial;
 
-  /**
-   * `socket` returns a new WebSocket, `stream` what can stand in for one; without
-   * `stream` there is no other way.
-   */
+  /** `socket` opens a WebSocket, and `stream`, if there is one, its replacement. */
   constructor({ socket, stream = null }, backoff = new Backoff()) {
     super();
-    this.#ways = { socket, stream };
+    this.#transports = { socket, stream };
     this.#backoff = backoff;
   }
 
@@ -94,7 +82,7 @@ export class Connection extends EventTarget {
     this.#connect();
   }
 
-  /** Sends a message if there is a socket to send it by, and says whether. */
+  /** Sends a message if the connection is open, and returns whether it is. */
   send(message) {
     if (this.state !== "open") return false;
     this.#socket.send(JSON.stringify(message));
@@ -102,131 +90,130 @@ export class Connection extends EventTarget {
   }
 
   /**
-   * Something changed for the better, the network or the reader's attention:
-   * does not wait any longer, nor for a try that began before it did, and makes
-   * sure of a socket that seems open.
+   * Reconnects without further delay because the network or the tab is back. Checks a
+   * connection that is open.
    */
   wake() {
     if (this.state === "open") {
-      this.#probe();
-      if (this.kind === "stream") this.#tryBetter();
+      this.#ping();
+      if (this.transport === "stream") this.#tryUpgrade();
       return;
     }
     this.#backoff.reset();
     if (this.state === "connecting") {
-      if (Date.now() - this.#triedAt < FRESH) return;
+      if (Date.now() - this.#attemptedAt < MIN_ATTEMPT_MS) return;
       discard(this.#socket);
     }
     this.#connect();
   }
 
   #connect() {
-    this.#triedAt = Date.now();
-    this.kind = this.#ways.stream && this.#unheard >= TRIES ? "stream" : "socket";
-    this.#enter("connecting");
-    const socket = this.#ways[this.kind]();
-    this.#after(OPENING, () => this.#lose());
-    socket.onopen = () => this.#use(socket, this.kind);
-    this.#listen(socket);
+    this.#attemptedAt = Date.now();
+    const useStream = this.#transports.stream && this.#silentSockets >= MAX_SILENT_SOCKETS;
+    this.transport = useStream ? "stream" : "socket";
+    this.#setState("connecting");
+    const socket = this.#transports[this.transport]();
+    this.#setTimer(OPEN_TIMEOUT_MS, () => this.#disconnect());
+    socket.onopen = () => this.#opened(socket, this.transport);
+    this.#attach(socket);
   }
 
-  /** What `socket` says is what the other end says. */
-  #listen(socket) {
+  #attach(socket) {
     this.#socket = socket;
-    this.#heard = false;
+    this.#hasReceived = false;
     socket.onmessage = ({ data }) => {
-      this.#heard = true;
-      // Not at once: a host that accepts, answers and drops is not one that works.
-      if (Date.now() - this.#openedAt > QUIET) this.#backoff.reset();
-      this.#after(QUIET, () => this.#probe());
+      this.#hasReceived = true;
+      // A host that responds and then disconnects does not reset the backoff.
+      if (Date.now() - this.#openedAt > PING_AFTER_MS) this.#backoff.reset();
+      this.#setTimer(PING_AFTER_MS, () => this.#ping());
       const message = parse(data);
       if (message) this.dispatchEvent(new CustomEvent("message", { detail: message }));
     };
-    socket.onclose = () => this.#lose();
+    socket.onclose = () => this.#disconnect();
   }
 
-  #use(socket, kind) {
-    this.kind = kind;
+  #opened(socket, transport) {
+    this.transport = transport;
     this.#openedAt = Date.now();
-    this.#enter("open");
-    this.#probe();
-    if (kind === "stream") {
-      // The first WebSockets may have failed for want of a host, not of a way.
-      if (this.#betterIn === STREAMING.first) this.#tryBetter();
-      else this.#tryBetterLater();
+    this.#setState("open");
+    this.#ping();
+    if (transport === "stream") {
+      // The first WebSockets may have failed because the host was down.
+      if (this.#upgradeAfter === UPGRADE_AFTER_MS.initial) this.#tryUpgrade();
+      else this.#scheduleUpgrade();
     }
     this.dispatchEvent(new Event("open"));
   }
 
-  #probe() {
+  #ping() {
     this.#socket.send(PING);
-    this.#after(PATIENCE, () => this.#lose());
+    this.#setTimer(PONG_TIMEOUT_MS, () => this.#disconnect());
   }
 
-  #lose() {
-    this.#dropBetter();
+  #disconnect() {
+    this.#cancelUpgrade();
     discard(this.#socket);
     this.#socket = null;
-    // After a stream, heard of or not, WebSockets have their turn.
-    this.#unheard = this.kind === "stream" || this.#heard ? 0 : this.#unheard + 1;
+    // After a stream, WebSockets are tried first.
+    this.#silentSockets = this.transport === "stream" || this.#hasReceived ? 0 : this.#silentSockets + 1;
     const delay = this.#backoff.next();
-    this.#after(delay, () => this.#connect());
-    this.#enter("waiting", Date.now() + delay);
+    this.#setTimer(delay, () => this.#connect());
+    this.#setState("waiting", Date.now() + delay);
   }
 
   /**
-   * Tries a WebSocket beside the open stream, and takes it when something comes
-   * of it: there are proxies that let one open and nothing through.
+   * Opens a WebSocket beside the stream, and switches to it after its first message:
+   * some proxies accept WebSockets and forward nothing.
    */
-  #tryBetter() {
-    if (this.#better) return;
-    clearTimeout(this.#betterTimer);
-    const socket = this.#ways.socket();
-    this.#better = socket;
+  #tryUpgrade() {
+    if (this.#upgrade) return;
+    clearTimeout(this.#upgradeTimer);
+    const socket = this.#transports.socket();
+    this.#upgrade = socket;
     const fail = () => {
-      this.#dropBetter();
-      this.#tryBetterLater();
+      this.#cancelUpgrade();
+      this.#scheduleUpgrade();
     };
-    this.#betterTimer = setTimeout(fail, OPENING);
+    this.#upgradeTimer = setTimeout(fail, OPEN_TIMEOUT_MS);
     socket.onclose = fail;
     socket.onopen = () => socket.send(PING);
     socket.onmessage = (message) => {
-      clearTimeout(this.#betterTimer);
-      this.#better = null;
-      this.#betterIn = STREAMING.first;
-      this.#unheard = 0;
+      clearTimeout(this.#upgradeTimer);
+      this.#upgrade = null;
+      this.#upgradeAfter = UPGRADE_AFTER_MS.initial;
+      this.#silentSockets = 0;
       discard(this.#socket);
-      this.#listen(socket);
-      this.#use(socket, "socket");
+      this.#attach(socket);
+      this.#opened(socket, "socket");
       socket.onmessage(message);
     };
   }
 
-  #tryBetterLater() {
-    this.#betterTimer = setTimeout(() => this.#tryBetter(), this.#betterIn);
-    this.#betterIn = Math.min(this.#betterIn * 2, STREAMING.most);
+  #scheduleUpgrade() {
+    this.#upgradeTimer = setTimeout(() => this.#tryUpgrade(), this.#upgradeAfter);
+    this.#upgradeAfter = Math.min(this.#upgradeAfter * 2, UPGRADE_AFTER_MS.max);
   }
 
-  #dropBetter() {
-    clearTimeout(this.#betterTimer);
-    if (this.#better) discard(this.#better);
-    this.#better = null;
+  #cancelUpgrade() {
+    clearTimeout(this.#upgradeTimer);
+    if (this.#upgrade) discard(this.#upgrade);
+    this.#upgrade = null;
   }
 
-  #enter(state, retryAt = null) {
+  #setState(state, retryAt = null) {
     this.state = state;
     this.retryAt = retryAt;
     this.dispatchEvent(new Event("state"));
   }
 
-  /** There is one timer: what it waits for follows from the state. */
-  #after(delay, then) {
+  /** Replaces the only timer: each state has one. */
+  #setTimer(delay, callback) {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(then, delay);
+    this.#timer = setTimeout(callback, delay);
   }
 }
 
-/** A dead socket can take minutes to close: nothing is expected of it any more. */
+/** Closes a socket and ignores its events: a dead one can take minutes to close. */
 function discard(socket) {
   socket.onopen = socket.onmessage = socket.onclose = null;
   socket.close();

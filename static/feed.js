@@ -1,29 +1,30 @@
-// Brings orders from the service to the rail: live ones, and those that were missed.
+// Keeps the orders in sync with the service: applies live messages, and fetches what
+// they missed.
 
 import { Backoff } from "./connection.js";
 
 /**
- * Subscribes first and fetches then: once the socket is open nothing new is
- * missed, and what was missed before is asked for: orders, and what became of
- * those that are shown.
+ * Subscribes first and fetches afterwards, so no order is lost in between.
  *
  * Events:
- * - `change`: `detail` is the orders that were not there before;
- * - `refused`: `detail` is `{ id, status, message }`, a step that the service refused.
+ * - `change`: `detail` is the list of new orders;
+ * - `rejected`: `detail` is `{ id, status, message }`, a status change that the service
+ *   rejected.
  */
 export class Feed extends EventTarget {
   #connection;
   #orders;
   #fetch;
   #backoff;
-  #retry = null;
-  #asking = false;
-  #askAgain = false;
-  /** Something may have happened to orders that are shown. */
-  #stale = false;
-  #odd = false;
+  #retryTimer = null;
+  #isSyncing = false;
+  #needsSync = false;
+  /** Orders on the page may be outdated. */
+  #isStale = false;
+  /** An order arrived that should not exist. */
+  #needsReset = false;
 
-  /** `fetchOrders(after)` promises the orders after an id; with null, the latest. */
+  /** `fetchOrders(after)` resolves to the orders after an id; with null, the latest ones. */
   constructor(connection, orders, fetchOrders, backoff = new Backoff()) {
     super();
     this.#connection = connection;
@@ -31,82 +32,81 @@ export class Feed extends EventTarget {
     this.#fetch = fetchOrders;
     this.#backoff = backoff;
     connection.addEventListener("open", () => {
-      this.#stale = true;
-      this.#ask();
+      this.#isStale = true;
+      this.#sync();
     });
-    connection.addEventListener("message", ({ detail }) => this.take(detail));
+    connection.addEventListener("message", ({ detail }) => this.handle(detail));
   }
 
-  /** Asks for what nobody told of: a publication that failed leaves no trace. */
+  /** Fetches changes whose messages were never published. */
   refresh() {
     if (this.#connection.state !== "open") return;
-    this.#stale = true;
-    this.#ask();
+    this.#isStale = true;
+    this.#sync();
   }
 
-  /** Takes a message of the service, from the connection or from elsewhere. */
-  take({ event, detail }) {
+  handle({ event, detail }) {
     if (event === "error" && Number.isSafeInteger(detail?.id)) {
       const { id, status, message } = detail;
-      this.dispatchEvent(new CustomEvent("refused", { detail: { id, status, message: String(message) } }));
+      this.dispatchEvent(new CustomEvent("rejected", { detail: { id, status, message: String(message) } }));
       return;
     }
     const order = detail?.order;
     if (!Number.isSafeInteger(order?.id)) return;
     if (event === "order-received") {
-      const kind = this.#orders.receive(order);
-      if (kind === "new") this.#tell([order]);
-      if (kind === "odd") this.#odd = true;
-      if (kind === "odd" || this.#orders.hasGap) this.#ask();
+      const result = this.#orders.receive(order);
+      if (result === "new") this.#emitChange([order]);
+      if (result === "unexpected") this.#needsReset = true;
+      if (result === "unexpected" || this.#orders.hasGap) this.#sync();
     } else if (event === "order-updated") {
-      if (this.#orders.update(order)) this.#tell([]);
+      if (this.#orders.update(order)) this.#emitChange([]);
     }
   }
 
-  /** One question at a time; whatever comes up meanwhile is one more. */
-  async #ask() {
-    this.#askAgain = true;
-    if (this.#asking) return;
-    this.#asking = true;
-    clearTimeout(this.#retry);
+  /** Fetches until nothing is missing, with one request at a time. */
+  async #sync() {
+    this.#needsSync = true;
+    if (this.#isSyncing) return;
+    this.#isSyncing = true;
+    clearTimeout(this.#retryTimer);
     try {
-      while (this.#askAgain) {
-        this.#askAgain = false;
-        await this.#catchUp();
+      while (this.#needsSync) {
+        this.#needsSync = false;
+        await this.#fetchMissing();
       }
       this.#backoff.reset();
     } catch (error) {
-      console.warn("orders could not be fetched:", error);
-      // Without a socket there is no need: the next one that opens asks.
+      console.warn("failed to fetch orders:", error);
+      // Without a connection, the next one that opens fetches them.
       if (this.#connection.state === "open") {
-        this.#retry = setTimeout(() => this.#ask(), this.#backoff.next());
+        this.#retryTimer = setTimeout(() => this.#sync(), this.#backoff.next());
       }
     } finally {
-      this.#asking = false;
+      this.#isSyncing = false;
     }
   }
 
-  async #catchUp() {
+  async #fetchMissing() {
     const { newest, oldest } = this.#orders;
-    if (this.#odd) {
+    if (this.#needsReset) {
       const latest = await this.#fetch(null);
-      this.#odd = this.#stale = false;
-      this.#tell(this.#orders.settle(latest, newest));
-    } else if (this.#stale) {
+      this.#needsReset = this.#isStale = false;
+      this.#emitChange(this.#orders.resync(latest, newest));
+    } else if (this.#isStale) {
       const orders = await this.#fetch(oldest === null ? null : oldest - 1);
-      this.#stale = false;
-      if (this.#orders.contradicts(orders, newest)) {
-        this.#odd = this.#askAgain = true;
+      this.#isStale = false;
+      if (this.#orders.isContradictedBy(orders, newest)) {
+        this.#needsReset = this.#needsSync = true;
       } else {
-        this.#tell(this.#orders.fill(orders));
+        this.#emitChange(this.#orders.merge(orders));
       }
     } else {
-      const added = this.#orders.fill(await this.#fetch(this.#orders.complete));
-      if (added.length > 0) this.#tell(added);
+      const added = this.#orders.merge(await this.#fetch(this.#orders.completeUntil));
+      if (added.length > 0) this.#emitChange(added);
     }
   }
 
-  #tell(added) {
+  #emitChange(added) {
     this.dispatchEvent(new CustomEvent("change", { detail: added }));
   }
 }

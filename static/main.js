@@ -1,183 +1,180 @@
-// The page's plan: which part hears which.
+// Creates the parts of the page and connects their events.
 
 import { Announcer } from "./announcer.js";
-import { Stream, exchange, orderOf, ordersAfter } from "./api.js";
+import { EventStream, fetchOrder, fetchOrdersAfter, sendOverHttp } from "./api.js";
 import { Badge } from "./badge.js";
-import { Changes, onwards } from "./changes.js";
+import { PendingChanges, nextStatus } from "./changes.js";
 import { Chime } from "./chime.js";
 import { Connection } from "./connection.js";
 import { Feed } from "./feed.js";
-import { Hands, helpBy } from "./hands.js";
-import { Orders, Past } from "./orders.js";
+import { TicketInput, setUpHelp } from "./input.js";
+import { History, Orders } from "./orders.js";
 import { Rail } from "./rail.js";
-import { showStatus } from "./status.js";
+import { showConnection } from "./status.js";
 import { View } from "./view.js";
 
-/** How many receipts the rail holds; components/page/src/page.rs renders as many. */
-const RAIL = 12;
-/** How often, in ms, the service is asked for what it may not have told. */
-const REFRESH = 60_000;
+/** How many receipts the rail shows; the same as in components/page/src/page.rs. */
+const RAIL_SIZE = 12;
+/** How often changes are fetched that were never published. */
+const REFRESH_MS = 60_000;
 
 const byId = (id) => document.getElementById(id);
 const kitchen = byId("kitchen");
 const list = byId("rail");
-const older = byId("older");
-const newest = byId("newest");
+const olderButton = byId("older");
+const newestButton = byId("newest");
 
-/** The newest order that was seen before older ones were looked at. */
-let seen = null;
-/** Somebody wants to look back, and what there is to see is on its way. */
-let wantsBack = false;
+/** The newest order when the user scrolled back. */
+let newestSeen = null;
+/** The user wants to scroll back to orders that are being fetched. */
+let isScrollPending = false;
 
-const orders = new Orders(RAIL);
-const past = new Past(orders, ordersAfter);
+const orders = new Orders(RAIL_SIZE);
+const history = new History(orders, fetchOrdersAfter);
 const view = new View(kitchen, list);
-const rail = new Rail(list, () => view.seen);
+const rail = new Rail(list, () => view.visibleRange);
 const connection = new Connection({
-  socket: () => new WebSocket(address("/api/ws").replace(/^http/, "ws")),
-  stream: () => new Stream(new EventSource(address("/api/orders/stream")), exchange),
+  socket: () => new WebSocket(absoluteUrl("/api/ws").replace(/^http/, "ws")),
+  stream: () => new EventStream(new EventSource(absoluteUrl("/api/orders/stream")), sendOverHttp),
 });
-const feed = new Feed(connection, orders, ordersAfter);
-const changes = new Changes(orders, ask, orderOf);
+const feed = new Feed(connection, orders, fetchOrdersAfter);
+const changes = new PendingChanges(orders, sendChange, fetchOrder);
 const announcer = new Announcer(byId("announcement"), byId("notice"));
 const chime = new Chime(byId("chime"));
 const badge = new Badge(byId("icon"));
 
-orders.fill(rail.adopt());
-const hands = new Hands(list, rail, view);
+orders.merge(rail.hydrate());
+const input = new TicketInput(list, rail, view);
 
 feed.addEventListener("change", ({ detail: added }) => {
-  changes.settle();
+  changes.reconcile();
   show();
   announcer.announce(added);
   if (added.length > 0) chime.ring();
 });
-feed.addEventListener("refused", ({ detail: { id, status, message } }) => changes.refuse(id, status, message));
+feed.addEventListener("rejected", ({ detail: { id, status, message } }) => changes.reject(id, status, message));
 changes.addEventListener("change", show);
-changes.addEventListener("refused", ({ detail: { message } }) => announcer.warn(message));
+changes.addEventListener("rejected", ({ detail: { message } }) => announcer.warn(message));
 
-hands.addEventListener("onwards", ({ detail: id }) => take(id, onwards));
-hands.addEventListener("cancel", ({ detail: id }) => take(id, () => "cancelled"));
-hands.addEventListener("past", lookBack);
-rail.addEventListener("show", ({ detail: added }) => {
-  view.hold(added);
-  hands.refresh(added > 0 && !view.isBack);
-  if (wantsBack && orders.size > RAIL) {
-    wantsBack = false;
-    view.back();
-  } else if (added > 0 && !view.isBack) {
-    // There was room for older ones without looking back.
-    orders.limit = RAIL;
+input.addEventListener("advance", ({ detail: id }) => requestChange(id, nextStatus));
+input.addEventListener("cancel", ({ detail: id }) => requestChange(id, () => "cancelled"));
+input.addEventListener("older", showOlder);
+rail.addEventListener("render", ({ detail: added }) => {
+  view.keepPosition(added);
+  input.refresh(added > 0 && !view.isScrolledBack);
+  if (isScrollPending && orders.size > RAIL_SIZE) {
+    isScrollPending = false;
+    view.scrollToOlder();
+  } else if (added > 0 && !view.isScrolledBack) {
+    // Drops older orders that were fetched but never scrolled to.
+    orders.limit = RAIL_SIZE;
   }
-  showWays();
+  updateButtons();
 });
-rail.addEventListener("handover", ({ detail: { from, to } }) => {
+rail.addEventListener("focusmoved", ({ detail: { from, to } }) => {
   announcer.say(`Order ${from} has left the rail: now on order ${to}`);
 });
 
-view.addEventListener("move", () => {
-  rail.look();
-  if (view.isBack && view.room < view.width) fetchOlder();
-  showWays();
+view.addEventListener("scroll", () => {
+  rail.updateWindow();
+  if (view.isScrolledBack && view.remaining < view.width) fetchOlder();
+  updateButtons();
 });
 view.addEventListener("change", () => {
-  seen = orders.newest;
-  if (!view.isBack) keepFocus(newest);
-  newest.hidden = !view.isBack;
-  if (view.isBack) return;
-  orders.limit = RAIL;
+  newestSeen = orders.newest;
+  if (!view.isScrolledBack) releaseFocus(newestButton);
+  newestButton.hidden = !view.isScrolledBack;
+  if (view.isScrolledBack) return;
+  orders.limit = RAIL_SIZE;
   show();
 });
-// A row that moves is not yet as long as it will be.
-list.addEventListener("transitionend", showWays);
-older.addEventListener("click", lookBack);
-newest.addEventListener("click", () => view.forth());
-helpBy(byId("help"), byId("shortcuts"));
+// During a transition the rail does not have its final width.
+list.addEventListener("transitionend", updateButtons);
+olderButton.addEventListener("click", showOlder);
+newestButton.addEventListener("click", () => view.scrollToNewest());
+setUpHelp(byId("help"), byId("shortcuts"));
 
-showStatus(byId("status"), connection);
+showConnection(byId("status"), connection);
 addEventListener("online", () => connection.wake());
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
-  stayAwake();
-  rail.age();
+  requestWakeLock();
+  rail.updateAges();
   connection.wake();
   feed.refresh();
 });
 setInterval(() => {
-  if (!document.hidden) rail.age();
+  if (!document.hidden) rail.updateAges();
 }, 1000);
-setInterval(() => feed.refresh(), REFRESH);
+setInterval(() => feed.refresh(), REFRESH_MS);
 addEventListener("resize", show);
 show();
-stayAwake();
+requestWakeLock();
 connection.start();
 
 function show() {
-  const shown = orders.list().map((order) => changes.shown(order));
+  const shown = orders.list().map((order) => changes.apply(order));
   rail.show(shown);
-  const latest = shown.slice(-RAIL);
+  const latest = shown.slice(-RAIL_SIZE);
   badge.show(latest.filter(({ status }) => status === "received").length);
 }
 
-/** There is a way back as long as there is something there, or will be with the next frame. */
-function showWays() {
-  const isEnd = !past.hasMore && view.isAtEnd && rail.oldest === orders.oldest;
-  if (isEnd) keepFocus(older);
-  older.disabled = isEnd;
-  const count = view.isBack ? orders.list().filter(({ id }) => id > seen).length : 0;
-  newest.firstChild.data = count > 0 ? `${count} new` : "Newest";
+function updateButtons() {
+  const isOldest = !history.hasMore && view.isAtEnd && rail.oldest === orders.oldest;
+  if (isOldest) releaseFocus(olderButton);
+  olderButton.disabled = isOldest;
+  const count = view.isScrolledBack ? orders.list().filter(({ id }) => id > newestSeen).length : 0;
+  newestButton.firstChild.data = count > 0 ? `${count} new` : "Newest";
 }
 
-/** A button that goes away leaves the focus to what it moved. */
-function keepFocus(button) {
+/** Moves the focus to the rail from a button that is about to be hidden. */
+function releaseFocus(button) {
   if (document.activeElement === button) kitchen.focus({ preventScroll: true });
 }
 
-/** Takes the step that `step` gives for the status an order is shown in. */
-function take(id, step) {
+function requestChange(id, getStatus) {
   const order = orders.get(id);
-  const status = order && step(changes.shown(order).status);
-  if (status && changes.take(id, status)) announcer.say(`Order ${id} ${status}`);
+  const status = order && getStatus(changes.apply(order).status);
+  if (status && changes.request(id, status)) announcer.say(`Order ${id} ${status}`);
 }
 
-/** Asks the service for a step: in a request, unless there is a WebSocket. */
-async function ask(id, status) {
+/** Sends a change over the WebSocket, or else over HTTP. */
+async function sendChange(id, status) {
   const message = { event: "order-status", detail: { id, status } };
-  if (connection.kind === "socket" && connection.send(message)) return;
+  if (connection.transport === "socket" && connection.send(message)) return;
   try {
-    for (const answer of await exchange(message)) feed.take(answer);
+    for (const response of await sendOverHttp(message)) feed.handle(response);
   } catch {
-    changes.fail(id, `order ${id} is as it was: the kitchen cannot be reached`);
+    changes.fail(id, `order ${id} is unchanged: the kitchen cannot be reached`);
   }
 }
 
-/** Looks at older orders: at those that hang there, or at others once they do. */
-function lookBack() {
-  wantsBack = view.isAtEnd && past.hasMore;
-  if (view.room < view.width) fetchOlder();
-  if (!wantsBack) view.back();
+/** Scrolls back, after older orders have been fetched if there are none yet. */
+function showOlder() {
+  isScrollPending = view.isAtEnd && history.hasMore;
+  if (view.remaining < view.width) fetchOlder();
+  if (!isScrollPending) view.scrollToOlder();
 }
 
 async function fetchOlder() {
   try {
-    if (await past.fetch()) show();
-    else endLook();
+    if (await history.fetchMore()) show();
+    else stopShowingOlder();
   } catch {
-    endLook();
+    stopShowingOlder();
     announcer.warn("older orders cannot be fetched now");
   }
 }
 
-function endLook() {
-  wantsBack = false;
-  if (!view.isBack) orders.limit = RAIL;
+function stopShowingOlder() {
+  isScrollPending = false;
+  if (!view.isScrolledBack) orders.limit = RAIL_SIZE;
 }
 
-/** A screen that nobody touches stays lit, where the browser lets it. */
-function stayAwake() {
+function requestWakeLock() {
   navigator.wakeLock?.request("screen").catch(() => {});
 }
 
-function address(path) {
+function absoluteUrl(path) {
   return new URL(path, location).href;
 }

@@ -1,90 +1,82 @@
-// The orders on the rail: each one once, by id, the latest few, and those before them
-// for who looks back. Nothing here knows of a page.
+// The orders on the page: the newest ones, and older ones that the user asked for.
 
 import { isLater } from "./changes.js";
 
-/** How many changes are remembered, for orders that come with an older status. */
-const REMEMBERED = 200;
-/** The first id there can be. */
-const FIRST = 100;
-/** How many orders the service keeps, and so this does at most. */
-const KEPT = 1_000;
-/** How many of them are fetched at once. */
-const PART = 60;
-/** How long, in ms, a fetch that failed stands for the next. */
-const REST = 2_000;
+/** For orders that arrive with an older status. */
+const MAX_UPDATES = 200;
+const FIRST_ID = 100;
+/** How many orders the service stores. */
+const MAX_STORED = 1_000;
+const BATCH_SIZE = 60;
+/** How long `fetchMore` returns a failed result before it tries again. */
+const RETRY_AFTER_MS = 2_000;
 
-/** Ids rise by one, so that a missing one shows. */
+/** Ids rise by one, so a missing id is a missing order. */
 export class Orders {
   #limit;
-  #shown = new Map();
-  #complete = null;
+  #byId = new Map();
+  #completeUntil = null;
   #newest = null;
-  /** By id: the orders that were heard to have changed, the latest last. */
-  #changed = new Map();
+  /** By id: the orders that were updated, the latest update last. */
+  #updates = new Map();
 
   constructor(limit) {
     this.#limit = limit;
   }
 
-  /** What to show, oldest first. */
+  /** Returns all orders, oldest first. */
   list() {
-    return [...this.#shown.values()].sort((a, b) => a.id - b.id);
+    return [...this.#byId.values()].sort((a, b) => a.id - b.id);
   }
 
-  /** The order with this id, if it is shown. */
   get(id) {
-    return this.#shown.get(id);
+    return this.#byId.get(id);
   }
 
-  /** The lowest id shown; null when there is none. */
   get oldest() {
-    return this.#shown.size === 0 ? null : Math.min(...this.#shown.keys());
+    return this.#byId.size === 0 ? null : Math.min(...this.#byId.keys());
   }
 
-  /** How many are shown. */
   get size() {
-    return this.#shown.size;
+    return this.#byId.size;
   }
 
-  /** The highest id seen; null before the first order. */
+  /** The highest id so far; null before the first order. */
   get newest() {
     return this.#newest;
   }
 
-  /** Up to this id nothing is missing; null before the first answer with orders. */
-  get complete() {
-    return this.#complete;
+  /** Up to this id no order is missing; null before the first response with orders. */
+  get completeUntil() {
+    return this.#completeUntil;
   }
 
-  /** Whether an order that came shows that one before it did not. */
   get hasGap() {
-    return this.#newest !== this.#complete;
+    return this.#newest !== this.#completeUntil;
   }
 
-  /** How many are shown; with a lower one, the oldest go. */
+  /** Sets the number of orders to keep, and drops the oldest ones beyond it. */
   set limit(limit) {
     this.#limit = limit;
-    for (const { id } of this.list().slice(0, -limit)) this.#shown.delete(id);
+    for (const { id } of this.list().slice(0, -limit)) this.#byId.delete(id);
   }
 
   /**
-   * Takes an order as it came in and says what it is: `new`, `known`, or `odd`,
-   * when there should be no such order: it is late, or the kitchen began anew.
+   * Adds a live order, and returns `new`, `duplicate`, or `unexpected` if it is late or
+   * the service's store was reset.
    */
   receive(order) {
-    const shown = this.#shown.get(order.id);
-    if (shown) return this.#isSame(order) ? (this.#replace(order), "known") : "odd";
-    if (this.#complete !== null && order.id <= this.#complete) return "odd";
+    const known = this.#byId.get(order.id);
+    if (known) return this.#isSame(order) ? (this.#replace(order), "duplicate") : "unexpected";
+    if (this.#completeUntil !== null && order.id <= this.#completeUntil) return "unexpected";
     const added = this.#add(order);
-    this.#close();
-    return added ? "new" : "known";
+    this.#extendComplete();
+    return added ? "new" : "duplicate";
   }
 
   /**
-   * Takes an order that changed, if it is shown and if that is news: what comes
-   * late may be older than what is known. Says whether it was. One that is not
-   * shown may be yet, by an answer from before it changed.
+   * Applies a status update, and returns whether it changed an order. The update is
+   * remembered, since a response from before it may still arrive.
    */
   update(order) {
     this.#remember(order);
@@ -92,142 +84,137 @@ export class Orders {
   }
 
   /**
-   * Takes the answer to "what came after `complete`?", or after an id before it,
-   * and returns those that are new. An id missing in it is not waited for.
+   * Adds the response to a request for the orders after `completeUntil` or an earlier
+   * id, and returns the new ones. Ids missing from it do not exist.
    */
-  fill(orders) {
+  merge(orders) {
     const added = orders.filter((order) => {
       this.#replace(order);
       return this.#add(order);
     });
     const last = orders.at(-1)?.id ?? null;
-    if (last !== null && (this.#complete === null || last > this.#complete)) this.#complete = last;
-    this.#close();
+    if (last !== null && (this.#completeUntil === null || last > this.#completeUntil)) this.#completeUntil = last;
+    this.#extendComplete();
     return added;
   }
 
-  /** Takes orders that are older than all, the latest of them as far as there is room. */
-  extend(orders) {
+  /** Adds orders older than all others, up to the limit, the newest of them first. */
+  prepend(orders) {
     for (const order of orders.toReversed()) {
-      if (this.#shown.size < this.#limit) this.#shown.set(order.id, this.#latest(order));
+      if (this.#byId.size < this.#limit) this.#byId.set(order.id, this.#withUpdate(order));
     }
   }
 
   /**
-   * Whether an answer that should hold all from `oldest` to `newest`, what they
-   * were when it was asked for, comes from a kitchen that began anew.
+   * Returns whether a response with all orders from `oldest` to `newest`, as they were
+   * at the request, shows that the service's store was reset.
    */
-  contradicts(orders, newest) {
+  isContradictedBy(orders, newest) {
     if (newest === null) return false;
     const last = orders.at(-1)?.id ?? null;
     return last === null || last < newest || orders.some((order) => !this.#isSame(order));
   }
 
   /**
-   * Takes the latest orders, asked for when an order was odd and `newest` was
-   * what it is given as. If they contradict what is shown, the kitchen began
-   * anew, and so does this. Returns those that are new.
+   * Merges the latest orders, and returns the new ones. Drops all others first if the
+   * service's store was reset. `newest` is as it was at the request.
    */
-  settle(latest, newest) {
+  resync(latest, newest) {
     const last = latest.at(-1);
-    const other = latest.some((order) => !this.#isSame(order));
-    if (other || (last !== undefined && last.id < newest)) {
-      this.#shown.clear();
-      this.#complete = this.#newest = null;
+    const isOther = latest.some((order) => !this.#isSame(order));
+    if (isOther || (last !== undefined && last.id < newest)) {
+      this.#byId.clear();
+      this.#completeUntil = this.#newest = null;
     }
-    return this.fill(latest);
+    return this.merge(latest);
   }
 
-  /** Whether an order is, but for its status, the one that is shown with its id, if any. */
+  /** Returns whether no different order has this order's id. */
   #isSame({ id, timestamp }) {
-    const shown = this.#shown.get(id);
-    return shown === undefined || shown.timestamp === timestamp;
+    const known = this.#byId.get(id);
+    return known === undefined || known.timestamp === timestamp;
   }
 
   #replace(order) {
-    const shown = this.#shown.get(order.id);
-    if (!shown || !isLater(order.status, shown.status)) return false;
-    this.#shown.set(order.id, order);
+    const known = this.#byId.get(order.id);
+    if (!known || !isLater(order.status, known.status)) return false;
+    this.#byId.set(order.id, order);
     return true;
   }
 
   #remember(order) {
-    const known = this.#latest(order);
-    this.#changed.delete(order.id);
-    this.#changed.set(order.id, known);
-    if (this.#changed.size > REMEMBERED) this.#changed.delete(this.#changed.keys().next().value);
+    const latest = this.#withUpdate(order);
+    this.#updates.delete(order.id);
+    this.#updates.set(order.id, latest);
+    if (this.#updates.size > MAX_UPDATES) this.#updates.delete(this.#updates.keys().next().value);
   }
 
-  /** The order as it was last heard of. */
-  #latest(order) {
-    const changed = this.#changed.get(order.id);
-    const isLess = changed?.timestamp === order.timestamp && isLater(changed.status, order.status);
-    return isLess ? changed : order;
+  #withUpdate(order) {
+    const update = this.#updates.get(order.id);
+    const isOutdated = update?.timestamp === order.timestamp && isLater(update.status, order.status);
+    return isOutdated ? update : order;
   }
 
-  /** Says no to an order that is there already, or older than all of a full rail. */
+  /** Returns false for a known order, and for one older than all if the limit is reached. */
   #add(order) {
-    if (this.#shown.has(order.id)) return false;
-    if (this.#shown.size >= this.#limit) {
+    if (this.#byId.has(order.id)) return false;
+    if (this.#byId.size >= this.#limit) {
       const { oldest } = this;
       if (order.id < oldest) return false;
-      this.#shown.delete(oldest);
+      this.#byId.delete(oldest);
     }
-    this.#shown.set(order.id, this.#latest(order));
+    this.#byId.set(order.id, this.#withUpdate(order));
     if (this.#newest === null || order.id > this.#newest) this.#newest = order.id;
     return true;
   }
 
-  /** What came early joins what is complete. */
-  #close() {
-    if (this.#complete === null) return;
-    while (this.#shown.has(this.#complete + 1)) this.#complete += 1;
+  #extendComplete() {
+    if (this.#completeUntil === null) return;
+    while (this.#byId.has(this.#completeUntil + 1)) this.#completeUntil += 1;
   }
 }
 
-/** What is further back than the rail holds: fetched part by part. */
-export class Past {
+export class History {
   #orders;
   #fetch;
   #fetching = null;
-  /** The id of the first order that the service has, as far as it is known. */
-  #first = FIRST;
+  /** The service's oldest id, as far as known. */
+  #first = FIRST_ID;
 
-  /** `orders` takes what `fetchOrders(after, limit)` promises. */
   constructor(orders, fetchOrders) {
     this.#orders = orders;
     this.#fetch = fetchOrders;
   }
 
-  /** Whether there may be orders before all that are there. */
+  /** Whether the service may have older orders. */
   get hasMore() {
     const { oldest, size } = this.#orders;
-    return oldest !== null && oldest > FIRST && oldest !== this.#first && size < KEPT;
+    return oldest !== null && oldest > FIRST_ID && oldest !== this.#first && size < MAX_STORED;
   }
 
   /**
-   * Fetches some of them, one part at a time, and promises whether any came. From
-   * now on `orders` has room for all that there are: set its limit to end that.
+   * Fetches a batch, one at a time, and resolves to whether it added orders. Raises the
+   * limit of `orders`; the caller resets it.
    */
-  fetch() {
+  fetchMore() {
     if (!this.hasMore) return Promise.resolve(false);
     if (!this.#fetching) {
       const end = () => (this.#fetching = null);
-      this.#fetching = this.#part();
-      this.#fetching.then(end, () => setTimeout(end, REST));
+      this.#fetching = this.#fetchBatch();
+      this.#fetching.then(end, () => setTimeout(end, RETRY_AFTER_MS));
     }
     return this.#fetching;
   }
 
-  async #part() {
-    // First, or orders that come meanwhile would push out what the answer joins.
-    this.#orders.limit = KEPT;
+  async #fetchBatch() {
+    // Before the request: a live order must not drop the one that the batch ends at.
+    this.#orders.limit = MAX_STORED;
     const { oldest } = this.#orders;
-    const answer = await this.#fetch(Math.max(oldest - 1 - PART, 0), PART);
-    // In place of those that are too old to be kept, it has others.
-    const older = answer.filter(({ id }) => id < oldest);
-    if (older.length < PART) this.#first = older[0]?.id ?? oldest;
-    this.#orders.extend(older);
+    const orders = await this.#fetch(Math.max(oldest - 1 - BATCH_SIZE, 0), BATCH_SIZE);
+    // Newer orders replace those that the service has dropped.
+    const older = orders.filter(({ id }) => id < oldest);
+    if (older.length < BATCH_SIZE) this.#first = older[0]?.id ?? oldest;
+    this.#orders.prepend(older);
     return older.length > 0;
   }
 }

@@ -1,4 +1,4 @@
-// The line that says whether new orders can arrive, and since when.
+// The line that shows the connection's state, and since when.
 
 const TEXT = {
   open: "Connected",
@@ -7,51 +7,50 @@ const TEXT = {
   offline: "Offline",
 };
 
-const CLOCK = { hour: "numeric", minute: "2-digit" };
-const TIME = new Intl.DateTimeFormat(undefined, CLOCK);
-const DAY = new Intl.DateTimeFormat(undefined, { ...CLOCK, month: "short", day: "numeric" });
+const TIME_PARTS = { hour: "numeric", minute: "2-digit" };
+const TIME = new Intl.DateTimeFormat(undefined, TIME_PARTS);
+const DATE_AND_TIME = new Intl.DateTimeFormat(undefined, { ...TIME_PARTS, month: "short", day: "numeric" });
 
-/** A point in time as briefly as it is clear at another one: with its date when that is not today's. */
-export function timeOf(then, now) {
-  const isToday = then.toDateString() === now.toDateString();
-  return (isToday ? TIME : DAY).format(then);
+/** Formats a time, with its date unless that is today's. */
+export function formatTime(time, now) {
+  const isToday = time.toDateString() === now.toDateString();
+  return (isToday ? TIME : DATE_AND_TIME).format(time);
 }
 
-/** Keeps `line` saying what `connection` is doing. */
-export function showStatus(line, connection) {
-  const [word, detail] = line.children;
+export function showConnection(line, connection) {
+  const [label, detail] = line.children;
   let since = null;
-  let tried = false;
+  let hasFailed = false;
   let timer = null;
 
-  function state() {
+  function getState() {
     if (connection.state === "open") return "open";
     if (!navigator.onLine) return "offline";
-    return tried || connection.state === "waiting" ? "reconnecting" : "connecting";
+    return hasFailed || connection.state === "waiting" ? "reconnecting" : "connecting";
   }
 
   function update() {
-    const now = state();
-    tried ||= now !== "connecting";
-    // The word is read aloud when it changes: once for all the tries to reconnect.
-    if (line.dataset.state !== now) {
-      const isBreak = (line.dataset.state === "open") !== (now === "open");
+    const state = getState();
+    hasFailed ||= state !== "connecting";
+    // Screen readers read each change, so a series of attempts is a single state.
+    if (line.dataset.state !== state) {
+      const isBreak = (line.dataset.state === "open") !== (state === "open");
       if (isBreak || since === null) since = new Date();
-      line.dataset.state = now;
-      word.textContent = TEXT[now];
+      line.dataset.state = state;
+      label.textContent = TEXT[state];
     }
-    line.dataset.kind = connection.kind;
-    detail.textContent = details(now);
+    line.dataset.transport = connection.transport;
+    detail.textContent = getDetail(state);
     clearTimeout(timer);
-    // It counts seconds, or may need a date.
+    // For the countdown, or for the date.
     timer = setTimeout(update, connection.state === "waiting" ? 500 : 60_000);
   }
 
-  function details(now) {
-    if (now === "connecting") return "";
-    const left = connection.state === "waiting" ? Math.ceil((connection.retryAt - Date.now()) / 1000) : 0;
-    const when = left > 0 && now === "reconnecting" ? `in ${left} s, ` : "";
-    return `${when}since ${timeOf(since, new Date())}`;
+  function getDetail(state) {
+    if (state === "connecting") return "";
+    const seconds = connection.state === "waiting" ? Math.ceil((connection.retryAt - Date.now()) / 1000) : 0;
+    const countdown = seconds > 0 && state === "reconnecting" ? `in ${seconds} s, ` : "";
+    return `${countdown}since ${formatTime(since, new Date())}`;
   }
 
   connection.addEventListener("state", update);

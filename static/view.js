@@ -1,165 +1,161 @@
-// What part of the rail is seen: the newest, or, for who scrolls back, older ones.
+// The scroll position of the rail.
 
-import { holdStill } from "./rail.js";
+import { skipTransitions } from "./rail.js";
 
-/** So many px from the newest still count as there. */
-const NEAR = 40;
-/** After so many ms without a hand on anything, the newest is seen again. */
-const IDLE = 90_000;
-/** In so many ms a motion does two thirds of what is left of its way. */
-const PACE = 80;
-/** After so many ms it is at its end. */
-const MOTION = 1_000;
-/** What hands do: all but the last end a motion. */
-const HANDS = ["pointerdown", "wheel", "touchmove", "keydown", "pointermove"];
+/** Within this distance, the position counts as the newest. */
+const NEWEST_PX = 40;
+/** Without input for this long, the view returns to the newest. */
+const IDLE_MS = 90_000;
+/** The time constant of a scroll animation. */
+const DECAY_MS = 80;
+const MAX_ANIMATION_MS = 1_000;
+/** All but the last of these stop a scroll animation. */
+const INPUT_EVENTS = ["pointerdown", "wheel", "touchmove", "keydown", "pointermove"];
 
 /**
- * The rail is scrolled from the right: 0 is the newest, less is older.
+ * The rail is scrolled from the right: `scrollLeft` is 0 at the newest order, and
+ * negative at older ones.
  *
  * Events:
- * - `change`: `isBack`, whether older ones are looked at, changed;
- * - `move`: another part is seen.
+ * - `change`: `isScrolledBack` changed;
+ * - `scroll`: the position changed.
  */
 export class View extends EventTarget {
-  isBack = false;
+  isScrolledBack = false;
 
   #frame;
   #list;
-  #touchedAt = 0;
-  #idle = null;
-  /** Where a motion ends; null when there is none. */
-  #goal = null;
+  #lastInputAt = 0;
+  #idleTimer = null;
+  /** The end of the running animation, if any. */
+  #target = null;
 
-  /** `frame` scrolls `list`. */
   constructor(frame, list) {
     super();
     this.#frame = frame;
     this.#list = list;
-    frame.addEventListener("scroll", () => this.#scrolled(), { passive: true });
-    const touch = ({ type }) => {
-      this.#touchedAt = performance.now();
-      if (type !== "pointermove") this.#goal = null;
+    frame.addEventListener("scroll", () => this.#onScroll(), { passive: true });
+    const onInput = ({ type }) => {
+      this.#lastInputAt = performance.now();
+      if (type !== "pointermove") this.#target = null;
     };
-    for (const type of HANDS) addEventListener(type, touch, { capture: true, passive: true });
+    for (const type of INPUT_EVENTS) addEventListener(type, onInput, { capture: true, passive: true });
   }
 
-  /** Looks at what is left of what is seen. In a row that moves there may be more than there seems. */
-  back() {
+  /** Scrolls left by most of the width. The rail may be growing, so the target is not clamped. */
+  scrollToOlder() {
     if (!this.isAtEnd) this.#scrollTo({ left: this.#frame.scrollLeft - this.width * 0.8 });
   }
 
-  /** Looks at the newest again. */
-  forth() {
+  scrollToNewest() {
     this.#scrollTo({ left: 0, top: 0 });
   }
 
-  /** Looks at a receipt, if it is not seen already. */
+  /** Scrolls to a receipt, unless it is visible. */
   reveal(receipt) {
     const { scrollLeft: left, scrollTop: top } = this.#frame;
     receipt.scrollIntoView({ behavior: "instant", block: "nearest", inline: "nearest" });
-    const goal = { left: this.#frame.scrollLeft, top: this.#frame.scrollTop };
+    const target = { left: this.#frame.scrollLeft, top: this.#frame.scrollTop };
     this.#frame.scrollTo({ left, top, behavior: "instant" });
-    this.#scrollTo(goal);
+    this.#scrollTo(target);
   }
 
-  /** The row has changed, and `count` receipts came at its right: what is looked at stays there. */
-  hold(count) {
-    if (!this.isBack || count === 0 || this.#goal?.left === 0) return;
+  /** Keeps older receipts where they are after `count` new ones were added at the right. */
+  keepPosition(count) {
+    if (!this.isScrolledBack || count === 0 || this.#target?.left === 0) return;
     const left = -count * this.#pitch;
-    holdStill(this.#list);
+    skipTransitions(this.#list);
     this.#frame.scrollBy({ left, behavior: "instant" });
-    if (this.#goal) this.#goal.left += left;
+    if (this.#target) this.#target.left += left;
   }
 
-  /** How many px are left of what is seen. */
-  get room() {
+  /** The distance in px to the left end. */
+  get remaining() {
     const { scrollWidth, scrollLeft } = this.#frame;
     return scrollWidth - this.width + scrollLeft;
   }
 
-  /** Whether there is nothing: sizes are rounded, and what is scrolled may not be. */
+  /** Whether this is the left end. Sizes are rounded, positions may not be. */
   get isAtEnd() {
-    return this.room < 2;
+    return this.remaining < 2;
   }
 
-  /** How many px wide it is. */
   get width() {
     return this.#frame.clientWidth;
   }
 
-  /** The places that are seen, counted from the newest: the first and the last. */
-  get seen() {
+  /** The first and the last visible place, counted from the newest. */
+  get visibleRange() {
     const pitch = this.#pitch;
     const { scrollLeft } = this.#frame;
     return [-scrollLeft / pitch, (this.width - scrollLeft) / pitch].map(Math.floor);
   }
 
-  /** How many px are from one receipt to the next; 1 when there is none. */
+  /** The distance in px between receipts; 1 if there is none. */
   get #pitch() {
     const { lastElementChild: last } = this.#list;
     return last ? last.offsetWidth + parseFloat(getComputedStyle(this.#list).columnGap) : 1;
   }
 
-  #scrolled() {
+  #onScroll() {
     const { scrollLeft, scrollTop } = this.#frame;
-    const isBack = scrollLeft <= -NEAR;
-    if (!isBack && scrollTop <= NEAR) {
-      clearTimeout(this.#idle);
-      this.#idle = null;
-    } else if (this.#idle === null) {
-      this.#touchedAt = performance.now();
-      this.#rest();
+    const isScrolledBack = scrollLeft <= -NEWEST_PX;
+    if (!isScrolledBack && scrollTop <= NEWEST_PX) {
+      clearTimeout(this.#idleTimer);
+      this.#idleTimer = null;
+    } else if (this.#idleTimer === null) {
+      this.#lastInputAt = performance.now();
+      this.#returnWhenIdle();
     }
-    if (isBack !== this.isBack) {
-      this.isBack = isBack;
+    if (isScrolledBack !== this.isScrolledBack) {
+      this.isScrolledBack = isScrolledBack;
       this.dispatchEvent(new Event("change"));
     }
-    this.dispatchEvent(new Event("move"));
+    this.dispatchEvent(new Event("scroll"));
   }
 
-  #scrollTo(goal) {
-    this.#goal = goal;
+  #scrollTo(target) {
+    this.#target = target;
     const now = performance.now();
-    if (matchMedia("(prefers-reduced-motion: reduce)").matches) this.#move(1);
-    else this.#next(goal, now, now + MOTION);
+    if (matchMedia("(prefers-reduced-motion: reduce)").matches) this.#step(1);
+    else this.#animate(target, now, now + MAX_ANIMATION_MS);
   }
 
   /**
-   * The next frame of a motion, unless another one began. One of the browser's own ends
-   * elsewhere when the row grows, and begins anew with each key.
+   * Animates until another animation starts. The browser's smooth scrolling misses its
+   * target when the rail grows, and restarts with each key press.
    */
-  #next(goal, before, end) {
+  #animate(target, previous, end) {
     requestAnimationFrame((now) => {
-      if (this.#goal !== goal) return;
-      this.#move(now < end ? 1 - Math.exp((before - now) / PACE) : 1);
-      this.#next(goal, now, end);
+      if (this.#target !== target) return;
+      this.#step(now < end ? 1 - Math.exp((previous - now) / DECAY_MS) : 1);
+      this.#animate(target, now, end);
     });
   }
 
-  /** Does a share of what is left of the way; when there is nothing left, the motion is over. */
-  #move(share) {
+  #step(fraction) {
     const { scrollLeft, scrollTop } = this.#frame;
-    const { left, top = scrollTop } = this.#goal;
-    const isThere = Math.abs(left - scrollLeft) < 1 && Math.abs(top - scrollTop) < 1;
+    const { left, top = scrollTop } = this.#target;
+    const hasArrived = Math.abs(left - scrollLeft) < 1 && Math.abs(top - scrollTop) < 1;
     this.#frame.scrollTo({
-      left: between(scrollLeft, left, share),
-      top: between(scrollTop, top, share),
+      left: interpolate(scrollLeft, left, fraction),
+      top: interpolate(scrollTop, top, fraction),
       behavior: "instant",
     });
-    if (isThere || share === 1) this.#goal = null;
+    if (hasArrived || fraction === 1) this.#target = null;
   }
 
-  /** A screen on the wall must not stay with what somebody once looked at. */
-  #rest() {
-    const left = this.#touchedAt + IDLE - performance.now();
-    if (left <= 0) this.forth();
-    this.#idle = setTimeout(() => this.#rest(), left > 0 ? left : IDLE);
+  /** A wall screen has no user to scroll it back. */
+  #returnWhenIdle() {
+    const remaining = this.#lastInputAt + IDLE_MS - performance.now();
+    if (remaining <= 0) this.scrollToNewest();
+    this.#idleTimer = setTimeout(() => this.#returnWhenIdle(), remaining > 0 ? remaining : IDLE_MS);
   }
 }
 
-/** A share of the way, but no less than a pixel, or what is left: browsers round. */
-function between(from, to, share) {
-  const way = to - from;
-  const step = Math.max(Math.abs(way) * share, 1);
-  return step < Math.abs(way) ? from + Math.sign(way) * step : to;
+/** Moves by at least a pixel, since browsers round positions. */
+function interpolate(from, to, fraction) {
+  const distance = to - from;
+  const step = Math.max(Math.abs(distance) * fraction, 1);
+  return step < Math.abs(distance) ? from + Math.sign(distance) * step : to;
 }

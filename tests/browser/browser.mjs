@@ -1,4 +1,4 @@
-// A real Chromium, and pages in it that remember what went wrong.
+// Runs tests in Chromium, and records the problems of their pages.
 
 import { mkdir } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
@@ -7,14 +7,10 @@ import { chromium } from "playwright-core";
 
 const ARTIFACTS = fileURLToPath(new URL("../../target/screenshots/", import.meta.url));
 
-/** How long, in ms, a test may take on a busy machine. */
-const PATIENCE = 170_000;
+const TEST_TIMEOUT_MS = 170_000;
 
-/**
- * Starts Chromium, with more arguments if there are any, and a profile of its own;
- * another one can be named in CHROMIUM.
- */
-export function launch(...more) {
+/** Starts Chromium, or the browser in CHROMIUM, with a new profile and additional arguments. */
+export function launch(...args) {
   return chromium.launch({
     executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
     args: [
@@ -26,27 +22,27 @@ export function launch(...more) {
       "--disable-component-update",
       "--disable-sync",
       "--no-first-run",
-      ...more,
+      ...args,
     ],
   });
 }
 
 /**
- * Runs `use(page, problems, later)` in a new page of a fresh profile. `problems` holds
- * what a reader would find in the browser's console, and grows as it comes up. What
- * `later` is given is done when it is over, the last first.
+ * Runs `use(page, problems, defer)` in a new page of a fresh profile. `problems` collects
+ * console errors and warnings, uncaught errors, and failed requests. `defer` registers
+ * clean-up functions, which run afterwards in reverse order.
  *
- * When `use` fails or takes too long, target/screenshots/NAME.png, which the error
- * names, shows the page as it was: before anything that it stands on is stopped.
+ * If `use` fails or times out, this saves a screenshot to target/screenshots/NAME.png
+ * before the clean-up, and names it in the error.
  */
 export function withPage(browser, name, options, use) {
-  return withPages(browser, name, 1, options, ([page], problems, later) => use(page, problems, later));
+  return withPages(browser, name, 1, options, ([page], problems, defer) => use(page, problems, defer));
 }
 
-/** The same with `count` pages, each with a profile of its own. */
+/** Like `withPage`, with `count` pages, each with a profile of its own. */
 export async function withPages(browser, name, count, options, use) {
   const contexts = [];
-  const ends = [];
+  const deferred = [];
   try {
     const pages = [];
     const problems = [];
@@ -54,32 +50,32 @@ export async function withPages(browser, name, count, options, use) {
       const context = await browser.newContext(options);
       contexts.push(context);
       pages.push(await context.newPage());
-      watch(pages[index], problems, options);
+      recordProblems(pages[index], problems, options);
     }
     try {
-      await inTime(use(pages, problems, (end) => ends.push(end)));
+      await withTimeout(use(pages, problems, (callback) => deferred.push(callback)));
     } catch (cause) {
-      const kept = [];
-      for (const [index, page] of pages.entries()) kept.push(await keep(page, count > 1 ? `${name}-${index}` : name));
-      throw new Error(`${cause.message}\nThe page as it was: ${kept.join(", ")}`, { cause });
+      const screenshots = [];
+      for (const [index, page] of pages.entries()) screenshots.push(await takeScreenshot(page, count > 1 ? `${name}-${index}` : name));
+      throw new Error(`${cause.message}\nScreenshot: ${screenshots.join(", ")}`, { cause });
     }
   } finally {
     try {
-      for (const end of ends.reverse()) await end();
+      for (const callback of deferred.reverse()) await callback();
     } finally {
       for (const context of contexts) await context.close();
     }
   }
 }
 
-/** Adds to `problems` what goes wrong in a page. */
-function watch(page, problems, options) {
+/** Adds the problems of a page to `problems`. */
+function recordProblems(page, problems, options) {
   page.on("console", (message) => {
     if (["error", "warning"].includes(message.type())) problems.push(message.text());
   });
   page.on("pageerror", (error) => problems.push(String(error)));
   page.on("requestfailed", (request) => {
-    // Without JavaScript, Chromium refuses scripts before it asks for them.
+    // Without JavaScript, Chromium blocks scripts before requesting them.
     if (options.javaScriptEnabled === false && request.resourceType() === "script") return;
     problems.push(`${request.url()}: ${request.failure()?.errorText}`);
   });
@@ -88,24 +84,24 @@ function watch(page, problems, options) {
   });
 }
 
-async function inTime(promise) {
+async function withTimeout(promise) {
   let timer;
-  const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`not done within ${PATIENCE} ms`)), PATIENCE);
+  const timeout = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`timed out after ${TEST_TIMEOUT_MS} ms`)), TEST_TIMEOUT_MS);
   });
   try {
-    await Promise.race([promise, late]);
+    await Promise.race([promise, timeout]);
   } finally {
     clearTimeout(timer);
   }
 }
 
-/** Takes a picture, and returns its path, or why there is none. */
-async function keep(page, name) {
+/** Takes a screenshot, and returns its path, or why that failed. */
+async function takeScreenshot(page, name) {
   const path = `${ARTIFACTS}${name}.png`;
   await mkdir(ARTIFACTS, { recursive: true });
   return page.screenshot({ path }).then(
     () => path,
-    (reason) => `no picture, ${reason.message}`,
+    (error) => `failed, ${error.message}`,
   );
 }

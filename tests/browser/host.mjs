@@ -1,4 +1,4 @@
-// Runs the built host on free ports, for as long as a test needs it.
+// Runs the built host on free ports.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -13,34 +13,32 @@ import { fileURLToPath } from "node:url";
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const PROGRAM = `${ROOT}target/release/socket-host`;
 
-/** What the hosts and components of tests know each other by. */
+/** The GRIP key of the hosts and their components. */
 const KEY = "of the tests";
 
-/** How long, in ms, the host may take to compile the components and listen. */
-const STARTING = 60_000;
-/** How long, in ms, it may take to drain. */
-const STOPPING = 20_000;
+/** Includes compiling the components. */
+const START_TIMEOUT_MS = 60_000;
+const DRAIN_TIMEOUT_MS = 20_000;
 
 export class Host {
-  /** Where it serves: `http://127.0.0.1:PORT`. */
+  /** The public address: `http://127.0.0.1:PORT`. */
   url;
-  /** Where it takes what is to be published. */
+  /** The address of the control port. */
   control;
-  /** All it has said so far, for when a test fails. */
+  /** Its output so far. */
   log = "";
 
   #process;
   #exit;
 
   /**
-   * Starts the host and waits until it serves. `stateDir` holds its orders, which
-   * come `every`, the first at once, and so many at a time as there are `timers`;
-   * `listen` is a free port unless an earlier host's address is to be taken over.
-   * `from` is another manifest, `options` are more of the command line's.
+   * Starts the host and waits until it serves. `stateDir` holds its orders. Each of
+   * `timers` makes an order at once and then `every` interval. `listen` is a free port
+   * by default. `from` replaces the manifest; `options` are additional arguments.
    */
   static async start({ stateDir, every = "2s..6s", timers = 1, listen = "127.0.0.1:0", from, options = [] }) {
     await access(PROGRAM).catch(() => {
-      throw new Error(`${PROGRAM} is missing: cargo build --release makes it`);
+      throw new Error(`${PROGRAM} is missing: run cargo build --release`);
     });
     const host = new Host();
     await host.#start([
@@ -58,7 +56,7 @@ export class Host {
   async #start(args) {
     this.#process = spawn(PROGRAM, args, { stdio: ["ignore", "pipe", "pipe"] });
     this.#exit = once(this.#process, "exit");
-    // Also when the tests are cut short, no host stays behind.
+    // No host outlives the tests, even if they are interrupted.
     const end = () => this.#process.kill("SIGKILL");
     process.once("exit", end);
     this.#exit.then(() => process.off("exit", end));
@@ -74,44 +72,44 @@ export class Host {
       });
     });
     try {
-      await within(STARTING, "serve", Promise.race([serving, this.#failure()]));
+      await within(START_TIMEOUT_MS, "serve", Promise.race([serving, this.#failure()]));
     } catch (error) {
       this.#process.kill("SIGKILL");
-      throw new Error(`${error.message}; it said:\n${this.log}`);
+      throw new Error(`${error.message}; its log:\n${this.log}`);
     }
   }
 
   async #failure() {
     const [code, signal] = await this.#exit;
-    throw new Error(`the host ended with ${signal ?? code} before it served`);
+    throw new Error(`the host exited with ${signal ?? code} before it served`);
   }
 
-  /** The address to listen on for a host that takes this one's place. */
+  /** The address to listen on, for a host that replaces this one. */
   get address() {
     return new URL(this.url).host;
   }
 
-  /** Ends the host as a power cut does. */
+  /** Kills the host, without draining. */
   async kill() {
     this.#process.kill("SIGKILL");
     await this.#exit;
   }
 
-  /** The orders after an id, as the service tells them. */
+  /** Fetches the orders after an id. */
   async orders(after = 0) {
     const response = await fetch(`${this.url}/api/orders?after=${after}`);
     assert.equal(response.status, 200);
     return (await response.json()).orders;
   }
 
-  /** The id of the newest order; 99 before the first. */
+  /** Fetches the id of the newest order; 99 before the first. */
   async newest() {
     const response = await fetch(`${this.url}/api/orders?limit=1`);
     assert.equal(response.status, 200);
     return (await response.json()).orders[0]?.id ?? 99;
   }
 
-  /** Changes an order by way of the service, as another screen would. */
+  /** Changes an order's status, as another client would. */
   async change(id, to) {
     const response = await fetch(`${this.url}/api/orders/${id}/status`, {
       method: "POST",
@@ -121,21 +119,21 @@ export class Host {
     assert.equal(response.status, 200, await response.text());
   }
 
-  /** Asks the host to drain, as a service manager does, and waits until it has. */
+  /** Drains the host, as a service manager does, and waits for its exit. */
   async stop() {
     this.#process.kill("SIGTERM");
-    let ended;
+    let exit;
     try {
-      ended = await within(STOPPING, "drain", this.#exit);
+      exit = await within(DRAIN_TIMEOUT_MS, "drain", this.#exit);
     } catch (error) {
       this.#process.kill("SIGKILL");
-      throw new Error(`${error.message}; it said:\n${this.log}`);
+      throw new Error(`${error.message}; its log:\n${this.log}`);
     }
-    assert.deepEqual(ended, [0, null], `exit code and signal; the host said:\n${this.log}`);
+    assert.deepEqual(exit, [0, null], `exit code and signal; host log:\n${this.log}`);
   }
 }
 
-/** A folder for a host's orders. */
+/** Creates a folder for a host's orders. */
 export function newState() {
   return mkdtemp(join(tmpdir(), "socket-burger-"));
 }
@@ -144,11 +142,11 @@ export function removeState(stateDir) {
   return rm(stateDir, { recursive: true, force: true });
 }
 
-/** Has a host of its own make orders in `stateDir` until there are at least `count` more. */
+/** Runs another host that makes at least `count` orders in `stateDir`. */
 export async function makeOrders(stateDir, count) {
   const host = await Host.start({ stateDir, every: "10ms", timers: Math.min(count, 16) });
   try {
-    // Those that came before it could be asked are not counted.
+    // Does not count the orders made before this request.
     const last = (await host.newest()) + count;
     while ((await host.newest()) < last);
   } finally {
@@ -157,21 +155,21 @@ export async function makeOrders(stateDir, count) {
 }
 
 /**
- * A host of its own that has `count` orders, or, of many, at least so many, and its state;
- * `later` takes what ends it.
+ * Starts another host with `count` orders, or with at least as many from 50 on. Returns
+ * it and its state folder, and registers its clean-up with `defer`.
  */
-export async function otherHost(count, later) {
+export async function otherHost(count, defer) {
   const stateDir = await newState();
-  later(() => removeState(stateDir));
+  defer(() => removeState(stateDir));
   const isFew = count < 50;
   if (!isFew) await makeOrders(stateDir, count);
   const host = await Host.start({ stateDir, every: "1h", timers: isFew ? count : 1 });
-  later(() => host.stop());
+  defer(() => host.stop());
   while ((await host.newest()) < 99 + count);
   return [host, stateDir];
 }
 
-/** Has another host make `count` orders at once, in the store that `host` has, and tell its clients. */
+/** Runs another host that makes `count` orders in the store of `host`, and publishes them to its clients. */
 export async function deliverOrders(host, stateDir, count) {
   const before = await host.newest();
   const options = ["--variable", `grip_url=${host.control}`];
@@ -183,7 +181,7 @@ export async function deliverOrders(host, stateDir, count) {
   }
 }
 
-/** Tells `host`'s clients of orders as the service does, of all in one go. */
+/** Publishes orders to the clients of `host` as the service does, in a single request. */
 export async function publishOrders(host, orders) {
   const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
   const claims = `${part({ typ: "JWT", alg: "HS256" })}.${part({ iss: "tests", exp: Math.floor(Date.now() / 1000) + 60 })}`;
@@ -200,7 +198,7 @@ export async function publishOrders(host, orders) {
   assert.equal(response.status, 200, await response.text());
 }
 
-/** Writes the application's manifest with other timers, in `folder`; returns its path. */
+/** Writes the application's manifest with other timers to `folder`, and returns its path. */
 async function manifest(folder, every, timers) {
   const text = await readFile(`${ROOT}spin.toml`, "utf8");
   const timer = /\[\[application\.tool\.socket-host\.timer\]\]\nrequest = .*\nevery = ".*"\n/;
@@ -217,11 +215,11 @@ async function manifest(folder, every, timers) {
 
 async function within(ms, what, promise) {
   let timer;
-  const late = new Promise((_, reject) => {
+  const timeout = new Promise((_, reject) => {
     timer = setTimeout(() => reject(new Error(`the host did not ${what} within ${ms} ms`)), ms);
   });
   try {
-    return await Promise.race([promise, late]);
+    return await Promise.race([promise, timeout]);
   } finally {
     clearTimeout(timer);
   }

@@ -1,4 +1,4 @@
-// The page in a real browser: receipts that come with it, and orders that come later.
+// Receipts in the page's HTML, and new orders.
 
 import assert from "node:assert/strict";
 
@@ -9,19 +9,19 @@ import {
   nextOrder,
   readReceipt,
   receiptOf,
-  rememberRails,
+  recordRails,
   shownIds,
   status,
-} from "./rail.mjs";
-import { Setting } from "./setting.mjs";
+} from "./page.mjs";
+import { Fixture } from "./fixture.mjs";
 
-const setting = new Setting({ every: "2s..6s" });
-/** Where no order comes while what is there is read. */
-const still = new Setting({ stock: 3 });
+const fixture = new Fixture({ every: "2s..6s" });
+/** A host that makes no new orders. */
+const idle = new Fixture({ stock: 3 });
 
-setting.page("a new order arrives over the socket, without a reload", {}, async (page, problems) => {
-  const { host } = setting;
-  await page.addInitScript(rememberRails);
+fixture.page("a new order arrives over the socket, without a reload", {}, async (page, problems) => {
+  const { host } = fixture;
+  await page.addInitScript(recordRails);
   const sockets = [];
   const events = [];
   page.on("websocket", (socket) => {
@@ -38,7 +38,7 @@ setting.page("a new order arrives over the socket, without a reload", {}, async 
   for (let orders = 0; orders < 2; orders += 1) {
     const order = await nextOrder(socket);
     const stored = await fetch(`${host.url}/api/orders?after=${order.id - 1}&limit=1`);
-    assert.deepEqual(await stored.json(), { orders: [order] }, "it was stored before it was sent");
+    assert.deepEqual(await stored.json(), { orders: [order] }, "it was stored before it was published");
 
     const receipt = await receiptOf(page, order.id);
     assert.deepEqual(await receipt.evaluate(readReceipt), {
@@ -55,15 +55,15 @@ setting.page("a new order arrives over the socket, without a reload", {}, async 
 
   assert.ok(await documentBefore.evaluate((it) => it === document), "the page was reloaded");
   assertEachOnceInOrder(await page.evaluate(() => globalThis.rails));
-  assert.equal(sockets.length, 1, "one socket lasts");
+  assert.equal(sockets.length, 1, "the socket stays open");
   assert.ok(events.includes("pong"), `no pong among ${events}`);
   assert.deepEqual(problems, []);
 });
 
 for (const javaScriptEnabled of [false, true]) {
-  const name = `receipts come with the page, JavaScript ${javaScriptEnabled ? "on" : "off"}`;
-  still.page(name, { javaScriptEnabled }, async (page, problems) => {
-    const { host } = still;
+  const name = `receipts are in the HTML, JavaScript ${javaScriptEnabled ? "on" : "off"}`;
+  idle.page(name, { javaScriptEnabled }, async (page, problems) => {
+    const { host } = idle;
     const response = await page.goto(host.url);
     assert.equal(response.status(), 200);
     const sent = [...(await response.text()).matchAll(/<li class="receipt" data-id="(\d+)"/g)];
@@ -78,15 +78,15 @@ for (const javaScriptEnabled of [false, true]) {
       assert.ok(items.length >= 1 && items.length <= 8, `order ${id} has ${items.length} items`);
     }
     assert.equal(await page.getByText("New orders will appear here").isVisible(), false);
-    // With JavaScript, what <noscript> holds is no element.
+    // With JavaScript, the content of <noscript> is text.
     assert.equal(await page.locator("noscript .status").isVisible(), !javaScriptEnabled);
     assert.deepEqual(problems, []);
   });
 }
 
-setting.page("the page catches up after the host was away", {}, async (page) => {
-  const { host, stateDir } = setting;
-  await page.addInitScript(rememberRails);
+fixture.page("the page catches up after the host was restarted", {}, async (page) => {
+  const { host, stateDir } = fixture;
+  await page.addInitScript(recordRails);
   await page.goto(host.url);
   await status(page, "open");
   const documentBefore = await page.evaluateHandle(() => document);
@@ -95,10 +95,10 @@ setting.page("the page catches up after the host was away", {}, async (page) => 
   const address = host.address;
   await host.stop();
   await status(page, "reconnecting");
-  setting.host = await Host.start({ stateDir, every: "2s..6s", listen: address });
+  fixture.host = await Host.start({ stateDir, every: "2s..6s", listen: address });
   await status(page, "open");
 
-  // A host makes an order when it starts, before the page is connected again.
+  // The host makes an order at its start, before the page reconnects.
   await receiptOf(page, last + 1);
   await receiptOf(page, last + 2);
   assert.ok(await documentBefore.evaluate((it) => it === document), "the page was reloaded");

@@ -1,4 +1,4 @@
-// A network that tests can break: forwards TCP connections to a host, or does not.
+// A TCP proxy that simulates network failures.
 
 import { once } from "node:events";
 import { connect, createServer } from "node:net";
@@ -8,10 +8,10 @@ export class Proxy {
   #target;
   #pairs = new Set();
   #isFrozen = false;
-  /** What the first bytes of a connection are like that is cut off at once. */
+  /** A pattern for the first bytes of connections to reset. */
   refuse = null;
 
-  /** Starts one before what serves at `url`. */
+  /** Starts a proxy in front of `url`. */
   static async start(url) {
     const proxy = new Proxy();
     const { hostname, port } = new URL(url);
@@ -22,30 +22,30 @@ export class Proxy {
     return proxy;
   }
 
-  /** Where to reach the host through it. */
+  /** The proxy's own address. */
   get url() {
     return `http://127.0.0.1:${this.#server.address().port}`;
   }
 
-  /** Stops forwarding, in both directions, without closing anything: new connections hang, too. */
+  /** Stops forwarding without closing connections. New connections hang, too. */
   freeze() {
     this.#isFrozen = true;
     for (const pair of this.#pairs) for (const socket of pair) socket.pause();
   }
 
-  /** Forwards again, also what came meanwhile. */
+  /** Forwards again, including what arrived meanwhile. */
   thaw() {
     this.#isFrozen = false;
     for (const pair of this.#pairs) for (const socket of pair) socket.resume();
   }
 
-  /** What came while it was frozen never arrives: the connections of then are as good as cut. */
+  /** Closes all connections, drops what arrived meanwhile, and forwards new connections. */
   heal() {
     for (const pair of this.#pairs) for (const socket of pair) socket.destroy();
     this.#isFrozen = false;
   }
 
-  /** Forwards new connections; those of before stay as dead as they are. */
+  /** Forwards new connections, while the old ones stay frozen. */
   renew() {
     this.#isFrozen = false;
   }

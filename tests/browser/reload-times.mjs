@@ -1,12 +1,11 @@
 // node tests/browser/reload-times.mjs [ROUNDS] measures how long an edit takes to show in a browser.
 //
-// The page's style sheet, and its component: what a compiler would make is put in its place by a
-// build command that only copies. What the host says that command took is the compiler's time, and
-// is taken off: the figure is what comes on top of it. Each component is another, so that nothing
-// comes from a cache. A round begins just before the file is saved and ends when the page has made
-// a frame with the new style or text, by its own clock: what drives the browser is not in the way.
-// Of a new page, the first contentful paint is told as well: when that frame is in pixels, which
-// Chromium draws without a graphics card here.
+// It edits the page's style sheet, and its component. A build command that only copies replaces the
+// compiler. Its duration, which the host logs, is subtracted, so the result is the overhead on top
+// of the compiler. Each component is different, so nothing comes from a cache. A round begins just
+// before the file is saved, and ends when the page has rendered a frame with the new style or text,
+// by its own clock. For the component, the first contentful paint is measured as well: when that
+// frame has been drawn, which Chromium does in software here.
 
 import { cp, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -52,37 +51,37 @@ const browser = await launch();
 try {
   await withPage(browser, "reload-times", {}, async (page) => {
     await page.addInitScript(watchFrames, TEXT.split("will").map((part) => part.trim()));
-    const listens = page.waitForRequest(/\.socket-host\/reload$/);
+    const connected = page.waitForRequest(/\.socket-host\/reload$/);
     await page.goto(host.url);
-    await listens;
-    /** When the page had a frame with this, in ms since 1970. */
+    await connected;
+    /** Resolves to when the page had a frame with this style or text, in ms since the epoch. */
     const framed = async (what) => {
-      const seen = await page.waitForFunction((wanted) => globalThis.framed?.[wanted], what);
-      return seen.jsonValue();
+      const handle = await page.waitForFunction((wanted) => globalThis.framed?.[wanted], what);
+      return handle.jsonValue();
     };
     const painted = async () => {
-      const seen = await page.waitForFunction(() => {
+      const handle = await page.waitForFunction(() => {
         const [entry] = performance.getEntriesByName("first-contentful-paint");
         return entry && performance.timeOrigin + entry.startTime;
       });
-      return seen.jsonValue();
+      return handle.jsonValue();
     };
     const css = await readFile(file("static/page.css"), "utf8");
-    await figures("style sheet", async (round) => {
+    await measure("style sheet", async (round) => {
       const start = now();
       await save("static/page.css", `${css}\n:root { --round: ${round}; }\n`);
       return { shown: (await framed(`style ${round}`)) - start };
     });
-    await figures("component", async (round) => {
+    await measure("component", async (round) => {
       const number = String(round).padStart(4, "0");
       const next = Buffer.from(code);
       next.write(TEXT.replace("will", number), code.indexOf(TEXT));
-      const said = host.log.length;
+      const logStart = host.log.length;
       const start = now();
       await save("page.source", next);
       const shown = (await framed(`text ${number}`)) - start;
       const pixels = (await painted()) - start;
-      const compiler = took(host.log.slice(said));
+      const compiler = buildTime(host.log.slice(logStart));
       return { shown: shown - compiler, pixels: pixels - compiler, compiler };
     }, Math.floor(Math.random() * 5000));
   });
@@ -96,49 +95,49 @@ function now() {
   return performance.timeOrigin + performance.now();
 }
 
-/** What the one build took, in ms, by what the host said. */
-function took(log) {
+/** Returns the duration in ms of the only build in the host's log. */
+function buildTime(log) {
   const times = [...log.matchAll(/ built .*took=([\d.]+)(µs|ms|s)/g)];
   if (times.length !== 1) throw new Error(`${times.length} builds instead of one:\n${log}`);
   const [, value, unit] = times[0];
   return Number(value) * { µs: 0.001, ms: 1, s: 1000 }[unit];
 }
 
-/** Runs in each page: notes when it has made a frame with the next style or text. */
+/** Records when the page renders the first frame with each style or text. Runs in the page. */
 function watchFrames([before, after]) {
   globalThis.framed = {};
-  const note = (what) => {
+  const record = (what) => {
     if (what in globalThis.framed) return;
     globalThis.framed[what] = 0;
-    // What is posted as a frame begins comes when it has been laid out and handed on.
+    // A message that is posted at the start of a frame arrives after its layout.
     const { port1, port2 } = new MessageChannel();
     port1.onmessage = () => (globalThis.framed[what] = performance.timeOrigin + performance.now());
     port2.postMessage(null);
   };
-  requestAnimationFrame(function look() {
+  requestAnimationFrame(function check() {
     if (document.body) {
-      note(`style ${getComputedStyle(document.body).getPropertyValue("--round").trim()}`);
+      record(`style ${getComputedStyle(document.body).getPropertyValue("--round").trim()}`);
       const text = document.body.textContent;
       const at = text.indexOf(before);
       const number = text.slice(at + before.length, text.indexOf(after, at)).trim();
-      if (at >= 0) note(`text ${number}`);
+      if (at >= 0) record(`text ${number}`);
     }
-    requestAnimationFrame(look);
+    requestAnimationFrame(check);
   });
 }
 
-async function figures(name, measure, first = 0) {
+async function measure(name, run, first = 0) {
   const times = { shown: [], pixels: [], compiler: [] };
   for (let round = 0; round < rounds; round += 1) {
-    for (const [kind, time] of Object.entries(await measure(first + round))) times[kind].push(time);
+    for (const [kind, time] of Object.entries(await run(first + round))) times[kind].push(time);
   }
   console.log(`${name}: ${spread(times.shown)}, of ${rounds}`);
-  if (times.pixels.length > 0) console.log(`  in pixels: ${spread(times.pixels)}`);
-  if (times.compiler.length > 0) console.log(`  without its build command's ${spread(times.compiler)}`);
+  if (times.pixels.length > 0) console.log(`  painted: ${spread(times.pixels)}`);
+  if (times.compiler.length > 0) console.log(`  without the build command: ${spread(times.compiler)}`);
 }
 
 function spread(times) {
   times.sort((a, b) => a - b);
   const at = (share) => `${times[Math.min(times.length - 1, Math.floor(times.length * share))].toFixed(0)} ms`;
-  return `p50 ${at(0.5)}, p90 ${at(0.9)}, most ${at(1)}`;
+  return `p50 ${at(0.5)}, p90 ${at(0.9)}, max ${at(1)}`;
 }

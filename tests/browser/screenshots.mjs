@@ -1,23 +1,23 @@
-// Takes the README's pictures: node tests/browser/screenshots.mjs URL
+// Takes the README's screenshots: node tests/browser/screenshots.mjs URL
 //
-// URL is a host that has run for two minutes with an order every 7 to 9 s, so that
-// tickets of all ages hang there. Some are moved on for the picture.
+// URL is a host that has run for two minutes with an order every 7 to 9 s, so that there
+// are tickets of all ages. The script changes the status of some of them.
 
 import { execFileSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 
 import { launch } from "./browser.mjs";
-import { open, shownAs, shownIds, ticket } from "./rail.mjs";
+import { open, shownAs, shownIds, ticket } from "./page.mjs";
 
 const DOCS = fileURLToPath(new URL("../../docs/", import.meta.url));
-/** As wide as whole tickets are. */
+/** A whole number of tickets wide. */
 const WIDE = { viewport: { width: 1336, height: 752 } };
 const PHONE = { viewport: { width: 360, height: 700 }, deviceScaleFactor: 2, hasTouch: true, isMobile: true };
 
-const FIRED = [".onwards", "fired"];
-const FULFILLED = [".onwards", "fulfilled"];
+const FIRED = [".advance", "fired"];
+const FULFILLED = [".advance", "fulfilled"];
 const CANCELLED = [".cancel", "cancelled"];
-/** The newest ticket last: what is done to each before. */
+/** The changes of each ticket, the newest last. */
 const STEPS = [[], [], [FIRED, FULFILLED], [FIRED], [CANCELLED], []];
 
 const [url] = process.argv.slice(2);
@@ -43,7 +43,7 @@ try {
     const path = `${DOCS}${name}.png`;
     await page.screenshot({ path, animations: "disabled" });
     await context.close();
-    // Fewer colours look the same and weigh a third: Debian's package pngquant.
+    // Fewer colours look the same at a third of the size. pngquant is a Debian package.
     execFileSync("pngquant", ["--force", "--speed=1", "--output", path, "100", path]);
   }
 } finally {

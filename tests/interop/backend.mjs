@@ -1,21 +1,21 @@
-// A chat as one writes it with @fanoutio/serve-grip: a WebSocket and a stream of the same room.
+// A chat server written with @fanoutio/serve-grip: a WebSocket, a stream and a long poll for one room.
 
 import { createServer } from "node:http";
 import { once } from "node:events";
 import { WebSocketMessageFormat } from "@fanoutio/grip";
 import { ServeGrip } from "@fanoutio/serve-grip";
 
-/** The channel that both are subscribed to. */
+/** The channel that all of them subscribe to. */
 export const ROOM = "room";
 
 /**
- * Starts the backend. GRIP is configured afterwards, with `configure`, because the host's
- * control address is known only when it runs, and it runs in front of this.
+ * Starts the backend. The host starts after it, so `configure` sets the host's control
+ * address afterwards.
  */
 export async function startBackend() {
   let serveGrip;
-  // What the handler saw, for the tests to look at.
-  const seen = { requests: [], closed: [] };
+  // For assertions.
+  const recorded = { requests: [], closeCodes: [] };
   const server = createServer((request, response) => {
     handle(request, response).catch((error) => {
       response.statusCode = 500;
@@ -27,7 +27,7 @@ export async function startBackend() {
 
   async function handle(request, response) {
     if (!(await serveGrip.run(request, response))) return;
-    seen.requests.push({ url: request.url, signed: request.grip.isSigned });
+    recorded.requests.push({ url: request.url, signed: request.grip.isSigned });
     const { pathname } = new URL(request.url, "http://localhost");
     if (pathname === "/chat" && request.grip.wsContext) return chat(request, response);
     if (pathname === "/stream") return stream(response);
@@ -40,19 +40,19 @@ export async function startBackend() {
     if (wsContext.isOpening()) {
       wsContext.accept();
       wsContext.subscribe(ROOM);
-      wsContext.meta.visits = "0";
+      wsContext.meta.count = "0";
     }
     while (wsContext.canRecv()) {
       const message = wsContext.recv();
       if (message === null) {
-        seen.closed.push(wsContext.closeCode);
+        recorded.closeCodes.push(wsContext.closeCode);
         wsContext.close(wsContext.closeCode);
         break;
       }
-      const visits = String(Number(wsContext.meta.visits) + 1);
-      wsContext.meta.visits = visits;
+      const count = String(Number(wsContext.meta.count) + 1);
+      wsContext.meta.count = count;
       if (message.startsWith("/echo ")) {
-        wsContext.send(`${visits} ${message.slice("/echo ".length)}`);
+        wsContext.send(`${count} ${message.slice("/echo ".length)}`);
       } else if (message === "/leave") {
         wsContext.unsubscribe(ROOM);
         wsContext.send("left");
@@ -86,7 +86,7 @@ export async function startBackend() {
 
   return {
     url: `http://127.0.0.1:${server.address().port}`,
-    seen,
+    recorded,
     configure(grip) {
       serveGrip = new ServeGrip({ grip, isGripProxyRequired: true });
     },

@@ -1,11 +1,10 @@
-// What the tests are as clients: a WebSocket whose messages are awaited, and a streamed body.
+// Test clients: a WebSocket with awaitable messages, and a streamed response.
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import WebSocket from "ws";
 
-/** Nothing that a test waits for takes this long, in ms, unless it never comes. */
-const PATIENCE = 20_000;
+const TIMEOUT_MS = 20_000;
 
 export class Socket {
   #socket;
@@ -21,7 +20,7 @@ export class Socket {
       socket.#wake();
     });
     socket.#closed = once(socket.#socket, "close");
-    await within("the socket's opening", once(socket.#socket, "open"));
+    await within("the socket to open", once(socket.#socket, "open"));
     return socket;
   }
 
@@ -36,18 +35,18 @@ export class Socket {
     return this.#messages.shift();
   }
 
-  /** Closes; gives the code that the server answers with. */
+  /** Closes the socket, and returns the server's close code. */
   async close(code) {
     this.#socket.close(code);
     return this.closed();
   }
 
-  /** Is gone without a close. */
-  vanish() {
+  /** Disconnects without a close frame. */
+  terminate() {
     this.#socket.terminate();
   }
 
-  /** The code that the server closes with. */
+  /** Waits for the close, and returns the server's close code. */
   async closed() {
     const [code] = await within("the close", this.#closed);
     return code;
@@ -68,12 +67,12 @@ export class Stream {
     return stream;
   }
 
-  /** Reads until `text` has come; what was before it is passed over. */
+  /** Reads up to and including `text`. */
   async until(text) {
     let at;
     while ((at = this.#text.indexOf(text)) === -1) {
       const { value, done } = await within(text, this.#reader.read());
-      assert.ok(!done, `the stream ends before ${JSON.stringify(text)}`);
+      assert.ok(!done, `the stream ended before ${JSON.stringify(text)}`);
       this.#text += value;
     }
     this.#text = this.#text.slice(at + text.length);
@@ -84,13 +83,14 @@ export class Stream {
   }
 }
 
+/** Awaits `promise`, with a timeout. */
 export async function within(what, promise) {
   let timer;
-  const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`waited in vain for ${what}`)), PATIENCE);
+  const timeout = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`timed out waiting for ${what}`)), TIMEOUT_MS);
   });
   try {
-    return await Promise.race([promise, late]);
+    return await Promise.race([promise, timeout]);
   } finally {
     clearTimeout(timer);
   }

@@ -1,4 +1,4 @@
-// The server in docs/grip.md, as it stands there, behind the host.
+// Runs the example server from docs/grip.md behind the host.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -12,7 +12,7 @@ import { startHost } from "./host.mjs";
 
 const KEY = "a key of the tests, long enough for HS256";
 const GUIDE = new URL("../../docs/grip.md", import.meta.url);
-/** Where the server finds its packages. */
+/** The server's npm packages are installed here. */
 const FOLDER = fileURLToPath(new URL(".", import.meta.url));
 
 let host, server, port;
@@ -28,13 +28,13 @@ before(async () => {
   });
   process.once("exit", () => server.kill("SIGKILL"));
   server.stdin.end(
-    replaced(replaced(program, "http://127.0.0.1:5561", host.control), "3001", String(port)),
+    replace(replace(program, "http://127.0.0.1:5561", host.control), "3001", String(port)),
   );
-  await within("the server to listen", answers(`http://127.0.0.1:${port}/`));
+  await within("the server to listen", waitForResponse(`http://127.0.0.1:${port}/`));
 });
 
 after(async () => {
-  // The host first: it tells the server of the end of each socket.
+  // The host first: it reports the end of each socket to the server.
   try {
     await host?.stop();
   } finally {
@@ -42,7 +42,7 @@ after(async () => {
   }
 });
 
-test("what one says reaches all, also when somebody vanished", async () => {
+test("a message reaches all clients, also after one has disconnected", async () => {
   const stream = await Stream.open(`${host.url}/`, "text/plain");
   await stream.until("welcome\n");
   const [one, other, third] = await Promise.all([1, 2, 3].map(() => Socket.open(`${host.url}/`)));
@@ -50,8 +50,8 @@ test("what one says reaches all, also when somebody vanished", async () => {
   for (const socket of [one, other, third]) assert.equal(await socket.next(), "hello");
   await stream.until("hello\n");
 
-  third.vanish();
-  await within("the vanishing to be told", sessions(2));
+  third.terminate();
+  await within("two sessions", waitForSessions(2));
   other.send("who is there?");
   for (const socket of [one, other]) assert.equal(await socket.next(), "who is there?");
   await stream.until("who is there?\n");
@@ -59,18 +59,18 @@ test("what one says reaches all, also when somebody vanished", async () => {
   stream.close();
 });
 
-test("it says that it wants a GRIP proxy", async () => {
+test("it responds with 501 without a GRIP proxy", async () => {
   const response = await fetch(`http://127.0.0.1:${port}/`);
   assert.equal(response.status, 501);
 });
 
-function replaced(text, from, to) {
-  assert.ok(text.includes(from), `the example does not say ${from}`);
+function replace(text, from, to) {
+  assert.ok(text.includes(from), `the example does not contain ${from}`);
   return text.replaceAll(from, to);
 }
 
-/** Waits until the host has so many sessions. */
-async function sessions(count) {
+/** Waits until the host has `count` sessions. */
+async function waitForSessions(count) {
   for (;;) {
     const metrics = await (await fetch(`${host.control}/metrics`)).text();
     const states = [...metrics.matchAll(/^socket_host_sessions\{.*\} (\d+)$/gm)];
@@ -89,13 +89,13 @@ async function freePort() {
   return port;
 }
 
-/** Asks `url` until something answers. */
-async function answers(url) {
+/** Requests `url` until the server responds. */
+async function waitForResponse(url) {
   for (;;) {
     try {
       return await fetch(url);
     } catch {
-      assert.equal(server.signalCode ?? server.exitCode, null, "the server has ended");
+      assert.equal(server.signalCode ?? server.exitCode, null, "the server exited");
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
   }

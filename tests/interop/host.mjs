@@ -1,4 +1,4 @@
-// Runs the built host in front of a backend of the test, on free ports.
+// Runs the built host in front of a test's backend, on free ports.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -11,18 +11,18 @@ import { fileURLToPath } from "node:url";
 
 const PROGRAM = fileURLToPath(new URL("../../target/release/socket-host", import.meta.url));
 
-/** How long, in ms, the host may take to listen, or to drain. */
-const PATIENCE = 30_000;
+/** For the host to serve, or to drain. */
+const TIMEOUT_MS = 30_000;
 
 /**
- * Starts the host in front of `upstream` and waits until it serves. Gives its public and its
- * control address, and `stop`, which fails unless the host drains.
+ * Starts the host in front of `upstream` and waits until it serves. Returns its public and
+ * control addresses, and `stop`, which fails unless the host drains.
  */
 export async function startHost({ upstream, key }) {
   await access(PROGRAM).catch(() => {
-    throw new Error(`${PROGRAM} is missing: cargo build --release makes it`);
+    throw new Error(`${PROGRAM} is missing: run cargo build --release`);
   });
-  // Without a manifest there.
+  // A folder without a manifest.
   const folder = await mkdtemp(join(tmpdir(), "interop-"));
   const host = spawn(
     PROGRAM,
@@ -34,8 +34,8 @@ export async function startHost({ upstream, key }) {
     ],
     { cwd: folder, stdio: ["ignore", "pipe", "pipe"] },
   );
-  const ended = once(host, "exit");
-  // Also when the tests are cut short, no host stays behind.
+  const exited = once(host, "exit");
+  // No host outlives the tests, even if they are interrupted.
   process.once("exit", () => host.kill("SIGKILL"));
   let log = "";
   host.stderr.setEncoding("utf8").on("data", (text) => (log += text));
@@ -48,8 +48,8 @@ export async function startHost({ upstream, key }) {
       if (url && control) resolve({ url, control });
     });
   });
-  const failed = ended.then(([code, signal]) => {
-    throw new Error(`the host ended with ${signal ?? code} before it served:\n${log}`);
+  const failed = exited.then(([code, signal]) => {
+    throw new Error(`the host exited with ${signal ?? code} before it served:\n${log}`);
   });
   const { url, control } = await within("serve", Promise.race([serving, failed]));
   failed.catch(() => {});
@@ -59,23 +59,23 @@ export async function startHost({ upstream, key }) {
     control,
     async stop() {
       host.kill("SIGTERM");
-      const end = await within("drain", ended);
+      const exit = await within("drain", exited);
       await rm(folder, { recursive: true });
-      assert.deepEqual(end, [0, null], `exit code and signal; the host said:\n${log}`);
+      assert.deepEqual(exit, [0, null], `exit code and signal; host log:\n${log}`);
     },
   };
 
   async function within(what, promise) {
     let timer;
-    const late = new Promise((_, reject) => {
-      const error = () => new Error(`the host did not ${what} within ${PATIENCE} ms:\n${log}`);
+    const timeout = new Promise((_, reject) => {
+      const error = () => new Error(`the host did not ${what} within ${TIMEOUT_MS} ms:\n${log}`);
       timer = setTimeout(() => {
         host.kill("SIGKILL");
         reject(error());
-      }, PATIENCE);
+      }, TIMEOUT_MS);
     });
     try {
-      return await Promise.race([promise, late]);
+      return await Promise.race([promise, timeout]);
     } finally {
       clearTimeout(timer);
     }

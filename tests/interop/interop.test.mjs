@@ -1,5 +1,5 @@
-// Libraries of others against the host: @fanoutio/serve-grip behind it, @fanoutio/grip and
-// Python's gripcontrol publishing to it, with and without a key.
+// Third-party GRIP libraries with the host: @fanoutio/serve-grip as its backend, @fanoutio/grip
+// and Python's gripcontrol as publishers, with and without a key.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -12,7 +12,7 @@ import { ROOM, startBackend } from "./backend.mjs";
 import { Socket, Stream, within } from "./client.mjs";
 import { startHost } from "./host.mjs";
 
-/** `tests/run` makes it. */
+/** `tests/run` creates it. */
 const PYTHON = fileURLToPath(new URL("../../target/interop-venv/bin/python", import.meta.url));
 const PUBLISH = fileURLToPath(new URL("publish.py", import.meta.url));
 
@@ -35,35 +35,35 @@ for (const key of [undefined, "a key of the tests, long enough for HS256"]) {
       await backend?.stop();
     });
 
-    test("serve-grip answers, remembers and closes a WebSocket", async () => {
+    test("serve-grip replies, keeps state and closes a WebSocket", async () => {
       const socket = await Socket.open(`${host.url}/chat`);
       socket.send("/echo été");
       assert.equal(await socket.next(), "1 été");
       socket.send("/echo again");
       assert.equal(await socket.next(), "2 again");
       assert.equal(await socket.close(4321), 4321);
-      assert.deepEqual(backend.seen.closed.splice(0), [4321]);
+      assert.deepEqual(backend.recorded.closeCodes.splice(0), [4321]);
 
       const other = await Socket.open(`${host.url}/chat`);
       other.send("/quit");
       assert.equal(await other.closed(), 4000);
     });
 
-    test("serve-grip knows who its requests come from", async () => {
-      // By its URL, since the last request of an earlier socket may come after that has closed.
+    test("serve-grip verifies the host's signature", async () => {
+      // Filters by URL: the last request of an earlier socket may arrive late.
       const url = "/chat?signed";
       const socket = await Socket.open(host.url + url);
       await socket.close(1000);
-      const requests = backend.seen.requests.filter((request) => request.url === url);
+      const requests = backend.recorded.requests.filter((request) => request.url === url);
       assert.equal(requests.length, 2);
       assert.ok(requests.every(({ signed }) => signed === Boolean(key)));
       if (!key) return;
-      // Without the host in front, it refuses.
+      // It rejects requests that do not come from the host.
       const { status } = await fetch(`${backend.url}/stream`);
       assert.ok(status >= 500, `status ${status}`);
     });
 
-    test("serve-grip's chat reaches each socket of the room", async () => {
+    test("serve-grip's chat reaches all sockets of the room", async () => {
       const sockets = await Promise.all(
         Array.from({ length: 3 }, () => Socket.open(`${host.url}/chat`)),
       );
@@ -102,7 +102,7 @@ for (const key of [undefined, "a key of the tests, long enough for HS256"]) {
       await socket.close(1000);
     });
 
-    test("a long poll ends with the backend's answer", async () => {
+    test("a long poll ends with the backend's response", async () => {
       const response = await fetch(`${host.url}/poll`);
       assert.equal(response.status, 200);
       assert.equal(await response.text(), "nothing new\n");
@@ -128,7 +128,7 @@ for (const key of [undefined, "a key of the tests, long enough for HS256"]) {
 
     if (!key) return;
 
-    test("who has no key, or another, publishes nothing", async () => {
+    test("publishing without the right key fails", async () => {
       const socket = await Socket.open(`${host.url}/chat`);
       const control_uri = grip.control_uri;
       for (const bad of [
@@ -149,27 +149,27 @@ for (const key of [undefined, "a key of the tests, long enough for HS256"]) {
   });
 }
 
-/** Polls `url` once; publishes until the poll is answered, since nothing tells when it is held. */
+/** Polls `url` once, and publishes until it responds: a client cannot tell when the poll is held. */
 async function poll(url, publish) {
-  let answered = false;
-  const answer = fetch(url)
+  let hasResponded = false;
+  const response = fetch(url)
     .then((response) => response.text())
-    .finally(() => (answered = true));
-  while (!answered) {
+    .finally(() => (hasResponded = true));
+  while (!hasResponded) {
     await publish();
-    await Promise.race([answer, new Promise((resolve) => setTimeout(resolve, 50))]);
+    await Promise.race([response, new Promise((resolve) => setTimeout(resolve, 50))]);
   }
-  return within("the poll's answer", answer);
+  return within("the poll's response", response);
 }
 
-/** publish.py as a process. */
+/** A process of publish.py. */
 class Python {
   #process;
-  #answers;
+  #replies;
 
   static async start(control, key) {
     await access(PYTHON).catch(() => {
-      throw new Error(`${PYTHON} is missing: tests/run makes it`);
+      throw new Error(`${PYTHON} is missing: run tests/run`);
     });
     const python = new Python();
     python.#process = spawn(PYTHON, [PUBLISH, control, ...(key ? [key] : [])], {
@@ -177,20 +177,20 @@ class Python {
     });
     process.once("exit", () => python.#process.kill("SIGKILL"));
     const lines = createInterface({ input: python.#process.stdout });
-    python.#answers = lines[Symbol.asyncIterator]();
+    python.#replies = lines[Symbol.asyncIterator]();
     return python;
   }
 
   async publish(item) {
     this.#process.stdin.write(`${JSON.stringify(item)}\n`);
-    const { value, done } = await within("Python's answer", this.#answers.next());
-    assert.ok(!done, "Python has ended");
+    const { value, done } = await within("Python's reply", this.#replies.next());
+    assert.ok(!done, "Python exited");
     return value;
   }
 
   async stop() {
-    const ended = new Promise((resolve) => this.#process.once("exit", resolve));
+    const exited = new Promise((resolve) => this.#process.once("exit", resolve));
     this.#process.stdin.end();
-    assert.equal(await within("Python's end", ended), 0);
+    assert.equal(await within("Python to exit", exited), 0);
   }
 }

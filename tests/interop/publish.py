@@ -1,7 +1,7 @@
-"""Publishes as a Python program does: publish.py CONTROL_URI [KEY], then a line of JSON an item.
+"""Publishes items with gripcontrol: publish.py CONTROL_URI [KEY]
 
-An item is {"channel", "ws" | "stream" | "response"}. Each line is answered with "ok" when it
-has been published, or with "error: ..." when the host refused it.
+Reads one item per line from standard input, as JSON: {"channel", "ws" | "stream" | "response"}.
+Prints one line for each: "ok" if it was published, or "error: ..." if the host rejected it.
 """
 
 import json
@@ -31,10 +31,10 @@ def main():
             formats = HttpResponseFormat(body=item["response"])
         try:
             publisher.publish(item["channel"], Item(formats), blocking=True)
-            answer = "ok"
+            result = "ok"
         except Exception as error:
-            answer = f"error: {error}"
-        print(answer.replace("\n", " "), flush=True)
+            result = f"error: {error}"
+        print(result.replace("\n", " "), flush=True)
 
 
 if __name__ == "__main__":

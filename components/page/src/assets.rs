@@ -1,5 +1,5 @@
-//! The files of `static/` as they are sent: without comments and indentation, with
-//! the names of this moment in them, fingerprinted, compressed.
+//! The files of `static/` as they are sent: with versioned references to other
+//! assets, fingerprinted and compressed.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
@@ -11,151 +11,153 @@ use std::str;
 use bytes::Bytes;
 use encoding::{Effort, Encoding};
 
-use crate::files::Files;
+use crate::asset_refs::{self, Syntax};
+use crate::file_cache::FileCache;
 use crate::fingerprint::{self, Fingerprint};
-use crate::lean::lean;
-use crate::reference::{self, Syntax};
 
-/// All assets, and what has been made of them so far.
+/// The assets of a folder. Caches each asset until its file or a referenced asset changes.
 #[derive(Debug)]
-pub struct Assets {
-    files: Files,
-    made: RefCell<HashMap<String, Rc<Asset>>>,
+pub(crate) struct Assets {
+    files: FileCache,
+    cache: RefCell<HashMap<String, Rc<Asset>>>,
 }
 
-/// One asset. References in it to others name their versions, so its own
-/// fingerprint changes with theirs.
+/// One asset.
+///
+/// It names the versions of the assets it refers to, so its own fingerprint changes
+/// with theirs.
 #[derive(Debug)]
-pub struct Asset {
-    /// What it was made of: the file, and the versions of those it refers to.
+pub(crate) struct Asset {
+    /// The file's content, and the assets it refers to.
     source: Rc<Bytes>,
-    uses: Vec<(String, Fingerprint)>,
+    refs: Vec<(String, Fingerprint)>,
 
     fingerprint: Fingerprint,
     content_type: &'static str,
-    plain: Bytes,
-    /// By the place in [`Encoding::ALL`]; `None` inside is what stays as it is.
-    packed: [OnceCell<Option<Bytes>>; Encoding::ALL.len()],
+    content: Bytes,
+    /// The compressed content for each of [`Encoding::ALL`]; `None` if that is no shorter.
+    compressed: [OnceCell<Option<Bytes>>; Encoding::ALL.len()],
 }
 
-/// The assets as they are during one request: each file is looked at once.
+/// A consistent view of the assets during one request: checks each file once.
 #[derive(Debug)]
-pub struct Look<'a> {
+pub(crate) struct Snapshot<'a> {
     assets: &'a Assets,
-    seen: HashMap<String, Option<Rc<Asset>>>,
+    loaded: HashMap<String, Option<Rc<Asset>>>,
 }
 
 impl Assets {
-    /// The files in `folder` and below it.
-    pub fn new(folder: impl Into<PathBuf>) -> Self {
+    /// Creates the assets for the files in `folder` and its subfolders.
+    pub(crate) fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
-            files: Files::new(folder),
-            made: RefCell::default(),
+            files: FileCache::new(folder),
+            cache: RefCell::default(),
         }
     }
 
-    /// The assets as they are now.
-    pub fn look(&self) -> Look<'_> {
-        Look {
+    /// Returns a view of the assets as they are now.
+    pub(crate) fn snapshot(&self) -> Snapshot<'_> {
+        Snapshot {
             assets: self,
-            seen: HashMap::new(),
+            loaded: HashMap::new(),
         }
     }
 }
 
-impl Look<'_> {
-    /// The asset that a request names, the part of the address after `/static/`,
-    /// as sent; and whether that name stands for this very version of it, for
-    /// ever. The fingerprint of another version gets the present one.
+impl Snapshot<'_> {
+    /// Returns the asset for the part of a request's path after `/static/`, and
+    /// whether that name contains the asset's current fingerprint.
+    ///
+    /// A name with an outdated fingerprint returns the current version.
     ///
     /// # Errors
-    /// When a file is there and cannot be read.
-    pub fn asked_for(&mut self, name: &str) -> io::Result<Option<(Rc<Asset>, bool)>> {
-        let Some((plain, digits)) = fingerprint::parse(name) else {
+    /// If the file exists but cannot be read.
+    pub(crate) fn resolve(&mut self, name: &str) -> io::Result<Option<(Rc<Asset>, bool)>> {
+        let Some((plain_name, digits)) = fingerprint::parse(name) else {
             return Ok(self.get(name)?.map(|asset| (asset, false)));
         };
-        let asset = self.get(&plain)?;
+        let asset = self.get(&plain_name)?;
         Ok(asset.map(|asset| {
-            let is_this = asset.fingerprint.is_in(digits);
-            (asset, is_this)
+            let is_current = asset.fingerprint.matches(digits);
+            (asset, is_current)
         }))
     }
 
-    /// The asset with this name, or `None` where there is none.
+    /// Returns the asset called `name`, or `None` if there is none.
     ///
-    /// Of assets that refer to each other in a circle, which have no fingerprint,
-    /// the one that closes it is `None` to the one before.
+    /// In a cycle of references, the one that closes the cycle is ignored: it keeps
+    /// its plain name.
     fn get(&mut self, name: &str) -> io::Result<Option<Rc<Asset>>> {
-        if let Some(asset) = self.seen.get(name) {
+        if let Some(asset) = self.loaded.get(name) {
             return Ok(asset.clone());
         }
-        self.seen.insert(name.to_owned(), None);
+        self.loaded.insert(name.to_owned(), None);
         let Some(source) = self.assets.files.read(name)? else {
             return Ok(None);
         };
         let text = Syntax::of(name).zip(str::from_utf8(&source).ok());
         let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let mut uses = Vec::new();
-        for other in text
-            .iter()
-            .flat_map(|(syntax, text)| syntax.find(text).map(|range| beside(folder, &text[range])))
-        {
-            if let Some(asset) = self.get(&other)? {
-                uses.push((other, asset.fingerprint));
+        let mut refs = Vec::new();
+        if let Some((syntax, text)) = text {
+            for range in syntax.find_refs(text) {
+                let target = join(folder, &text[range]);
+                if let Some(asset) = self.get(&target)? {
+                    refs.push((target, asset.fingerprint));
+                }
             }
         }
-        let before = self.assets.made.borrow().get(name).cloned();
-        let asset = match before {
-            Some(asset) if Rc::ptr_eq(&asset.source, &source) && asset.uses == uses => asset,
+        let cached = self.assets.cache.borrow().get(name).cloned();
+        let asset = match cached {
+            Some(asset) if Rc::ptr_eq(&asset.source, &source) && asset.refs == refs => asset,
             _ => {
-                let plain = match text {
-                    Some((syntax, text)) => {
-                        let text = lean(text, syntax);
-                        with_versions(&text, syntax, folder, &uses).into()
-                    }
+                let content = match text {
+                    Some((syntax, text)) => with_versions(text, syntax, folder, &refs).into(),
                     None => (*source).clone(),
                 };
                 let asset = Rc::new(Asset {
-                    fingerprint: Fingerprint::of(&plain),
+                    fingerprint: Fingerprint::of(&content),
                     content_type: content_type(name),
-                    packed: Default::default(),
+                    compressed: Default::default(),
                     source,
-                    uses,
-                    plain,
+                    refs,
+                    content,
                 });
-                let mut made = self.assets.made.borrow_mut();
-                made.insert(name.to_owned(), asset.clone());
+                let mut cache = self.assets.cache.borrow_mut();
+                cache.insert(name.to_owned(), asset.clone());
                 asset
             }
         };
-        self.seen.insert(name.to_owned(), Some(asset.clone()));
+        self.loaded.insert(name.to_owned(), Some(asset.clone()));
         Ok(Some(asset))
     }
 
-    /// The name of this moment's version. An asset that is not there, or cannot
-    /// be read, keeps its name: asking for it tells why.
-    pub fn version(&mut self, name: &str) -> String {
+    /// Returns `name` with the asset's current fingerprint in it.
+    ///
+    /// An asset that is missing or unreadable keeps its plain name: the request for
+    /// it reports the error.
+    pub(crate) fn version(&mut self, name: &str) -> String {
         match self.get(name) {
-            Ok(Some(asset)) => asset.fingerprint.name(name),
+            Ok(Some(asset)) => asset.fingerprint.add_to(name),
             _ => name.to_owned(),
         }
     }
 
-    /// The versions of all that `name` refers to, directly or not, each once.
-    pub fn used_by(&mut self, name: &str) -> Vec<String> {
+    /// Returns the versions of all assets that `name` refers to, directly or
+    /// indirectly, without duplicates.
+    pub(crate) fn dependencies(&mut self, name: &str) -> Vec<String> {
         let mut found: Vec<String> = Vec::new();
         let mut next = 0;
         let mut name = name.to_owned();
         loop {
             if let Ok(Some(asset)) = self.get(&name) {
-                for (other, _) in &asset.uses {
-                    if !found.contains(other) {
-                        found.push(other.clone());
+                for (target, _) in &asset.refs {
+                    if !found.contains(target) {
+                        found.push(target.clone());
                     }
                 }
             }
             match found.get(next) {
-                Some(other) => name.clone_from(other),
+                Some(target) => name.clone_from(target),
                 None => break,
             }
             next += 1;
@@ -165,55 +167,56 @@ impl Look<'_> {
 }
 
 impl Asset {
-    /// Its fingerprint.
-    pub fn fingerprint(&self) -> Fingerprint {
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
 
-    /// Its media type.
-    pub fn content_type(&self) -> &'static str {
+    pub(crate) fn content_type(&self) -> &'static str {
         self.content_type
     }
 
-    /// Its content, in the coding that is asked for if that makes it shorter, and
-    /// the coding it is in.
-    pub fn content(&self, encoding: Option<Encoding>) -> (Bytes, Option<Encoding>) {
+    /// Returns the content and the encoding it is in: the requested one if that is
+    /// shorter, otherwise none.
+    pub(crate) fn content(&self, encoding: Option<Encoding>) -> (Bytes, Option<Encoding>) {
         if let Some(encoding) = encoding.filter(|_| is_text(self.content_type)) {
-            let place = Encoding::ALL.iter().position(|it| *it == encoding);
-            let cell = place.and_then(|place| self.packed.get(place));
-            let pack = || encoding.compress(&self.plain, Effort::Once);
-            if let Some(Some(packed)) = cell.map(|cell| cell.get_or_init(pack)) {
-                return (packed.clone(), Some(encoding));
+            let index = Encoding::ALL.iter().position(|it| *it == encoding);
+            let cell = index.and_then(|index| self.compressed.get(index));
+            let compress = || encoding.compress(&self.content, Effort::Once);
+            if let Some(Some(compressed)) = cell.map(|cell| cell.get_or_init(compress)) {
+                return (compressed.clone(), Some(encoding));
             }
         }
-        (self.plain.clone(), None)
+        (self.content.clone(), None)
     }
 }
 
-/// `text` with the versions of what it uses in place of their names.
+/// Replaces the names of `refs` in `text` by their versions.
 fn with_versions(
     text: &str,
     syntax: Syntax,
     folder: &str,
-    uses: &[(String, Fingerprint)],
+    refs: &[(String, Fingerprint)],
 ) -> String {
-    reference::replaced(text, syntax, |name| {
-        let full = beside(folder, name);
-        let (_, fingerprint) = uses.iter().find(|(other, _)| *other == full)?;
-        Some(fingerprint.name(name))
+    asset_refs::replace_refs(text, syntax, |name| {
+        let target = join(folder, name);
+        let (_, fingerprint) = refs.iter().find(|(it, _)| *it == target)?;
+        Some(fingerprint.add_to(name))
     })
 }
 
-/// The name of a file that one in `folder` calls `name`.
-fn beside(folder: &str, name: &str) -> String {
-    match folder {
-        "" => name.to_owned(),
-        folder => format!("{folder}/{name}"),
+/// Resolves `name` relative to `folder`.
+fn join(folder: &str, name: &str) -> String {
+    if folder.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{folder}/{name}")
     }
 }
 
-/// The media type, by the end of the name. Text is UTF-8, of which a script says
-/// nothing: to modules it is nothing new, and there are many of them (RFC 9239 §4).
+/// Returns the media type for the extension of `name`.
+///
+/// JavaScript has no `charset`: modules are always UTF-8 (RFC 9239 §4), and there are
+/// many of them.
 fn content_type(name: &str) -> &'static str {
     match name.rsplit_once('.').map_or("", |(_, extension)| extension) {
         "css" => "text/css; charset=utf-8",
@@ -232,7 +235,7 @@ fn content_type(name: &str) -> &'static str {
     }
 }
 
-/// Whether content of this type is text, and gets shorter by compressing.
+/// Returns whether content of this type is text, and so worth compressing.
 fn is_text(content_type: &str) -> bool {
     content_type.starts_with("text/")
         || content_type.starts_with("image/svg")

@@ -1,67 +1,64 @@
 //! The Spin component that serves Socket Burger's page and its assets.
 //!
-//! `/` is rendered with the latest orders already in it, so that the page says
-//! something before, and without, any script. `/static/…` are the files of the
-//! manifest's mount. Everything else is 404, and every method but `GET` and
-//! `HEAD` is 405.
+//! `/` is rendered with the latest orders, so the page is useful before its scripts
+//! run, and without them. `/static/…` serves the files of the manifest's mount.
+//! Everything else is 404, and methods other than `GET` and `HEAD` are 405.
 
-pub mod assets;
-pub mod entity_tag;
-pub mod files;
-pub mod fingerprint;
-pub mod lean;
-pub mod order;
-pub mod receipt;
-pub mod reference;
-pub mod reply;
-
+mod asset_refs;
+mod assets;
+mod entity_tag;
+mod file_cache;
+mod fingerprint;
+mod latest_orders;
+mod order;
 mod page;
-mod recent;
+mod receipt;
+mod response;
 
 use assets::Assets;
 use encoding::Encoding;
 use http::{Method, header};
-use reply::Reply;
+use response::Response;
 use spin_sdk::http::Request;
 
 thread_local! {
-    /// What this instance has read of `static/`; an instance serves many requests.
+    /// The assets, cached for all requests that this instance serves.
     static ASSETS: Assets = Assets::new("/static");
 }
 
-/// Answers one request.
-// Only as wasm is this an entry point: linkers for other targets refuse the
-// names of its exports, and the tests run on other targets.
+/// Responds to one request.
+// An entry point only in wasm: linkers for other targets reject the names of its
+// exports, and the tests run on other targets.
 #[cfg_attr(target_family = "wasm", spin_sdk::http_service)]
-pub async fn serve(request: Request) -> Reply {
+pub async fn serve(request: Request) -> Response {
     let method = request.method();
     if method != Method::GET && method != Method::HEAD {
-        return reply::method_not_allowed();
+        return response::method_not_allowed();
     }
     let path = request.uri().path();
     let headers = request.headers();
     let encoding = Encoding::choose(headers.get_all(header::ACCEPT_ENCODING).iter());
-    let reply = if path == "/" {
-        let orders = recent::fetch().await.unwrap_or_else(|error| {
-            eprintln!("page: rendered without orders: {error:#}");
+    let response = if path == "/" {
+        let orders = latest_orders::fetch().await.unwrap_or_else(|error| {
+            eprintln!("page: rendering without orders: {error:#}");
             Vec::new()
         });
-        let html = ASSETS.with(|assets| page::render(&orders, &mut assets.look()));
-        reply::page(html, encoding)
+        let html = ASSETS.with(|assets| page::render(&orders, &mut assets.snapshot()));
+        response::page(html, encoding)
     } else if let Some(name) = path.strip_prefix("/static/") {
-        match ASSETS.with(|assets| assets.look().asked_for(name)) {
-            Ok(Some((asset, is_fixed))) => {
-                let known = headers.get_all(header::IF_NONE_MATCH);
-                reply::asset(&asset, is_fixed, encoding, known.iter())
+        match ASSETS.with(|assets| assets.snapshot().resolve(name)) {
+            Ok(Some((asset, is_versioned))) => {
+                let if_none_match = headers.get_all(header::IF_NONE_MATCH);
+                response::asset(&asset, is_versioned, encoding, if_none_match.iter())
             }
-            Ok(None) => reply::not_found(),
+            Ok(None) => response::not_found(),
             Err(error) => {
-                eprintln!("page: reading static file {name}: {error}");
-                reply::internal_error()
+                eprintln!("page: failed to read static file {name}: {error}");
+                response::internal_error()
             }
         }
     } else {
-        reply::not_found()
+        response::not_found()
     };
-    reply::for_method(reply, method)
+    response::for_method(response, method)
 }

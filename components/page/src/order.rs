@@ -1,40 +1,39 @@
-//! Orders as the order service sends them.
+//! Orders in the order service's wire format.
 
 use serde::Deserialize;
 
-/// One order. The page shows whatever text it is given, so nothing here is
-/// narrower than the wire format, and only what a receipt cannot do without is
-/// required.
+/// One order.
+///
+/// The page shows any text that the service sends. Only the fields that a receipt
+/// needs are required.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Order {
+pub(crate) struct Order {
     /// Rises by one from order to order.
-    pub id: u64,
-    /// When it came in: RFC 3339, UTC, milliseconds.
-    pub timestamp: String,
-    /// Where it goes: `dining room`, `takeout` or `drive thru`.
-    pub destination: String,
-    /// How far the kitchen is: `received`, `fired`, `fulfilled` or `cancelled`.
-    pub status: String,
-    /// What was ordered, in the order it was said.
-    pub items: Vec<Item>,
-    /// Remarks about the whole order.
+    pub(crate) id: u64,
+    /// When the order was received: RFC 3339, UTC, milliseconds.
+    pub(crate) timestamp: String,
+    /// `dining room`, `takeout` or `drive thru`.
+    pub(crate) destination: String,
+    /// `received`, `fired`, `fulfilled` or `cancelled`.
+    pub(crate) status: String,
+    pub(crate) items: Vec<Item>,
+    /// Remarks about the order as a whole.
     #[serde(default)]
-    pub notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// One line of an order.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Item {
-    /// What the menu calls it.
-    pub name: String,
-    /// How it departs from the menu: `no onion`, `extra sauce`, …
+pub(crate) struct Item {
+    /// The name on the menu.
+    pub(crate) name: String,
+    /// Changes to the item: `no onion`, `extra sauce`, …
     #[serde(default)]
-    pub substitutions: Vec<String>,
+    pub(crate) substitutions: Vec<String>,
 }
 
-/// The order service's answer to `GET /api/orders`: oldest first.
+/// The response to `GET /api/orders`, oldest order first.
 #[derive(Debug, Deserialize)]
-pub struct Orders {
-    /// The orders asked for.
-    pub orders: Vec<Order>,
+pub(crate) struct Orders {
+    pub(crate) orders: Vec<Order>,
 }

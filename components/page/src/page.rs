@@ -1,42 +1,43 @@
-//! Renders the whole page.
+//! Renders the page.
 
 use std::fmt::Write as _;
 
-use crate::assets::Look;
+use crate::asset_refs::{Syntax, replace_refs};
+use crate::assets::Snapshot;
 use crate::order::Order;
 use crate::receipt::Receipt;
-use crate::reference::{Syntax, replaced};
 
 const TEMPLATE: &str = include_str!("page.html");
 
-/// Where the receipts go in the template. It occurs there once, and is replaced
-/// once and last, so that nothing an order says is taken for it.
+/// The template's placeholder for the receipts.
+///
+/// It is replaced last and once, so an order's text cannot be taken for a placeholder.
 const RECEIPTS: &str = "{{receipts}}";
 
-/// Where the template tells of the modules that `MAIN` needs, so that all are
-/// fetched at once.
+/// The template's placeholder for preload links to the modules that `MAIN` imports.
+/// Without these, a browser fetches nested imports one level at a time.
 const MODULES: &str = "{{modules}}";
 
 const MAIN: &str = "main.js";
 
-/// How many receipts the rail holds; `static/main.js` keeps as many.
-const RAIL: usize = 12;
+/// How many receipts the rail shows; the same as in `static/main.js`.
+const RAIL_SIZE: usize = 12;
 
-/// The page with the last of `orders` (oldest first) on its rail.
-pub(crate) fn render(orders: &[Order], assets: &mut Look<'_>) -> String {
-    let shown = &orders[orders.len().saturating_sub(RAIL)..];
+/// Renders the page with the newest of `orders`, which are sorted oldest first.
+pub(crate) fn render(orders: &[Order], assets: &mut Snapshot<'_>) -> String {
+    let shown = &orders[orders.len().saturating_sub(RAIL_SIZE)..];
     let mut receipts = String::new();
     for order in shown {
         _ = write!(receipts, "{}", Receipt(order));
     }
     let mut modules = String::new();
-    for name in assets.used_by(MAIN) {
+    for name in assets.dependencies(MAIN) {
         _ = writeln!(
             modules,
             r#"<link rel="modulepreload" href="/static/{name}">"#
         );
     }
-    replaced(TEMPLATE, Syntax::Page, |name| Some(assets.version(name)))
+    replace_refs(TEMPLATE, Syntax::Html, |name| Some(assets.version(name)))
         .replacen(MODULES, modules.trim_end(), 1)
         .replacen(RECEIPTS, &receipts, 1)
 }
@@ -52,7 +53,7 @@ mod tests {
     }
 
     fn render(orders: &[Order]) -> String {
-        super::render(orders, &mut assets().look())
+        super::render(orders, &mut assets().snapshot())
     }
 
     fn orders(ids: std::ops::Range<u64>) -> Vec<Order> {
@@ -68,30 +69,32 @@ mod tests {
     }
 
     #[test]
-    fn the_template_has_one_place_for_receipts() {
+    fn template_has_one_placeholder_for_receipts() {
         assert_eq!(TEMPLATE.matches(RECEIPTS).count(), 1);
     }
 
     #[test]
-    fn the_policy_allows_all_the_template_holds() {
-        // `style=`, `on…=` and inline scripts would be refused by the browser.
+    fn template_holds_nothing_that_the_policy_refuses() {
         for refused in ["style=", "<style", "onload=", "<script>", "://"] {
             assert!(!TEMPLATE.contains(refused), "{refused}");
         }
     }
 
     #[test]
-    fn every_asset_is_named_with_its_version() {
+    fn assets_are_referenced_by_version() {
         let html = render(&[]);
         let assets = assets();
         let mut names = Vec::new();
         for rest in html.split("\"/static/").skip(1) {
             let name = rest.split('"').next().unwrap_or_default();
-            let found = assets.look().asked_for(name).expect("readable");
-            assert!(found.is_some_and(|(_, is_fixed)| is_fixed), "{name}");
+            let found = assets.snapshot().resolve(name).expect("readable");
+            assert!(
+                found.is_some_and(|(_, is_versioned)| is_versioned),
+                "{name}"
+            );
             names.push(name.split('.').next().unwrap_or_default());
         }
-        // One from the template, one from the modules, and none twice.
+        // One from the template, one from the modules, and no duplicates.
         assert!(
             names.contains(&"page") && names.contains(&"clock"),
             "{names:?}"
@@ -101,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_twelve_are_shown_oldest_first() {
+    fn newest_twelve_orders_are_shown_oldest_first() {
         let html = render(&orders(100..120));
         let shown: Vec<_> = html
             .split("data-id=\"")
@@ -113,21 +116,21 @@ mod tests {
     }
 
     #[test]
-    fn without_orders_the_rail_is_empty() {
+    fn rail_is_empty_without_orders() {
         let html = render(&[]);
         assert!(html.contains(r#"id="rail"></ol>"#), "{html}");
         assert!(html.contains("New orders will appear here"));
     }
 
     #[test]
-    fn an_order_cannot_name_the_place_for_receipts() {
+    fn placeholder_in_an_order_is_not_replaced() {
         let mut one = orders(100..101);
         one[0].destination = RECEIPTS.to_owned();
         assert_eq!(render(&one).matches(RECEIPTS).count(), 1);
     }
 
     #[test]
-    fn orders_are_read_as_the_service_sends_them() {
+    fn orders_are_parsed_as_the_service_sends_them() {
         let json = r#"{"orders":[{"timestamp":"2023-12-18T11:08:13.042Z","id":155,
             "destination":"drive thru","status":"received","later":true,
             "items":[{"name":"Hamburger","substitutions":["no onion"]}],"notes":[]}]}"#;

@@ -1,14 +1,13 @@
-//! Writes orders as receipts in HTML. `static/receipt.js` builds the same
-//! elements in the browser: change both, or neither.
+//! Renders orders as receipts in HTML.
+//!
+//! `static/receipt.js` builds the same elements in the browser: keep the two in sync.
 
 use std::fmt::{self, Display};
 
 use crate::order::{Item, Order};
 
-/// Displays text as HTML that shows exactly that text, in an element or in a
-/// quoted attribute.
-#[derive(Clone, Copy, Debug)]
-pub struct Escaped<'a>(pub &'a str);
+/// Displays text escaped for an element's content or a quoted attribute.
+struct Escaped<'a>(&'a str);
 
 impl Display for Escaped<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -29,8 +28,7 @@ impl Display for Escaped<'_> {
 }
 
 /// Displays an order as one `<li>`.
-#[derive(Clone, Copy, Debug)]
-pub struct Receipt<'a>(pub &'a Order);
+pub(crate) struct Receipt<'a>(pub(crate) &'a Order);
 
 impl Display for Receipt<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -42,13 +40,13 @@ impl Display for Receipt<'_> {
             items,
             notes,
         } = self.0;
-        let (word, verb) = words(status);
+        let (label, action) = labels(status);
         write!(
             out,
             concat!(
                 r#"<li class="receipt" data-id="{id}" data-status="{status}">"#,
                 r#"<article class="paper" aria-labelledby="order-{id}" tabindex="-1">"#,
-                r#"<p class="state"><span class="word">{word}</span><span class="age"></span></p>"#,
+                r#"<p class="state"><span class="label">{label}</span><span class="age"></span></p>"#,
                 r#"<p class="brand"><time datetime="{timestamp}">{time}</time>"#,
                 r#" Socket Burger</p>"#,
                 r#"<h2 id="order-{id}">Order #: <b>{id}</b></h2>"#,
@@ -57,9 +55,9 @@ impl Display for Receipt<'_> {
             ),
             id = id,
             status = Escaped(status),
-            word = Escaped(word),
+            label = Escaped(label),
             timestamp = Escaped(timestamp),
-            time = Escaped(&readable(timestamp)),
+            time = Escaped(&format_time(timestamp)),
             destination = Escaped(destination),
         )?;
         for item in items {
@@ -71,19 +69,18 @@ impl Display for Receipt<'_> {
             out,
             concat!(
                 r#"<p class="actions">"#,
-                r#"<button class="onwards" type="button" tabindex="-1" aria-describedby="order-{id}">{verb}</button>"#,
+                r#"<button class="advance" type="button" tabindex="-1" aria-describedby="order-{id}">{action}</button>"#,
                 r#"<button class="cancel" type="button" tabindex="-1" aria-describedby="order-{id}">Cancel</button>"#,
                 r#"</p></article></li>"#,
             ),
-            verb = verb,
+            action = action,
             id = id
         )
     }
 }
 
-/// What a status is called, and what the button says that leads on from it. How
-/// long an order has waited is left to the browser, which can keep it true.
-fn words(status: &str) -> (&str, &'static str) {
+/// Returns the label of a status, and the label of the button that advances it.
+fn labels(status: &str) -> (&str, &'static str) {
     match status {
         "received" => ("Received", "Fire"),
         "fired" => ("Fired", "Fulfil"),
@@ -99,7 +96,7 @@ fn write_item(out: &mut fmt::Formatter<'_>, item: &Item) -> fmt::Result {
     out.write_str("</li>")
 }
 
-/// An empty list is no element at all.
+/// Writes a list, or nothing if it is empty.
 fn write_list(out: &mut fmt::Formatter<'_>, class: &str, lines: &[String]) -> fmt::Result {
     if lines.is_empty() {
         return Ok(());
@@ -111,9 +108,10 @@ fn write_list(out: &mut fmt::Formatter<'_>, class: &str, lines: &[String]) -> fm
     out.write_str("</ul>")
 }
 
-/// `2023-12-18T11:07:53.120Z` as `11:07 UTC`: the reader's own zone and format are
-/// known only to the browser. Text of another form stays as it is.
-fn readable(timestamp: &str) -> String {
+/// Formats `2023-12-18T11:07:53.120Z` as `11:07 UTC`, and returns other text unchanged.
+///
+/// Scripts replace it by the time in the reader's own zone and format.
+fn format_time(timestamp: &str) -> String {
     let minutes = timestamp.split_once('T').and_then(|(date, time)| {
         let is_time = date.len() == 10 && time.len() >= 9 && time.ends_with('Z');
         time.get(..5).filter(|_| is_time)
@@ -151,13 +149,13 @@ mod tests {
     }
 
     #[test]
-    fn a_receipt_says_all_of_the_order() {
+    fn receipt_contains_the_whole_order() {
         assert_eq!(
             Receipt(&order()).to_string(),
             concat!(
                 r#"<li class="receipt" data-id="155" data-status="received">"#,
                 r#"<article class="paper" aria-labelledby="order-155" tabindex="-1">"#,
-                r#"<p class="state"><span class="word">Received</span><span class="age"></span></p>"#,
+                r#"<p class="state"><span class="label">Received</span><span class="age"></span></p>"#,
                 r#"<p class="brand">"#,
                 r#"<time datetime="2023-12-18T11:08:13.042Z">11:08 UTC</time> Socket Burger</p>"#,
                 r#"<h2 id="order-155">Order #: <b>155</b></h2>"#,
@@ -168,7 +166,7 @@ mod tests {
                 r#"<li>no sauce</li><li>no tomato</li></ul></li>"#,
                 r#"</ul>"#,
                 r#"<p class="actions">"#,
-                r#"<button class="onwards" type="button" tabindex="-1" aria-describedby="order-155">Fire</button>"#,
+                r#"<button class="advance" type="button" tabindex="-1" aria-describedby="order-155">Fire</button>"#,
                 r#"<button class="cancel" type="button" tabindex="-1" aria-describedby="order-155">Cancel</button>"#,
                 r#"</p></article></li>"#,
             )
@@ -207,22 +205,22 @@ mod tests {
     }
 
     #[test]
-    fn times_of_another_form_are_shown_as_they_are() {
-        assert_eq!(readable("2023-12-18T11:07:53Z"), "11:07 UTC");
-        assert_eq!(readable("2023-12-18T11:07:53.120Z"), "11:07 UTC");
+    fn unknown_time_formats_are_unchanged() {
+        assert_eq!(format_time("2023-12-18T11:07:53Z"), "11:07 UTC");
+        assert_eq!(format_time("2023-12-18T11:07:53.120Z"), "11:07 UTC");
         for other in [
             "yesterday",
             "T.Z",
             "2023-12-18T11:0é:53Z",
             "2023-12-18T11:07Z",
         ] {
-            assert_eq!(readable(other), other);
+            assert_eq!(format_time(other), other);
         }
     }
 
     proptest! {
         #[test]
-        fn escaping_loses_nothing_and_lets_nothing_through(text in any::<String>()) {
+        fn escaping_is_lossless_and_complete(text in any::<String>()) {
             let html = Escaped(&text).to_string();
             prop_assert!(!html.contains(['<', '>', '"', '\'']));
             let back = html
@@ -235,8 +233,8 @@ mod tests {
         }
 
         #[test]
-        fn any_timestamp_can_be_shown(text in any::<String>()) {
-            prop_assert!(text.is_empty() || !readable(&text).is_empty());
+        fn any_timestamp_can_be_formatted(text in any::<String>()) {
+            prop_assert!(text.is_empty() || !format_time(&text).is_empty());
         }
     }
 }

@@ -1,75 +1,75 @@
-// The order service over HTTP, as the page asks it.
+// The requests to the order service.
 
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, mock, test } from "node:test";
 
-import { exchange, ordersAfter } from "../../../static/api.js";
+import { fetchOrdersAfter, sendOverHttp } from "../../../static/api.js";
 import { clock } from "../../../static/clock.js";
 import { order, settled } from "./support.mjs";
 
-let asked;
-/** Answers the oldest question that has none. */
-let answers;
+let requests;
+/** Resolve the pending requests, oldest first. */
+let pending;
 
-const answer = (status, body, type = "application/json", headers = {}) =>
-  answers.shift()(new Response(body, { status, headers: { "Content-Type": type, ...headers } }));
-const change = (id, status) => exchange({ event: "order-status", detail: { id, status } });
+const respond = (status, body, type = "application/json", headers = {}) =>
+  pending.shift()(new Response(body, { status, headers: { "Content-Type": type, ...headers } }));
+const change = (id, status) => sendOverHttp({ event: "order-status", detail: { id, status } });
 
 beforeEach(() => {
-  asked = [];
-  answers = [];
+  requests = [];
+  pending = [];
   mock.method(globalThis, "fetch", (url, { body }) => {
-    asked.push(body ? `${url} ${body}` : url);
-    return new Promise((resolve) => answers.push(resolve));
+    requests.push(body ? `${url} ${body}` : url);
+    return new Promise((resolve) => pending.push(resolve));
   });
 });
 
 afterEach(() => mock.restoreAll());
 
-test("two steps of one order are asked for one after the other", async () => {
+test("changes of the same order are sent one after the other", async () => {
   const first = change(100, "fired");
   const second = change(100, "fulfilled");
   const other = change(101, "fired");
   await settled();
   const at = (id, status) => `/api/orders/${id}/status {"status":"${status}"}`;
-  assert.deepEqual(asked, [at(100, "fired"), at(101, "fired")]);
-  answer(200, JSON.stringify(order(100, "fired")));
+  assert.deepEqual(requests, [at(100, "fired"), at(101, "fired")]);
+  respond(200, JSON.stringify(order(100, "fired")));
   assert.deepEqual(await first, [{ event: "order-updated", detail: { order: order(100, "fired") } }]);
   await settled();
-  assert.equal(asked.at(-1), at(100, "fulfilled"));
-  answer(200, JSON.stringify(order(101, "fired")));
-  answer(200, JSON.stringify(order(100, "fulfilled")));
+  assert.equal(requests.at(-1), at(100, "fulfilled"));
+  respond(200, JSON.stringify(order(101, "fired")));
+  respond(200, JSON.stringify(order(100, "fulfilled")));
   await Promise.all([second, other]);
 });
 
-test("a step that fails does not stop the next one", async () => {
+test("a failed change does not stop the next one", async () => {
   globalThis.fetch.mock.mockImplementationOnce(async () => {
-    throw new Error("away");
+    throw new Error("offline");
   });
   const first = change(100, "fired");
   const second = change(100, "cancelled");
-  await assert.rejects(first, /away/);
+  await assert.rejects(first, /offline/);
   await settled();
-  answer(409, "order 100 is fulfilled\n", "text/plain; charset=utf-8");
+  respond(409, "order 100 is fulfilled\n", "text/plain; charset=utf-8");
   const [{ detail }] = await second;
   assert.deepEqual(detail, { id: 100, status: "cancelled", message: "order 100 is fulfilled" });
 });
 
-test("only text is a reason", async () => {
+test("only a plain-text body is used as the error message", async () => {
   for (const [body, type] of [["<!doctype html>", "text/html"], ["{}", "application/json"], ["", "text/plain"]]) {
-    const step = change(100, "fired");
+    const result = change(100, "fired");
     await settled();
-    answer(502, body, type);
-    const [{ detail }] = await step;
-    assert.equal(detail.message, "the kitchen answered 502");
+    respond(502, body, type);
+    const [{ detail }] = await result;
+    assert.equal(detail.message, "the kitchen responded with status 502");
   }
 });
 
-test("answers tell the time", async () => {
-  const asking = ordersAfter(99);
-  const there = Date.now() + 3_600_000;
-  answer(200, '{"orders":[]}', "application/json", { Date: new Date(there).toUTCString() });
-  assert.deepEqual(await asking, []);
-  assert.ok(Math.abs(clock.now() - there) < 5_000);
-  assert.deepEqual(asked, ["/api/orders?after=99"]);
+test("responses set the clock", async () => {
+  const orders = fetchOrdersAfter(99);
+  const serviceTime = Date.now() + 3_600_000;
+  respond(200, '{"orders":[]}', "application/json", { Date: new Date(serviceTime).toUTCString() });
+  assert.deepEqual(await orders, []);
+  assert.ok(Math.abs(clock.now() - serviceTime) < 5_000);
+  assert.deepEqual(requests, ["/api/orders?after=99"]);
 });

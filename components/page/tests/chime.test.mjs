@@ -1,4 +1,4 @@
-// The chime: when it rings, and that it does not when nobody can hear it.
+// The chime: when it rings, and when it stays silent.
 
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
@@ -6,7 +6,7 @@ import { afterEach, beforeEach, test } from "node:test";
 import { Chime } from "../../../static/chime.js";
 import { settled } from "./support.mjs";
 
-/** What the browser gives, as far as the chime looks. */
+/** A fake AudioContext. */
 class Context {
   state = isKiosk ? "running" : "suspended";
   currentTime = 0;
@@ -26,6 +26,7 @@ class Context {
   }
 }
 
+/** A fake AudioNode. */
 class Node {
   constructor(context) {
     this.context = context;
@@ -42,13 +43,13 @@ class Node {
 
 let contexts;
 let isAllowed;
-/** Whether a page may sound that nobody has touched. */
+/** Whether a page may play sound without a user gesture. */
 let isKiosk;
-let kept;
+let stored;
 let button;
 let page;
 
-/** A page that is loaded. */
+/** Loads the page. */
 function load() {
   button = Object.assign(new EventTarget(), {
     pressed: "false",
@@ -77,12 +78,12 @@ beforeEach(() => {
   contexts = [];
   isAllowed = true;
   isKiosk = false;
-  kept = new Map();
+  stored = new Map();
   set("AudioContext", Context);
   set("GainNode", Node);
   set("OscillatorNode", Node);
   set("navigator", { userActivation: { hasBeenActive: true } });
-  set("localStorage", { getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => kept.set(key, value) });
+  set("localStorage", { getItem: (key) => stored.get(key) ?? null, setItem: (key, value) => stored.set(key, value) });
 });
 
 afterEach(() => {
@@ -92,10 +93,10 @@ afterEach(() => {
   }
 });
 
-test("it rings when it is turned on, and then for orders", async () => {
+test("it rings when it is turned on, and for orders", async () => {
   const chime = load();
   chime.ring();
-  assert.equal(contexts.length, 0, "off until asked");
+  assert.equal(contexts.length, 0, "off by default");
   await click();
   const [context] = contexts;
   assert.equal(context.started, 2);
@@ -110,7 +111,7 @@ test("it rings when it is turned on, and then for orders", async () => {
   assert.equal(contexts[1].started, 2);
 });
 
-test("it rings once in a second", async () => {
+test("it rings at most once per second", async () => {
   const chime = load();
   await click();
   const [context] = contexts;
@@ -121,7 +122,7 @@ test("it rings once in a second", async () => {
   assert.equal(context.started, 6);
 });
 
-test("nothing is kept for later while it cannot be heard", async () => {
+test("nothing is scheduled while the context is suspended", async () => {
   const chime = load();
   await click();
   const [context] = contexts;
@@ -137,7 +138,7 @@ test("nothing is kept for later while it cannot be heard", async () => {
   assert.equal(context.resumed, resumed + 1);
 });
 
-test("it is found as it was left, and says that it waits for a touch to sound", async () => {
+test("the setting is stored, and the button shows that a gesture is needed", async () => {
   load();
   await click();
   assert.ok(!button.isMute);
@@ -146,7 +147,7 @@ test("it is found as it was left, and says that it waits for a touch to sound", 
   assert.ok(chime.isOn && button.isMute);
   chime.ring();
   const [, context] = contexts;
-  assert.equal(context.resumed, 0, "browsers grumble when it tries");
+  assert.equal(context.resumed, 0, "browsers log a warning on an attempt");
   navigator.userActivation.hasBeenActive = true;
   page.dispatchEvent(new Event("click"));
   await settled();
@@ -157,7 +158,7 @@ test("it is found as it was left, and says that it waits for a touch to sound", 
   assert.ok(!load().isOn);
 });
 
-test("a touch on the button itself makes it sound before it turns it off", async () => {
+test("a click on the muted button unmutes it", async () => {
   load();
   await click();
   const chime = load();
@@ -168,7 +169,7 @@ test("a touch on the button itself makes it sound before it turns it off", async
   assert.ok(!chime.isOn);
 });
 
-test("a page that may sound untouched does", async () => {
+test("it rings without a gesture where that is allowed", async () => {
   load();
   await click();
   isKiosk = true;
@@ -179,7 +180,7 @@ test("a page that may sound untouched does", async () => {
   assert.equal(contexts[1].started, 2);
 });
 
-test("where nothing can be kept it works as well", async () => {
+test("it works without storage", async () => {
   Object.defineProperty(globalThis, "localStorage", {
     configurable: true,
     get() {

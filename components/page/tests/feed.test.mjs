@@ -1,4 +1,4 @@
-// The feed: what was missed is asked for, once, after subscribing.
+// The feed: fetches missing orders once, after subscribing.
 
 import assert from "node:assert/strict";
 import { mock, test } from "node:test";
@@ -8,169 +8,169 @@ import { Feed } from "../../../static/feed.js";
 import { Orders } from "../../../static/orders.js";
 import { order, settled } from "./support.mjs";
 
-/** A kitchen that tests can break. */
-function kitchen(shown, stored) {
+/** A feed with a fake connection and a fake service. */
+function setUp(shown, stored) {
   const connection = Object.assign(new EventTarget(), { state: "open" });
-  const say = (event, detail) =>
+  const send = (event, detail) =>
     connection.dispatchEvent(new CustomEvent("message", { detail: { event, detail } }));
-  const it = {
+  const context = {
     connection,
     stored,
-    asked: [],
-    told: [],
-    broken: false,
+    requests: [],
+    emitted: [],
+    isBroken: false,
     orders: new Orders(12),
     open: () => connection.dispatchEvent(new Event("open")),
-    receive: (next) => say("order-received", { order: next }),
-    update: (next) => say("order-updated", { order: next }),
-    say,
-    ids: () => it.orders.list().map(({ id }) => id),
+    receive: (next) => send("order-received", { order: next }),
+    update: (next) => send("order-updated", { order: next }),
+    send,
+    ids: () => context.orders.list().map(({ id }) => id),
   };
-  it.orders.fill(shown);
+  context.orders.merge(shown);
   const fetchOrders = async (after) => {
-    it.asked.push(after);
-    if (it.broken) throw new Error("broken");
-    return it.stored.filter(({ id }) => after === null || id > after);
+    context.requests.push(after);
+    if (context.isBroken) throw new Error("broken");
+    return context.stored.filter(({ id }) => after === null || id > after);
   };
   const backoff = new Backoff({ random: () => 1 });
-  const feed = new Feed(connection, it.orders, fetchOrders, backoff);
-  it.feed = feed;
-  feed.addEventListener("change", ({ detail }) => it.told.push(...detail.map(({ id }) => id)));
-  return it;
+  const feed = new Feed(connection, context.orders, fetchOrders, backoff);
+  context.feed = feed;
+  feed.addEventListener("change", ({ detail }) => context.emitted.push(...detail.map(({ id }) => id)));
+  return context;
 }
 
-test("each connection asks for what came meanwhile, and for what became of the rest", async () => {
-  const it = kitchen([order(100)], [order(100), order(101), order(102)]);
-  it.open();
+test("each connection fetches new orders and the changes of others", async () => {
+  const context = setUp([order(100)], [order(100), order(101), order(102)]);
+  context.open();
   await settled();
-  assert.deepEqual(it.asked, [99]);
-  assert.deepEqual(it.told, [101, 102]);
-  it.stored[1] = order(101, "fired");
-  it.stored.push(order(103));
-  it.open();
+  assert.deepEqual(context.requests, [99]);
+  assert.deepEqual(context.emitted, [101, 102]);
+  context.stored[1] = order(101, "fired");
+  context.stored.push(order(103));
+  context.open();
   await settled();
-  assert.deepEqual(it.asked, [99, 99]);
-  assert.deepEqual(it.told, [101, 102, 103]);
-  assert.equal(it.orders.get(101).status, "fired");
+  assert.deepEqual(context.requests, [99, 99]);
+  assert.deepEqual(context.emitted, [101, 102, 103]);
+  assert.equal(context.orders.get(101).status, "fired");
 });
 
-test("what was never told is found out", async () => {
-  const it = kitchen([order(100), order(101)], [order(100), order(101, "fired"), order(102)]);
-  it.feed.refresh();
+test("refresh fetches what was never published", async () => {
+  const context = setUp([order(100), order(101)], [order(100), order(101, "fired"), order(102)]);
+  context.feed.refresh();
   await settled();
-  assert.deepEqual(it.asked, [99]);
-  assert.deepEqual(it.told, [102]);
-  assert.equal(it.orders.get(101).status, "fired");
-  // Without a connection the next one asks.
-  it.connection.state = "waiting";
-  it.feed.refresh();
+  assert.deepEqual(context.requests, [99]);
+  assert.deepEqual(context.emitted, [102]);
+  assert.equal(context.orders.get(101).status, "fired");
+  // Without a connection, the next one fetches.
+  context.connection.state = "waiting";
+  context.feed.refresh();
   await settled();
-  assert.equal(it.asked.length, 1);
+  assert.equal(context.requests.length, 1);
 });
 
-test("a kitchen that began anew while nobody listened is followed", async () => {
+test("a store that was reset while disconnected replaces the orders", async () => {
   for (const stored of [[], [order(100, "received", "later")], [order(100), order(101, "received", "later"), order(102)]]) {
-    const it = kitchen([order(100), order(101)], stored);
-    it.open();
+    const context = setUp([order(100), order(101)], stored);
+    context.open();
     await settled();
-    // That there are none at all may yet be a mistake: the rail keeps what it has.
+    // An empty response may be a mistake, so the orders stay.
     const expected = stored.length === 0 ? [order(100), order(101)] : stored;
-    assert.deepEqual(it.orders.list(), expected);
+    assert.deepEqual(context.orders.list(), expected);
   }
 });
 
-test("an old answer does not undo what was heard since", async () => {
-  const it = kitchen([order(100)], [order(100)]);
-  it.open();
-  it.update(order(100, "fired"));
+test("an outdated response does not undo an update", async () => {
+  const context = setUp([order(100)], [order(100)]);
+  context.open();
+  context.update(order(100, "fired"));
   await settled();
-  it.update(order(100, "received"));
-  it.receive(order(100));
-  assert.equal(it.orders.get(100).status, "fired");
+  context.update(order(100, "received"));
+  context.receive(order(100));
+  assert.equal(context.orders.get(100).status, "fired");
 });
 
-test("an order that changed before it was known is shown as it is", async () => {
-  const it = kitchen([order(100)], [order(100), order(101)]);
-  it.open();
-  // The answer is on its way, as it was before this.
-  it.update(order(101, "fired"));
+test("an update before its order is applied", async () => {
+  const context = setUp([order(100)], [order(100), order(101)]);
+  context.open();
+  // The response is under way, and older than this update.
+  context.update(order(101, "fired"));
   await settled();
-  assert.equal(it.orders.get(101).status, "fired");
-  it.update(order(102, "cancelled"));
-  it.receive(order(102));
-  assert.equal(it.orders.get(102).status, "cancelled");
+  assert.equal(context.orders.get(101).status, "fired");
+  context.update(order(102, "cancelled"));
+  context.receive(order(102));
+  assert.equal(context.orders.get(102).status, "cancelled");
 });
 
-test("a refusal is handed on when it says of which order", async () => {
-  const it = kitchen([order(100)], []);
-  const refused = [];
-  it.feed.addEventListener("refused", ({ detail }) => refused.push(detail));
-  it.say("error", { id: 100, status: "fired", message: "no" });
-  it.say("error", { message: "no" });
-  it.say("error", null);
-  assert.deepEqual(refused, [{ id: 100, status: "fired", message: "no" }]);
+test("a rejection with an order's id is emitted", async () => {
+  const context = setUp([order(100)], []);
+  const rejected = [];
+  context.feed.addEventListener("rejected", ({ detail }) => rejected.push(detail));
+  context.send("error", { id: 100, status: "fired", message: "no" });
+  context.send("error", { message: "no" });
+  context.send("error", null);
+  assert.deepEqual(rejected, [{ id: 100, status: "fired", message: "no" }]);
 });
 
-test("a gap is asked for at once, and once", async () => {
-  const it = kitchen([order(100)], [100, 101, 102, 103].map((id) => order(id)));
-  it.receive(order(102));
-  it.receive(order(103));
+test("a gap is fetched at once, and once", async () => {
+  const context = setUp([order(100)], [100, 101, 102, 103].map((id) => order(id)));
+  context.receive(order(102));
+  context.receive(order(103));
   await settled();
-  assert.ok(it.asked.length <= 2, `${it.asked}`);
-  assert.deepEqual(it.ids(), [100, 101, 102, 103]);
-  assert.deepEqual(it.told, [102, 103, 101]);
+  assert.ok(context.requests.length <= 2, `${context.requests}`);
+  assert.deepEqual(context.ids(), [100, 101, 102, 103]);
+  assert.deepEqual(context.emitted, [102, 103, 101]);
 });
 
-test("orders in sequence ask for nothing", async () => {
-  const it = kitchen([order(100)], []);
-  for (let id = 101; id < 200; id += 1) it.receive(order(id));
+test("orders in sequence cause no requests", async () => {
+  const context = setUp([order(100)], []);
+  for (let id = 101; id < 200; id += 1) context.receive(order(id));
   await settled();
-  assert.deepEqual(it.asked, []);
+  assert.deepEqual(context.requests, []);
 });
 
-test("what could not be fetched is fetched later", async () => {
+test("a failed request is retried", async () => {
   mock.timers.enable({ apis: ["setTimeout"] });
   mock.method(console, "warn", () => {});
-  const it = kitchen([order(100)], [order(101)]);
-  it.broken = true;
-  it.open();
+  const context = setUp([order(100)], [order(101)]);
+  context.isBroken = true;
+  context.open();
   await settled();
   mock.timers.tick(500);
   await settled();
-  it.broken = false;
+  context.isBroken = false;
   mock.timers.tick(999);
   await settled();
-  assert.equal(it.asked.length, 2);
+  assert.equal(context.requests.length, 2);
   mock.timers.tick(1);
   await settled();
-  assert.deepEqual(it.told, [101]);
+  assert.deepEqual(context.emitted, [101]);
   assert.equal(console.warn.mock.callCount(), 2);
   mock.timers.reset();
   mock.restoreAll();
 });
 
-test("a kitchen that began anew replaces what is shown", async () => {
-  const it = kitchen([order(100), order(101)], [order(100, "received", "later")]);
-  it.receive(order(100, "received", "later"));
+test("a store that was reset replaces the orders", async () => {
+  const context = setUp([order(100), order(101)], [order(100, "received", "later")]);
+  context.receive(order(100, "received", "later"));
   await settled();
-  assert.deepEqual(it.orders.list(), [order(100, "received", "later")]);
+  assert.deepEqual(context.orders.list(), [order(100, "received", "later")]);
 });
 
-test("an order that changed replaces itself; others stay away", async () => {
-  const it = kitchen([order(100)], []);
-  it.update({ ...order(100), status: "fired" });
-  it.update(order(90));
-  assert.deepEqual(it.orders.list(), [{ ...order(100), status: "fired" }]);
+test("an update replaces its order, and adds no other", async () => {
+  const context = setUp([order(100)], []);
+  context.update({ ...order(100), status: "fired" });
+  context.update(order(90));
+  assert.deepEqual(context.orders.list(), [{ ...order(100), status: "fired" }]);
 });
 
 test("messages without an order are ignored", async () => {
-  const it = kitchen([order(100)], []);
+  const context = setUp([order(100)], []);
   for (const detail of [undefined, null, {}, { order: null }, { order: { id: "1" } }]) {
-    it.say("order-received", detail);
-    it.say("order-updated", detail);
+    context.send("order-received", detail);
+    context.send("order-updated", detail);
   }
-  it.say("pong");
+  context.send("pong");
   await settled();
-  assert.deepEqual(it.ids(), [100]);
-  assert.deepEqual(it.asked, []);
+  assert.deepEqual(context.ids(), [100]);
+  assert.deepEqual(context.requests, []);
 });

@@ -1,84 +1,84 @@
-// The stand-in for a WebSocket.
+// The event stream that replaces a WebSocket.
 
 import assert from "node:assert/strict";
 import { mock, test } from "node:test";
 
-import { Stream } from "../../../static/api.js";
+import { EventStream } from "../../../static/api.js";
 import { settled } from "./support.mjs";
 
 globalThis.EventSource ??= { CONNECTING: 0, OPEN: 1, CLOSED: 2 };
 
-/** What the browser gives. */
+/** A fake EventSource. */
 class Source extends EventTarget {
   closed = false;
   close() {
     this.closed = true;
   }
-  say(event, data) {
+  emit(event, data) {
     this.dispatchEvent(Object.assign(new Event(event), { data }));
   }
 }
 
-function stream(exchange) {
+function setUp(sendMessage) {
   const source = new Source();
-  const it = new Stream(source, exchange);
-  const heard = [];
-  it.onopen = () => heard.push("open");
-  it.onclose = () => heard.push("close");
-  it.onmessage = ({ data }) => heard.push(data);
-  return { source, it, heard };
+  const stream = new EventStream(source, sendMessage);
+  const received = [];
+  stream.onopen = () => received.push("open");
+  stream.onclose = () => received.push("close");
+  stream.onmessage = ({ data }) => received.push(data);
+  return { source, stream, received };
 }
 
-test("events are messages", () => {
-  const { source, heard } = stream();
+test("events are emitted as messages", () => {
+  const { source, received } = setUp();
   source.onopen();
-  source.say("order-received", "a");
-  source.say("order-updated", "b");
-  source.say("other", "c");
-  assert.deepEqual(heard, ["open", "a", "b"]);
+  source.emit("order-received", "a");
+  source.emit("order-updated", "b");
+  source.emit("other", "c");
+  assert.deepEqual(received, ["open", "a", "b"]);
 });
 
-test("the browser asks again by itself, until it does not", () => {
-  const { source, heard } = stream();
+test("a stream closes only when the browser stops reconnecting", () => {
+  const { source, received } = setUp();
   source.onopen();
   source.readyState = EventSource.CONNECTING;
   source.onerror();
-  assert.equal(source.onopen, null, "the next one is not another connection");
-  assert.deepEqual(heard, ["open"]);
+  assert.equal(source.onopen, null, "a reconnect is not another connection");
+  assert.deepEqual(received, ["open"]);
   source.readyState = EventSource.CLOSED;
   source.onerror();
-  assert.deepEqual(heard, ["open", "close"]);
+  assert.deepEqual(received, ["open", "close"]);
 });
 
-test("what is said is asked, and what is answered is heard", async () => {
-  const asked = [];
-  const { it, heard } = stream(async (message) => {
-    asked.push(message);
+test("messages are sent as requests, and responses are received", async () => {
+  const sent = [];
+  const { stream, received } = setUp(async (message) => {
+    sent.push(message);
     return [{ event: "order-received" }, { event: "pong" }];
   });
-  it.send(JSON.stringify({ event: "ping" }));
+  stream.send(JSON.stringify({ event: "ping" }));
   await settled();
-  assert.deepEqual(asked, [{ event: "ping" }]);
-  assert.deepEqual(heard, ['{"event":"order-received"}', '{"event":"pong"}']);
+  assert.deepEqual(sent, [{ event: "ping" }]);
+  assert.deepEqual(received, ['{"event":"order-received"}', '{"event":"pong"}']);
 });
 
-test("no answer is silence", async () => {
+test("a failed request emits nothing", async () => {
   mock.method(console, "warn", () => {});
-  const { it, heard } = stream(async () => {
-    throw new Error("away");
+  const { stream, received } = setUp(async () => {
+    throw new Error("offline");
   });
-  it.send("{}");
+  stream.send("{}");
   await settled();
-  assert.deepEqual(heard, []);
+  assert.deepEqual(received, []);
   mock.restoreAll();
 });
 
-test("what is answered too late is not heard", async () => {
-  const { it, heard } = stream(async () => [{ event: "pong" }]);
-  it.send("{}");
-  // As the connection does with what it gives up.
-  it.onmessage = null;
-  it.close();
+test("a response after the close is ignored", async () => {
+  const { stream, received } = setUp(async () => [{ event: "pong" }]);
+  stream.send("{}");
+  // As the connection does to discard it.
+  stream.onmessage = null;
+  stream.close();
   await settled();
-  assert.deepEqual(heard, []);
+  assert.deepEqual(received, []);
 });

@@ -1,7 +1,7 @@
-// What the tests share.
+// Helpers of the tests.
 
-/** An order as the service sends it, as far as the modules look. */
+/** An order with the fields that the modules use. */
 export const order = (id, status = "received", timestamp = `t${id}`) => ({ id, timestamp, status });
 
-/** Lets everything that is ready happen. */
+/** Runs all pending promise callbacks. */
 export const settled = () => new Promise((resolve) => setImmediate(resolve));

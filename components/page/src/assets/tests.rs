@@ -1,4 +1,4 @@
-//! Tests of assets, as they are answered to requests.
+//! Tests of assets and of the responses that carry them.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode};
 use tempfile::TempDir;
 
 use super::*;
-use crate::reply::{self, Reply};
+use crate::response::{self, Response};
 
 const IMMUTABLE: &str = "max-age=31536000, immutable";
 
@@ -37,42 +37,53 @@ fn assets(outer: &TempDir) -> Assets {
     Assets::new(outer.path().join("static"))
 }
 
-fn get(assets: &Assets, name: &str) -> Reply {
+fn get(assets: &Assets, name: &str) -> Response {
     get_as(assets, name, None, "")
 }
 
-fn get_as(assets: &Assets, name: &str, encoding: Option<Encoding>, known: &str) -> Reply {
-    let known = HeaderValue::from_str(known).expect("a header");
-    match assets.look().asked_for(name).expect("readable") {
-        Some((asset, is_fixed)) => reply::asset(&asset, is_fixed, encoding, [&known].into_iter()),
-        None => reply::not_found(),
+fn get_as(
+    assets: &Assets,
+    name: &str,
+    encoding: Option<Encoding>,
+    if_none_match: &str,
+) -> Response {
+    let if_none_match = HeaderValue::from_str(if_none_match).expect("a header");
+    match assets.snapshot().resolve(name).expect("readable") {
+        Some((asset, is_versioned)) => {
+            response::asset(&asset, is_versioned, encoding, [&if_none_match].into_iter())
+        }
+        None => response::not_found(),
     }
 }
 
 fn text(assets: &Assets, name: &str) -> String {
-    let asset = assets.look().get(name).expect("readable").expect("a file");
-    String::from_utf8(asset.plain.to_vec()).expect("text")
+    let asset = assets
+        .snapshot()
+        .get(name)
+        .expect("readable")
+        .expect("a file");
+    String::from_utf8(asset.content.to_vec()).expect("text")
 }
 
 #[test]
-fn files_come_with_type_length_and_tag() {
+fn files_have_type_length_and_tag() {
     let outer = folder();
     let assets = assets(&outer);
     for (name, content_type, length) in [
         ("b.js", "text/javascript", "6"),
         ("icons/bell.svg", "image/svg+xml; charset=utf-8", "6"),
     ] {
-        let reply = get(&assets, name);
-        assert_eq!(reply.status(), StatusCode::OK);
-        assert_eq!(reply.headers()[CONTENT_TYPE], content_type);
-        assert_eq!(reply.headers()[CONTENT_LENGTH], length);
-        assert_eq!(reply.headers()[CACHE_CONTROL], "no-cache");
-        assert!(reply.headers().contains_key(ETAG));
+        let response = get(&assets, name);
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()[CONTENT_TYPE], content_type);
+        assert_eq!(response.headers()[CONTENT_LENGTH], length);
+        assert_eq!(response.headers()[CACHE_CONTROL], "no-cache");
+        assert!(response.headers().contains_key(ETAG));
     }
 }
 
 #[test]
-fn nothing_but_named_files_is_found() {
+fn other_paths_are_not_found() {
     let outer = folder();
     let assets = assets(&outer);
     let absolute = outer.path().join("outside.txt");
@@ -113,76 +124,82 @@ fn nothing_but_named_files_is_found() {
 }
 
 #[test]
-fn a_name_with_the_fingerprint_is_for_ever() {
+fn only_the_current_fingerprint_is_immutable() {
     let outer = folder();
     let assets = assets(&outer);
-    let name = assets.look().version("b.js");
-    let reply = get(&assets, &name);
-    assert_eq!(reply.headers()[CACHE_CONTROL], IMMUTABLE);
-    assert!(!reply.headers().contains_key(ETAG), "there is no question");
-    // What a page of yesterday asks for is there, and not kept as what it is not.
+    let name = assets.snapshot().version("b.js");
+    let response = get(&assets, &name);
+    assert_eq!(response.headers()[CACHE_CONTROL], IMMUTABLE);
+    assert!(
+        !response.headers().contains_key(ETAG),
+        "an immutable response needs no validator"
+    );
+    // An outdated fingerprint gets the current version, which is not immutable.
     fs::write(outer.path().join("static/b.js"), "let c;").expect("a file");
-    let reply = get(&assets, &name);
+    let response = get(&assets, &name);
     assert_eq!(
-        (reply.status(), &reply.headers()[CACHE_CONTROL]),
+        (response.status(), &response.headers()[CACHE_CONTROL]),
         (StatusCode::OK, &"no-cache".parse().expect("a header"))
     );
-    assert_ne!(assets.look().version("b.js"), name);
+    assert_ne!(assets.snapshot().version("b.js"), name);
 }
 
 #[test]
-fn references_name_versions() {
+fn references_contain_versions() {
     let outer = folder();
     let assets = assets(&outer);
     let [main, a, b, css, bell] = ["main.js", "a.js", "b.js", "page.css", "icons/bell.svg"]
-        .map(|name| assets.look().version(name));
+        .map(|name| assets.snapshot().version(name));
     assert_eq!(
         text(&assets, "main.js"),
-        format!("import\"./{a}\";\nimport\"./{b}\";")
+        format!("import \"./{a}\";\nimport \"./{b}\";")
     );
-    assert_eq!(text(&assets, "a.js"), format!("import\"./{b}\";"));
+    assert_eq!(text(&assets, "a.js"), format!("import \"./{b}\";"));
     assert_eq!(
         text(&assets, "page.css"),
         format!("a {{ background: url(\"{bell}\") }}")
     );
-    assert_eq!(assets.look().used_by("main.js"), [a.clone(), b.clone()]);
+    assert_eq!(
+        assets.snapshot().dependencies("main.js"),
+        [a.clone(), b.clone()]
+    );
 
-    // A change is a change of all that leads to it, and of nothing else.
+    // A change affects the assets that depend on it, and no others.
     fs::write(outer.path().join("static/b.js"), "let c;").expect("a file");
-    let mut look = assets.look();
+    let mut snapshot = assets.snapshot();
     for (name, before) in [("main.js", main), ("a.js", a), ("b.js", b)] {
-        assert_ne!(look.version(name), before);
+        assert_ne!(snapshot.version(name), before);
     }
-    assert_eq!(look.version("page.css"), css);
+    assert_eq!(snapshot.version("page.css"), css);
 }
 
 #[test]
-fn what_has_not_changed_is_made_once() {
+fn unchanged_assets_are_cached() {
     let outer = folder();
     let assets = assets(&outer);
-    let make = || {
+    let get = || {
         assets
-            .look()
+            .snapshot()
             .get("main.js")
             .expect("readable")
             .expect("a file")
     };
-    assert!(Rc::ptr_eq(&make(), &make()));
+    assert!(Rc::ptr_eq(&get(), &get()));
 }
 
 #[test]
-fn a_circle_has_an_end() {
+fn cyclic_references_end() {
     let outer = folder();
     let assets = assets(&outer);
     fs::write(outer.path().join("static/b.js"), "import \"./main.js\";").expect("a file");
     for name in ["main.js", "a.js", "b.js"] {
         assert_eq!(get(&assets, name).status(), StatusCode::OK);
     }
-    assert_eq!(assets.look().used_by("main.js").len(), 2);
+    assert_eq!(assets.snapshot().dependencies("main.js").len(), 2);
 }
 
 #[test]
-fn text_is_compressed_for_those_who_take_it() {
+fn text_is_compressed_if_the_client_accepts_it() {
     let outer = folder();
     let assets = assets(&outer);
     let mut tags = Vec::new();
@@ -191,14 +208,14 @@ fn text_is_compressed_for_those_who_take_it() {
         (Some(Encoding::Brotli), Some("br")),
         (Some(Encoding::Gzip), Some("gzip")),
     ] {
-        let reply = get_as(&assets, "long.js", encoding, "");
-        let coding = reply
+        let response = get_as(&assets, "long.js", encoding, "");
+        let coding = response
             .headers()
             .get(CONTENT_ENCODING)
             .map(|value| value.to_str().expect("text"));
         assert_eq!(coding, name);
-        assert_eq!(reply.headers()[VARY], "accept-encoding");
-        let length: usize = reply.headers()[CONTENT_LENGTH]
+        assert_eq!(response.headers()[VARY], "accept-encoding");
+        let length: usize = response.headers()[CONTENT_LENGTH]
             .to_str()
             .expect("text")
             .parse()
@@ -211,12 +228,12 @@ fn text_is_compressed_for_those_who_take_it() {
             },
             "{length}"
         );
-        tags.push(reply.headers()[ETAG].clone());
+        tags.push(response.headers()[ETAG].clone());
         let again = get_as(
             &assets,
             "long.js",
             encoding,
-            reply.headers()[ETAG].to_str().expect("text"),
+            response.headers()[ETAG].to_str().expect("text"),
         );
         assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
         for absent in [CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE] {

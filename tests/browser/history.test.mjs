@@ -1,16 +1,16 @@
-// Looking back at older orders, and what brings the newest back into view.
+// Scrolling to older orders, and back to the newest.
 
 import assert from "node:assert/strict";
 
 import { deliverOrders, otherHost, publishOrders } from "./host.mjs";
-import { assertWithoutGaps, atRest, eventually, inView, isInView, leftmost, open, shownIds, ticket } from "./rail.mjs";
-import { Setting } from "./setting.mjs";
+import { assertWithoutGaps, atRest, eventually, inView, isInView, leftmost, open, shownIds, ticket } from "./page.mjs";
+import { Fixture } from "./fixture.mjs";
 
-const setting = new Setting({ stock: 50 });
+const fixture = new Fixture({ stock: 50 });
 
 for (const reducedMotion of ["reduce", "no-preference"]) {
-  setting.page(`nothing is older than the first, and what comes is seen, motion: ${reducedMotion}`, { reducedMotion }, async (page, problems, later) => {
-    const [host, stateDir] = await otherHost(4, later);
+  fixture.page(`new orders are visible, and there is no button before the first, motion: ${reducedMotion}`, { reducedMotion }, async (page, problems, defer) => {
+    const [host, stateDir] = await otherHost(4, defer);
     await open(page, host.url);
     const older = page.getByRole("button", { name: "Older" });
     const newest = page.locator("#newest");
@@ -29,8 +29,8 @@ for (const reducedMotion of ["reduce", "no-preference"]) {
   });
 }
 
-setting.page("the last thousand are there for who looks back", { reducedMotion: "reduce" }, async (page, problems, later) => {
-  const [host, stateDir] = await otherHost(1_100, later);
+fixture.page("the last thousand orders can be scrolled to", { reducedMotion: "reduce" }, async (page, problems, defer) => {
+  const [host, stateDir] = await otherHost(1_100, defer);
   await open(page, host.url);
   const ids = await shownIds(page);
   const first = (await host.orders())[0].id;
@@ -40,7 +40,7 @@ setting.page("the last thousand are there for who looks back", { reducedMotion: 
   const newest = page.locator("#newest");
   assert.equal(await newest.isVisible(), false);
 
-  // A step at a time, each of which shows what comes before.
+  // Each click shows older orders.
   for (let clicks = 0; clicks < 8; clicks += 1) {
     const before = await page.evaluate(leftmost);
     await older.click();
@@ -49,7 +49,7 @@ setting.page("the last thousand are there for who looks back", { reducedMotion: 
   }
   assert.equal(await newest.textContent(), "Newest ›");
 
-  // And to the very first, without a document that grows and grows.
+  // Up to the oldest order, while the document stays small.
   await eventually(async () => {
     await page.keyboard.press("Home");
     assert.ok((await page.locator("#rail *").count()) < 3_000);
@@ -59,121 +59,121 @@ setting.page("the last thousand are there for who looks back", { reducedMotion: 
   assertWithoutGaps(await page.evaluate(inView));
   await eventually(async () => assert.equal(await older.isVisible(), false));
   await page.keyboard.press("ArrowLeft");
-  assert.equal(await page.title(), title, "those that wait among the newest");
+  assert.equal(await page.title(), title, "the title counts the newest orders only");
 
-  // What comes meanwhile moves nothing, and is counted.
-  const seen = await page.evaluate(inView);
+  // New orders move nothing, and are counted.
+  const visible = await page.evaluate(inView);
   await deliverOrders(host, stateDir, 3);
   await eventually(async () => assert.equal(await newest.textContent(), "3 new ›"));
-  const kept = (id) => id > first + 2;
-  assert.deepEqual((await page.evaluate(inView)).filter(kept).slice(0, 2), seen.filter(kept).slice(0, 2));
+  const isStored = (id) => id > first + 2;
+  assert.deepEqual((await page.evaluate(inView)).filter(isStored).slice(0, 2), visible.filter(isStored).slice(0, 2));
 
   const [left, right] = await Promise.all([page.locator("#kitchen").boundingBox(), newest.boundingBox()]);
-  assert.ok(left.x + left.width - (right.x + right.width) < 40, "the way to the newest is at the right");
+  assert.ok(left.x + left.width - (right.x + right.width) < 40, "the button to the newest is at the right");
   await newest.click();
   const latest = ids.map((id) => id + 3);
   await eventually(async () => assert.deepEqual(await shownIds(page), latest));
   assert.equal(await ticket(page, latest.at(-1)).evaluate(isInView), true);
   assert.equal(await newest.isVisible(), false);
-  assert.ok((await older.boundingBox()).x < 40, "the way to older ones is at the left");
+  assert.ok((await older.boundingBox()).x < 40, "the button to older ones is at the left");
   assert.deepEqual(problems, []);
 });
 
-setting.page("who looked back and went away leaves the newest", { reducedMotion: "reduce" }, async (page) => {
+fixture.page("without input, the view returns to the newest", { reducedMotion: "reduce" }, async (page) => {
   await page.clock.install();
-  await open(page, setting.host.url);
+  await open(page, fixture.host.url);
   const newest = page.locator("#newest");
   await page.getByRole("button", { name: "Older" }).click();
   await newest.waitFor();
   await page.clock.fastForward(60_000);
   await page.keyboard.press("Shift");
   await page.clock.fastForward(60_000);
-  assert.equal(await newest.isVisible(), true, "a hand was here a minute ago");
+  assert.equal(await newest.isVisible(), true, "the last input was a minute ago");
   await page.clock.fastForward(60_000);
   await newest.waitFor({ state: "hidden" });
   await eventually(async () => assert.equal((await shownIds(page)).length, 12));
 });
 
-setting.page("who looked down and went away leaves what is above", { reducedMotion: "reduce", viewport: { width: 1280, height: 240 } }, async (page) => {
+fixture.page("without input, the view returns to the top", { reducedMotion: "reduce", viewport: { width: 1280, height: 240 } }, async (page) => {
   await page.clock.install();
-  await open(page, setting.host.url);
+  await open(page, fixture.host.url);
   const kitchen = page.locator("#kitchen");
   await kitchen.evaluate((it) => it.scrollTo({ top: 150 }));
-  assert.ok((await kitchen.evaluate((it) => it.scrollTop)) > 100, "there is something below");
+  assert.ok((await kitchen.evaluate((it) => it.scrollTop)) > 100, "there is room to scroll");
   await eventually(async () => {
     await page.clock.fastForward(91_000);
     assert.equal(await kitchen.evaluate((it) => it.scrollTop), 0);
   });
 });
 
-/** Waits until the rail is at rest, and makes sure that what is seen is a step back from `newest`. */
+/** Waits until the rail is at rest, and asserts that it is scrolled by one step from `newest`. */
 async function assertOneStepBack(page, newest) {
   await atRest(page);
-  const seen = newest - (await page.evaluate(leftmost));
-  assert.ok(seen > 6 && seen < 12, `${seen} are newer than the leftmost`);
+  const distance = newest - (await page.evaluate(leftmost));
+  assert.ok(distance > 6 && distance < 12, `${distance} are newer than the leftmost`);
 }
 
 for (const [when, distance] of [["begins", 1], ["ends", 1_023]]) {
-  setting.page(`a step back is a step, though others come as it ${when}`, {}, async (page, _problems, later) => {
-    const [host] = await otherHost(150, later);
-    await page.addInitScript(answerAt, distance);
+  fixture.page(`a click scrolls by one step if older orders arrive as it ${when}`, {}, async (page, _problems, defer) => {
+    const [host] = await otherHost(150, defer);
+    await page.addInitScript(delayOlderUntil, distance);
     await open(page, host.url);
     const newest = (await shownIds(page)).at(-1);
     await page.getByRole("button", { name: "Older" }).click();
-    await eventually(async () => assert.ok((await shownIds(page))[0] < newest - 50, "they were fetched"));
+    await eventually(async () => assert.ok((await shownIds(page))[0] < newest - 50, "older orders were fetched"));
     await assertOneStepBack(page, newest);
   });
 }
 
-setting.page("a step back is a step, though all have just come", {}, async (page, _problems, later) => {
-  const [host] = await otherHost(30, later);
+fixture.page("a click scrolls by one step while new orders move the rail", {}, async (page, _problems, defer) => {
+  const [host] = await otherHost(30, defer);
   await open(page, host.url);
   const newest = await host.newest();
   const [order] = await host.orders(newest - 1);
-  const coming = Array.from({ length: 12 }, (_, index) => ({ ...order, id: newest + 1 + index }));
-  const pressed = await page.evaluateHandle(pressOlderWhileRowMoves, newest + 1);
-  await publishOrders(host, coming);
-  await pressed.evaluate(({ once }) => once);
+  const added = Array.from({ length: 12 }, (_, index) => ({ ...order, id: newest + 1 + index }));
+  const click = await page.evaluateHandle(clickOlderWhileRailMoves, newest + 1);
+  await publishOrders(host, added);
+  await click.evaluate(({ done }) => done);
   await assertOneStepBack(page, newest + 12);
 });
 
-setting.page("keys go back a ticket at a time, though others come meanwhile", {}, async (page, _problems, later) => {
-  const [host] = await otherHost(150, later);
+fixture.page("arrow keys move by one ticket while older orders arrive", {}, async (page, _problems, defer) => {
+  const [host] = await otherHost(150, defer);
   await open(page, host.url);
   const newest = (await shownIds(page)).at(-1);
   const focused = () => page.evaluate(() => Number(document.activeElement.parentElement.dataset.id));
-  const behind = async () => (await page.evaluate(leftmost)) - (await focused());
-  for (let pressed = 0; pressed < 10; pressed += 1) await page.keyboard.press("ArrowLeft");
-  await eventually(async () => assert.ok((await shownIds(page))[0] < newest - 50, "they were fetched"));
+  const distance = async () => (await page.evaluate(leftmost)) - (await focused());
+  for (let presses = 0; presses < 10; presses += 1) await page.keyboard.press("ArrowLeft");
+  await eventually(async () => assert.ok((await shownIds(page))[0] < newest - 50, "older orders were fetched"));
   await atRest(page);
   assert.equal(await focused(), newest - 9);
   assert.equal(await ticket(page, newest - 9).evaluate(isInView), true);
-  assert.ok((await behind()) >= -1);
+  assert.ok((await distance()) >= -1);
 
-  // What is seen follows a key that is held.
+  // The view follows a key that is held.
   await eventually(async () => {
     await page.keyboard.press("ArrowLeft");
     assert.ok((await focused()) < newest - 40);
-    assert.ok((await behind()) < 4);
+    assert.ok((await distance()) < 4);
   });
 });
 
-setting.page("the newest is reached, whatever comes on the way", {}, async (page) => {
+fixture.page("scrolling to the newest arrives while new orders do", {}, async (page) => {
   await page.clock.install();
   let server;
   await page.routeWebSocket(/\/api\/ws$/, (socket) => {
     server = socket;
     socket.connectToServer();
   });
-  await open(page, setting.host.url);
+  await open(page, fixture.host.url);
   const newest = page.locator("#newest");
   const kitchen = page.locator("#kitchen");
   await kitchen.evaluate((it) => it.scrollBy({ left: -800, behavior: "instant" }));
   await newest.waitFor();
-  let next = (await setting.host.newest()) + 1;
-  const [order] = await setting.host.orders(next - 2);
+  let next = (await fixture.host.newest()) + 1;
+  const [order] = await fixture.host.orders(next - 2);
   await page.clock.fastForward(60_000);
-  // Longer than the motion takes, an order comes with nearly every frame.
+  // For longer than the animation, an order arrives with nearly every frame.
   await page.clock.fastForward(31_000);
   await eventually(async () => {
     server.send(JSON.stringify({ event: "order-received", detail: { order: { ...order, id: next } } }));
@@ -181,11 +181,11 @@ setting.page("the newest is reached, whatever comes on the way", {}, async (page
     assert.equal(await newest.isVisible(), false);
   }, 2_500);
 
-  // A hand ends the motion. When it is gone for as long, the newest is seen again.
+  // Input stops the animation. After the idle time, the view returns again.
   const offset = () => kitchen.evaluate((it) => it.scrollLeft);
   await page.mouse.move(600, 300);
   for (const by of [-800, -300]) {
-    // A frame of the motion may be under way yet, and undo the first of it.
+    // A pending animation frame may undo the first scroll.
     await eventually(async () => {
       await page.mouse.wheel(by, 0);
       assert.ok((await offset()) < -250);
@@ -200,9 +200,9 @@ setting.page("the newest is reached, whatever comes on the way", {}, async (page
   await newest.waitFor({ state: "hidden" });
 });
 
-setting.page("a way that ends leaves the focus to what it moved", { reducedMotion: "reduce" }, async (page, problems, later) => {
-  const [host] = await otherHost(20, later);
-  await page.addInitScript(scrollAtAnswer);
+fixture.page("a button that is hidden passes the focus to the rail", { reducedMotion: "reduce" }, async (page, problems, defer) => {
+  const [host] = await otherHost(20, defer);
+  await page.addInitScript(scrollOnResponse);
   await open(page, host.url);
   const [older, newest] = [page.locator("#older"), page.locator("#newest")];
   const focused = () => page.evaluate(() => document.activeElement.id);
@@ -220,48 +220,48 @@ setting.page("a way that ends leaves the focus to what it moved", { reducedMotio
 
 // The functions below run in the page.
 
-/** Presses the button when order `first` is the oldest of a row that moves: promised as `once`. */
-function pressOlderWhileRowMoves(first) {
+/** Clicks the button once order `first` is the oldest and the rail is moving; `done` resolves then. */
+function clickOlderWhileRailMoves(first) {
   const [kitchen, rail, older] = ["kitchen", "rail", "older"].map((id) => document.getElementById(id));
-  const once = new Promise((resolve) => {
-    const press = () => {
-      const isThere = Number(rail.firstElementChild.dataset.id) === first;
-      if (isThere && kitchen.scrollWidth - kitchen.clientWidth >= 20) resolve(older.click());
-      else requestAnimationFrame(press);
+  const done = new Promise((resolve) => {
+    const click = () => {
+      const isOldest = Number(rail.firstElementChild.dataset.id) === first;
+      if (isOldest && kitchen.scrollWidth - kitchen.clientWidth >= 20) resolve(older.click());
+      else requestAnimationFrame(click);
     };
-    press();
+    click();
   });
-  return { once };
+  return { done };
 }
 
-/** Older orders are there only when the kitchen has been scrolled by `distance` px. */
-function answerAt(distance) {
+/** Delays responses with older orders until the kitchen has been scrolled by `distance` px. */
+function delayOlderUntil(distance) {
   const { fetch } = globalThis;
-  globalThis.fetch = async (...what) => {
-    const answer = await fetch(...what);
+  globalThis.fetch = async (...args) => {
+    const response = await fetch(...args);
     const kitchen = document.getElementById("kitchen");
     const scrolled = () => new Promise((resolve) => kitchen.addEventListener("scroll", resolve, { once: true }));
-    while (String(what[0]).includes("limit=60") && kitchen.scrollLeft > -distance) await scrolled();
-    return answer;
+    while (String(args[0]).includes("limit=60") && kitchen.scrollLeft > -distance) await scrolled();
+    return response;
   };
 }
 
-/** When older orders are there, but do not hang yet, the kitchen is scrolled to its end. */
-function scrollAtAnswer() {
+/** Scrolls the kitchen to its end when older orders have been fetched but not rendered. */
+function scrollOnResponse() {
   const { fetch } = globalThis;
-  globalThis.fetch = async (...what) => {
-    const answer = await fetch(...what);
+  globalThis.fetch = async (...args) => {
+    const response = await fetch(...args);
     const kitchen = document.getElementById("kitchen");
     const toEnd = () => {
       kitchen.scrollTo({ left: -1e6, behavior: "instant" });
       kitchen.dispatchEvent(new Event("scroll"));
     };
-    const json = answer.json.bind(answer);
-    answer.json = async () => {
+    const json = response.json.bind(response);
+    response.json = async () => {
       const orders = await json();
-      if (String(what[0]).includes("limit=60")) setTimeout(toEnd);
+      if (String(args[0]).includes("limit=60")) setTimeout(toEnd);
       return orders;
     };
-    return answer;
+    return response;
   };
 }

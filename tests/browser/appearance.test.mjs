@@ -1,4 +1,4 @@
-// How the page looks: for everyone, and on every screen.
+// The page's appearance and accessibility, on all kinds of screens.
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
@@ -6,20 +6,20 @@ import { createRequire } from "node:module";
 
 import { deliverOrders, Host, newState, removeState } from "./host.mjs";
 import { Proxy } from "./proxy.mjs";
-import { eventually, open, shownAs, shownIds, status, statuses, ticket } from "./rail.mjs";
-import { Setting } from "./setting.mjs";
+import { eventually, open, shownAs, shownIds, status, statuses, ticket } from "./page.mjs";
+import { Fixture } from "./fixture.mjs";
 
-const setting = new Setting({ stock: 20 });
+const fixture = new Fixture({ stock: 20 });
 const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
 
 const PHONE = { viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true, deviceScaleFactor: 2 };
 
-/** A ticket in each status: what a screen looks like after a while. */
-async function vary(page) {
+/** Makes sure that the page shows a ticket in each status. */
+async function showAllStatuses(page) {
   for (const [status, buttons] of [
-    ["fulfilled", [".onwards", ".onwards"]],
+    ["fulfilled", [".advance", ".advance"]],
     ["cancelled", [".cancel"]],
-    ["fired", [".onwards"]],
+    ["fired", [".advance"]],
   ]) {
     const at = await statuses(page);
     if (Object.values(at).includes(status)) continue;
@@ -29,9 +29,9 @@ async function vary(page) {
   }
 }
 
-/** Tells the page that it is `seconds` after its newest order came in, and it sees no other clock. */
+/** Sets the service's clock to `seconds` after the newest order. */
 async function setAge(page, seconds) {
-  const [{ timestamp }] = await setting.host.orders((await setting.host.newest()) - 1);
+  const [{ timestamp }] = await fixture.host.orders((await fixture.host.newest()) - 1);
   const date = new Date(Date.parse(timestamp) + seconds * 1000).toUTCString();
   await page.route("**/api/orders?*", async (route) => {
     const response = await route.fetch();
@@ -39,38 +39,37 @@ async function setAge(page, seconds) {
   });
 }
 
-/** What axe finds. Not by a script element, which the page's policy refuses. */
+/** Runs axe, without a script element, which the policy refuses. Returns colour contrasts that it could not check. */
 async function assertAccessible(page, options) {
   if (!(await page.evaluate(() => "axe" in globalThis))) await page.evaluate(await readFile(AXE, "utf8"));
   const results = await page.evaluate((options) => axe.run(document, options), options);
-  const tell = ({ id, help, nodes }) =>
+  const format = ({ id, help, nodes }) =>
     nodes.map(({ html, failureSummary }) => `${id}: ${help}\n${html.slice(0, 200)}\n${failureSummary}`);
-  assert.deepEqual(results.violations.flatMap(tell), []);
-  const unsure = results.incomplete.filter(({ id }) => id === "color-contrast").flatMap(tell);
-  // An arrow is written as any letter is.
-  return unsure.filter((text) => !text.includes("only non-text characters"));
+  assert.deepEqual(results.violations.flatMap(format), []);
+  const unchecked = results.incomplete.filter(({ id }) => id === "color-contrast").flatMap(format);
+  // Arrows have the same colours as the text.
+  return unchecked.filter((text) => !text.includes("only non-text characters"));
 }
 
 for (const [name, options, prepare] of [
-  ["in the dark", { colorScheme: "dark" }],
-  ["in the light", { colorScheme: "light" }],
+  ["in the dark scheme", { colorScheme: "dark" }],
+  ["in the light scheme", { colorScheme: "light" }],
   ["on a phone", { ...PHONE, colorScheme: "dark" }],
-  ["on a phone in the light", { ...PHONE, colorScheme: "light" }],
+  ["on a phone in the light scheme", { ...PHONE, colorScheme: "light" }],
   ["with the dialog open", { colorScheme: "dark" }, (page) => page.keyboard.press("?")],
-  ["with a notice", { colorScheme: "light" }, (page) => page.evaluate(() => (document.getElementById("notice").textContent = "Order 100 is as it was"))],
+  ["with a notice", { colorScheme: "light" }, (page) => page.evaluate(() => (document.getElementById("notice").textContent = "Order 100 is unchanged"))],
   ["with older orders", { colorScheme: "light" }, (page) => page.getByRole("button", { name: "Older" }).click()],
   ["with the chime on", { colorScheme: "light" }, (page) => page.getByRole("button", { name: "Chime" }).click()],
 ]) {
-  setting.page(`axe finds nothing ${name}`, { ...options, reducedMotion: "reduce" }, async (page, problems) => {
+  fixture.page(`axe finds no problems ${name}`, { ...options, reducedMotion: "reduce" }, async (page, problems) => {
     await page.clock.install();
     await setAge(page, 2);
-    await open(page, setting.host.url);
-    await vary(page);
+    await open(page, fixture.host.url);
+    await showAllStatuses(page);
     await prepare?.(page);
     await assertAccessible(page);
 
-    // Of what is written on pictures axe says nothing about the contrast: once without,
-    // each colour that there is behind a text being that of its paper.
+    // Axe cannot check the contrast of text on images, so check it without them.
     await page.evaluate(() => {
       const sheet = new CSSStyleSheet();
       sheet.replaceSync("*, ::before, ::after { background-image: none !important; mask: none !important; text-shadow: none !important }");
@@ -79,21 +78,21 @@ for (const [name, options, prepare] of [
     for (const [stage, ms] of [["fresh", 0], ["aging", 16_000], ["late", 16_000]]) {
       await page.clock.fastForward(ms);
       await eventually(async () => assert.ok((await page.locator(`[data-age="${stage}"]`).count()) >= 2, stage));
-      const unsure = await assertAccessible(page, { runOnly: ["color-contrast"] });
-      assert.deepEqual(unsure, [], `${stage}: the contrast is known`);
+      const unchecked = await assertAccessible(page, { runOnly: ["color-contrast"] });
+      assert.deepEqual(unchecked, [], `${stage}: all contrasts are checked`);
     }
     assert.deepEqual(problems, []);
   });
 }
 
-setting.page("the policy is strict, and nothing offends it", {}, async (page, problems) => {
+fixture.page("the policy is strict, and the page does not violate it", {}, async (page, problems) => {
   await page.addInitScript(() => {
-    globalThis.offences = [];
+    globalThis.violations = [];
     addEventListener("securitypolicyviolation", ({ violatedDirective, blockedURI }) =>
-      globalThis.offences.push(`${violatedDirective}: ${blockedURI}`),
+      globalThis.violations.push(`${violatedDirective}: ${blockedURI}`),
     );
   });
-  const response = await page.goto(setting.host.url);
+  const response = await page.goto(fixture.host.url);
   await status(page, "open");
   const headers = response.headers();
   const policy = Object.fromEntries(
@@ -105,28 +104,28 @@ setting.page("the policy is strict, and nothing offends it", {}, async (page, pr
   assert.equal(policy["frame-ancestors"], "'none'");
   assert.equal(headers["x-content-type-options"], "nosniff");
   assert.equal(headers["referrer-policy"], "no-referrer");
-  await vary(page);
+  await showAllStatuses(page);
   await page.getByRole("button", { name: "Chime" }).click();
   await page.keyboard.press("?");
   await page.keyboard.press("Escape");
   await page.getByRole("button", { name: "Older" }).click();
   await eventually(async () => assert.match(await page.locator("#icon").getAttribute("href"), /^data:image/));
   assert.match(await page.title(), /^\(\d+\) Socket Burger$/);
-  assert.deepEqual(await page.evaluate(() => globalThis.offences), []);
+  assert.deepEqual(await page.evaluate(() => globalThis.violations), []);
   assert.deepEqual(problems, []);
 });
 
 for (const colorScheme of ["dark", "light"]) {
-  setting.page(`axe finds nothing without orders, nor without a connection, ${colorScheme}`, { colorScheme, reducedMotion: "reduce" }, async (page, _problems, later) => {
+  fixture.page(`axe finds no problems without orders or without a connection, ${colorScheme}`, { colorScheme, reducedMotion: "reduce" }, async (page, _problems, defer) => {
     const stateDir = await newState();
-    later(() => removeState(stateDir));
+    defer(() => removeState(stateDir));
     const host = await Host.start({ stateDir, timers: 0 });
-    later(() => host.stop());
+    defer(() => host.stop());
     const proxy = await Proxy.start(host.url);
-    later(() => proxy.stop());
+    defer(() => proxy.stop());
     proxy.refuse = /^GET \/api\/ws/;
     await open(page, proxy.url);
-    assert.equal(await page.locator("#status").getAttribute("data-kind"), "stream");
+    assert.equal(await page.locator("#status").getAttribute("data-transport"), "stream");
     await page.getByText("New orders will appear here").waitFor();
     await assertAccessible(page);
     proxy.refuse = /./;
@@ -135,15 +134,15 @@ for (const colorScheme of ["dark", "light"]) {
     await assertAccessible(page);
   });
 
-  setting.page(`where the focus is can be seen on anything, ${colorScheme}`, { colorScheme }, async (page) => {
-    await open(page, setting.host.url);
+  fixture.page(`the focus ring is visible on any background, ${colorScheme}`, { colorScheme }, async (page) => {
+    await open(page, fixture.host.url);
     await page.locator("#kitchen").focus();
     await page.keyboard.press("Shift");
     const ring = await page.locator("#kitchen").evaluate((it) => {
       const { outlineColor, boxShadow } = getComputedStyle(it);
       return [outlineColor, /^rgba?\([^)]*\)/.exec(boxShadow)[0]];
     });
-    assert.ok(contrast(...ring) > 9, `${ring}: one of them shows on whatever is behind`);
+    assert.ok(contrast(...ring) > 9, `${ring}: one of them is visible on any background`);
     await page.locator("#older").focus();
     const pill = await page.locator("#older").evaluate((it) => {
       const { outlineColor, outlineOffset, outlineWidth, backgroundColor } = getComputedStyle(it);
@@ -154,21 +153,21 @@ for (const colorScheme of ["dark", "light"]) {
   });
 }
 
-/** The contrast of two colours, as WCAG has it. */
+/** Returns the contrast ratio of two colours (WCAG 2). */
 function contrast(...colours) {
-  const light = (colour) => {
+  const luminance = (colour) => {
     const [red, green, blue] = colour
       .match(/[\d.]+/g)
       .map((it) => it / 255)
       .map((it) => (it <= 0.04045 ? it / 12.92 : ((it + 0.055) / 1.055) ** 2.4));
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
   };
-  const [one, other] = colours.slice(0, 2).map(light).sort((a, b) => b - a);
+  const [one, other] = colours.slice(0, 2).map(luminance).sort((a, b) => b - a);
   return (one + 0.05) / (other + 0.05);
 }
 
-setting.page("an order's text is never markup", {}, async (page) => {
-  const evil = '<img src=x onerror="globalThis.was = 1">';
+fixture.page("an order's text is never markup", {}, async (page) => {
+  const evil = '<img src=x onerror="globalThis.injected = 1">';
   await page.routeWebSocket(/\/api\/ws$/, (socket) => {
     const server = socket.connectToServer();
     server.onMessage((message) => {
@@ -185,17 +184,17 @@ setting.page("an order's text is never markup", {}, async (page) => {
       socket.send(JSON.stringify({ event: "order-received", detail: { order } }));
     });
   });
-  const newest = (await setting.host.orders()).at(-1).id;
-  await page.goto(setting.host.url);
+  const newest = (await fixture.host.orders()).at(-1).id;
+  await page.goto(fixture.host.url);
   const receipt = ticket(page, newest + 1);
   await receipt.waitFor();
   assert.equal((await receipt.textContent()).split(evil).length - 1, 4);
   assert.equal(await page.locator("img").count(), 0);
-  assert.equal(await page.evaluate(() => globalThis.was), undefined);
+  assert.equal(await page.evaluate(() => globalThis.injected), undefined);
 });
 
-setting.page("on a phone all can be reached", PHONE, async (page, problems) => {
-  await open(page, setting.host.url);
+fixture.page("everything is usable on a phone", PHONE, async (page, problems) => {
+  await open(page, fixture.host.url);
   const size = await page.evaluate(() => [document.body.scrollWidth, document.body.scrollHeight]);
   assert.deepEqual(size, [360, 740], "the page itself does not scroll");
   const newest = (await shownIds(page)).at(-1);
@@ -214,8 +213,8 @@ setting.page("on a phone all can be reached", PHONE, async (page, problems) => {
   assert.deepEqual(problems, []);
 });
 
-setting.page("on the narrowest phone the way back is whole", { ...PHONE, viewport: { width: 320, height: 640 } }, async (page) => {
-  await open(page, setting.host.url);
+fixture.page("the button to the newest fits on the narrowest phone", { ...PHONE, viewport: { width: 320, height: 640 } }, async (page) => {
+  await open(page, fixture.host.url);
   await page.locator("#kitchen").evaluate((it) => it.scrollTo(-1000, 0));
   const newest = page.getByRole("button", { name: "Newest" });
   await newest.waitFor();
@@ -224,8 +223,8 @@ setting.page("on the narrowest phone the way back is whole", { ...PHONE, viewpor
 });
 
 for (const width of [640, 700]) {
-  setting.page(`the status hides no button of the bar, ${width} wide and low`, { viewport: { width, height: 360 } }, async (page) => {
-    await open(page, setting.host.url);
+  fixture.page(`the status covers no button of the bar, ${width} px wide and low`, { viewport: { width, height: 360 } }, async (page) => {
+    await open(page, fixture.host.url);
     await page.evaluate(() => {
       const [word, detail] = document.getElementById("status").children;
       word.textContent = "Reconnecting";
@@ -242,20 +241,20 @@ for (const width of [640, 700]) {
   });
 }
 
-setting.page("without JavaScript the receipts are there, and no buttons", { javaScriptEnabled: false }, async (page) => {
-  await deliverOrders(setting.host, setting.stateDir, 1);
-  await setting.host.change(await setting.host.newest(), "cancelled");
-  await page.goto(setting.host.url);
+fixture.page("without JavaScript there are receipts and no buttons", { javaScriptEnabled: false }, async (page) => {
+  await deliverOrders(fixture.host, fixture.stateDir, 1);
+  await fixture.host.change(await fixture.host.newest(), "cancelled");
+  await page.goto(fixture.host.url);
   assert.equal((await shownIds(page)).length, 12);
   assert.equal(await page.getByRole("button").filter({ visible: true }).count(), 0);
   await page.locator("noscript .status").waitFor();
-  // Evaluated by the debugger, not by a script of the page.
-  assert.deepEqual(await page.evaluate(stamped), []);
+  // The debugger can evaluate scripts, even if the page cannot.
+  assert.deepEqual(await page.evaluate(findOverlappingStamps), []);
 });
 
-setting.page("a stamp is put on when it is, not when the page comes", {}, async (page) => {
-  await deliverOrders(setting.host, setting.stateDir, 2);
-  await setting.host.change(await setting.host.newest(), "cancelled");
+fixture.page("a stamp is animated when it is set, not when the page loads", {}, async (page) => {
+  await deliverOrders(fixture.host, fixture.stateDir, 2);
+  await fixture.host.change(await fixture.host.newest(), "cancelled");
   await page.addInitScript(() => {
     globalThis.moves = [];
     for (const event of ["transitionrun", "animationstart"]) {
@@ -263,7 +262,7 @@ setting.page("a stamp is put on when it is, not when the page comes", {}, async 
         globalThis.moves.push(`${propertyName ?? animationName} ${pseudoElement}`), true);
     }
   });
-  await open(page, setting.host.url);
+  await open(page, fixture.host.url);
   await page.waitForTimeout(500);
   assert.ok((await page.locator('[data-status="cancelled"]').count()) > 0);
   assert.deepEqual(await page.evaluate(() => globalThis.moves), []);
@@ -272,7 +271,7 @@ setting.page("a stamp is put on when it is, not when the page comes", {}, async 
 });
 
 for (const [width, height] of [[3840, 2160], [2560, 1440]]) {
-  setting.page(`a wall of ${width} × ${height} is full of tickets`, { viewport: { width, height } }, async (page, problems) => {
+  fixture.page(`tickets fill a screen of ${width} × ${height}`, { viewport: { width, height } }, async (page, problems) => {
     const boxes = () => page.locator(".receipt").evaluateAll((all) => all.map((it) => it.getBoundingClientRect().toJSON()));
     const assertFull = (all) => {
       assert.equal(all.length, 12);
@@ -285,10 +284,10 @@ for (const [width, height] of [[3840, 2160], [2560, 1440]]) {
       const used = all.reduce((sum, box) => sum + box.width * box.height, 0) / (width * height);
       assert.ok(used > 0.25, `${used} of the screen is used`);
     };
-    await open(page, setting.host.url);
+    await open(page, fixture.host.url);
     await eventually(async () => assertFull(await boxes()));
-    await deliverOrders(setting.host, setting.stateDir, 1);
-    await ticket(page, await setting.host.newest()).waitFor();
+    await deliverOrders(fixture.host, fixture.stateDir, 1);
+    await ticket(page, await fixture.host.newest()).waitFor();
     await eventually(async () => assertFull(await boxes()));
     const [newest] = (await boxes()).slice(-1);
     assert.ok(newest.right > width * 0.95 && newest.top < height * 0.1, "the newest is at the upper right");
@@ -296,9 +295,9 @@ for (const [width, height] of [[3840, 2160], [2560, 1440]]) {
   });
 }
 
-setting.page("on paper there are receipts and nothing else", {}, async (page) => {
-  await open(page, setting.host.url);
-  await vary(page);
+fixture.page("the print shows receipts and nothing else", {}, async (page) => {
+  await open(page, fixture.host.url);
+  await showAllStatuses(page);
   await page.emulateMedia({ media: "print" });
   const boxes = await page.locator(".receipt").evaluateAll((all) => all.map((it) => it.getBoundingClientRect().toJSON()));
   assert.equal(boxes.length, 12);
@@ -308,22 +307,22 @@ setting.page("on paper there are receipts and nothing else", {}, async (page) =>
       assert.ok(apart, "two receipts overlap");
     }
   }
-  for (const gone of [".bar", ".foot", ".actions"]) {
-    assert.equal(await page.locator(gone).filter({ visible: true }).count(), 0, gone);
+  for (const hidden of [".bar", ".foot", ".actions"]) {
+    assert.equal(await page.locator(hidden).filter({ visible: true }).count(), 0, hidden);
   }
-  assert.deepEqual(await page.evaluate(stamped), []);
+  assert.deepEqual(await page.evaluate(findOverlappingStamps), []);
 });
 
-/** The stamps that cover what is written, or what there is of them. Runs in the page. */
-function stamped() {
+/** Returns the stamps that cover text. Runs in the page. */
+function findOverlappingStamps() {
   const papers = document.querySelectorAll('[data-status="fulfilled"] > .paper, [data-status="cancelled"] > .paper');
   if (papers.length === 0) return ["there are no stamps"];
   return [...papers].flatMap((paper) => {
     const stamp = getComputedStyle(paper, "::after");
-    // It is turned by seven degrees.
+    // The stamp is rotated by seven degrees.
     const height = parseFloat(stamp.height) + parseFloat(stamp.width) * Math.sin((7 * Math.PI) / 180);
     const middle = paper.getBoundingClientRect().bottom - parseFloat(stamp.bottom) - parseFloat(stamp.height) / 2;
-    const written = [...paper.querySelectorAll(".items, .notes")].at(-1).getBoundingClientRect().bottom;
-    return middle - height / 2 < written - 1 ? [`${paper.textContent}: ${middle - height / 2} is above ${written}`] : [];
+    const textBottom = [...paper.querySelectorAll(".items, .notes")].at(-1).getBoundingClientRect().bottom;
+    return middle - height / 2 < textBottom - 1 ? [`${paper.textContent}: ${middle - height / 2} is above ${textBottom}`] : [];
   });
 }

@@ -1,21 +1,21 @@
-// What tests see of the page: its rail, its receipts, its status line.
+// Helpers to use and inspect the page.
 
 import assert from "node:assert/strict";
 
-/** The longest pause between two orders is 6 s; the rest is for a busy machine. */
-export const NEXT_ORDER = 30_000;
+/** The longest pause between orders is 6 s; the rest is a margin for a busy machine. */
+const ORDER_TIMEOUT_MS = 30_000;
 
-/** Waits until the page says that its connection is in `state`. */
+/** Waits until the page shows `state` as that of its connection. */
 export async function status(page, state) {
   const line = page.locator(`#status[data-state="${state}"]`);
-  await line.waitFor({ state: "attached", timeout: NEXT_ORDER });
+  await line.waitFor({ state: "attached", timeout: ORDER_TIMEOUT_MS });
 }
 
-/** Waits for the next new order on a socket. */
+/** Waits for the next order on a socket. */
 export async function nextOrder(socket) {
   let order;
   await socket.waitForEvent("framereceived", {
-    timeout: NEXT_ORDER,
+    timeout: ORDER_TIMEOUT_MS,
     predicate: ({ payload }) => {
       const { event, detail } = JSON.parse(payload);
       if (event !== "order-received") return false;
@@ -26,10 +26,10 @@ export async function nextOrder(socket) {
   return order;
 }
 
-/** Waits until an order's receipt hangs on the rail where a reader sees it. */
+/** Waits until an order's receipt is visible. */
 export async function receiptOf(page, id) {
   const receipt = page.locator(`#rail > [data-id="${id}"]`);
-  await receipt.waitFor({ timeout: NEXT_ORDER });
+  await receipt.waitFor({ timeout: ORDER_TIMEOUT_MS });
   return receipt;
 }
 
@@ -39,10 +39,10 @@ export function shownIds(page) {
 }
 
 export function assertEachOnceInOrder(rails) {
-  assert.ok(rails.length > 0, "no rail was seen");
+  assert.ok(rails.length > 0, "no changes were recorded");
   for (const ids of rails) {
     const expected = [...new Set(ids)].sort((a, b) => a - b);
-    assert.deepEqual(ids, expected, "ids are unique and rise");
+    assert.deepEqual(ids, expected, "ids are unique and sorted");
   }
 }
 
@@ -50,7 +50,7 @@ export function assertWithoutGaps(ids) {
   assert.deepEqual(ids, ids.map((_, index) => ids[0] + index), "no order is missing");
 }
 
-/** The receipt of an order, whether it is there or not. */
+/** Returns a locator of an order's receipt. */
 export function ticket(page, id) {
   return page.locator(`#rail > [data-id="${id}"]`);
 }
@@ -60,7 +60,7 @@ export async function shownAs(page, id, status, timeout = 10_000) {
   await page.locator(`#rail > [data-id="${id}"][data-status="${status}"]`).waitFor({ timeout });
 }
 
-/** Waits until no ticket has come or gone for so long that a pointer is heard again. */
+/** Waits until the rail has not changed for so long that clicks are no longer ignored. */
 export function atRest(page) {
   return page.evaluate(
     () =>
@@ -76,12 +76,9 @@ export function atRest(page) {
   );
 }
 
-/**
- * Promises when, in ms since the epoch by the page's own clock, an order is shown in
- * `status`.
- */
-export async function shownAt(page, id, status) {
-  const seen = await page.evaluateHandle(
+/** Returns a function that resolves to when, by the page's clock, an order was first shown in `status`. */
+export async function observeStatus(page, id, status) {
+  const handle = await page.evaluateHandle(
     ([id, status]) => {
       const ticket = document.querySelector(`#rail > [data-id="${id}"]`);
       return {
@@ -94,10 +91,10 @@ export async function shownAt(page, id, status) {
     },
     [id, status],
   );
-  return () => seen.evaluate(({ at }) => at);
+  return () => handle.evaluate(({ at }) => at);
 }
 
-/** The statuses of all that is shown, by id. */
+/** Returns the statuses of all receipts by id. */
 export function statuses(page) {
   const receipts = page.locator("#rail > [data-id]");
   return receipts.evaluateAll((elements) =>
@@ -105,17 +102,17 @@ export function statuses(page) {
   );
 }
 
-/** Opens the page, connected, with receipts that have come to rest. */
+/** Opens the page, and waits until it is connected. */
 export async function open(page, url) {
   await page.goto(url);
   await status(page, "open");
 }
 
-/** Opens both, and makes sure later that what was opened is what is there. */
+/** Opens the pages, and returns a function that asserts that they were not reloaded. */
 export async function openAll(pages, url) {
   const documents = [];
   for (const page of pages) {
-    await page.addInitScript(rememberRails);
+    await page.addInitScript(recordRails);
     await open(page, url);
     documents.push(await page.evaluateHandle(() => document));
   }
@@ -126,7 +123,7 @@ export async function openAll(pages, url) {
   };
 }
 
-/** Waits until a page shows the latest orders, and makes sure that it showed each once and in order. */
+/** Waits until a page shows the latest orders, and asserts that it showed each once and in order. */
 export async function assertCaughtUp(page, host) {
   const latest = (await host.orders()).slice(-12);
   await eventually(async () => {
@@ -139,18 +136,18 @@ export async function assertCaughtUp(page, host) {
   assertNoneCameBack(rails);
 }
 
-/** An order that has left the rail for newer ones does not come again. */
+/** Asserts that no order returned after it had left the rail. */
 function assertNoneCameBack(rails) {
   const seen = new Set();
   let before = new Set();
   for (const ids of rails) {
-    for (const id of ids) assert.ok(before.has(id) || !seen.has(id), `order ${id} came twice`);
+    for (const id of ids) assert.ok(before.has(id) || !seen.has(id), `order ${id} returned`);
     before = new Set(ids);
     for (const id of ids) seen.add(id);
   }
 }
 
-/** Waits until `check` does not fail any more. */
+/** Repeats `check` until it passes. */
 export async function eventually(check, timeout = 20_000) {
   const end = Date.now() + timeout;
   for (;;) {
@@ -165,8 +162,8 @@ export async function eventually(check, timeout = 20_000) {
 
 // The functions below run in the page.
 
-/** Remembers the ids on the rail after each change to the document. */
-export function rememberRails() {
+/** Records the ids on the rail after each change of the document. */
+export function recordRails() {
   globalThis.rails = [];
   new MutationObserver(() => {
     const receipts = document.querySelectorAll("#rail > [data-id]");
@@ -174,7 +171,7 @@ export function rememberRails() {
   }).observe(document, { childList: true, subtree: true });
 }
 
-/** What a receipt says, in the shape of an order. */
+/** Returns the order that a receipt shows. */
 export function readReceipt(receipt) {
   const text = (selector) => receipt.querySelector(selector).textContent;
   const lines = (parent, selector) =>
@@ -193,20 +190,20 @@ export function readReceipt(receipt) {
   };
 }
 
-/** Whether an element is in the window, from side to side. */
+/** Returns whether an element's whole width is in the window. */
 export function isInView(element) {
   const { left, right } = element.getBoundingClientRect();
   return left > -1 && right < innerWidth + 1;
 }
 
-/** The ids of the tickets that are in the window, at least in part. */
+/** Returns the ids of the tickets that are at least partly in the window. */
 export function inView() {
   return [...document.querySelectorAll("#rail > [data-id]")]
     .filter((it) => it.getBoundingClientRect().right > 1 && it.getBoundingClientRect().left < innerWidth - 1)
     .map(({ dataset }) => Number(dataset.id));
 }
 
-/** The oldest of them. */
+/** Returns the id of the oldest ticket in the window. */
 export function leftmost() {
   const all = [...document.querySelectorAll("#rail > [data-id]")];
   return Number(all.find((it) => it.getBoundingClientRect().right > 1).dataset.id);

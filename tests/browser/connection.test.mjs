@@ -1,75 +1,75 @@
-// Nothing is lost, whatever way there is and whatever is not told. What happens when
-// the host or the network is away, away.test.mjs shows.
+// Nothing is lost with any transport, or if orders were not published. For outages of
+// the host or the network, see outage.test.mjs.
 
 import assert from "node:assert/strict";
 
 import { deliverOrders, Host, makeOrders } from "./host.mjs";
 import { Proxy } from "./proxy.mjs";
-import { assertCaughtUp, eventually, open, openAll, shownAs, shownIds, status, statuses, ticket } from "./rail.mjs";
-import { Setting } from "./setting.mjs";
+import { assertCaughtUp, eventually, open, openAll, shownAs, shownIds, status, statuses, ticket } from "./page.mjs";
+import { Fixture } from "./fixture.mjs";
 
-const setting = new Setting({ stock: 15 });
+const fixture = new Fixture({ stock: 15 });
 
-setting.page("no WebSocket gets through, until one does", {}, async (page, problems, later) => {
-  const proxy = await Proxy.start(setting.host.url);
-  later(() => proxy.stop());
+fixture.page("an event stream replaces WebSockets while they do not work", {}, async (page, problems, defer) => {
+  const proxy = await Proxy.start(fixture.host.url);
+  defer(() => proxy.stop());
   proxy.refuse = /^GET \/api\/ws/;
   const assertSame = await openAll([page], proxy.url);
-  assert.equal(await page.locator("#status").getAttribute("data-kind"), "stream");
+  assert.equal(await page.locator("#status").getAttribute("data-transport"), "stream");
 
-  // A new order comes by itself: neither is it asked for, nor do answers to pings bring it.
+  // The stream delivers a new order, not a request or the response to a ping.
   await page.route(/\/api\/orders\?limit=1$/, (route) => route.fulfill({ json: { orders: [] } }));
-  const asked = [];
-  page.on("request", (request) => asked.push(request.url()));
-  await deliverOrders(setting.host, setting.stateDir, 1);
-  await ticket(page, await setting.host.newest()).waitFor();
-  assert.deepEqual(asked.filter((url) => url.includes("/api/orders?after=")), []);
+  const urls = [];
+  page.on("request", (request) => urls.push(request.url()));
+  await deliverOrders(fixture.host, fixture.stateDir, 1);
+  await ticket(page, await fixture.host.newest()).waitFor();
+  assert.deepEqual(urls.filter((url) => url.includes("/api/orders?after=")), []);
   await page.unroute(/\/api\/orders\?limit=1$/);
 
-  // So do changes, and a step that is taken here is taken.
+  // It delivers changes, too, and changes on this page are sent.
   const [first, second] = (await shownIds(page)).slice(-2);
-  await setting.host.change(first, "cancelled");
+  await fixture.host.change(first, "cancelled");
   await shownAs(page, first, "cancelled");
-  // Without a pointer: to make room for one, the browser's driver may scroll the rail.
-  await ticket(page, second).locator(".onwards").evaluate((button) => button.click());
+  // Not by a pointer, for which Playwright may scroll the rail.
+  await ticket(page, second).locator(".advance").evaluate((button) => button.click());
   await eventually(async () =>
-    assert.equal((await setting.host.orders(second - 1))[0].status, "fired"),
+    assert.equal((await fixture.host.orders(second - 1))[0].status, "fired"),
   );
-  await setting.host.change(second, "fulfilled");
+  await fixture.host.change(second, "fulfilled");
   await shownAs(page, second, "fulfilled");
 
-  // So is one that another screen was faster than.
+  // A conflicting change of another client wins.
   const third = (await shownIds(page)).at(-3);
   await page.route(`**/api/orders/${third}/status`, async (route) => {
-    await setting.host.change(third, "cancelled");
+    await fixture.host.change(third, "cancelled");
     await route.continue();
   });
-  const told = page.getByText(`Order ${third} is cancelled`).waitFor();
-  await ticket(page, third).locator(".onwards").evaluate((button) => button.click());
-  await told;
+  const notice = page.getByText(`Order ${third} is cancelled`).waitFor();
+  await ticket(page, third).locator(".advance").evaluate((button) => button.click());
+  await notice;
   await shownAs(page, third, "cancelled");
 
-  // It is noticed when this way fails as well, and what was missed is fetched.
-  const { address } = setting.host;
-  await setting.host.kill();
+  // After the stream is lost as well, the page fetches what it missed.
+  const { address } = fixture.host;
+  await fixture.host.kill();
   await status(page, "reconnecting");
-  await makeOrders(setting.stateDir, 3);
-  setting.host = await Host.start({ stateDir: setting.stateDir, every: "1h", listen: address });
+  await makeOrders(fixture.stateDir, 3);
+  fixture.host = await Host.start({ stateDir: fixture.stateDir, every: "1h", listen: address });
   await status(page, "open");
-  await assertCaughtUp(page, setting.host);
+  await assertCaughtUp(page, fixture.host);
 
   proxy.refuse = null;
   await eventually(async () => {
-    // The reader comes back to the tab: reason enough to try again at once.
+    // The user returns to the tab, so the page tries a WebSocket at once.
     await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
-    assert.equal(await page.locator('#status[data-state="open"]').getAttribute("data-kind"), "socket");
+    assert.equal(await page.locator('#status[data-state="open"]').getAttribute("data-transport"), "socket");
   });
   await assertSame();
 });
 
-setting.page("a quick second step does not overtake the first", {}, async (page, problems, later) => {
-  const proxy = await Proxy.start(setting.host.url);
-  later(() => proxy.stop());
+fixture.page("a second change does not overtake the first", {}, async (page, problems, defer) => {
+  const proxy = await Proxy.start(fixture.host.url);
+  defer(() => proxy.stop());
   proxy.refuse = /^GET \/api\/ws/;
   await open(page, proxy.url);
   const ids = await shownIds(page);
@@ -84,44 +84,44 @@ setting.page("a quick second step does not overtake the first", {}, async (page,
   await ticket(page, id).locator(".paper").focus();
   await page.keyboard.press("Enter");
   await page.keyboard.press("Enter");
-  await eventually(async () => assert.equal((await setting.host.orders(id - 1))[0].status, "fulfilled"));
+  await eventually(async () => assert.equal((await fixture.host.orders(id - 1))[0].status, "fulfilled"));
   await shownAs(page, id, "fulfilled");
   assert.equal(await page.locator("#notice").textContent(), "");
   assert.deepEqual(problems.filter((problem) => !problem.includes("/api/ws")), []);
 });
 
-setting.page("what could not be published is found out", {}, async (page, problems, later) => {
+fixture.page("changes that were not published are fetched", {}, async (page, problems, defer) => {
   const options = ["--variable", "grip_url=http://127.0.0.1:9"];
-  const { stateDir } = setting;
+  const { stateDir } = fixture;
   const host = await Host.start({ stateDir, every: "1h", options });
-  later(() => host.stop());
+  defer(() => host.stop());
   await makeOrders(stateDir, 2);
   await page.clock.install();
   await open(page, host.url);
   const [first, second] = (await shownIds(page)).slice(-2);
-  for (const [id, look] of [
+  for (const [id, triggerRefresh] of [
     [first, () => page.clock.fastForward(61_000)],
     [second, () => page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")))],
   ]) {
     const newest = await host.newest();
     await host.change(id, "cancelled");
-    // By a host that nobody listens to, either.
+    // An order that is not published either.
     await makeOrders(stateDir, 1);
-    await look();
+    await triggerRefresh();
     await shownAs(page, id, "cancelled", 5_000);
     await ticket(page, newest + 1).waitFor();
   }
 });
 
-setting.page("back online, it does not wait", {}, async (page, problems, later) => {
-  const proxy = await Proxy.start(setting.host.url);
-  later(() => proxy.stop());
+fixture.page("the page reconnects at once when it is back online", {}, async (page, problems, defer) => {
+  const proxy = await Proxy.start(fixture.host.url);
+  defer(() => proxy.stop());
   await page.clock.install();
   await open(page, proxy.url);
   proxy.refuse = /./;
   proxy.heal();
   await status(page, "reconnecting");
-  // From now on no time passes in the page: what it does, it does not do after a wait.
+  // Stops the page's clock, so that no timer can cause what follows.
   await page.clock.pauseAt(Date.now() + 60_000);
   const line = page.locator("#status");
   await eventually(async () => assert.match(await line.textContent(), /^Reconnecting in \d+ s/));
@@ -130,7 +130,7 @@ setting.page("back online, it does not wait", {}, async (page, problems, later) 
   await wake();
   await status(page, "open");
 
-  // The same when the reader comes back to the tab.
+  // The same when the user returns to the tab.
   proxy.refuse = /./;
   proxy.heal();
   await status(page, "reconnecting");
@@ -139,7 +139,7 @@ setting.page("back online, it does not wait", {}, async (page, problems, later) 
   await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
   await status(page, "open");
 
-  // Nor for a try that began when the network was away.
+  // The same during an attempt that began while offline.
   proxy.freeze();
   await page.clock.runFor(10_000);
   await eventually(async () => {
@@ -152,9 +152,9 @@ setting.page("back online, it does not wait", {}, async (page, problems, later) 
   await status(page, "open");
 });
 
-setting.page("without a network it says so, and since when", {}, async (page, problems, later) => {
-  const proxy = await Proxy.start(setting.host.url);
-  later(() => proxy.stop());
+fixture.page("the status shows that the page is offline, and since when", {}, async (page, problems, defer) => {
+  const proxy = await Proxy.start(fixture.host.url);
+  defer(() => proxy.stop());
   await page.clock.install();
   await open(page, proxy.url);
   const line = page.locator("#status");
@@ -163,7 +163,7 @@ setting.page("without a network it says so, and since when", {}, async (page, pr
   proxy.heal();
   await status(page, "offline");
   assert.match(await line.textContent(), /^Offline since \d/);
-  // No time passes in the page: it does not wait.
+  // Stops the page's clock: it reconnects without a timer.
   await page.clock.pauseAt(Date.now() + 60_000);
   assert.equal(await line.getAttribute("data-state"), "offline");
   proxy.refuse = null;

@@ -1,4 +1,4 @@
-//! Reads the files of a folder, again only when they changed.
+//! Caches the files of a folder, and rereads those that changed.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,104 +10,104 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-/// A file changed within this time of being read may change again without its
-/// modification time showing it, so it is read again. The coarsest clock of a
-/// file system in use (FAT) counts in steps of two seconds.
-const SETTLED: Duration = Duration::from_secs(3);
-
-/// A folder of files, and what has been read of it.
+/// How old a modification time must be to be trusted.
 ///
-/// A file is looked at whenever it is asked for and read again when its time or
-/// length changed, so that an edited file is seen at once.
+/// A file that was modified more recently may change again without its modification
+/// time changing. FAT has the coarsest one in use, with steps of two seconds.
+const MIN_AGE: Duration = Duration::from_secs(3);
+
+/// The files of a folder, with their contents.
+///
+/// Each read checks the file's modification time and length, so edits show at once.
 #[derive(Debug)]
-pub struct Files {
+pub(crate) struct FileCache {
     folder: PathBuf,
-    kept: RefCell<HashMap<String, Kept>>,
+    entries: RefCell<HashMap<String, CachedFile>>,
 }
 
-/// A file as it was when `modified` and `content.len()` were what they are here.
 #[derive(Clone, Debug)]
-struct Kept {
+struct CachedFile {
     modified: Option<SystemTime>,
+    /// Whether `modified` and the length identify the content.
     is_settled: bool,
     content: Rc<Bytes>,
 }
 
-impl Files {
-    /// The files in `folder` and below it.
-    pub fn new(folder: impl Into<PathBuf>) -> Self {
+impl FileCache {
+    /// Creates a cache of the files in `folder` and its subfolders.
+    pub(crate) fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
-            kept: RefCell::default(),
+            entries: RefCell::default(),
         }
     }
 
-    /// What is in the file `name`, or `None` where there is no file of this name:
-    /// names are what [`is_name`] takes for one.
+    /// Returns the content of the file `name`, or `None` if there is no such file or
+    /// [`is_valid_name`] rejects the name.
     ///
-    /// As long as the content is the same, it is the same `Rc`.
+    /// Returns the same `Rc` as long as the content is the same.
     ///
     /// # Errors
-    /// When the file is there and cannot be read.
-    pub fn read(&self, name: &str) -> io::Result<Option<Rc<Bytes>>> {
-        if !is_name(name) {
+    /// If the file exists but cannot be read.
+    pub(crate) fn read(&self, name: &str) -> io::Result<Option<Rc<Bytes>>> {
+        if !is_valid_name(name) {
             return Ok(None);
         }
         let path = self.folder.join(name);
         let metadata = match path.metadata() {
             Ok(metadata) if metadata.is_file() => metadata,
             Ok(_) => return Ok(None),
-            Err(error) if is_absence(&error) => return Ok(None),
+            Err(error) if is_not_found(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let mut kept = self.kept.borrow_mut();
-        let before = kept.get(name);
-        if let Some(before) = before
-            && before.is_settled
-            && before.is_of(&metadata)
+        let mut entries = self.entries.borrow_mut();
+        let cached = entries.get(name);
+        if let Some(cached) = cached
+            && cached.is_settled
+            && cached.matches(&metadata)
         {
-            return Ok(Some(before.content.clone()));
+            return Ok(Some(cached.content.clone()));
         }
-        let mut file = Kept::read(&path)?;
-        file.is_settled &= file.is_of(&metadata);
-        if let Some(before) = before
-            && before.content == file.content
+        let mut file = CachedFile::read(&path)?;
+        file.is_settled &= file.matches(&metadata);
+        if let Some(cached) = cached
+            && cached.content == file.content
         {
-            file.content = before.content.clone();
+            file.content = cached.content.clone();
         }
         let content = file.content.clone();
-        kept.insert(name.to_owned(), file);
+        entries.insert(name.to_owned(), file);
         Ok(Some(content))
     }
 }
 
-impl Kept {
+impl CachedFile {
     fn read(path: &Path) -> io::Result<Self> {
         let mut file = File::open(path)?;
         let modified = file.metadata()?.modified().ok();
         let mut content = Vec::new();
         file.read_to_end(&mut content)?;
-        let age = modified.and_then(|then| SystemTime::now().duration_since(then).ok());
+        let age = modified.and_then(|time| SystemTime::now().duration_since(time).ok());
         Ok(Self {
             modified,
-            is_settled: age.is_some_and(|age| age > SETTLED),
+            is_settled: age.is_some_and(|age| age > MIN_AGE),
             content: Rc::new(content.into()),
         })
     }
 
-    fn is_of(&self, metadata: &Metadata) -> bool {
+    fn matches(&self, metadata: &Metadata) -> bool {
         self.modified.is_some()
             && self.modified == metadata.modified().ok()
             && self.content.len() as u64 == metadata.len()
     }
 }
 
-/// Whether `name` is one that a file here may have: names of ASCII letters, digits,
-/// `-`, `_` and `.`, joined by single slashes, none of them starting with a dot.
+/// Returns whether a file in the folder may be called `name`.
 ///
-/// That leaves no way out of the folder and no second spelling of a name:
-/// nothing percent-encoded, no `..`, no hidden files, no empty part.
-pub fn is_name(name: &str) -> bool {
+/// Valid names are made of ASCII letters, digits, `-`, `_` and `.`, in parts that are
+/// joined by single slashes and do not start with a dot. Such a name cannot leave the
+/// folder, and no two names mean the same file.
+fn is_valid_name(name: &str) -> bool {
     name.split('/').all(|part| {
         !part.is_empty()
             && !part.starts_with('.')
@@ -117,7 +117,7 @@ pub fn is_name(name: &str) -> bool {
     })
 }
 
-fn is_absence(error: &io::Error) -> bool {
+fn is_not_found(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename
@@ -134,9 +134,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_old_file_is_read_once() {
+    fn unchanged_file_is_read_once() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let files = Files::new(folder.path());
+        let files = FileCache::new(folder.path());
         let path = folder.path().join("main.js");
         let write = |text: &str, seconds| {
             fs::write(&path, text).expect("a file");
@@ -149,7 +149,7 @@ mod tests {
         let read = || files.read("main.js").expect("no error").expect("a file");
         write("let a;", 1_000_000);
         let first = read();
-        // The same length and time: only reading it would tell.
+        // The same length and time: only a read could detect the change.
         write("let b;", 1_000_000);
         assert!(Rc::ptr_eq(&read(), &first));
         write("let b;", 1_000_001);
@@ -159,22 +159,25 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_file_is_read_at_once() {
+    fn changed_file_is_reread_at_once() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let files = Files::new(folder.path());
-        // The same length and, all being within one tick, perhaps the same time.
+        let files = FileCache::new(folder.path());
+        // The lengths, and perhaps the modification times, are the same.
         for content in ["let a;", "let b;", "let c;", "let longer;"] {
             fs::write(folder.path().join("main.js"), content).expect("a file");
             let read = || files.read("main.js").expect("no error").expect("a file");
             assert_eq!(**read(), *content.as_bytes());
-            assert!(Rc::ptr_eq(&read(), &read()), "read again, and the same");
+            assert!(
+                Rc::ptr_eq(&read(), &read()),
+                "the same content is the same `Rc`"
+            );
         }
     }
 
     proptest! {
         #[test]
-        fn names_stay_in_the_folder(name in "[a./%\\\\2eEfF\0-]{0,12}") {
-            if is_name(&name) {
+        fn valid_names_stay_in_the_folder(name in "[a./%\\\\2eEfF\0-]{0,12}") {
+            if is_valid_name(&name) {
                 let path = Path::new(&name);
                 prop_assert!(path.components().all(|part| matches!(part, std::path::Component::Normal(_))));
                 prop_assert!(!name.contains(['%', '\\', '\0']));

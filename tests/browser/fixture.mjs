@@ -1,20 +1,19 @@
-// What most tests stand on: a host with some orders, none coming unless it is
-// asked for, and a browser.
+// The common fixture: a browser, and a host with some orders.
 
 import { after, before, test } from "node:test";
 
 import { launch, withPages } from "./browser.mjs";
 import { Host, makeOrders, newState, removeState } from "./host.mjs";
 
-/** Longer than browser.mjs waits for a test. */
+/** Longer than the timeout in browser.mjs. */
 const timeout = 240_000;
 
-export class Setting {
+export class Fixture {
   host;
   browser;
   stateDir;
 
-  /** Sets up before the tests of a file: at least `stock` orders, more coming `every`. */
+  /** Registers hooks that start a host with at least `stock` orders, and makes another one `every` interval. */
   constructor({ stock = 0, every = "1h" } = {}) {
     before(async () => {
       this.stateDir = await newState();
@@ -29,18 +28,18 @@ export class Setting {
     });
   }
 
-  /** A test with a page of its own: `use(page, problems, later)`, see browser.mjs. */
+  /** Defines a test that runs `use(page, problems, defer)`; see `withPage` in browser.mjs. */
   page(name, options, use) {
-    this.pages(name, 1, options, ([page], problems, later) => use(page, problems, later));
+    this.pages(name, 1, options, ([page], problems, defer) => use(page, problems, defer));
   }
 
-  /** A test with pages of its own; the host's log goes with a failure. */
+  /** Defines a test with several pages. If it fails, this prints the host's log. */
   pages(name, count, options, use) {
     test(name, { timeout }, async () => {
       try {
         await withPages(this.browser, name.replaceAll(/\W+/g, "-"), count, options, use);
       } catch (error) {
-        console.error(`the host said:\n${this.host.log}`);
+        console.error(`host log:\n${this.host.log}`);
         throw error;
       }
     });
