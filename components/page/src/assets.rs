@@ -181,7 +181,7 @@ impl Asset {
         if let Some(encoding) = encoding.filter(|_| is_text(self.content_type)) {
             let place = Encoding::ALL.iter().position(|it| *it == encoding);
             let cell = place.and_then(|place| self.packed.get(place));
-            let pack = || encoding.compress(&self.plain, Effort::Once);
+            let pack = || encoding.compress(&self.plain, Effort::Best);
             if let Some(Some(packed)) = cell.map(|cell| cell.get_or_init(pack)) {
                 return (packed.clone(), Some(encoding));
             }

@@ -39,7 +39,7 @@ const DATA_POLICY: &str = "default-src 'none'";
 /// The page: never stored, since it shows orders.
 pub fn page(html: String, encoding: Option<Encoding>) -> Reply {
     let packed = encoding.and_then(|encoding| {
-        let packed = encoding.compress(html.as_bytes(), Effort::Always)?;
+        let packed = encoding.compress(html.as_bytes(), Effort::Fast)?;
         Some((packed, encoding))
     });
     let (content, encoding) = match packed {
