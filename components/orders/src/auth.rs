@@ -1,53 +1,54 @@
-//! Lets in requests of the GRIP host, known by its signature, and no others.
+//! Authentication of the GRIP host by its `Grip-Sig` tokens.
 
 use std::{cell::RefCell, time::SystemTime};
 
 use grip::{Key, Verifier};
 use spin_sdk::http::HeaderMap;
 
-/// Checks the `Grip-Sig` of requests that only the host may make.
+/// Verifies the `Grip-Sig` of requests that only the GRIP host may send.
 #[derive(Debug)]
-pub enum Gate {
-    /// Nobody is let in, for this reason.
-    Shut(String),
-    /// Whoever signs with the key is let in.
-    Guarded(RefCell<Verifier>),
+pub(crate) enum Authenticator {
+    /// Rejects every request for the given reason, as there is no usable key.
+    NoKey(String),
+    /// Accepts requests signed with the key.
+    Key(RefCell<Verifier>),
 }
 
-impl Gate {
-    /// The gate for the value of the variable `grip_key`.
-    pub fn new(grip_key: &str) -> Gate {
+impl Authenticator {
+    /// Creates an authenticator from the variable `grip_key`.
+    pub(crate) fn new(grip_key: &str) -> Authenticator {
         if grip_key.is_empty() {
-            return Gate::Shut(
-                "the variable grip_key is needed: the key that the GRIP host signs its requests with".into(),
+            return Authenticator::NoKey(
+                "variable grip_key is empty: set it to the key of the GRIP host".into(),
             );
         }
         match Key::parse(grip_key) {
-            Ok(key) => Gate::Guarded(RefCell::new(Verifier::new(key))),
-            Err(error) => Gate::Shut(format!("the variable grip_key is of no use: {error}")),
+            Ok(key) => Authenticator::Key(RefCell::new(Verifier::new(key))),
+            Err(error) => Authenticator::NoKey(format!("variable grip_key is invalid: {error}")),
         }
     }
 
-    /// Lets a request in, or says why not.
-    pub fn admit(&self, headers: &HeaderMap, now: SystemTime) -> Result<(), String> {
+    /// Checks that the GRIP host sent a request with these headers.
+    pub(crate) fn authenticate(&self, headers: &HeaderMap, now: SystemTime) -> Result<(), String> {
         let verifier = match self {
-            Gate::Shut(reason) => return Err(reason.clone()),
-            Gate::Guarded(verifier) => verifier,
+            Authenticator::NoKey(reason) => return Err(reason.clone()),
+            Authenticator::Key(verifier) => verifier,
         };
-        let token = headers.get(grip::header::GRIP_SIG);
-        let token = token.ok_or("only the GRIP host may ask for this: Grip-Sig is missing")?;
-        let token = token.to_str().map_err(|_| "Grip-Sig: not a token")?;
+        let token = headers
+            .get(grip::header::GRIP_SIG)
+            .ok_or("Grip-Sig is missing: only the GRIP host may send this request")?;
+        let token = token.to_str().map_err(|_| "Grip-Sig: invalid characters")?;
         match verifier.borrow_mut().verify(token, now) {
             Ok(_) => Ok(()),
             Err(error) => Err(format!("Grip-Sig: {error}")),
         }
     }
 
-    /// The key, for signing what goes to the host.
-    pub fn key(&self) -> Option<Key> {
+    /// Returns the key, which also signs requests to the host.
+    pub(crate) fn key(&self) -> Option<Key> {
         match self {
-            Gate::Shut(_) => None,
-            Gate::Guarded(verifier) => Some(verifier.borrow().key().clone()),
+            Authenticator::NoKey(_) => None,
+            Authenticator::Key(verifier) => Some(verifier.borrow().key().clone()),
         }
     }
 }
@@ -71,10 +72,13 @@ mod tests {
     }
 
     #[test]
-    fn only_with_a_key() {
-        let reason = |key: &str| Gate::new(key).admit(&headers(""), NOW).unwrap_err();
+    fn a_missing_or_invalid_key_rejects_every_request() {
+        let reason = |key: &str| {
+            let authenticator = Authenticator::new(key);
+            authenticator.authenticate(&headers(""), NOW).unwrap_err()
+        };
         assert!(
-            reason("").contains("the variable grip_key is needed"),
+            reason("").contains("variable grip_key is empty"),
             "{}",
             reason("")
         );
@@ -83,14 +87,14 @@ mod tests {
             "{}",
             reason("base64:!")
         );
-        assert!(Gate::new("").key().is_none());
-        assert!(Gate::new("key").key().is_some());
+        assert!(Authenticator::new("").key().is_none());
+        assert!(Authenticator::new("key").key().is_some());
     }
 
     #[test]
-    fn only_the_host() {
-        let gate = Gate::new("key");
-        let admit = |token: &str| gate.admit(&headers(token), NOW);
+    fn only_the_host_is_authenticated() {
+        let authenticator = Authenticator::new("key");
+        let authenticate = |token: &str| authenticator.authenticate(&headers(token), NOW);
         let token = |key: &str| {
             sign(
                 &Key::parse(key).unwrap(),
@@ -99,14 +103,15 @@ mod tests {
                 Duration::from_secs(1),
             )
         };
-        assert_eq!(admit(&token("key")), Ok(()));
-        assert_eq!(admit(&token("key")), Ok(()));
-        assert!(admit(&token("other")).is_err());
-        assert!(admit("").is_err());
-        assert!(admit("é").is_err());
-        assert!(gate.admit(&HeaderMap::new(), NOW).is_err());
+        assert_eq!(authenticate(&token("key")), Ok(()));
+        assert_eq!(authenticate(&token("key")), Ok(()));
+        assert!(authenticate(&token("other")).is_err());
+        assert!(authenticate("").is_err());
+        assert!(authenticate("é").is_err());
+        assert!(authenticator.authenticate(&HeaderMap::new(), NOW).is_err());
         assert!(
-            gate.admit(&headers(&token("key")), NOW + Duration::from_secs(1))
+            authenticator
+                .authenticate(&headers(&token("key")), NOW + Duration::from_secs(1))
                 .is_err()
         );
     }

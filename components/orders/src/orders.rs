@@ -1,57 +1,61 @@
-//! Where orders are made and changed: stored first, then announced.
+//! Creating and updating orders: each change is stored first and then published.
 
 use std::time::SystemTime;
 
 use rand::Rng;
 
 use crate::{
-    announce::{Announce, News},
+    event::OrderEvent,
     generator,
     history::{History, HistoryError, UpdateError},
     order::{Order, Status},
+    publisher::Publisher,
     storage::Storage,
     timestamp::rfc3339,
 };
 
-/// A history, and who is told of what is new in it.
+/// The stored orders, and the publisher of changes to them.
 ///
-/// What is stored counts, announced or not: a browser that missed something sees it by
-/// the ids, and fetches it. So a failed announcement is logged, and no error.
+/// A change succeeds once it is stored. A failure to publish it is only logged: clients find
+/// missing orders by their ids and fetch them.
 #[derive(Clone, Debug)]
-pub struct Kitchen<S, A> {
-    /// The orders.
-    pub history: History<S>,
-    /// Where news goes.
-    pub announcer: A,
+pub(crate) struct Orders<S, P> {
+    pub(crate) history: History<S>,
+    pub(crate) publisher: P,
 }
 
-impl<S: Storage, A: Announce> Kitchen<S, A> {
-    /// Makes a random order.
-    pub async fn make(&self, rng: &mut impl Rng, now: SystemTime) -> Result<Order, HistoryError> {
-        let order = generator::order(rng, rfc3339(now));
+impl<S: Storage, P: Publisher> Orders<S, P> {
+    /// Creates a random order.
+    pub(crate) async fn create(
+        &self,
+        rng: &mut impl Rng,
+        now: SystemTime,
+    ) -> Result<Order, HistoryError> {
+        let order = generator::random_order(rng, rfc3339(now));
         let order = self.history.add(order).await?;
-        self.announce(News::Received, &order).await;
+        self.publish(OrderEvent::Received, &order).await;
         if let Err(error) = self.history.prune(order.id).await {
-            // The next order tries again.
+            // Creating the next order prunes again.
             eprintln!(
-                "old orders were not removed: order={} error={error:?}",
+                "failed to remove old orders: order={} error={error:?}",
                 order.id
             );
         }
         Ok(order)
     }
 
-    /// Changes the status of an order.
-    pub async fn update(&self, id: u64, status: Status) -> Result<Order, UpdateError> {
+    /// Sets the status of an order.
+    pub(crate) async fn update(&self, id: u64, status: Status) -> Result<Order, UpdateError> {
         let order = self.history.update(id, status).await?;
-        self.announce(News::Updated, &order).await;
+        self.publish(OrderEvent::Updated, &order).await;
         Ok(order)
     }
 
-    async fn announce(&self, news: News, order: &Order) {
-        if let Err(error) = self.announcer.announce(news.items(order)).await {
+    async fn publish(&self, event: OrderEvent, order: &Order) {
+        if let Err(error) = self.publisher.publish(event.items(order)).await {
             eprintln!(
-                "not published: news={news:?} order={} error={error}",
+                "failed to publish: event={} order={} error={error}",
+                event.name(),
                 order.id
             );
         }

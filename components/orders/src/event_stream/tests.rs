@@ -1,9 +1,9 @@
-//! Tests of the stream: its parts, and what a browser makes of it behind a GRIP host that
-//! holds it, whatever is lost, late or overtaken on the way.
+//! Tests of the stream's parts, and of the whole stream with a simulated GRIP host and browsers.
+//!
+//! In the simulation, published items may be lost, late or out of order.
 
 use std::collections::BTreeMap;
 
-use futures_util::FutureExt;
 use grip::{Item, publish::StreamAction};
 use http_body_util::BodyExt;
 use proptest::prelude::*;
@@ -12,55 +12,56 @@ use serde_json::Value;
 use super::*;
 use crate::{
     generator,
-    testing::{self, TestKitchen},
+    testing::{self, TestOrders},
 };
 
-/// An answer, as a host takes it.
-struct Answer {
+/// A response, as parsed by the host.
+struct TestResponse {
     instruct: Option<Instruct>,
     headers: HeaderMap,
     body: String,
 }
 
-impl Answer {
-    /// Names of events and ids of orders.
-    fn told(&self) -> Vec<(String, u64)> {
-        let events = events(&self.body);
+impl TestResponse {
+    /// Returns the names of the events and the ids of their orders.
+    fn event_ids(&self) -> Vec<(String, u64)> {
+        let events = parse_events(&self.body);
         events
             .into_iter()
             .map(|event| (event.name, event.order.id))
             .collect()
     }
 
+    /// Returns the link to the next part.
     fn next(&self) -> &str {
         &self.instruct.as_ref().unwrap().next.as_ref().unwrap().uri
     }
 }
 
-fn ask(kitchen: &TestKitchen, query: &str, last_event_id: Option<u64>, held: bool) -> Answer {
+fn get(orders: &TestOrders, query: &str, last_event_id: Option<u64>, hold: bool) -> TestResponse {
     let header = last_event_id.map(|id| ("last-event-id", id.to_string()));
-    ask_with(kitchen, query, header, held)
+    get_with(orders, query, header, hold)
 }
 
-fn ask_with(
-    kitchen: &TestKitchen,
+fn get_with(
+    orders: &TestOrders,
     query: &str,
     header: Option<(&'static str, String)>,
-    held: bool,
-) -> Answer {
+    hold: bool,
+) -> TestResponse {
     let header = header.map(|(name, value)| {
         let value = HeaderValue::try_from(value);
         (HeaderName::from_static(name), value.unwrap())
     });
     let headers = HeaderMap::from_iter(header);
-    let after = after(query, &headers).unwrap();
-    let reply = testing::now(answer(&kitchen.history, after, held)).unwrap();
-    assert_eq!(reply.status(), 200);
-    let (head, body) = reply.into_parts();
-    let body = body.collect().now_or_never().unwrap().unwrap().to_bytes();
+    let position = parse_position(query, &headers).unwrap();
+    let response = testing::ready(respond(&orders.history, position, hold)).unwrap();
+    assert_eq!(response.status(), 200);
+    let (head, body) = response.into_parts();
+    let body = testing::ready(body.collect()).unwrap().to_bytes();
     let pairs = head.headers.iter();
     let pairs = pairs.map(|(name, value)| (name.as_str(), value.as_bytes()));
-    Answer {
+    TestResponse {
         instruct: Instruct::from_headers(pairs).unwrap(),
         headers: head.headers,
         body: String::from_utf8(body.to_vec()).unwrap(),
@@ -73,18 +74,16 @@ struct Event {
     order: Order,
 }
 
-/// Reads a stream as browsers do. Comments and `retry` are no events.
-fn events(stream: &str) -> Vec<Event> {
+/// Parses a stream as browsers do. Comments and `retry` do not make an event.
+fn parse_events(stream: &str) -> Vec<Event> {
     let Some(stream) = stream.strip_suffix("\n\n") else {
-        assert_eq!(stream, "", "the stream ends within an event");
+        assert_eq!(stream, "", "incomplete event");
         return Vec::new();
     };
     let events = stream.split("\n\n").filter_map(|event| {
-        let field = |wanted: &str| {
+        let field = |name: &str| {
             let fields = event.lines().filter_map(|line| line.split_once(": "));
-            let mut values = fields
-                .filter(|field| field.0 == wanted)
-                .map(|field| field.1);
+            let mut values = fields.filter(|field| field.0 == name).map(|field| field.1);
             let value = values.next();
             assert!(values.next().is_none(), "{event}");
             value
@@ -101,36 +100,42 @@ fn events(stream: &str) -> Vec<Event> {
     events.collect()
 }
 
-fn received(ids: impl IntoIterator<Item = u64>) -> Vec<(String, u64)> {
+fn received_events(ids: impl IntoIterator<Item = u64>) -> Vec<(String, u64)> {
     ids.into_iter()
         .map(|id| ("order-received".into(), id))
         .collect()
 }
 
-fn kitchen_with(orders: usize) -> TestKitchen {
-    let kitchen = testing::kitchen();
-    (0..orders).for_each(|_| drop(testing::make(&kitchen)));
-    kitchen
+fn create_orders(orders: &TestOrders, count: usize) {
+    for _ in 0..count {
+        testing::create(orders);
+    }
+}
+
+fn orders_with(count: usize) -> TestOrders {
+    let orders = testing::empty_orders();
+    create_orders(&orders, count);
+    orders
 }
 
 #[test]
-fn is_held_after_what_it_tells() {
-    let kitchen = testing::kitchen();
-    let empty = ask(&kitchen, "", None, true);
+fn the_response_is_held_after_its_last_order() {
+    let orders = testing::empty_orders();
+    let empty = get(&orders, "", None, true);
     assert_eq!(empty.body, "");
     assert_eq!(empty.headers["content-type"], "text/event-stream");
     assert_eq!(empty.headers["cache-control"], "no-store");
     assert_eq!(empty.headers["x-accel-buffering"], "no");
     let expected = |last: u64| {
-        let chain = hold::Channel::new("orders-received").after(last.to_string());
-        Instruct::stream([chain, hold::Channel::new("orders")])
+        let received = hold::Channel::new("orders-received").after(last.to_string());
+        Instruct::stream([received, hold::Channel::new("orders")])
             .with_keep_alive(":\n\n", 20)
             .with_next(format!("/api/orders/stream?after={last}"), 120)
     };
     assert_eq!(empty.instruct, Some(expected(99)));
-    (0..20).for_each(|_| drop(testing::make(&kitchen)));
-    let latest = ask(&kitchen, "", None, true);
-    assert_eq!(latest.told(), received(108..=119));
+    create_orders(&orders, 20);
+    let latest = get(&orders, "", None, true);
+    assert_eq!(latest.event_ids(), received_events(108..=119));
     assert_eq!(latest.instruct, Some(expected(119)));
     for (after, ids) in [
         (118, 119..=119),
@@ -138,106 +143,121 @@ fn is_held_after_what_it_tells() {
         (100, 101..=119),
         (0, 100..=119),
     ] {
-        let part = ask(&kitchen, &format!("after={after}"), None, true);
-        assert_eq!(part.told(), received(ids), "after {after}");
+        let part = get(&orders, &format!("after={after}"), None, true);
+        assert_eq!(part.event_ids(), received_events(ids), "after {after}");
         assert_eq!(part.instruct, Some(expected(119)), "after {after}");
     }
-    let nothing = ask(&kitchen, "after=119", None, true);
+    let nothing = get(&orders, "after=119", None, true);
     assert_eq!(
         (&*nothing.body, nothing.instruct),
         ("", Some(expected(119)))
     );
-    // One that was never given out: the store is not the one that the browser knew.
-    let other = ask(&kitchen, "after=120", None, true);
-    assert_eq!(other.told(), received(108..=119));
+    // An unknown id: the browser has it from another store.
+    let other = get(&orders, "after=120", None, true);
+    assert_eq!(other.event_ids(), received_events(108..=119));
     assert_eq!(other.instruct, Some(expected(119)));
 }
 
 #[test]
-fn the_latest_of_query_and_headers_counts() {
-    let kitchen = kitchen_with(5);
-    let told = |query, header| ask(&kitchen, query, header, true).told();
-    assert_eq!(told("after=102", Some(103)), received([104]));
-    assert_eq!(told("after=103", Some(102)), received([104]));
-    assert_eq!(told("x=1&after=102", None), received([103, 104]));
-    assert_eq!(told("", Some(102)), received([103, 104]));
-    let with_grip_last = |query, value: &str| {
+fn the_highest_id_of_query_and_headers_counts() {
+    let orders = orders_with(5);
+    let ids = |query, header| get(&orders, query, header, true).event_ids();
+    assert_eq!(ids("after=102", Some(103)), received_events([104]));
+    assert_eq!(ids("after=103", Some(102)), received_events([104]));
+    assert_eq!(ids("x=1&after=102", None), received_events([103, 104]));
+    assert_eq!(ids("", Some(102)), received_events([103, 104]));
+    let ids_with_grip_last = |query, value: &str| {
         let header = ("grip-last", value.to_owned());
-        ask_with(&kitchen, query, Some(header), true).told()
+        get_with(&orders, query, Some(header), true).event_ids()
     };
-    let chain = "orders; last-id=104, orders-received; last-id=102";
-    assert_eq!(with_grip_last("after=101", chain), received([103, 104]));
-    assert_eq!(with_grip_last("after=103", chain), received([104]));
-    let bad = |query: &str, name: &'static str, value: &str| {
+    let grip_last = "orders; last-id=104, orders-received; last-id=102";
+    assert_eq!(
+        ids_with_grip_last("after=101", grip_last),
+        received_events([103, 104])
+    );
+    assert_eq!(
+        ids_with_grip_last("after=103", grip_last),
+        received_events([104])
+    );
+    let error = |query: &str, name: &'static str, value: &str| {
         let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
         let headers = HeaderMap::from_iter([(HeaderName::from_static(name), value)]);
-        after(query, &headers).unwrap_err()
+        parse_position(query, &headers).unwrap_err()
     };
-    let last = "last-event-id";
+    let last_event_id = "last-event-id";
     assert_eq!(
-        bad("after=x", last, "1"),
-        "after: the id of an order, a whole number"
+        error("after=x", last_event_id, "1"),
+        "after: expected the id of an order"
     );
-    assert_eq!(bad("after=1&after=2", last, "1"), "after: only once");
+    assert_eq!(
+        error("after=1&after=2", last_event_id, "1"),
+        "after: expected at most once"
+    );
     for value in ["", "x", "1, 2", "-1", "é"] {
         assert_eq!(
-            bad("", last, value),
-            "Last-Event-ID: the id of an order, a whole number"
+            error("", last_event_id, value),
+            "Last-Event-ID: expected the id of an order"
         );
     }
     assert_eq!(
-        bad("", "grip-last", "orders-received; last-id=x"),
-        "Grip-Last: orders-received: the id of an order, a whole number"
+        error("", "grip-last", "orders-received; last-id=x"),
+        "Grip-Last: orders-received: expected the id of an order"
     );
     assert_eq!(
-        bad("", "grip-last", ";"),
+        error("", "grip-last", ";"),
         "Grip-Last: must have the channel's name"
     );
 }
 
 #[test]
-fn long_absences_are_told_in_parts() {
-    let kitchen = kitchen_with(250);
-    let mut answer = ask(&kitchen, "after=99", None, true);
-    let mut told = answer.told();
+fn many_missed_orders_come_in_parts() {
+    let orders = orders_with(250);
+    let mut response = get(&orders, "after=99", None, true);
+    let mut ids = response.event_ids();
     for last in [199, 299] {
-        // Nothing to wait for: the host is to go on at once.
-        let only_next = Instruct::default().with_next(format!("{PATH}?after={last}"), QUIET);
-        assert_eq!(answer.instruct, Some(only_next));
-        let query = answer.next().split_once('?').unwrap().1;
-        answer = ask(&kitchen, query, None, true);
-        told.extend(answer.told());
+        // Without a hold, the host fetches the next part at once.
+        let only_next = Instruct::default().with_next(format!("{PATH}?after={last}"), POLL_SECONDS);
+        assert_eq!(response.instruct, Some(only_next));
+        let query = response.next().split_once('?').unwrap().1;
+        response = get(&orders, query, None, true);
+        ids.extend(response.event_ids());
     }
-    assert_eq!(told, received(100..350));
-    assert_eq!(answer.instruct.unwrap().hold, Some(hold::HoldMode::Stream));
+    assert_eq!(ids, received_events(100..350));
+    assert_eq!(
+        response.instruct.unwrap().hold,
+        Some(hold::HoldMode::Stream)
+    );
 }
 
 #[test]
-fn a_part_is_not_too_long_for_any_host() {
+fn parts_are_below_the_limit_of_pushpin() {
     use rand::{SeedableRng, rngs::SmallRng};
     let mut rng = SmallRng::seed_from_u64(1);
     let longest = (0..20_000).map(|_| {
         let order = Order {
             id: u64::MAX,
             status: Status::Cancelled,
-            ..generator::order(&mut rng, "2026-01-02T03:04:05.678Z".into())
+            ..generator::random_order(&mut rng, "2026-01-02T03:04:05.678Z".into())
         };
-        News::Received.stream_event(&order).len()
+        OrderEvent::Received.to_server_sent_event(&order).len()
     });
-    let most = longest.max().unwrap() * (MAX_PART + MAX_LATEST) as usize;
-    assert!(most < 100_000, "{most} bytes");
+    let max_bytes = longest.max().unwrap() * (MAX_PART_ORDERS + MAX_LATEST) as usize;
+    assert!(max_bytes < 100_000, "{max_bytes} bytes");
 }
 
 #[test]
-fn tells_again_what_became_of_the_latest() {
-    let kitchen = kitchen_with(20);
+fn updates_of_the_newest_orders_are_repeated() {
+    let orders = orders_with(20);
     for id in [107, 108, 112, 119] {
-        testing::now(kitchen.update(id, Status::Fired)).unwrap();
+        testing::ready(orders.update(id, Status::Fired)).unwrap();
     }
-    let answer = ask(&kitchen, "after=115", None, true);
+    let response = get(&orders, "after=115", None, true);
     let updated = [108, 112].map(|id| ("order-updated".into(), id));
-    assert_eq!(answer.told(), [&updated[..], &received(116..=119)].concat());
-    let events = events(&answer.body);
+    assert_eq!(
+        response.event_ids(),
+        [&updated[..], &received_events(116..=119)].concat()
+    );
+    let events = parse_events(&response.body);
     assert!(events[..2].iter().all(|event| event.id.is_none()));
     assert!(
         events[2..]
@@ -253,29 +273,29 @@ fn tells_again_what_became_of_the_latest() {
 }
 
 #[test]
-fn ends_where_nobody_holds_it() {
-    let kitchen = kitchen_with(250);
-    let answer = ask(&kitchen, "after=99", None, false);
-    assert_eq!(answer.told(), received(100..350));
-    assert!(answer.body.ends_with("\n\nretry: 2000\n\n"));
-    assert_eq!(answer.instruct, None);
+fn the_response_ends_without_a_hold() {
+    let orders = orders_with(250);
+    let response = get(&orders, "after=99", None, false);
+    assert_eq!(response.event_ids(), received_events(100..350));
+    assert!(response.body.ends_with("\n\nretry: 2000\n\n"));
+    assert_eq!(response.instruct, None);
     assert_eq!(
-        ask(&kitchen, "after=349", None, false).body,
+        get(&orders, "after=349", None, false).body,
         "retry: 2000\n\n"
     );
 }
 
-/// A browser with an `EventSource`: it merges nothing and fills no gaps.
+/// A browser with an `EventSource`. It neither merges orders nor fills gaps.
 #[derive(Debug, Default)]
 struct Browser {
     last_event_id: Option<u64>,
     statuses: BTreeMap<u64, Status>,
-    stream: Option<Stream>,
+    stream: Option<HeldStream>,
 }
 
 impl Browser {
     fn read(&mut self, stream: &str) {
-        /// No status goes back: what is further came later.
+        /// A status with a higher rank is newer.
         fn rank(status: Status) -> u8 {
             match status {
                 Status::Received => 0,
@@ -284,11 +304,11 @@ impl Browser {
             }
         }
 
-        for Event { id, name, order } in events(stream) {
+        for Event { id, name, order } in parse_events(stream) {
             if name == "order-received" {
                 assert_eq!(id, Some(order.id));
                 if let Some(last) = self.last_event_id {
-                    assert_eq!(order.id, last + 1, "every order once, and in order");
+                    assert_eq!(order.id, last + 1, "each order comes once, in order");
                 }
                 self.last_event_id = id;
             } else {
@@ -302,66 +322,68 @@ impl Browser {
     }
 }
 
-/// A held response, as the host sees it.
+/// The state of a stream in the host.
 #[derive(Debug)]
-enum Stream {
-    /// The first part, on its way from the component: published items pass it by.
-    Opening(Part),
-    /// The next part, on its way: published items wait for it.
-    Fetching(Part, Vec<Item>),
-    /// Held: what is published on the chain must follow `last`.
+enum HeldStream {
+    /// The first part is in flight. Published items do not reach the stream.
+    Opening(HeldPart),
+    /// Another part is in flight. Published items are queued until it arrives.
+    Fetching(HeldPart, Vec<Item>),
+    /// The stream is held. The next item with an id must follow `last`.
     Held { last: String, next: String },
 }
 
 #[derive(Debug)]
-struct Part {
+struct HeldPart {
     body: String,
     instruct: Instruct,
 }
 
-/// A GRIP host, as the protocol has it, that knows one component and takes its time.
+/// A GRIP host with one component. Requests and published items take time to arrive.
 struct Host {
-    kitchen: TestKitchen,
+    orders: TestOrders,
     browsers: Vec<Browser>,
-    /// The last id published on the chain, and items that do not follow it.
+    /// The id of the last item with an id.
     last: Option<String>,
-    waiting: Vec<Item>,
-    /// Published, and not here yet.
-    on_the_way: Vec<Item>,
+    /// Items that arrived before the item that they follow.
+    pending: Vec<Item>,
+    /// Published items that have not arrived yet.
+    in_flight: Vec<Item>,
 }
 
 impl Host {
     fn new(browsers: usize) -> Host {
         Host {
-            kitchen: testing::kitchen(),
+            orders: testing::empty_orders(),
             browsers: (0..browsers).map(|_| Browser::default()).collect(),
             last: None,
-            waiting: Vec::new(),
-            on_the_way: Vec::new(),
+            pending: Vec::new(),
+            in_flight: Vec::new(),
         }
     }
 
-    fn ask(&self, query: &str, header: Option<(&'static str, String)>) -> Part {
-        let answer = ask_with(&self.kitchen, query, header, true);
-        let instruct = answer.instruct.unwrap();
-        let body = answer.body;
-        Part { body, instruct }
+    fn request(&self, query: &str, header: Option<(&'static str, String)>) -> HeldPart {
+        let response = get_with(&self.orders, query, header, true);
+        HeldPart {
+            body: response.body,
+            instruct: response.instruct.unwrap(),
+        }
     }
 
-    /// Fetches the next part; `last` of the chain was sent.
+    /// Requests the next part. The stream has the items up to `last`.
     fn fetch(&mut self, browser: usize, link: &str, last: Option<String>) {
-        let chain = last.map(|last| hold::Channel::new(CHAIN).after(last));
-        let header = chain.map(|chain| chain.to_grip_last().unwrap().unwrap());
+        let channel = last.map(|last| hold::Channel::new(RECEIVED_CHANNEL).after(last));
+        let header = channel.map(|channel| channel.to_grip_last().unwrap().unwrap());
         let header = header.map(|header| (grip::header::GRIP_LAST, header));
-        let part = self.ask(link.split_once('?').unwrap().1, header);
-        self.browsers[browser].stream = Some(Stream::Fetching(part, Vec::new()));
+        let part = self.request(link.split_once('?').unwrap().1, header);
+        self.browsers[browser].stream = Some(HeldStream::Fetching(part, Vec::new()));
     }
 
     fn connect(&mut self, browser: usize) {
         if self.browsers[browser].stream.is_none() {
             let last = self.browsers[browser].last_event_id;
-            let part = self.ask("", last.map(|id| ("last-event-id", id.to_string())));
-            self.browsers[browser].stream = Some(Stream::Opening(part));
+            let part = self.request("", last.map(|id| ("last-event-id", id.to_string())));
+            self.browsers[browser].stream = Some(HeldStream::Opening(part));
         }
     }
 
@@ -369,11 +391,11 @@ impl Host {
         self.browsers[browser].stream = None;
     }
 
-    /// The part on its way to a stream arrives.
-    fn arrive(&mut self, browser: usize) {
+    /// Delivers the part in flight to its stream.
+    fn deliver_part(&mut self, browser: usize) {
         let (part, items, first) = match self.browsers[browser].stream.take() {
-            Some(Stream::Opening(part)) => (part, Vec::new(), true),
-            Some(Stream::Fetching(part, items)) => (part, items, false),
+            Some(HeldStream::Opening(part)) => (part, Vec::new(), true),
+            Some(HeldStream::Fetching(part, items)) => (part, items, false),
             other => {
                 self.browsers[browser].stream = other;
                 return;
@@ -381,58 +403,59 @@ impl Host {
         };
         self.browsers[browser].read(&part.body);
         let next = part.instruct.next.unwrap().uri;
-        let chain = part
+        let received = part
             .instruct
             .channels
             .into_iter()
-            .find(|channel| channel.name == CHAIN);
-        let Some(last) = chain.and_then(|chain| chain.prev_id) else {
+            .find(|channel| channel.name == RECEIVED_CHANNEL);
+        let Some(last) = received.and_then(|channel| channel.prev_id) else {
             assert_eq!(part.instruct.hold, None);
             return self.fetch(browser, &next, None);
         };
-        if first && self.last.as_ref().is_some_and(|known| *known != last) {
+        if first && self.last.as_ref().is_some_and(|id| *id != last) {
             self.last = None;
             return self.fetch(browser, &next, Some(last));
         }
-        let follows = |item: &Item| item.channel != CHAIN || item.prev_id.as_ref() == Some(&last);
+        let follows =
+            |item: &Item| item.channel != RECEIVED_CHANNEL || item.prev_id.as_ref() == Some(&last);
         let items: Vec<_> = items
             .into_iter()
             .skip_while(|item| !follows(item))
             .collect();
-        self.browsers[browser].stream = Some(Stream::Held { last, next });
-        items
-            .into_iter()
-            .for_each(|item| self.append(browser, &item));
+        self.browsers[browser].stream = Some(HeldStream::Held { last, next });
+        for item in items {
+            self.append(browser, &item);
+        }
     }
 
-    /// A stream is quiet for long.
-    fn quiet(&mut self, browser: usize) {
-        if let Some(Stream::Held { last, next }) = &self.browsers[browser].stream {
+    /// Lets the idle time of a stream expire.
+    fn poll(&mut self, browser: usize) {
+        if let Some(HeldStream::Held { last, next }) = &self.browsers[browser].stream {
             let (last, next) = (last.clone(), next.clone());
             self.fetch(browser, &next, Some(last));
         }
     }
 
     fn append(&mut self, browser: usize, item: &Item) {
-        let on_chain = item.channel == CHAIN;
+        let has_id = item.channel == RECEIVED_CHANNEL;
         let Browser { stream, .. } = &mut self.browsers[browser];
         match stream {
-            None | Some(Stream::Opening(_)) => {}
-            Some(Stream::Fetching(_, items)) => items.push(item.clone()),
-            Some(Stream::Held { last, next })
-                if on_chain && item.prev_id.as_ref() != Some(last) =>
+            None | Some(HeldStream::Opening(_)) => {}
+            Some(HeldStream::Fetching(_, items)) => items.push(item.clone()),
+            Some(HeldStream::Held { last, next })
+                if has_id && item.prev_id.as_ref() != Some(last) =>
             {
                 let (last, next) = (last.clone(), next.clone());
                 self.last = None;
                 self.fetch(browser, &next, Some(last));
             }
-            Some(Stream::Held { last, .. }) => {
-                if on_chain {
+            Some(HeldStream::Held { last, .. }) => {
+                if has_id {
                     *last = item.id.clone().unwrap();
                 }
                 if let Some(format) = &item.http_stream {
                     let StreamAction::Send(content) = &format.action else {
-                        panic!("published {item:?}");
+                        panic!("unexpected item: {item:?}");
                     };
                     let content = String::from_utf8(content.to_vec()).unwrap();
                     self.browsers[browser].read(&content);
@@ -442,111 +465,115 @@ impl Host {
     }
 
     fn send(&mut self, item: &Item) {
-        if item.channel == CHAIN {
+        if item.channel == RECEIVED_CHANNEL {
             self.last = item.id.clone();
         }
-        (0..self.browsers.len()).for_each(|browser| self.append(browser, item));
+        for browser in 0..self.browsers.len() {
+            self.append(browser, item);
+        }
     }
 
-    /// An item arrives, and those that waited for it go on.
-    fn publish(&mut self, item: Item) {
-        let waits = |item: &Item, last: &Option<String>| {
-            item.channel == CHAIN && last.is_some() && item.prev_id != *last
+    /// Delivers a published item, and then the pending items that follow it.
+    fn deliver_item(&mut self, item: Item) {
+        let must_wait = |item: &Item, last: &Option<String>| {
+            item.channel == RECEIVED_CHANNEL && last.is_some() && item.prev_id != *last
         };
-        if waits(&item, &self.last) {
-            self.waiting.push(item);
+        if must_wait(&item, &self.last) {
+            self.pending.push(item);
             return;
         }
         self.send(&item);
         while let Some(at) = self
-            .waiting
+            .pending
             .iter()
-            .position(|item| !waits(item, &self.last))
+            .position(|item| !must_wait(item, &self.last))
         {
-            let item = self.waiting.remove(at);
+            let item = self.pending.remove(at);
             self.send(&item);
         }
     }
 
-    /// Items have waited for long enough.
+    /// Delivers pending items whose waiting time is over.
     fn expire(&mut self) {
-        for item in std::mem::take(&mut self.waiting) {
+        for item in std::mem::take(&mut self.pending) {
             self.send(&item);
         }
     }
 
-    /// The host dies, and what it knew with it.
+    /// Restarts the host, which loses its state.
     fn restart(&mut self) {
         self.last = None;
-        self.waiting.clear();
-        (0..self.browsers.len()).for_each(|browser| self.disconnect(browser));
+        self.pending.clear();
+        for browser in 0..self.browsers.len() {
+            self.disconnect(browser);
+        }
     }
 
     fn act(&mut self, action: Action) {
         let browser = |browser: usize| browser % self.browsers.len();
         match action {
-            Action::Make => drop(testing::make(&self.kitchen)),
+            Action::Create => drop(testing::create(&self.orders)),
             Action::Update(back, status) => {
-                let newest = testing::now(self.kitchen.history.latest(1)).unwrap();
-                if let Some(newest) = parse(newest).unwrap().pop() {
-                    // Impossible for some; that is no news then.
+                let newest = testing::ready(self.orders.history.latest(1)).unwrap();
+                if let Some(newest) = parse_orders(newest).unwrap().pop() {
+                    // Invalid transitions fail and publish nothing.
                     let id = newest.id.saturating_sub(back);
-                    let _ = testing::now(self.kitchen.update(id, status));
+                    let _ = testing::ready(self.orders.update(id, status));
                 }
             }
-            Action::Deliver(at) if !self.on_the_way.is_empty() => {
-                let item = self.on_the_way.remove(at % self.on_the_way.len());
-                self.publish(item);
+            Action::DeliverItem(at) if !self.in_flight.is_empty() => {
+                let item = self.in_flight.remove(at % self.in_flight.len());
+                self.deliver_item(item);
             }
-            Action::Lose(at) if !self.on_the_way.is_empty() => {
-                self.on_the_way.remove(at % self.on_the_way.len());
+            Action::DropItem(at) if !self.in_flight.is_empty() => {
+                self.in_flight.remove(at % self.in_flight.len());
             }
-            Action::Deliver(_) | Action::Lose(_) => {}
+            Action::DeliverItem(_) | Action::DropItem(_) => {}
             Action::Connect(at) => self.connect(browser(at)),
             Action::Disconnect(at) => self.disconnect(browser(at)),
-            Action::Arrive(at) => self.arrive(browser(at)),
-            Action::Quiet(at) => self.quiet(browser(at)),
+            Action::DeliverPart(at) => self.deliver_part(browser(at)),
+            Action::Poll(at) => self.poll(browser(at)),
             Action::Expire => self.expire(),
             Action::Restart => self.restart(),
         }
-        self.on_the_way.extend(self.kitchen.announcer.take());
+        self.in_flight.extend(self.orders.publisher.take());
     }
 
-    /// All that is under way arrives, and then nothing happens for long.
+    /// Delivers everything in flight, and lets the idle time of all streams expire.
     fn settle(&mut self) {
-        while !self.on_the_way.is_empty() {
-            self.act(Action::Deliver(0));
+        while !self.in_flight.is_empty() {
+            self.act(Action::DeliverItem(0));
         }
         self.expire();
         for browser in 0..self.browsers.len() {
             self.connect(browser);
-            self.arrive_all(browser);
-            self.quiet(browser);
-            self.arrive_all(browser);
+            self.deliver_all_parts(browser);
+            self.poll(browser);
+            self.deliver_all_parts(browser);
         }
     }
 
-    fn arrive_all(&mut self, browser: usize) {
+    fn deliver_all_parts(&mut self, browser: usize) {
         for _ in 0..100 {
-            self.arrive(browser);
-            if matches!(self.browsers[browser].stream, Some(Stream::Held { .. })) {
+            self.deliver_part(browser);
+            if matches!(self.browsers[browser].stream, Some(HeldStream::Held { .. })) {
                 return;
             }
         }
-        panic!("the host fetches part after part");
+        panic!("the host requests parts without end");
     }
 }
 
 #[derive(Clone, Debug)]
 enum Action {
-    Make,
+    Create,
     Update(u64, Status),
-    Deliver(usize),
-    Lose(usize),
+    DeliverItem(usize),
+    DropItem(usize),
     Connect(usize),
     Disconnect(usize),
-    Arrive(usize),
-    Quiet(usize),
+    DeliverPart(usize),
+    Poll(usize),
     Expire,
     Restart,
 }
@@ -558,15 +585,15 @@ fn action() -> impl Strategy<Value = Action> {
         Just(Status::Cancelled)
     ];
     prop_oneof![
-        6 => Just(Action::Make),
+        6 => Just(Action::Create),
         3 => (0..4_u64, status).prop_map(|(back, status)| Action::Update(back, status)),
-        // The first on its way, mostly: the last makers overtake the others now and then.
-        6 => prop_oneof![3 => Just(0), 1 => 0..4_usize].prop_map(Action::Deliver),
-        1 => (0..4_usize).prop_map(Action::Lose),
+        // Mostly the first item in flight, so that items rarely arrive out of order.
+        6 => prop_oneof![3 => Just(0), 1 => 0..4_usize].prop_map(Action::DeliverItem),
+        1 => (0..4_usize).prop_map(Action::DropItem),
         4 => (0..2_usize).prop_map(Action::Connect),
         1 => (0..2_usize).prop_map(Action::Disconnect),
-        6 => (0..2_usize).prop_map(Action::Arrive),
-        1 => (0..2_usize).prop_map(Action::Quiet),
+        6 => (0..2_usize).prop_map(Action::DeliverPart),
+        1 => (0..2_usize).prop_map(Action::Poll),
         1 => Just(Action::Expire),
         1 => Just(Action::Restart),
     ]
@@ -576,7 +603,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
-    fn a_browser_sees_every_order_once_and_in_order(
+    fn browsers_get_each_order_once_and_in_order(
         actions in proptest::collection::vec(action(), 0..80),
     ) {
         let mut host = Host::new(2);
@@ -584,12 +611,12 @@ proptest! {
             host.act(action);
         }
         host.settle();
-        let latest = testing::now(host.kitchen.history.latest(MAX_LATEST)).unwrap();
-        let latest = parse(latest).unwrap();
+        let latest = testing::ready(host.orders.history.latest(MAX_LATEST)).unwrap();
+        let latest = parse_orders(latest).unwrap();
         for browser in &host.browsers {
             prop_assert_eq!(browser.last_event_id, latest.last().map(|order| order.id));
             for order in &latest {
-                // One that connected later, without an id, knows fewer.
+                // A browser that connected later, without an id, has fewer orders.
                 if let Some(status) = browser.statuses.get(&order.id) {
                     prop_assert_eq!(*status, order.status, "order {}", order.id);
                 }
