@@ -1,4 +1,4 @@
-//! Random orders, all choices uniform.
+//! Random orders. All choices are uniformly distributed.
 
 use std::ops::RangeInclusive;
 
@@ -12,42 +12,42 @@ use crate::{
     order::{Destination, Item, Order, Status},
 };
 
-/// How many items an order has.
-pub const ITEMS: RangeInclusive<usize> = 1..=8;
+/// The number of items in an order.
+const ITEMS: RangeInclusive<usize> = 1..=8;
 
-/// How many substitutions an item has at most.
-pub const MAX_SUBSTITUTIONS: usize = 2;
+/// The maximum number of substitutions of an item.
+const MAX_SUBSTITUTIONS: usize = 2;
 
-/// A new order, not yet numbered: its id is 0.
-pub fn order(rng: &mut impl Rng, timestamp: String) -> Order {
-    fn pick<T: Copy>(rng: &mut impl Rng, from: &[T]) -> T {
-        from[rng.random_range(..from.len())]
-    }
-
-    fn item(rng: &mut impl Rng) -> Item {
-        let Dish {
-            name,
-            substitutions,
-        } = pick(rng, &MENU);
-        let most = MAX_SUBSTITUTIONS.min(substitutions.len());
-        let count = rng.random_range(..=most);
-        let mut chosen: Vec<&str> = substitutions.sample(rng, count).copied().collect();
-        chosen.shuffle(rng);
-        Item {
-            name: name.into(),
-            substitutions: chosen.into_iter().map(Into::into).collect(),
-        }
-    }
-
-    let count = rng.random_range(ITEMS);
+/// Returns a new order. Its id is 0 until it is stored.
+pub(crate) fn random_order(rng: &mut impl Rng, timestamp: String) -> Order {
+    let item_count = rng.random_range(ITEMS);
     Order {
         timestamp,
         id: 0,
         destination: pick(rng, &Destination::ALL),
         status: Status::Received,
-        items: (0..count).map(|_| item(rng)).collect(),
+        items: (0..item_count).map(|_| random_item(rng)).collect(),
         notes: Vec::new(),
     }
+}
+
+fn random_item(rng: &mut impl Rng) -> Item {
+    let Dish {
+        name,
+        substitutions,
+    } = pick(rng, &MENU);
+    let max = MAX_SUBSTITUTIONS.min(substitutions.len());
+    let count = rng.random_range(..=max);
+    let mut chosen: Vec<&str> = substitutions.sample(rng, count).copied().collect();
+    chosen.shuffle(rng);
+    Item {
+        name: name.into(),
+        substitutions: chosen.into_iter().map(Into::into).collect(),
+    }
+}
+
+fn pick<T: Copy>(rng: &mut impl Rng, choices: &[T]) -> T {
+    choices[rng.random_range(..choices.len())]
 }
 
 #[cfg(test)]
@@ -61,8 +61,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn orders_keep_to_the_menu(seed: u64) {
-            let order = order(&mut SmallRng::seed_from_u64(seed), "then".into());
+        fn orders_contain_only_dishes_on_the_menu(seed: u64) {
+            let order = random_order(&mut SmallRng::seed_from_u64(seed), "then".into());
             prop_assert!(ITEMS.contains(&order.items.len()));
             prop_assert_eq!(order.status, Status::Received);
             prop_assert_eq!(order.timestamp, "then");
@@ -79,16 +79,16 @@ mod tests {
         }
     }
 
-    /// That each of `expected` choices was made about equally often.
+    /// Asserts that there are `expected` choices, each made about equally often.
     fn assert_uniform<K: Ord + std::fmt::Debug>(counts: &BTreeMap<K, u32>, expected: usize) {
         assert_eq!(counts.len(), expected, "{counts:?}");
         let mean = f64::from(counts.values().sum::<u32>()) / expected as f64;
         for (choice, &count) in counts {
-            // Five standard deviations: a fixed seed either passes always or never.
-            let off = (f64::from(count) - mean).abs();
+            // Five standard deviations. The seed is fixed, so the result never changes.
+            let deviation = (f64::from(count) - mean).abs();
             assert!(
-                off < 5.0 * mean.sqrt(),
-                "{choice:?}: {count} of about {mean}"
+                deviation < 5.0 * mean.sqrt(),
+                "{choice:?}: {count}, expected about {mean}"
             );
         }
     }
@@ -103,7 +103,7 @@ mod tests {
         let mut burger_substitutions = BTreeMap::new();
         let mut fries_counts = BTreeMap::new();
         for _ in 0..20_000 {
-            let order = order(&mut rng, String::new());
+            let order = random_order(&mut rng, String::new());
             *items.entry(order.items.len()).or_default() += 1;
             *destinations.entry(order.destination as u8).or_default() += 1;
             for item in order.items {

@@ -1,15 +1,19 @@
-//! The orders that were made: numbered without gaps, kept to the last thousand.
+//! The stored orders: numbered without gaps, limited to the newest thousand.
 //!
-//! Order `ID` has a *slot*, `orders/ID`: a number that is only ever incremented and
-//! compared-and-swapped. Its low half counts the makers who tried for the id; each of
-//! them thereby has a *claim* of its own, 1, 2, …, under which it writes its order,
-//! `orders/ID/CLAIM`. Swapping its claim into the slot's high half makes that order
-//! *the* order with that id, for good. `orders/count` says how many are made; it is
-//! moved on after that, by whoever sees that it is behind.
+//! Several component instances may add orders at the same time. Each id has a *slot*, the key
+//! `orders/ID`, which holds a 64-bit number:
 //!
-//! So no id is shared, whoever makes orders at the same time, and none is left out,
-//! wherever a maker is killed: before the swap nothing has happened but a claim that
-//! leads nowhere, and after it the next maker moves the count on.
+//! - The low half counts the *claims* on the id. An instance increments it to get a claim of its
+//!   own: 1, 2, …. It then writes its order to `orders/ID/CLAIM`.
+//! - The high half holds the claim that won the id, or 0. An instance sets it to its claim by
+//!   compare-and-swap, which makes its order final.
+//!
+//! The key `orders/count` holds the number of orders. It is advanced after a claim has won, by
+//! any instance that finds it behind.
+//!
+//! So no two orders share an id, and ids have no gaps, even if an instance is killed. If that
+//! happens before the compare-and-swap, it leaves only an unused claim. If it happens after, the
+//! next instance advances the count.
 
 use std::ops::RangeInclusive;
 
@@ -19,70 +23,54 @@ use crate::{
 };
 
 /// The id of the first order.
-pub const FIRST: u64 = 100;
+pub(crate) const FIRST_ID: u64 = 100;
 
-/// How many orders are kept.
-pub const KEEP: u64 = 1000;
+/// The number of orders that are kept.
+const CAPACITY: u64 = 1000;
 
-const COUNT: &str = "orders/count";
+const COUNT_KEY: &str = "orders/count";
 
-/// How often to try again when others come between. Each time one of them gets ahead,
-/// so this many mean that the store does not do what it should.
-const MAX_TRIES: usize = 1000;
+/// The number of attempts when other instances interfere. Each failed attempt means that another
+/// instance made progress, so more failures than this point to a fault of the store.
+const MAX_ATTEMPTS: usize = 1000;
 
-/// More claims on one id than there can be makers at the same time.
+/// An upper bound for the claims on one id, above any possible number of concurrent instances.
 const MAX_CLAIMS: u32 = 1_000_000;
 
-/// How many ids are looked at for orders to remove, back from the newest that is too
-/// old: makers that were killed before they did so leave theirs to the next ones.
-const PRUNE: u64 = 16;
+/// The number of ids that [`History::prune`] checks. There is more than one, as an instance that
+/// was killed before it pruned leaves its work to later ones.
+const PRUNE_IDS: u64 = 16;
 
 /// The orders in a store.
 #[derive(Clone, Debug)]
-pub struct History<S> {
+pub(crate) struct History<S> {
     storage: S,
-    keep: u64,
+    capacity: u64,
 }
 
-/// Why an order was not made, changed or found.
+/// An error while reading or writing orders.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HistoryError {
-    /// The store failed.
+pub(crate) enum HistoryError {
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// Something else than this component wrote to the store.
-    #[error("key {key:?} of the key-value store does not hold {expected}: remove it, or the store")]
-    Corrupt {
-        /// The key.
-        key: String,
-        /// What it should hold.
-        expected: &'static str,
-    },
-    /// Others came between, again and again.
-    #[error("key {key:?} of the key-value store was changed by others {MAX_TRIES} times in a row")]
-    Contention {
-        /// The key.
-        key: String,
-    },
+    /// A value was not written by this component.
+    #[error(
+        "key {key:?} of the key-value store does not hold {expected}: remove the key or the store"
+    )]
+    Corrupt { key: String, expected: &'static str },
+    #[error(
+        "key {key:?} of the key-value store changed concurrently {MAX_ATTEMPTS} times in a row"
+    )]
+    Contention { key: String },
 }
 
-/// Why an order's status did not change.
+/// An error while updating an order's status.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UpdateError {
-    /// There is no such order, or not any more.
-    #[error("there is no order {0}")]
-    Unknown(u64),
-    /// Its status cannot become that one.
+pub(crate) enum UpdateError {
+    #[error("order {0} not found")]
+    NotFound(u64),
     #[error("order {id} is {}: it cannot become {}", from.name(), to.name())]
-    Impossible {
-        /// The order.
-        id: u64,
-        /// The status it has.
-        from: Status,
-        /// The status it was to have.
-        to: Status,
-    },
-    /// The history failed.
+    InvalidTransition { id: u64, from: Status, to: Status },
     #[error(transparent)]
     History(#[from] HistoryError),
 }
@@ -94,64 +82,62 @@ impl From<StorageError> for UpdateError {
 }
 
 impl<S: Storage> History<S> {
-    /// The history in `storage`.
-    pub fn new(storage: S) -> History<S> {
+    pub(crate) fn new(storage: S) -> History<S> {
         History {
             storage,
-            keep: KEEP,
+            capacity: CAPACITY,
         }
     }
 
-    /// The store.
-    pub fn storage(&self) -> &S {
+    #[cfg(test)]
+    pub(crate) fn storage(&self) -> &S {
         &self.storage
     }
 
-    /// Gives an order the next id and keeps it. When this returns, it is stored.
-    pub async fn add(&self, mut order: Order) -> Result<Order, HistoryError> {
+    /// Stores an order under the next id. The order is durable when this returns.
+    pub(crate) async fn add(&self, mut order: Order) -> Result<Order, HistoryError> {
         let mut key = String::new();
-        for _ in 0..MAX_TRIES {
-            order.id = self.last().await? + 1;
+        for _ in 0..MAX_ATTEMPTS {
+            order.id = self.last_id().await? + 1;
             key = slot_key(order.id);
             let slot = Slot(self.storage.increment(&key, 1).await?);
             if slot.winner().is_some() {
-                self.count_up_to(order.id).await?;
+                self.advance_count(order.id).await?;
                 continue;
             }
-            // Only now is it sure that the slot is free, and not removed since as too
-            // old: whatever happens to it from here on makes the swap fail.
-            if self.last().await? >= order.id {
+            // The slot may look unused because the order was stored and already pruned. After
+            // this check, any change to the slot makes the swap fail.
+            if self.last_id().await? >= order.id {
                 continue;
             }
             let claim = slot.claims();
-            let value = to_json(&order);
+            let value = order.to_json();
             self.storage.set(&order_key(order.id, claim), value).await?;
-            if self.take(&key, slot, claim).await? {
-                self.count_up_to(order.id).await?;
+            if self.win_slot(&key, slot, claim).await? {
+                self.advance_count(order.id).await?;
                 return Ok(order);
             }
         }
         Err(HistoryError::Contention { key })
     }
 
-    /// Changes the status of an order, if that is a possible step.
-    pub async fn update(&self, id: u64, status: Status) -> Result<Order, UpdateError> {
-        let unknown = UpdateError::Unknown(id);
-        if !(self.oldest_and_last().await?).contains(&id) {
-            return Err(unknown);
+    /// Sets the status of an order, if the transition is allowed.
+    pub(crate) async fn update(&self, id: u64, status: Status) -> Result<Order, UpdateError> {
+        if !self.ids().await?.contains(&id) {
+            return Err(UpdateError::NotFound(id));
         }
         let key = slot_key(id);
-        let winner = match self.get(&key).await? {
+        let winner = match self.get_value(&key).await? {
             Some(value) => Slot::decode(&key, &value)?.winner(),
             None => None,
         };
         let Some(claim) = winner else {
-            return Err(unknown);
+            return Err(UpdateError::NotFound(id));
         };
         let key = order_key(id, claim);
-        for _ in 0..MAX_TRIES {
-            let Some(value) = self.get(&key).await? else {
-                return Err(unknown);
+        for _ in 0..MAX_ATTEMPTS {
+            let Some(value) = self.get_value(&key).await? else {
+                return Err(UpdateError::NotFound(id));
             };
             let order: Order =
                 serde_json::from_slice(&value).map_err(|_| HistoryError::Corrupt {
@@ -159,38 +145,42 @@ impl<S: Storage> History<S> {
                     expected: "an order",
                 })?;
             if !order.status.can_become(status) {
-                return Err(UpdateError::Impossible {
+                return Err(UpdateError::InvalidTransition {
                     id,
                     from: order.status,
                     to: status,
                 });
             }
-            let changed = Order { status, ..order };
-            if self.storage.swap(&key, &value, to_json(&changed)).await? {
-                return Ok(changed);
+            let updated = Order { status, ..order };
+            if self
+                .storage
+                .compare_and_swap(&key, &value, updated.to_json())
+                .await?
+            {
+                return Ok(updated);
             }
         }
         Err(HistoryError::Contention { key }.into())
     }
 
-    /// One order, in JSON.
-    pub async fn order(&self, id: u64) -> Result<Option<Vec<u8>>, HistoryError> {
-        if !(self.oldest_and_last().await?).contains(&id) {
+    /// Returns an order as JSON.
+    pub(crate) async fn get(&self, id: u64) -> Result<Option<Vec<u8>>, HistoryError> {
+        if !self.ids().await?.contains(&id) {
             return Ok(None);
         }
         Ok(self.read(id..=id).await?.pop())
     }
 
-    /// The newest orders, oldest first, each in JSON.
-    pub async fn latest(&self, limit: u64) -> Result<Vec<Vec<u8>>, HistoryError> {
-        let (oldest, last) = self.oldest_and_last().await?.into_inner();
+    /// Returns the newest orders as JSON, oldest first.
+    pub(crate) async fn latest(&self, limit: u64) -> Result<Vec<Vec<u8>>, HistoryError> {
+        let (oldest, last) = self.ids().await?.into_inner();
         let first = oldest.max((last + 1).saturating_sub(limit));
         self.read(first..=last).await
     }
 
-    /// The first orders after an id, oldest first, each in JSON.
-    pub async fn after(&self, id: u64, limit: u64) -> Result<Vec<Vec<u8>>, HistoryError> {
-        let (oldest, last) = self.oldest_and_last().await?.into_inner();
+    /// Returns the first orders after `id` as JSON, oldest first.
+    pub(crate) async fn after(&self, id: u64, limit: u64) -> Result<Vec<Vec<u8>>, HistoryError> {
+        let (oldest, last) = self.ids().await?.into_inner();
         let first = oldest.max(id.saturating_add(1));
         let end = first.saturating_add(limit).min(last + 1);
         if first >= end {
@@ -199,12 +189,15 @@ impl<S: Storage> History<S> {
         self.read(first..=end - 1).await
     }
 
-    /// Removes what is too old now that `newest` is there.
-    pub async fn prune(&self, newest: u64) -> Result<(), HistoryError> {
-        let Some(too_old) = newest.checked_sub(self.keep).filter(|id| *id >= FIRST) else {
+    /// Removes the orders that exceed the capacity, given the newest id.
+    pub(crate) async fn prune(&self, newest: u64) -> Result<(), HistoryError> {
+        let Some(last) = newest
+            .checked_sub(self.capacity)
+            .filter(|id| *id >= FIRST_ID)
+        else {
             return Ok(());
         };
-        let ids = too_old.saturating_sub(PRUNE - 1).max(FIRST)..=too_old;
+        let ids = last.saturating_sub(PRUNE_IDS - 1).max(FIRST_ID)..=last;
         let slots = self
             .storage
             .get(ids.clone().map(slot_key).collect())
@@ -215,24 +208,28 @@ impl<S: Storage> History<S> {
             if let Some(value) = slots.get(&key) {
                 let claims = Slot::decode(&key, value)?.claims();
                 keys.extend((1..=claims).map(|claim| order_key(id, claim)));
-                // After its orders: as long as it is there, they are found again.
+                // The slot is removed last: without it, remaining orders would not be found.
                 keys.push(key);
             }
         }
-        match keys.is_empty() {
-            true => Ok(()),
-            false => Ok(self.storage.delete(keys).await?),
+        if !keys.is_empty() {
+            self.storage.delete(keys).await?;
         }
+        Ok(())
     }
 
-    /// Swaps `claim` into a slot, unless another was first.
-    async fn take(&self, key: &str, mut slot: Slot, claim: u32) -> Result<bool, HistoryError> {
-        for _ in 0..MAX_TRIES {
-            let (from, to) = (slot.encode(), slot.won_by(claim).encode());
-            if self.storage.swap(key, &from, to.into()).await? {
+    /// Makes `claim` the winner of a slot. Returns false if the slot has another winner.
+    async fn win_slot(&self, key: &str, mut slot: Slot, claim: u32) -> Result<bool, HistoryError> {
+        for _ in 0..MAX_ATTEMPTS {
+            let (current, new) = (slot.encode(), slot.with_winner(claim).encode());
+            if self
+                .storage
+                .compare_and_swap(key, &current, new.into())
+                .await?
+            {
                 return Ok(true);
             }
-            slot = match self.get(key).await? {
+            slot = match self.get_value(key).await? {
                 Some(value) => Slot::decode(key, &value)?,
                 None => return Ok(false),
             };
@@ -243,70 +240,72 @@ impl<S: Storage> History<S> {
         Err(HistoryError::Contention { key: key.into() })
     }
 
-    /// The id of the last order; the one before [`FIRST`] when there is none.
-    async fn last(&self) -> Result<u64, HistoryError> {
-        let count = match self.get(COUNT).await? {
+    /// Returns the id of the newest order, or `FIRST_ID - 1` if there are none.
+    async fn last_id(&self) -> Result<u64, HistoryError> {
+        let count = match self.get_value(COUNT_KEY).await? {
             None => 0,
             Some(value) => {
-                let count = decode_number(COUNT, &value)?;
-                u64::try_from(count).map_err(|_| not_a_number(COUNT))?
+                let count = decode_number(COUNT_KEY, &value)?;
+                u64::try_from(count).map_err(|_| not_a_number(COUNT_KEY))?
             }
         };
         count
-            .checked_add(FIRST - 1)
-            .ok_or_else(|| not_a_number(COUNT))
+            .checked_add(FIRST_ID - 1)
+            .ok_or_else(|| not_a_number(COUNT_KEY))
     }
 
-    /// The ids of the orders that are there.
-    async fn oldest_and_last(&self) -> Result<RangeInclusive<u64>, HistoryError> {
-        let last = self.last().await?;
-        Ok(FIRST.max((last + 1).saturating_sub(self.keep))..=last)
+    /// Returns the ids of the kept orders.
+    async fn ids(&self) -> Result<RangeInclusive<u64>, HistoryError> {
+        let last = self.last_id().await?;
+        Ok(FIRST_ID.max((last + 1).saturating_sub(self.capacity))..=last)
     }
 
-    /// Counts the order with `id`, when all before it are counted.
-    async fn count_up_to(&self, id: u64) -> Result<(), HistoryError> {
-        let count = id - (FIRST - 1);
+    /// Includes the order `id` in the count, which must include all orders before it.
+    async fn advance_count(&self, id: u64) -> Result<(), HistoryError> {
+        let count = id - (FIRST_ID - 1);
         if count == 1 {
-            // A swap needs something to swap from.
-            self.storage.increment(COUNT, 0).await?;
+            // Creates the key, as a swap needs an existing value.
+            self.storage.increment(COUNT_KEY, 0).await?;
         }
-        let (from, to) = ((count - 1).to_le_bytes(), count.to_le_bytes());
-        // If it is something else, then another has counted this one.
-        self.storage.swap(COUNT, &from, to.into()).await?;
+        let (current, new) = ((count - 1).to_le_bytes(), count.to_le_bytes());
+        // The swap fails if another instance has advanced the count already.
+        self.storage
+            .compare_and_swap(COUNT_KEY, &current, new.into())
+            .await?;
         Ok(())
     }
 
-    /// The orders with these ids, each in JSON, less those that were removed meanwhile.
+    /// Returns orders as JSON. Skips orders that were removed in the meantime.
     async fn read(&self, ids: RangeInclusive<u64>) -> Result<Vec<Vec<u8>>, HistoryError> {
-        // Nearly always the first to claim an id gets it: one call fetches both.
+        // The first claim nearly always wins, so fetch its order along with the slot.
         let keys = ids.clone().flat_map(|id| [slot_key(id), order_key(id, 1)]);
-        let mut found = self.storage.get(keys.collect()).await?;
+        let mut values = self.storage.get(keys.collect()).await?;
         let mut keys = Vec::new();
         for id in ids {
             let key = slot_key(id);
-            if let Some(value) = found.get(&key)
+            if let Some(value) = values.get(&key)
                 && let Some(claim) = Slot::decode(&key, value)?.winner()
             {
                 keys.push(order_key(id, claim));
             }
         }
-        let others: Vec<String> = keys
+        let missing: Vec<String> = keys
             .iter()
-            .filter(|key| !found.contains_key(*key))
+            .filter(|key| !values.contains_key(*key))
             .cloned()
             .collect();
-        if !others.is_empty() {
-            found.extend(self.storage.get(others).await?);
+        if !missing.is_empty() {
+            values.extend(self.storage.get(missing).await?);
         }
-        Ok(keys.iter().filter_map(|key| found.remove(key)).collect())
+        Ok(keys.iter().filter_map(|key| values.remove(key)).collect())
     }
 
-    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, HistoryError> {
+    async fn get_value(&self, key: &str) -> Result<Option<Vec<u8>>, HistoryError> {
         Ok(self.storage.get(vec![key.into()]).await?.remove(key))
     }
 }
 
-/// Who claimed an id, and who got it.
+/// The value of a slot: the number of claims on an id, and the winner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Slot(i64);
 
@@ -319,7 +318,7 @@ impl Slot {
         self.0.to_le_bytes()
     }
 
-    /// How many claims there are; right after claiming, one's own.
+    /// Returns the number of claims. Right after an increment, this is the caller's claim.
     fn claims(self) -> u32 {
         (self.0 as u32).min(MAX_CLAIMS)
     }
@@ -331,7 +330,7 @@ impl Slot {
         }
     }
 
-    fn won_by(self, claim: u32) -> Slot {
+    fn with_winner(self, claim: u32) -> Slot {
         Slot(self.0 | i64::from(claim) << 32)
     }
 }
@@ -354,10 +353,6 @@ fn not_a_number(key: &str) -> HistoryError {
         key: key.into(),
         expected: "a number of 8 bytes",
     }
-}
-
-fn to_json(order: &Order) -> Vec<u8> {
-    serde_json::to_vec(order).expect("strings, numbers and lists have a form in JSON")
 }
 
 #[cfg(test)]

@@ -1,35 +1,42 @@
 //! The order service of Socket Burger, a Spin component.
 //!
-//! It makes orders, keeps the last thousand, answers for them over HTTP, and speaks
-//! with browsers through WebSocket events that a GRIP host sends it as POSTs, or through
-//! server-sent events on responses that the host holds. Only [`spin`] knows that it runs
-//! in Spin; all else is plain Rust over two traits, [`Storage`](storage::Storage) and
-//! [`Announce`](announce::Announce).
+//! The component creates orders, stores the last thousand and serves them over HTTP. Browsers
+//! receive new and updated orders in one of two ways:
 //!
-//! A request goes [`service`] → ([`gate`]) → [`socket`], [`stream`], [`query`] or [`change`] →
-//! [`kitchen`] → [`history`] → [`storage`], and news from the kitchen out through [`announce`].
+//! - over a WebSocket, whose events a GRIP host sends to the component as POST requests;
+//! - as server-sent events, on a response that the GRIP host holds open.
+//!
+//! Only `spin` calls Spin's host interfaces. Everything else depends on the traits `Storage` and
+//! `Publisher`, so that tests run natively.
+//!
+//! `router` authenticates a request (`auth`, `update`) and passes it to the module that serves
+//! it: `query`, `websocket`, `event_stream` or `update`. `orders` writes changes to `history`,
+//! which keeps them in `storage`, and then publishes them through `publisher`.
 
-pub mod announce;
-pub mod change;
-pub mod gate;
-pub mod generator;
-pub mod history;
-pub mod kitchen;
-pub mod menu;
-pub mod order;
-pub mod query;
-pub mod reply;
-pub mod service;
-pub mod socket;
-pub mod spin;
-pub mod storage;
-pub mod stream;
-pub mod timestamp;
+mod auth;
+mod event;
+mod event_stream;
+mod generator;
+mod history;
+mod menu;
+mod order;
+mod orders;
+mod publisher;
+mod query;
+mod response;
+mod router;
+mod spin;
+mod storage;
+mod timestamp;
+mod update;
+mod websocket;
 
 #[cfg(test)]
 mod testing;
 
-/// The guide's component compiles.
+pub use spin::handle;
+
+/// Compiles the component in `docs/grip.md`.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/grip.md")]
 struct Guide;

@@ -1,16 +1,15 @@
-//! What can be ordered, and what can be different about it.
+//! The restaurant's menu.
 
-/// Something that can be ordered.
+/// A dish or drink on the menu.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Dish {
-    /// Its name.
-    pub name: &'static str,
-    /// What can be different about it.
-    pub substitutions: &'static [&'static str],
+pub(crate) struct Dish {
+    pub(crate) name: &'static str,
+    /// The substitutions that a guest can ask for.
+    pub(crate) substitutions: &'static [&'static str],
 }
 
-/// All that can be ordered.
-pub const MENU: [Dish; 7] = [
+/// All dishes and drinks.
+pub(crate) const MENU: [Dish; 7] = [
     Dish::new("Double Burger", BURGER),
     Dish::new("Cheeseburger", BURGER),
     Dish::new("Hamburger", BURGER),

@@ -1,66 +1,67 @@
-//! An order, and its form in JSON: fields in this sequence, names and values in lower case.
+//! Orders and their JSON representation.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-/// One order.
+/// An order. Its JSON has the fields in the sequence of their declaration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Order {
-    /// When it was made: RFC 3339, UTC, with milliseconds.
-    pub timestamp: String,
-    /// Its number: from 100, rising by 1.
-    pub id: u64,
-    /// Where it goes.
-    pub destination: Destination,
-    /// How far it is.
-    pub status: Status,
-    /// What is in it, 1 to 8 items.
-    pub items: Vec<Item>,
-    /// What else the kitchen should know.
-    pub notes: Vec<String>,
+pub(crate) struct Order {
+    /// The time of creation: RFC 3339, UTC, with milliseconds.
+    pub(crate) timestamp: String,
+    /// A number that starts at 100 and rises by 1.
+    pub(crate) id: u64,
+    pub(crate) destination: Destination,
+    pub(crate) status: Status,
+    /// One to eight items.
+    pub(crate) items: Vec<Item>,
+    /// Notes for the kitchen.
+    pub(crate) notes: Vec<String>,
 }
 
-/// One thing to eat or to drink.
+/// A dish or drink in an order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Item {
-    /// Its name on the menu.
-    pub name: Cow<'static, str>,
-    /// What is to be different about it.
-    pub substitutions: Vec<Cow<'static, str>>,
+pub(crate) struct Item {
+    /// The name on the menu.
+    pub(crate) name: Cow<'static, str>,
+    pub(crate) substitutions: Vec<Cow<'static, str>>,
 }
 
-/// Where an order goes.
+/// The place where an order is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Destination {
-    /// To a table.
+pub(crate) enum Destination {
     #[serde(rename = "dining room")]
     DiningRoom,
-    /// Over the counter.
     Takeout,
-    /// Through the window.
     #[serde(rename = "drive thru")]
     DriveThru,
 }
 
-/// How far an order is.
+/// The progress of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// On the rail.
+pub(crate) enum Status {
+    /// The order was created.
     Received,
-    /// Being cooked.
+    /// The kitchen is preparing the order.
     Fired,
-    /// Handed out.
+    /// The order was handed over to the guest.
     Fulfilled,
-    /// No longer wanted.
+    /// The order is no longer wanted.
     Cancelled,
 }
 
+impl Order {
+    /// Encodes the order as JSON.
+    pub(crate) fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("orders serialize to JSON")
+    }
+}
+
 impl Destination {
-    /// All of them.
-    pub const ALL: [Destination; 3] = [
+    /// All destinations.
+    pub(crate) const ALL: [Destination; 3] = [
         Destination::DiningRoom,
         Destination::Takeout,
         Destination::DriveThru,
@@ -68,8 +69,8 @@ impl Destination {
 }
 
 impl Status {
-    /// The name it has in JSON.
-    pub fn name(self) -> &'static str {
+    /// Returns the name that the status has in JSON.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Status::Received => "received",
             Status::Fired => "fired",
@@ -78,8 +79,8 @@ impl Status {
         }
     }
 
-    /// Whether an order can go from this to `next` in one step.
-    pub fn can_become(self, next: Status) -> bool {
+    /// Returns whether an order with this status can change to `next`.
+    pub(crate) fn can_become(self, next: Status) -> bool {
         use Status::*;
         matches!(
             (self, next),
@@ -92,8 +93,15 @@ impl Status {
 mod tests {
     use super::*;
 
+    const STATUSES: [Status; 4] = [
+        Status::Received,
+        Status::Fired,
+        Status::Fulfilled,
+        Status::Cancelled,
+    ];
+
     #[test]
-    fn json_is_the_original_clients() {
+    fn json_matches_the_original_client() {
         let order = Order {
             timestamp: "2026-01-02T03:04:05.678Z".into(),
             id: 100,
@@ -113,16 +121,18 @@ mod tests {
     }
 
     #[test]
-    fn statuses() {
-        use Status::*;
-        let all = [Received, Fired, Fulfilled, Cancelled];
-        for status in all {
+    fn status_names_match_their_json() {
+        for status in STATUSES {
             let json = format!("{:?}", status.name());
             assert_eq!(serde_json::to_string(&status).unwrap(), json);
         }
-        let steps = all.map(|from| all.map(|to| from.can_become(to)));
+    }
+
+    #[test]
+    fn only_some_status_transitions_are_allowed() {
+        let allowed = STATUSES.map(|from| STATUSES.map(|to| from.can_become(to)));
         assert_eq!(
-            steps,
+            allowed,
             [
                 [false, true, false, true],
                 [false, false, true, true],

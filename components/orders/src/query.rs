@@ -1,75 +1,71 @@
-//! Which orders `GET /api/orders` asks for.
+//! Query parameters of `GET /api/orders`.
 
-/// How many orders are given without `after`, by default and at most.
-pub const MAX_LATEST: u64 = 12;
+/// The default and maximum number of orders without `after`.
+pub(crate) const MAX_LATEST: u64 = 12;
 
-/// How many orders are given with `after`, by default and at most.
-pub const MAX_AFTER: u64 = 1000;
+/// The default and maximum number of orders with `after`.
+pub(crate) const MAX_AFTER: u64 = 1000;
 
 /// A selection of orders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Query {
-    /// The newest.
-    Latest {
-        /// How many, at most.
-        limit: u64,
-    },
-    /// The first after one that is known.
-    After {
-        /// The id of the known one.
-        id: u64,
-        /// How many, at most.
-        limit: u64,
-    },
+pub(crate) enum Query {
+    /// At most `limit` of the newest orders.
+    Latest { limit: u64 },
+    /// The first orders after the order `id`, at most `limit`.
+    After { id: u64, limit: u64 },
 }
 
 impl Query {
-    /// Reads the query of a URI: `after=ID`, `limit=N`, each at most once. Other
-    /// parameters are passed over.
-    pub fn parse(query: &str) -> Result<Query, String> {
-        let (after, limit) = (after(query)?, parameter(query, "limit")?);
-        let limit_to = |most: u64| match limit.map(parse_number) {
-            None => Ok(most),
-            Some(Some(limit)) if (1..=most).contains(&limit) => Ok(limit),
-            Some(_) => Err(format!("limit: a whole number, 1 to {most}")),
-        };
-        match after {
+    /// Parses the parameters `after=ID` and `limit=N`. Ignores other parameters.
+    pub(crate) fn parse(query: &str) -> Result<Query, String> {
+        match parse_after(query)? {
             None => Ok(Query::Latest {
-                limit: limit_to(MAX_LATEST)?,
+                limit: parse_limit(query, MAX_LATEST)?,
             }),
             Some(id) => Ok(Query::After {
                 id,
-                limit: limit_to(MAX_AFTER)?,
+                limit: parse_limit(query, MAX_AFTER)?,
             }),
         }
     }
 }
 
-/// The parameter `after=ID` of a query, at most once.
-pub fn after(query: &str) -> Result<Option<u64>, String> {
+/// Parses the optional parameter `after=ID`.
+pub(crate) fn parse_after(query: &str) -> Result<Option<u64>, String> {
     match parameter(query, "after")?.map(parse_number) {
         None => Ok(None),
         Some(Some(id)) => Ok(Some(id)),
-        Some(None) => Err("after: the id of an order, a whole number".into()),
+        Some(None) => Err("after: expected the id of an order".into()),
     }
 }
 
+/// Parses the optional parameter `limit=N`. Returns `max` if it is absent.
+fn parse_limit(query: &str, max: u64) -> Result<u64, String> {
+    match parameter(query, "limit")?.map(parse_number) {
+        None => Ok(max),
+        Some(Some(limit)) if (1..=max).contains(&limit) => Ok(limit),
+        Some(_) => Err(format!("limit: expected a number from 1 to {max}")),
+    }
+}
+
+/// Returns the value of a parameter that may occur at most once.
 fn parameter<'a>(query: &'a str, name: &str) -> Result<Option<&'a str>, String> {
-    let pairs = query
+    let mut values = query
         .split('&')
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    let mut values = pairs.filter(|pair| pair.0 == name).map(|pair| pair.1);
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .filter(|pair| pair.0 == name)
+        .map(|pair| pair.1);
     match (values.next(), values.next()) {
         (value, None) => Ok(value),
-        _ => Err(format!("{name}: only once")),
+        _ => Err(format!("{name}: expected at most once")),
     }
 }
 
-/// A number that is written as JSON writes it: digits only, none of them in vain.
-pub fn parse_number(text: &str) -> Option<u64> {
-    let plain = text == "0" || text.starts_with(|c: char| matches!(c, '1'..='9'));
-    // What parse() takes beyond digits is a plus sign in front.
-    text.parse().ok().filter(|_| plain)
+/// Parses a number as JSON writes it: digits only, without leading zeros.
+pub(crate) fn parse_number(text: &str) -> Option<u64> {
+    let is_canonical = text == "0" || text.starts_with(|c: char| matches!(c, '1'..='9'));
+    // Besides digits, `parse` only accepts a leading plus sign.
+    text.parse().ok().filter(|_| is_canonical)
 }
 
 #[cfg(test)]
@@ -79,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn defaults_and_limits() {
+    fn limits_have_defaults() {
         assert_eq!(Query::parse(""), Ok(Query::Latest { limit: 12 }));
         assert_eq!(
             Query::parse("limit=3&_=1&x"),
@@ -104,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_parameters() {
+    fn bad_parameters_are_errors() {
         let error = |query| Query::parse(query).unwrap_err();
         for query in [
             "limit=0",
@@ -116,11 +112,15 @@ mod tests {
             "limit=1.5",
             "limit=%31",
         ] {
-            assert_eq!(error(query), "limit: a whole number, 1 to 12", "{query}");
+            assert_eq!(
+                error(query),
+                "limit: expected a number from 1 to 12",
+                "{query}"
+            );
         }
         assert_eq!(
             error("after=1&limit=1001"),
-            "limit: a whole number, 1 to 1000"
+            "limit: expected a number from 1 to 1000"
         );
         for query in [
             "after=",
@@ -132,22 +132,22 @@ mod tests {
         ] {
             assert_eq!(
                 error(query),
-                "after: the id of an order, a whole number",
+                "after: expected the id of an order",
                 "{query}"
             );
         }
-        assert_eq!(error("after=1&after=2"), "after: only once");
-        assert_eq!(error("limit=1&limit=1"), "limit: only once");
+        assert_eq!(error("after=1&after=2"), "after: expected at most once");
+        assert_eq!(error("limit=1&limit=1"), "limit: expected at most once");
     }
 
     proptest! {
         #[test]
-        fn numbers_are_read_as_they_are_written(number: u64) {
+        fn formatted_numbers_are_parsed(number: u64) {
             prop_assert_eq!(parse_number(&number.to_string()), Some(number));
         }
 
         #[test]
-        fn no_query_panics(query in "((after|limit|x)=?[0-9+&=-]{0,4}&?){0,4}|.{0,20}") {
+        fn parsing_never_panics(query in "((after|limit|x)=?[0-9+&=-]{0,4}&?){0,4}|.{0,20}") {
             let _ = Query::parse(&query);
         }
     }

@@ -1,4 +1,4 @@
-//! Spin's side of the service: the entry point, the store, the variables, the way to the host.
+//! The component's entry point, and the traits implemented with Spin's host interfaces.
 
 use std::{
     cell::OnceCell,
@@ -22,178 +22,200 @@ use spin_sdk::{
 };
 
 use crate::{
-    announce::{Announce, AnnounceError},
-    gate::Gate,
+    auth::Authenticator,
     history::History,
-    kitchen::Kitchen,
-    reply::Reply,
-    service::Service,
+    orders::Orders,
+    publisher::{PublishError, Publisher},
+    response::Response,
+    router::Router,
     storage::{Storage, StorageError},
 };
 
-/// How long a token that this component signs is valid.
+/// The lifetime of the tokens that authorize publishing.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(60);
 
-/// How long the GRIP host may take to accept a connection, and to answer.
+/// The timeout for connecting to the GRIP host, and for its response.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Answers one request: what Spin calls.
-///
-/// Exported only from wasm: the name of the export is none that a native linker takes.
+/// Handles one HTTP request.
+// Exported only for wasm: native linkers reject the export's name.
 #[cfg_attr(target_family = "wasm", spin_sdk::http_service)]
-pub async fn handle(request: Request) -> Reply {
-    let settings = settings().await;
-    let service = Service {
-        kitchen: Kitchen {
-            history: History::new(Bucket::default()),
-            announcer: ControlPort(settings.clone()),
+pub async fn handle(request: Request) -> Response {
+    let settings = Settings::load().await;
+    let router = Router {
+        orders: Orders {
+            history: History::new(KeyValueStore::default()),
+            publisher: ControlPort(settings.clone()),
         },
-        gate: &settings.gate,
+        authenticator: &settings.authenticator,
     };
     let (head, body) = request.into_parts();
-    let body = async |limit| match Limited::new(body, limit).collect().await {
+    let read_body = async |limit| match Limited::new(body, limit).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(format!("more than {limit} bytes")),
         Err(error) => Err(error.to_string()),
     };
     let rng = || SmallRng::seed_from_u64(get_random_u64());
     let request = Request::from_parts(head, ());
-    service.answer(request, body, rng, SystemTime::now()).await
+    router
+        .handle(request, read_body, rng, SystemTime::now())
+        .await
 }
 
-/// What the variables say.
+/// Settings from the component's variables.
 struct Settings {
-    gate: Gate,
+    authenticator: Authenticator,
     key: Option<Key>,
-    /// Where to publish, or why that is not known.
-    publish: Result<String, String>,
+    /// The URL to publish to, or the reason why it is unknown.
+    publish_url: Result<String, String>,
 }
 
-/// The settings, read once for each instance: variables do not change while it lives,
-/// and asking for them, like preparing the key, costs more than answering a message.
-async fn settings() -> Rc<Settings> {
-    thread_local! {
-        static SETTINGS: OnceCell<Rc<Settings>> = const { OnceCell::new() };
+impl Settings {
+    /// Reads the settings, once for each component instance.
+    ///
+    /// Variables are constant while an instance lives. Reading them and preparing the key costs
+    /// more than handling a message.
+    async fn load() -> Rc<Settings> {
+        thread_local! {
+            static SETTINGS: OnceCell<Rc<Settings>> = const { OnceCell::new() };
+        }
+        if let Some(settings) = SETTINGS.with(|cell| cell.get().cloned()) {
+            return settings;
+        }
+        let settings = Rc::new(Settings::read().await);
+        // A concurrent request may have set the cell in the meantime.
+        SETTINGS.with(|cell| cell.get_or_init(|| settings).clone())
     }
-    if let Some(settings) = SETTINGS.with(|cell| cell.get().cloned()) {
-        return settings;
+
+    async fn read() -> Settings {
+        let authenticator = match variables::get("grip_key").await {
+            Ok(key) => Authenticator::new(&key),
+            Err(error) => {
+                Authenticator::NoKey(format!("variable grip_key cannot be read: {error}"))
+            }
+        };
+        let publish_url = match variables::get("grip_url").await {
+            Ok(url) if url.is_empty() => Err("variable grip_url is empty".into()),
+            Ok(url) => Ok(format!("{}/publish/", url.trim_end_matches('/'))),
+            Err(error) => Err(format!("variable grip_url cannot be read: {error}")),
+        };
+        Settings {
+            key: authenticator.key(),
+            authenticator,
+            publish_url,
+        }
     }
-    let gate = match variables::get("grip_key").await {
-        Ok(key) => Gate::new(&key),
-        Err(error) => Gate::Shut(format!("the variable grip_key cannot be read: {error}")),
-    };
-    let publish = match variables::get("grip_url").await {
-        Ok(url) if url.is_empty() => Err("the variable grip_url is empty".into()),
-        Ok(url) => Ok(format!("{}/publish/", url.trim_end_matches('/'))),
-        Err(error) => Err(format!("the variable grip_url cannot be read: {error}")),
-    };
-    let settings = Rc::new(Settings {
-        key: gate.key(),
-        gate,
-        publish,
-    });
-    // Another request of this instance may have been first.
-    SETTINGS.with(|cell| cell.get_or_init(|| settings).clone())
 }
 
-/// The control port of the GRIP host.
+/// Publishes through the control port of the GRIP host.
 struct ControlPort(Rc<Settings>);
 
-impl Announce for ControlPort {
-    async fn announce(&self, items: Vec<Item>) -> Result<(), AnnounceError> {
-        let url = self.0.publish.as_ref();
-        let url = url.map_err(|problem| AnnounceError(problem.clone()))?;
-        let error = |problem: String| AnnounceError(format!("POST {url}: {problem}"));
+impl Publisher for ControlPort {
+    async fn publish(&self, items: Vec<Item>) -> Result<(), PublishError> {
+        let url = self.0.publish_url.as_ref();
+        let url = url.map_err(|reason| PublishError(reason.clone()))?;
+        let publish_error = |reason: String| PublishError(format!("POST {url}: {reason}"));
         let body = Bytes::from(publish::to_json(&items));
         let mut request = Request::post(url)
             .header("content-type", "application/json")
-            // Not every GRIP host reads a body in chunks.
+            // Some GRIP hosts do not accept a chunked body.
             .header("content-length", body.len());
         if let Some(key) = &self.0.key {
             let token = signature::sign(key, "orders", SystemTime::now(), TOKEN_LIFETIME);
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let request = request.extension(timeouts()).body(Full::new(body));
-        let request = request.map_err(|problem| error(problem.to_string()))?;
-        let response = http::send(request).await;
-        let response = response.map_err(|problem| error(problem.to_string()))?;
-        match response.status() {
-            status if status.is_success() => Ok(()),
-            status => Err(error(format!("answered {status}"))),
+        let request = request
+            .extension(request_options())
+            .body(Full::new(body))
+            .map_err(|error| publish_error(error.to_string()))?;
+        let response = http::send(request)
+            .await
+            .map_err(|error| publish_error(error.to_string()))?;
+        let status = response.status();
+        if status.is_success() {
+            Ok(())
+        } else {
+            Err(publish_error(format!("unexpected status {status}")))
         }
     }
 }
 
-fn timeouts() -> RequestOptionsExtension {
+fn request_options() -> RequestOptionsExtension {
     let timeout = PUBLISH_TIMEOUT.as_nanos().try_into().ok();
     let options = RequestOptions::new();
-    // A host that does not support them has its own.
+    // A host that does not support these options applies its own timeouts.
     let _ = options.set_connect_timeout(timeout);
     let _ = options.set_first_byte_timeout(timeout);
     RequestOptionsExtension(options)
 }
 
-/// The key-value store `default`, opened when it is first used: most messages need none.
+/// The key-value store `default`. It is opened on first use, as most requests do not need it.
 #[derive(Default)]
-struct Bucket(OnceCell<store::Bucket>);
+struct KeyValueStore(OnceCell<store::Bucket>);
 
-impl Bucket {
+impl KeyValueStore {
     fn open(&self) -> Result<&store::Bucket, StorageError> {
         if let Some(bucket) = self.0.get() {
             return Ok(bucket);
         }
-        let bucket = store::open("default").map_err(failed)?;
+        let bucket = store::open("default").map_err(storage_error)?;
         Ok(self.0.get_or_init(|| bucket))
     }
 }
 
-impl Storage for Bucket {
+impl Storage for KeyValueStore {
     async fn get(&self, mut keys: Vec<String>) -> Result<BTreeMap<String, Vec<u8>>, StorageError> {
         if keys.len() == 1
             && let Some(key) = keys.pop()
         {
-            let value = self.open()?.get(&key).map_err(failed)?;
+            let value = self.open()?.get(&key).map_err(storage_error)?;
             return Ok(value.map(|value| (key, value)).into_iter().collect());
         }
-        let found = batch::get_many(self.open()?, &keys).map_err(failed)?;
-        // In any order; keys that do not exist may be there without a value, or not at all.
-        let found = found
+        let values = batch::get_many(self.open()?, &keys).map_err(storage_error)?;
+        // Hosts return pairs in any order, and absent keys either without a value or not at all.
+        Ok(values
             .into_iter()
-            .filter_map(|(key, value)| Some((key, value?)));
-        Ok(found.collect())
+            .filter_map(|(key, value)| Some((key, value?)))
+            .collect())
     }
 
     async fn set(&self, key: &str, value: Vec<u8>) -> Result<(), StorageError> {
-        self.open()?.set(key, &value).map_err(failed)
+        self.open()?.set(key, &value).map_err(storage_error)
     }
 
     async fn delete(&self, keys: Vec<String>) -> Result<(), StorageError> {
-        batch::delete_many(self.open()?, &keys).map_err(failed)
+        batch::delete_many(self.open()?, &keys).map_err(storage_error)
     }
 
     async fn increment(&self, key: &str, delta: i64) -> Result<i64, StorageError> {
-        atomics::increment(self.open()?, key, delta).map_err(failed)
+        atomics::increment(self.open()?, key, delta).map_err(storage_error)
     }
 
-    async fn swap(&self, key: &str, from: &[u8], to: Vec<u8>) -> Result<bool, StorageError> {
-        let cas = atomics::Cas::new(self.open()?, key).map_err(failed)?;
-        // The swap is from what this reads: from an absent key, it may overwrite.
-        if cas.current().map_err(failed)?.as_deref() != Some(from) {
+    async fn compare_and_swap(
+        &self,
+        key: &str,
+        current: &[u8],
+        new: Vec<u8>,
+    ) -> Result<bool, StorageError> {
+        let cas = atomics::Cas::new(self.open()?, key).map_err(storage_error)?;
+        // The swap compares with the value that `cas` has read. It must not start from an absent
+        // key, since it could then overwrite a value.
+        if cas.current().map_err(storage_error)?.as_deref() != Some(current) {
             return Ok(false);
         }
-        match atomics::swap(cas, &to) {
+        match atomics::swap(cas, &new) {
             Ok(()) => Ok(true),
             Err(atomics::CasError::CasFailed(_)) => Ok(false),
-            Err(atomics::CasError::StoreError(error)) => Err(failed(error)),
+            Err(atomics::CasError::StoreError(error)) => Err(storage_error(error)),
         }
     }
 }
 
-fn failed(error: store::Error) -> StorageError {
+fn storage_error(error: store::Error) -> StorageError {
     StorageError(match error {
-        store::Error::NoSuchStore => "there is no such store".into(),
+        store::Error::NoSuchStore => "no such store".into(),
         store::Error::AccessDenied => {
-            "access denied: the component's key_value_stores must name it".into()
+            "access denied: add it to the component's key_value_stores".into()
         }
         store::Error::Other(message) => message,
     })

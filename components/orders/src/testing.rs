@@ -1,5 +1,4 @@
-//! What the tests put in place of Spin: a store in memory that can be made to fail or
-//! to let others come between, and an announcer that remembers.
+//! Test helpers, and implementations of [`Storage`] and [`Publisher`] in memory.
 
 use std::{
     cell::{Cell, RefCell},
@@ -8,76 +7,74 @@ use std::{
     time::SystemTime,
 };
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, pending};
 use grip::{Item, Message, publish::WsAction};
 use rand::{SeedableRng, rngs::SmallRng};
 
 use crate::{
-    announce::{Announce, AnnounceError},
     generator,
     history::History,
-    kitchen::Kitchen,
     order::Order,
+    orders::Orders,
+    publisher::{PublishError, Publisher},
     storage::{Storage, StorageError},
 };
 
-pub type TestKitchen = Kitchen<Memory, Notes>;
+pub(crate) type TestOrders = Orders<MemoryStorage, RecordingPublisher>;
 
-pub fn kitchen() -> TestKitchen {
-    Kitchen {
-        history: History::new(Memory::default()),
-        announcer: Notes::default(),
+pub(crate) fn empty_orders() -> TestOrders {
+    Orders {
+        history: History::new(MemoryStorage::default()),
+        publisher: RecordingPublisher::default(),
     }
 }
 
-/// The result of something that does not wait.
-pub fn now<T>(future: impl Future<Output = T>) -> T {
-    future.now_or_never().expect("nothing here waits")
+/// Returns the output of a future that is ready on its first poll.
+pub(crate) fn ready<T>(future: impl Future<Output = T>) -> T {
+    future.now_or_never().expect("the future is pending")
 }
 
-/// Makes an order.
-pub fn make(kitchen: &TestKitchen) -> Order {
+/// Creates an order.
+pub(crate) fn create(orders: &TestOrders) -> Order {
     let mut rng = SmallRng::seed_from_u64(1);
-    now(kitchen.make(&mut rng, SystemTime::UNIX_EPOCH)).unwrap()
+    ready(orders.create(&mut rng, SystemTime::UNIX_EPOCH)).unwrap()
 }
 
-pub fn any_order() -> Order {
-    generator::order(&mut SmallRng::seed_from_u64(1), "then".into())
+/// Returns an order that is not stored.
+pub(crate) fn sample_order() -> Order {
+    generator::random_order(&mut SmallRng::seed_from_u64(1), "then".into())
 }
 
-/// A store in memory, as strict as any host's and as lax as the laxest.
+/// A store in memory. It rejects what any host rejects, and promises no more than every host.
 #[derive(Debug, Default)]
-pub struct Memory {
-    pub values: RefCell<BTreeMap<String, Vec<u8>>>,
-    /// Whether each call lets others come first.
-    pub yields: Cell<bool>,
+pub(crate) struct MemoryStorage {
+    pub(crate) values: RefCell<BTreeMap<String, Vec<u8>>>,
+    /// Whether each call yields once, so that calls of concurrent tasks can come first.
+    pub(crate) yields: Cell<bool>,
     fails: Cell<bool>,
 }
 
-impl Memory {
-    pub fn fail_from_now_on(&self) {
+impl MemoryStorage {
+    /// Makes all later calls fail.
+    pub(crate) fn fail(&self) {
         self.fails.set(true);
     }
 
-    async fn begin(&self) -> Result<(), StorageError> {
+    async fn start_call(&self) -> Result<(), StorageError> {
         if self.yields.get() {
-            let mut yielded = false;
-            std::future::poll_fn(|_| match std::mem::replace(&mut yielded, true) {
-                true => std::task::Poll::Ready(()),
-                false => std::task::Poll::Pending,
-            })
-            .await;
+            pending!();
         }
-        match self.fails.get() {
-            true => Err(StorageError("on fire".into())),
-            false => Ok(()),
+        if self.fails.get() {
+            Err(StorageError("disk failure".into()))
+        } else {
+            Ok(())
         }
     }
 }
 
-impl Storage for &Memory {
+impl Storage for MemoryStorage {
     async fn get(&self, keys: Vec<String>) -> Result<BTreeMap<String, Vec<u8>>, StorageError> {
-        self.begin().await?;
+        self.start_call().await?;
         let values = self.values.borrow();
         let found = keys.into_iter().filter_map(|key| {
             let value = values.get(&key)?.clone();
@@ -87,35 +84,42 @@ impl Storage for &Memory {
     }
 
     async fn set(&self, key: &str, value: Vec<u8>) -> Result<(), StorageError> {
-        self.begin().await?;
+        self.start_call().await?;
         self.values.borrow_mut().insert(key.into(), value);
         Ok(())
     }
 
     async fn delete(&self, keys: Vec<String>) -> Result<(), StorageError> {
-        self.begin().await?;
+        self.start_call().await?;
         let mut values = self.values.borrow_mut();
-        keys.iter().for_each(|key| drop(values.remove(key)));
+        for key in &keys {
+            values.remove(key);
+        }
         Ok(())
     }
 
     async fn increment(&self, key: &str, delta: i64) -> Result<i64, StorageError> {
-        self.begin().await?;
+        self.start_call().await?;
         let mut values = self.values.borrow_mut();
         let value = values.entry(key.into()).or_insert_with(|| vec![0; 8]);
-        // Spin itself panics here: this must not happen, whatever the tests do.
-        let bytes = value[..].try_into().expect("incremented what is no number");
+        // Spin panics as well, so no test may get here with another value.
+        let bytes = value[..].try_into().expect("the value is a number");
         let sum = i64::from_le_bytes(bytes) + delta;
         *value = sum.to_le_bytes().into();
         Ok(sum)
     }
 
-    async fn swap(&self, key: &str, from: &[u8], to: Vec<u8>) -> Result<bool, StorageError> {
-        self.begin().await?;
+    async fn compare_and_swap(
+        &self,
+        key: &str,
+        current: &[u8],
+        new: Vec<u8>,
+    ) -> Result<bool, StorageError> {
+        self.start_call().await?;
         let mut values = self.values.borrow_mut();
         match values.get_mut(key) {
-            Some(value) if value == from => {
-                *value = to;
+            Some(value) if value == current => {
+                *value = new;
                 Ok(true)
             }
             _ => Ok(false),
@@ -123,61 +127,40 @@ impl Storage for &Memory {
     }
 }
 
-impl Storage for Memory {
-    async fn get(&self, keys: Vec<String>) -> Result<BTreeMap<String, Vec<u8>>, StorageError> {
-        (&self).get(keys).await
-    }
-
-    async fn set(&self, key: &str, value: Vec<u8>) -> Result<(), StorageError> {
-        (&self).set(key, value).await
-    }
-
-    async fn delete(&self, keys: Vec<String>) -> Result<(), StorageError> {
-        (&self).delete(keys).await
-    }
-
-    async fn increment(&self, key: &str, delta: i64) -> Result<i64, StorageError> {
-        (&self).increment(key, delta).await
-    }
-
-    async fn swap(&self, key: &str, from: &[u8], to: Vec<u8>) -> Result<bool, StorageError> {
-        (&self).swap(key, from, to).await
-    }
-}
-
-/// Remembers what was announced.
+/// A publisher that records the items it publishes.
 #[derive(Debug, Default)]
-pub struct Notes {
+pub(crate) struct RecordingPublisher {
     items: RefCell<Vec<Item>>,
     fails: Cell<bool>,
 }
 
-impl Notes {
-    pub fn fail_from_now_on(&self) {
+impl RecordingPublisher {
+    /// Makes all later calls fail.
+    pub(crate) fn fail(&self) {
         self.fails.set(true);
     }
 
-    /// The text messages that were announced.
-    pub fn texts(&self) -> Vec<String> {
+    /// Returns the published WebSocket messages.
+    pub(crate) fn messages(&self) -> Vec<String> {
         let items = self.items.borrow();
         let formats = items.iter().filter_map(|item| item.ws_message.as_ref());
         let texts = formats.map(|format| match &format.action {
             WsAction::Send(Message::Text(text)) => text.to_string(),
-            other => panic!("announced {other:?}"),
+            other => panic!("unexpected action: {other:?}"),
         });
         texts.collect()
     }
 
-    /// What was announced since this was last called.
-    pub fn take(&self) -> Vec<Item> {
+    /// Takes the items published since the last call.
+    pub(crate) fn take(&self) -> Vec<Item> {
         self.items.take()
     }
 }
 
-impl Announce for Notes {
-    async fn announce(&self, items: Vec<Item>) -> Result<(), AnnounceError> {
+impl Publisher for RecordingPublisher {
+    async fn publish(&self, items: Vec<Item>) -> Result<(), PublishError> {
         if self.fails.get() {
-            return Err(AnnounceError("nobody listens".into()));
+            return Err(PublishError("connection refused".into()));
         }
         self.items.borrow_mut().extend(items);
         Ok(())

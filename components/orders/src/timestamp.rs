@@ -1,9 +1,9 @@
-//! Points in time as RFC 3339 writes them: UTC, with milliseconds.
+//! Timestamps in RFC 3339 format: UTC, with milliseconds.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// `time` as `2026-01-02T03:04:05.678Z`. A time before 1970 is written as its first moment.
-pub fn rfc3339(time: SystemTime) -> String {
+/// Formats `time` as `2026-01-02T03:04:05.678Z`. Times before 1970 become 1970-01-01.
+pub(crate) fn rfc3339(time: SystemTime) -> String {
     let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = since_epoch.as_secs();
     let (year, month, day) = civil_date(seconds / 86_400);
@@ -12,10 +12,10 @@ pub fn rfc3339(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 
-/// The Gregorian date that is `days` after 1970-01-01.
+/// Returns the Gregorian year, month and day that is `days` after 1970-01-01.
 ///
-/// Counts from 0000-03-01, so that a leap day is the last of its year, in eras of
-/// 400 years, which all have the same number of days.
+/// Years count from 0000-03-01, so that a leap day is the last day of its year. All eras of 400
+/// years have the same number of days.
 fn civil_date(days: u64) -> (u64, u64, u64) {
     const DAYS_BEFORE_1970: u64 = 719_468;
     const DAYS_PER_ERA: u64 = 146_097;
@@ -25,7 +25,7 @@ fn civil_date(days: u64) -> (u64, u64, u64) {
     let leap_days = day_of_era / 1460 - day_of_era / 36_524 + day_of_era / 146_096;
     let year_of_era = (day_of_era - leap_days) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    // Months from March have 31, 30, 31, 30, 31 days, again and again: 153 in five.
+    // From March on, months repeat the lengths 31, 30, 31, 30, 31: 153 days in five months.
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = match month_from_march {
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_times() {
+    fn known_times_are_formatted() {
         let at = |seconds, millis| {
             rfc3339(UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_millis(millis))
         };
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn every_day_of_500_years_follows_the_one_before() {
+    fn dates_are_consecutive_for_500_years() {
         let mut expected = (1970, 1, 1);
         for days in 0..500 * 366 {
             assert_eq!(civil_date(days), expected);

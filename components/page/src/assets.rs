@@ -181,7 +181,7 @@ impl Asset {
         if let Some(encoding) = encoding.filter(|_| is_text(self.content_type)) {
             let index = Encoding::ALL.iter().position(|it| *it == encoding);
             let cell = index.and_then(|index| self.compressed.get(index));
-            let compress = || encoding.compress(&self.content, Effort::Once);
+            let compress = || encoding.compress(&self.content, Effort::Best);
             if let Some(Some(compressed)) = cell.map(|cell| cell.get_or_init(compress)) {
                 return (compressed.clone(), Some(encoding));
             }

@@ -40,7 +40,7 @@ const DATA_POLICY: &str = "default-src 'none'";
 /// The page. It is never stored because it shows orders.
 pub(crate) fn page(html: String, encoding: Option<Encoding>) -> Response {
     let compressed = encoding.and_then(|encoding| {
-        let compressed = encoding.compress(html.as_bytes(), Effort::Always)?;
+        let compressed = encoding.compress(html.as_bytes(), Effort::Fast)?;
         Some((compressed, encoding))
     });
     let (content, encoding) = match compressed {

@@ -1,6 +1,6 @@
-//! Content codings: which one a client takes, and the compressing.
+//! Content codings for HTTP responses: negotiation and compression.
 //!
-//! A component that can do without Brotli leaves the feature `brotli` out.
+//! Brotli is the default feature `brotli`. It makes a component considerably larger.
 
 use std::io::Write as _;
 
@@ -10,37 +10,37 @@ use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use http::HeaderValue;
 
-/// Shorter content hardly gets shorter.
+/// Content with fewer bytes is not compressed, as it would hardly get smaller.
 const MIN_BYTES: usize = 200;
 
-/// A content coding (RFC 9110 §8.4.1), but for none at all.
+/// A content coding (RFC 9110 §8.4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
-    /// RFC 7932.
+    /// Brotli (RFC 7932).
     #[cfg(feature = "brotli")]
     Brotli,
-    /// RFC 1952.
+    /// Gzip (RFC 1952).
     Gzip,
 }
 
-/// How long compressing may take.
+/// The effort to spend on compression.
 #[derive(Clone, Copy, Debug)]
 pub enum Effort {
-    /// It is done once, and sent often.
-    Once,
-    /// It is done for each answer.
-    Always,
+    /// Best compression, for content that is compressed once and sent often.
+    Best,
+    /// Fast compression, for content that is compressed for each response.
+    Fast,
 }
 
 impl Encoding {
-    /// All of them, the best first.
+    /// All content codings, in order of preference.
     pub const ALL: &[Encoding] = &[
         #[cfg(feature = "brotli")]
         Encoding::Brotli,
         Encoding::Gzip,
     ];
 
-    /// The name in `Content-Encoding`.
+    /// Returns the name in `Content-Encoding`.
     pub fn name(self) -> &'static str {
         match self {
             #[cfg(feature = "brotli")]
@@ -49,9 +49,10 @@ impl Encoding {
         }
     }
 
-    /// The one that a client likes best, by its `Accept-Encoding` headers (RFC
-    /// 9110 §12.5.3); of several, the best. `None` is the content as it is, which
-    /// every client is taken to accept.
+    /// Chooses the coding with the highest weight in `Accept-Encoding` headers (RFC 9110
+    /// §12.5.3). [`ALL`](Encoding::ALL) decides between equal weights.
+    ///
+    /// Returns `None` if the client prefers uncompressed content, or accepts no known coding.
     pub fn choose<'a>(accepted: impl Iterator<Item = &'a HeaderValue>) -> Option<Self> {
         let lists: Vec<&str> = accepted.filter_map(|list| list.to_str().ok()).collect();
         let weight = |name: &str| {
@@ -64,56 +65,63 @@ impl Encoding {
                     is_named.then(|| quality(parameters))
                 })
         };
-        let any = weight("*").unwrap_or(0);
-        let weigh = |encoding: &Self| (*encoding, weight(encoding.name()).unwrap_or(any));
-        // Of equals, `max_by_key` takes the last.
-        let best = Self::ALL.iter().rev().map(weigh).max_by_key(|it| it.1);
-        let plain = weight("identity").unwrap_or(0);
-        best.filter(|(_, weight)| *weight > 0 && *weight >= plain)
+        let wildcard = weight("*").unwrap_or(0);
+        let identity = weight("identity").unwrap_or(0);
+        Self::ALL
+            .iter()
+            .map(|encoding| (*encoding, weight(encoding.name()).unwrap_or(wildcard)))
+            .rev() // `max_by_key` returns the last of several maxima.
+            .max_by_key(|(_, weight)| *weight)
+            .filter(|(_, weight)| *weight > 0 && *weight >= identity)
             .map(|(encoding, _)| encoding)
     }
 
-    /// `content` in this coding, or `None` if that would not be shorter.
+    /// Compresses `content`. Returns `None` if the result would not be smaller.
     pub fn compress(self, content: &[u8], effort: Effort) -> Option<Bytes> {
         if content.len() < MIN_BYTES {
             return None;
         }
-        let mut packed = Vec::with_capacity(content.len() / 2);
-        // Writing to memory does not fail; if it did, the content would go as it is.
+        let mut compressed = Vec::with_capacity(content.len() / 2);
+        // Writing to memory cannot fail. If it did, the content would be sent uncompressed.
         match self {
             #[cfg(feature = "brotli")]
             Encoding::Brotli => {
                 let parameters = BrotliEncoderParams {
                     quality: match effort {
-                        Effort::Once => 11,
-                        Effort::Always => 5,
+                        Effort::Best => 11,
+                        Effort::Fast => 5,
                     },
                     size_hint: content.len(),
                     ..BrotliEncoderParams::default()
                 };
-                brotli::BrotliCompress(&mut &*content, &mut packed, &parameters).ok()?;
+                brotli::BrotliCompress(&mut &*content, &mut compressed, &parameters).ok()?;
             }
             Encoding::Gzip => {
                 let level = match effort {
-                    Effort::Once => Compression::best(),
-                    Effort::Always => Compression::new(4),
+                    Effort::Best => Compression::best(),
+                    Effort::Fast => Compression::new(4),
                 };
-                let mut encoder = GzEncoder::new(&mut packed, level);
+                let mut encoder = GzEncoder::new(&mut compressed, level);
                 encoder.write_all(content).ok()?;
                 encoder.finish().ok()?;
             }
         }
-        (packed.len() < content.len()).then(|| packed.into())
+        (compressed.len() < content.len()).then(|| compressed.into())
     }
 }
 
-/// The weight in a coding's parameters, in thousandths; 1 when there is none, and
-/// when it cannot be read.
+/// Returns the weight in a coding's parameters, in thousandths.
+///
+/// A missing or invalid weight counts as 1.
 fn quality(parameters: &str) -> u16 {
     let mut parameters = parameters.split(';').map(str::trim);
-    let value = parameters.find_map(|it| it.strip_prefix("q=").or(it.strip_prefix("Q=")));
+    let value = parameters.find_map(|parameter| {
+        parameter
+            .strip_prefix("q=")
+            .or(parameter.strip_prefix("Q="))
+    });
     match value.map(str::parse::<f32>) {
-        // A cast from a float saturates.
+        // A cast from a float saturates, and maps NaN to 0.
         Some(Ok(weight)) => (weight.clamp(0.0, 1.0) * 1000.0) as u16,
         _ => 1000,
     }
@@ -130,25 +138,25 @@ mod tests {
     fn choose(accepted: &[&str]) -> Option<&'static str> {
         let headers: Vec<_> = accepted
             .iter()
-            .map(|list| HeaderValue::from_str(list).expect("a header"))
+            .map(|list| HeaderValue::from_str(list).expect("a valid header value"))
             .collect();
         Encoding::choose(headers.iter()).map(Encoding::name)
     }
 
-    fn unpacked(encoding: Encoding, packed: &[u8]) -> Vec<u8> {
+    fn decompress(encoding: Encoding, compressed: &[u8]) -> Vec<u8> {
         let mut content = Vec::new();
         match encoding {
-            Encoding::Brotli => brotli::BrotliDecompress(&mut &*packed, &mut content),
-            Encoding::Gzip => flate2::read::GzDecoder::new(packed)
+            Encoding::Brotli => brotli::BrotliDecompress(&mut &*compressed, &mut content),
+            Encoding::Gzip => flate2::read::GzDecoder::new(compressed)
                 .read_to_end(&mut content)
                 .map(drop),
         }
-        .expect("what was packed");
+        .expect("valid compressed content");
         content
     }
 
     #[test]
-    fn what_clients_accept() {
+    fn the_preferred_coding_is_chosen() {
         for (accepted, expected) in [
             (&["gzip, deflate, br, zstd"][..], Some("br")),
             (&["gzip, deflate"], Some("gzip")),
@@ -171,29 +179,29 @@ mod tests {
     }
 
     #[test]
-    fn only_when_it_helps() {
+    fn content_is_compressed_only_if_it_gets_smaller() {
         let text = "order ".repeat(100);
         for &encoding in Encoding::ALL {
-            for effort in [Effort::Once, Effort::Always] {
-                let packed = encoding.compress(text.as_bytes(), effort).expect("shorter");
-                assert!(packed.len() < 100);
-                assert_eq!(unpacked(encoding, &packed), text.as_bytes());
-                assert_eq!(encoding.compress(&packed, effort), None);
+            for effort in [Effort::Best, Effort::Fast] {
+                let compressed = encoding.compress(text.as_bytes(), effort).expect("smaller");
+                assert!(compressed.len() < 100);
+                assert_eq!(decompress(encoding, &compressed), text.as_bytes());
+                assert_eq!(encoding.compress(&compressed, effort), None);
             }
         }
     }
 
     proptest! {
         #[test]
-        fn any_list_is_read(list in "[ -~]{0,40}|((br|gzip|\\*)(;q=[0-9.]{0,4})?,?){0,4}") {
+        fn choosing_never_panics(list in "[ -~]{0,40}|((br|gzip|\\*)(;q=[0-9.]{0,4})?,?){0,4}") {
             choose(&[&list]);
         }
 
         #[test]
-        fn any_content_comes_back(content in prop::collection::vec(0u8..9, 0..2000)) {
+        fn compression_round_trips(content in prop::collection::vec(0u8..9, 0..2000)) {
             for &encoding in Encoding::ALL {
-                if let Some(packed) = encoding.compress(&content, Effort::Once) {
-                    prop_assert_eq!(unpacked(encoding, &packed), &content[..]);
+                if let Some(compressed) = encoding.compress(&content, Effort::Best) {
+                    prop_assert_eq!(decompress(encoding, &compressed), &content[..]);
                 }
             }
         }

@@ -1,22 +1,23 @@
-//! A change of status as a request: whether it was meant, and what it asks for.
+//! Requests that set an order's status: `POST /api/orders/ID/status`.
 
 use serde::Deserialize;
 use spin_sdk::http::{HeaderMap, Request, StatusCode};
 
 use crate::order::Status;
 
-/// The most bytes that the body of a change can have.
-pub const MAX_CHANGE: usize = 1 << 10;
+/// The maximum size of a request body.
+pub(crate) const MAX_BODY_BYTES: usize = 1 << 10;
 
 const EXPECTED: &str =
     r#"expected {"status":STATUS}, STATUS one of "received", "fired", "fulfilled", "cancelled""#;
 
-/// Lets in a request that no other site's page can have sent, or says why not.
+/// Rejects requests that a page of another origin may have sent.
 ///
-/// A browser sends `application/json` to another origin only when that one allows it, which
-/// nothing here does; and it says where a request comes from. Both are asked for, so that
-/// neither is all there is. What is no browser says nothing, and is let in.
-pub fn admit(request: &Request<()>) -> Result<(), (StatusCode, &'static str)> {
+/// There are two checks, so that neither is the only defense. Browsers send `application/json`
+/// to another origin only after a preflight request, which this component does not allow.
+/// Browsers also name the origin of the page in `Sec-Fetch-Site` or `Origin`. Requests with
+/// neither header do not come from a browser and are accepted.
+pub(crate) fn check_headers(request: &Request<()>) -> Result<(), (StatusCode, &'static str)> {
     let headers = request.headers();
     let content_type = text(headers, "content-type").unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default();
@@ -24,7 +25,7 @@ pub fn admit(request: &Request<()>) -> Result<(), (StatusCode, &'static str)> {
         let message = "content-type: expected application/json";
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     }
-    let is_own = match (text(headers, "sec-fetch-site"), text(headers, "origin")) {
+    let same_origin = match (text(headers, "sec-fetch-site"), text(headers, "origin")) {
         (Some(site), _) => site == "same-origin",
         (None, Some(origin)) => {
             let host = request
@@ -34,31 +35,31 @@ pub fn admit(request: &Request<()>) -> Result<(), (StatusCode, &'static str)> {
             let host = host.or_else(|| text(headers, "host"));
             origin.split_once("://").map(|(_, authority)| authority) == host
         }
+        // A header that is present but not text is rejected.
         (None, None) => !headers.contains_key("sec-fetch-site") && !headers.contains_key("origin"),
     };
-    match is_own {
-        true => Ok(()),
-        false => Err((
-            StatusCode::FORBIDDEN,
-            "only pages of this origin may change orders",
-        )),
+    if same_origin {
+        Ok(())
+    } else {
+        let message = "only pages of the same origin may update orders";
+        Err((StatusCode::FORBIDDEN, message))
     }
 }
 
-/// The status that a body asks for.
-pub fn parse(body: &[u8]) -> Result<Status, &'static str> {
+/// Parses the requested status from a body.
+pub(crate) fn parse_body(body: &[u8]) -> Result<Status, &'static str> {
     #[derive(Deserialize)]
-    struct Change {
+    struct Update {
         status: Status,
     }
-    // A list with the same value would do for serde.
+    // Serde would also accept an array of the fields.
     match serde_json::from_slice(body) {
-        Ok(Change { status }) if body.trim_ascii_start().starts_with(b"{") => Ok(status),
+        Ok(Update { status }) if body.trim_ascii_start().starts_with(b"{") => Ok(status),
         _ => Err(EXPECTED),
     }
 }
 
-/// `None` also for a header that is there and not text: see [`admit`].
+/// Returns a header's value, or `None` if it is absent or not text.
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
@@ -76,11 +77,11 @@ mod tests {
             let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
             request.headers_mut().append(*name, value);
         }
-        admit(&request).map_or_else(|(status, _)| status.as_u16(), |()| 200)
+        check_headers(&request).map_or_else(|(status, _)| status.as_u16(), |()| 200)
     }
 
     #[test]
-    fn only_json() {
+    fn only_json_is_accepted() {
         for (content_type, expected) in [
             ("application/json", 200),
             ("Application/JSON; charset=utf-8", 200),
@@ -102,10 +103,11 @@ mod tests {
     }
 
     #[test]
-    fn only_of_this_origin() {
+    fn only_the_same_origin_is_accepted() {
         const JSON: (&str, &str) = ("content-type", "application/json");
         const HOST: (&str, &str) = ("host", "burger.example:3000");
-        let of = |headers: &[(&'static str, &str)]| status(&[&[JSON, HOST], headers].concat());
+        let status_with =
+            |headers: &[(&'static str, &str)]| status(&[&[JSON, HOST], headers].concat());
         for (site, expected) in [
             ("same-origin", 200),
             ("same-site", 403),
@@ -113,11 +115,11 @@ mod tests {
             ("none", 403),
             ("é", 403),
         ] {
-            assert_eq!(of(&[("sec-fetch-site", site)]), expected, "{site}");
+            assert_eq!(status_with(&[("sec-fetch-site", site)]), expected, "{site}");
         }
         for (origin, expected) in [
             ("http://burger.example:3000", 200),
-            // What ends TLS in front may speak HTTP to the host.
+            // A proxy that terminates TLS may connect to the host over plain HTTP.
             ("https://burger.example:3000", 200),
             ("http://burger.example", 403),
             ("http://evil.example", 403),
@@ -125,15 +127,15 @@ mod tests {
             ("null", 403),
             ("é", 403),
         ] {
-            assert_eq!(of(&[("origin", origin)]), expected, "{origin}");
+            assert_eq!(status_with(&[("origin", origin)]), expected, "{origin}");
         }
-        // The browser's own word counts where a proxy has changed the host's name.
+        // Sec-Fetch-Site takes precedence, as a proxy may have changed the Host header.
         assert_eq!(
-            of(&[("sec-fetch-site", "same-origin"), ("origin", "https://x")]),
+            status_with(&[("sec-fetch-site", "same-origin"), ("origin", "https://x")]),
             200
         );
         assert_eq!(
-            of(&[
+            status_with(&[
                 ("sec-fetch-site", "cross-site"),
                 ("origin", "http://burger.example:3000")
             ]),
@@ -142,9 +144,9 @@ mod tests {
     }
 
     #[test]
-    fn bodies() {
+    fn bodies_are_parsed() {
         assert_eq!(
-            parse(br#" {"status":"fired","more":1} "#),
+            parse_body(br#" {"status":"fired","more":1} "#),
             Ok(Status::Fired)
         );
         for bad in [
@@ -156,14 +158,14 @@ mod tests {
             r#"{"status":1}"#,
             "fired",
         ] {
-            assert_eq!(parse(bad.as_bytes()), Err(EXPECTED), "{bad}");
+            assert_eq!(parse_body(bad.as_bytes()), Err(EXPECTED), "{bad}");
         }
     }
 
     proptest! {
         #[test]
-        fn any_body_is_answered(body: Vec<u8>) {
-            let _ = parse(&body);
+        fn parsing_never_panics(body: Vec<u8>) {
+            let _ = parse_body(&body);
         }
     }
 }

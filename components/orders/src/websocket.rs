@@ -1,4 +1,4 @@
-//! One WebSocket's events, and the answers to them.
+//! Handles WebSocket events, which the GRIP host sends as POST requests.
 
 use std::borrow::Cow;
 
@@ -9,11 +9,12 @@ use serde_json::Value;
 use spin_sdk::http::HeaderValue;
 
 use crate::{
-    announce::{Announce, CHANNEL, error_json, order_error_json},
+    event::{ORDERS_CHANNEL, error_json, order_error_json},
     history::UpdateError,
-    kitchen::Kitchen,
     order::Status,
-    reply::{self, Reply},
+    orders::Orders,
+    publisher::Publisher,
+    response::{self, Response},
     storage::Storage,
 };
 
@@ -24,57 +25,63 @@ const EXPECTED: &str =
 
 const EXPECTED_DETAIL: &str = r#"order-status: expected "detail":{"id":ID,"status":STATUS}, STATUS one of "received", "fired", "fulfilled", "cancelled""#;
 
-/// Answers events in order, in one response.
+/// Handles events in order and returns one response to all of them.
 ///
-/// GRIP is turned on with an empty message prefix: all that is sent here is JSON, which
-/// begins with `{` and so is never taken for a control message, and the host need not
-/// cut a prefix off every message.
-pub async fn answer<S: Storage, A: Announce>(events: Vec<Event>, kitchen: &Kitchen<S, A>) -> Reply {
-    let mut answers = Vec::with_capacity(events.len());
+/// The response to an OPEN event enables GRIP with an empty message prefix. This is safe because
+/// all messages are JSON objects, which never look like a control message, and it saves the host
+/// from removing a prefix.
+pub(crate) async fn respond<S: Storage, P: Publisher>(
+    events: Vec<Event>,
+    orders: &Orders<S, P>,
+) -> Response {
+    let mut replies = Vec::with_capacity(events.len());
     let mut opened = false;
     for event in events {
         match event {
             Event::Open => {
                 opened = true;
-                answers.push(Event::Open);
-                answers.push(ControlMessage::subscribe(CHANNEL).into_event());
+                replies.push(Event::Open);
+                replies.push(ControlMessage::subscribe(ORDERS_CHANNEL).into_event());
             }
-            Event::Text(text) => answers.extend(message(&text, kitchen).await.map(Event::Text)),
+            Event::Text(text) => {
+                replies.extend(handle_message(&text, orders).await.map(Event::Text));
+            }
             Event::Binary(_) => {
                 let error = error_json(&format!("not text: {EXPECTED}"));
-                answers.push(Event::text(error));
+                replies.push(Event::text(error));
             }
-            Event::Ping(data) => answers.push(Event::Pong(data)),
+            Event::Ping(data) => replies.push(Event::Pong(data)),
             Event::Pong(_) => {}
             Event::Close(frame) => {
                 let frame = frame.map(|frame| CloseFrame::new(frame.code, ""));
-                answers.push(Event::Close(frame));
+                replies.push(Event::Close(frame));
                 break;
             }
             Event::Disconnect => break,
         }
     }
-    let body = match answers.is_empty() {
-        true => Bytes::new(),
-        false => event::encode_all(&answers),
+    let body = if replies.is_empty() {
+        Bytes::new()
+    } else {
+        event::encode_all(&replies)
     };
-    let mut reply = reply::events(body);
+    let mut response = response::websocket_events(body);
     if opened {
         let grip = Extension {
             message_prefix: ByteString::new(),
         };
         if let Ok(value) = HeaderValue::from_str(&grip.header_value()) {
-            let headers = reply.headers_mut();
+            let headers = response.headers_mut();
             headers.insert(grip::header::SEC_WEBSOCKET_EXTENSIONS, value);
         }
     }
-    reply
+    response
 }
 
-/// The answer to one text message, if any.
-async fn message<S: Storage, A: Announce>(
+/// Handles a text message and returns the reply, if any.
+async fn handle_message<S: Storage, P: Publisher>(
     text: &str,
-    kitchen: &Kitchen<S, A>,
+    orders: &Orders<S, P>,
 ) -> Option<ByteString> {
     #[derive(Deserialize)]
     struct Message<'a> {
@@ -92,9 +99,9 @@ async fn message<S: Storage, A: Announce>(
 
     let error = |message: &str| Some(error_json(message).into());
     let message: Message = match serde_json::from_str(text) {
-        // A list with the same values would do for serde.
+        // Serde would also accept an array of the fields.
         Ok(message) if text.trim_ascii_start().starts_with('{') => message,
-        Err(problem) if !problem.is_data() => return error(&format!("not JSON: {EXPECTED}")),
+        Err(source) if !source.is_data() => return error(&format!("not JSON: {EXPECTED}")),
         _ => return error(EXPECTED),
     };
     match &*message.event {
@@ -106,14 +113,14 @@ async fn message<S: Storage, A: Announce>(
                 return error(EXPECTED_DETAIL);
             };
             let error = |message: &str| Some(order_error_json(id, status, message).into());
-            match kitchen.update(id, status).await {
-                // This client is told as all are, by what was published.
+            match orders.update(id, status).await {
+                // The client gets the published event, like all other clients.
                 Ok(_) => None,
-                Err(UpdateError::History(problem)) => {
-                    eprintln!("order not changed: order={id} error={problem}");
-                    error("the order could not be changed: try again")
+                Err(UpdateError::History(source)) => {
+                    eprintln!("failed to update order: order={id} error={source}");
+                    error("the order could not be updated: try again")
                 }
-                Err(problem) => error(&problem.to_string()),
+                Err(source) => error(&source.to_string()),
             }
         }
         _ => error(&format!("unknown event: {EXPECTED}")),
@@ -122,67 +129,65 @@ async fn message<S: Storage, A: Announce>(
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt;
     use http_body_util::BodyExt;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::testing::{self, TestKitchen};
+    use crate::testing::{self, TestOrders};
 
-    /// Answers without ever waiting, as the store in memory does not.
-    fn reply_to(kitchen: &TestKitchen, events: Vec<Event>) -> Reply {
-        testing::now(answer(events, kitchen))
+    fn response_to(orders: &TestOrders, events: Vec<Event>) -> Response {
+        testing::ready(respond(events, orders))
     }
 
-    fn answers(kitchen: &TestKitchen, events: Vec<Event>) -> Vec<Event> {
-        let body = reply_to(kitchen, events).into_body().collect();
-        let body = body.now_or_never().unwrap().unwrap().to_bytes();
+    fn send(orders: &TestOrders, events: Vec<Event>) -> Vec<Event> {
+        let body = response_to(orders, events).into_body().collect();
+        let body = testing::ready(body).unwrap().to_bytes();
         event::decode_all(body, grip::Limits::default()).unwrap()
     }
 
-    fn text(kitchen: &TestKitchen, text: &str) -> Vec<Event> {
-        answers(kitchen, vec![Event::text(text)])
+    fn send_text(orders: &TestOrders, text: &str) -> Vec<Event> {
+        send(orders, vec![Event::text(text)])
     }
 
     fn error(message: &str) -> Event {
         Event::text(error_json(message))
     }
 
-    /// An error about the first order, which was to be changed to `status`.
+    /// The error for a failed update of the first order to `status`.
     fn order_error(status: Status, message: &str) -> Event {
         Event::text(order_error_json(100, status, message))
     }
 
     #[test]
-    fn opens_with_grip_and_the_channel() {
-        let kitchen = testing::kitchen();
-        let reply = reply_to(&kitchen, vec![Event::Open]);
-        let extension = reply.headers()[grip::header::SEC_WEBSOCKET_EXTENSIONS].to_str();
+    fn open_enables_grip_and_subscribes_to_the_channel() {
+        let orders = testing::empty_orders();
+        let response = response_to(&orders, vec![Event::Open]);
+        let extension = response.headers()[grip::header::SEC_WEBSOCKET_EXTENSIONS].to_str();
         let extension = Extension::parse(extension.unwrap()).unwrap();
         assert_eq!(extension.message_prefix, "");
         assert_eq!(
-            reply.headers()["content-type"],
+            response.headers()["content-type"],
             grip::header::WEBSOCKET_EVENTS
         );
         assert_eq!(
-            answers(&kitchen, vec![Event::Open]),
+            send(&orders, vec![Event::Open]),
             [
                 Event::Open,
                 Event::text(r#"c:{"channel":"orders","type":"subscribe"}"#)
             ]
         );
-        // Only then: GRIP is turned on once.
-        let reply = reply_to(&kitchen, vec![Event::text("{}")]);
+        // Later responses do not enable GRIP again.
+        let response = response_to(&orders, vec![Event::text("{}")]);
         assert!(
-            !reply
+            !response
                 .headers()
                 .contains_key(grip::header::SEC_WEBSOCKET_EXTENSIONS)
         );
     }
 
     #[test]
-    fn answers_in_order() {
-        let kitchen = testing::kitchen();
+    fn events_are_handled_in_order() {
+        let orders = testing::empty_orders();
         let events = vec![
             Event::text(r#"{"event":"ping"}"#),
             Event::text("nonsense"),
@@ -193,7 +198,7 @@ mod tests {
             Event::text(r#"{"event":"ping"}"#),
         ];
         assert_eq!(
-            answers(&kitchen, events),
+            send(&orders, events),
             [
                 Event::text(PONG),
                 error(&format!("not JSON: {EXPECTED}")),
@@ -203,17 +208,17 @@ mod tests {
             ]
         );
         assert_eq!(
-            answers(&kitchen, vec![Event::Close(None)]),
+            send(&orders, vec![Event::Close(None)]),
             [Event::Close(None)]
         );
-        assert_eq!(answers(&kitchen, vec![Event::Disconnect]), []);
-        assert_eq!(answers(&kitchen, vec![]), []);
+        assert_eq!(send(&orders, vec![Event::Disconnect]), []);
+        assert_eq!(send(&orders, vec![]), []);
     }
 
     #[test]
-    fn nonsense_gets_an_error() {
-        let kitchen = testing::kitchen();
-        for (nonsense, message) in [
+    fn invalid_messages_get_an_error() {
+        let orders = testing::empty_orders();
+        for (invalid, message) in [
             ("", format!("not JSON: {EXPECTED}")),
             ("{", format!("not JSON: {EXPECTED}")),
             (r#"{"event":"ping"}}"#, format!("not JSON: {EXPECTED}")),
@@ -236,27 +241,27 @@ mod tests {
                 EXPECTED_DETAIL.into(),
             ),
         ] {
-            assert_eq!(text(&kitchen, nonsense), [error(&message)], "{nonsense}");
+            assert_eq!(send_text(&orders, invalid), [error(&message)], "{invalid}");
         }
         assert_eq!(
-            text(
-                &kitchen,
+            send_text(
+                &orders,
                 r#"{"event":"order-status","detail":{"id":100,"status":"fired"}}"#
             ),
-            [order_error(Status::Fired, "there is no order 100")]
+            [order_error(Status::Fired, "order 100 not found")]
         );
-        let binary = answers(&kitchen, vec![Event::Binary("{}".into())]);
+        let binary = send(&orders, vec![Event::Binary("{}".into())]);
         assert_eq!(binary, [error(&format!("not text: {EXPECTED}"))]);
     }
 
     #[test]
-    fn an_order_changes_and_all_are_told() {
-        let kitchen = testing::kitchen();
-        let order = testing::make(&kitchen);
+    fn status_updates_are_published() {
+        let orders = testing::empty_orders();
+        let order = testing::create(&orders);
         let status = |status: &str| {
             let id = order.id;
-            text(
-                &kitchen,
+            send_text(
+                &orders,
                 &format!(
                     r#"{{"event":"order-status","detail":{{"id":{id},"status":"{status}"}}}}"#
                 ),
@@ -285,7 +290,7 @@ mod tests {
                 "order 100 is cancelled: it cannot become received"
             )]
         );
-        let told: Vec<String> = kitchen.announcer.texts();
+        let published = orders.publisher.messages();
         let expected: Vec<String> = [Status::Fired, Status::Cancelled]
             .map(|status| {
                 let order = serde_json::to_string(&crate::order::Order {
@@ -298,31 +303,31 @@ mod tests {
                 )
             })
             .into();
-        assert_eq!(told[1..], expected);
+        assert_eq!(published[1..], expected);
     }
 
     #[test]
-    fn a_failing_store_is_an_error_that_says_no_more_than_it_should() {
-        let kitchen = testing::kitchen();
-        let order = testing::make(&kitchen);
-        kitchen.history.storage().fail_from_now_on();
+    fn storage_errors_are_not_revealed() {
+        let orders = testing::empty_orders();
+        let order = testing::create(&orders);
+        orders.history.storage().fail();
         let fired = format!(
             r#"{{"event":"order-status","detail":{{"id":{},"status":"fired"}}}}"#,
             order.id
         );
         assert_eq!(
-            text(&kitchen, &fired),
+            send_text(&orders, &fired),
             [order_error(
                 Status::Fired,
-                "the order could not be changed: try again"
+                "the order could not be updated: try again"
             )]
         );
     }
 
     proptest! {
         #[test]
-        fn any_text_gets_one_answer(nonsense in "\\PC{0,40}|[{\\[]\"event\":\"(ping|order-status)\".{0,9}[}\\]]?") {
-            prop_assert_eq!(text(&testing::kitchen(), &nonsense).len(), 1);
+        fn any_text_gets_one_reply(text in "\\PC{0,40}|[{\\[]\"event\":\"(ping|order-status)\".{0,9}[}\\]]?") {
+            prop_assert_eq!(send_text(&testing::empty_orders(), &text).len(), 1);
         }
     }
 }
