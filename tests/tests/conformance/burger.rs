@@ -17,13 +17,13 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
+use serde_json::Value;
 use spin_runtime::{
     backend::{Backend, Body, Caller, full},
     embedded::{Embedded, Options},
     manifest::Manifest,
     variables::Variables,
 };
-use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinSet};
 

@@ -23,8 +23,8 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
-use spin_runtime::backend::{Body, BodyError, full};
 use serde_json::{Value, json};
+use spin_runtime::backend::{Body, BodyError, full};
 use tests::PATIENCE;
 use tokio::{
     io::AsyncReadExt,

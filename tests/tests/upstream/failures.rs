@@ -12,8 +12,8 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Frame;
-use spin_runtime::backend::{empty, full};
 use rustix::process::Signal;
+use spin_runtime::backend::{empty, full};
 use tests::{PATIENCE, Server, manifest_in_folder, request};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

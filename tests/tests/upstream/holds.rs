@@ -9,8 +9,8 @@ use hyper::{
     client::conn::http2::{Builder, SendRequest},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use spin_runtime::backend::{Body, full};
 use serde_json::json;
+use spin_runtime::backend::{Body, full};
 use tests::{PATIENCE, Server, eventually};
 use tokio::{net::TcpStream, time::timeout};
 

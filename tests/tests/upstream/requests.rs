@@ -14,8 +14,8 @@ use grip::signature::{Key, verify};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
-use spin_runtime::backend::{Body, empty, full};
 use serde_json::Value;
+use spin_runtime::backend::{Body, empty, full};
 use tests::{Server, eventually, request};
 use tokio::{io::AsyncWriteExt, sync::Barrier};
 

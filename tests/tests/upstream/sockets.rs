@@ -12,8 +12,8 @@ use grip::{
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use spin_runtime::backend::{Body, empty, full};
 use serde_json::{Value, json};
+use spin_runtime::backend::{Body, empty, full};
 use tests::{Client, PATIENCE, Server, manifest_in_folder};
 use tokio::sync::mpsc;
 

@@ -5,8 +5,8 @@ use futures_util::{SinkExt, StreamExt};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use spin_runtime::backend::{Body, empty, full};
 use rustix::process::Signal;
+use spin_runtime::backend::{Body, empty, full};
 use tests::{Client, PATIENCE, Server, manifest_in_folder, probe, request};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
