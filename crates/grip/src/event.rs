@@ -298,7 +298,8 @@ impl Decoder {
             None => (self.at, Bytes::new()),
             Some(digits) => {
                 let length_at = start + name.len() + 1;
-                let length = parse_hex(digits).ok_or(EventError::InvalidLength { at: length_at })?;
+                let length =
+                    parse_hex(digits).ok_or(EventError::InvalidLength { at: length_at })?;
                 if length > self.limits.content {
                     return Err(EventError::ContentTooLong {
                         at: length_at,

@@ -176,7 +176,10 @@ pub fn verify(key: &Key, token: &str, now: SystemTime) -> Result<Claims, Signatu
         serde_json::from_slice(&payload).map_err(|_| SignatureError::Malformed)?;
     let claims = Claims {
         issuer: payload.iss,
-        expires: payload.exp.and_then(time).ok_or(SignatureError::MissingExpiry)?,
+        expires: payload
+            .exp
+            .and_then(time)
+            .ok_or(SignatureError::MissingExpiry)?,
     };
     if claims.is_expired(now) {
         return Err(SignatureError::Expired);

@@ -116,7 +116,11 @@ fn token_is_valid_from_nbf_until_exp() {
         r#"{"exp":-1}"#,
         r#"{"exp":1e300}"#,
     ] {
-        assert_eq!(check(claims, 0), Err(SignatureError::MissingExpiry), "{claims}");
+        assert_eq!(
+            check(claims, 0),
+            Err(SignatureError::MissingExpiry),
+            "{claims}"
+        );
     }
     for claims in ["", "[]", r#"{"exp":"60"}"#, "\u{1}"] {
         assert_eq!(check(claims, 0), Err(SignatureError::Malformed), "{claims}");
