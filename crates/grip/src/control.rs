@@ -1,99 +1,142 @@
-//! Control messages: what a component asks of the host for one WebSocket, as JSON after `c:`.
+//! Control messages: JSON after `c:` with which a component asks the host to act on one WebSocket.
+//!
+//! The variants of [`ControlMessage`] are the protocol: serde reads and writes them. To add
+//! a message, add a variant; a field that no other message has also needs a line in the
+//! list of readers below it, so that errors can name the field.
 
 use bytestring::ByteString;
-use serde_json::{Map, Value};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use serde_json::Value;
 
 use crate::{
     Event, Message,
     extension::{CONTROL_PREFIX, DEFAULT_MESSAGE_PREFIX},
-    fields,
+    json::{self, is_default},
+    message::{ContentFields, MISSING_CONTENT},
 };
 
-/// What a component asks. `timeout`s are in seconds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A request to the host about one connection. Timeouts are in seconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
 pub enum ControlMessage {
-    /// Join a channel.
+    /// Subscribes the connection to a channel.
     Subscribe {
         /// The channel's name, not empty.
+        #[serde(deserialize_with = "channel")]
         channel: String,
-        /// Names of the filters that published items pass through.
+        /// The names of the filters that apply to published items.
+        #[serde(
+            default,
+            deserialize_with = "filters",
+            skip_serializing_if = "is_default"
+        )]
         filters: Vec<String>,
     },
-    /// Leave a channel.
+    /// Unsubscribes the connection from a channel.
     Unsubscribe {
         /// The channel's name, not empty.
+        #[serde(deserialize_with = "channel")]
         channel: String,
     },
-    /// Send no more requests for this connection; it stays open for publishes.
+    /// Stops requests for this connection, which stays open for published items.
     Detach,
-    /// Name the session that the connection belongs to.
+    /// Names the session that the connection belongs to.
     Session {
         /// The session's id, not empty.
+        #[serde(deserialize_with = "id")]
         id: String,
     },
-    /// Set metadata for the filters.
+    /// Sets metadata that filters use.
     SetMeta {
         /// The name, not empty.
+        #[serde(deserialize_with = "name")]
         name: String,
-        /// The value; `None` and the empty one forget the name.
+        /// The value. `None` and the empty string remove the name.
+        #[serde(
+            default,
+            deserialize_with = "value",
+            skip_serializing_if = "is_default"
+        )]
         value: Option<String>,
     },
-    /// Send a message to the client whenever the connection is idle.
+    /// Sends a message to the client whenever the connection is idle.
     KeepAlive {
-        /// The message; `None` turns it off.
+        /// The message. `None` turns keep-alives off.
+        #[serde(flatten, with = "optional_message")]
         message: Option<Message>,
-        /// After how long; `None` leaves it to the host.
+        /// The time between messages. `None` means the host's default.
+        #[serde(
+            default,
+            deserialize_with = "timeout",
+            skip_serializing_if = "is_default"
+        )]
         timeout: Option<u32>,
-        /// What counts as idle.
+        /// What the timeout counts from.
+        #[serde(default, deserialize_with = "mode", skip_serializing_if = "is_default")]
         mode: KeepAliveMode,
     },
-    /// Send a message to the client later, unless it is flushed first.
+    /// Sends a message to the client later, or when it is flushed.
     SendDelayed {
         /// The message.
+        #[serde(flatten, with = "message")]
         message: Message,
-        /// How much later; `None` leaves it to the host.
+        /// The delay. `None` means the host's default.
+        #[serde(
+            default,
+            deserialize_with = "timeout",
+            skip_serializing_if = "is_default"
+        )]
         timeout: Option<u32>,
     },
-    /// Send the delayed message now.
+    /// Sends the delayed message now.
     FlushDelayed,
 }
 
-/// When a keep-alive message is due.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+json::field_readers! {
+    required channel: String = json::non_empty_string;
+    required id: String = json::non_empty_string;
+    required name: String = json::non_empty_string;
+    or_default filters: Vec<String> = json::strings;
+    optional value: Option<String> = json::string;
+    optional timeout: Option<u32> = json::seconds;
+    or_default mode: KeepAliveMode = json::variant;
+}
+
+/// When a keep-alive is due.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum KeepAliveMode {
-    /// After nothing was sent for the timeout.
+    /// When nothing was sent for the timeout.
     #[default]
     Idle,
     /// Each time the timeout has passed.
     Interval,
 }
 
-/// Why a control message cannot be acted on.
+/// The reason why a control message is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {
-    /// What follows `c:` is not JSON.
-    #[error("control message: not JSON: {0}")]
+    /// The text after `c:` is not JSON.
+    #[error("control message: invalid JSON: {0}")]
     Json(String),
-    /// It is JSON, but no object with a `type`.
-    #[error("control message: must be an object with a string \"type\"")]
-    NoType,
-    /// A type that is not known here. A newer component may ask for it: a caller can pass over it.
+    /// The JSON is not an object with a `type`.
+    #[error("control message: expected an object with a string \"type\"")]
+    MissingType,
+    /// The type is unknown. Newer components may send it, so callers can ignore this error.
     #[error("control message: unknown type {0:?}")]
     UnknownType(String),
-    /// A field is missing or wrong.
-    #[error("control message {kind}.{field}: {problem}")]
+    /// A field is missing or invalid.
+    #[error("control message {path}: {problem}")]
     Field {
-        /// The message's type.
-        kind: &'static str,
-        /// The field.
-        field: &'static str,
-        /// What is wrong with it.
+        /// The type of the message and the field, such as `subscribe.channel`.
+        path: String,
+        /// What is wrong there.
         problem: String,
     },
 }
 
 impl ControlMessage {
-    /// To join a channel, without filters.
+    /// Subscribes to a channel, without filters.
     pub fn subscribe(channel: impl Into<String>) -> ControlMessage {
         ControlMessage::Subscribe {
             channel: channel.into(),
@@ -101,14 +144,14 @@ impl ControlMessage {
         }
     }
 
-    /// To leave a channel.
+    /// Unsubscribes from a channel.
     pub fn unsubscribe(channel: impl Into<String>) -> ControlMessage {
         ControlMessage::Unsubscribe {
             channel: channel.into(),
         }
     }
 
-    /// To send `message` whenever the connection was idle for `timeout` seconds.
+    /// Sends `message` whenever the connection was idle for `timeout` seconds.
     pub fn keep_alive(message: Message, timeout: u32) -> ControlMessage {
         ControlMessage::KeepAlive {
             message: Some(message),
@@ -117,136 +160,38 @@ impl ControlMessage {
         }
     }
 
-    /// The event that carries the message to the host.
+    /// Returns the event that carries the message to the host.
     pub fn into_event(self) -> Event {
         Event::text(format!("{CONTROL_PREFIX}{}", self.to_json()))
     }
 
-    /// The message in JSON, without the prefix.
+    /// Returns the message as JSON, without the prefix.
     pub fn to_json(&self) -> String {
-        let mut object = Map::new();
-        let mut put = |key: &str, value: Value| drop(object.insert(key.into(), value));
-        put("type", self.kind().into());
-        match self {
-            ControlMessage::Detach | ControlMessage::FlushDelayed => {}
-            ControlMessage::Subscribe { channel, filters } => {
-                put("channel", channel.as_str().into());
-                if !filters.is_empty() {
-                    put("filters", filters.clone().into());
-                }
-            }
-            ControlMessage::Unsubscribe { channel } => put("channel", channel.as_str().into()),
-            ControlMessage::Session { id } => put("id", id.as_str().into()),
-            ControlMessage::SetMeta { name, value } => {
-                put("name", name.as_str().into());
-                if let Some(value) = value {
-                    put("value", value.as_str().into());
-                }
-            }
-            ControlMessage::KeepAlive {
-                message,
-                timeout,
-                mode,
-            } => {
-                if let Some(timeout) = timeout {
-                    put("timeout", (*timeout).into());
-                }
-                if *mode == KeepAliveMode::Interval {
-                    put("mode", "interval".into());
-                }
-                if let Some(message) = message {
-                    message.write("message-type", &mut object);
-                }
-            }
-            ControlMessage::SendDelayed { message, timeout } => {
-                if let Some(timeout) = timeout {
-                    put("timeout", (*timeout).into());
-                }
-                message.write("message-type", &mut object);
-            }
-        }
-        Value::Object(object).to_string()
+        serde_json::json!(self).to_string()
     }
 
-    /// Reads what follows the prefix. Fields that the type does not have are passed over.
+    /// Parses the JSON after the prefix. Unknown fields are ignored.
     pub fn parse(json: &[u8]) -> Result<ControlMessage, ControlError> {
         let value: Value =
             serde_json::from_slice(json).map_err(|error| ControlError::Json(error.to_string()))?;
-        let Value::Object(object) = value else {
-            return Err(ControlError::NoType);
-        };
-        let Some(Value::String(kind)) = object.get("type") else {
-            return Err(ControlError::NoType);
-        };
-        let Some(kind) = KINDS.into_iter().find(|known| known == kind) else {
-            return Err(ControlError::UnknownType(kind.clone()));
-        };
-        let mut fields = Fields { kind, object };
-        Ok(match kind {
-            "subscribe" => ControlMessage::Subscribe {
-                channel: fields.name("channel")?,
-                filters: fields.strings("filters")?,
-            },
-            "unsubscribe" => ControlMessage::Unsubscribe {
-                channel: fields.name("channel")?,
-            },
-            "detach" => ControlMessage::Detach,
-            "session" => ControlMessage::Session {
-                id: fields.name("id")?,
-            },
-            "set-meta" => ControlMessage::SetMeta {
-                name: fields.name("name")?,
-                value: fields.string("value")?,
-            },
-            "keep-alive" => ControlMessage::KeepAlive {
-                message: fields.message()?,
-                timeout: fields.seconds("timeout")?,
-                mode: match fields.string("mode")?.as_deref() {
-                    None | Some("idle") => KeepAliveMode::Idle,
-                    Some("interval") => KeepAliveMode::Interval,
-                    Some(_) => return Err(fields.error("mode", "must be \"idle\" or \"interval\"")),
-                },
-            },
-            "send-delayed" => ControlMessage::SendDelayed {
-                message: match fields.message()? {
-                    Some(message) => message,
-                    None => {
-                        return Err(fields.error("content", "this or content-bin must be there"));
-                    }
-                },
-                timeout: fields.seconds("timeout")?,
-            },
-            // What is left of KINDS.
-            _ => ControlMessage::FlushDelayed,
+        let kind = value.get("type").and_then(Value::as_str);
+        let kind = kind.ok_or(ControlError::MissingType)?;
+        ControlMessage::deserialize(&value).map_err(|error| {
+            let error = error.to_string();
+            if json::is_unknown_variant(&error) {
+                return ControlError::UnknownType(kind.into());
+            }
+            let error = json::at(&format!(".{kind}"), error);
+            let (path, problem) = json::split_path(&error);
+            ControlError::Field {
+                path: path.unwrap_or(kind).into(),
+                problem: problem.into(),
+            }
         })
-    }
-
-    fn kind(&self) -> &'static str {
-        match self {
-            ControlMessage::Subscribe { .. } => "subscribe",
-            ControlMessage::Unsubscribe { .. } => "unsubscribe",
-            ControlMessage::Detach => "detach",
-            ControlMessage::Session { .. } => "session",
-            ControlMessage::SetMeta { .. } => "set-meta",
-            ControlMessage::KeepAlive { .. } => "keep-alive",
-            ControlMessage::SendDelayed { .. } => "send-delayed",
-            ControlMessage::FlushDelayed => "flush-delayed",
-        }
     }
 }
 
-const KINDS: [&str; 8] = [
-    "subscribe",
-    "unsubscribe",
-    "detach",
-    "session",
-    "set-meta",
-    "keep-alive",
-    "send-delayed",
-    "flush-delayed",
-];
-
-/// Content with the default message prefix, for a component that did not choose another.
+/// Returns content with the default message prefix, for components that chose no other.
 pub fn content(text: impl AsRef<str>) -> Event {
     let text = text.as_ref();
     let mut prefixed = String::with_capacity(DEFAULT_MESSAGE_PREFIX.len() + text.len());
@@ -255,62 +200,68 @@ pub fn content(text: impl AsRef<str>) -> Event {
     Event::Text(ByteString::from(prefixed))
 }
 
-/// The fields of one message, and the errors about them.
-struct Fields {
-    kind: &'static str,
-    object: Map<String, Value>,
+/// The fields of a message that `keep-alive` and `send-delayed` have.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct MessageFields {
+    #[serde(flatten)]
+    content: ContentFields,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_type: Option<Value>,
 }
 
-impl Fields {
-    fn error(&self, field: &'static str, problem: impl Into<String>) -> ControlError {
-        ControlError::Field {
-            kind: self.kind,
-            field,
-            problem: problem.into(),
+impl From<&Message> for MessageFields {
+    fn from(message: &Message) -> MessageFields {
+        let (content, message_type) = message.to_fields();
+        MessageFields {
+            content,
+            message_type,
         }
     }
+}
 
-    fn string(&mut self, field: &'static str) -> Result<Option<String>, ControlError> {
-        match self.object.remove(field) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(self.error(field, "must be a string")),
-        }
+impl MessageFields {
+    fn into_message(self) -> Result<Option<Message>, String> {
+        Message::from_fields(self.content, self.message_type, "message-type")
+    }
+}
+
+/// Reads and writes the fields of a message, for `#[serde(flatten)]`.
+mod message {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(
+        message: &Message,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        MessageFields::from(message).serialize(serializer)
     }
 
-    fn name(&mut self, field: &'static str) -> Result<String, ControlError> {
-        match self.string(field)? {
-            Some(name) if !name.is_empty() => Ok(name),
-            _ => Err(self.error(field, "must be there, and not empty")),
-        }
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Message, D::Error> {
+        optional_message::deserialize(deserializer)?
+            .ok_or_else(|| D::Error::custom(MISSING_CONTENT))
+    }
+}
+
+/// Reads and writes the fields of a message that may be absent.
+mod optional_message {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(
+        message: &Option<Message>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let fields = message.as_ref().map(MessageFields::from);
+        fields.serialize(serializer)
     }
 
-    fn strings(&mut self, field: &'static str) -> Result<Vec<String>, ControlError> {
-        let values = match self.object.remove(field) {
-            None | Some(Value::Null) => return Ok(Vec::new()),
-            Some(Value::Array(values)) => values,
-            Some(_) => return Err(self.error(field, "must be a list of strings")),
-        };
-        let strings = values.into_iter().map(|value| match value {
-            Value::String(text) => Ok(text),
-            _ => Err(self.error(field, "must be a list of strings")),
-        });
-        strings.collect()
-    }
-
-    fn seconds(&mut self, field: &'static str) -> Result<Option<u32>, ControlError> {
-        match self.object.remove(field) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => match fields::seconds(&value) {
-                Some(seconds) => Ok(Some(seconds)),
-                None => Err(self.error(field, "must be whole seconds, 0 to 4294967295")),
-            },
-        }
-    }
-
-    fn message(&mut self) -> Result<Option<Message>, ControlError> {
-        Message::read("message-type", &mut self.object)
-            .map_err(|(field, problem)| self.error(field, problem))
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Message>, D::Error> {
+        let fields = MessageFields::deserialize(deserializer)?;
+        fields.into_message().map_err(D::Error::custom)
     }
 }
 

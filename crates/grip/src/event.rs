@@ -1,69 +1,72 @@
-//! WebSocket events as they travel over HTTP: `TYPE [HEXLEN]\r\n[CONTENT\r\n]`, back to back.
+//! WebSocket events as they travel over HTTP.
+//!
+//! A body is a sequence of events, each `TYPE\r\n` or `TYPE HEXLEN\r\nCONTENT\r\n`. The protocol is
+//! Pushpin's: <https://pushpin.org/docs/protocols/websocket-over-http/>.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 
-/// The most bytes that a PING, PONG or CLOSE can carry (RFC 6455, section 5.5).
+/// The maximum content of a PING, PONG or CLOSE in bytes (RFC 6455, section 5.5).
 pub const MAX_CONTROL_PAYLOAD: usize = 125;
 
-/// The most bytes that the reason in a CLOSE can have: the payload less the code.
+/// The maximum length of a close reason in bytes: the payload without the code.
 pub const MAX_CLOSE_REASON: usize = MAX_CONTROL_PAYLOAD - 2;
 
-/// The most bytes in the line that begins an event: no type and length need more.
-const MAX_LINE: usize = 32;
+/// The maximum length of an event's first line in bytes. No valid line is longer.
+const MAX_LINE_LEN: usize = 32;
 
-/// What happened on a WebSocket, or what is to happen on it.
+/// Something that happened on a WebSocket, or that the host is to do on it.
 ///
-/// Content is a slice of the body that it was decoded from: keep the event only as
-/// long as keeping that whole body alive is fine.
+/// A decoded event shares the memory of the body that it was decoded from, and keeps all of
+/// it alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The client asks to open; in the answer: it may.
+    /// Opens the connection. In a response, accepts it.
     Open,
-    /// A text message. That it is UTF-8 is checked when it is decoded, and known from then on.
+    /// A text message.
     Text(ByteString),
     /// A binary message.
     Binary(Bytes),
-    /// A ping, of at most [`MAX_CONTROL_PAYLOAD`] bytes.
+    /// A ping of at most [`MAX_CONTROL_PAYLOAD`] bytes.
     Ping(Bytes),
-    /// A pong, of at most [`MAX_CONTROL_PAYLOAD`] bytes.
+    /// A pong of at most [`MAX_CONTROL_PAYLOAD`] bytes.
     Pong(Bytes),
-    /// The closing handshake, begun or answered; a close frame may be without code and reason.
+    /// Starts or completes the closing handshake. A close frame may have no code and reason.
     Close(Option<CloseFrame>),
-    /// The connection is gone without a closing handshake; in an answer: drop it.
+    /// The connection was lost without a closing handshake. In a response, drops it.
     Disconnect,
 }
 
-/// The code and reason of a close.
+/// The code and reason of a close frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloseFrame {
-    /// The code, as it came: which codes may be sent is for the WebSocket layer to say.
+    /// The code. It is not checked here whether it may be sent.
     pub code: u16,
-    /// The reason, of at most [`MAX_CLOSE_REASON`] bytes.
+    /// The reason of at most [`MAX_CLOSE_REASON`] bytes.
     pub reason: ByteString,
 }
 
 impl CloseFrame {
-    /// A close frame that fits: a longer reason is cut at a character's boundary.
+    /// Creates a close frame, and truncates the reason to what fits.
     pub fn new(code: u16, reason: impl Into<ByteString>) -> CloseFrame {
         let reason = reason.into();
-        let cut = reason.floor_char_boundary(MAX_CLOSE_REASON);
-        let reason = reason.slice_ref(&reason[..cut]);
+        let end = reason.floor_char_boundary(MAX_CLOSE_REASON);
+        let reason = reason.slice_ref(&reason[..end]);
         CloseFrame { code, reason }
     }
 }
 
-/// What a decoder takes. An event beyond these limits is an error.
+/// Limits of the decoder. Exceeding one is an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of content in one event.
+    /// The maximum content of one event in bytes.
     pub content: usize,
-    /// Events in one body.
+    /// The maximum number of events in one body.
     pub events: usize,
 }
 
 impl Default for Limits {
-    /// 1 MiB of content an event, 10,000 events a body.
+    /// Returns 1 MiB of content per event, and 10,000 events per body.
     fn default() -> Limits {
         Limits {
             content: 1 << 20,
@@ -72,81 +75,81 @@ impl Default for Limits {
     }
 }
 
-/// Why a body is not events, and where: offsets are in bytes from the start of the body.
+/// The reason why a body cannot be decoded. Offsets are in bytes from its start.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
-    /// The line that begins an event has no end.
-    #[error("byte {at}: the event's first line has no end (\\r\\n within {MAX_LINE} bytes)")]
-    Line {
-        /// Where the line begins.
+    /// The first line of an event does not end.
+    #[error("byte {at}: unterminated line: expected \\r\\n within {MAX_LINE_LEN} bytes")]
+    UnterminatedLine {
+        /// The start of the line.
         at: usize,
     },
-    /// No such event.
-    #[error("byte {at}: {name:?} is not a type of event")]
-    Type {
-        /// Where the type begins.
+    /// The type is unknown.
+    #[error("byte {at}: unknown event type {name:?}")]
+    UnknownType {
+        /// The start of the type.
         at: usize,
-        /// What stands there, unprintable bytes replaced.
+        /// The type, with invalid UTF-8 replaced.
         name: String,
     },
     /// The length is not 1 to 8 hexadecimal digits.
-    #[error("byte {at}: the length must be 1 to 8 hexadecimal digits")]
-    Length {
-        /// Where the length begins.
+    #[error("byte {at}: invalid length: expected 1 to 8 hexadecimal digits")]
+    InvalidLength {
+        /// The start of the length.
         at: usize,
     },
-    /// More content in one event than the limit.
-    #[error("byte {at}: {length} bytes of content are over the limit of {limit}")]
-    ContentOverLimit {
-        /// Where the length begins.
+    /// The content of an event exceeds the limit.
+    #[error("byte {at}: content of {length} bytes exceeds the limit of {limit}")]
+    ContentTooLong {
+        /// The start of the length.
         at: usize,
-        /// The length it says.
+        /// The length of the content.
         length: usize,
         /// [`Limits::content`].
         limit: usize,
     },
-    /// The body ends before the content does.
-    #[error("byte {at}: the body ends before the {length} bytes of content and \\r\\n do")]
+    /// The body ends within the content.
+    #[error("byte {at}: truncated content: expected {length} bytes and \\r\\n")]
     Truncated {
-        /// Where the content begins.
+        /// The start of the content.
         at: usize,
-        /// The length it was to have.
+        /// The length of the content.
         length: usize,
     },
-    /// Content is followed by something else than `\r\n`: the length is wrong.
-    #[error("byte {at}: \\r\\n must follow the content")]
-    ContentEnd {
-        /// Where the content should have ended.
+    /// The content does not end with `\r\n`, so the length is wrong.
+    #[error("byte {at}: expected \\r\\n after the content")]
+    MissingContentEnd {
+        /// The expected end of the content.
         at: usize,
     },
-    /// An OPEN or DISCONNECT with content.
-    #[error("byte {at}: an OPEN or DISCONNECT has no content")]
+    /// An OPEN or DISCONNECT has content.
+    #[error("byte {at}: unexpected content in OPEN or DISCONNECT")]
     UnexpectedContent {
-        /// Where the content begins.
+        /// The start of the content.
         at: usize,
     },
-    /// A text message or a close reason that is not UTF-8.
-    #[error("byte {at}: text must be UTF-8")]
-    NotUtf8 {
-        /// Where the text begins.
+    /// A text message or a close reason is not UTF-8.
+    #[error("byte {at}: invalid UTF-8")]
+    InvalidUtf8 {
+        /// The start of the text.
         at: usize,
     },
-    /// A CLOSE with half a code.
-    #[error("byte {at}: a CLOSE's content is empty, or a code of 2 bytes and a reason")]
-    CloseCode {
-        /// Where the content begins.
+    /// The content of a CLOSE is a single byte.
+    #[error("byte {at}: invalid CLOSE: expected no content, or a code of 2 bytes and a reason")]
+    InvalidClose {
+        /// The start of the content.
         at: usize,
     },
-    /// A PING, PONG or CLOSE that fits no WebSocket frame.
-    #[error("byte {at}: a PING, PONG or CLOSE has at most {MAX_CONTROL_PAYLOAD} bytes of content")]
-    ControlOverLimit {
-        /// Where the content begins.
+    /// A PING, PONG or CLOSE does not fit in a WebSocket frame.
+    #[error("byte {at}: content of a PING, PONG or CLOSE exceeds {MAX_CONTROL_PAYLOAD} bytes")]
+    ControlTooLong {
+        /// The start of the content.
         at: usize,
     },
-    /// More events than the limit.
+    /// The number of events exceeds the limit.
     #[error("byte {at}: more than {limit} events")]
-    TooMany {
-        /// Where the first one too many begins.
+    TooManyEvents {
+        /// The start of the first event beyond the limit.
         at: usize,
         /// [`Limits::events`].
         limit: usize,
@@ -154,17 +157,17 @@ pub enum EventError {
 }
 
 impl Event {
-    /// A text message.
+    /// Creates a text message.
     pub fn text(text: impl Into<ByteString>) -> Event {
         Event::Text(text.into())
     }
 
-    /// A close with a code and a reason, which is cut to what fits.
+    /// Creates a close, and truncates the reason to what fits.
     pub fn close(code: u16, reason: impl Into<ByteString>) -> Event {
         Event::Close(Some(CloseFrame::new(code, reason)))
     }
 
-    /// The bytes of content that the protocol counts in `Content-Bytes-Accepted`.
+    /// Returns the number of bytes that count for `Content-Bytes-Accepted`.
     pub fn content_len(&self) -> usize {
         match self {
             Event::Open | Event::Disconnect | Event::Close(None) => 0,
@@ -174,10 +177,10 @@ impl Event {
         }
     }
 
-    /// Appends the event.
+    /// Appends the encoded event to `out`.
     ///
-    /// A control event with more content than [`MAX_CONTROL_PAYLOAD`] is written as it
-    /// is, and refused by the decoder.
+    /// Limits are not checked: the decoder rejects a control event with more content than
+    /// [`MAX_CONTROL_PAYLOAD`].
     pub fn encode(&self, out: &mut BytesMut) {
         fn with_content(out: &mut BytesMut, kind: &[u8], parts: [&[u8]; 2]) {
             const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
@@ -212,7 +215,7 @@ impl Event {
     }
 }
 
-/// The body that says all of `events`.
+/// Encodes events as a body.
 pub fn encode_all<'a>(events: impl IntoIterator<Item = &'a Event>) -> Bytes {
     let mut out = BytesMut::new();
     for event in events {
@@ -221,11 +224,10 @@ pub fn encode_all<'a>(events: impl IntoIterator<Item = &'a Event>) -> Bytes {
     out.freeze()
 }
 
-/// All events of a body; content is sliced from it, not copied.
+/// Decodes all events of a body. Content is not copied.
 ///
-/// Types are in upper case, as the protocol has them. A type without a length has
-/// no content, also where it could have some; an explicit length of 0 is allowed
-/// where there can be none. Hexadecimal digits may be of either case.
+/// Types are case-sensitive, hexadecimal digits are not. An event without a length has no
+/// content. An event that cannot have content may have the length 0.
 pub fn decode_all(body: Bytes, limits: Limits) -> Result<Vec<Event>, EventError> {
     let mut decoder = Decoder {
         body,
@@ -235,7 +237,7 @@ pub fn decode_all(body: Bytes, limits: Limits) -> Result<Vec<Event>, EventError>
     let mut events = Vec::new();
     while decoder.at < decoder.body.len() {
         if events.len() == limits.events {
-            return Err(EventError::TooMany {
+            return Err(EventError::TooManyEvents {
                 at: decoder.at,
                 limit: limits.events,
             });
@@ -252,7 +254,7 @@ struct Decoder {
 }
 
 impl Decoder {
-    /// The event that begins here; to be called only before the end of the body.
+    /// Decodes the event at the current position, which must be before the end of the body.
     fn next(&mut self) -> Result<Event, EventError> {
         enum Kind {
             Open,
@@ -268,10 +270,10 @@ impl Decoder {
         let rest = &self.body[start..];
         let line = rest
             .windows(2)
-            .take(MAX_LINE - 1)
+            .take(MAX_LINE_LEN - 1)
             .position(|pair| pair == b"\r\n")
             .map(|end| &rest[..end])
-            .ok_or(EventError::Line { at: start })?;
+            .ok_or(EventError::UnterminatedLine { at: start })?;
         let (name, length) = match line.iter().position(|&byte| byte == b' ') {
             Some(space) => (&line[..space], Some(&line[space + 1..])),
             None => (line, None),
@@ -285,7 +287,7 @@ impl Decoder {
             b"PING" => Kind::Ping,
             b"PONG" => Kind::Pong,
             _ => {
-                return Err(EventError::Type {
+                return Err(EventError::UnknownType {
                     at: start,
                     name: String::from_utf8_lossy(name).into_owned(),
                 });
@@ -296,9 +298,10 @@ impl Decoder {
             None => (self.at, Bytes::new()),
             Some(digits) => {
                 let length_at = start + name.len() + 1;
-                let length = parse_hex(digits).ok_or(EventError::Length { at: length_at })?;
+                let length =
+                    parse_hex(digits).ok_or(EventError::InvalidLength { at: length_at })?;
                 if length > self.limits.content {
-                    return Err(EventError::ContentOverLimit {
+                    return Err(EventError::ContentTooLong {
                         at: length_at,
                         length,
                         limit: self.limits.content,
@@ -310,7 +313,7 @@ impl Decoder {
         match kind {
             Kind::Text => match ByteString::try_from(content) {
                 Ok(text) => Ok(Event::Text(text)),
-                Err(_) => Err(EventError::NotUtf8 { at }),
+                Err(_) => Err(EventError::InvalidUtf8 { at }),
             },
             Kind::Binary => Ok(Event::Binary(content)),
             Kind::Open | Kind::Disconnect if !content.is_empty() => {
@@ -319,29 +322,28 @@ impl Decoder {
             Kind::Open => Ok(Event::Open),
             Kind::Disconnect => Ok(Event::Disconnect),
             Kind::Ping | Kind::Pong | Kind::Close if content.len() > MAX_CONTROL_PAYLOAD => {
-                Err(EventError::ControlOverLimit { at })
+                Err(EventError::ControlTooLong { at })
             }
             Kind::Ping => Ok(Event::Ping(content)),
             Kind::Pong => Ok(Event::Pong(content)),
             Kind::Close => match *content {
                 [] => Ok(Event::Close(None)),
-                [_] => Err(EventError::CloseCode { at }),
+                [_] => Err(EventError::InvalidClose { at }),
                 [high, low, ..] => match ByteString::try_from(content.slice(2..)) {
                     Ok(reason) => Ok(Event::Close(Some(CloseFrame {
                         code: u16::from_be_bytes([high, low]),
                         reason,
                     }))),
-                    Err(_) => Err(EventError::NotUtf8 { at: at + 2 }),
+                    Err(_) => Err(EventError::InvalidUtf8 { at: at + 2 }),
                 },
             },
         }
     }
 
-    /// `length` bytes of content from here, where they begin, and past their `\r\n`.
+    /// Takes `length` bytes of content and the `\r\n` after them. Returns where they start.
     fn take(&mut self, length: usize) -> Result<(usize, Bytes), EventError> {
         let at = self.at;
-        // `at` is within the body and the length has at most 32 bits; where usize
-        // has no more than that, the sum may still be too large for it.
+        // The length has up to 32 bits, so the sum can overflow on 32-bit targets.
         let end = at.checked_add(length);
         let after = end.and_then(|end| end.checked_add(2));
         let (Some(end), Some(after)) = (end, after) else {
@@ -349,7 +351,7 @@ impl Decoder {
         };
         match self.body.get(end..after) {
             Some(b"\r\n") => {}
-            Some(_) => return Err(EventError::ContentEnd { at: end }),
+            Some(_) => return Err(EventError::MissingContentEnd { at: end }),
             None => return Err(EventError::Truncated { at, length }),
         }
         self.at = after;
@@ -357,7 +359,7 @@ impl Decoder {
     }
 }
 
-/// 1 to 8 hexadecimal digits, nothing else.
+/// Parses 1 to 8 hexadecimal digits, without a sign.
 fn parse_hex(digits: &[u8]) -> Option<usize> {
     if !(1..=8).contains(&digits.len()) {
         return None;

@@ -1,31 +1,33 @@
-//! The `grip` WebSocket extension: how content and control messages are told apart.
+//! The `grip` WebSocket extension: prefixes that distinguish content from control messages.
 
 use bytestring::ByteString;
 
 use crate::parameters::{split, unquote, write_quoted};
 
-/// The prefix of a control message, when GRIP is on.
+/// The prefix of control messages.
 pub const CONTROL_PREFIX: &str = "c:";
 
-/// The prefix of content, when GRIP is on and the component says nothing else.
+/// The default prefix of content.
 pub const DEFAULT_MESSAGE_PREFIX: &str = "m:";
 
-/// GRIP turned on for a connection, by `Sec-WebSocket-Extensions: grip` in the answer to OPEN.
+/// The extension, which a component enables with `Sec-WebSocket-Extensions: grip` in its response
+/// to OPEN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extension {
-    /// What content begins with. When empty, all is content but control messages.
+    /// The prefix of content. When empty, every message that is not a control message is
+    /// content.
     pub message_prefix: ByteString,
 }
 
-/// What a message from a component is, when GRIP is on.
+/// The kind of a message from a component that enabled the extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sort<'a> {
-    /// A [control message](crate::control), here without its prefix.
+pub enum MessageKind<'a> {
+    /// A [control message](crate::control), without its prefix.
     Control(&'a [u8]),
-    /// Content for the client, here without the message prefix.
+    /// Content for the client, without its prefix.
     Content(&'a [u8]),
-    /// Neither: it is dropped.
-    Neither,
+    /// A message without a known prefix, which is dropped.
+    Unprefixed,
 }
 
 impl Default for Extension {
@@ -39,7 +41,7 @@ impl Default for Extension {
 impl Extension {
     /// Finds `grip` among the extensions of a `Sec-WebSocket-Extensions` header.
     ///
-    /// Values may be quoted; other extensions and parameters are passed over.
+    /// Values may be quoted. Other extensions and parameters are ignored.
     pub fn parse(header: &str) -> Option<Extension> {
         split(header, ',').find_map(|extension| {
             let mut parts = split(extension, ';');
@@ -61,7 +63,7 @@ impl Extension {
         })
     }
 
-    /// The header that turns GRIP on so.
+    /// Returns the value of a `Sec-WebSocket-Extensions` header that enables the extension.
     pub fn header_value(&self) -> String {
         if self.message_prefix == DEFAULT_MESSAGE_PREFIX {
             return "grip".into();
@@ -71,15 +73,16 @@ impl Extension {
         value
     }
 
-    /// What a message is: control first, so that content cannot hide a control message
-    /// when the prefix is empty.
-    pub fn sort<'a>(&self, message: &'a [u8]) -> Sort<'a> {
+    /// Classifies a message by its prefix.
+    ///
+    /// Control messages take precedence, because an empty content prefix matches them, too.
+    pub fn classify<'a>(&self, message: &'a [u8]) -> MessageKind<'a> {
         if let Some(control) = message.strip_prefix(CONTROL_PREFIX.as_bytes()) {
-            return Sort::Control(control);
+            return MessageKind::Control(control);
         }
         match message.strip_prefix(self.message_prefix.as_bytes().as_ref()) {
-            Some(content) => Sort::Content(content),
-            None => Sort::Neither,
+            Some(content) => MessageKind::Content(content),
+            None => MessageKind::Unprefixed,
         }
     }
 }
@@ -91,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_grip_and_its_prefix() {
+    fn parse_finds_grip_and_its_prefix() {
         let prefix =
             |header: &str| Extension::parse(header).map(|grip| grip.message_prefix.to_string());
         assert_eq!(prefix("grip").as_deref(), Some("m:"));
@@ -118,28 +121,28 @@ mod tests {
     }
 
     #[test]
-    fn sorts_messages() {
+    fn messages_are_classified_by_prefix() {
         let default = Extension::default();
-        assert_eq!(default.sort(b"m:hello"), Sort::Content(b"hello"));
-        assert_eq!(default.sort(b"c:{}"), Sort::Control(b"{}"));
-        assert_eq!(default.sort(b"hello"), Sort::Neither);
+        assert_eq!(default.classify(b"m:hello"), MessageKind::Content(b"hello"));
+        assert_eq!(default.classify(b"c:{}"), MessageKind::Control(b"{}"));
+        assert_eq!(default.classify(b"hello"), MessageKind::Unprefixed);
         let empty = Extension {
             message_prefix: ByteString::new(),
         };
-        assert_eq!(empty.sort(b"m:hello"), Sort::Content(b"m:hello"));
-        assert_eq!(empty.sort(b""), Sort::Content(b""));
-        assert_eq!(empty.sort(b"c:{}"), Sort::Control(b"{}"));
+        assert_eq!(empty.classify(b"m:hello"), MessageKind::Content(b"m:hello"));
+        assert_eq!(empty.classify(b""), MessageKind::Content(b""));
+        assert_eq!(empty.classify(b"c:{}"), MessageKind::Control(b"{}"));
     }
 
     proptest! {
         #[test]
-        fn parsing_undoes_writing(prefix in any::<String>()) {
+        fn parse_reverses_header_value(prefix in any::<String>()) {
             let extension = Extension { message_prefix: prefix.into() };
             prop_assert_eq!(Extension::parse(&extension.header_value()), Some(extension));
         }
 
         #[test]
-        fn no_header_panics(header in "[a-z\"\\\\=;, é]{0,40}|grip; ?message-prefix=.{0,9}") {
+        fn parse_never_panics(header in "[a-z\"\\\\=;, é]{0,40}|grip; ?message-prefix=.{0,9}") {
             Extension::parse(&header);
         }
     }

@@ -1,6 +1,6 @@
-//! Holds: what a plain HTTP response asks of the host, in `Grip-*` headers or as JSON.
+//! Instructions of an HTTP response to the host: hold it, and on which channels.
 //!
-//! Source: <https://pushpin.org/docs/protocols/grip/>. The headers are
+//! Responses carry them in headers,
 //!
 //! ```text
 //! Grip-Hold: stream | response
@@ -13,7 +13,7 @@
 //! Grip-Link: <URI>; rel=next; timeout=SECONDS, <URI>; rel=gone
 //! ```
 //!
-//! and the JSON, in a body of the type `application/grip-instruct`,
+//! or as JSON, in a body of type `application/grip-instruct`:
 //!
 //! ```text
 //! { "hold": { "mode", "channels": [{ "name", "prev-id", "filters" }], "timeout",
@@ -21,97 +21,139 @@
 //!   "response": { "code", "reason", "headers", "body" or "body-bin" } }
 //! ```
 //!
-//! When a stream goes on at its next link, the host says in `Grip-Last: NAME; last-id=ID`
-//! what it has sent of each channel that has ids.
+//! What the JSON cannot express, such as links, stays in headers.
 //!
-//! What the JSON has no word for, the links for one, stands in headers there too.
+//! When a stream continues at its next link, the request has a header `Grip-Last: NAME;
+//! last-id=ID` for each channel with ids: the last item that the client got.
+//!
+//! The protocol is Pushpin's: <https://pushpin.org/docs/protocols/grip/>.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
-use crate::{control::KeepAliveMode, fields::Invalid, header, publish::HttpResponse};
+use crate::{
+    control::KeepAliveMode,
+    header,
+    json::{self, is_default},
+    publish::HttpResponse,
+};
 
+mod body;
 mod cstring;
 mod headers;
-mod json;
 
-/// How long a response is held when it does not say how long.
+/// The default time that a response is held.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(55);
 
 /// The shortest time that a response is held.
 pub const MIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a stream is idle before a keep-alive that does not say how long.
+/// The default idle time of a stream before a keep-alive.
 pub const DEFAULT_KEEP_ALIVE: Duration = Duration::from_secs(55);
 
 /// The shortest time between two keep-alives.
 pub const MIN_KEEP_ALIVE: Duration = Duration::from_secs(1);
 
-/// How long a stream is quiet before its next part is fetched, when the link does not
-/// say how long.
+/// The default idle time of a stream before its next part is fetched.
 pub const DEFAULT_LINK_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Headers of a response, as names and values.
+/// The status codes that a client can get. An interim status never ends a response.
+const STATUS_CODES: RangeInclusive<u16> = 200..=999;
+
+/// Response headers, as names and values.
 pub type Headers = Vec<(&'static str, String)>;
 
-/// What a response asks of the host. `timeout`s are in seconds.
+/// Instructions of a response to the host. Timeouts are in seconds.
 ///
-/// Everything is optional: a link to the next part needs no hold, it is fetched at once
-/// then.
+/// Every field is optional. A link to the next part does not need a hold: without one, the
+/// next part is fetched at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Instruct {
-    /// How the response is held; `None`: it is not.
+    /// How the response is held. `None` means that it is not.
     pub hold: Option<HoldMode>,
-    /// What it waits for.
+    /// The channels that the hold is subscribed to.
     pub channels: Vec<Channel>,
     /// How long a response is held, see [`hold_timeout`](Instruct::hold_timeout).
     pub timeout: Option<u32>,
-    /// What a stream says when it has nothing to say.
+    /// What is sent on an idle stream.
     pub keep_alive: Option<KeepAlive>,
-    /// What filters know of the client.
+    /// Metadata of the client, for filters.
     pub meta: BTreeMap<String, String>,
-    /// The status that the client gets in place of the response's own.
+    /// The status that replaces the response's own.
     pub status: Option<Status>,
-    /// The headers that the client gets; when empty, all. None that begins with `Grip-`.
+    /// The only headers that the client gets. When empty, it gets all that do not begin
+    /// with `Grip-`.
     pub expose_headers: Vec<String>,
-    /// Where a stream goes on when it falls behind or is quiet.
+    /// Where a stream continues when it falls behind or is idle.
     pub next: Option<NextLink>,
-    /// Who is told when the client is gone: a URI, which may be relative.
+    /// The URI that gets a request when the client has disconnected. It may be relative.
     pub gone: Option<String>,
-    /// The response for the client, where the instructions are the body.
+    /// The response for the client, when the body carries the instructions.
     pub response: Option<HttpResponse>,
 }
 
 /// How a response is held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum HoldMode {
-    /// Sent now and kept open: what is published is appended.
+    /// Sends the response now and keeps it open. Published content is appended.
     Stream,
-    /// Kept back until there is something published to answer with, or no more time.
+    /// Delays the response until one is published, or the timeout.
     Response,
 }
 
 /// A channel that a hold is subscribed to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Channel {
-    /// Its name, not empty.
+    /// The channel's name, not empty.
+    #[serde(deserialize_with = "name")]
     pub name: String,
-    /// The id of the last item that the response knows of.
+    /// The id of the last item that the response includes.
+    #[serde(
+        default,
+        deserialize_with = "prev_id",
+        skip_serializing_if = "is_default"
+    )]
     pub prev_id: Option<String>,
-    /// Names of the filters that published items pass through.
+    /// The names of the filters that apply to published items.
+    #[serde(
+        default,
+        deserialize_with = "filters",
+        skip_serializing_if = "is_default"
+    )]
     pub filters: Vec<String>,
 }
 
-/// What is sent on a held stream to keep it alive.
-#[derive(Clone, Debug, PartialEq, Eq)]
+json::field_readers! {
+    required name: String = json::non_empty_string;
+    optional prev_id: Option<String> = json::string;
+    or_default filters: Vec<String> = json::strings;
+}
+
+/// What is sent on an idle stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeepAlive {
-    /// The bytes, not none.
+    /// The bytes, not empty.
+    #[serde(flatten, with = "body::keep_alive_content")]
     pub content: Bytes,
-    /// After how long, see [`interval`](KeepAlive::interval).
+    /// The time between keep-alives, see [`interval`](KeepAlive::interval).
+    #[serde(
+        default,
+        deserialize_with = "timeout",
+        skip_serializing_if = "is_default"
+    )]
     pub timeout: Option<u32>,
-    /// When it is due.
+    /// What the timeout counts from.
+    #[serde(default, deserialize_with = "mode", skip_serializing_if = "is_default")]
     pub mode: KeepAliveMode,
+}
+
+json::field_readers! {
+    optional timeout: Option<u32> = json::seconds;
+    or_default mode: KeepAliveMode = body::keep_alive_mode;
 }
 
 /// A status line.
@@ -119,41 +161,36 @@ pub struct KeepAlive {
 pub struct Status {
     /// The code, 200 to 999.
     pub code: u16,
-    /// The reason phrase; `None` leaves it to the code.
+    /// The reason phrase. `None` means the usual one for the code.
     pub reason: Option<String>,
 }
 
-/// Where the next part of a stream is.
+/// The link to the next part of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NextLink {
     /// A URI, which may be relative to that of the request.
     pub uri: String,
-    /// After how long, see [`quiet`](NextLink::quiet).
+    /// The idle time before it is fetched, see [`idle_timeout`](NextLink::idle_timeout).
     pub timeout: Option<u32>,
 }
 
-/// Why a response's instructions cannot be followed, or be written: what is wrong, and where.
+/// The reason why instructions are invalid, or cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {problem}")]
+#[error("{path}: {problem}")]
 pub struct InstructError {
-    /// The header, `Grip-Channel`, or the place in the JSON, `instruct.hold.channels[0].name`.
-    pub place: String,
+    /// A header, such as `Grip-Channel`, or a place in the JSON, such as
+    /// `instruct.hold.channels[0].name`.
+    pub path: String,
     /// What is wrong there.
     pub problem: String,
 }
 
 impl InstructError {
-    fn new(place: impl Into<String>, problem: impl Into<String>) -> InstructError {
+    fn new(path: impl Into<String>, problem: impl Into<String>) -> InstructError {
         InstructError {
-            place: place.into(),
+            path: path.into(),
             problem: problem.into(),
         }
-    }
-}
-
-impl From<Invalid> for InstructError {
-    fn from(Invalid { path, problem }: Invalid) -> InstructError {
-        InstructError::new(path, problem)
     }
 }
 
@@ -176,7 +213,7 @@ impl Instruct {
         }
     }
 
-    /// The same, with `content` whenever a stream was idle for `timeout` seconds.
+    /// Sends `content` whenever the stream was idle for `timeout` seconds.
     pub fn with_keep_alive(self, content: impl Into<Bytes>, timeout: u32) -> Instruct {
         Instruct {
             keep_alive: Some(KeepAlive {
@@ -188,7 +225,7 @@ impl Instruct {
         }
     }
 
-    /// The same, going on at `uri` when it falls behind, or is quiet for `timeout` seconds.
+    /// Continues the stream at `uri` when it falls behind, or is idle for `timeout` seconds.
     pub fn with_next(self, uri: impl Into<String>, timeout: u32) -> Instruct {
         Instruct {
             next: Some(NextLink {
@@ -199,21 +236,22 @@ impl Instruct {
         }
     }
 
-    /// How long a response is held, defaults and minimum applied.
+    /// Returns how long a response is held, with default and minimum applied.
     pub fn hold_timeout(&self) -> Duration {
         seconds_or(self.timeout, DEFAULT_TIMEOUT).max(MIN_TIMEOUT)
     }
 
-    /// Whether the client gets the header with this name, in whatever case.
+    /// Whether the client gets the header with this name. Case does not matter.
     pub fn exposes(&self, name: &str) -> bool {
-        let is = |exposed: &String| exposed.eq_ignore_ascii_case(name);
+        let mut exposed = self.expose_headers.iter();
         !header::is_grip(name)
-            && (self.expose_headers.is_empty() || self.expose_headers.iter().any(is))
+            && (self.expose_headers.is_empty()
+                || exposed.any(|exposed| exposed.eq_ignore_ascii_case(name)))
     }
 }
 
 impl Channel {
-    /// A channel, without an id and filters.
+    /// Creates a channel without an id and filters.
     pub fn new(name: impl Into<String>) -> Channel {
         Channel {
             name: name.into(),
@@ -221,7 +259,7 @@ impl Channel {
         }
     }
 
-    /// The same, from the item after the one with this id.
+    /// Starts after the item with this id.
     pub fn after(self, id: impl Into<String>) -> Channel {
         Channel {
             prev_id: Some(id.into()),
@@ -231,15 +269,15 @@ impl Channel {
 }
 
 impl KeepAlive {
-    /// How long before it is due, default and minimum applied.
+    /// Returns the time between keep-alives, with default and minimum applied.
     pub fn interval(&self) -> Duration {
         seconds_or(self.timeout, DEFAULT_KEEP_ALIVE).max(MIN_KEEP_ALIVE)
     }
 }
 
 impl NextLink {
-    /// How long the stream is quiet before the next part is fetched, default applied.
-    pub fn quiet(&self) -> Duration {
+    /// Returns the idle time before the next part is fetched, with default applied.
+    pub fn idle_timeout(&self) -> Duration {
         seconds_or(self.timeout, DEFAULT_LINK_TIMEOUT)
     }
 }
@@ -247,9 +285,6 @@ impl NextLink {
 fn seconds_or(seconds: Option<u32>, default: Duration) -> Duration {
     seconds.map_or(default, |seconds| Duration::from_secs(seconds.into()))
 }
-
-/// What a client can be told: an interim status never ends a response.
-const STATUS_CODES: std::ops::RangeInclusive<u16> = 200..=999;
 
 #[cfg(test)]
 mod tests;

@@ -1,22 +1,26 @@
-//! One WebSocket message as content of a publish or a control message, and its JSON form.
+//! WebSocket messages, and content in JSON, which is text or base64.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use bytestring::ByteString;
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::{Event, event::MAX_CONTROL_PAYLOAD};
+use crate::{Event, event::MAX_CONTROL_PAYLOAD, json};
 
-/// Something that can be sent to a client.
+/// The problem of an object without content.
+pub(crate) const MISSING_CONTENT: &str = "missing content or content-bin";
+
+/// A message that can be sent to a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// A text message.
     Text(ByteString),
     /// A binary message.
     Binary(Bytes),
-    /// A ping, of at most 125 bytes.
+    /// A ping of at most [`MAX_CONTROL_PAYLOAD`] bytes.
     Ping(Bytes),
-    /// An unasked pong, of at most 125 bytes.
+    /// An unsolicited pong of at most [`MAX_CONTROL_PAYLOAD`] bytes.
     Pong(Bytes),
 }
 
@@ -32,7 +36,7 @@ impl From<Message> for Event {
 }
 
 impl Message {
-    /// The content, as bytes.
+    /// Returns the content as bytes.
     pub fn content(&self) -> &Bytes {
         match self {
             Message::Text(text) => text.as_bytes(),
@@ -40,76 +44,68 @@ impl Message {
         }
     }
 
-    /// Writes `content` or `content-bin`, and the type under `type_key` where it does
-    /// not follow from them.
-    pub(crate) fn write(&self, type_key: &str, object: &mut Map<String, Value>) {
-        let name = match self {
+    /// Returns the JSON fields of the message, and its type where the fields do not imply it.
+    pub(crate) fn to_fields(&self) -> (ContentFields, Option<Value>) {
+        let kind = match self {
             Message::Text(_) | Message::Binary(_) => None,
-            Message::Ping(_) => Some("ping"),
-            Message::Pong(_) => Some("pong"),
+            Message::Ping(_) => Some("ping".into()),
+            Message::Pong(_) => Some("pong".into()),
         };
-        if let Some(name) = name {
-            object.insert(type_key.into(), name.into());
-        }
-        match self {
-            Message::Text(text) => object.insert("content".into(), Value::from(&**text)),
+        let fields = match self {
+            Message::Text(text) => ContentFields::text(text),
             Message::Binary(data) | Message::Ping(data) | Message::Pong(data) => {
-                object.insert("content-bin".into(), BASE64_STANDARD.encode(data).into())
+                ContentFields::base64(data)
             }
         };
+        (fields, kind)
     }
 
-    /// Takes `content` or `content-bin` and the type under `type_key` out of `object`.
-    ///
-    /// `None` when there is no content. The error names the key and what is wrong with it.
-    pub(crate) fn read(
-        type_key: &'static str,
-        object: &mut Map<String, Value>,
-    ) -> Result<Option<Message>, (&'static str, String)> {
-        let kind = match object.get(type_key) {
-            None | Some(Value::Null) => None,
-            Some(Value::String(kind)) => Some(kind.clone()),
-            Some(_) => return Err((type_key, "must be a string".into())),
-        };
-        let (key, content) = match read_content(object)? {
-            Some(found) => found,
-            None => return Ok(None),
+    /// Builds a message from its JSON fields. Returns `None` when there is no content.
+    pub(crate) fn from_fields(
+        fields: ContentFields,
+        kind: Option<Value>,
+        kind_field: &str,
+    ) -> Result<Option<Message>, String> {
+        let kind_path = format!(".{kind_field}");
+        let kind = kind.map(json::string).transpose();
+        let kind = kind.map_err(|problem| json::at(&kind_path, problem))?;
+        let Some((path, content)) = fields.decode()? else {
+            return Ok(None);
         };
         let message = match (kind.as_deref(), content) {
             (None | Some("text"), Content::Text(text)) => Message::Text(text),
             (Some("text"), Content::Binary(data)) => match ByteString::try_from(data) {
                 Ok(text) => Message::Text(text),
-                Err(_) => return Err((key, "must be UTF-8 for a text message".into())),
+                Err(_) => return Err(json::at(path, "expected UTF-8 in a text message")),
             },
             (None, Content::Binary(data)) => Message::Binary(data),
             (Some("binary"), content) => Message::Binary(content.into_bytes()),
             (Some("ping"), content) => Message::Ping(content.into_bytes()),
             (Some("pong"), content) => Message::Pong(content.into_bytes()),
             (Some(_), _) => {
-                return Err((
-                    type_key,
-                    "must be \"text\", \"binary\", \"ping\" or \"pong\"".into(),
-                ));
+                let problem = r#"expected "text", "binary", "ping" or "pong""#;
+                return Err(json::at(&kind_path, problem));
             }
         };
         match &message {
-            Message::Ping(data) | Message::Pong(data) if data.len() > MAX_CONTROL_PAYLOAD => Err((
-                key,
-                format!("must be at most {MAX_CONTROL_PAYLOAD} bytes in a ping or pong"),
-            )),
+            Message::Ping(data) | Message::Pong(data) if data.len() > MAX_CONTROL_PAYLOAD => {
+                let problem =
+                    format!("expected at most {MAX_CONTROL_PAYLOAD} bytes in a ping or pong");
+                Err(json::at(path, problem))
+            }
             _ => Ok(Some(message)),
         }
     }
 }
 
-/// `content` as text, or `content-bin` decoded.
-pub(crate) enum Content {
+/// Decoded content.
+enum Content {
     Text(ByteString),
     Binary(Bytes),
 }
 
 impl Content {
-    pub(crate) fn into_bytes(self) -> Bytes {
+    fn into_bytes(self) -> Bytes {
         match self {
             Content::Text(text) => text.into_bytes(),
             Content::Binary(data) => data,
@@ -117,45 +113,106 @@ impl Content {
     }
 }
 
-/// Takes `content-bin`, or else `content`, and says which it was.
-pub(crate) fn read_content(
-    object: &mut Map<String, Value>,
-) -> Result<Option<(&'static str, Content)>, (&'static str, String)> {
-    read_text_or_base64(object, "content", "content-bin")
+/// The fields `content` and `content-bin`, to be flattened into a larger object.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct ContentFields {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_bin: Option<Value>,
 }
 
-/// Takes the text under `text_key`, or what is in base64 under `binary_key`, which wins.
-pub(crate) fn read_text_or_base64(
-    object: &mut Map<String, Value>,
-    text_key: &'static str,
-    binary_key: &'static str,
-) -> Result<Option<(&'static str, Content)>, (&'static str, String)> {
-    match object.remove(binary_key) {
-        None | Some(Value::Null) => {}
-        Some(Value::String(text)) => {
-            let data = BASE64_STANDARD
-                .decode(text)
-                .map_err(|error| (binary_key, format!("is not base64: {error}")))?;
-            return Ok(Some((binary_key, Content::Binary(data.into()))));
+impl ContentFields {
+    fn text(text: &str) -> ContentFields {
+        ContentFields {
+            content: Some(text.into()),
+            content_bin: None,
         }
-        Some(_) => return Err((binary_key, "must be a string in base64".into())),
     }
-    match object.remove(text_key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some((text_key, Content::Text(text.into())))),
-        Some(_) => Err((text_key, "must be a string".into())),
+
+    fn base64(data: &[u8]) -> ContentFields {
+        ContentFields {
+            content: None,
+            content_bin: Some(BASE64_STANDARD.encode(data).into()),
+        }
+    }
+
+    /// Writes `data` as text where it is UTF-8, and as base64 otherwise.
+    pub(crate) fn text_or_base64(data: &[u8]) -> ContentFields {
+        match std::str::from_utf8(data) {
+            Ok(text) => ContentFields::text(text),
+            Err(_) => ContentFields::base64(data),
+        }
+    }
+
+    /// Returns the content and the path of the field that has it.
+    fn decode(self) -> Result<Option<(&'static str, Content)>, String> {
+        decode(
+            (".content", self.content),
+            (".content-bin", self.content_bin),
+        )
+    }
+
+    /// Returns the content as bytes.
+    pub(crate) fn decode_bytes(self) -> Result<Option<Bytes>, String> {
+        let content = self.decode()?;
+        Ok(content.map(|(_, content)| content.into_bytes()))
     }
 }
 
-/// Writes `data` as text where it is UTF-8, else in base64.
-pub(crate) fn write_text_or_base64(
-    object: &mut Map<String, Value>,
-    text_key: &str,
-    binary_key: &str,
-    data: &Bytes,
-) {
-    match std::str::from_utf8(data) {
-        Ok(text) => object.insert(text_key.into(), text.into()),
-        Err(_) => object.insert(binary_key.into(), BASE64_STANDARD.encode(data).into()),
+/// The fields `body` and `body-bin`, to be flattened into a larger object.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct BodyFields {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_bin: Option<Value>,
+}
+
+impl BodyFields {
+    /// Writes `body` as text where it is UTF-8, and as base64 otherwise.
+    pub(crate) fn new(body: &[u8]) -> BodyFields {
+        let ContentFields {
+            content,
+            content_bin,
+        } = ContentFields::text_or_base64(body);
+        BodyFields {
+            body: content,
+            body_bin: content_bin,
+        }
+    }
+
+    /// Returns the body as bytes.
+    pub(crate) fn decode_bytes(self) -> Result<Option<Bytes>, String> {
+        let content = decode((".body", self.body), (".body-bin", self.body_bin))?;
+        Ok(content.map(|(_, content)| content.into_bytes()))
+    }
+}
+
+/// Decodes two fields, of which the one in base64 takes precedence.
+fn decode(
+    (text_path, text): (&'static str, Option<Value>),
+    (base64_path, base64): (&'static str, Option<Value>),
+) -> Result<Option<(&'static str, Content)>, String> {
+    let (path, content) = match (base64, text) {
+        (Some(base64), _) => (base64_path, decode_base64(base64).map(Content::Binary)),
+        (None, Some(text)) => {
+            let text = json::string(text).map(|text| Content::Text(text.into()));
+            (text_path, text)
+        }
+        (None, None) => return Ok(None),
     };
+    match content {
+        Ok(content) => Ok(Some((path, content))),
+        Err(problem) => Err(json::at(path, problem)),
+    }
+}
+
+fn decode_base64(encoded: Value) -> Result<Bytes, String> {
+    match BASE64_STANDARD.decode(json::string(encoded)?) {
+        Ok(data) => Ok(data.into()),
+        Err(error) => Err(format!("invalid base64: {error}")),
+    }
 }

@@ -1,6 +1,6 @@
-//! Header values with parameters: `a; b=c, d; e="f"`.
+//! Header values with parameters, such as `a; b=c, d; e="f"`.
 
-/// The parts between separators, those within quotes not counted.
+/// Splits text at separators that are not within quotes.
 pub(crate) fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     let mut escaped = false;
@@ -15,7 +15,7 @@ pub(crate) fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The links between commas, those within quotes or angle brackets not counted.
+/// Splits links at commas that are not within quotes or angle brackets.
 pub(crate) fn split_links(text: &str) -> impl Iterator<Item = &str> {
     let mut in_uri = false;
     let mut quoted = false;
@@ -32,7 +32,7 @@ pub(crate) fn split_links(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether each quoted string has its end.
+/// Whether every quoted string is terminated.
 pub(crate) fn is_closed(text: &str) -> bool {
     let mut quoted = false;
     let mut escaped = false;
@@ -47,7 +47,7 @@ pub(crate) fn is_closed(text: &str) -> bool {
     !quoted
 }
 
-/// The value of a token or of a quoted string.
+/// Returns the value of a token or of a quoted string.
 pub(crate) fn unquote(value: &str) -> String {
     let Some(inner) = value.strip_prefix('"') else {
         return value.into();
@@ -64,7 +64,7 @@ pub(crate) fn unquote(value: &str) -> String {
     out
 }
 
-/// Writes a quoted string.
+/// Appends a quoted string.
 pub(crate) fn write_quoted(value: &str, out: &mut String) {
     out.push('"');
     for character in value.chars() {

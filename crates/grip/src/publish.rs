@@ -1,113 +1,151 @@
-//! Published items: the JSON body of `POST /publish/`, read with exact errors and written.
+//! Published items: the JSON body of `POST /publish/`.
+//!
+//! Serde reads and writes the types in this file. Each field has a reader in the lists
+//! below its type, so that errors can name the field, such as
+//! `items[0].formats.ws-message.content`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use serde_json::{Map, Value};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{DeserializeOwned, Error as _, IgnoredAny},
+    ser::Error as _,
+};
+use serde_json::{Map, Value, json};
 
 use crate::{
-    fields::{Fields, Invalid},
-    message::{self, Message},
+    json::{self, is_default},
+    message::{BodyFields, ContentFields, MISSING_CONTENT, Message},
 };
 
-/// Something for all who are subscribed to a channel, in one form for each kind of hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The close codes that an item can carry (RFC 6455, section 7.4).
+const CLOSE_CODES: RangeInclusive<u16> = 1000..=4999;
+
+/// The status codes that an item can carry.
+const STATUS_CODES: RangeInclusive<u16> = 100..=999;
+
+/// Something to send to all subscribers of a channel, with one format for each kind of hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Value", into = "ItemFields")]
 pub struct Item {
     /// The channel's name, not empty.
     pub channel: String,
-    /// The item's id on its channel; a second item with it is dropped.
+    /// The item's id on its channel. A second item with the same id is dropped.
     pub id: Option<String>,
-    /// The id of the item that this one follows.
+    /// The id of the item before this one.
     pub prev_id: Option<String>,
-    /// For WebSockets.
+    /// The format for WebSockets.
     pub ws_message: Option<Format<WsAction>>,
-    /// For HTTP responses held open as a stream.
+    /// The format for held streams.
     pub http_stream: Option<Format<StreamAction>>,
-    /// For HTTP responses held until there is something to answer.
+    /// The format for held responses.
     pub http_response: Option<Format<ResponseAction>>,
-    /// What filters look at.
+    /// Metadata for filters.
     pub meta: BTreeMap<String, String>,
-    /// The size to count for the item, in bytes, where it is not that of its content.
+    /// The size to count for the item, in bytes, instead of that of its content.
     pub size: Option<u64>,
-    /// Not to be held back until the item before it is there.
+    /// Whether the item is delivered without waiting for the one before it.
     pub no_seq: bool,
 }
 
-/// What is to be done with one kind of hold, and the filters that the content passes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An action on one kind of hold, and the filters that apply to its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(bound(serialize = "A: Serialize", deserialize = "A: DeserializeOwned"))]
 pub struct Format<A> {
-    /// What is to be done.
+    /// The action.
+    #[serde(flatten, with = "action")]
     pub action: A,
-    /// Names of filters (`content-filters`).
+    /// The names of the filters.
+    #[serde(
+        rename = "content-filters",
+        default,
+        deserialize_with = "content_filters",
+        skip_serializing_if = "is_default"
+    )]
     pub filters: Vec<String>,
 }
 
-/// What is to be done with WebSockets.
-#[derive(Clone, Debug, PartialEq, Eq)]
+json::field_readers! {
+    or_default content_filters: Vec<String> = json::strings;
+}
+
+/// An action on WebSockets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "kebab-case")]
 pub enum WsAction {
-    /// Send a message.
-    Send(Message),
-    /// Close.
+    /// Sends a message.
+    Send(#[serde(with = "ws_content")] Message),
+    /// Closes the connection.
     Close {
-        /// The close code; `None` leaves it to the host.
+        /// The close code. `None` means the host's default.
+        #[serde(
+            default,
+            deserialize_with = "close_code",
+            skip_serializing_if = "is_default"
+        )]
         code: Option<u16>,
         /// The reason.
+        #[serde(
+            default,
+            deserialize_with = "reason",
+            skip_serializing_if = "is_default"
+        )]
         reason: Option<String>,
     },
-    /// Have the host ask the component at once, with an empty request.
+    /// Makes the host send the component an empty request now.
     Refresh,
-    /// There is something new: whoever links to it may fetch it.
+    /// Announces new data to holds that can fetch it.
     Hint,
 }
 
-/// What is to be done with held streams.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An action on held streams.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "kebab-case")]
 pub enum StreamAction {
-    /// Append this.
-    Send(Bytes),
-    /// End the stream.
+    /// Appends bytes to the stream.
+    Send(#[serde(with = "stream_content")] Bytes),
+    /// Ends the stream.
     Close,
-    /// There is something new: whoever links to it may fetch it.
+    /// Announces new data to streams that can fetch it.
     Hint,
 }
 
-/// What is to be done with held responses.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An action on held responses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "kebab-case")]
 pub enum ResponseAction {
-    /// Answer with this.
+    /// Sends the response.
     Send(HttpResponse),
-    /// There is something new: the request may be sent to the component again.
+    /// Announces new data, so that the host may send the request to the component again.
     Hint,
 }
 
-/// A whole HTTP response.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A complete HTTP response.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "ResponseFields")]
 pub struct HttpResponse {
     /// The status code, 100 to 999.
     pub code: u16,
-    /// The reason phrase; `None` leaves it to the code.
+    /// The reason phrase. `None` means the usual one for the code.
+    #[serde(skip_serializing_if = "is_default")]
     pub reason: Option<String>,
-    /// The headers, in order. That names and values are valid is for HTTP to check.
+    /// The headers, in order. Names and values are not validated here.
     pub headers: Vec<(String, String)>,
     /// The body.
+    #[serde(flatten, serialize_with = "serialize_body")]
     pub body: Bytes,
 }
 
-/// Why a body cannot be published: what is wrong, and where.
+/// The reason why a body cannot be published.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {problem}")]
 pub struct PublishError {
-    /// The place in the body, as `items[0].formats.ws-message.content`; `body` for all of it.
+    /// The place in the body, such as `items[0].formats.ws-message.content`, or `body`.
     pub path: String,
     /// What is wrong there.
     pub problem: String,
-}
-
-impl From<Invalid> for PublishError {
-    fn from(Invalid { path, problem }: Invalid) -> PublishError {
-        PublishError { path, problem }
-    }
 }
 
 impl<A> From<A> for Format<A> {
@@ -120,7 +158,7 @@ impl<A> From<A> for Format<A> {
 }
 
 impl Item {
-    /// An item for a channel, with no format yet.
+    /// Creates an item without formats.
     pub fn new(channel: impl Into<String>) -> Item {
         Item {
             channel: channel.into(),
@@ -128,7 +166,7 @@ impl Item {
         }
     }
 
-    /// A text message for the WebSockets on a channel.
+    /// Creates an item with a text message for WebSockets.
     pub fn ws_text(channel: impl Into<String>, text: impl Into<ByteString>) -> Item {
         Item {
             ws_message: Some(WsAction::Send(Message::Text(text.into())).into()),
@@ -136,7 +174,7 @@ impl Item {
         }
     }
 
-    /// The same item, also for streams held on the channel.
+    /// Adds bytes for held streams.
     pub fn and_stream(self, content: impl Into<Bytes>) -> Item {
         Item {
             http_stream: Some(StreamAction::Send(content.into()).into()),
@@ -144,12 +182,12 @@ impl Item {
         }
     }
 
-    /// Bytes for the streams held on a channel.
+    /// Creates an item with bytes for held streams.
     pub fn stream(channel: impl Into<String>, content: impl Into<Bytes>) -> Item {
         Item::new(channel).and_stream(content)
     }
 
-    /// The end of the streams held on a channel.
+    /// Creates an item that ends held streams.
     pub fn stream_end(channel: impl Into<String>) -> Item {
         Item {
             http_stream: Some(StreamAction::Close.into()),
@@ -157,12 +195,12 @@ impl Item {
         }
     }
 
-    /// The answer to the requests held on a channel.
+    /// Creates an item with a response for held requests.
     pub fn response(channel: impl Into<String>, response: HttpResponse) -> Item {
         Item::new(channel).and_response(response)
     }
 
-    /// The same item, also for requests held on the channel.
+    /// Adds a response for held requests.
     pub fn and_response(self, response: HttpResponse) -> Item {
         Item {
             http_response: Some(ResponseAction::Send(response).into()),
@@ -170,7 +208,7 @@ impl Item {
         }
     }
 
-    /// The same item, with its id and that of the one it follows.
+    /// Sets the item's id and that of the item before it.
     pub fn with_id(self, id: impl Into<String>, prev_id: Option<String>) -> Item {
         Item {
             id: Some(id.into()),
@@ -178,229 +216,10 @@ impl Item {
             ..self
         }
     }
-
-    fn write(&self) -> Value {
-        let mut formats = Map::new();
-        if let Some(format) = &self.ws_message {
-            formats.insert("ws-message".into(), format.write(WsAction::write));
-        }
-        if let Some(format) = &self.http_stream {
-            formats.insert("http-stream".into(), format.write(StreamAction::write));
-        }
-        if let Some(format) = &self.http_response {
-            formats.insert("http-response".into(), format.write(ResponseAction::write));
-        }
-        let mut item = Map::new();
-        item.insert("channel".into(), self.channel.as_str().into());
-        item.insert("formats".into(), formats.into());
-        put_string(&mut item, "id", &self.id);
-        put_string(&mut item, "prev-id", &self.prev_id);
-        if !self.meta.is_empty() {
-            let meta = self
-                .meta
-                .iter()
-                .map(|(k, v)| (k.clone(), v.as_str().into()));
-            item.insert("meta".into(), Value::Object(meta.collect()));
-        }
-        if let Some(size) = self.size {
-            item.insert("size".into(), size.into());
-        }
-        if self.no_seq {
-            item.insert("no-seq".into(), true.into());
-        }
-        item.into()
-    }
-
-    fn read(value: Value, index: usize) -> Result<Item, Invalid> {
-        let mut item = Fields::new(value, format!("items[{index}]"))?;
-        let channel = match item.string("channel")? {
-            Some(channel) if !channel.is_empty() => channel,
-            _ => return Err(item.error("channel", "must be there, and not empty")),
-        };
-        let (id, prev_id) = (item.string("id")?, item.string("prev-id")?);
-        let mut formats = match item.take("formats") {
-            Some(formats) => Fields::new(formats, format!("{}.formats", item.path))?,
-            None => Fields {
-                path: item.path.clone(),
-                object: std::mem::take(&mut item.object),
-            },
-        };
-        let read = Item {
-            channel,
-            id,
-            prev_id,
-            ws_message: Format::read(&mut formats, "ws-message", WsAction::read)?,
-            http_stream: Format::read(&mut formats, "http-stream", StreamAction::read)?,
-            http_response: Format::read(&mut formats, "http-response", ResponseAction::read)?,
-            ..Item::default()
-        };
-        if read.ws_message.is_none() && read.http_stream.is_none() && read.http_response.is_none() {
-            return Err(Invalid {
-                path: formats.path,
-                problem: "must have a format: ws-message, http-stream or http-response".into(),
-            });
-        }
-        // Where the formats were on the item itself, so is the rest.
-        let mut rest = match item.object.is_empty() {
-            true => formats,
-            false => item,
-        };
-        Ok(Item {
-            meta: rest.meta()?,
-            size: rest.size()?,
-            no_seq: rest.flag("no-seq")?,
-            ..read
-        })
-    }
-}
-
-/// The body that publishes `items`.
-pub fn to_json(items: &[Item]) -> String {
-    let items: Vec<Value> = items.iter().map(Item::write).collect();
-    Value::Object(Map::from_iter([("items".into(), items.into())])).to_string()
-}
-
-/// The items of a body, in order. Keys that are not known are passed over.
-pub fn parse(body: &[u8]) -> Result<Vec<Item>, PublishError> {
-    let error = |problem: String| PublishError {
-        path: "body".into(),
-        problem,
-    };
-    let value = serde_json::from_slice(body).map_err(|e| error(format!("is not JSON: {e}")))?;
-    let Value::Object(mut body) = value else {
-        return Err(error("must be an object with \"items\"".into()));
-    };
-    match body.remove("items") {
-        Some(Value::Array(items)) => {
-            let items = items.into_iter().enumerate();
-            let items: Result<_, _> = items.map(|(index, item)| Item::read(item, index)).collect();
-            Ok(items?)
-        }
-        _ => Err(PublishError {
-            path: "items".into(),
-            problem: "must be a list".into(),
-        }),
-    }
-}
-
-impl<A> Format<A> {
-    fn write(&self, write: impl Fn(&A, &mut Map<String, Value>)) -> Value {
-        let mut object = Map::new();
-        write(&self.action, &mut object);
-        if !self.filters.is_empty() {
-            object.insert("content-filters".into(), self.filters.clone().into());
-        }
-        object.into()
-    }
-
-    fn read(
-        formats: &mut Fields,
-        key: &str,
-        read: impl Fn(&mut Fields) -> Result<A, Invalid>,
-    ) -> Result<Option<Format<A>>, Invalid> {
-        let Some(mut format) = formats.object(key)? else {
-            return Ok(None);
-        };
-        Ok(Some(Format {
-            action: read(&mut format)?,
-            filters: format.strings("content-filters")?,
-        }))
-    }
-}
-
-impl WsAction {
-    fn write(&self, object: &mut Map<String, Value>) {
-        match self {
-            WsAction::Send(message) => message.write("type", object),
-            WsAction::Close { code, reason } => {
-                put_action(object, "close");
-                if let Some(code) = code {
-                    object.insert("code".into(), (*code).into());
-                }
-                put_string(object, "reason", reason);
-            }
-            WsAction::Refresh => put_action(object, "refresh"),
-            WsAction::Hint => put_action(object, "hint"),
-        }
-    }
-
-    fn read(format: &mut Fields) -> Result<WsAction, Invalid> {
-        match format.action()?.as_deref() {
-            None | Some("send") => match Message::read("type", &mut format.object) {
-                Ok(Some(message)) => Ok(WsAction::Send(message)),
-                Ok(None) => Err(format.no_content()),
-                Err((key, problem)) => Err(format.error(key, problem)),
-            },
-            Some("close") => Ok(WsAction::Close {
-                code: format.code(1000..=4999)?,
-                reason: format.string("reason")?,
-            }),
-            Some("refresh") => Ok(WsAction::Refresh),
-            Some("hint") => Ok(WsAction::Hint),
-            Some(_) => Err(format.error(
-                "action",
-                "must be \"send\", \"close\", \"refresh\" or \"hint\"",
-            )),
-        }
-    }
-}
-
-impl StreamAction {
-    fn write(&self, object: &mut Map<String, Value>) {
-        match self {
-            StreamAction::Send(data) => {
-                message::write_text_or_base64(object, "content", "content-bin", data);
-            }
-            StreamAction::Close => put_action(object, "close"),
-            StreamAction::Hint => put_action(object, "hint"),
-        }
-    }
-
-    fn read(format: &mut Fields) -> Result<StreamAction, Invalid> {
-        match format.action()?.as_deref() {
-            None | Some("send") => match format.data("content", "content-bin")? {
-                Some(data) => Ok(StreamAction::Send(data)),
-                None => Err(format.no_content()),
-            },
-            Some("close") => Ok(StreamAction::Close),
-            Some("hint") => Ok(StreamAction::Hint),
-            Some(_) => Err(format.error("action", "must be \"send\", \"close\" or \"hint\"")),
-        }
-    }
-}
-
-impl ResponseAction {
-    fn write(&self, object: &mut Map<String, Value>) {
-        match self {
-            ResponseAction::Send(response) => response.write(object),
-            ResponseAction::Hint => put_action(object, "hint"),
-        }
-    }
-
-    fn read(format: &mut Fields) -> Result<ResponseAction, Invalid> {
-        match format.action()?.as_deref() {
-            None | Some("send") => Ok(ResponseAction::Send(HttpResponse {
-                code: format.code(100..=999)?.unwrap_or(200),
-                reason: format.string("reason")?,
-                headers: format.headers()?,
-                body: match format.data("body", "body-bin")? {
-                    Some(body) => body,
-                    None if format.take("body-patch").is_some() => {
-                        return Err(
-                            format.error("body-patch", "is not known: publish all of the body")
-                        );
-                    }
-                    None => return Err(format.error("body", "this or body-bin must be there")),
-                },
-            })),
-            Some("hint") => Ok(ResponseAction::Hint),
-            Some(_) => Err(format.error("action", "must be \"send\" or \"hint\"")),
-        }
-    }
 }
 
 impl HttpResponse {
-    /// 200, with a body of this type.
+    /// Creates a response with status 200.
     pub fn ok(content_type: impl Into<String>, body: impl Into<Bytes>) -> HttpResponse {
         HttpResponse {
             code: 200,
@@ -409,24 +228,299 @@ impl HttpResponse {
             body: body.into(),
         }
     }
+}
 
-    pub(crate) fn write(&self, object: &mut Map<String, Value>) {
-        object.insert("code".into(), self.code.into());
-        put_string(object, "reason", &self.reason);
-        let headers = self.headers.iter();
-        let headers = headers.map(|(name, value)| Value::from(vec![name.as_str(), value]));
-        object.insert("headers".into(), headers.collect());
-        message::write_text_or_base64(object, "body", "body-bin", &self.body);
+/// Writes the body of a request that publishes `items`.
+pub fn to_json(items: &[Item]) -> String {
+    json!({ "items": items }).to_string()
+}
+
+/// Parses the body of a publish request. Unknown fields are ignored.
+pub fn parse(body: &[u8]) -> Result<Vec<Item>, PublishError> {
+    #[derive(Deserialize)]
+    struct Body {
+        #[serde(deserialize_with = "items")]
+        items: Vec<Item>,
+    }
+
+    json::field_readers! {
+        required items: Vec<Item> = json::objects;
+    }
+
+    let body = serde_json::from_slice(body).map_err(|error| format!("invalid JSON: {error}"));
+    match body.and_then(json::object) {
+        Ok(Body { items }) => Ok(items),
+        Err(error) => {
+            let (path, problem) = json::split_path(&error);
+            Err(PublishError {
+                path: path.unwrap_or("body").into(),
+                problem: problem.into(),
+            })
+        }
     }
 }
 
-fn put_action(object: &mut Map<String, Value>, action: &str) {
-    object.insert("action".into(), action.into());
+/// The JSON fields of an item whose formats are nested.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct ItemFields {
+    #[serde(deserialize_with = "channel")]
+    channel: String,
+    #[serde(default, deserialize_with = "id", skip_serializing_if = "is_default")]
+    id: Option<String>,
+    #[serde(
+        default,
+        deserialize_with = "prev_id",
+        skip_serializing_if = "is_default"
+    )]
+    prev_id: Option<String>,
+    #[serde(default, deserialize_with = "formats")]
+    formats: Option<Formats>,
+    #[serde(default, deserialize_with = "meta", skip_serializing_if = "is_default")]
+    meta: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "size", skip_serializing_if = "is_default")]
+    size: Option<u64>,
+    #[serde(
+        default,
+        deserialize_with = "no_seq",
+        skip_serializing_if = "is_default"
+    )]
+    no_seq: bool,
 }
 
-fn put_string(object: &mut Map<String, Value>, key: &str, value: &Option<String>) {
-    if let Some(value) = value {
-        object.insert(key.into(), value.as_str().into());
+json::field_readers! {
+    required channel: String = json::non_empty_string;
+    optional id: Option<String> = json::string;
+    optional prev_id: Option<String> = json::string;
+    optional formats: Option<Formats> = json::object;
+    or_default meta: BTreeMap<String, String> = json::string_map;
+    optional size: Option<u64> = json::size;
+    or_default no_seq: bool = json::boolean;
+}
+
+/// The formats of an item.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Formats {
+    #[serde(
+        default,
+        deserialize_with = "ws_message",
+        skip_serializing_if = "Option::is_none"
+    )]
+    ws_message: Option<Format<WsAction>>,
+    #[serde(
+        default,
+        deserialize_with = "http_stream",
+        skip_serializing_if = "Option::is_none"
+    )]
+    http_stream: Option<Format<StreamAction>>,
+    #[serde(
+        default,
+        deserialize_with = "http_response",
+        skip_serializing_if = "Option::is_none"
+    )]
+    http_response: Option<Format<ResponseAction>>,
+}
+
+json::field_readers! {
+    optional ws_message: Option<Format<WsAction>> = json::object;
+    optional http_stream: Option<Format<StreamAction>> = json::object;
+    optional http_response: Option<Format<ResponseAction>> = json::object;
+}
+
+impl TryFrom<Value> for Item {
+    type Error = String;
+
+    fn try_from(item: Value) -> Result<Item, String> {
+        let read = |error: serde_json::Error| error.to_string();
+        let fields = ItemFields::deserialize(&item).map_err(read)?;
+        let is_nested = fields.formats.is_some();
+        let Formats {
+            ws_message,
+            http_stream,
+            http_response,
+        } = match fields.formats {
+            Some(formats) => formats,
+            // Without `formats`, they are fields of the item itself.
+            None => Formats::deserialize(&item).map_err(read)?,
+        };
+        if ws_message.is_none() && http_stream.is_none() && http_response.is_none() {
+            let problem = "missing a format: ws-message, http-stream or http-response";
+            return Err(if is_nested {
+                json::at(".formats", problem)
+            } else {
+                problem.into()
+            });
+        }
+        Ok(Item {
+            channel: fields.channel,
+            id: fields.id,
+            prev_id: fields.prev_id,
+            ws_message,
+            http_stream,
+            http_response,
+            meta: fields.meta,
+            size: fields.size,
+            no_seq: fields.no_seq,
+        })
+    }
+}
+
+impl From<Item> for ItemFields {
+    fn from(item: Item) -> ItemFields {
+        ItemFields {
+            channel: item.channel,
+            id: item.id,
+            prev_id: item.prev_id,
+            formats: Some(Formats {
+                ws_message: item.ws_message,
+                http_stream: item.http_stream,
+                http_response: item.http_response,
+            }),
+            meta: item.meta,
+            size: item.size,
+            no_seq: item.no_seq,
+        }
+    }
+}
+
+/// The JSON fields of a response.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct ResponseFields {
+    #[serde(default, deserialize_with = "status_code")]
+    code: Option<u16>,
+    #[serde(default, deserialize_with = "reason")]
+    reason: Option<String>,
+    #[serde(default, deserialize_with = "headers")]
+    headers: Vec<(String, String)>,
+    #[serde(flatten)]
+    body: BodyFields,
+    body_patch: Option<IgnoredAny>,
+}
+
+json::field_readers! {
+    optional reason: Option<String> = json::string;
+    or_default headers: Vec<(String, String)> = json::headers;
+}
+
+impl TryFrom<ResponseFields> for HttpResponse {
+    type Error = String;
+
+    fn try_from(fields: ResponseFields) -> Result<HttpResponse, String> {
+        let body = match fields.body.decode_bytes()? {
+            Some(body) => body,
+            None if fields.body_patch.is_some() => {
+                let problem = "unsupported: publish the whole body";
+                return Err(json::at(".body-patch", problem));
+            }
+            None => return Err("missing body or body-bin".into()),
+        };
+        Ok(HttpResponse {
+            code: fields.code.unwrap_or(200),
+            reason: fields.reason,
+            headers: fields.headers,
+            body,
+        })
+    }
+}
+
+fn status_code<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    json::optional(deserializer, "code", json::code(STATUS_CODES))
+}
+
+fn close_code<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    json::optional(deserializer, "code", json::code(CLOSE_CODES))
+}
+
+fn serialize_body<S: Serializer>(body: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+    BodyFields::new(body).serialize(serializer)
+}
+
+/// Reads and writes the action of a format, which is `send` when the field is absent.
+mod action {
+    use super::*;
+
+    pub(super) fn serialize<A: Serialize, S: Serializer>(
+        action: &A,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut fields = serde_json::to_value(action).map_err(S::Error::custom)?;
+        if let Value::Object(fields) = &mut fields
+            && fields.get("action").is_some_and(|action| action == "send")
+        {
+            fields.remove("action");
+        }
+        fields.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, A: DeserializeOwned, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<A, D::Error> {
+        let mut fields = Map::deserialize(deserializer)?;
+        let error = |problem: &str| D::Error::custom(json::at(".action", problem));
+        match fields.get("action") {
+            None | Some(Value::Null) => drop(fields.insert("action".into(), "send".into())),
+            Some(Value::String(_)) => {}
+            Some(_) => return Err(error("expected a string")),
+        }
+        A::deserialize(Value::Object(fields)).map_err(|problem| {
+            let problem = problem.to_string();
+            if json::is_unknown_variant(&problem) {
+                error(&problem)
+            } else {
+                D::Error::custom(problem)
+            }
+        })
+    }
+}
+
+/// Reads and writes a message with its type.
+mod ws_content {
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct Fields {
+        #[serde(flatten)]
+        content: ContentFields,
+        #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+        kind: Option<Value>,
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        message: &Message,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let (content, kind) = message.to_fields();
+        Fields { content, kind }.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Message, D::Error> {
+        let Fields { content, kind } = Fields::deserialize(deserializer)?;
+        let message = Message::from_fields(content, kind, "type").map_err(D::Error::custom)?;
+        message.ok_or_else(|| D::Error::custom(MISSING_CONTENT))
+    }
+}
+
+/// Reads and writes bytes.
+mod stream_content {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(
+        content: &Bytes,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        ContentFields::text_or_base64(content).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Bytes, D::Error> {
+        let content = ContentFields::deserialize(deserializer)?.decode_bytes();
+        let content = content.map_err(D::Error::custom)?;
+        content.ok_or_else(|| D::Error::custom(MISSING_CONTENT))
     }
 }
 

@@ -1,7 +1,7 @@
-//! The tokens that show who sent a request: JWT, HS256 with a shared key, claims `iss` and `exp`.
+//! Tokens that prove who sent a request: JWTs with the claims `iss` and `exp`.
 //!
-//! No clock in here: whoever signs or verifies says what time it is. HS256 is the
-//! only algorithm, whatever a token's header asks for.
+//! Tokens are signed with a shared key and HS256, the only algorithm supported. The current
+//! time is a parameter, so this module does not need a clock.
 
 use std::{
     fmt,
@@ -18,61 +18,60 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-/// The longest token that is looked at, in bytes.
-pub const MAX_TOKEN: usize = 4096;
+/// The maximum length of a token in bytes.
+pub const MAX_TOKEN_LEN: usize = 4096;
 
-/// A shared key, never empty, prepared for signing.
+/// A shared key, which is never empty.
 #[derive(Clone)]
 pub struct Key {
     mac: Hmac<Sha256>,
 }
 
-/// Why a text is no key.
+/// The reason why a key cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// A key of no bytes would let anyone sign.
-    #[error("the key is empty")]
+    /// The key is empty, so anyone could sign with it.
+    #[error("empty key")]
     Empty,
-    /// What follows `base64:` is not base64.
-    #[error("the key begins with base64: but what follows is not: {0}")]
+    /// The text after `base64:` is not base64.
+    #[error("invalid key after \"base64:\": {0}")]
     Base64(String),
 }
 
-/// What a valid token says.
+/// The claims of a valid token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
-    /// Who signed it.
+    /// The issuer of the token.
     pub issuer: Option<String>,
-    /// From when on it is no longer valid.
+    /// The time at which the token expires.
     pub expires: SystemTime,
 }
 
-/// Why a token does not count.
+/// The reason why a token is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
-    /// Not three parts of base64 with JSON in the first two, or longer than [`MAX_TOKEN`].
-    #[error("not a token: a JWT of at most {MAX_TOKEN} bytes is expected")]
+    /// The token is not a JWT, or longer than [`MAX_TOKEN_LEN`].
+    #[error("malformed token: expected a JWT of at most {MAX_TOKEN_LEN} bytes")]
     Malformed,
-    /// Signed in another way, or one that needs to be understood and is not.
-    #[error("the token's algorithm must be HS256, without extensions")]
-    Algorithm,
-    /// Not signed with this key.
-    #[error("the token is not signed with this key")]
-    Signature,
-    /// No time of expiry, or one that is not a number of seconds.
-    #[error("the token must have a time of expiry (exp)")]
-    NoExpiry,
-    /// No longer valid.
-    #[error("the token has expired")]
+    /// The token is not signed with HS256, or has critical extensions.
+    #[error("unsupported token: expected HS256 without critical extensions")]
+    UnsupportedAlgorithm,
+    /// The token is not signed with this key.
+    #[error("invalid token signature")]
+    InvalidSignature,
+    /// The token has no expiration time, or an invalid one.
+    #[error("missing or invalid expiration time (exp)")]
+    MissingExpiry,
+    /// The token has expired.
+    #[error("token expired")]
     Expired,
-    /// Not yet valid.
-    #[error("the token is not valid yet (nbf)")]
-    NotYet,
+    /// The token is not valid yet.
+    #[error("token not valid yet (nbf)")]
+    NotYetValid,
 }
 
 impl Key {
-    /// A key as it is given on a command line or in a variable: its text, or
-    /// `base64:` and its bytes in base64.
+    /// Parses a key: plain text, or `base64:` followed by bytes in base64.
     pub fn parse(text: &str) -> Result<Key, KeyError> {
         match text.strip_prefix("base64:") {
             None => Key::new(text.as_bytes()),
@@ -83,18 +82,18 @@ impl Key {
         }
     }
 
-    /// A key of these bytes.
+    /// Creates a key from bytes.
     pub fn new(bytes: &[u8]) -> Result<Key, KeyError> {
         if bytes.is_empty() {
             return Err(KeyError::Empty);
         }
-        // HMAC takes keys of any length: this cannot fail.
+        // This cannot fail: HMAC accepts keys of any length.
         let mac = Hmac::new_from_slice(bytes).map_err(|_| KeyError::Empty)?;
         Ok(Key { mac })
     }
 
-    /// Whether this is the key that [`Key::parse`] reads from `text`; in constant time.
-    pub fn is(&self, text: &str) -> bool {
+    /// Whether this is the key that [`Key::parse`] returns for `text`. Takes constant time.
+    pub fn matches(&self, text: &str) -> bool {
         let Ok(other) = Key::parse(text) else {
             return false;
         };
@@ -108,20 +107,20 @@ impl Key {
 }
 
 impl fmt::Debug for Key {
-    /// Not the key: it would end up in a log.
+    /// Hides the key, so that it cannot end up in a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key(…)")
     }
 }
 
 impl Claims {
-    /// Whether the token is no longer valid.
+    /// Whether the token has expired.
     pub fn is_expired(&self, now: SystemTime) -> bool {
         now >= self.expires
     }
 }
 
-/// A token by `issuer`, valid from `now` for `lifetime` (in whole seconds).
+/// Signs a token that is valid from `now` for `lifetime`, in whole seconds.
 pub fn sign(key: &Key, issuer: &str, now: SystemTime, lifetime: Duration) -> String {
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let expires = now.as_secs().saturating_add(lifetime.as_secs());
@@ -135,7 +134,7 @@ pub fn sign(key: &Key, issuer: &str, now: SystemTime, lifetime: Duration) -> Str
     token
 }
 
-/// Checks who signed a token and that it is valid now; there is no leeway.
+/// Verifies the signature of a token and that it is valid now, without leeway.
 pub fn verify(key: &Key, token: &str, now: SystemTime) -> Result<Claims, SignatureError> {
     #[derive(Deserialize)]
     struct Header {
@@ -150,12 +149,12 @@ pub fn verify(key: &Key, token: &str, now: SystemTime) -> Result<Claims, Signatu
         nbf: Option<f64>,
     }
 
-    /// Seconds since the epoch; RFC 7519 allows fractions.
+    /// Converts seconds since the epoch. RFC 7519 allows fractions.
     fn time(seconds: f64) -> Option<SystemTime> {
         UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?)
     }
 
-    if token.len() > MAX_TOKEN {
+    if token.len() > MAX_TOKEN_LEN {
         return Err(SignatureError::Malformed);
     }
     let (signed, signature) = token.rsplit_once('.').ok_or(SignatureError::Malformed)?;
@@ -168,29 +167,34 @@ pub fn verify(key: &Key, token: &str, now: SystemTime) -> Result<Claims, Signatu
     let (header, payload, signature) = (decode(header)?, decode(payload)?, decode(signature)?);
     let header: Header = serde_json::from_slice(&header).map_err(|_| SignatureError::Malformed)?;
     if header.alg != "HS256" || header.crit.is_some() {
-        return Err(SignatureError::Algorithm);
+        return Err(SignatureError::UnsupportedAlgorithm);
     }
     key.mac(signed)
         .verify_slice(&signature)
-        .map_err(|_| SignatureError::Signature)?;
+        .map_err(|_| SignatureError::InvalidSignature)?;
     let payload: Payload =
         serde_json::from_slice(&payload).map_err(|_| SignatureError::Malformed)?;
     let claims = Claims {
         issuer: payload.iss,
-        expires: payload.exp.and_then(time).ok_or(SignatureError::NoExpiry)?,
+        expires: payload
+            .exp
+            .and_then(time)
+            .ok_or(SignatureError::MissingExpiry)?,
     };
     if claims.is_expired(now) {
         return Err(SignatureError::Expired);
     }
     match payload.nbf.map(time) {
         Some(Some(from)) if from <= now => Ok(claims),
-        Some(_) => Err(SignatureError::NotYet),
+        Some(_) => Err(SignatureError::NotYetValid),
         None => Ok(claims),
     }
 }
 
-/// Verifies a stream of tokens of which most are the one before: that one costs a
-/// comparison instead of an HMAC. Expiry is checked each time.
+/// Verifies tokens, and caches the last valid one.
+///
+/// Senders use a token many times, and a repeated token costs a comparison instead of an
+/// HMAC. Expiry is checked each time.
 #[derive(Clone, Debug)]
 pub struct Verifier {
     key: Key,
@@ -198,16 +202,16 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Verifies tokens signed with `key`.
+    /// Creates a verifier of tokens that are signed with `key`.
     pub fn new(key: Key) -> Verifier {
         Verifier { key, last: None }
     }
 
-    /// As [`verify`].
+    /// Verifies a token, as [`verify`] does.
     pub fn verify(&mut self, token: &str, now: SystemTime) -> Result<&Claims, SignatureError> {
-        let seen = match &self.last {
-            // In constant time: how long a comparison takes must not tell a stranger
-            // how much of a valid token was guessed.
+        let cached = match &self.last {
+            // In constant time, so that the duration does not reveal how much of a valid
+            // token was guessed.
             Some((last, claims)) if last.as_bytes().ct_eq(token.as_bytes()).into() => {
                 if claims.is_expired(now) {
                     return Err(SignatureError::Expired);
@@ -216,14 +220,14 @@ impl Verifier {
             }
             _ => None,
         };
-        let verified = match seen {
-            Some(seen) => seen,
+        let verified = match cached {
+            Some(verified) => verified,
             None => (token.to_owned(), verify(&self.key, token, now)?),
         };
         Ok(&self.last.insert(verified).1)
     }
 
-    /// The key.
+    /// Returns the key.
     pub fn key(&self) -> &Key {
         &self.key
     }

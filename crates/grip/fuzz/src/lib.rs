@@ -1,6 +1,7 @@
-//! What must hold of the codecs for any bytes at all: one function for each that reads
-//! something from outside. Each panics where it does not hold, and says whether the bytes
-//! were accepted, so that a run can tell whether it got beyond the errors.
+//! Properties of the codecs that hold for any input, one function for each codec.
+//!
+//! A function panics if a property does not hold. It returns whether the input was valid, so
+//! that a run can check that it gets past the errors.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,11 +9,11 @@ use bytes::Bytes;
 use grip::{
     ControlMessage, Event, Extension, Instruct, Key, Limits, Verifier,
     event::{decode_all, encode_all},
-    extension::Sort,
+    extension::MessageKind,
     hold, publish, signature,
 };
 
-/// A body of WebSocket events.
+/// Decodes a body of WebSocket events.
 pub fn events(data: &[u8]) -> bool {
     let limits = Limits {
         content: 300,
@@ -33,29 +34,29 @@ pub fn events(data: &[u8]) -> bool {
     );
     let encoded = encode_all(&events);
     assert_eq!(decode_all(encoded.clone(), limits), Ok(events.clone()));
-    // Whole, or in pieces: an event does not depend on what is around it.
+    // The encoding of an event does not depend on the events around it.
     let pieces: Vec<u8> = events
         .iter()
         .flat_map(|event| encode_all([event]))
         .collect();
     assert_eq!(pieces, encoded);
-    // Cut anywhere, it is an error or the events before.
-    for cut in 0..encoded.len() {
-        if let Ok(some) = decode_all(encoded.slice(..cut), limits) {
-            assert!(some.len() < events.len() && events.starts_with(&some));
+    // A truncated body is an error, or the events before the cut.
+    for end in 0..encoded.len() {
+        if let Ok(prefix) = decode_all(encoded.slice(..end), limits) {
+            assert!(prefix.len() < events.len() && events.starts_with(&prefix));
         }
     }
-    // At its limits, and one below.
+    // The limits are exact.
     let longest = events.iter().map(Event::content_len).max();
     let longest = longest.unwrap_or_default();
-    let within = |content, events| decode_all(encoded.clone(), Limits { content, events }).is_ok();
-    assert!(within(longest, events.len()));
-    assert!(longest == 0 || !within(longest - 1, events.len()));
-    assert!(events.is_empty() || !within(longest, events.len() - 1));
+    let fits = |content, events| decode_all(encoded.clone(), Limits { content, events }).is_ok();
+    assert!(fits(longest, events.len()));
+    assert!(longest == 0 || !fits(longest - 1, events.len()));
+    assert!(events.is_empty() || !fits(longest, events.len() - 1));
     true
 }
 
-/// A control message.
+/// Parses a control message.
 pub fn control(data: &[u8]) -> bool {
     let message = match ControlMessage::parse(data) {
         Ok(message) => message,
@@ -69,12 +70,12 @@ pub fn control(data: &[u8]) -> bool {
     let Event::Text(text) = message.into_event() else {
         panic!("a control message is text");
     };
-    let sorted = Extension::default().sort(text.as_bytes());
-    assert_eq!(sorted, Sort::Control(json.as_bytes()));
+    let kind = Extension::default().classify(text.as_bytes());
+    assert_eq!(kind, MessageKind::Control(json.as_bytes()));
     true
 }
 
-/// A body of published items.
+/// Parses a body of published items.
 pub fn publish(data: &[u8]) -> bool {
     match publish::parse(data) {
         Ok(items) => {
@@ -91,7 +92,8 @@ pub fn publish(data: &[u8]) -> bool {
     }
 }
 
-/// A response's headers, `NAME: VALUE` a line, and after an empty line its JSON, if any.
+/// Parses the headers of a response, with one `NAME: VALUE` per line, and after an empty line
+/// an optional JSON body.
 pub fn instruct(data: &[u8]) -> bool {
     let end = data.windows(2).position(|pair| pair == b"\n\n");
     let (head, body) = match end {
@@ -118,7 +120,7 @@ pub fn instruct(data: &[u8]) -> bool {
     let read = match Instruct::from_headers(lines) {
         Ok(read) => read,
         Err(error) => {
-            assert!(error.place.starts_with("Grip-") && !error.problem.is_empty());
+            assert!(error.path.starts_with("Grip-") && !error.problem.is_empty());
             return false;
         }
     };
@@ -129,9 +131,9 @@ pub fn instruct(data: &[u8]) -> bool {
     }
     if let Some(body) = body {
         match instruct.with_json(body) {
-            Ok(instruct) => both_forms_of(instruct),
+            Ok(instruct) => check_json_form(instruct),
             Err(error) => {
-                assert!(!error.place.is_empty() && !error.problem.is_empty());
+                assert!(!error.path.is_empty() && !error.problem.is_empty());
                 accepted = false;
             }
         }
@@ -139,11 +141,11 @@ pub fn instruct(data: &[u8]) -> bool {
     accepted
 }
 
-fn both_forms_of(instruct: Instruct) {
+fn check_json_form(instruct: Instruct) {
     let Ok((headers, body)) = instruct.to_json() else {
         return;
     };
-    // JSON has no place for what belongs to a hold where there is none.
+    // The JSON form has some fields only within a hold.
     let expected = match instruct.hold {
         Some(_) => instruct,
         None => Instruct {
@@ -161,7 +163,7 @@ fn both_forms_of(instruct: Instruct) {
 fn from_headers(headers: &[(&'static str, String)]) -> Instruct {
     for (_, value) in headers {
         let control = |character: char| character.is_ascii_control();
-        assert!(!value.contains(control), "{value:?} is not for a header");
+        assert!(!value.contains(control), "{value:?} is not a valid header");
     }
     let pairs = headers
         .iter()
@@ -169,7 +171,7 @@ fn from_headers(headers: &[(&'static str, String)]) -> Instruct {
     Instruct::from_headers(pairs).unwrap().unwrap_or_default()
 }
 
-/// A `Sec-WebSocket-Extensions` header, and after a zero byte a message.
+/// Parses a `Sec-WebSocket-Extensions` header, and classifies the message after a zero byte.
 pub fn extension(data: &[u8]) -> bool {
     let mut parts = data.splitn(2, |byte| *byte == 0);
     let header = String::from_utf8_lossy(parts.next().unwrap_or_default());
@@ -182,20 +184,22 @@ pub fn extension(data: &[u8]) -> bool {
         Some(extension.clone())
     );
     let prefix = extension.message_prefix.as_bytes();
-    let whole = match extension.sort(message) {
-        Sort::Control(control) => [b"c:", control].concat(),
-        Sort::Content(content) => [prefix, content].concat(),
-        Sort::Neither => {
+    let restored = match extension.classify(message) {
+        MessageKind::Control(control) => [b"c:", control].concat(),
+        MessageKind::Content(content) => [prefix, content].concat(),
+        MessageKind::Unprefixed => {
             assert!(!message.starts_with(prefix) && !message.starts_with(b"c:"));
             message.to_vec()
         }
     };
-    assert_eq!(whole, message);
+    assert_eq!(restored, message);
     true
 }
 
-/// The time of a token, in seconds before and after which it is looked at: a number of
-/// one byte; then the token, signed with the key `key` or not; and after a space a key.
+/// Verifies a token with the key `key`, and signs one with another key.
+///
+/// The first byte is the current time in seconds. Then follow the token and, after a space,
+/// the other key.
 pub fn signature(data: &[u8]) -> bool {
     let (&seconds, rest) = data.split_first().unwrap_or((&0, &[]));
     let text = String::from_utf8_lossy(rest);
@@ -203,7 +207,7 @@ pub fn signature(data: &[u8]) -> bool {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.into());
     if let Ok(key) = Key::parse(other) {
         let signed = signature::sign(&key, token, now, Duration::from_secs(1));
-        if signed.len() <= signature::MAX_TOKEN {
+        if signed.len() <= signature::MAX_TOKEN_LEN {
             let claims = signature::verify(&key, &signed, now).unwrap();
             assert_eq!(claims.issuer.as_deref(), Some(token));
         }
@@ -218,7 +222,7 @@ pub fn signature(data: &[u8]) -> bool {
     };
     assert!(claims.expires > now);
     assert!(signature::verify(&key, token, claims.expires).is_err());
-    // Nothing about it can be changed. Not tried everywhere each time, which takes long.
+    // A changed token is invalid. Every 16th byte is tried, because all would take long.
     for at in (usize::from(seconds) % 16..token.len()).step_by(16) {
         let mut bytes = token.as_bytes().to_vec();
         bytes[at] ^= 1;

@@ -1,5 +1,3 @@
-//! Tests of events: their form on the wire, what is refused and where, round trips.
-
 use proptest::prelude::*;
 
 use super::*;
@@ -9,7 +7,7 @@ fn decode(body: &'static [u8]) -> Result<Vec<Event>, EventError> {
 }
 
 #[test]
-fn encodes_as_the_protocol_has_it() {
+fn events_are_encoded_in_wire_format() {
     let events = [
         Event::Open,
         Event::text("hello"),
@@ -29,7 +27,7 @@ fn encodes_as_the_protocol_has_it() {
 }
 
 #[test]
-fn decodes_what_others_write() {
+fn decoder_accepts_other_encoders() {
     assert_eq!(decode(b"").unwrap(), []);
     assert_eq!(decode(b"TEXT\r\n").unwrap(), [Event::text("")]);
     assert_eq!(decode(b"OPEN 0\r\n\r\n").unwrap(), [Event::Open]);
@@ -44,46 +42,46 @@ fn decodes_what_others_write() {
 }
 
 #[test]
-fn names_what_is_wrong_and_where() {
+fn errors_name_problem_and_offset() {
     use EventError::*;
     let long = b"OPEN\r\nTEXT 000000000000000000000000000000001\r\nx\r\n";
     let cases: [(&'static [u8], EventError); 17] = [
-        (b"OPEN", Line { at: 0 }),
-        (b"OPEN\n", Line { at: 0 }),
-        (long, Line { at: 6 }),
+        (b"OPEN", UnterminatedLine { at: 0 }),
+        (b"OPEN\n", UnterminatedLine { at: 0 }),
+        (long, UnterminatedLine { at: 6 }),
         (
             b"\r\n",
-            Type {
+            UnknownType {
                 at: 0,
                 name: "".into(),
             },
         ),
         (
             b"OPEN\r\nopen\r\n",
-            Type {
+            UnknownType {
                 at: 6,
                 name: "open".into(),
             },
         ),
-        (b"TEXT \r\n\r\n", Length { at: 5 }),
-        (b"TEXT g\r\n\r\n", Length { at: 5 }),
-        (b"TEXT +1\r\nx\r\n", Length { at: 5 }),
-        (b"TEXT 000000001\r\nx\r\n", Length { at: 5 }),
-        (b"TEXT 1 \r\nx\r\n", Length { at: 5 }),
+        (b"TEXT \r\n\r\n", InvalidLength { at: 5 }),
+        (b"TEXT g\r\n\r\n", InvalidLength { at: 5 }),
+        (b"TEXT +1\r\nx\r\n", InvalidLength { at: 5 }),
+        (b"TEXT 000000001\r\nx\r\n", InvalidLength { at: 5 }),
+        (b"TEXT 1 \r\nx\r\n", InvalidLength { at: 5 }),
         (
             b"TEXT ffffffff\r\nx\r\n",
-            ContentOverLimit {
+            ContentTooLong {
                 at: 5,
                 length: 0xffff_ffff,
                 limit: 1 << 20,
             },
         ),
         (b"TEXT 2\r\nx\r\n", Truncated { at: 8, length: 2 }),
-        (b"TEXT 1\r\nxy\r\n", ContentEnd { at: 9 }),
+        (b"TEXT 1\r\nxy\r\n", MissingContentEnd { at: 9 }),
         (b"OPEN 1\r\nx\r\n", UnexpectedContent { at: 8 }),
-        (b"TEXT 1\r\n\xff\r\n", NotUtf8 { at: 8 }),
-        (b"CLOSE 1\r\nx\r\n", CloseCode { at: 9 }),
-        (b"CLOSE 3\r\n\x03\xe8\xff\r\n", NotUtf8 { at: 11 }),
+        (b"TEXT 1\r\n\xff\r\n", InvalidUtf8 { at: 8 }),
+        (b"CLOSE 1\r\nx\r\n", InvalidClose { at: 9 }),
+        (b"CLOSE 3\r\n\x03\xe8\xff\r\n", InvalidUtf8 { at: 11 }),
     ];
     for (body, error) in cases {
         assert_eq!(
@@ -96,7 +94,7 @@ fn names_what_is_wrong_and_where() {
 }
 
 #[test]
-fn keeps_to_its_limits() {
+fn decoder_enforces_limits() {
     let limits = Limits {
         content: 4,
         events: 2,
@@ -105,7 +103,7 @@ fn keeps_to_its_limits() {
     assert!(decode(&[Event::text("1234"), Event::Open]).is_ok());
     assert_eq!(
         decode(&[Event::text("12345")]).unwrap_err(),
-        EventError::ContentOverLimit {
+        EventError::ContentTooLong {
             at: 5,
             length: 5,
             limit: 4
@@ -113,24 +111,24 @@ fn keeps_to_its_limits() {
     );
     assert_eq!(
         decode(&[Event::Open, Event::Open, Event::Open]).unwrap_err(),
-        EventError::TooMany { at: 12, limit: 2 }
+        EventError::TooManyEvents { at: 12, limit: 2 }
     );
     let ping = Event::Ping(Bytes::from(vec![0; MAX_CONTROL_PAYLOAD + 1]));
     assert_eq!(
         decode_all(encode_all([&ping]), Limits::default()).unwrap_err(),
-        EventError::ControlOverLimit { at: 9 }
+        EventError::ControlTooLong { at: 9 }
     );
 }
 
 #[test]
-fn a_close_reason_is_cut_between_characters() {
+fn close_reason_is_truncated_at_character_boundary() {
     let frame = CloseFrame::new(1000, "é".repeat(100));
     assert_eq!(&*frame.reason, "é".repeat(61));
     assert_eq!(&*CloseFrame::new(1000, "short").reason, "short");
 }
 
 #[test]
-fn content_is_not_copied() {
+fn decoded_content_is_not_copied() {
     let body = Bytes::from(b"TEXT 5\r\nhello\r\n".to_vec());
     let events = decode_all(body.clone(), Limits::default()).unwrap();
     let Event::Text(text) = &events[0] else {
@@ -156,7 +154,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Bytes that look enough like events to get deep into the decoder.
+/// Bytes that resemble events, to reach deep into the decoder.
 fn nearly_events() -> impl Strategy<Value = Vec<u8>> {
     let part = prop_oneof![
         prop::sample::select(vec![
@@ -183,13 +181,13 @@ fn nearly_events() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn decoding_undoes_encoding(events in prop::collection::vec(event(), 0..12)) {
+    fn decode_reverses_encode(events in prop::collection::vec(event(), 0..12)) {
         let body = encode_all(&events);
         prop_assert_eq!(decode_all(body, Limits::default()).unwrap(), events);
     }
 
     #[test]
-    fn no_bytes_panic(body in prop_oneof![nearly_events(), prop::collection::vec(any::<u8>(), 0..64)]) {
+    fn decoder_never_panics(body in prop_oneof![nearly_events(), prop::collection::vec(any::<u8>(), 0..64)]) {
         let limits = Limits { content: 8, events: 4 };
         let total = body.len();
         match decode_all(body.into(), limits) {
@@ -203,10 +201,10 @@ proptest! {
     }
 
     #[test]
-    fn what_is_cut_short_is_no_body(events in prop::collection::vec(event(), 1..4), cut in 1usize..4) {
+    fn truncated_body_is_an_error(events in prop::collection::vec(event(), 1..4), cut in 1usize..4) {
         let body = encode_all(&events);
         let last = encode_all(events.last());
-        // One byte to three from the end are always within the last event.
+        // The last three bytes always belong to the last event.
         let end = body.len() - cut.min(last.len() - 1);
         prop_assert!(decode_all(body.slice(..end), Limits::default()).is_err());
     }

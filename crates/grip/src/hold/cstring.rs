@@ -1,27 +1,26 @@
-//! Bytes as text in one line: `\\`, `\r`, `\n`, `\t` and `\xHH` stand for one byte each.
+//! Bytes as one line of text, with the escapes `\\`, `\r`, `\n`, `\t` and `\xHH`.
 
 use std::fmt::Write;
 
 use bytes::Bytes;
 
-/// Reads a text, or says which escape is wrong.
-pub(super) fn read(text: &str) -> Result<Bytes, String> {
+/// Decodes text. Fails at the first invalid escape.
+pub(super) fn decode(text: &str) -> Result<Bytes, String> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((plain, escape)) = rest.split_once('\\') {
         out.extend_from_slice(plain.as_bytes());
         let hex = |digits: &str| {
-            let digits = digits
-                .bytes()
-                .all(|b| b.is_ascii_hexdigit())
-                .then_some(digits)?;
-            u8::from_str_radix(digits, 16).ok()
+            // `from_str_radix` would also accept a sign.
+            let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let byte = u8::from_str_radix(digits, 16);
+            byte.ok().filter(|_| is_hex)
         };
         let (byte, length) = match escape.as_bytes().first() {
             Some(b'\\') => (Some(b'\\'), 1),
             Some(b'r') => (Some(b'\r'), 1),
             Some(b'n') => (Some(b'\n'), 1),
-            // Not in Pushpin, but the library `@fanoutio/grip` writes it.
+            // Pushpin does not have it, but the library `@fanoutio/grip` writes it.
             Some(b't') => (Some(b'\t'), 1),
             Some(b'x') => (escape.get(1..3).and_then(hex), 3),
             _ => (None, 0),
@@ -29,7 +28,7 @@ pub(super) fn read(text: &str) -> Result<Bytes, String> {
         let Some(byte) = byte else {
             let begin: String = escape.chars().take(3).collect();
             return Err(format!(
-                "\\{begin}: an escape must be one of \\\\ \\r \\n \\t and \\xHH, with two hexadecimal digits"
+                "invalid escape \\{begin}: expected \\\\, \\r, \\n, \\t or \\xHH with two hexadecimal digits"
             ));
         };
         out.push(byte);
@@ -39,8 +38,8 @@ pub(super) fn read(text: &str) -> Result<Bytes, String> {
     Ok(out.into())
 }
 
-/// Writes bytes so that no semicolon, quote, or blank at an end is in the text.
-pub(super) fn write(data: &[u8]) -> String {
+/// Encodes bytes, and escapes semicolons, quotes, and spaces at either end.
+pub(super) fn encode(data: &[u8]) -> String {
     let mut out = String::with_capacity(data.len());
     for (at, &byte) in data.iter().enumerate() {
         let at_end = at == 0 || at == data.len() - 1;
@@ -50,7 +49,7 @@ pub(super) fn write(data: &[u8]) -> String {
             b'\n' => out.push_str("\\n"),
             b' ' if !at_end => out.push(' '),
             b'!'..=b'~' if !matches!(byte, b';' | b'"') => out.push(byte.into()),
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             _ => drop(write!(out, "\\x{byte:02x}")),
         }
     }

@@ -1,4 +1,4 @@
-//! Instructions as `Grip-*` headers.
+//! Instructions in `Grip-*` headers.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -22,41 +22,43 @@ const EXPOSE_HEADERS: &str = "Grip-Expose-Headers";
 const LINK: &str = "Grip-Link";
 const LAST: &str = "Grip-Last";
 
+/// The response headers that carry instructions.
+const INSTRUCT_HEADERS: [&str; 8] = [
+    HOLD,
+    CHANNEL,
+    TIMEOUT,
+    KEEP_ALIVE,
+    SET_META,
+    STATUS,
+    EXPOSE_HEADERS,
+    LINK,
+];
+
 impl Instruct {
-    /// Reads the headers of a response, whose names may be in any case.
+    /// Parses the headers of a response. The case of their names does not matter.
     ///
-    /// `None` when none of them says anything of GRIP. Where a header that has one value
-    /// is there more than once, the first counts.
+    /// Returns `None` when the response has no instructions. When a header with a single
+    /// value is repeated, the first one counts.
     pub fn from_headers<'a>(
         headers: impl IntoIterator<Item = (&'a str, &'a [u8])>,
     ) -> Result<Option<Instruct>, InstructError> {
-        let mut read = Instruct::default();
-        let mut found = false;
+        let mut instruct = None;
         for (name, value) in headers {
-            let known = [
-                HOLD,
-                CHANNEL,
-                TIMEOUT,
-                KEEP_ALIVE,
-                SET_META,
-                STATUS,
-                EXPOSE_HEADERS,
-                LINK,
-            ];
-            let is = |known: &&&str| known.eq_ignore_ascii_case(name);
-            let Some(&name) = known.iter().find(is) else {
+            let mut names = INSTRUCT_HEADERS.into_iter();
+            let Some(name) = names.find(|known| known.eq_ignore_ascii_case(name)) else {
                 continue;
             };
-            found = true;
-            let value = std::str::from_utf8(value);
-            let value = value.map_err(|_| InstructError::new(name, "must be UTF-8"))?;
-            read.read_header(name, value.trim())
+            let value = std::str::from_utf8(value)
+                .map_err(|_| InstructError::new(name, "expected UTF-8"))?;
+            instruct
+                .get_or_insert_with(Instruct::default)
+                .add_header(name, value.trim())
                 .map_err(|problem| InstructError::new(name, problem))?;
         }
-        Ok(found.then_some(read))
+        Ok(instruct)
     }
 
-    fn read_header(&mut self, name: &str, value: &str) -> Result<(), String> {
+    fn add_header(&mut self, name: &str, value: &str) -> Result<(), String> {
         match name {
             HOLD if self.hold.is_none() => self.hold = Some(read_hold(value)?),
             TIMEOUT if self.timeout.is_none() => self.timeout = Some(read_seconds(value)?),
@@ -73,7 +75,7 @@ impl Instruct {
                 for value in list(value)? {
                     let (name, value) = read_parameter(value);
                     if name.is_empty() {
-                        return Err("must be NAME=\"VALUE\", and the name not empty".into());
+                        return Err("expected NAME=\"VALUE\", with a non-empty name".into());
                     }
                     self.meta.insert(name.into(), value);
                 }
@@ -82,21 +84,20 @@ impl Instruct {
             LINK => {
                 let values = split_links(value).map(str::trim);
                 for value in values.filter(|value| !value.is_empty()) {
-                    self.read_link(value)?;
+                    self.add_link(value)?;
                 }
             }
-            // One that has been read.
+            // A repeated header with a single value.
             _ => {}
         }
         Ok(())
     }
 
-    fn read_link(&mut self, value: &str) -> Result<(), String> {
-        const EXPECTED: &str = "must be <URI>; rel=next; timeout=SECONDS";
-        let linked = value.strip_prefix('<');
-        let linked = linked.and_then(|value| value.split_once('>'));
-        let other = value.split_once(';').unwrap_or((value, ""));
-        let (uri, parameters) = linked.unwrap_or(other);
+    fn add_link(&mut self, value: &str) -> Result<(), String> {
+        let bracketed = value.strip_prefix('<');
+        let bracketed = bracketed.and_then(|value| value.split_once('>'));
+        let bare = value.split_once(';').unwrap_or((value, ""));
+        let (uri, parameters) = bracketed.unwrap_or(bare);
         let (mut rel, mut timeout) = (None, None);
         for parameter in self::parameters(parameters)? {
             match parameter {
@@ -107,11 +108,11 @@ impl Instruct {
         }
         let rel = rel.unwrap_or_default();
         if rel != "next" && rel != "gone" {
-            // A link to something else than this is about.
+            // Links with other relations are not for the host.
             return Ok(());
         }
-        if linked.is_none() {
-            return Err(EXPECTED.into());
+        if bracketed.is_none() {
+            return Err("expected <URI>; rel=next; timeout=SECONDS".into());
         }
         check_uri(uri)?;
         if rel == "gone" {
@@ -119,7 +120,7 @@ impl Instruct {
             return Ok(());
         }
         let timeout = match timeout {
-            Some(value) => Some(read_seconds(&value).map_err(|e| format!("timeout {e}"))?),
+            Some(value) => Some(read_seconds(&value).map_err(|e| format!("invalid timeout: {e}"))?),
             None => None,
         };
         self.next = Some(NextLink {
@@ -129,10 +130,10 @@ impl Instruct {
         Ok(())
     }
 
-    /// Writes all but [`response`](Instruct::response), for which there is only JSON.
+    /// Writes everything except [`response`](Instruct::response), which needs JSON.
     ///
-    /// An error where a value cannot stand in a header, such as a channel with a comma
-    /// in its name.
+    /// Fails if a value does not fit in a header, such as a channel with a comma in its
+    /// name.
     pub fn to_headers(&self) -> Result<Headers, InstructError> {
         let mut headers = Vec::new();
         if let Some(mode) = self.hold {
@@ -155,37 +156,43 @@ impl Instruct {
             headers.push((KEEP_ALIVE, value));
         }
         for (name, value) in &self.meta {
-            let mut header = plain(name, "=,;\"").map_err(error(SET_META))?.to_owned();
+            let mut header = unquoted(name, "=,;\"").map_err(error(SET_META))?.to_owned();
             write_parameter_value(value, &mut header).map_err(error(SET_META))?;
             headers.push((SET_META, header));
         }
-        self.write_beside_hold(&mut headers)?;
+        self.write_non_hold_headers(&mut headers)?;
         Ok(headers)
     }
 
-    /// What stands in headers also where the rest is JSON.
-    pub(super) fn write_beside_hold(&self, headers: &mut Headers) -> Result<(), InstructError> {
+    /// Writes the headers that the JSON form needs, too.
+    pub(super) fn write_non_hold_headers(
+        &self,
+        headers: &mut Headers,
+    ) -> Result<(), InstructError> {
         let error = |name: &'static str| move |problem| InstructError::new(name, problem);
         if let Some(Status { code, reason }) = &self.status {
             check_code(*code).map_err(error(STATUS))?;
             let mut value = code.to_string();
             if let Some(reason) = reason {
                 value.push(' ');
-                value.push_str(plain(reason, "").map_err(error(STATUS))?);
+                value.push_str(unquoted(reason, "").map_err(error(STATUS))?);
             }
             headers.push((STATUS, value));
         }
         for name in &self.expose_headers {
-            let name = plain(name, ",;\"").map_err(error(EXPOSE_HEADERS))?;
+            let name = unquoted(name, ",;\"").map_err(error(EXPOSE_HEADERS))?;
             headers.push((EXPOSE_HEADERS, name.into()));
         }
-        let uri = |uri: &str| match uri.contains([',', ';']) {
-            // They could stand here, but not every host reads them.
-            true => Err("in a URI, a comma or semicolon must be percent-encoded".into()),
-            false => check_uri(uri),
+        let check_link = |uri: &str| {
+            // They are valid between angle brackets, but not every host parses them.
+            if uri.contains([',', ';']) {
+                Err("invalid URI: percent-encode commas and semicolons".into())
+            } else {
+                check_uri(uri)
+            }
         };
         if let Some(next) = &self.next {
-            uri(&next.uri).map_err(error(LINK))?;
+            check_link(&next.uri).map_err(error(LINK))?;
             let mut value = format!("<{}>; rel=next", next.uri);
             if let Some(timeout) = next.timeout {
                 value.push_str(&format!("; timeout={timeout}"));
@@ -193,7 +200,7 @@ impl Instruct {
             headers.push((LINK, value));
         }
         if let Some(gone) = &self.gone {
-            uri(gone).map_err(error(LINK))?;
+            check_link(gone).map_err(error(LINK))?;
             headers.push((LINK, format!("<{gone}>; rel=gone")));
         }
         Ok(())
@@ -201,15 +208,17 @@ impl Instruct {
 }
 
 impl Channel {
-    /// Reads the values of a request's `Grip-Last` headers, `NAME; last-id=ID, …`: what a
-    /// host that fetches the next part of a stream has sent of each channel.
+    /// Parses the values of `Grip-Last` headers, `NAME; last-id=ID, …`.
+    ///
+    /// A host that fetches the next part of a stream sends them: the last item of each
+    /// channel that the client got.
     pub fn from_grip_last<'a>(
         values: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<Vec<Channel>, InstructError> {
         let error = |problem: String| InstructError::new(LAST, problem);
         let mut channels = Vec::new();
         for value in values {
-            let value = std::str::from_utf8(value).map_err(|_| error("must be UTF-8".into()))?;
+            let value = std::str::from_utf8(value).map_err(|_| error("expected UTF-8".into()))?;
             for value in list(value).map_err(error)? {
                 channels.push(read_channel(value, "last-id").map_err(error)?);
             }
@@ -217,7 +226,7 @@ impl Channel {
         Ok(channels)
     }
 
-    /// Writes a value of `Grip-Last`; `None` when no id is known.
+    /// Writes a value of `Grip-Last`. Returns `None` when the channel has no id.
     pub fn to_grip_last(&self) -> Result<Option<String>, InstructError> {
         let channel = Channel {
             filters: Vec::new(),
@@ -232,27 +241,28 @@ impl Channel {
     }
 }
 
-pub(super) fn read_hold(value: &str) -> Result<HoldMode, String> {
+fn read_hold(value: &str) -> Result<HoldMode, String> {
     match value {
         "stream" => Ok(HoldMode::Stream),
         "response" => Ok(HoldMode::Response),
-        _ => Err("must be \"stream\" or \"response\"".into()),
+        _ => Err("expected \"stream\" or \"response\"".into()),
     }
 }
 
-pub(super) fn read_mode(value: Option<&str>) -> Option<KeepAliveMode> {
+fn read_mode(value: Option<&str>) -> Result<KeepAliveMode, String> {
     match value {
-        None | Some("" | "idle") => Some(KeepAliveMode::Idle),
-        Some("interval") => Some(KeepAliveMode::Interval),
-        Some(_) => None,
+        None | Some("" | "idle") => Ok(KeepAliveMode::Idle),
+        Some("interval") => Ok(KeepAliveMode::Interval),
+        Some(_) => Err("invalid mode: expected \"idle\" or \"interval\"".into()),
     }
 }
 
 fn read_seconds(value: &str) -> Result<u32, String> {
-    let digits = value.bytes().all(|byte| byte.is_ascii_digit());
+    // `parse` would also accept a sign.
+    let is_digits = value.bytes().all(|byte| byte.is_ascii_digit());
     match value.parse() {
-        Ok(seconds) if digits => Ok(seconds),
-        _ => Err("must be whole seconds, 0 to 4294967295".into()),
+        Ok(seconds) if is_digits => Ok(seconds),
+        _ => Err(format!("expected whole seconds, 0 to {}", u32::MAX)),
     }
 }
 
@@ -261,8 +271,8 @@ fn read_status(value: &str) -> Result<Status, String> {
         Some((code, reason)) => (code, Some(reason.trim())),
         None => (value, None),
     };
-    let digits = code.bytes().all(|byte| byte.is_ascii_digit());
-    let code = code.parse().ok().filter(|_| digits).unwrap_or_default();
+    let is_digits = code.bytes().all(|byte| byte.is_ascii_digit());
+    let code = code.parse().ok().filter(|_| is_digits).unwrap_or_default();
     check_code(code)?;
     Ok(Status {
         code,
@@ -271,21 +281,22 @@ fn read_status(value: &str) -> Result<Status, String> {
 }
 
 fn check_code(code: u16) -> Result<(), String> {
-    match STATUS_CODES.contains(&code) {
-        true => Ok(()),
-        false => Err("the code must be a whole number, 200 to 999".into()),
+    if STATUS_CODES.contains(&code) {
+        Ok(())
+    } else {
+        Err("invalid code: expected a whole number, 200 to 999".into())
     }
 }
 
-/// A channel's name is read as it stands: quotes around it would be a part of it.
-fn read_channel(value: &str, id: &str) -> Result<Channel, String> {
+/// Reads a channel. Quotes around its name are a part of the name.
+fn read_channel(value: &str, id_name: &str) -> Result<Channel, String> {
     let (name, parameters) = value.split_once(';').unwrap_or((value, ""));
     let mut channel = Channel::new(name.trim());
     if channel.name.is_empty() {
-        return Err("must have the channel's name".into());
+        return Err("missing the name of the channel".into());
     }
     for (name, value) in self::parameters(parameters)? {
-        if name.eq_ignore_ascii_case(id) {
+        if name.eq_ignore_ascii_case(id_name) {
             channel.prev_id.get_or_insert(value);
         } else if name.eq_ignore_ascii_case("filter") {
             channel.filters.push(value);
@@ -295,7 +306,7 @@ fn read_channel(value: &str, id: &str) -> Result<Channel, String> {
 }
 
 fn write_channel(channel: &Channel, id_name: &str) -> Result<String, String> {
-    let mut value = plain(&channel.name, ",;\"")?.to_owned();
+    let mut value = unquoted(&channel.name, ",;\"")?.to_owned();
     if let Some(id) = &channel.prev_id {
         value.push_str("; ");
         value.push_str(id_name);
@@ -323,31 +334,33 @@ fn read_keep_alive(value: &str) -> Result<KeepAlive, String> {
     let data = data.trim();
     let content = match format.as_deref() {
         None | Some("" | "raw") => Bytes::copy_from_slice(data.as_bytes()),
-        Some("cstring") => cstring::read(data)?,
+        Some("cstring") => cstring::decode(data)?,
         Some("base64") => match BASE64_STANDARD.decode(data) {
             Ok(content) => content.into(),
-            Err(error) => return Err(format!("is not base64: {error}")),
+            Err(error) => return Err(format!("invalid base64: {error}")),
         },
-        Some(_) => return Err("format must be \"raw\", \"cstring\" or \"base64\"".into()),
+        Some(_) => {
+            return Err("invalid format: expected \"raw\", \"cstring\" or \"base64\"".into());
+        }
     };
     if content.is_empty() {
-        return Err("must have the data to send".into());
+        return Err("missing data to send".into());
     }
     Ok(KeepAlive {
         content,
         timeout: match timeout {
-            Some(value) => Some(read_seconds(&value).map_err(|e| format!("timeout {e}"))?),
+            Some(value) => Some(read_seconds(&value).map_err(|e| format!("invalid timeout: {e}"))?),
             None => None,
         },
-        mode: read_mode(mode.as_deref()).ok_or("mode must be \"idle\" or \"interval\"")?,
+        mode: read_mode(mode.as_deref())?,
     })
 }
 
 fn write_keep_alive(keep_alive: &KeepAlive) -> Result<String, String> {
     if keep_alive.content.is_empty() {
-        return Err("must have the data to send".into());
+        return Err("missing data to send".into());
     }
-    let mut value = cstring::write(&keep_alive.content);
+    let mut value = cstring::encode(&keep_alive.content);
     if value.as_bytes() != keep_alive.content {
         value.push_str("; format=cstring");
     }
@@ -360,14 +373,14 @@ fn write_keep_alive(keep_alive: &KeepAlive) -> Result<String, String> {
     Ok(value)
 }
 
-/// The values between commas.
+/// Splits a list at commas.
 fn list(value: &str) -> Result<impl Iterator<Item = &str>, String> {
     check_closed(value)?;
     let values = split(value, ',').map(str::trim);
     Ok(values.filter(|value| !value.is_empty()))
 }
 
-/// The parameters between semicolons: names and unquoted values.
+/// Splits parameters at semicolons, into names and unquoted values.
 fn parameters(text: &str) -> Result<impl Iterator<Item = (&str, String)>, String> {
     check_closed(text)?;
     Ok(split(text, ';').map(read_parameter))
@@ -379,9 +392,10 @@ fn read_parameter(parameter: &str) -> (&str, String) {
 }
 
 fn check_closed(text: &str) -> Result<(), String> {
-    match is_closed(text) {
-        true => Ok(()),
-        false => Err("a quoted string has no end".into()),
+    if is_closed(text) {
+        Ok(())
+    } else {
+        Err("unterminated quoted string".into())
     }
 }
 
@@ -392,27 +406,31 @@ fn write_parameter_value(value: &str, out: &mut String) -> Result<(), String> {
     Ok(())
 }
 
-/// A value that is written as it is, without any of `separators` and blanks at its ends.
-fn plain<'a>(value: &'a str, separators: &str) -> Result<&'a str, String> {
+/// Returns a value that can be written without quotes, or an error.
+fn unquoted<'a>(value: &'a str, separators: &str) -> Result<&'a str, String> {
     check_printable(value)?;
-    match value.is_empty() || value.trim() != value || value.contains(|c| separators.contains(c)) {
-        false => Ok(value),
-        true => Err(format!("{value:?} cannot stand in a header: use JSON")),
+    if value.is_empty() || value.trim() != value || value.contains(|c| separators.contains(c)) {
+        return Err(not_for_headers(value));
     }
+    Ok(value)
 }
 
+/// Checks for control characters. HTTP would allow tabs, but nothing here needs them.
 fn check_printable(value: &str) -> Result<(), String> {
-    // Of what is ASCII, all that HTTP allows in the value of a header; tabs do not pay.
-    match value.contains(|c: char| c.is_ascii_control()) {
-        false => Ok(()),
-        true => Err(format!("{value:?} cannot stand in a header: use JSON")),
+    if value.contains(|c: char| c.is_ascii_control()) {
+        return Err(not_for_headers(value));
     }
+    Ok(())
+}
+
+fn not_for_headers(value: &str) -> String {
+    format!("{value:?} is not allowed in a header: use the JSON form")
 }
 
 fn check_uri(uri: &str) -> Result<(), String> {
-    let bad = |c: char| c.is_ascii_control() || c.is_whitespace() || "<>\"".contains(c);
-    match uri.is_empty() || uri.contains(bad) {
-        false => Ok(()),
-        true => Err(format!("{uri:?} is not a URI")),
+    let is_invalid = |c: char| c.is_ascii_control() || c.is_whitespace() || "<>\"".contains(c);
+    if uri.is_empty() || uri.contains(is_invalid) {
+        return Err(format!("invalid URI {uri:?}"));
     }
+    Ok(())
 }

@@ -1,5 +1,3 @@
-//! Tests of instructions: what others write, what is refused and why, and round trips.
-
 use proptest::{collection::vec, option, prelude::*};
 
 use super::*;
@@ -32,7 +30,7 @@ fn keep_alive(value: &str) -> KeepAlive {
 }
 
 #[test]
-fn no_grip_is_none() {
+fn response_without_instructions_is_none() {
     let plain = [
         ("Content-Type", "text/plain"),
         ("X-Grip-Hold", "x"),
@@ -43,7 +41,7 @@ fn no_grip_is_none() {
 }
 
 #[test]
-fn reads_what_libraries_write() {
+fn headers_of_other_libraries_are_read() {
     let stream = read(&[
         ("content-type", "text/plain"),
         ("grip-hold", "stream"),
@@ -78,15 +76,15 @@ fn reads_what_libraries_write() {
         ])
     };
     assert_eq!(stream, expected);
-    // No channel at all: so writes `@fanoutio/grip` where there is only a link.
+    // `@fanoutio/grip` writes this for a response that only has a link.
     assert_eq!(read(&[("Grip-Channel", "")]), Instruct::default());
     let response = read(&[("Grip-Hold", "response"), ("Grip-Channel", "a/ b")]);
     assert_eq!(response, Instruct::response([Channel::new("a/ b")]));
 }
 
 #[test]
-fn the_first_of_several_values_counts() {
-    let twice = read(&[
+fn first_of_repeated_values_counts() {
+    let repeated = read(&[
         ("Grip-Hold", "response"),
         ("Grip-Hold", "nonsense"),
         ("Grip-Status", "201"),
@@ -97,21 +95,21 @@ fn the_first_of_several_values_counts() {
         ("Grip-Keep-Alive", "b"),
         ("Grip-Channel", "c; prev-id=1; prev-id=2"),
     ]);
-    assert_eq!(twice.hold, Some(HoldMode::Response));
+    assert_eq!(repeated.hold, Some(HoldMode::Response));
     assert_eq!(
-        twice.status,
+        repeated.status,
         Some(Status {
             code: 201,
             reason: None
         })
     );
-    assert_eq!(twice.timeout, Some(1));
-    assert_eq!(twice.keep_alive.unwrap().timeout, Some(1));
-    assert_eq!(twice.channels, [channel("c", Some("1"), &[])]);
+    assert_eq!(repeated.timeout, Some(1));
+    assert_eq!(repeated.keep_alive.unwrap().timeout, Some(1));
+    assert_eq!(repeated.channels, [channel("c", Some("1"), &[])]);
 }
 
 #[test]
-fn keep_alives() {
+fn keep_alive_formats_are_decoded() {
     let content = |value: &str| keep_alive(value).content;
     assert_eq!(content("ping\\n"), "ping\\n");
     assert_eq!(content("a, b \"c; format=raw"), "a, b \"c");
@@ -132,7 +130,7 @@ fn keep_alives() {
 }
 
 #[test]
-fn links() {
+fn links_are_parsed() {
     let link = |value: &str| {
         let read = read(&[("Grip-Link", value)]);
         let next = read.next.map(|next| (next.uri, next.timeout));
@@ -153,112 +151,109 @@ fn links() {
         next("b", Some(0))
     );
     assert_eq!(link("<a>"), (None, None));
-    // Nothing of it is about a host.
+    // Other relations are ignored, even without angle brackets.
     assert_eq!(link("/x; rel=prev, , <a>; rel=next,"), next("a", None));
 }
 
 #[test]
-fn says_which_header_is_wrong_and_how() {
+fn header_errors_name_header_and_expectation() {
     for (name, value, message) in [
-        ("Grip-Hold", "Stream", "must be \"stream\" or \"response\""),
+        ("Grip-Hold", "Stream", "expected \"stream\" or \"response\""),
         (
             "Grip-Channel",
             "; prev-id=1",
-            "must have the channel's name",
+            "missing the name of the channel",
         ),
         (
             "Grip-Channel",
             "a; prev-id=\"1",
-            "a quoted string has no end",
+            "unterminated quoted string",
         ),
         (
             "Grip-Timeout",
             "-1",
-            "must be whole seconds, 0 to 4294967295",
+            "expected whole seconds, 0 to 4294967295",
         ),
         (
             "Grip-Timeout",
             "+1",
-            "must be whole seconds, 0 to 4294967295",
+            "expected whole seconds, 0 to 4294967295",
         ),
         (
             "Grip-Timeout",
             "4294967296",
-            "must be whole seconds, 0 to 4294967295",
+            "expected whole seconds, 0 to 4294967295",
         ),
         (
             "Grip-Set-Meta",
             "=a",
-            "must be NAME=\"VALUE\", and the name not empty",
+            "expected NAME=\"VALUE\", with a non-empty name",
         ),
-        ("Grip-Set-Meta", "a=\"b", "a quoted string has no end"),
+        ("Grip-Set-Meta", "a=\"b", "unterminated quoted string"),
         (
             "Grip-Status",
             "",
-            "the code must be a whole number, 200 to 999",
+            "invalid code: expected a whole number, 200 to 999",
         ),
         (
             "Grip-Status",
             "101",
-            "the code must be a whole number, 200 to 999",
+            "invalid code: expected a whole number, 200 to 999",
         ),
         (
             "Grip-Status",
             "+404",
-            "the code must be a whole number, 200 to 999",
+            "invalid code: expected a whole number, 200 to 999",
         ),
         (
             "Grip-Link",
             "/a; rel=next",
-            "must be <URI>; rel=next; timeout=SECONDS",
+            "expected <URI>; rel=next; timeout=SECONDS",
         ),
-        ("Grip-Link", "<>; rel=next", "\"\" is not a URI"),
-        ("Grip-Link", "<a b>; rel=gone", "\"a b\" is not a URI"),
+        ("Grip-Link", "<>; rel=next", "invalid URI \"\""),
+        ("Grip-Link", "<a b>; rel=gone", "invalid URI \"a b\""),
         (
             "Grip-Link",
             "<a>; rel=next; timeout=x",
-            "timeout must be whole seconds, 0 to 4294967295",
+            "invalid timeout: expected whole seconds, 0 to 4294967295",
         ),
-        ("Grip-Keep-Alive", "", "must have the data to send"),
+        ("Grip-Keep-Alive", "", "missing data to send"),
         (
             "Grip-Keep-Alive",
             "a; format=hex",
-            "format must be \"raw\", \"cstring\" or \"base64\"",
+            "invalid format: expected \"raw\", \"cstring\" or \"base64\"",
         ),
         (
             "Grip-Keep-Alive",
             "a; mode=x",
-            "mode must be \"idle\" or \"interval\"",
+            "invalid mode: expected \"idle\" or \"interval\"",
         ),
         (
             "Grip-Keep-Alive",
             "a; timeout=",
-            "timeout must be whole seconds, 0 to 4294967295",
+            "invalid timeout: expected whole seconds, 0 to 4294967295",
         ),
     ] {
         assert_eq!(error(name, value), format!("{name}: {message}"), "{value}");
-        // The name as the protocol has it, however it was written.
+        // Errors have the name in the protocol's case.
         assert!(error(&name.to_lowercase(), value).starts_with(name));
     }
-    for bad in ["\\", "\\q", "\\x", "\\x1", "\\x1g", "\\x+1", "\\xé"] {
-        let message = error("Grip-Keep-Alive", &format!("a{bad}; format=cstring"));
-        assert!(
-            message.contains("an escape must be one of"),
-            "{bad}: {message}"
-        );
+    for escape in ["\\", "\\q", "\\x", "\\x1", "\\x1g", "\\x+1", "\\xé"] {
+        let message = error("Grip-Keep-Alive", &format!("a{escape}; format=cstring"));
+        assert!(message.contains("invalid escape"), "{escape}: {message}");
     }
     let message = error("Grip-Keep-Alive", "?; format=base64");
     assert!(
-        message.starts_with("Grip-Keep-Alive: is not base64: "),
+        message.starts_with("Grip-Keep-Alive: invalid base64: "),
         "{message}"
     );
     let bytes = [("Grip-Channel", &b"\xff"[..])];
     let message = Instruct::from_headers(bytes).unwrap_err().to_string();
-    assert_eq!(message, "Grip-Channel: must be UTF-8");
+    assert_eq!(message, "Grip-Channel: expected UTF-8");
 }
 
 #[test]
-fn reads_json() {
+fn json_is_read() {
     let json = br#"{
         "hold": {
             "mode": "stream", "timeout": 120, "more": 1, "meta": {"foo": "bar"},
@@ -287,7 +282,7 @@ fn reads_json() {
         ..Instruct::stream([channel("apple, b", Some("1"), &["f"]), Channel::new("c")])
     };
     assert_eq!(instruct, expected);
-    // Some libraries write numbers as text.
+    // Some libraries write numbers as strings.
     let json = br#"{"hold":{"channels":[],"timeout":"9"},"response":{"code":"404"}}"#;
     let instruct = Instruct::default().with_json(json).unwrap();
     assert_eq!(
@@ -297,8 +292,8 @@ fn reads_json() {
 }
 
 #[test]
-fn json_comes_on_top_of_headers() {
-    let said = read(&[
+fn json_is_added_to_headers() {
+    let from_headers = read(&[
         ("Grip-Status", "404 Gone Fishing"),
         ("Grip-Hold", "stream"),
         ("Grip-Timeout", "9"),
@@ -307,7 +302,7 @@ fn json_comes_on_top_of_headers() {
         ("Grip-Link", "</next>; rel=next"),
     ]);
     let json = br#"{"hold":{"channels":[{"name":"b"}],"meta":{"y":"2"}}}"#;
-    let both = said.clone().with_json(json).unwrap();
+    let both = from_headers.clone().with_json(json).unwrap();
     assert_eq!(both.hold, Some(HoldMode::Response));
     assert_eq!(both.timeout, Some(9));
     assert_eq!(both.channels, [Channel::new("a"), Channel::new("b")]);
@@ -320,73 +315,75 @@ fn json_comes_on_top_of_headers() {
         (response.code, response.reason.as_deref()),
         (404, Some("Gone Fishing"))
     );
-    // A code of its own has a reason of its own.
-    let other = said.with_json(br#"{"response":{"code":500}}"#).unwrap();
+    // The reason of the header does not apply to another code.
+    let other = from_headers
+        .with_json(br#"{"response":{"code":500}}"#)
+        .unwrap();
     let response = other.response.unwrap();
     assert_eq!((response.code, response.reason), (500, None));
     assert_eq!(other.hold, Some(HoldMode::Stream));
 }
 
 #[test]
-fn says_where_json_is_wrong_and_how() {
+fn json_errors_name_path_and_expectation() {
     for (json, message) in [
-        ("[]", "instruct: must be an object"),
-        (r#"{"hold":1}"#, "instruct.hold: must be an object"),
-        (r#"{"hold":{}}"#, "instruct.hold.channels: must be a list"),
+        ("[]", "instruct: expected an object"),
+        (r#"{"hold":1}"#, "instruct.hold: expected an object"),
+        (r#"{"hold":{}}"#, "instruct.hold: missing field `channels`"),
         (
             r#"{"hold":{"mode":"x","channels":[]}}"#,
-            "instruct.hold.mode: must be \"stream\" or \"response\"",
+            "instruct.hold.mode: unknown variant `x`, expected `stream` or `response`",
         ),
         (
             r#"{"hold":{"channels":[{"name":"a"},{"name":""}]}}"#,
-            "instruct.hold.channels[1].name: must be there, and not empty",
+            "instruct.hold.channels[1].name: expected a non-empty string",
         ),
         (
             r#"{"hold":{"channels":[{"name":"a","filters":"f"}]}}"#,
-            "instruct.hold.channels[0].filters: must be a list of strings",
+            "instruct.hold.channels[0].filters: expected a list of strings",
         ),
         (
             r#"{"hold":{"channels":[],"timeout":1.5}}"#,
-            "instruct.hold.timeout: must be whole seconds, 0 to 4294967295",
+            "instruct.hold.timeout: expected whole seconds, 0 to 4294967295",
         ),
         (
             r#"{"hold":{"channels":[],"timeout":""}}"#,
-            "instruct.hold.timeout: must be whole seconds, 0 to 4294967295",
+            "instruct.hold.timeout: expected whole seconds, 0 to 4294967295",
         ),
         (
             r#"{"hold":{"channels":[],"timeout":"+1"}}"#,
-            "instruct.hold.timeout: must be whole seconds, 0 to 4294967295",
+            "instruct.hold.timeout: expected whole seconds, 0 to 4294967295",
         ),
         (
             r#"{"hold":{"channels":[],"keep-alive":{"content":""}}}"#,
-            "instruct.hold.keep-alive.content: this or content-bin must be there, and not empty",
+            "instruct.hold.keep-alive: missing content or content-bin, not empty",
         ),
         (
             r#"{"hold":{"channels":[],"keep-alive":{"content":"a","mode":"x"}}}"#,
-            "instruct.hold.keep-alive.mode: must be \"idle\" or \"interval\"",
+            "instruct.hold.keep-alive.mode: unknown variant `x`, expected `idle` or `interval`",
         ),
         (
             r#"{"hold":{"channels":[],"meta":{"a":1}}}"#,
-            "instruct.hold.meta: must be an object of strings",
+            "instruct.hold.meta: expected an object of strings",
         ),
-        (r#"{"response":""}"#, "instruct.response: must be an object"),
+        (
+            r#"{"response":""}"#,
+            "instruct.response: expected an object",
+        ),
         (
             r#"{"response":{"code":199}}"#,
-            "instruct.response.code: must be a whole number, 200 to 999",
+            "instruct.response.code: expected a whole number, 200 to 999",
         ),
     ] {
         let error = Instruct::default().with_json(json.as_bytes()).unwrap_err();
         assert_eq!(error.to_string(), message, "{json}");
     }
     let error = Instruct::default().with_json(b"{").unwrap_err().to_string();
-    assert!(
-        error.starts_with("body: is not JSON, as its type says: "),
-        "{error}"
-    );
+    assert!(error.starts_with("body: invalid JSON: "), "{error}");
 }
 
 #[test]
-fn is_written_as_the_protocol_has_it() {
+fn instructions_are_written_in_wire_format() {
     let instruct = Instruct::stream([channel("a", Some("1"), &["f"]), Channel::new("b")])
         .with_keep_alive(":\n\n", 20)
         .with_next("/a?b", 60);
@@ -421,7 +418,7 @@ fn is_written_as_the_protocol_has_it() {
 }
 
 #[test]
-fn last_ids() {
+fn last_ids_are_read_and_written() {
     let read = |values: &[&str]| {
         let values = values.iter().map(|value| value.as_bytes());
         Channel::from_grip_last(values).map_err(|error| error.to_string())
@@ -436,7 +433,7 @@ fn last_ids() {
         ])
     );
     let error = read(&["; last-id=1"]).unwrap_err();
-    assert_eq!(error, "Grip-Last: must have the channel's name");
+    assert_eq!(error, "Grip-Last: missing the name of the channel");
     let written = |channel: Channel| channel.to_grip_last().map_err(|error| error.to_string());
     assert_eq!(written(Channel::new("a")), Ok(None));
     let value = "a; last-id=\"1\"".to_owned();
@@ -444,12 +441,12 @@ fn last_ids() {
     let error = written(Channel::new("a,b").after("1")).unwrap_err();
     assert_eq!(
         error,
-        "Grip-Last: \"a,b\" cannot stand in a header: use JSON"
+        "Grip-Last: \"a,b\" is not allowed in a header: use the JSON form"
     );
 }
 
 #[test]
-fn what_no_header_can_hold_is_refused() {
+fn values_that_do_not_fit_in_headers_are_rejected() {
     for name in [
         "",
         " a",
@@ -462,25 +459,26 @@ fn what_no_header_can_hold_is_refused() {
         let error = Instruct::stream([Channel::new(name)])
             .to_headers()
             .unwrap_err();
-        let message = format!("Grip-Channel: {name:?} cannot stand in a header: use JSON");
+        let message =
+            format!("Grip-Channel: {name:?} is not allowed in a header: use the JSON form");
         assert_eq!(error.to_string(), message);
     }
-    let refused = |instruct: Instruct, place: &str| {
-        assert_eq!(instruct.to_headers().unwrap_err().place, place);
+    let assert_rejected = |instruct: Instruct, path: &str| {
+        assert_eq!(instruct.to_headers().unwrap_err().path, path);
     };
     let empty = Instruct::default;
-    refused(
+    assert_rejected(
         Instruct::stream([Channel::new("a").after("1\r\n")]),
         "Grip-Channel",
     );
-    refused(empty().with_keep_alive("", 1), "Grip-Keep-Alive");
-    refused(empty().with_next("a b", 1), "Grip-Link");
-    refused(empty().with_next("a,b", 1), "Grip-Link");
+    assert_rejected(empty().with_keep_alive("", 1), "Grip-Keep-Alive");
+    assert_rejected(empty().with_next("a b", 1), "Grip-Link");
+    assert_rejected(empty().with_next("a,b", 1), "Grip-Link");
     let meta = [("a=".into(), "".into())].into();
-    refused(Instruct { meta, ..empty() }, "Grip-Set-Meta");
+    assert_rejected(Instruct { meta, ..empty() }, "Grip-Set-Meta");
     for (code, reason) in [(100, None), (1000, None), (200, Some("a\r\n".into()))] {
         let status = Some(Status { code, reason });
-        refused(Instruct { status, ..empty() }, "Grip-Status");
+        assert_rejected(Instruct { status, ..empty() }, "Grip-Status");
     }
     let response = HttpResponse {
         code: 199,
@@ -494,11 +492,11 @@ fn what_no_header_can_hold_is_refused() {
     }
     .to_json()
     .unwrap_err();
-    assert_eq!(error.place, "instruct.response.code");
+    assert_eq!(error.path, "instruct.response.code");
 }
 
 #[test]
-fn times() {
+fn timeouts_have_defaults_and_minimums() {
     let seconds = Duration::from_secs;
     let hold = |timeout| {
         Instruct {
@@ -519,21 +517,21 @@ fn times() {
         [None, Some(0), Some(9)].map(interval),
         [55, 1, 9].map(seconds)
     );
-    let quiet = |timeout| {
+    let idle_timeout = |timeout| {
         NextLink {
             uri: "a".into(),
             timeout,
         }
-        .quiet()
+        .idle_timeout()
     };
     assert_eq!(
-        [None, Some(0), Some(9)].map(quiet),
+        [None, Some(0), Some(9)].map(idle_timeout),
         [120, 0, 9].map(seconds)
     );
 }
 
 #[test]
-fn which_headers_the_client_gets() {
+fn only_exposed_headers_reach_the_client() {
     let all = Instruct::default();
     assert!(all.exposes("Content-Type"));
     assert!(all.exposes("Grip"));
@@ -544,12 +542,12 @@ fn which_headers_the_client_gets() {
     assert!(!some.exposes("Grip-Hold"));
 }
 
-/// Text for where a header has a quoted string.
+/// Text for a quoted string in a header.
 fn value() -> impl Strategy<Value = String> {
     "[ -~é€]{0,9}"
 }
 
-/// Text for where a header has none.
+/// Text for an unquoted value in a header.
 fn name() -> impl Strategy<Value = String> {
     "[a-z!/:.<>\\\\é€]([a-z !/:.<>\\\\é€]{0,6}[a-z/:é])?"
 }
@@ -563,8 +561,8 @@ fn content() -> impl Strategy<Value = Bytes> {
 }
 
 prop_compose! {
-    /// All that both forms can say. There is always a hold: JSON has no place for
-    /// channels outside of one.
+    /// Instructions that both forms can express. They have a hold, because the JSON form
+    /// has channels only there.
     fn instruct()(
         mode in prop_oneof![Just(HoldMode::Stream), Just(HoldMode::Response)],
         channels in vec((name(), option::of(value()), vec(value(), 0..3)), 0..4),
@@ -622,7 +620,7 @@ fn from_pairs(headers: &[(&'static str, String)]) -> Option<Instruct> {
 
 proptest! {
     #[test]
-    fn reading_headers_undoes_writing(
+    fn from_headers_reverses_to_headers(
         instruct in instruct(),
         status in option::of(status()),
         hold: bool,
@@ -637,7 +635,7 @@ proptest! {
     }
 
     #[test]
-    fn one_header_of_several_says_the_same(instruct in instruct()) {
+    fn repeated_headers_can_be_joined(instruct in instruct()) {
         let headers = instruct.to_headers().unwrap();
         let joined = |wanted: &str| {
             let values = headers.iter().filter(|(name, _)| *name == wanted);
@@ -646,51 +644,52 @@ proptest! {
         let lists = ["Grip-Channel", "Grip-Set-Meta", "Grip-Expose-Headers", "Grip-Link"];
         let lists = lists.map(|name| (name, joined(name)));
         let others = headers.iter().filter(|(name, _)| lists.iter().all(|(list, _)| list != name));
-        // An empty list is as good as none.
+        // An empty list counts as absent.
         let all: Vec<_> = others.chain(&lists).cloned().collect();
         let read = from_pairs(&all.into_iter().filter(|(_, v)| !v.is_empty()).collect::<Vec<_>>());
         prop_assert_eq!(read.unwrap_or_default(), instruct);
     }
 
     #[test]
-    fn reading_json_undoes_writing(
+    fn with_json_reverses_to_json(
         instruct in instruct(),
         names in vec(any::<String>().prop_filter("a name", |name| !name.is_empty()), 4),
         response in response(),
         hold: bool,
     ) {
-        // Here names may be anything.
+        // The JSON form allows any name.
         let channels = instruct.channels.into_iter().zip(names);
         let channels = channels.map(|(channel, name)| Channel { name, ..channel });
-        let beside = Instruct {
+        let without_hold = Instruct {
             expose_headers: instruct.expose_headers.clone(),
             next: instruct.next.clone(),
             gone: instruct.gone.clone(),
             response: Some(response.clone()),
             ..Instruct::default()
         };
-        let instruct = match hold {
-            true => Instruct {
+        let instruct = if hold {
+            Instruct {
                 channels: channels.collect(),
                 response: Some(response),
                 ..instruct
-            },
-            false => beside,
+            }
+        } else {
+            without_hold
         };
         let (headers, body) = instruct.to_json().unwrap();
-        let said = from_pairs(&headers).unwrap_or_default();
-        prop_assert_eq!(said.with_json(body.as_bytes()), Ok(instruct));
+        let from_headers = from_pairs(&headers).unwrap_or_default();
+        prop_assert_eq!(from_headers.with_json(body.as_bytes()), Ok(instruct));
     }
 
     #[test]
-    fn any_bytes_keep_alive(content in content()) {
+    fn keep_alive_content_can_be_any_bytes(content in content()) {
         let written = Instruct::default().with_keep_alive(content.clone(), 1);
         let read = from_pairs(&written.to_headers().unwrap()).unwrap();
         prop_assert_eq!(read.keep_alive.unwrap().content, content);
     }
 
     #[test]
-    fn no_header_panics(
+    fn from_headers_never_panics(
         name in "Grip-(Hold|Channel|Timeout|Keep-Alive|Set-Meta|Status|Expose-Headers|Link)",
         value in "[a-z0-9 ,;=<>\"\\\\é]{0,30}|<a>; rel=(next|gone).{0,9}|a; (prev-id|format|mode)=.{0,9}",
     ) {
@@ -698,7 +697,7 @@ proptest! {
     }
 
     #[test]
-    fn no_json_panics(
+    fn with_json_never_panics(
         json in "\\{\"(hold|response)\":\\{(\"(mode|channels|keep-alive|meta|code|headers|body-bin)\":(1|\"a\"|\\[\\]|\\{\\}|null),?){0,3}\\}\\}|.{0,20}",
     ) {
         let _ = Instruct::default().with_json(json.as_bytes());

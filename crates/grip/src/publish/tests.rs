@@ -1,17 +1,15 @@
-//! Tests of published items: what others write, what is refused and why, and round trips.
-
 use proptest::prelude::*;
 
 use super::*;
 
-fn one(json: &str) -> Item {
+fn parse_one(json: &str) -> Item {
     let mut items = parse(json.as_bytes()).unwrap();
     assert_eq!(items.len(), 1);
     items.remove(0)
 }
 
 #[test]
-fn is_written_as_the_protocol_has_it() {
+fn items_are_written_in_wire_format() {
     assert_eq!(
         to_json(&[Item::ws_text("orders", "{}")]),
         r#"{"items":[{"channel":"orders","formats":{"ws-message":{"content":"{}"}}}]}"#
@@ -33,20 +31,20 @@ fn is_written_as_the_protocol_has_it() {
 }
 
 #[test]
-fn reads_formats_on_the_item_or_nested() {
+fn formats_are_nested_or_direct() {
     let nested = r#"{"items":[{"channel":"a","meta":{"sender":"b"},"size":9,"no-seq":true,"formats":{"ws-message":{"content":"x"}}}]}"#;
     let direct = r#"{"items":[{"channel":"a","meta":{"sender":"b"},"size":9,"no-seq":true,"ws-message":{"content":"x"}}]}"#;
-    let item = one(nested);
-    assert_eq!(item, one(direct));
+    let item = parse_one(nested);
+    assert_eq!(item, parse_one(direct));
     assert_eq!(item.meta["sender"], "b");
     assert_eq!((item.size, item.no_seq), (Some(9), true));
     assert_eq!(parse(br#"{"items":[]}"#).unwrap(), []);
 }
 
 #[test]
-fn reads_every_kind_of_content() {
+fn all_kinds_of_content_are_read() {
     let ws = |json: &str| {
-        let item = one(&format!(
+        let item = parse_one(&format!(
             r#"{{"items":[{{"channel":"a","ws-message":{json}}}]}}"#
         ));
         item.ws_message.unwrap().action
@@ -81,7 +79,7 @@ fn reads_every_kind_of_content() {
         }
     );
 
-    let item = one(
+    let item = parse_one(
         r#"{"items":[{"channel":"a","http-stream":{"action":"close"},
             "http-response":{"headers":{"A":"b"},"body-bin":"eA==","content-filters":["f"]}}]}"#,
     );
@@ -98,113 +96,113 @@ fn reads_every_kind_of_content() {
 }
 
 #[test]
-fn says_what_is_wrong_and_where() {
+fn errors_name_path_and_expectation() {
     let error = |json: &str| parse(json.as_bytes()).unwrap_err().to_string();
     assert_eq!(
         error("{"),
-        "body: is not JSON: EOF while parsing an object at line 1 column 1"
+        "body: invalid JSON: EOF while parsing an object at line 1 column 1"
     );
-    assert_eq!(error("[]"), "body: must be an object with \"items\"");
-    assert_eq!(error("{}"), "items: must be a list");
-    assert_eq!(error(r#"{"items":[1]}"#), "items[0]: must be an object");
+    assert_eq!(error("[]"), "body: expected an object");
+    assert_eq!(error("{}"), "body: missing field `items`");
+    assert_eq!(error(r#"{"items":[1]}"#), "items[0]: expected an object");
     assert_eq!(
         error(r#"{"items":[{"channel":"a","ws-message":{"content":"x"}},{"ws-message":{}}]}"#),
-        "items[1].channel: must be there, and not empty"
+        "items[1]: missing field `channel`"
     );
     let in_item = |rest: &str| error(&format!(r#"{{"items":[{{"channel":"a",{rest}}}]}}"#));
     for (rest, text) in [
-        (r#""id":1"#, "items[0].id: must be a string"),
+        (r#""id":1"#, "items[0].id: expected a string"),
         (
             r#""x":1"#,
-            "items[0]: must have a format: ws-message, http-stream or http-response",
+            "items[0]: missing a format: ws-message, http-stream or http-response",
         ),
         (
             r#""formats":{}"#,
-            "items[0].formats: must have a format: ws-message, http-stream or http-response",
+            "items[0].formats: missing a format: ws-message, http-stream or http-response",
         ),
-        (r#""formats":[]"#, "items[0].formats: must be an object"),
+        (r#""formats":[]"#, "items[0].formats: expected an object"),
         (
             r#""formats":{"ws-message":1}"#,
-            "items[0].formats.ws-message: must be an object",
+            "items[0].formats.ws-message: expected an object",
         ),
         (
             r#""ws-message":{}"#,
-            "items[0].ws-message.content: this or content-bin must be there",
+            "items[0].ws-message: missing content or content-bin",
         ),
         (
             r#""ws-message":{"content":1}"#,
-            "items[0].ws-message.content: must be a string",
+            "items[0].ws-message.content: expected a string",
         ),
         (
             r#""ws-message":{"content-bin":"/w=="},"meta":{"a":1}"#,
-            "items[0].meta: must be an object of strings",
+            "items[0].meta: expected an object of strings",
         ),
         (
             r#""formats":{"ws-message":{"content":"x"}},"size":-1"#,
-            "items[0].size: must be a whole number, 0 or more",
+            "items[0].size: expected a whole number, 0 or more",
         ),
         (
             r#""ws-message":{"content":"x"},"no-seq":1"#,
-            "items[0].no-seq: must be true or false",
+            "items[0].no-seq: expected true or false",
         ),
         (
             r#""ws-message":{"content":"x","type":"y"}"#,
-            "items[0].ws-message.type: must be \"text\", \"binary\", \"ping\" or \"pong\"",
+            "items[0].ws-message.type: expected \"text\", \"binary\", \"ping\" or \"pong\"",
         ),
         (
             r#""ws-message":{"content-bin":"/w==","type":"text"}"#,
-            "items[0].ws-message.content-bin: must be UTF-8 for a text message",
+            "items[0].ws-message.content-bin: expected UTF-8 in a text message",
         ),
         (
             r#""ws-message":{"action":"x"}"#,
-            "items[0].ws-message.action: must be \"send\", \"close\", \"refresh\" or \"hint\"",
+            "items[0].ws-message.action: unknown variant `x`, expected one of `send`, `close`, `refresh`, `hint`",
         ),
         (
             r#""ws-message":{"action":"close","code":999}"#,
-            "items[0].ws-message.code: must be a whole number, 1000 to 4999",
+            "items[0].ws-message.code: expected a whole number, 1000 to 4999",
         ),
         (
             r#""ws-message":{"action":"hint","content-filters":[1]}"#,
-            "items[0].ws-message.content-filters: must be a list of strings",
+            "items[0].ws-message.content-filters: expected a list of strings",
         ),
         (
             r#""http-stream":{}"#,
-            "items[0].http-stream.content: this or content-bin must be there",
+            "items[0].http-stream: missing content or content-bin",
         ),
         (
             r#""http-stream":{"action":"refresh"}"#,
-            "items[0].http-stream.action: must be \"send\", \"close\" or \"hint\"",
+            "items[0].http-stream.action: unknown variant `refresh`, expected one of `send`, `close`, `hint`",
         ),
         (
             r#""http-response":{"code":99}"#,
-            "items[0].http-response.code: must be a whole number, 100 to 999",
+            "items[0].http-response.code: expected a whole number, 100 to 999",
         ),
         (
             r#""http-response":{"headers":[["a"]]}"#,
-            "items[0].http-response.headers: must be an object of strings, or a list of pairs of strings",
+            "items[0].http-response.headers: expected an object of strings or a list of pairs of strings",
         ),
         (
             r#""http-response":{"body":1}"#,
-            "items[0].http-response.body: must be a string",
+            "items[0].http-response.body: expected a string",
         ),
         (
             r#""http-response":{"code":204}"#,
-            "items[0].http-response.body: this or body-bin must be there",
+            "items[0].http-response: missing body or body-bin",
         ),
         (
             r#""http-response":{"body-patch":[{"op":"remove","path":"/a"}]}"#,
-            "items[0].http-response.body-patch: is not known: publish all of the body",
+            "items[0].http-response.body-patch: unsupported: publish the whole body",
         ),
         (
             r#""http-response":{"action":"close"}"#,
-            "items[0].http-response.action: must be \"send\" or \"hint\"",
+            "items[0].http-response.action: unknown variant `close`, expected `send` or `hint`",
         ),
     ] {
         assert_eq!(in_item(rest), text);
     }
     assert_eq!(
         in_item(r#""ws-message":{"content-bin":"!"}"#),
-        "items[0].ws-message.content-bin: is not base64: Invalid symbol 33, offset 0."
+        "items[0].ws-message.content-bin: invalid base64: Invalid symbol 33, offset 0."
     );
     let ping = format!(
         r#""ws-message":{{"type":"ping","content":"{}"}}"#,
@@ -212,7 +210,7 @@ fn says_what_is_wrong_and_where() {
     );
     assert_eq!(
         in_item(&ping),
-        "items[0].ws-message.content: must be at most 125 bytes in a ping or pong"
+        "items[0].ws-message.content: expected at most 125 bytes in a ping or pong"
     );
 }
 
@@ -308,7 +306,7 @@ fn item() -> impl Strategy<Value = Item> {
         )
 }
 
-/// JSON with the protocol's keys in all the wrong places.
+/// JSON with the protocol's keys in arbitrary places.
 fn nearly_items() -> impl Strategy<Value = Value> {
     let key = prop::sample::select(vec![
         "items",
@@ -347,17 +345,17 @@ fn nearly_items() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn parsing_undoes_writing(items in prop::collection::vec(item(), 0..4)) {
+    fn parse_reverses_to_json(items in prop::collection::vec(item(), 0..4)) {
         prop_assert_eq!(parse(to_json(&items).as_bytes()).unwrap(), items);
     }
 
     #[test]
-    fn no_bytes_panic(body in prop::collection::vec(any::<u8>(), 0..64)) {
+    fn parse_never_panics(body in prop::collection::vec(any::<u8>(), 0..64)) {
         let _ = parse(&body);
     }
 
     #[test]
-    fn no_json_panics(item in nearly_items()) {
+    fn errors_name_the_item(item in nearly_items()) {
         let body = serde_json::json!({ "items": [item] });
         if let Err(error) = parse(body.to_string().as_bytes()) {
             prop_assert!(error.path.starts_with("items[0]"), "{}", error);

@@ -1,5 +1,3 @@
-//! Tests of tokens: agreement with others, what does not count, round trips.
-
 use proptest::prelude::*;
 
 use super::*;
@@ -14,7 +12,7 @@ fn key(text: &str) -> Key {
     Key::parse(text).unwrap()
 }
 
-/// A token with any header and claims, signed with `key`.
+/// Signs a token with any header and claims.
 fn token(key: &Key, header: &str, claims: &str) -> String {
     let signed = format!(
         "{}.{}",
@@ -28,7 +26,7 @@ fn token(key: &Key, header: &str, claims: &str) -> String {
 const HS256: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 
 #[test]
-fn agrees_with_others() {
+fn example_of_rfc_7515_is_valid() {
     // The example of RFC 7515, appendix A.1, whose claims are valid until 2011.
     let key = key(
         "base64:AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ+EstJQLr/T+1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow==",
@@ -51,7 +49,7 @@ fn agrees_with_others() {
 }
 
 #[test]
-fn keys() {
+fn keys_are_text_or_base64() {
     assert_eq!(Key::parse("").unwrap_err(), KeyError::Empty);
     assert_eq!(Key::parse("base64:").unwrap_err(), KeyError::Empty);
     assert!(matches!(
@@ -64,14 +62,14 @@ fn keys() {
 }
 
 #[test]
-fn only_hs256_and_only_this_key() {
+fn other_algorithms_and_keys_are_rejected() {
     let key = key("key");
     let claims = r#"{"exp":60}"#;
     assert!(verify(&key, &token(&key, HS256, claims), at(0)).is_ok());
     let other = Key::parse("other").unwrap();
     assert_eq!(
         verify(&key, &token(&other, HS256, claims), at(0)),
-        Err(SignatureError::Signature)
+        Err(SignatureError::InvalidSignature)
     );
     for header in [
         r#"{"alg":"none"}"#,
@@ -82,26 +80,26 @@ fn only_hs256_and_only_this_key() {
     ] {
         assert_eq!(
             verify(&key, &token(&key, header, claims), at(0)),
-            Err(SignatureError::Algorithm),
+            Err(SignatureError::UnsupportedAlgorithm),
             "{header}"
         );
     }
     let unsigned = token(&key, HS256, claims);
     let (unsigned, signature) = unsigned.rsplit_once('.').unwrap();
-    for cut in 0..signature.len() {
-        let result = verify(&key, &format!("{unsigned}.{}", &signature[..cut]), at(0));
+    for end in 0..signature.len() {
+        let result = verify(&key, &format!("{unsigned}.{}", &signature[..end]), at(0));
         assert!(
             matches!(
                 result,
-                Err(SignatureError::Signature | SignatureError::Malformed)
+                Err(SignatureError::InvalidSignature | SignatureError::Malformed)
             ),
-            "{cut}"
+            "{end}"
         );
     }
 }
 
 #[test]
-fn only_within_its_time() {
+fn token_is_valid_from_nbf_until_exp() {
     let key = key("key");
     let check = |claims: &str, now| verify(&key, &token(&key, HS256, claims), at(now)).map(drop);
     assert_eq!(check(r#"{"exp":60}"#, 59), Ok(()));
@@ -110,7 +108,7 @@ fn only_within_its_time() {
     assert_eq!(check(r#"{"exp":60,"nbf":30}"#, 30), Ok(()));
     assert_eq!(
         check(r#"{"exp":60,"nbf":30}"#, 29),
-        Err(SignatureError::NotYet)
+        Err(SignatureError::NotYetValid)
     );
     for claims in [
         r#"{}"#,
@@ -118,7 +116,11 @@ fn only_within_its_time() {
         r#"{"exp":-1}"#,
         r#"{"exp":1e300}"#,
     ] {
-        assert_eq!(check(claims, 0), Err(SignatureError::NoExpiry), "{claims}");
+        assert_eq!(
+            check(claims, 0),
+            Err(SignatureError::MissingExpiry),
+            "{claims}"
+        );
     }
     for claims in ["", "[]", r#"{"exp":"60"}"#, "\u{1}"] {
         assert_eq!(check(claims, 0), Err(SignatureError::Malformed), "{claims}");
@@ -130,7 +132,7 @@ fn only_within_its_time() {
         "...",
         "a.b",
         "a.b.c.d",
-        &"x".repeat(MAX_TOKEN + 1),
+        &"x".repeat(MAX_TOKEN_LEN + 1),
     ] {
         assert_eq!(
             verify(&key, token, at(0)),
@@ -141,7 +143,7 @@ fn only_within_its_time() {
 }
 
 #[test]
-fn a_verifier_remembers_but_not_beyond_expiry() {
+fn verifier_caches_tokens_until_they_expire() {
     let key = key("key");
     let mut verifier = Verifier::new(key.clone());
     let first = sign(&key, "a", at(0), LIFETIME);
@@ -164,7 +166,7 @@ fn a_verifier_remembers_but_not_beyond_expiry() {
         verifier.verify("no", at(31)),
         Err(SignatureError::Malformed)
     );
-    // What was refused neither counts next time nor displaces what counted.
+    // An invalid token is neither cached nor does it evict the cached one.
     assert_eq!(
         verifier.verify("no", at(31)),
         Err(SignatureError::Malformed)
@@ -182,18 +184,18 @@ fn a_verifier_remembers_but_not_beyond_expiry() {
 
 proptest! {
     #[test]
-    fn what_is_signed_is_valid_until_it_expires(
+    fn signed_token_is_valid_until_it_expires(
         secret in prop::collection::vec(any::<u8>(), 1..200),
         issuer in any::<String>(),
         now in 0u64..1 << 40,
         lifetime in 1u64..1 << 20,
-        passed in 0u64..1 << 21,
+        elapsed in 0u64..1 << 21,
     ) {
         let key = Key::new(&secret).unwrap();
         let token = sign(&key, &issuer, at(now), Duration::from_secs(lifetime));
-        prop_assume!(token.len() <= MAX_TOKEN);
-        let result = verify(&key, &token, at(now + passed));
-        if passed < lifetime {
+        prop_assume!(token.len() <= MAX_TOKEN_LEN);
+        let result = verify(&key, &token, at(now + elapsed));
+        if elapsed < lifetime {
             prop_assert_eq!(result.unwrap(), Claims { issuer: Some(issuer), expires: at(now + lifetime) });
         } else {
             prop_assert_eq!(result, Err(SignatureError::Expired));
@@ -201,12 +203,12 @@ proptest! {
     }
 
     #[test]
-    fn no_token_panics(token in "[A-Za-z0-9_.=-]{0,80}|.{0,40}") {
+    fn verify_never_panics(token in "[A-Za-z0-9_.=-]{0,80}|.{0,40}") {
         prop_assert!(verify(&key("key"), &token, at(0)).is_err());
     }
 
     #[test]
-    fn no_changed_token_counts(position in any::<prop::sample::Index>(), byte in 0x21u8..0x7f) {
+    fn changed_token_is_invalid(position in any::<prop::sample::Index>(), byte in 0x21u8..0x7f) {
         let key = key("key");
         let token = sign(&key, "me", at(0), LIFETIME);
         let mut changed = token.clone().into_bytes();
@@ -217,8 +219,8 @@ proptest! {
 }
 
 #[test]
-fn a_key_knows_itself() {
+fn key_matches_its_own_text() {
     let key = Key::parse("base64:c2VjcmV0").unwrap();
-    assert!(key.is("base64:c2VjcmV0") && key.is("secret"));
-    assert!(!key.is("Secret") && !key.is("") && !key.is("base64:-"));
+    assert!(key.matches("base64:c2VjcmV0") && key.matches("secret"));
+    assert!(!key.matches("Secret") && !key.matches("") && !key.matches("base64:-"));
 }

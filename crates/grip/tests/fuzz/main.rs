@@ -1,9 +1,9 @@
-//! A bounded run of each fuzz target, on any toolchain: the seeds in `fuzz/corpus`, and
-//! what a mutator makes of them.
+//! A bounded run of each fuzz target, on any toolchain.
 //!
-//! The same on every run. `FUZZ_SEED` begins elsewhere and `FUZZ_ROUNDS` goes on for
-//! longer; what fails is printed so that it can become a seed. With coverage to guide it,
-//! cargo-fuzz finds more: see `fuzz/Cargo.toml`.
+//! The inputs are the seeds in `fuzz/corpus` and mutations of them, the same on every run.
+//! Set `FUZZ_SEED` for other mutations and `FUZZ_ROUNDS` for more. A failing input is printed,
+//! so that it can become a seed. cargo-fuzz is guided by coverage and finds more: see
+//! `fuzz/Cargo.toml`.
 
 use std::{env, fs, panic, path::Path};
 
@@ -19,14 +19,14 @@ const SEED: u64 = 0;
 
 const ROUNDS: usize = 20_000;
 
-/// The most inputs to begin from, seeds and accepted ones together.
+/// The maximum number of inputs to mutate, both seeds and accepted ones.
 const MAX_POOL: usize = 500;
 
 fn number<N: std::str::FromStr>(variable: &str, default: N) -> N {
     match env::var(variable) {
         Ok(value) => value
             .parse()
-            .unwrap_or_else(|_| panic!("{variable}={value:?}: must be a whole number")),
+            .unwrap_or_else(|_| panic!("invalid {variable} {value:?}: expected a whole number")),
         Err(_) => default,
     }
 }
@@ -36,10 +36,10 @@ fn run(name: &str, target: fn(&[u8]) -> bool) {
     println!("{name}: FUZZ_SEED={seed} FUZZ_ROUNDS={rounds}");
     let check = |input: &[u8]| match panic::catch_unwind(|| target(input)) {
         Ok(accepted) => accepted,
-        Err(problem) => {
+        Err(payload) => {
             let text = input.escape_ascii();
-            println!("{name}: fails, with FUZZ_SEED={seed}, for the input \"{text}\"");
-            panic::resume_unwind(problem);
+            println!("{name}: FUZZ_SEED={seed} failed for input \"{text}\"");
+            panic::resume_unwind(payload);
         }
     };
 
@@ -48,7 +48,7 @@ fn run(name: &str, target: fn(&[u8]) -> bool) {
         .join(name);
     let files = fs::read_dir(&corpus).unwrap_or_else(|e| panic!("{}: {e}", corpus.display()));
     let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
-    // A directory's order is not the same everywhere.
+    // The order of directory entries differs between systems.
     files.sort();
     let mut pool: Vec<Vec<u8>> = files.iter().map(|file| fs::read(file).unwrap()).collect();
     let accepted_seeds = pool.iter().filter(|seed| check(seed)).count();
@@ -66,22 +66,21 @@ fn run(name: &str, target: fn(&[u8]) -> bool) {
         let input = mutator.mutate(&pool, &mut rng);
         if check(&input) {
             accepted += 1;
-            match pool.len() < MAX_POOL {
-                true => pool.push(input),
-                false => {
-                    let at = rng.random_range(seeds..MAX_POOL);
-                    pool[at] = input;
-                }
+            if pool.len() < MAX_POOL {
+                pool.push(input);
+            } else {
+                let index = rng.random_range(seeds..MAX_POOL);
+                pool[index] = input;
             }
         }
     }
-    // Neither stuck at what is refused at once, nor at what is all the same.
+    // A useful run has a mix of valid and invalid inputs.
     println!("{name}: {accepted} of {rounds} accepted");
     assert!(
         accepted * 50 > rounds,
         "{name}: {accepted} of {rounds} accepted"
     );
-    assert!(accepted < rounds, "{name}: all of {rounds} accepted");
+    assert!(accepted < rounds, "{name}: all {rounds} accepted");
 }
 
 #[test]

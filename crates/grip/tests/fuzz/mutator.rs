@@ -1,23 +1,23 @@
-//! Changes inputs a little, in ways that are likely to matter to a parser.
+//! Mutates inputs in ways that are likely to matter to a parser.
 
 use std::collections::BTreeSet;
 
 use rand::{RngExt, rngs::SmallRng, seq::IndexedRandom};
 
-/// The longest input, in bytes.
-const MAX_LENGTH: usize = 2048;
+/// The maximum length of an input in bytes.
+const MAX_LEN: usize = 2048;
 
-/// Bytes that mean something somewhere, or that are at an end of something.
+/// Bytes with a meaning in some format, and bytes at the ends of ranges.
 const BYTES: &[u8] = b"\0\n\r\t \"\\,;:=<>{}[]0919afFz-+.\x7f\x80\xc3\xff";
 
-/// Makes inputs from inputs.
+/// Derives inputs from others.
 pub struct Mutator {
-    /// Words and numbers of the seeds.
+    /// The words and numbers in the seeds.
     words: Vec<Vec<u8>>,
 }
 
 impl Mutator {
-    /// A mutator that knows the words of `seeds`.
+    /// Creates a mutator that uses the words of `seeds`.
     pub fn new(seeds: &[Vec<u8>]) -> Mutator {
         let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         let words = seeds
@@ -29,13 +29,13 @@ impl Mutator {
         }
     }
 
-    /// One of `pool`, changed in one to four places.
+    /// Returns an input of `pool` with one to four changes.
     pub fn mutate(&self, pool: &[Vec<u8>], rng: &mut SmallRng) -> Vec<u8> {
         let mut input = choose(pool, rng).to_vec();
         for _ in 0..rng.random_range(1..=4) {
             self.change(&mut input, pool, rng);
         }
-        input.truncate(MAX_LENGTH);
+        input.truncate(MAX_LEN);
         input
     }
 
@@ -57,22 +57,22 @@ impl Mutator {
             3 => drop(input.drain(from..to)),
             4 => {
                 let piece = input[from..to].to_vec();
-                let at = rng.random_range(0..=input.len());
-                drop(input.splice(at..at, piece));
+                let target = rng.random_range(0..=input.len());
+                drop(input.splice(target..target, piece));
             }
             5 => drop(input.splice(from..to, choose(&self.words, rng).iter().copied())),
             6 => self.replace_word(input, from, rng),
             _ => {
-                // The end of another.
+                // Replace the rest with the end of another input.
                 let other = choose(pool, rng);
-                let at = rng.random_range(0..=other.len());
+                let start = rng.random_range(0..=other.len());
                 input.truncate(from);
-                input.extend_from_slice(&other[at..]);
+                input.extend_from_slice(&other[start..]);
             }
         }
     }
 
-    /// Puts a word where one is, at or after `from`.
+    /// Replaces the first word at or after `from`.
     fn replace_word(&self, input: &mut Vec<u8>, from: usize, rng: &mut SmallRng) {
         let is_word = u8::is_ascii_alphanumeric;
         let Some(start) = input[from..].iter().position(is_word) else {
@@ -89,6 +89,5 @@ impl Mutator {
 }
 
 fn choose<'a, T>(from: &'a [T], rng: &mut SmallRng) -> &'a T {
-    from.choose(rng)
-        .expect("there are seeds, and words in them")
+    from.choose(rng).expect("seeds with words")
 }
