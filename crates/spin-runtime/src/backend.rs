@@ -1,7 +1,7 @@
-//! A backend answers requests: components in this process, or a server elsewhere.
+//! The interface between what holds connections and what answers requests.
 //!
-//! Everything above this line of the house (listener, session, timer) sees one
-//! call: a request in, a response out, bodies streaming both ways.
+//! A [`Backend`] is an application in this process, or a server elsewhere. Its callers do not need
+//! to know which.
 
 use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
@@ -9,44 +9,50 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
 
-/// A streaming body, of a request or of a response.
+/// A streaming body of a request or a response.
 pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 
-/// What can end a body before its end.
+/// An error that ends a body early.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The answer of a backend, when it comes.
-pub type Answer<'a> =
+/// The pending response of a backend.
+pub type ResponseFuture<'a> =
     Pin<Box<dyn Future<Output = Result<Response<Body>, BackendError>> + Send + 'a>>;
 
-/// Answers requests. Shared by every connection, session and timer of a host.
+/// Answers requests.
+///
+/// A host shares its backend between all connections, sessions and timers.
 pub trait Backend: Send + Sync + 'static {
-    /// Sends `request` and returns the answer once its head is there.
+    /// Sends a request and returns the response as soon as its head is available.
     ///
-    /// The URI is in origin form (`/path?query`), the `Host` header is set, and
-    /// a [`Caller`] is among the extensions. Dropping the future gives the call up.
-    fn call(&self, request: Request<Body>) -> Answer<'_>;
+    /// The request's URI is in origin form (`/path?query`), its `Host` header is set, and its
+    /// extensions contain a [`Caller`]. Dropping the future cancels the request.
+    fn call(&self, request: Request<Body>) -> ResponseFuture<'_>;
 
-    /// How many instances of each component there are, where the backend runs components.
+    /// Returns the number of instances of each component, if the backend runs components.
     fn instances(&self) -> Vec<(Arc<str>, usize)> {
         Vec::new()
     }
 }
 
-/// Which component a response is by: an extension of the responses of a backend that runs several.
+/// The component that served a request.
+///
+/// A backend with several components adds it to the extensions of its responses.
 #[derive(Clone, Debug)]
-pub struct AnsweredBy(pub Arc<str>);
+pub struct ServedBy(pub Arc<str>);
 
-/// Who sent a request: an extension of every request that a [`Backend`] gets.
+/// The sender of a request.
+///
+/// The extensions of every request to a [`Backend`] contain it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// A client, from this address; also for the events of its WebSocket.
+    /// A client with this address. Also used for the events of its WebSocket.
     Client(SocketAddr),
-    /// The host itself, on a timer.
+    /// The host itself, for a timer.
     Host,
 }
 
-/// Why there is no answer.
+/// Why a backend has not returned a response.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
     /// No route matches the path: 404.
@@ -55,49 +61,49 @@ pub enum BackendError {
         /// The path of the request.
         path: String,
     },
-    /// The component trapped, could not be started, or answered nothing: 500.
+    /// The component trapped, failed to start, or returned no response: 500.
     #[error("component {component} failed: {source:#}")]
     Failed {
         /// The component's id in the manifest.
         component: String,
-        /// What went wrong, for the log and not for the client.
+        /// The cause, for the log. It must not be sent to the client.
         source: anyhow::Error,
     },
-    /// No answer within the deadline, though the request may have been acted on: 504.
-    #[error("{component} did not answer within {limit:?}")]
+    /// The request timed out, although it may have been processed: 504.
+    #[error("request to {component} timed out after {limit:?}")]
     Deadline {
         /// The component's id, or the upstream's address.
         component: String,
-        /// The deadline that passed.
+        /// The timeout that has passed.
         limit: Duration,
     },
-    /// The upstream could not be reached, and has certainly not had the request, which may
-    /// therefore be sent again whatever it asks for: 502.
-    #[error("upstream {upstream} is not reached: {source:#}")]
+    /// The upstream could not be reached: 502. It has not received the request, so any request can
+    /// be retried.
+    #[error("upstream {upstream} unreachable: {source:#}")]
     Unreachable {
         /// The upstream's address.
         upstream: String,
-        /// What went wrong, for the log and not for the client.
+        /// The cause, for the log. It must not be sent to the client.
         source: anyhow::Error,
     },
-    /// The upstream was reached, may have acted on the request, and gave no usable answer: 502.
+    /// The upstream may have processed the request and returned no valid response: 502.
     #[error("upstream {upstream} failed: {source:#}")]
     Broken {
         /// The upstream's address.
         upstream: String,
-        /// What went wrong, for the log and not for the client.
+        /// The cause, for the log. It must not be sent to the client.
         source: anyhow::Error,
     },
 }
 
-/// A body that is already here.
+/// Creates a body from its contents.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into())
         .map_err(|never| match never {})
         .boxed_unsync()
 }
 
-/// A body without content.
+/// Creates an empty body.
 pub fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
 }

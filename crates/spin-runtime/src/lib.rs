@@ -1,13 +1,47 @@
-//! Spin applications behind one call: a request in, a response out.
+//! Runs Spin applications in embedded Wasmtime.
 //!
-//! [`manifest`] reads a `spin.toml`, [`router`] finds the component of a path, [`embedded`] runs
-//! components in this process. [`backend`] is the line: what is above it holds connections and
-//! knows no component, what is here runs components and knows no WebSocket.
+//! The crate reads manifests ([`Manifest`]), resolves variables ([`Variables`]), and runs
+//! components ([`Embedded`]). An application is a [`Backend`](backend::Backend): it takes a request
+//! and returns a response. It knows nothing about the connections that requests come from.
+//!
+//! ```no_run
+//! use spin_runtime::{
+//!     Changes, Embedded, EmbeddedOptions, Manifest, ManifestUse, Variables,
+//!     backend::{self, Backend as _},
+//! };
+//!
+//! # async fn example() -> anyhow::Result<()> {
+//! let manifest = Manifest::load("spin.toml", ManifestUse::Embedded)?;
+//! let environment = |name: &str| std::env::var(name).ok();
+//! let variables = Variables::new(&manifest, &[], Default::default(), environment)?;
+//!
+//! let app = Embedded::new(EmbeddedOptions::new(".spin"))?;
+//! app.replace(&manifest, &variables, &Changes::default(), || {})?;
+//!
+//! let request = http::Request::get("/hello")
+//!     .header("host", "localhost")
+//!     .body(backend::empty())?;
+//! let response = app.call(request).await?;
+//! println!("{}", response.status());
+//! # Ok(())
+//! # }
+//! ```
 
+mod allowed_hosts;
 pub mod backend;
-pub mod embedded;
-pub mod excluded;
+mod embedded;
+mod excluded_files;
+mod limits;
 pub mod manifest;
-pub mod outbound;
-pub mod router;
-pub mod variables;
+mod route_pattern;
+mod router;
+mod spin_headers;
+mod variables;
+
+pub use embedded::{Changes, Embedded, EmbeddedOptions};
+pub use excluded_files::ExcludedFiles;
+pub use limits::Limits;
+pub use manifest::{Manifest, ManifestError, ManifestUse};
+pub use route_pattern::RoutePattern;
+pub use router::{PrivateRoutes, Routes, escapes_root};
+pub use variables::{VariableSource, Variables};

@@ -1,4 +1,4 @@
-//! The application's variables: where each value comes from, and the templates that use them.
+//! The values of an application's variables, and the templates that use them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,66 +9,67 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 
 use crate::{
+    allowed_hosts::AllowedHosts,
     manifest::{Component, Manifest, suggest, template::Template},
-    outbound::AllowedHosts,
 };
 
-/// The values of the application's variables, settled once at start. Its `Debug` shows where
-/// they come from and none of them.
+/// The values of an application's variables.
+///
+/// `Debug` prints the source of each value, but not the value, which may be secret.
 #[derive(Clone)]
 pub struct Variables {
     values: BTreeMap<String, Value>,
-    /// Each component's own variables, by its id.
+    /// The variables of each component, by its id.
     components: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 #[derive(Clone)]
 struct Value {
     text: String,
-    source: Source,
+    source: VariableSource,
 }
 
-/// Where a value comes from; the first that has one wins.
+/// The source of a variable's value. Earlier sources take precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Source {
+pub enum VariableSource {
     /// `--variable NAME=VALUE`.
     Option,
-    /// The environment, as `SPIN_VARIABLE_NAME`.
+    /// `SPIN_VARIABLE_NAME` in the environment.
     Environment,
-    /// The same name in the file `.env` beside the manifest.
+    /// `SPIN_VARIABLE_NAME` in the file `.env` in the manifest's folder.
     DotEnv,
-    /// The host that runs the component.
+    /// The host itself.
     Host,
     /// `default` in the manifest.
     Default,
 }
 
 impl Variables {
-    /// Settles the value of every variable of the manifest. `options` are those of the command
-    /// line, the last of a name counts; `host` has the host's own values, used where the manifest
-    /// declares the name and left aside where it does not; `environment` looks a name up in the
-    /// environment.
+    /// Determines the value of every variable of a manifest.
+    ///
+    /// `options` come from the command line. The last value of a name applies. `host` contains the
+    /// host's own values, which are ignored if the manifest does not declare the name.
+    /// `environment` looks up an environment variable.
     ///
     /// # Errors
-    /// An option whose name the manifest does not declare, required variables without a value, a
-    /// `.env` that cannot be read.
+    /// Fails if an option is not declared by the manifest, if a required variable has no value, or
+    /// if `.env` cannot be read.
     pub fn new(
         manifest: &Manifest,
         options: &[(String, String)],
         host: BTreeMap<String, String>,
         environment: impl Fn(&str) -> Option<String>,
     ) -> anyhow::Result<Self> {
-        let mut given = BTreeMap::new();
+        let mut option_values = BTreeMap::new();
         for (name, value) in options {
             if !manifest.variables.contains_key(name) {
                 let suggestion = suggest(name, manifest.variables.keys().map(String::as_str));
                 bail!(
-                    "--variable {name}=…: {} declares no variable of this name{suggestion}; \
-                     declare it under [variables]",
+                    "unknown variable {name:?} in --variable{suggestion}: declare it under [variables] in {}",
                     manifest.path.display()
                 );
             }
-            given.insert(name, value);
+            option_values.insert(name, value);
         }
         let file = manifest.root.join(".env");
         let dot_env = read_dot_env(&file)?;
@@ -77,20 +78,21 @@ impl Variables {
         let mut missing = Vec::new();
         for (name, variable) in &manifest.variables {
             let key = environment_key(name);
-            let found = given
+            let value = option_values
                 .get(name)
-                .map(|value| (value.to_string(), Source::Option))
-                .or_else(|| Some((environment(&key)?, Source::Environment)))
-                .or_else(|| Some((dot_env.get(&key)?.clone(), Source::DotEnv)))
-                .or_else(|| Some((host.get(name)?.clone(), Source::Host)))
-                .or_else(|| Some((variable.default.clone()?, Source::Default)));
-            match found {
-                Some((text, source)) => drop(values.insert(name.clone(), Value { text, source })),
-                None => missing.push(format!(
-                    "variable {name:?} is required and has no value: give it with `--variable {name}=…`, \
+                .map(|value| (value.to_string(), VariableSource::Option))
+                .or_else(|| Some((environment(&key)?, VariableSource::Environment)))
+                .or_else(|| Some((dot_env.get(&key)?.clone(), VariableSource::DotEnv)))
+                .or_else(|| Some((host.get(name)?.clone(), VariableSource::Host)))
+                .or_else(|| Some((variable.default.clone()?, VariableSource::Default)));
+            if let Some((text, source)) = value {
+                values.insert(name.clone(), Value { text, source });
+            } else {
+                missing.push(format!(
+                    "required variable {name:?} has no value: set it with `--variable {name}=…`, \
                      as {key} in the environment, or as {key} in {}",
                     file.display()
-                )),
+                ));
             }
         }
         if !missing.is_empty() {
@@ -102,39 +104,39 @@ impl Variables {
             components: BTreeMap::new(),
         };
         for (id, component) in &manifest.components {
-            let mut own = BTreeMap::new();
+            let mut component_variables = BTreeMap::new();
             for (key, template) in &component.variables {
                 let value = variables.expand(template);
-                own.insert(
+                component_variables.insert(
                     key.clone(),
                     value.with_context(|| format!("component.{id}.variables.{key}"))?,
                 );
             }
-            variables.components.insert(id.clone(), own);
+            variables.components.insert(id.clone(), component_variables);
         }
         Ok(variables)
     }
 
-    /// The value of one of the application's variables.
+    /// Returns the value of an application variable.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(|value| value.text.as_str())
     }
 
-    /// Where the value of one of the application's variables comes from.
-    pub fn source(&self, name: &str) -> Option<Source> {
+    /// Returns the source of an application variable's value.
+    pub fn source(&self, name: &str) -> Option<VariableSource> {
         self.values.get(name).map(|value| value.source)
     }
 
-    /// The variables of a component, by its id; none for a component there is not.
-    pub fn component_variables(&self, id: &str) -> BTreeMap<String, String> {
+    /// Returns the variables of a component.
+    pub(crate) fn component_variables(&self, id: &str) -> BTreeMap<String, String> {
         self.components.get(id).cloned().unwrap_or_default()
     }
 
-    /// Puts values in the place of each `{{ name }}`.
+    /// Replaces each `{{ name }}` with its value.
     ///
     /// # Errors
-    /// A template that is not closed, a name that is not declared. Values are never in the text.
-    pub fn expand(&self, template: &str) -> anyhow::Result<String> {
+    /// Fails if the template is invalid or a name is not declared. The error contains no values.
+    fn expand(&self, template: &str) -> anyhow::Result<String> {
         let template = Template::parse(template).map_err(|reason| anyhow!(reason))?;
         template.render(|name| self.get(name)).map_err(|name| {
             let suggestion = suggest(name, self.values.keys().map(String::as_str));
@@ -142,33 +144,35 @@ impl Variables {
         })
     }
 
-    /// Where a component may send requests. An entry that its variables leave without a host is
-    /// left out, so that a host can be optional.
+    /// Returns the hosts that a component may send requests to.
+    ///
+    /// An entry whose variables leave it without a host is ignored, so that hosts can be optional.
     ///
     /// # Errors
-    /// An entry that its variables make unreadable, with the component and the entry.
-    pub fn allowed_hosts(&self, component: &Component) -> anyhow::Result<AllowedHosts> {
+    /// Fails if an entry is invalid with the values of its variables.
+    pub(crate) fn allowed_hosts(&self, component: &Component) -> anyhow::Result<AllowedHosts> {
         let mut entries = Vec::new();
         for (index, entry) in component.allowed_outbound_hosts.iter().enumerate() {
-            let place = || {
+            let context = || {
                 format!(
                     "component.{}.allowed_outbound_hosts[{index}]: {entry:?}",
                     component.id
                 )
             };
-            let expanded = self.expand(entry).with_context(place)?;
+            let expanded = self.expand(entry).with_context(context)?;
             if expanded != *entry && matches!(expanded.as_str(), "" | "http://" | "https://") {
                 continue;
             }
-            // What a template gave may be a secret, so only the template is named.
             if let Err(error) = AllowedHosts::parse(&[&expanded]) {
-                return Err(match expanded == *entry {
-                    true => anyhow!(error),
-                    false => anyhow!(
-                        "its variables make it no allowed outbound host, like https://example.com"
-                    ),
-                })
-                .with_context(place);
+                // Values may be secret, so the error only contains the template.
+                let error = if expanded == *entry {
+                    anyhow!(error)
+                } else {
+                    anyhow!(
+                        "its variables do not result in an allowed host, such as https://example.com"
+                    )
+                };
+                return Err(error.context(context()));
             }
             entries.push(expanded);
         }
@@ -184,7 +188,7 @@ impl fmt::Debug for Variables {
     }
 }
 
-/// The name in the environment that gives a variable its value.
+/// Returns the environment variable for a variable's value.
 fn environment_key(name: &str) -> String {
     format!("SPIN_VARIABLE_{}", name.to_ascii_uppercase())
 }
@@ -194,24 +198,24 @@ fn read_dot_env(path: &Path) -> anyhow::Result<HashMap<String, String>> {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
         Err(error) => {
-            return Err(anyhow!(error).context(format!("{} cannot be read", path.display())));
+            return Err(anyhow!(error).context(format!("cannot read {}", path.display())));
         }
     };
     let pairs = dotenvy::from_read_iter(text.as_bytes()).collect::<Result<_, _>>();
     pairs.map_err(|error| {
-        // The line may hold a secret, so only its number is shown.
+        // The line may contain a secret, so the error only contains its number.
         let line = match &error {
-            // What is handed back is the end of the line, from where it went wrong.
-            dotenvy::Error::LineParse(wrong, _) if !wrong.trim().is_empty() => text
+            // The error contains the rest of the line, from the position of the problem.
+            dotenvy::Error::LineParse(rest, _) if !rest.trim().is_empty() => text
                 .lines()
-                .position(|line| line.trim_end().ends_with(wrong.trim())),
+                .position(|line| line.trim_end().ends_with(rest.trim())),
             _ => None,
         };
         let line = line
             .map(|index| format!(":{}", index + 1))
             .unwrap_or_default();
         anyhow!(
-            "{}{line}: expected NAME=VALUE, or a # before a comment",
+            "{}{line}: expected NAME=VALUE or a comment that starts with #",
             path.display()
         )
     })
@@ -220,6 +224,7 @@ fn read_dot_env(path: &Path) -> anyhow::Result<HashMap<String, String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::ManifestUse;
     use proptest::prelude::*;
 
     const TEXT: &str = "spin_manifest_version = 2\napplication.name = \"test\"\ntrigger.http = []\n\
@@ -231,7 +236,7 @@ mod tests {
         variables = { url = \"{{ grip_url }}/publish/\", both = \"{{plain}}-{{ plain }}\", text = \"x\" }\n";
 
     fn manifest(folder: &Path, text: &str) -> Manifest {
-        Manifest::parse_for_upstream(text, folder.join("spin.toml")).unwrap()
+        Manifest::parse(text, folder.join("spin.toml"), ManifestUse::Upstream).unwrap()
     }
 
     fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -246,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_provider_wins() {
+    fn sources_have_an_order_of_precedence() {
         let folder = tempfile::tempdir().unwrap();
         let manifest = manifest(folder.path(), TEXT);
         let host = || {
@@ -264,10 +269,10 @@ mod tests {
             )
         };
         let no_host = Variables::new(&manifest, &[], BTreeMap::new(), nothing).unwrap();
-        assert_eq!(no_host.source("grip_url"), Some(Source::Default));
+        assert_eq!(no_host.source("grip_url"), Some(VariableSource::Default));
         assert_eq!(
             value(&[], &nothing),
-            ("http://host".to_owned(), Source::Host)
+            ("http://host".to_owned(), VariableSource::Host)
         );
         fs::write(
             folder.path().join(".env"),
@@ -276,16 +281,16 @@ mod tests {
         .unwrap();
         assert_eq!(
             value(&[], &nothing),
-            ("http://file".to_owned(), Source::DotEnv)
+            ("http://file".to_owned(), VariableSource::DotEnv)
         );
         assert_eq!(
             value(&[], &environment),
-            ("http://env".to_owned(), Source::Environment)
+            ("http://env".to_owned(), VariableSource::Environment)
         );
         let options = pairs(&[("grip_url", "http://first"), ("grip_url", "http://last")]);
         assert_eq!(
             value(&options, &environment),
-            ("http://last".to_owned(), Source::Option)
+            ("http://last".to_owned(), VariableSource::Option)
         );
     }
 
@@ -295,10 +300,10 @@ mod tests {
         let manifest = manifest(folder.path(), TEXT);
         let options = pairs(&[("grip_url", "http://127.0.0.1:5561")]);
         let variables = Variables::new(&manifest, &options, BTreeMap::new(), nothing).unwrap();
-        let own = variables.component_variables("a");
-        assert_eq!(own["url"], "http://127.0.0.1:5561/publish/");
-        assert_eq!(own["both"], "p-p");
-        assert_eq!(own["text"], "x");
+        let component = variables.component_variables("a");
+        assert_eq!(component["url"], "http://127.0.0.1:5561/publish/");
+        assert_eq!(component["both"], "p-p");
+        assert_eq!(component["text"], "x");
         assert!(variables.component_variables("none").is_empty());
         let hosts = variables.allowed_hosts(&manifest.components["a"]).unwrap();
         assert!(hosts.allows("http", "127.0.0.1", Some(5561)));
@@ -308,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_can_be_optional_but_not_wrong() {
+    fn hosts_are_optional_but_must_be_valid() {
         let folder = tempfile::tempdir().unwrap();
         let manifest = manifest(folder.path(), TEXT);
         let hosts = |url: &str| {
@@ -331,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_unknown_is_named() {
+    fn missing_and_unknown_variables_are_errors() {
         let folder = tempfile::tempdir().unwrap();
         let text = format!(
             "{TEXT}[variables.needed_one]\nrequired = true\n[variables.needed_two]\nrequired = true\n"
@@ -360,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_dot_env_is_named_without_its_values() {
+    fn errors_of_dot_env_omit_its_values() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(
             folder.path().join(".env"),
@@ -379,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_no_value() {
+    fn debug_omits_values() {
         let folder = tempfile::tempdir().unwrap();
         let manifest = manifest(folder.path(), TEXT);
         let options = pairs(&[("grip_key", "s3cret"), ("plain", "v4lue")]);
@@ -393,9 +398,8 @@ mod tests {
     }
 
     proptest! {
-        /// Values are put in as they are, whatever they hold, and never read as templates.
         #[test]
-        fn values_are_not_read_again(value in ".{0,40}") {
+        fn values_are_not_parsed_as_templates(value in ".{0,40}") {
             let folder = tempfile::tempdir().unwrap();
             let manifest = manifest(folder.path(), TEXT);
             let options = vec![("plain".to_owned(), value.clone())];

@@ -19,10 +19,8 @@ use hyper_util::{
 };
 use serde_json::Value;
 use spin_runtime::{
+    Changes, Embedded, EmbeddedOptions, Limits, Manifest, ManifestUse, Variables,
     backend::{Backend, Body, Caller, full},
-    embedded::{Embedded, Options},
-    manifest::Manifest,
-    variables::Variables,
 };
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinSet};
@@ -61,18 +59,25 @@ impl Kitchen {
         let proxy = case.own_proxy(address).await?;
 
         let (folder, state) = (tests::closed_burger(), tempfile::tempdir()?);
-        let manifest = Manifest::load(folder.path())?;
+        let manifest = Manifest::load(folder.path(), ManifestUse::Embedded)?;
         let given = [
             ("grip_url".into(), format!("http://{}", proxy.control)),
             ("grip_key".into(), KEY.into()),
         ];
         let variables = Variables::new(&manifest, &given, Default::default(), |_| None)?;
-        let options = Options {
+        let options = EmbeddedOptions {
             quiet: true,
-            max_instances: 20,
-            ..Options::new(state.path())
+            limits: Limits {
+                instances_per_component: 20,
+                ..Limits::DEFAULT
+            },
+            ..EmbeddedOptions::new(state.path())
         };
-        let load = move || Embedded::load(&manifest, &variables, options);
+        let load = move || {
+            let app = Embedded::new(options)?;
+            app.replace(&manifest, &variables, &Changes::default(), || {})?;
+            anyhow::Ok(app)
+        };
         let loaded = tokio::task::spawn_blocking(load).await??;
         ensure!(app.set(loaded).is_ok(), "there is one application");
         Ok(Self {

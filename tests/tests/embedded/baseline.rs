@@ -3,7 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use http::StatusCode;
-use spin_runtime::{backend::BackendError, embedded::Options, manifest::Manifest};
+use spin_runtime::{EmbeddedOptions, Manifest, ManifestUse, backend::BackendError};
 
 use crate::fixture::{Fixture, get, logged, wasm};
 
@@ -21,7 +21,7 @@ fn manifest(folder: &Path) -> Manifest {
          [component.app]\nsource = \"app.wasm\"\n[component.other]\nsource = {:?}\n",
         wasm("probe")
     );
-    Manifest::parse(&text, folder.join("spin.toml")).unwrap()
+    Manifest::parse(&text, folder.join("spin.toml"), ManifestUse::Embedded).unwrap()
 }
 
 /// A component with a module in it, which nothing uses, whose one function calls itself in its tail:
@@ -36,19 +36,19 @@ fn with_a_tail_call(name: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn guests_are_bounded_whatever_compiled_them() {
-    let app = |edit: fn(&mut Options)| {
+    let app = |edit: fn(&mut EmbeddedOptions)| {
         Fixture::with(|options| {
             options.optimize = false;
             edit(options);
         })
     };
-    let small = app(|options| options.max_memory = 64 << 20);
+    let small = app(|options| options.limits.instance_memory_bytes = 64 << 20);
     for path in ["/probe/alloc?mib=128", "/probe/trap", "/probe02/trap"] {
         let error = small.answer(get(path)).await.unwrap_err();
         assert!(matches!(error, BackendError::Failed { .. }), "{error}");
     }
     assert_eq!(small.ok("/probe/").await, "probe");
-    let short = app(|options| options.deadline = Duration::from_millis(300));
+    let short = app(|options| options.limits.request_timeout = Duration::from_millis(300));
     for path in ["/probe/spin", "/probe02/spin"] {
         let error = short.answer(get(path)).await.unwrap_err();
         assert!(matches!(error, BackendError::Deadline { .. }), "{error}");
@@ -94,7 +94,7 @@ async fn a_broken_component_is_broken_for_both() {
     fs::write(&file, broken).unwrap();
     let error = format!("{:#}", app.exchange(&manifest, &["app"]).unwrap_err());
     assert!(
-        error.contains("component app") && error.contains("is no valid component"),
+        error.contains("component app") && error.contains("is not a valid component"),
         "{error}"
     );
     assert_eq!(app.ok("/").await, "probe", "everything stays as it was");

@@ -3,7 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use http_body_util::BodyExt as _;
-use spin_runtime::manifest::Manifest;
+use spin_runtime::{Manifest, ManifestUse};
 
 use crate::fixture::{Fixture, get, wasm};
 
@@ -15,7 +15,7 @@ fn manifest(folder: &Path, more: &str) -> Manifest {
          [component.app]\nsource = \"app.wasm\"\nkey_value_stores = [\"default\"]\n\
          allowed_outbound_hosts = [\"http://self\"]\n{more}"
     );
-    Manifest::parse(&text, folder.join("spin.toml")).unwrap()
+    Manifest::parse(&text, folder.join("spin.toml"), ManifestUse::Embedded).unwrap()
 }
 
 fn put(folder: &Path, name: &str) {
@@ -122,7 +122,7 @@ async fn instances_stay_where_nothing_is_another() {
     put(folder.path(), "probe");
     let manifest = manifest(folder.path(), "");
     let app = Fixture::at(&manifest, tempfile::tempdir().unwrap(), |options| {
-        options.instance_idle = Duration::from_secs(3600);
+        options.limits.idle_instance_timeout = Duration::from_secs(3600);
     });
     let exchange = |only_code| app.exchange_in_steps(&manifest, &["app"], only_code, || {});
     // How many requests an instance has seen.
@@ -140,8 +140,8 @@ async fn instances_are_bounded_over_an_exchange() {
     put(folder.path(), "probe");
     let manifest = manifest(folder.path(), "");
     let app = Fixture::at(&manifest, tempfile::tempdir().unwrap(), |options| {
-        options.max_instances = 1;
-        options.deadline = Duration::from_secs(20);
+        options.limits.instances_per_component = 1;
+        options.limits.request_timeout = Duration::from_secs(20);
     });
     let streaming = app.call(get("/stream?chunks=3&ms=100")).await.unwrap();
     put(folder.path(), "probe02");

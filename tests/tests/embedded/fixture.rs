@@ -13,10 +13,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use spin_runtime::{
+    Changes, Embedded, EmbeddedOptions, Manifest, ManifestUse, Variables,
     backend::{self, Backend as _, BackendError, Body, Caller},
-    embedded::{Embedded, Options},
-    manifest::Manifest,
-    variables::Variables,
 };
 use tempfile::TempDir;
 
@@ -54,31 +52,33 @@ fn parse(component: &str) -> Manifest {
          [[trigger.http]]\nroute = \"/probe/...\"\ncomponent = \"probe\"\n\
          [component.probe]\n{component}\n"
     );
-    Manifest::parse(&text, folder().join("spin.toml")).unwrap()
+    Manifest::parse(&text, folder().join("spin.toml"), ManifestUse::Embedded).unwrap()
 }
 
 /// Why a manifest with this component does not load.
 #[track_caller]
 pub fn refused(component: &str) -> String {
     let state = tempfile::tempdir().unwrap();
-    match load(&parse(component), Options::new(state.path())) {
+    match load(&parse(component), EmbeddedOptions::new(state.path())) {
         Ok(_) => panic!("it loads"),
         Err(error) => format!("{error:#}"),
     }
 }
 
-fn load(manifest: &Manifest, mut options: Options) -> anyhow::Result<Embedded> {
+fn load(manifest: &Manifest, mut options: EmbeddedOptions) -> anyhow::Result<Embedded> {
     // Tests run beside each other, and address space ends too.
-    options.max_instances = options.max_instances.min(20);
+    options.limits.instances_per_component = options.limits.instances_per_component.min(20);
     let variables = Variables::new(manifest, &[], Default::default(), |_| None)?;
-    Embedded::load(manifest, &variables, options)
+    let app = Embedded::new(options)?;
+    app.replace(manifest, &variables, &Changes::default(), || {})?;
+    Ok(app)
 }
 
 /// An application, loaded, and its state folder.
 pub struct Fixture {
     app: Embedded,
     manifest: Manifest,
-    options: Options,
+    options: EmbeddedOptions,
     pub state: Arc<TempDir>,
 }
 
@@ -92,10 +92,10 @@ impl Fixture {
     }
 
     /// `fixtures/spin.toml`.
-    pub fn with(edit: impl FnOnce(&mut Options)) -> Self {
+    pub fn with(edit: impl FnOnce(&mut EmbeddedOptions)) -> Self {
         wasm("probe");
         wasm("probe02");
-        let manifest = Manifest::load(folder()).unwrap();
+        let manifest = Manifest::load(folder(), ManifestUse::Embedded).unwrap();
         Self::at(&manifest, tempfile::tempdir().unwrap(), edit)
     }
 
@@ -104,8 +104,12 @@ impl Fixture {
         Self::at(manifest, tempfile::tempdir().unwrap(), |_| {})
     }
 
-    pub fn at(manifest: &Manifest, state: TempDir, edit: impl FnOnce(&mut Options)) -> Self {
-        let mut options = Options::new(state.path());
+    pub fn at(
+        manifest: &Manifest,
+        state: TempDir,
+        edit: impl FnOnce(&mut EmbeddedOptions),
+    ) -> Self {
+        let mut options = EmbeddedOptions::new(state.path());
         options.quiet = true;
         edit(&mut options);
         let app = load(manifest, options.clone()).unwrap();
@@ -132,9 +136,11 @@ impl Fixture {
         ready: impl FnOnce(),
     ) -> anyhow::Result<Vec<String>> {
         let variables = Variables::new(manifest, &[], Default::default(), |_| None)?;
-        let fresh = fresh.iter().map(|id| (*id).to_owned()).collect();
-        self.app
-            .exchange(manifest, &variables, &fresh, only_code, ready)
+        let changes = Changes {
+            code: fresh.iter().map(|id| (*id).to_owned()).collect(),
+            only_code,
+        };
+        self.app.replace(manifest, &variables, &changes, ready)
     }
 
     /// The components that answer now.

@@ -65,7 +65,7 @@ async fn a_file_that_another_process_made_and_reads_is_used_as_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn increments_at_once_never_share_a_number() {
-    let app = Fixture::with(|options| options.instance_concurrency = 2);
+    let app = Fixture::with(|options| options.limits.concurrent_requests_per_instance = 2);
     let increments = (0..200).map(|_| app.ok("/probe/increment?key=n&by=1"));
     let sums = futures_util::future::join_all(increments).await;
     let mut sums: Vec<u64> = sums.iter().map(|sum| sum.parse().unwrap()).collect();

@@ -47,7 +47,7 @@ fn a_trap_is_logged_with_component_route_and_backtrace() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_gets_no_answer_is_cut_at_its_deadline() {
-    let app = Fixture::with(|options| options.deadline = Duration::from_secs(2));
+    let app = Fixture::with(|options| options.limits.request_timeout = Duration::from_secs(2));
     for path in ["/probe/hang", "/probe/spin", "/probe02/spin"] {
         let start = Instant::now();
         let error = app.answer(get(path)).await.unwrap_err();
@@ -68,7 +68,7 @@ async fn a_request_that_gets_no_answer_is_cut_at_its_deadline() {
 /// On one thread, which a guest that computes must give up now and then.
 #[tokio::test]
 async fn a_guest_that_computes_lets_others_run() {
-    let app = Fixture::with(|options| options.deadline = Duration::from_secs(6));
+    let app = Fixture::with(|options| options.limits.request_timeout = Duration::from_secs(6));
     let others = async {
         for _ in 0..5 {
             assert_eq!(app.ok("/probe/").await, "probe");
@@ -90,7 +90,7 @@ async fn a_guest_that_computes_lets_others_run() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_has_a_limit() {
-    let app = Fixture::with(|options| options.max_memory = 64 << 20);
+    let app = Fixture::with(|options| options.limits.instance_memory_bytes = 64 << 20);
     assert_eq!(app.ok("/probe/alloc?mib=16").await, (16 << 20).to_string());
     let error = app.answer(get("/probe/alloc?mib=128")).await.unwrap_err();
     assert!(matches!(error, BackendError::Failed { .. }), "{error:?}");
@@ -99,7 +99,7 @@ async fn memory_has_a_limit() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn instances_are_shared_as_long_as_the_options_say() {
-    let app = Fixture::with(|options| options.instance_reuse = 3);
+    let app = Fixture::with(|options| options.limits.requests_per_instance = 3);
     let mut seen = Vec::new();
     for _ in 0..7 {
         seen.push(app.ok("/probe/seen").await);
@@ -136,7 +136,7 @@ async fn a_request_that_waits_shares_its_instance() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_is_read_while_it_is_written() {
-    let app = Fixture::with(|options| options.deadline = Duration::from_secs(3));
+    let app = Fixture::with(|options| options.limits.request_timeout = Duration::from_secs(3));
     let start = Instant::now();
     let mut response = app
         .call(get("/probe/stream?chunks=5&ms=800"))
@@ -164,7 +164,7 @@ async fn a_body_is_read_while_it_is_written() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_breaks_off_is_an_error_and_not_an_end() {
-    let app = Fixture::with(|options| options.deadline = Duration::from_secs(2));
+    let app = Fixture::with(|options| options.limits.request_timeout = Duration::from_secs(2));
     for then in ["trap", "spin"] {
         let path = format!("/probe/stream?chunks=2&ms=1&then={then}");
         let response = app.call(get(&path)).await.unwrap();
@@ -179,7 +179,7 @@ async fn a_body_that_breaks_off_is_an_error_and_not_an_end() {
             }
         };
         assert!(
-            error.to_string().contains("failed within its answer"),
+            error.to_string().contains("failed during its response"),
             "{error}"
         );
         assert_eq!(app.ok("/probe/").await, "probe");
@@ -197,7 +197,7 @@ fn a_trap_after_the_answer_is_logged() {
         response.into_body().collect().await.unwrap_err();
     });
     assert!(
-        log.contains("failed after its answer") && log.contains("component=probe"),
+        log.contains("failed after its response") && log.contains("component=probe"),
         "{log}"
     );
 }
@@ -205,9 +205,9 @@ fn a_trap_after_the_answer_is_logged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_is_dropped_leaves_nothing_behind() {
     let app = Fixture::with(|options| {
-        options.max_instances = 2;
-        options.instance_concurrency = 1;
-        options.deadline = Duration::from_secs(20);
+        options.limits.instances_per_component = 2;
+        options.limits.concurrent_requests_per_instance = 1;
+        options.limits.request_timeout = Duration::from_secs(20);
     });
     // More than there are instances: each must be free again long before its deadline.
     for _ in 0..6 {
@@ -228,8 +228,8 @@ async fn a_call_that_is_dropped_leaves_nothing_behind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_is_dropped_is_the_end_of_its_stream() {
     let app = Fixture::with(|options| {
-        options.max_instances = 1;
-        options.instance_reuse = 1;
+        options.limits.instances_per_component = 1;
+        options.limits.requests_per_instance = 1;
     });
     for _ in 0..3 {
         let response = app
@@ -245,8 +245,8 @@ async fn a_body_that_is_dropped_is_the_end_of_its_stream() {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_wait_for_an_instance_when_there_is_no_room_for_more() {
     let app = Fixture::with(|options| {
-        options.max_instances = 2;
-        options.instance_idle = Duration::from_secs(20);
+        options.limits.instances_per_component = 2;
+        options.limits.idle_instance_timeout = Duration::from_secs(20);
     });
     let asked = futures_util::future::join_all((0..50).map(|_| app.ok("/probe/sleep?ms=10")));
     let asked = tokio::time::timeout(Duration::from_secs(15), asked).await;

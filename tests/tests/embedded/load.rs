@@ -27,7 +27,7 @@ fn what_is_no_component_is_refused_by_name() {
     for (bytes, complaint) in [
         (&b"\0asm\x01\0\0\0"[..], "is a core module, not a component"),
         (b"#!/bin/sh", "is not WebAssembly"),
-        (b"\0asm\x0d\0\x01\0\xff\xff", "is no valid component"),
+        (b"\0asm\x0d\0\x01\0\xff\xff", "is not a valid component"),
         (b"\0asm\x0d\0\x01\0", "it exports nothing"),
     ] {
         std::fs::write(&file, bytes).unwrap();

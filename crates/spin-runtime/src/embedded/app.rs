@@ -1,13 +1,13 @@
-//! An application that has been loaded, and a request's way through it.
+//! A loaded application and the path of a request through it.
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Weak},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use http::{
     Request, Response, Uri,
     header::{self, HeaderValue},
@@ -21,56 +21,89 @@ use wasmtime_wasi_http::handler::{
 
 use super::{
     body,
+    call::{Call, LocalCalls},
+    compile::Pre,
     component::Component,
-    state::Call,
-    worker::{self, End, Instances, Stopped, Stub, Ticket},
+    instances::Instances,
+    worker::{self, CallerGuard, Exit, RequestToken, StopReason},
 };
 use crate::{
-    backend::{AnsweredBy, BackendError, Body, Caller, full},
-    manifest::{Manifest, Target},
-    outbound::service_chain_target,
-    router::{Match, Router, spin_headers, strip_spin_headers},
+    allowed_hosts::service_chain_target,
+    backend::{BackendError, Body, Caller, ResponseFuture, ServedBy, full},
+    manifest::{Manifest, Target, WELL_KNOWN},
+    router::{Match, Router},
+    spin_headers,
 };
 
-/// What every host answers by itself, as Spin does.
-const WELL_KNOWN: &str = "/.well-known/spin/";
-/// How long a caller waits to learn why its instance ended, when it has.
-const POST_MORTEM: Duration = Duration::from_secs(1);
-/// What a component is told of its client when there is none, as Spin tells it.
-const NOBODY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+/// How long a failed request waits to learn why its instance exited.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The client address for requests without a client, as in Spin.
+const NO_CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
-/// An application: routes and the components behind them.
-pub struct App {
+/// An application: its routes and its components.
+pub(crate) struct App {
     /// The body of `/.well-known/spin/info`.
     info: Vec<u8>,
     router: Router,
     components: BTreeMap<String, Handler>,
 }
 
-/// The application that answers now. It is exchanged as one whole: a request that has begun with
-/// one ends with it.
-pub struct Current(ArcSwap<App>);
+/// The application that receives new requests, if one has been loaded.
+///
+/// It is replaced as a whole: a request stays with the application that it started in.
+#[derive(Default)]
+pub(crate) struct CurrentApp(ArcSwapOption<App>);
 
-impl Current {
-    /// Has the application that `app` makes answer; it is given where its components will find it.
-    pub fn new(app: impl FnOnce(&Weak<Self>) -> App) -> Arc<Self> {
-        Arc::new_cyclic(|current| Self(ArcSwap::from_pointee(app(current))))
+impl CurrentApp {
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.0.load().is_some()
     }
 
-    /// The application of this moment.
-    pub fn app(&self) -> Arc<App> {
-        self.0.load_full()
+    /// Sends new requests to `app`.
+    pub(crate) fn replace(&self, app: App) {
+        self.0.store(Some(Arc::new(app)));
     }
 
-    /// Has `app` answer from now on. Instances of the one before end with their requests.
-    pub fn exchange(&self, app: App) {
-        self.0.store(Arc::new(app));
+    /// Returns the number of instances of each component.
+    pub(crate) fn instances(&self) -> Vec<(Arc<str>, usize)> {
+        self.0
+            .load()
+            .as_ref()
+            .map_or_else(Vec::new, |app| app.instances())
+    }
+}
+
+impl LocalCalls for CurrentApp {
+    fn call(&self, request: Request<Body>, call: Call) -> ResponseFuture<'_> {
+        let app = self.0.load_full();
+        Box::pin(async move {
+            match app {
+                Some(app) => app.call(request, call).await,
+                None => Err(no_route(request.uri().path())),
+            }
+        })
+    }
+
+    fn call_component<'a>(
+        &'a self,
+        id: &'a str,
+        request: Request<Body>,
+        call: Call,
+    ) -> ResponseFuture<'a> {
+        let app = self.0.load_full();
+        Box::pin(async move {
+            match app {
+                Some(app) => app.call_component(id, request, call).await,
+                None => Err(no_route(request.uri().path())),
+            }
+        })
     }
 }
 
 /// A component and its instances.
 struct Handler {
     component: Arc<Component>,
+    pre: Pre,
     proxy: ProxyHandler<Instances>,
 }
 
@@ -82,54 +115,52 @@ struct Info<'a> {
 }
 
 impl App {
-    /// An application of these components, which call one another through `current`.
-    pub fn new(
+    pub(crate) fn new(
         manifest: &Manifest,
         router: Router,
-        components: Vec<Component>,
-        current: &Weak<Current>,
+        components: Vec<(Component, Pre)>,
     ) -> Self {
         let info = Info {
             name: &manifest.name,
             version: &manifest.version,
         };
-        let handlers = components.into_iter().map(|mut component| {
-            component.app = current.clone();
+        let handlers = components.into_iter().map(|(component, pre)| {
             let component = Arc::new(component);
-            let proxy = ProxyHandler::new(Instances(component.clone()));
-            (component.id.to_string(), Handler { component, proxy })
+            let proxy = ProxyHandler::new(Instances::new(component.clone(), pre.clone()));
+            let id = component.id.to_string();
+            let handler = Handler {
+                component,
+                pre,
+                proxy,
+            };
+            (id, handler)
         });
         Self {
-            // Two strings are always JSON.
+            // Serializing two strings cannot fail.
             info: serde_json::to_vec_pretty(&info).unwrap_or_default(),
             router,
             components: handlers.collect(),
         }
     }
 
-    /// Answers a request by its path.
-    ///
-    /// # Errors
-    /// As the backend's.
-    pub async fn call(
+    /// Serves a request by its path.
+    async fn call(
         &self,
         mut request: Request<Body>,
         call: Call,
     ) -> Result<Response<Body>, BackendError> {
-        forget_chaining_host(&mut request);
+        remove_service_chaining_host(&mut request);
         let path = request.uri().path();
         if let Some(page) = path.strip_prefix(WELL_KNOWN) {
             return self.well_known(page).ok_or_else(|| no_route(path));
         }
         let found = self.router.route(path).ok_or_else(|| no_route(path))?;
-        self.answer(request, &found, call).await
+        self.serve(request, &found, call).await
     }
 
-    /// Has one component answer, whatever its routes.
-    ///
-    /// # Errors
-    /// As the backend's; [`BackendError::NoRoute`] when no trigger names the component.
-    pub async fn call_component(
+    /// Serves a request by the id of a component. Fails with [`BackendError::NoRoute`] if no
+    /// trigger names the component.
+    async fn call_component(
         &self,
         id: &str,
         request: Request<Body>,
@@ -138,20 +169,19 @@ impl App {
         let path = request.uri().path();
         let found = self
             .router
-            .chain(id, path)
+            .service_chain(id, path)
             .ok_or_else(|| no_route(&format!("{id}: {path}")))?;
-        self.answer(request, &found, call).await
+        self.serve(request, &found, call).await
     }
 
-    /// How many instances of each component there are.
-    pub fn instances(&self) -> Vec<(Arc<str>, usize)> {
+    fn instances(&self) -> Vec<(Arc<str>, usize)> {
         let components = self.components.values().map(|handler| &handler.component);
-        let counted = components.map(|component| {
+        let counts = components.map(|component| {
             let free = component.permits.available_permits();
-            let running = component.limits.instances.saturating_sub(free);
-            (component.id.clone(), running)
+            let limit = component.limits.instances_per_component;
+            (component.id.clone(), limit.saturating_sub(free))
         });
-        counted.collect()
+        counts.collect()
     }
 
     fn well_known(&self, page: &str) -> Option<Response<Body>> {
@@ -167,7 +197,7 @@ impl App {
         }
     }
 
-    async fn answer(
+    async fn serve(
         &self,
         mut request: Request<Body>,
         found: &Match,
@@ -190,8 +220,8 @@ impl App {
             .components
             .get(id)
             .ok_or_else(|| no_route(request.uri().path()))?;
-        prepare(&mut request, found, call.caller);
-        handler.answer(request, found.route(), call).await
+        prepare_request(&mut request, found, call.caller);
+        handler.serve(request, found.route(), call).await
     }
 }
 
@@ -201,9 +231,9 @@ fn no_route(path: &str) -> BackendError {
     }
 }
 
-/// Removes a `NAME.spin.internal` by which a request from outside pretends to be another component's,
-/// as Spin does.
-fn forget_chaining_host(request: &mut Request<Body>) {
+/// Removes a `NAME.spin.internal` host, with which a request from outside would pose as one of
+/// another component. Spin does the same.
+fn remove_service_chaining_host(request: &mut Request<Body>) {
     let is_chaining = |host: &str| service_chain_target(&host.to_ascii_lowercase()).is_some();
     let host = request.headers().get(header::HOST);
     if host.is_some_and(|host| is_chaining(&String::from_utf8_lossy(host.as_bytes()))) {
@@ -215,11 +245,11 @@ fn forget_chaining_host(request: &mut Request<Body>) {
     }
 }
 
-/// Makes of a request what a component sees of it.
-fn prepare(request: &mut Request<Body>, found: &Match, caller: Caller) {
-    // It speaks of the connection to this host, and is in the way of a component that forwards.
+/// Turns a request into the form in which a component receives it.
+fn prepare_request(request: &mut Request<Body>, found: &Match, caller: Caller) {
+    // It applies to the connection to this host, and would break a component that forwards.
     request.headers_mut().remove(header::CONNECTION);
-    strip_spin_headers(request.headers_mut());
+    spin_headers::remove(request.headers_mut());
     let host = request
         .headers()
         .get(header::HOST)
@@ -232,11 +262,11 @@ fn prepare(request: &mut Request<Body>, found: &Match, caller: Caller) {
     let full_url = format!("{scheme}://{}{target}", host.unwrap_or("localhost"));
     let client = match caller {
         Caller::Client(address) => address,
-        Caller::Host => NOBODY,
+        Caller::Host => NO_CLIENT,
     };
-    let headers = spin_headers(found, &full_url, client);
-    // A guest learns the authority from the URI. The listener has checked the host; a name that is
-    // none after all becomes the one that stands for "no name".
+    let headers = spin_headers::for_match(found, &full_url, client);
+    // A guest gets the authority from the URI. The listener has validated the host, so the
+    // fallback only covers requests without one.
     if request.uri().authority().is_none() {
         let authority = host.and_then(|host| host.parse().ok());
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
@@ -250,29 +280,29 @@ fn prepare(request: &mut Request<Body>, found: &Match, caller: Caller) {
 }
 
 impl Handler {
-    async fn answer(
+    async fn serve(
         &self,
         request: Request<Body>,
         route: &str,
         call: Call,
     ) -> Result<Response<Body>, BackendError> {
-        let (ticket, stub) = worker::ticket(call);
-        let limit = self.component.limits.deadline;
-        let answer = self.proxy.handle(ticket, request.map(body::to_guest));
-        // The stub gives the request up when the time is over, or when this future is dropped.
-        let error = match timeout(limit, answer).await {
+        let (token, guard) = worker::request_token(call);
+        let limit = self.component.limits.request_timeout;
+        let response = self.proxy.handle(token, request.map(body::to_guest));
+        // The guard cancels the request on a timeout, or when this future is dropped.
+        let error = match timeout(limit, response).await {
             Ok(Ok(response)) => {
-                stub.settle();
-                let mut response = match stub.worker() {
-                    Some(worker) => response.map(|body| body::answer(body, worker.clone())),
+                guard.settle();
+                let mut response = match guard.worker() {
+                    Some(worker) => response.map(|body| body::response(body, worker.clone())),
                     None => response.map(body::from_guest),
                 };
-                let by = AnsweredBy(self.component.id.clone());
-                response.extensions_mut().insert(by);
+                let component = ServedBy(self.component.id.clone());
+                response.extensions_mut().insert(component);
                 return Ok(response);
             }
-            Ok(Err(error)) => self.explain(error, &stub).await,
-            Err(_) => self.deadline(),
+            Ok(Err(error)) => self.find_cause(error, &guard).await,
+            Err(_) => self.timed_out(),
         };
         match &error {
             BackendError::Failed { component, source } => tracing::error!(
@@ -281,18 +311,20 @@ impl Handler {
                 error = %format_args!("{source:#}"),
                 "component failed"
             ),
-            error => tracing::error!(component = %self.component.id, route, %error, "no answer"),
+            error => {
+                tracing::error!(component = %self.component.id, route, %error, "request failed");
+            }
         }
         if !matches!(error, BackendError::Deadline { .. }) {
-            stub.settle();
+            guard.settle();
         }
         Err(error)
     }
 
-    fn deadline(&self) -> BackendError {
+    fn timed_out(&self) -> BackendError {
         BackendError::Deadline {
             component: self.component.id.to_string(),
-            limit: self.component.limits.deadline,
+            limit: self.component.limits.request_timeout,
         }
     }
 
@@ -303,27 +335,28 @@ impl Handler {
         }
     }
 
-    /// Finds out why there is no answer.
-    async fn explain(&self, error: wasmtime::Error, stub: &Stub) -> BackendError {
-        if let Some(error) = error.downcast_ref::<InstantiationError<Ticket>>() {
+    /// Finds out why a request failed.
+    async fn find_cause(&self, error: wasmtime::Error, guard: &CallerGuard) -> BackendError {
+        if let Some(error) = error.downcast_ref::<InstantiationError<RequestToken>>() {
             return self.failed(anyhow::anyhow!(
-                "it could not be started: {:#}",
+                "instance failed to start: {:#}",
                 error.error
             ));
         }
         if error.is::<ExpirationError>() {
-            return self.deadline();
+            return self.timed_out();
         }
-        // A trap ends the instance, and with it the requests that have nothing to do with it; what
-        // comes back is only that. A WASI 0.2 instance always ends. Otherwise it is an answer.
-        let ends = error.is::<TrapOrPanicError>() || !self.component.shares_instances();
-        let Some(worker) = stub.worker().filter(|_| ends) else {
+        // A trap ends the instance with all of its requests, and this error may be about another
+        // one. The exit of the instance has the cause. An instance of a WASI 0.2 component always
+        // exits. Any other error is the guest's response.
+        let exits = error.is::<TrapOrPanicError>() || !self.pre.reuses_instances();
+        let Some(worker) = guard.worker().filter(|_| exits) else {
             return self.failed(error.into());
         };
-        let end = timeout(POST_MORTEM, worker.ended()).await;
-        match end {
-            _ if worker.stopped() == Some(Stopped::Deadline) => self.deadline(),
-            Ok(End::Failed(error)) => self.failed(anyhow::anyhow!("{error:#}")),
+        let exit = timeout(EXIT_TIMEOUT, worker.exited()).await;
+        match exit {
+            _ if worker.stop_reason() == Some(StopReason::TimedOut) => self.timed_out(),
+            Ok(Exit::Failed(error)) => self.failed(anyhow::anyhow!("{error:#}")),
             _ => self.failed(error.into()),
         }
     }

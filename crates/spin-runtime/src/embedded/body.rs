@@ -1,4 +1,4 @@
-//! Bodies between the host and guests.
+//! Bodies that pass between the host and guests.
 
 use std::{
     pin::Pin,
@@ -11,11 +11,11 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use wasmtime_wasi_http::{Error, WasiBody};
 
-use super::worker::{End, Worker};
+use super::worker::{Exit, Worker};
 use crate::backend::{Body, BodyError};
 
-/// A body of the host's as a guest reads it.
-pub fn to_guest(body: Body) -> WasiBody {
+/// Converts a body of the host for a guest.
+pub(crate) fn to_guest(body: Body) -> WasiBody {
     if body.is_end_stream() {
         return http_body_util::Empty::new()
             .map_err(|never| match never {})
@@ -25,37 +25,37 @@ pub fn to_guest(body: Body) -> WasiBody {
         .boxed_unsync()
 }
 
-/// A body that a guest sends to another server, or to another component.
-pub fn from_guest(body: WasiBody) -> Body {
+/// Converts a body that a guest sends to a server or to another component.
+pub(crate) fn from_guest(body: WasiBody) -> Body {
     if body.is_end_stream() {
         return crate::backend::empty();
     }
     body.map_err(BodyError::from).boxed_unsync()
 }
 
-/// A guest's answer as the host reads it.
-pub fn answer(body: WasiBody, worker: Arc<Worker>) -> Body {
-    if body.is_end_stream() && !matches!(worker.end(), Some(End::Failed(_))) {
+/// Converts the response body of a guest, whose instance runs until the body is dropped.
+pub(crate) fn response(body: WasiBody, worker: Arc<Worker>) -> Body {
+    if body.is_end_stream() && !matches!(worker.exit(), Some(Exit::Failed(_))) {
         return crate::backend::empty();
     }
-    worker.body_begins();
-    Answer {
+    worker.open_body();
+    ResponseBody {
         body,
         worker,
-        left: None,
+        remaining: None,
     }
     .boxed_unsync()
 }
 
-/// Keeps the instance alive while it is read, and tells a body that broke off from a complete one.
-struct Answer {
+/// Keeps the instance running and turns a failure of the guest into an error of the body.
+struct ResponseBody {
     body: WasiBody,
     worker: Arc<Worker>,
-    /// Bytes still to come, when the guest announced their number.
-    left: Option<u64>,
+    /// The remaining bytes, if the guest has declared the length.
+    remaining: Option<u64>,
 }
 
-impl http_body::Body for Answer {
+impl http_body::Body for ResponseBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -63,25 +63,25 @@ impl http_body::Body for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let announced = self.body.size_hint().exact();
-        if self.left.is_none() {
-            self.left = announced;
+        let declared = self.body.size_hint().exact();
+        if self.remaining.is_none() {
+            self.remaining = declared;
         }
         let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
         match frame {
             Some(Ok(frame)) => {
                 self.worker.progress();
-                if let (Some(left), Some(data)) = (&mut self.left, frame.data_ref()) {
-                    *left = left.saturating_sub(data.len() as u64);
+                if let (Some(remaining), Some(data)) = (&mut self.remaining, frame.data_ref()) {
+                    *remaining = remaining.saturating_sub(data.len() as u64);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
-            // An instance that ends takes its channels with it, which looks like the end of a body.
-            None if self.left != Some(0) => match self.worker.end() {
-                Some(End::Failed(error)) => {
-                    let error = format!("the component failed within its answer: {error:#}");
-                    self.left = Some(0);
+            // When an instance exits, its streams close, which looks like the end of the body.
+            None if self.remaining != Some(0) => match self.worker.exit() {
+                Some(Exit::Failed(error)) => {
+                    let error = format!("component failed during its response: {error:#}");
+                    self.remaining = Some(0);
                     Poll::Ready(Some(Err(error.into())))
                 }
                 _ => Poll::Ready(None),
@@ -92,7 +92,7 @@ impl http_body::Body for Answer {
 
     fn is_end_stream(&self) -> bool {
         self.body.is_end_stream()
-            && (self.left == Some(0) || !matches!(self.worker.end(), Some(End::Failed(_))))
+            && (self.remaining == Some(0) || !matches!(self.worker.exit(), Some(Exit::Failed(_))))
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -100,8 +100,8 @@ impl http_body::Body for Answer {
     }
 }
 
-impl Drop for Answer {
+impl Drop for ResponseBody {
     fn drop(&mut self) {
-        self.worker.body_ends();
+        self.worker.close_body();
     }
 }

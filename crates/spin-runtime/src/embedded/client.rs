@@ -1,4 +1,4 @@
-//! The client for requests that leave the application: one pool of connections for all components.
+//! The HTTP client for requests to other servers. All components share its connections.
 
 use std::{
     pin::Pin,
@@ -21,27 +21,23 @@ use tokio::{
 };
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 
-/// How long connecting may take unless the guest says.
-const CONNECT: Duration = Duration::from_secs(10);
-/// How long the head of an answer may take unless the guest says. Its own deadline is mostly sooner.
-const FIRST_BYTE: Duration = Duration::from_secs(600);
-/// How long the next piece of a body may take unless the guest says.
-const BETWEEN_BYTES: Duration = Duration::from_secs(600);
-/// How long a connection is kept without a request.
-const IDLE: Duration = Duration::from_secs(90);
+use crate::limits::Limits;
 
 tokio::task_local! {
-    /// The limit for a connection made on behalf of this task: the pool passes none on.
-    static CONNECT_LIMIT: Duration;
+    /// The connect timeout of the current request. The connection pool has no way to pass it on.
+    static CONNECT_TIMEOUT: Duration;
 }
 
-/// Sends requests over HTTP/1.1 and, where TLS agrees on it, HTTP/2. Clones share the connections.
+/// Sends requests over HTTP/1.1, or over HTTP/2 if TLS negotiates it. Clones share connections.
 #[derive(Clone)]
-pub struct Client(legacy::Client<HttpsConnector<Connector>, WasiBody>);
+pub(crate) struct Client {
+    inner: legacy::Client<HttpsConnector<Connector>, WasiBody>,
+    limits: Limits,
+}
 
 impl Client {
-    /// A client without connections. Servers are trusted by the roots that Mozilla trusts.
-    pub fn new() -> Self {
+    /// Creates a client that trusts Mozilla's root certificates.
+    pub(crate) fn new(limits: &Limits) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -49,49 +45,60 @@ impl Client {
             .with_webpki_roots()
             .https_or_http()
             .enable_all_versions()
-            .wrap_connector(Connector(tcp));
+            .wrap_connector(Connector {
+                inner: tcp,
+                default_timeout: limits.connect_timeout,
+            });
         let mut builder = legacy::Client::builder(TokioExecutor::new());
         builder
-            .pool_idle_timeout(IDLE)
-            // Without it, only the next request to the same server finds out.
+            .pool_idle_timeout(limits.idle_connection_timeout)
+            // Without a timer, idle connections are only closed by the next request.
             .pool_timer(TokioTimer::new());
-        Self(builder.build(connector))
+        Self {
+            inner: builder.build(connector),
+            limits: *limits,
+        }
     }
 
-    /// Sends `request`, whose URI is absolute.
-    ///
-    /// # Errors
-    /// What went wrong, in the words of WASI.
-    pub async fn send(
+    /// Sends a request with an absolute URI.
+    pub(crate) async fn send(
         &self,
         mut request: Request<WasiBody>,
         options: RequestOptions,
     ) -> Result<Response<WasiBody>, Error> {
-        // Made again from the URI, as HTTP/1.1 or HTTP/2 has it.
+        let limits = &self.limits;
+        let connect_timeout = options.connect_timeout.unwrap_or(limits.connect_timeout);
+        let first_byte_timeout = options
+            .first_byte_timeout
+            .unwrap_or(limits.first_byte_timeout);
+        let between_bytes_timeout = options
+            .between_bytes_timeout
+            .unwrap_or(limits.between_bytes_timeout);
+        // The client derives it from the URI.
         request.headers_mut().remove(header::HOST);
-        let connect = options.connect_timeout.unwrap_or(CONNECT);
-        let first_byte = options.first_byte_timeout.unwrap_or(FIRST_BYTE);
-        let between_bytes = options.between_bytes_timeout.unwrap_or(BETWEEN_BYTES);
-        let answer = CONNECT_LIMIT.scope(connect, self.0.request(request));
-        let response = timeout(first_byte, answer)
+        let response = CONNECT_TIMEOUT.scope(connect_timeout, self.inner.request(request));
+        let response = timeout(first_byte_timeout, response)
             .await
             .map_err(|_| Error::ConnectionReadTimeout)?
-            .map_err(|error| explain(&error))?;
+            .map_err(|error| to_wasi_error(&error))?;
         Ok(response.map(|body| {
             let body = body.map_err(Error::from).boxed_unsync();
-            Timed {
+            TimeoutBody {
                 body,
-                sleep: Box::pin(tokio::time::sleep(between_bytes)),
-                limit: between_bytes,
+                sleep: Box::pin(tokio::time::sleep(between_bytes_timeout)),
+                timeout: between_bytes_timeout,
             }
             .boxed_unsync()
         }))
     }
 }
 
-/// A TCP connector that keeps to the limit of the task.
+/// A TCP connector with the connect timeout of the current request.
 #[derive(Clone)]
-pub struct Connector(HttpConnector);
+struct Connector {
+    inner: HttpConnector,
+    default_timeout: Duration,
+}
 
 impl tower_service::Service<Uri> for Connector {
     type Response = TokioIo<TcpStream>;
@@ -99,23 +106,24 @@ impl tower_service::Service<Uri> for Connector {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(cx).map_err(Into::into)
+        self.inner.poll_ready(cx).map_err(Into::into)
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let limit = CONNECT_LIMIT.try_with(|limit| *limit).unwrap_or(CONNECT);
-        let connecting = self.0.call(uri);
+        let limit = CONNECT_TIMEOUT.try_with(|limit| *limit);
+        let limit = limit.unwrap_or(self.default_timeout);
+        let connection = self.inner.call(uri);
         Box::pin(async move {
-            match timeout(limit, connecting).await {
-                Ok(connected) => Ok(connected?),
+            match timeout(limit, connection).await {
+                Ok(connection) => Ok(connection?),
                 Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
             }
         })
     }
 }
 
-/// WASI's word for what went wrong, found by what caused it.
-fn explain(error: &legacy::Error) -> Error {
+/// Converts an error by its root cause.
+fn to_wasi_error(error: &legacy::Error) -> Error {
     let causes = std::iter::successors(Some(error as &dyn std::error::Error), |cause| {
         cause.source()
     });
@@ -124,7 +132,7 @@ fn explain(error: &legacy::Error) -> Error {
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(": ");
-    tracing::debug!(error = text, "outgoing request");
+    tracing::debug!(error = text, "outgoing request failed");
     if !error.is_connect() {
         return Error::InternalError(Some(text));
     }
@@ -145,7 +153,7 @@ fn explain(error: &legacy::Error) -> Error {
             ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
                 Error::DestinationIpUnroutable
             }
-            // What rustls complains about comes as this.
+            // Errors of rustls have this kind.
             ErrorKind::InvalidData => Error::TlsProtocolError,
             _ => Error::ConnectionRefused,
         },
@@ -153,14 +161,14 @@ fn explain(error: &legacy::Error) -> Error {
     }
 }
 
-/// A body whose pieces must not take longer than `limit` each.
-struct Timed {
+/// A body that fails if its next frame takes longer than the timeout.
+struct TimeoutBody {
     body: WasiBody,
     sleep: Pin<Box<Sleep>>,
-    limit: Duration,
+    timeout: Duration,
 }
 
-impl http_body::Body for Timed {
+impl http_body::Body for TimeoutBody {
     type Data = Bytes;
     type Error = Error;
 
@@ -170,10 +178,8 @@ impl http_body::Body for Timed {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(frame) => {
-                let limit = self.limit;
-                self.sleep
-                    .as_mut()
-                    .reset(tokio::time::Instant::now() + limit);
+                let deadline = tokio::time::Instant::now() + self.timeout;
+                self.sleep.as_mut().reset(deadline);
                 Poll::Ready(frame)
             }
             Poll::Pending => {
@@ -204,15 +210,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_connection_without_requests_is_closed() {
+    async fn idle_connections_are_closed() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri = format!("http://{}/", listener.local_addr().unwrap());
-        let client = Client::new();
+        let limits = Limits::DEFAULT;
+        let client = Client::new(&limits);
         let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
         let request = Request::get(uri).body(body).unwrap();
-        let ask = async {
-            let answer = client.send(request, RequestOptions::default()).await;
-            answer.unwrap().collect().await.unwrap();
+        let send = async {
+            let response = client.send(request, RequestOptions::default()).await;
+            response.unwrap().collect().await.unwrap();
         };
         let serve = async {
             let (mut server, _) = listener.accept().await.unwrap();
@@ -220,16 +227,17 @@ mod tests {
             while !head.ends_with(b"\r\n\r\n") {
                 server.read_buf(&mut head).await.unwrap();
             }
-            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-            server.write_all(answer).await.unwrap();
+            let response = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            server.write_all(response).await.unwrap();
             server
         };
-        let ((), mut server) = tokio::join!(ask, serve);
-        // From here on, time passes as soon as nobody has anything to do.
+        let ((), mut server) = tokio::join!(send, serve);
+        // Paused time advances whenever all tasks are idle.
         tokio::time::pause();
         let since = Instant::now();
-        let end = timeout(IDLE * 10, server.read(&mut [0])).await;
-        assert_eq!(end.expect("it is kept").unwrap(), 0);
-        assert!(since.elapsed() <= IDLE * 2, "{:?}", since.elapsed());
+        let idle_timeout = limits.idle_connection_timeout;
+        let end = timeout(idle_timeout * 10, server.read(&mut [0])).await;
+        assert_eq!(end.expect("the connection stays open").unwrap(), 0);
+        assert!(since.elapsed() <= idle_timeout * 2, "{:?}", since.elapsed());
     }
 }

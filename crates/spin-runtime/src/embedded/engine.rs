@@ -1,5 +1,4 @@
-//! The engine: how guests are compiled, where their memory comes from, and the clock that
-//! interrupts them.
+//! The Wasmtime engine: its compiler, its memory pool, and its epoch timer.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -9,95 +8,103 @@ use wasmtime::{
     PoolingAllocationConfig, RegallocAlgorithm, Strategy,
 };
 
-use super::Options;
+use super::options::EmbeddedOptions;
+use crate::limits::Limits;
 
-/// How often a guest that computes is interrupted, to let others run and to look at its limits.
-pub const TICK: Duration = Duration::from_millis(10);
+/// How often a computing guest is interrupted, to let others run and to check its limits.
+pub(crate) const EPOCH_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Memory of a slot that is cleared by hand rather than given back to the system between two
-/// instances: cheaper than its page faults.
-const KEEP_RESIDENT: usize = 512 << 10;
+/// The memory of a pool slot that is zeroed instead of being returned to the system between two
+/// instances. This is cheaper than page faults.
+const KEEP_RESIDENT_BYTES: usize = 512 * 1024;
 
 /// How guests are compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Compiler {
-    /// By Cranelift, for code that runs fast. It takes so long that the results are kept on disk.
-    Optimizing,
-    /// By Winch, several times as quick, for slower code. Not all of WebAssembly is known to it.
-    Baseline,
-    /// By Cranelift, with as little effort as it can make.
-    Hasty,
+pub(crate) enum Compiler {
+    /// Cranelift with optimizations. The result is cached on disk.
+    Cranelift,
+    /// Winch: compiles several times faster to slower code, and lacks parts of WebAssembly.
+    Winch,
+    /// Cranelift without optimizations.
+    CraneliftFast,
 }
 
 impl Compiler {
-    /// The one that these options ask for, on this machine.
-    pub fn of(options: &Options) -> Self {
-        match options.optimize {
-            true => Self::Optimizing,
-            false if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) => Self::Baseline,
-            false => Self::Hasty,
+    /// Selects a compiler for this machine.
+    pub(crate) fn select(optimize: bool) -> Self {
+        if optimize {
+            Self::Cranelift
+        } else if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
+            Self::Winch
+        } else {
+            Self::CraneliftFast
         }
     }
 
     fn configure(self, config: &mut Config) {
-        if self == Self::Optimizing {
+        if self == Self::Cranelift {
             config.cache(cache());
             return;
         }
-        // What Winch leaves to Cranelift, the way into and out of a component, is made so too.
+        // With Winch too, Cranelift compiles the trampolines into and out of a component.
         config
             .cranelift_opt_level(OptLevel::None)
             .cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass);
-        if self == Self::Baseline {
+        if self == Self::Winch {
             config.strategy(Strategy::Winch);
         }
     }
 }
 
-/// Makes the engine for that many components and starts its clock, which ends with the engine.
+/// Creates an engine for a number of components and starts its epoch timer, which stops with the
+/// engine.
 ///
 /// # Errors
-/// When the machine cannot run what wasmtime compiles, or no thread can be started.
-pub fn start(options: &Options, components: usize, compiler: Compiler) -> anyhow::Result<Engine> {
+/// Fails if Wasmtime does not support the machine, or if a thread cannot be started.
+pub(crate) fn start(
+    options: &EmbeddedOptions,
+    components: usize,
+    compiler: Compiler,
+) -> anyhow::Result<Engine> {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
         .wasm_component_model_async(true)
         .epoch_interruption(true)
         .memory_init_cow(true)
-        .allocation_strategy(pool(options, components));
+        .allocation_strategy(pool(&options.limits, components));
     compiler.configure(&mut config);
     let engine = match Engine::new(&config) {
         Ok(engine) => engine,
         Err(error) => {
-            // The pool reserves address space up front, which a limit on it may not allow.
-            tracing::warn!(%error, "no pool of instances; each will be allocated by itself, slower");
+            // The pool reserves address space, which a limit of the process may not allow.
+            tracing::warn!(%error, "no instance pool; allocating instances one by one, which is slower");
             config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
             Engine::new(&config)
                 .map_err(anyhow::Error::from)
-                .context("cannot start wasmtime")?
+                .context("cannot start Wasmtime")?
         }
     };
-    let clock = engine.weak();
+    let weak = engine.weak();
     std::thread::Builder::new()
         .name("epoch".into())
         .spawn(move || {
-            while let Some(engine) = clock.upgrade() {
+            while let Some(engine) = weak.upgrade() {
                 engine.increment_epoch();
                 drop(engine);
-                std::thread::sleep(TICK);
+                std::thread::sleep(EPOCH_INTERVAL);
             }
         })
-        .context("cannot start the thread that interrupts components")?;
+        .context("cannot start the epoch thread")?;
     Ok(engine)
 }
 
-fn pool(options: &Options, components: usize) -> InstanceAllocationStrategy {
-    let instances = options.max_instances.max(1).saturating_mul(components);
+fn pool(limits: &Limits, components: usize) -> InstanceAllocationStrategy {
+    let instances = limits.instances_per_component.saturating_mul(components);
     let instances = u32::try_from(instances).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();
-    // A component is a few core instances and tables and now and then a second memory. None costs
-    // anything but address space until it is used, and a memory takes 4 GiB of that.
+    // A component consists of a few core instances and tables, and sometimes a second memory.
+    // Unused slots only cost address space, of which a memory takes 4 GiB.
     pool.total_component_instances(instances)
         .total_core_instances(instances.saturating_mul(10))
         .total_memories(instances.saturating_add(instances / 4))
@@ -109,29 +116,30 @@ fn pool(options: &Options, components: usize) -> InstanceAllocationStrategy {
         .max_component_instance_size(1 << 20)
         .max_core_instance_size(1 << 20)
         .table_elements(100_000)
-        .max_memory_size(options.max_memory)
-        .linear_memory_keep_resident(KEEP_RESIDENT)
-        .table_keep_resident(KEEP_RESIDENT / 8);
+        .max_memory_size(limits.instance_memory_bytes)
+        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
+        .table_keep_resident(KEEP_RESIDENT_BYTES / 8);
     InstanceAllocationStrategy::Pooling(pool)
 }
 
-/// The compilation cache of this user. Without one, everything works and starts slower.
+/// Opens the compilation cache of this user. Without a cache, components are compiled at every
+/// start.
 fn cache() -> Option<Cache> {
     let mut config = CacheConfig::new();
-    config.with_directory(cache_folder()?);
+    config.with_directory(cache_dir()?);
     Cache::new(config)
-        .inspect_err(|error| tracing::warn!(%error, "components are compiled at every start"))
+        .inspect_err(|error| tracing::warn!(%error, "cannot open the compilation cache"))
         .ok()
 }
 
-/// `socket-host/wasm` in the user's cache folder, absolute.
-fn cache_folder() -> Option<PathBuf> {
-    let folder = |name| {
+/// Returns `socket-host/wasm` in the user's cache folder, as an absolute path.
+fn cache_dir() -> Option<PathBuf> {
+    let absolute_path = |name| {
         std::env::var_os(name)
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
     };
-    let base =
-        folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))?;
+    let base = absolute_path("XDG_CACHE_HOME")
+        .or_else(|| absolute_path("HOME").map(|home| home.join(".cache")))?;
     Some(base.join("socket-host/wasm"))
 }

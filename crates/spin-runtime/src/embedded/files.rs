@@ -1,14 +1,14 @@
-//! What a component sees of the file system: the manifest's `files`, read-only.
+//! The files that a component can read: `files` of the manifest, mounted read-only.
 //!
-//! Folders that a guest may see whole are opened as they are, so that an edit is seen at once.
-//! Single files, what globs pick out, and folders of which something is hidden, or from which a
-//! link leads elsewhere, are gathered in a folder of our own.
+//! A whole folder is mounted directly, so that changes are visible at once. Everything else is
+//! collected in a temporary folder: single files, matches of globs, and folders that contain
+//! excluded files or links to the outside.
 
 #[cfg(test)]
 mod tests;
 mod walk;
 
-use std::path::{Component as Part, Path, PathBuf};
+use std::path::{Component as PathComponent, Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use globset::GlobBuilder;
@@ -16,38 +16,34 @@ use tempfile::TempDir;
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
 use crate::{
-    excluded::{Excluded, inside},
+    excluded_files::{ExcludedFiles, relative_path},
     manifest::{Component, Files},
 };
 
-/// The folders that every instance of a component gets.
-pub struct Mounts {
-    /// Folder on the host, and its path in the guest.
+/// The folders that are mounted in every instance of a component.
+pub(crate) struct Mounts {
+    /// Folders on the host, with their paths in the guest.
     folders: Vec<(PathBuf, String)>,
-    /// The gathered files; removed with this.
-    _gathered: Option<TempDir>,
+    /// The folder of the collected files. It is deleted when this is dropped.
+    _collected: Option<TempDir>,
 }
 
 impl Mounts {
-    /// Finds and gathers the files of `component`, whose manifest stands in `root`.
+    /// Finds and collects the files of a component whose manifest is in `root`.
     ///
     /// # Errors
-    /// When a source is missing, a glob is none, a link leads out of the manifest's folder, or a
-    /// copy fails.
-    pub fn gather(component: &Component, root: &Path) -> anyhow::Result<Self> {
-        let gathering = Gathering::all(component, root, true)?;
-        let gathering = match gathering.overlaps()? {
-            true => Gathering::all(component, root, false)?,
-            false => gathering,
-        };
-        Ok(gathering.mounts())
+    /// Fails if a source is missing, a glob is invalid, a link leaves the manifest's folder, or a
+    /// file cannot be copied.
+    pub(crate) fn gather(component: &Component, root: &Path) -> anyhow::Result<Self> {
+        let mut builder = MountsBuilder::gather(component, root, true)?;
+        if builder.has_overlaps()? {
+            builder = MountsBuilder::gather(component, root, false)?;
+        }
+        Ok(builder.finish())
     }
 
-    /// Opens the folders for an instance.
-    ///
-    /// # Errors
-    /// When one of them is gone.
-    pub fn open(&self, wasi: &mut WasiCtxBuilder) -> wasmtime::Result<()> {
+    /// Mounts the folders in an instance.
+    pub(crate) fn open(&self, wasi: &mut WasiCtxBuilder) -> wasmtime::Result<()> {
         for (folder, path) in &self.folders {
             wasi.preopened_dir(folder, path, FsPerms::ReadOnly)?;
         }
@@ -55,57 +51,60 @@ impl Mounts {
     }
 }
 
-/// Mounts in the making.
-struct Gathering {
-    /// The manifest's folder, as the manifest's paths begin,
-    named: PathBuf,
-    /// and as it is without links.
+/// Builds [`Mounts`].
+struct MountsBuilder {
+    /// The manifest's folder, with which the manifest's absolute paths start.
+    manifest_dir: PathBuf,
+    /// The manifest's folder without links.
     root: PathBuf,
-    excluded: Excluded,
-    /// Folders may be opened as they are.
-    opens: bool,
-    gathered: Option<TempDir>,
+    excluded: ExcludedFiles,
+    /// Whether whole folders are mounted directly.
+    mounts_folders: bool,
+    collected: Option<TempDir>,
     folders: Vec<(PathBuf, String)>,
 }
 
-impl Gathering {
-    fn all(component: &Component, root: &Path, opens: bool) -> anyhow::Result<Self> {
-        let excluded = Excluded::new(&component.exclude_files);
-        let mut gathering = Gathering {
-            named: root.to_path_buf(),
+impl MountsBuilder {
+    fn gather(component: &Component, root: &Path, mounts_folders: bool) -> anyhow::Result<Self> {
+        let excluded = ExcludedFiles::new(&component.exclude_files);
+        let mut builder = MountsBuilder {
+            manifest_dir: root.to_path_buf(),
             root: root
                 .canonicalize()
                 .with_context(|| format!("cannot read {}", root.display()))?,
-            excluded: excluded.with_context(|| format!("exclude_files of {}", component.id))?,
-            opens,
-            gathered: None,
+            excluded: excluded
+                .with_context(|| format!("exclude_files of component {}", component.id))?,
+            mounts_folders,
+            collected: None,
             folders: Vec::new(),
         };
         for files in &component.files {
             match files {
-                Files::Glob(pattern) => gathering.glob(pattern),
+                Files::Glob(pattern) => builder.add_glob(pattern),
                 Files::Placed {
                     source,
                     destination,
-                } => gathering.placed(source, destination),
+                } => builder.add_placed(source, destination),
             }
             .with_context(|| format!("files of component {}", component.id))?;
         }
-        Ok(gathering)
+        Ok(builder)
     }
 
-    /// Whether a folder that is opened hides other files, which have a place in it too.
-    fn overlaps(&self) -> anyhow::Result<bool> {
-        for (at, (_, path)) in self.folders.iter().enumerate() {
-            let others = self.folders[..at].iter().chain(&self.folders[at + 1..]);
+    /// Returns whether a mounted folder would hide other files with a path in it.
+    fn has_overlaps(&self) -> anyhow::Result<bool> {
+        for (index, (_, path)) in self.folders.iter().enumerate() {
+            let others = self.folders[..index]
+                .iter()
+                .chain(&self.folders[index + 1..]);
             if others
                 .into_iter()
                 .any(|(_, other)| Path::new(other).starts_with(path))
             {
                 return Ok(true);
             }
-            if let Some(gathered) = &self.gathered {
-                let inner = gathered.path().join(path.trim_start_matches('/'));
+            if let Some(collected) = &self.collected {
+                let inner = collected.path().join(path.trim_start_matches('/'));
                 if !walk::files(&inner, usize::MAX, |_| Ok(false))?.is_empty() {
                     return Ok(true);
                 }
@@ -114,180 +113,186 @@ impl Gathering {
         Ok(false)
     }
 
-    fn glob(&mut self, pattern: &str) -> anyhow::Result<()> {
-        let relative = inside(pattern)?;
+    fn add_glob(&mut self, pattern: &str) -> anyhow::Result<()> {
+        let relative = relative_path(pattern)?;
         ensure!(
             !relative.is_empty(),
-            "{pattern:?} names no file: write \"**/*\" if the application's whole folder is meant"
+            "{pattern:?} does not name a file: use \"**/*\" for the application's whole folder"
         );
-        // As in Spin, what has this very name comes first: names may have wildcards in them.
-        let named = self.root.join(&relative);
-        if named.is_file() {
-            return self.take(&named, Path::new(&relative), &folder_of(&named)?);
+        // As in Spin, an existing file with this exact name takes precedence over wildcards.
+        let exact = self.root.join(&relative);
+        if exact.is_file() {
+            return self.add_file(&exact, Path::new(&relative), &parent_dir(&exact)?);
         }
-        let folder = match named.is_dir() {
-            true => Some(relative.as_str()),
-            false => whole_folder(&relative),
+        let folder = if exact.is_dir() {
+            Some(relative.as_str())
+        } else {
+            whole_folder(&relative)
         };
         if let Some(folder) = folder {
             let source = self.root.join(folder);
             if source.is_dir() {
-                return self.folder(&source, Path::new(folder));
+                return self.add_folder(&source, Path::new(folder));
             }
         }
-        ensure!(is_pattern(&relative), "there is no {}", named.display());
-        let wanted = GlobBuilder::new(&relative).literal_separator(true).build();
-        let wanted = wanted.with_context(|| format!("{pattern:?}"))?;
-        let wanted = wanted.compile_matcher();
-        let (folder, depth) = searched(&relative);
+        ensure!(is_pattern(&relative), "{} does not exist", exact.display());
+        let glob = GlobBuilder::new(&relative).literal_separator(true).build();
+        let glob = glob.with_context(|| format!("invalid pattern {pattern:?}"))?;
+        let glob = glob.compile_matcher();
+        let (folder, depth) = search_scope(&relative);
         let folder = self.root.join(folder);
         if !folder.is_dir() {
             return Ok(());
         }
-        let home = folder.canonicalize()?;
-        for file in walk::files(&folder, depth, |link| self.follows(link, &home))? {
+        let base = folder.canonicalize()?;
+        for file in walk::files(&folder, depth, |link| self.follows(link, &base))? {
             let path = file
                 .strip_prefix(&self.root)
-                .context("a file outside of its folder")?;
-            if wanted.is_match(path) {
-                self.take(&file, path, &home)?;
+                .context("file outside of the searched folder")?;
+            if glob.is_match(path) {
+                self.add_file(&file, path, &base)?;
             }
         }
         Ok(())
     }
 
-    fn placed(&mut self, source: &Path, destination: &str) -> anyhow::Result<()> {
-        let shown = source.display();
-        let source = self.located(source);
-        let source = source.with_context(|| format!("cannot read {shown}"))?;
-        let found = source.metadata();
-        let found = found.with_context(|| format!("cannot read {shown}"))?;
-        let inner = PathBuf::from(inside(destination)?);
-        if found.is_file() {
-            return self.take(&source, &inner, &folder_of(&source)?);
+    fn add_placed(&mut self, source: &Path, destination: &str) -> anyhow::Result<()> {
+        let context = || format!("cannot read {}", source.display());
+        let resolved = self.resolve(source).with_context(context)?;
+        let metadata = resolved.metadata().with_context(context)?;
+        let destination = PathBuf::from(relative_path(destination)?);
+        if metadata.is_file() {
+            return self.add_file(&resolved, &destination, &parent_dir(&resolved)?);
         }
-        ensure!(found.is_dir(), "{shown} is neither a file nor a folder");
-        self.folder(&source, &inner)
+        ensure!(
+            metadata.is_dir(),
+            "{} is neither a file nor a folder",
+            source.display()
+        );
+        self.add_folder(&resolved, &destination)
     }
 
-    /// A path of the manifest, told from the folder that exclusions are told from, if it is below.
-    fn located(&self, path: &Path) -> std::io::Result<PathBuf> {
-        let goes_down = |path: &&Path| {
-            let mut parts = path.components();
-            parts.all(|part| matches!(part, Part::Normal(_) | Part::CurDir))
+    /// Resolves a path of the manifest. A path in the manifest's folder stays relative to the root,
+    /// because exclusions are.
+    fn resolve(&self, path: &Path) -> std::io::Result<PathBuf> {
+        let stays_inside = |path: &&Path| {
+            let mut components = path.components();
+            components.all(|part| matches!(part, PathComponent::Normal(_) | PathComponent::CurDir))
         };
-        match path.strip_prefix(&self.named).ok().filter(goes_down) {
-            Some(path) => Ok(self.root.join(path)),
+        let relative = path.strip_prefix(&self.manifest_dir).ok();
+        match relative.filter(stays_inside) {
+            Some(relative) => Ok(self.root.join(relative)),
             None => path.canonicalize(),
         }
     }
 
-    /// All that is in a folder.
-    fn folder(&mut self, source: &Path, inner: &Path) -> anyhow::Result<()> {
-        // The guest's root shows where it is, also to a guest that lists it.
-        std::fs::create_dir_all(self.place()?.join(inner))?;
-        // What will be hidden may not be there yet.
-        if self.opens && self.excluded.is_empty() && walk::is_closed(source)? {
+    /// Mounts or collects everything in a folder.
+    fn add_folder(&mut self, source: &Path, destination: &Path) -> anyhow::Result<()> {
+        // Listing the guest's root shows the folder, even if it is mounted directly.
+        std::fs::create_dir_all(self.collected_dir()?.join(destination))?;
+        // With exclusions, a file that must be hidden may be created later.
+        if self.mounts_folders && self.excluded.is_empty() && walk::is_self_contained(source)? {
             self.folders
-                .push((source.to_path_buf(), format!("/{}", inner.display())));
+                .push((source.to_path_buf(), format!("/{}", destination.display())));
             return Ok(());
         }
-        let home = source.canonicalize()?;
-        for file in walk::files(source, usize::MAX, |link| self.follows(link, &home))? {
+        let base = source.canonicalize()?;
+        for file in walk::files(source, usize::MAX, |link| self.follows(link, &base))? {
             let path = file
                 .strip_prefix(source)
-                .context("a file outside of its folder")?;
-            self.take(&file, &inner.join(path), &home)?;
+                .context("file outside of the searched folder")?;
+            self.add_file(&file, &destination.join(path), &base)?;
         }
         Ok(())
     }
 
-    /// The folder of the gathered files, which the guest sees as its root.
-    fn place(&mut self) -> anyhow::Result<&Path> {
-        if self.gathered.is_none() {
-            let folder = tempfile::Builder::new().prefix("socket-host-").tempdir();
-            self.gathered = Some(folder.context("cannot create a folder for the files")?);
-        }
-        self.gathered
-            .as_ref()
-            .map(TempDir::path)
-            .context("no folder for the files")
+    /// Returns the folder of the collected files, which becomes the guest's root.
+    fn collected_dir(&mut self) -> anyhow::Result<&Path> {
+        let dir = match self.collected.take() {
+            Some(dir) => dir,
+            None => tempfile::Builder::new()
+                .prefix("socket-host-")
+                .tempdir()
+                .context("cannot create a temporary folder")?,
+        };
+        Ok(self.collected.insert(dir).path())
     }
 
-    fn hides(&self, file: &Path) -> bool {
+    fn is_excluded(&self, file: &Path) -> bool {
         file.strip_prefix(&self.root)
-            .is_ok_and(|path| self.excluded.has(path))
+            .is_ok_and(|path| self.excluded.contains(path))
     }
 
-    /// Whether a link to a folder is followed: not where all of it is hidden.
-    fn follows(&self, link: &Path, home: &Path) -> anyhow::Result<bool> {
-        if self.hides(link) {
+    /// Returns whether to follow a link to a folder: unless the folder is excluded.
+    fn follows(&self, link: &Path, base: &Path) -> anyhow::Result<bool> {
+        if self.is_excluded(link) {
             return Ok(false);
         }
-        self.target(link, home)?;
+        self.link_target(link, base)?;
         Ok(true)
     }
 
-    /// Where a file, or folder, is without links. They may lead about in the manifest's folder, and in
-    /// `home`, the folder that the manifest names, when that lies elsewhere.
-    fn target(&self, file: &Path, home: &Path) -> anyhow::Result<PathBuf> {
-        let shown = file.display();
-        let target = file.canonicalize();
-        let target = target.with_context(|| format!("cannot read {shown}"))?;
+    /// Returns the path of a file or folder without links. Links may lead to the manifest's folder,
+    /// and to `base`, the folder that the entry of `files` names.
+    fn link_target(&self, file: &Path, base: &Path) -> anyhow::Result<PathBuf> {
+        let target = file
+            .canonicalize()
+            .with_context(|| format!("cannot read {}", file.display()))?;
         ensure!(
-            target.starts_with(&self.root) || target.starts_with(home),
-            "{shown} is a link to {}, outside the application: put there what it leads to, or name it in exclude_files",
+            target.starts_with(&self.root) || target.starts_with(base),
+            "{} is a link to {}, outside the application: replace it with a copy, or add it to exclude_files",
+            file.display(),
             target.display()
         );
         Ok(target)
     }
 
-    /// Gathers one file, unless it is excluded.
-    fn take(&mut self, file: &Path, path: &Path, home: &Path) -> anyhow::Result<()> {
-        if self.hides(file) {
+    /// Collects a file, unless it is excluded.
+    fn add_file(&mut self, file: &Path, destination: &Path, base: &Path) -> anyhow::Result<()> {
+        if self.is_excluded(file) {
             return Ok(());
         }
-        let target = self.target(file, home)?;
-        let place = self.place()?.join(path);
-        if let Some(folder) = place.parent() {
+        let target = self.link_target(file, base)?;
+        let copy = self.collected_dir()?.join(destination);
+        if let Some(folder) = copy.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        // Two entries may pick the same file; the later one wins.
-        match std::fs::remove_file(&place) {
+        // If entries have the same destination, the last one applies.
+        match std::fs::remove_file(&copy) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error)?,
             _ => {}
         }
-        // A hard link costs nothing, and an edit in place shows; across file systems it is a copy.
-        if std::fs::hard_link(&target, &place).is_err() {
-            std::fs::copy(&target, &place)
+        // A hard link is cheap and shows edits in place. It fails across file systems.
+        if std::fs::hard_link(&target, &copy).is_err() {
+            std::fs::copy(&target, &copy)
                 .with_context(|| format!("cannot copy {}", file.display()))?;
         }
         Ok(())
     }
 
-    fn mounts(mut self) -> Mounts {
-        if let Some(gathered) = &self.gathered
+    fn finish(mut self) -> Mounts {
+        if let Some(collected) = &self.collected
             && !self.folders.iter().any(|(_, path)| path == "/")
         {
             self.folders
-                .insert(0, (gathered.path().to_path_buf(), "/".into()));
+                .insert(0, (collected.path().to_path_buf(), "/".into()));
         }
         Mounts {
             folders: self.folders,
-            _gathered: self.gathered,
+            _collected: self.collected,
         }
     }
 }
 
-/// The folder in which a file is, without links.
-fn folder_of(file: &Path) -> anyhow::Result<PathBuf> {
+/// Returns the folder of a file, without links.
+fn parent_dir(file: &Path) -> anyhow::Result<PathBuf> {
     let folder = file.parent().unwrap_or(file);
     folder
         .canonicalize()
         .with_context(|| format!("cannot read {}", folder.display()))
 }
 
-/// The folder that a glob stands for as a whole: `a/b/**`, `a/b/**/*`.
+/// Returns the folder that a glob matches as a whole: `a/b/**`, `a/b/**/*`.
 fn whole_folder(glob: &str) -> Option<&str> {
     let folder = glob
         .strip_suffix("/**/*")
@@ -295,17 +300,18 @@ fn whole_folder(glob: &str) -> Option<&str> {
     (!folder.is_empty() && !is_pattern(folder)).then_some(folder)
 }
 
-/// What has to be searched for a glob: the folders before the first wildcard, and so far down.
-fn searched(glob: &str) -> (PathBuf, usize) {
-    let parts = glob.split('/').collect::<Vec<_>>();
-    let fixed = parts.iter().take_while(|part| !is_pattern(part)).count();
-    // The last part is a file's name.
-    let fixed = fixed.min(parts.len().saturating_sub(1));
-    let depth = match glob.contains("**") {
-        true => usize::MAX,
-        false => parts.len() - fixed,
+/// Returns the folder to search for matches of a glob, and the depth of the search.
+fn search_scope(glob: &str) -> (PathBuf, usize) {
+    let names = glob.split('/').collect::<Vec<_>>();
+    let fixed = names.iter().take_while(|name| !is_pattern(name)).count();
+    // The last name is that of a file.
+    let fixed = fixed.min(names.len().saturating_sub(1));
+    let depth = if glob.contains("**") {
+        usize::MAX
+    } else {
+        names.len() - fixed
     };
-    (parts[..fixed].iter().collect(), depth)
+    (names[..fixed].iter().collect(), depth)
 }
 
 fn is_pattern(text: &str) -> bool {

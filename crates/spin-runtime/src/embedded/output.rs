@@ -1,4 +1,4 @@
-//! Guests' stdout and stderr: whole lines, to log files and the terminal, by a thread of their own.
+//! The stdout and stderr of guests. A thread writes them line by line to log files and stderr.
 
 use std::{
     collections::HashMap,
@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
         mpsc,
     },
@@ -17,46 +17,47 @@ use std::{
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::{
     cli::{IsTerminal, StdoutStream},
-    p2::{OutputStream, Pollable, StreamResult},
+    p2::{self, Pollable, StreamResult},
 };
 
-/// Bytes that may wait for the thread. What a guest prints beyond that is dropped and counted: a
-/// terminal that stands still must not stop the guests.
-const WAITING: usize = 4 << 20;
-/// A line longer than this is passed on in pieces.
-const LINE: usize = 64 << 10;
+use crate::limits::Limits;
 
-/// The thread that writes, and where it writes.
-pub struct Output {
+/// The thread that writes the output of all components.
+pub(crate) struct Output {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
 struct Shared {
     lines: mpsc::Sender<Message>,
-    waiting: AtomicUsize,
-    dropped: AtomicUsize,
+    pending_bytes: AtomicUsize,
+    dropped_bytes: AtomicUsize,
+    max_pending_bytes: usize,
+    max_line_bytes: usize,
 }
 
 enum Message {
-    Lines { to: Arc<Path>, text: Vec<u8> },
+    Lines { file: Arc<Path>, text: Vec<u8> },
     Stop,
 }
 
 impl Output {
-    /// Starts the thread. `echo`: lines also go to stderr.
+    /// Starts the thread. With `echo`, it also writes to stderr.
     ///
     /// # Errors
-    /// When no thread can be started.
-    pub fn start(echo: bool) -> anyhow::Result<Self> {
+    /// Fails if the thread cannot be started.
+    pub(crate) fn start(echo: bool, limits: &Limits) -> anyhow::Result<Self> {
         let (lines, queue) = mpsc::channel();
         let shared = Arc::new(Shared {
             lines,
-            waiting: AtomicUsize::new(0),
-            dropped: AtomicUsize::new(0),
+            pending_bytes: AtomicUsize::new(0),
+            dropped_bytes: AtomicUsize::new(0),
+            max_pending_bytes: limits.pending_output_bytes,
+            max_line_bytes: limits.output_line_bytes,
         });
         let thread = std::thread::Builder::new()
             .name("guest-output".into())
@@ -71,32 +72,32 @@ impl Output {
                     .run(&queue)
                 }
             })
-            .context("cannot start the thread for the components' output")?;
+            .context("cannot start the output thread")?;
         Ok(Self {
             shared,
             thread: Some(thread),
         })
     }
 
-    /// A stream that ends in `file`, which is created, with its folder, and appended to.
+    /// Creates a stream that appends to `file`. The file and its folder are created if needed.
     ///
     /// # Errors
-    /// When the file cannot be opened for appending.
-    pub fn stream(&self, file: &Path) -> anyhow::Result<Stream> {
+    /// Fails if the file cannot be opened for appending.
+    pub(crate) fn stream(&self, file: &Path) -> anyhow::Result<OutputStream> {
         if let Some(folder) = file.parent() {
             std::fs::create_dir_all(folder)
                 .with_context(|| format!("cannot create the folder {}", folder.display()))?;
         }
-        append(file).with_context(|| format!("cannot open the log file {}", file.display()))?;
-        Ok(Stream {
+        open(file).with_context(|| format!("cannot open the log file {}", file.display()))?;
+        Ok(OutputStream {
             shared: self.shared.clone(),
-            to: file.into(),
+            file: file.into(),
         })
     }
 }
 
-/// Lines that are on their way are still written.
 impl Drop for Output {
+    /// Waits until all pending lines are written.
     fn drop(&mut self) {
         let stopped = self.shared.lines.send(Message::Stop);
         if let (Ok(()), Some(thread)) = (stopped, self.thread.take()) {
@@ -105,62 +106,60 @@ impl Drop for Output {
     }
 }
 
-fn append(file: &Path) -> std::io::Result<File> {
+fn open(file: &Path) -> std::io::Result<File> {
     OpenOptions::new().create(true).append(true).open(file)
 }
 
-/// What the thread holds.
+/// The state of the thread.
 struct Writer {
     shared: Arc<Shared>,
     echo: bool,
-    /// Opened once; `None` after an error, which is logged.
+    /// The open files. `None` for a file that failed.
     files: HashMap<PathBuf, Option<File>>,
 }
 
 impl Writer {
     fn run(mut self, queue: &mpsc::Receiver<Message>) {
-        while let Ok(Message::Lines { to, text }) = queue.recv() {
-            self.shared.waiting.fetch_sub(text.len(), Relaxed);
-            self.write(&to, &text);
-            match self.shared.dropped.swap(0, Relaxed) {
-                0 => {}
-                dropped => tracing::warn!(
-                    bytes = dropped,
-                    "components print faster than their output is written; some of it is lost"
-                ),
+        while let Ok(Message::Lines { file, text }) = queue.recv() {
+            self.shared.pending_bytes.fetch_sub(text.len(), Relaxed);
+            self.write(&file, &text);
+            let dropped_bytes = self.shared.dropped_bytes.swap(0, Relaxed);
+            if dropped_bytes > 0 {
+                tracing::warn!(bytes = dropped_bytes, "dropped output of components");
             }
         }
     }
 
-    fn write(&mut self, to: &Path, text: &[u8]) {
+    fn write(&mut self, path: &Path, text: &[u8]) {
         if self.echo {
-            // A closed stderr is no reason to stop: the file has it all.
+            // The file has the output even if stderr is closed.
             let _ = std::io::stderr().lock().write_all(text);
         }
-        let file = self.files.entry(to.to_path_buf()).or_insert_with(|| {
-            append(to)
-                .inspect_err(|error| tracing::error!(%error, file = %to.display(), "cannot log"))
+        let file = self.files.entry(path.to_path_buf()).or_insert_with(|| {
+            open(path)
+                .inspect_err(|error| {
+                    tracing::error!(%error, file = %path.display(), "cannot open log file");
+                })
                 .ok()
         });
         if let Some(open) = file
             && let Err(error) = open.write_all(text)
         {
-            tracing::error!(%error, file = %to.display(), "cannot log; its lines are lost from here");
+            tracing::error!(%error, file = %path.display(), "cannot write log file");
             *file = None;
         }
     }
 }
 
-/// Stdout or stderr of a component. Each instance has a [`Pipe`] of its own into it.
+/// The stdout or stderr of a component. Each instance writes to a [`Pipe`] of its own.
 #[derive(Clone)]
-pub struct Stream {
+pub(crate) struct OutputStream {
     shared: Arc<Shared>,
-    to: Arc<Path>,
+    file: Arc<Path>,
 }
 
-impl Stream {
-    /// An instance's end.
-    pub fn pipe(&self) -> Pipe {
+impl OutputStream {
+    pub(crate) fn pipe(&self) -> Pipe {
         Pipe(Arc::new(Line {
             stream: self.clone(),
             text: Mutex::new(Vec::new()),
@@ -169,53 +168,51 @@ impl Stream {
 
     fn send(&self, text: Vec<u8>) {
         let length = text.len();
-        if self.shared.waiting.fetch_add(length, Relaxed) + length > WAITING {
-            self.shared.waiting.fetch_sub(length, Relaxed);
-            self.shared.dropped.fetch_add(length, Relaxed);
+        let shared = &self.shared;
+        // A blocked terminal must not block the guests.
+        if shared.pending_bytes.fetch_add(length, Relaxed) + length > shared.max_pending_bytes {
+            shared.pending_bytes.fetch_sub(length, Relaxed);
+            shared.dropped_bytes.fetch_add(length, Relaxed);
             return;
         }
-        // Without the thread, at the end of the process, there is nobody to tell.
-        let _ = self.shared.lines.send(Message::Lines {
-            to: self.to.clone(),
+        // Fails only at exit, when the thread has stopped.
+        let _ = shared.lines.send(Message::Lines {
+            file: self.file.clone(),
             text,
         });
     }
 }
 
-/// Where an instance writes: clones of it make up the same lines.
+/// The output of an instance. Clones write to the same line.
 #[derive(Clone)]
-pub struct Pipe(Arc<Line>);
+pub(crate) struct Pipe(Arc<Line>);
 
-/// The line that is not complete yet, so that the lines of different instances stay whole.
+/// The incomplete line of an instance. It is buffered so that lines of instances do not mix.
 struct Line {
-    stream: Stream,
+    stream: OutputStream,
     text: Mutex<Vec<u8>>,
 }
 
 impl Line {
-    fn text(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.text.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn write(&self, bytes: &[u8]) {
-        let mut text = self.text();
+        let mut text = self.text.lock();
         text.extend_from_slice(bytes);
-        let whole = match text.iter().rposition(|&byte| byte == b'\n') {
+        let complete = match text.iter().rposition(|&byte| byte == b'\n') {
             Some(end) => end + 1,
-            None if text.len() >= LINE => text.len(),
+            None if text.len() >= self.stream.shared.max_line_bytes => text.len(),
             None => return,
         };
-        let rest = text.split_off(whole);
-        let whole = std::mem::replace(&mut *text, rest);
+        let rest = text.split_off(complete);
+        let complete = std::mem::replace(&mut *text, rest);
         drop(text);
-        self.stream.send(whole);
+        self.stream.send(complete);
     }
 }
 
-/// An instance that ends within a line has ended the line.
 impl Drop for Line {
+    /// Completes the last line of an instance.
     fn drop(&mut self) {
-        let mut text = std::mem::take(&mut *self.text());
+        let mut text = std::mem::take(self.text.get_mut());
         if !text.is_empty() {
             text.push(b'\n');
             self.stream.send(text);
@@ -234,7 +231,7 @@ impl StdoutStream for Pipe {
         Box::new(self.clone())
     }
 
-    fn p2_stream(&self) -> Box<dyn OutputStream> {
+    fn p2_stream(&self) -> Box<dyn p2::OutputStream> {
         Box::new(self.clone())
     }
 }
@@ -258,7 +255,7 @@ impl AsyncWrite for Pipe {
     }
 }
 
-impl OutputStream for Pipe {
+impl p2::OutputStream for Pipe {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         self.0.write(&bytes);
         Ok(())
@@ -269,7 +266,7 @@ impl OutputStream for Pipe {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(LINE)
+        Ok(self.0.stream.shared.max_line_bytes)
     }
 }
 
@@ -283,10 +280,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_two_instances_stay_whole_and_the_last_one_is_ended() {
+    fn lines_of_instances_do_not_mix() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("logs/a_stdout.txt");
-        let output = Output::start(false).unwrap();
+        let output = Output::start(false, &Limits::DEFAULT).unwrap();
         let stream = output.stream(&file).unwrap();
         let (one, two) = (stream.pipe(), stream.pipe());
         one.0.write(b"on");
@@ -299,21 +296,21 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_appended_to() {
+    fn output_is_appended() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.txt");
         std::fs::write(&file, "before\n").unwrap();
-        let output = Output::start(false).unwrap();
+        let output = Output::start(false, &Limits::DEFAULT).unwrap();
         output.stream(&file).unwrap().pipe().0.write(b"after\n");
         drop(output);
         assert_eq!(std::fs::read_to_string(file).unwrap(), "before\nafter\n");
     }
 
     #[test]
-    fn a_folder_that_is_a_file_is_an_error_naming_it() {
+    fn errors_name_the_folder() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("logs"), "").unwrap();
-        let output = Output::start(false).unwrap();
+        let output = Output::start(false, &Limits::DEFAULT).unwrap();
         let error = output
             .stream(&folder.path().join("logs/a.txt"))
             .err()

@@ -1,37 +1,34 @@
-//! Key-value stores in a SQLite file, in the table that Spin uses, so that both read the same data.
+//! Key-value stores in a SQLite file, in the same table as Spin's, so that both share their data.
 //!
-//! One thread owns the connection. It takes whatever has queued up and runs it in one transaction,
-//! so that many callers share the price of one commit; a caller is answered after the commit.
+//! A thread owns the connection. It runs all queued operations in one transaction, so that they
+//! share the cost of a commit, and sends the results after the commit.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use anyhow::Context as _;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot};
 
 use super::store::{Pending, Store, StoreError, Swap};
+use crate::limits::Limits;
 
-/// Operations that may wait for the thread; a caller beyond that waits to be let in.
-const QUEUE: usize = 1024;
-/// Operations that share one transaction.
-const BATCH: usize = 256;
-/// How long another process (`spin up`, `sqlite3`) may hold the file before an operation fails.
-const BUSY: Duration = Duration::from_secs(5);
+/// The most operations that share a transaction.
+const MAX_BATCH: usize = 256;
 
-/// A SQLite file with any number of stores in it.
+/// A SQLite file that contains key-value stores.
 #[derive(Clone)]
-pub struct Database {
+pub(crate) struct Database {
     jobs: mpsc::Sender<Job>,
 }
 
-/// One store of a [`Database`].
-pub struct SqliteStore {
+/// A key-value store in a [`Database`].
+pub(crate) struct SqliteStore {
     /// The value of the column `store`.
     name: String,
     database: Database,
 }
 
-/// An operation on its way to the thread and back.
+/// An operation on a store.
 struct Job {
     store: String,
     operation: Operation,
@@ -54,23 +51,23 @@ enum Operation {
 }
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
-/// Tells a caller its result, or that the transaction it was part of could not be committed.
-type Answer = Box<dyn FnOnce(Result<(), StoreError>)>;
+/// Sends the result of an operation, given the result of the commit.
+type SendResult = Box<dyn FnOnce(Result<(), StoreError>)>;
 
 impl Database {
-    /// Opens or creates the file at `path`, its folder included, and starts its thread, which ends
-    /// when the last store and the `Database` are gone.
+    /// Opens the file at `path` and starts its thread. The file and its folder are created if
+    /// needed. The thread stops when the database and all of its stores have been dropped.
     ///
     /// # Errors
-    /// When the folder or the file cannot be made or is no SQLite database.
-    pub fn open(path: &Path) -> anyhow::Result<Self> {
+    /// Fails if the file cannot be opened, or if it is not a SQLite database.
+    pub(crate) fn open(path: &Path, limits: &Limits) -> anyhow::Result<Self> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)
                 .with_context(|| format!("cannot create the folder {}", folder.display()))?;
         }
-        let connection = connect(path)
+        let connection = connect(path, limits)
             .with_context(|| format!("cannot open the key-value store {}", path.display()))?;
-        let (jobs, queue) = mpsc::channel(QUEUE);
+        let (jobs, queue) = mpsc::channel(limits.pending_store_operations);
         std::thread::Builder::new()
             .name("key-value".into())
             .spawn(move || serve(connection, queue))
@@ -78,8 +75,8 @@ impl Database {
         Ok(Self { jobs })
     }
 
-    /// The store of that name in this file.
-    pub fn store(&self, name: impl Into<String>) -> SqliteStore {
+    /// Returns the store with a name.
+    pub(crate) fn store(&self, name: impl Into<String>) -> SqliteStore {
         SqliteStore {
             name: name.into(),
             database: self.clone(),
@@ -87,16 +84,17 @@ impl Database {
     }
 }
 
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
+fn connect(path: &Path, limits: &Limits) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
-    connection.busy_timeout(BUSY)?;
-    // Write-ahead logging lets a reader in while another process writes, and with `NORMAL` a commit
-    // survives the end of this process in any way; a power cut may undo the last ones. Another
-    // process that has the file open at this moment can keep the mode as it is, and then durability
-    // is as strong with a slower commit.
+    connection.busy_timeout(limits.store_lock_timeout)?;
+    // With write-ahead logging, readers do not wait for a writer. With `NORMAL`, a commit survives
+    // a crash of this process, but a power failure may undo the last commits. If another process
+    // has the file open, the mode may not change. Commits are then slower and just as durable.
     match connection.pragma_update(None, "journal_mode", "wal") {
         Ok(()) => connection.pragma_update(None, "synchronous", "normal")?,
-        Err(error) => tracing::debug!(%error, "the key-value store keeps its journal mode"),
+        Err(error) => {
+            tracing::debug!(%error, "cannot change the journal mode of the key-value store")
+        }
     }
     connection.execute_batch(
         "CREATE TABLE IF NOT EXISTS spin_key_value (
@@ -107,45 +105,45 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// The thread's work: until every sender is gone.
+/// Runs operations until all senders are dropped.
 fn serve(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
-    let mut batch = Vec::with_capacity(BATCH);
-    while queue.blocking_recv_many(&mut batch, BATCH) > 0 {
-        run(&mut connection, &mut batch);
+    let mut batch = Vec::with_capacity(MAX_BATCH);
+    while queue.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
+        run_batch(&mut connection, &mut batch);
         batch.clear();
     }
 }
 
-/// Runs a batch in one transaction and answers everyone once it is committed.
-fn run(connection: &mut Connection, batch: &mut Vec<Job>) {
-    // A batch of reads takes no write lock. One with writes takes it at the start: a lock asked for
-    // halfway could be refused at once, whatever the busy timeout.
+/// Runs a batch in one transaction and sends the results after the commit.
+fn run_batch(connection: &mut Connection, batch: &mut Vec<Job>) {
+    // A batch of reads needs no write lock. A batch with writes takes the lock at the start,
+    // because upgrading a read lock can fail without waiting for the busy timeout.
     let writes = batch.iter().any(|job| job.operation.writes());
     let behavior = if writes {
         TransactionBehavior::Immediate
     } else {
         TransactionBehavior::Deferred
     };
-    let mut answers: Vec<Answer> = Vec::with_capacity(batch.len());
-    let outcome = connection
+    let mut replies: Vec<SendResult> = Vec::with_capacity(batch.len());
+    let committed = connection
         .transaction_with_behavior(behavior)
         .and_then(|mut transaction| {
             for job in batch.drain(..) {
-                answers.push(job.operation.apply(&mut transaction, &job.store));
+                replies.push(job.operation.apply(&mut transaction, &job.store));
             }
             transaction.commit()
         });
-    let outcome = outcome.map_err(|error| {
-        tracing::error!(%error, "key-value store");
+    let committed = committed.map_err(|error| {
+        tracing::error!(%error, "key-value store transaction failed");
         StoreError::from(error)
     });
-    for answer in answers {
-        answer(outcome.clone());
+    for send_result in replies {
+        send_result(committed.clone());
     }
-    // What is left in the batch never had its transaction.
-    if let Err(error) = outcome {
+    // Operations remain in the batch if the transaction could not be started.
+    if let Err(error) = committed {
         for job in batch.drain(..) {
-            job.operation.refuse(&error);
+            job.operation.fail(&error);
         }
     }
 }
@@ -158,14 +156,17 @@ impl Operation {
         )
     }
 
-    /// Does the work within the batch's transaction; the result is told after the commit.
-    fn apply(self, transaction: &mut rusqlite::Transaction<'_>, store: &str) -> Answer {
-        fn later<T: 'static>(reply: Reply<T>, result: rusqlite::Result<T>) -> Answer {
-            told(reply, result.map_err(StoreError::from))
+    /// Runs the operation in the transaction of its batch.
+    fn apply(self, transaction: &mut rusqlite::Transaction<'_>, store: &str) -> SendResult {
+        fn later<T: 'static>(reply: Reply<T>, result: rusqlite::Result<T>) -> SendResult {
+            later_or_error(reply, result.map_err(StoreError::from))
         }
-        /// A caller that is gone has given the operation up, which is no error.
-        fn told<T: 'static>(reply: Reply<T>, result: Result<T, StoreError>) -> Answer {
+        fn later_or_error<T: 'static>(
+            reply: Reply<T>,
+            result: Result<T, StoreError>,
+        ) -> SendResult {
             Box::new(move |committed| {
+                // Fails if the caller has dropped the operation.
                 let _ = reply.send(committed.and(result));
             })
         }
@@ -198,7 +199,7 @@ impl Operation {
                 later(reply, keys(transaction, store, after.as_deref(), limit))
             }
             Self::Increment(key, delta, reply) => {
-                told(reply, increment(transaction, store, &key, delta))
+                later_or_error(reply, increment(transaction, store, &key, delta))
             }
             Self::Swap {
                 key,
@@ -212,30 +213,30 @@ impl Operation {
         }
     }
 
-    fn refuse(self, error: &StoreError) {
-        fn tell<T>(reply: Reply<T>, error: &StoreError) {
+    fn fail(self, error: &StoreError) {
+        fn send<T>(reply: Reply<T>, error: &StoreError) {
             let _ = reply.send(Err(error.clone()));
         }
         match self {
-            Self::Get(_, reply) => tell(reply, error),
-            Self::Exists(_, reply) => tell(reply, error),
-            Self::Set(_, reply) | Self::Delete(_, reply) => tell(reply, error),
-            Self::GetMany(_, reply) => tell(reply, error),
-            Self::Keys(_, _, reply) => tell(reply, error),
-            Self::Increment(_, _, reply) => tell(reply, error),
-            Self::Swap { reply, .. } => tell(reply, error),
+            Self::Get(_, reply) => send(reply, error),
+            Self::Exists(_, reply) => send(reply, error),
+            Self::Set(_, reply) | Self::Delete(_, reply) => send(reply, error),
+            Self::GetMany(_, reply) => send(reply, error),
+            Self::Keys(_, _, reply) => send(reply, error),
+            Self::Increment(_, _, reply) => send(reply, error),
+            Self::Swap { reply, .. } => send(reply, error),
         }
     }
 }
 
-/// Runs several statements of one operation so that a failure among them undoes the others,
-/// and only them: the rest of the batch belongs to other callers.
+/// Runs the statements of one operation. A failure undoes them without affecting other operations
+/// of the batch.
 fn all_or_nothing(
     transaction: &mut rusqlite::Transaction<'_>,
-    work: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+    run: impl FnOnce(&Connection) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<()> {
     let savepoint = transaction.savepoint()?;
-    work(&savepoint)?;
+    run(&savepoint)?;
     savepoint.commit()
 }
 
@@ -297,14 +298,16 @@ fn increment(
             .map(i64::from_le_bytes)
             .map_err(|_| {
                 StoreError(format!(
-                    "the value of {key:?} is not a number: {} bytes, not 8",
+                    "the value of {key:?} is not a number: expected 8 bytes, found {}",
                     bytes.len()
                 ))
             })?,
     };
-    let sum = number
-        .checked_add(delta)
-        .ok_or_else(|| StoreError(format!("{key:?}: {number} + {delta} is out of range")))?;
+    let sum = number.checked_add(delta).ok_or_else(|| {
+        StoreError(format!(
+            "the value of {key:?} would be out of range: {number} + {delta}"
+        ))
+    })?;
     set(connection, store, key, &sum.to_le_bytes())?;
     Ok(sum)
 }
@@ -332,9 +335,9 @@ impl SqliteStore {
         };
         let jobs = self.database.jobs.clone();
         Box::pin(async move {
-            let gone = || StoreError("the key-value store has stopped".into());
-            jobs.send(job).await.map_err(|_| gone())?;
-            result.await.map_err(|_| gone())?
+            let stopped = || StoreError("the key-value store has stopped".into());
+            jobs.send(job).await.map_err(|_| stopped())?;
+            result.await.map_err(|_| stopped())?
         })
     }
 }
@@ -390,12 +393,13 @@ mod tests {
 
     fn store() -> (tempfile::TempDir, SqliteStore) {
         let folder = tempfile::tempdir().unwrap();
-        let database = Database::open(&folder.path().join("new/folder/kv.db")).unwrap();
+        let file = folder.path().join("new/folder/kv.db");
+        let database = Database::open(&file, &Limits::DEFAULT).unwrap();
         (folder, database.store("default"))
     }
 
     #[tokio::test]
-    async fn an_operation_that_fails_leaves_the_others_of_its_batch_alone() {
+    async fn a_failed_operation_does_not_affect_its_batch() {
         let (_folder, store) = store();
         let set = |key: &str, value: &[u8]| store.set(vec![(key.into(), value.into())]);
         let (text, increment, other) = tokio::join!(
@@ -404,12 +408,17 @@ mod tests {
             set("other", b"kept"),
         );
         assert_eq!((text, other), (Ok(()), Ok(())));
-        assert!(increment.unwrap_err().0.contains("9 bytes, not 8"));
+        assert!(
+            increment
+                .unwrap_err()
+                .0
+                .contains("expected 8 bytes, found 9")
+        );
         assert_eq!(store.get("other".into()).await, Ok(Some(b"kept".to_vec())));
     }
 
     #[tokio::test]
-    async fn stores_of_one_file_do_not_see_each_other() {
+    async fn stores_of_a_file_are_separate() {
         let (_folder, store) = store();
         let other = store.database.store("other");
         store.set(vec![("a".into(), vec![1])]).await.unwrap();
@@ -419,7 +428,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn values_come_in_the_order_they_are_asked_for() {
+    async fn get_many_keeps_the_order_of_keys() {
         let (_folder, store) = store();
         let pairs = vec![("a".to_owned(), vec![1]), ("b".to_owned(), vec![2])];
         store.set(pairs).await.unwrap();
@@ -430,7 +439,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_swap_expects_what_it_says() {
+    async fn swap_requires_the_expected_value() {
         let (_folder, store) = store();
         let swap = |expected: Option<&[u8]>, value: &[u8]| {
             store.swap("a".into(), expected.map(Into::into), value.into())
@@ -443,15 +452,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_database_is_an_error_naming_it() {
+    fn errors_name_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("kv.db");
-        std::fs::write(
-            &file,
-            "certainly no database, and long enough to be looked at",
-        )
-        .unwrap();
-        let error = format!("{:#}", Database::open(&file).err().unwrap());
+        std::fs::write(&file, "not a database, but longer than the header of one").unwrap();
+        let error = format!(
+            "{:#}",
+            Database::open(&file, &Limits::DEFAULT).err().unwrap()
+        );
         assert!(error.contains("kv.db"), "{error}");
     }
 }

@@ -1,23 +1,27 @@
 //! Reads `[component.ID]` and the inline form in a trigger.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use super::{
-    Build, Component, Files, id,
-    read::Context,
-    reader::{Table, Value, suggest},
+    context::Context,
+    id,
+    model::{Build, Component, Files},
+    reader::{Table, Value},
+    suggest::suggest,
     template::Template,
 };
-use crate::outbound;
+use crate::allowed_hosts;
 
-pub(super) fn read(context: &Context<'_>, id: &str, table: Table<'_>) -> Option<Component> {
-    let mut table = table;
+pub(super) fn read(context: &Context<'_>, id: &str, mut table: Table<'_>) -> Option<Component> {
     let source = table
         .require(
             "source",
-            "the wasm file, like \"target/wasm32-wasip2/release/my.wasm\"",
+            "the path of the wasm file, such as \"target/wasm32-wasip2/release/my.wasm\"",
         )
-        .map(|value| source(context, &value));
+        .map(|value| read_source(context, &value));
     if let Some(value) = table.get("description") {
         value.string();
     }
@@ -25,32 +29,36 @@ pub(super) fn read(context: &Context<'_>, id: &str, table: Table<'_>) -> Option<
         Some(value) => value
             .array()
             .iter()
-            .filter_map(|entry| files(context, entry))
+            .filter_map(|entry| read_files(context, entry))
             .collect(),
         None => Vec::new(),
     };
-    let exclude_files = strings(&mut table, "exclude_files");
-    let allowed_outbound_hosts = outbound_hosts(context, &mut table);
-    let key_value_stores = labels(&mut table, "key_value_stores");
-    let sqlite_databases = labels(&mut table, "sqlite_databases");
-    strings(&mut table, "ai_models");
+    let exclude_files = read_strings(&mut table, "exclude_files");
+    let allowed_outbound_hosts = read_outbound_hosts(context, &mut table);
+    let key_value_stores = read_labels(&mut table, "key_value_stores");
+    let sqlite_databases = read_labels(&mut table, "sqlite_databases");
+    read_strings(&mut table, "ai_models");
     let environment = table
         .get("environment")
         .map(|value| value.string_map())
         .unwrap_or_default();
     let variables = match table.get("variables") {
-        Some(value) => variables(context, &value),
+        Some(value) => read_variables(context, &value),
         None => BTreeMap::new(),
     };
-    let build = table.get("build").and_then(|value| build(context, &value));
-    dependencies(context, &mut table);
+    let build = table
+        .get("build")
+        .and_then(|value| read_build(context, &value));
+    check_dependencies(context, &mut table);
     if let Some(value) = table.get("targets") {
-        targets(&value);
+        check_targets(&value);
     }
     if let Some(value) = table.get("profile") {
-        profiles(&value);
+        check_profiles(&value);
     }
-    tool(&mut table);
+    if let Some(value) = table.get("tool") {
+        tool_tables(&value);
+    }
     table.finish();
 
     Some(Component {
@@ -67,60 +75,60 @@ pub(super) fn read(context: &Context<'_>, id: &str, table: Table<'_>) -> Option<
     })
 }
 
-/// `tool`: tables of other tools, which are not ours to look into.
-pub(super) fn tool(table: &mut Table<'_>) {
-    if let Some(tools) = table.get("tool").and_then(|value| value.table()) {
-        for (_, value) in tools.entries() {
-            value.table();
-        }
-    }
+/// Returns the tables of `tool`. Their contents belong to other tools.
+pub(super) fn tool_tables<'a>(value: &Value<'a>) -> Vec<(&'a str, Value<'a>)> {
+    let Some(tools) = value.table() else {
+        return Vec::new();
+    };
+    let is_table = |(_, value): &(&str, Value<'_>)| value.table().is_some();
+    tools.entries().filter(is_table).collect()
 }
 
-/// `targets`: what `spin build` checks a component against; nothing at run time.
-pub(super) fn targets(value: &Value<'_>) {
+/// Checks `targets`, which only `spin build` uses.
+pub(super) fn check_targets(value: &Value<'_>) {
     for target in value.array() {
-        if !target.is_str() && !target.is_table() {
-            target.wrong(format!(
+        if !target.is_string() && !target.is_table() {
+            target.error(format!(
                 "expected a name or a table, found {}",
-                target.kind()
+                target.type_name()
             ));
         }
     }
 }
 
-fn strings(table: &mut Table<'_>, name: &'static str) -> Vec<String> {
+fn read_strings(table: &mut Table<'_>, name: &'static str) -> Vec<String> {
     table
         .get(name)
         .map(|value| value.strings())
         .unwrap_or_default()
 }
 
-fn labels(table: &mut Table<'_>, name: &'static str) -> Vec<String> {
+fn read_labels(table: &mut Table<'_>, name: &'static str) -> Vec<String> {
     let Some(value) = table.get(name) else {
         return Vec::new();
     };
     for label in value.array() {
         let Some(text) = label.string() else { continue };
-        if let Err(reason) = id::label(text) {
-            label.wrong(format!("{text:?} is no label: {reason}"));
+        if let Err(reason) = id::check_label(text) {
+            label.error(format!("invalid label {text:?}: {reason}"));
         }
     }
     value.strings()
 }
 
-fn source(context: &Context<'_>, value: &Value<'_>) -> Option<std::path::PathBuf> {
-    if value.is_str() {
+fn read_source(context: &Context<'_>, value: &Value<'_>) -> Option<PathBuf> {
+    if value.is_string() {
         let path = value.string()?;
         if path.is_empty() {
-            value.wrong("expected the path of a wasm file, found an empty string");
+            value.error("expected the path of a wasm file, found an empty string");
             return None;
         }
         return Some(context.root.join(path));
     }
     if !value.is_table() {
-        value.wrong(format!(
+        value.error(format!(
             "expected a path, or a table with `url` and `digest` or with `package` and `version`, found {}",
-            value.kind()
+            value.type_name()
         ));
         return None;
     }
@@ -132,27 +140,30 @@ fn source(context: &Context<'_>, value: &Value<'_>) -> Option<std::path::PathBuf
         }
     }
     if remote {
-        table.require("digest", "the file's sha256, like \"sha256:…\"");
+        table.require("digest", "the file's SHA-256 digest, such as \"sha256:…\"");
     } else {
-        table.require("package", "the name of a package, like \"me:my-component\"");
+        table.require(
+            "package",
+            "the name of a package, such as \"me:my-component\"",
+        );
         table.require("version", "the package's version");
     }
     table.finish();
-    context.not_here(
+    context.unsupported(
         value,
-        "components are not downloaded here; fetch or build the file first and give its path",
+        "remote components are not supported: download the file and use its path",
     );
-    // Only for a manifest that is not run here, where no file is asked for.
-    Some(std::path::PathBuf::new())
+    // Only used for an upstream, where the file is never opened.
+    Some(PathBuf::new())
 }
 
-fn files(context: &Context<'_>, value: &Value<'_>) -> Option<Files> {
-    if value.is_str() {
+fn read_files(context: &Context<'_>, value: &Value<'_>) -> Option<Files> {
+    if value.is_string() {
         let glob = value.string()?;
         let last = glob.rsplit('/').next().unwrap_or(glob);
         if last.is_empty() || last == "." || last == ".." {
-            value.wrong(format!(
-                "{glob:?} names no file: use a pattern like \"assets/**/*\", \
+            value.error(format!(
+                "{glob:?} does not name a file: use a pattern such as \"assets/**/*\", \
                  or {{ source = \"assets\", destination = \"/assets\" }}"
             ));
             return None;
@@ -160,26 +171,24 @@ fn files(context: &Context<'_>, value: &Value<'_>) -> Option<Files> {
         return Some(Files::Glob(glob.to_owned()));
     }
     if !value.is_table() {
-        value.wrong(format!(
+        value.error(format!(
             "expected a pattern, or a table with `source` and `destination`, found {}",
-            value.kind()
+            value.type_name()
         ));
         return None;
     }
     let mut table = value.table()?;
-    let source = table.require("source", "the file or folder beside the manifest");
-    let destination = table.require("destination", "the path the component sees it at");
+    let source = table.require("source", "a file or folder, relative to the manifest");
+    let destination = table.require("destination", "its path in the component's file system");
     table.finish();
-    let (source, place) = (source?.string()?, destination?);
-    let destination = place.string()?;
+    let (source, destination_value) = (source?.string()?, destination?);
+    let destination = destination_value.string()?;
     let mut parts = Vec::new();
     for part in destination.split('/') {
         match part {
             "" | "." => {}
             ".." => {
-                place.wrong(format!(
-                    "{destination:?} must not leave the component's root with `..`"
-                ));
+                destination_value.error(format!("{destination:?} must not contain `..`"));
                 return None;
             }
             part => parts.push(part),
@@ -192,31 +201,31 @@ fn files(context: &Context<'_>, value: &Value<'_>) -> Option<Files> {
     })
 }
 
-fn outbound_hosts(context: &Context<'_>, table: &mut Table<'_>) -> Vec<String> {
+fn read_outbound_hosts(context: &Context<'_>, table: &mut Table<'_>) -> Vec<String> {
     let mut hosts = Vec::new();
     if let Some(value) = table.get("allowed_outbound_hosts") {
         for entry in value.array() {
             let Some(text) = entry.string() else { continue };
-            let Some(template) = template(context, &entry, text) else {
+            let Some(template) = read_template(context, &entry, text) else {
                 continue;
             };
-            // What a template gives is known, and checked, when the variables are.
+            // An entry with variables is checked once they have values.
             if template.variables().next().is_none()
-                && let Err(error) = outbound::check(text)
+                && let Err(error) = allowed_hosts::check_entry(text)
             {
-                entry.wrong(error.to_string());
+                entry.error(error.to_string());
             }
             hosts.push(text.to_owned());
         }
     }
-    // Deprecated, and still read by Spin: hosts without a scheme, reached by HTTP or HTTPS.
+    // Deprecated, but still supported by Spin: hosts without a scheme.
     if let Some(value) = table.get("allowed_http_hosts") {
         for entry in value.array() {
             let Some(text) = entry.string() else { continue };
-            match outbound::from_http_host(text) {
+            match allowed_hosts::from_http_host(text) {
                 Ok(entries) => hosts.extend(entries),
-                Err(error) => entry.wrong(format!(
-                    "{error}; `allowed_outbound_hosts` replaces this key"
+                Err(error) => entry.error(format!(
+                    "{error}; use `allowed_outbound_hosts` instead of this key"
                 )),
             }
         }
@@ -224,29 +233,29 @@ fn outbound_hosts(context: &Context<'_>, table: &mut Table<'_>) -> Vec<String> {
     hosts
 }
 
-fn variables(context: &Context<'_>, value: &Value<'_>) -> BTreeMap<String, String> {
+fn read_variables(context: &Context<'_>, value: &Value<'_>) -> BTreeMap<String, String> {
     let Some(table) = value.table() else {
         return BTreeMap::new();
     };
     let mut variables = BTreeMap::new();
     for (name, value) in table.entries() {
-        if let Err(reason) = id::lower_snake(name) {
-            value.wrong(format!("{name:?} is no name for a variable: {reason}"));
+        if let Err(reason) = id::check_lower_snake(name) {
+            value.error(format!("invalid variable name {name:?}: {reason}"));
         }
         let Some(text) = value.string() else { continue };
-        if template(context, &value, text).is_some() {
+        if read_template(context, &value, text).is_some() {
             variables.insert(name.to_owned(), text.to_owned());
         }
     }
     variables
 }
 
-/// Reads a template and notes what it names in vain.
-fn template(context: &Context<'_>, value: &Value<'_>, text: &str) -> Option<Template> {
+/// Parses a template and checks that its variables are declared.
+fn read_template(context: &Context<'_>, value: &Value<'_>, text: &str) -> Option<Template> {
     let template = match Template::parse(text) {
         Ok(template) => template,
         Err(reason) => {
-            value.wrong(reason);
+            value.error(reason);
             return None;
         }
     };
@@ -254,7 +263,7 @@ fn template(context: &Context<'_>, value: &Value<'_>, text: &str) -> Option<Temp
     let unknown = template.variables().find(|name| !declared.contains(*name));
     if let Some(name) = unknown {
         let suggestion = suggest(name, declared.iter().map(String::as_str));
-        value.wrong(format!(
+        value.error(format!(
             "unknown variable {name:?}{suggestion}; declare it under [variables]"
         ));
         return None;
@@ -262,7 +271,7 @@ fn template(context: &Context<'_>, value: &Value<'_>, text: &str) -> Option<Temp
     Some(template)
 }
 
-fn build(context: &Context<'_>, value: &Value<'_>) -> Option<Build> {
+fn read_build(context: &Context<'_>, value: &Value<'_>) -> Option<Build> {
     let mut table = value.table()?;
     let commands = table
         .require("command", "a shell command, or a list of them")
@@ -270,17 +279,17 @@ fn build(context: &Context<'_>, value: &Value<'_>) -> Option<Build> {
             if value.is_array() {
                 value.strings()
             } else {
-                one(value.string())
+                value.string().map(str::to_owned).into_iter().collect()
             }
         });
     let workdir = table.get("workdir").and_then(|value| {
-        let path = std::path::Path::new(value.string()?);
+        let path = Path::new(value.string()?);
         if path.has_root() {
-            value.wrong("expected a path relative to the manifest's folder");
+            value.error("expected a path relative to the manifest's folder");
         }
         Some(context.root.join(path))
     });
-    let watch = strings(&mut table, "watch");
+    let watch = read_strings(&mut table, "watch");
     let environment = table
         .get("environment")
         .map(|value| value.string_map())
@@ -295,11 +304,7 @@ fn build(context: &Context<'_>, value: &Value<'_>) -> Option<Build> {
     })
 }
 
-fn one(command: Option<&str>) -> Vec<String> {
-    command.map(str::to_owned).into_iter().collect()
-}
-
-fn dependencies(context: &Context<'_>, table: &mut Table<'_>) {
+fn check_dependencies(context: &Context<'_>, table: &mut Table<'_>) {
     if let Some(value) = table.get("dependencies_inherit_configuration") {
         value.boolean();
     }
@@ -310,15 +315,15 @@ fn dependencies(context: &Context<'_>, table: &mut Table<'_>) {
         .table()
         .is_some_and(|dependencies| !dependencies.is_empty())
     {
-        context.not_here(
+        context.unsupported(
             &value,
-            "dependencies are not composed here; compose the component when it is built",
+            "component dependencies are not supported: compose the component when it is built",
         );
     }
 }
 
-/// `profile`: other settings for `--profile NAME`; without the option Spin leaves them aside too.
-fn profiles(value: &Value<'_>) {
+/// Checks `profile`: settings for `spin up --profile NAME`, which have no effect without that option.
+fn check_profiles(value: &Value<'_>) {
     let Some(profiles) = value.table() else {
         return;
     };

@@ -1,32 +1,32 @@
-//! What is wrong with a manifest, said in full: every problem with its line and key.
+//! Errors of manifests.
 
 use std::{fmt, path::PathBuf};
 
-/// A manifest that cannot be used, with everything found wrong in it.
+/// A manifest that cannot be used, with all of its problems.
 ///
-/// Its display has one line for each problem: `spin.toml:12: component.orders.sources: unknown key; …`.
+/// `Display` prints one line for each problem: `spin.toml:12: component.orders.sources: unknown key; …`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestError {
-    /// The manifest's file, as it was given.
+    /// The manifest's file, as it was passed in.
     pub path: PathBuf,
-    /// What is wrong, in the order of the file; never empty.
+    /// The problems, in the order of the file. Never empty.
     pub problems: Vec<Problem>,
 }
 
-/// One thing that is wrong.
+/// A problem of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// The line, from 1; `None` when it is not about a place in the text.
+    /// The line, starting at 1. `None` if the problem has no position in the text.
     pub line: Option<usize>,
-    /// The dotted path of the key, empty when it is about the whole file.
+    /// The dotted path of the key. Empty if the problem is about the whole file.
     pub key: String,
-    /// What is wrong and what to do about it.
+    /// What is wrong and how to fix it.
     pub message: String,
 }
 
 impl ManifestError {
-    /// A manifest with a single problem that has no place in the text.
-    pub(super) fn whole(path: impl Into<PathBuf>, message: impl Into<String>) -> Self {
+    /// Creates an error about the whole file.
+    pub(super) fn file(path: impl Into<PathBuf>, message: impl Into<String>) -> Self {
         let problem = Problem {
             line: None,
             key: String::new(),

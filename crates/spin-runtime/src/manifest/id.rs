@@ -1,71 +1,58 @@
-//! Names as Spin allows them: words of ASCII letters and digits, joined by one kind of separator.
+//! Spin's rules for names: words of ASCII letters and digits, joined by one kind of separator.
 
-/// Checks a kebab-case id (component ids): `my-component`, `HTTP-proxy`.
-///
-/// # Errors
-/// Says what is wrong with it.
-pub(super) fn kebab(id: &str) -> Result<(), String> {
-    words(id, '-', '_')
+/// Checks a kebab-case id: `my-component`, `HTTP-proxy`.
+pub(super) fn check_kebab(id: &str) -> Result<(), String> {
+    check_words(id, '-', '_')
 }
 
-/// Checks a snake_case id in either case.
-///
-/// # Errors
-/// Says what is wrong with it.
-pub(super) fn snake(id: &str) -> Result<(), String> {
-    words(id, '_', '-')
-}
-
-/// Checks a snake_case id in lower case (variables): `grip_url`.
-///
-/// # Errors
-/// Says what is wrong with it.
-pub(super) fn lower_snake(id: &str) -> Result<(), String> {
-    snake(id)?;
-    match id.chars().any(|c| c.is_ascii_uppercase()) {
-        true => Err("must be all lower case".to_owned()),
-        false => Ok(()),
+/// Checks a snake_case id in lower case: `grip_url`.
+pub(super) fn check_lower_snake(id: &str) -> Result<(), String> {
+    check_snake(id)?;
+    if id.chars().any(|c| c.is_ascii_uppercase()) {
+        return Err("it must be all lower case".to_owned());
     }
+    Ok(())
 }
 
-/// Checks a label of a store or database: kebab-case or snake_case.
-///
-/// # Errors
-/// Says what is wrong with it.
-pub(super) fn label(id: &str) -> Result<(), String> {
-    kebab(id)
-        .or_else(|_| snake(id))
+/// Checks the label of a store or database: kebab-case or snake_case.
+pub(super) fn check_label(id: &str) -> Result<(), String> {
+    check_kebab(id)
+        .or_else(|_| check_snake(id))
         .map_err(|_| "expected kebab-case or snake_case".to_owned())
 }
 
-fn words(id: &str, separator: char, mistaken: char) -> Result<(), String> {
+fn check_snake(id: &str) -> Result<(), String> {
+    check_words(id, '_', '-')
+}
+
+fn check_words(id: &str, separator: char, wrong_separator: char) -> Result<(), String> {
     if id.is_empty() {
-        return Err("must not be empty".to_owned());
+        return Err("it must not be empty".to_owned());
     }
-    if id.contains(mistaken) {
+    if id.contains(wrong_separator) {
         return Err(format!(
-            "words are joined with {separator:?}, not {mistaken:?}"
+            "words must be joined with {separator:?}, not {wrong_separator:?}"
         ));
     }
     for word in id.split(separator) {
         let Some(first) = word.chars().next() else {
-            return Err(format!("has an empty word beside a {separator:?}"));
+            return Err(format!("it has an empty word next to a {separator:?}"));
         };
         if !first.is_ascii_alphabetic() {
             return Err(format!(
-                "each word starts with an ASCII letter, not {first:?}"
+                "each word must start with an ASCII letter, not {first:?}"
             ));
         }
         if let Some(other) = word.chars().find(|c| !c.is_ascii_alphanumeric()) {
             return Err(format!(
-                "words hold ASCII letters and digits only, not {other:?}"
+                "words must consist of ASCII letters and digits, but it contains {other:?}"
             ));
         }
-        let upper = word.chars().any(|c| c.is_ascii_uppercase());
-        let lower = word.chars().any(|c| c.is_ascii_lowercase());
-        if upper && lower {
+        let has_upper = word.chars().any(|c| c.is_ascii_uppercase());
+        let has_lower = word.chars().any(|c| c.is_ascii_lowercase());
+        if has_upper && has_lower {
             return Err(format!(
-                "each word is all lower case or all UPPER CASE, unlike {word:?}"
+                "each word must be all lower case or all upper case, unlike {word:?}"
             ));
         }
     }
@@ -77,20 +64,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_spins() {
-        for good in ["a", "orders", "my-component2", "HTTP-proxy", "a1-b2"] {
-            assert_eq!(kebab(good), Ok(()), "{good}");
+    fn ids_follow_the_rules_of_spin() {
+        for valid in ["a", "orders", "my-component2", "HTTP-proxy", "a1-b2"] {
+            assert_eq!(check_kebab(valid), Ok(()), "{valid}");
         }
-        for bad in [
+        for invalid in [
             "", "-a", "a-", "a--b", "1a", "a_b", "Aa", "a-1", "é", "a b", "a.b",
         ] {
-            assert!(kebab(bad).is_err(), "{bad}");
+            assert!(check_kebab(invalid).is_err(), "{invalid}");
         }
-        assert!(lower_snake("grip_url").is_ok());
-        assert!(lower_snake("grip-url").is_err());
-        assert!(lower_snake("GRIP_URL").is_err());
-        assert!(lower_snake("grip__url").is_err());
-        assert!(label("my-store").is_ok() && label("my_store").is_ok());
-        assert!(label("my-st_ore").is_err());
+        assert!(check_lower_snake("grip_url").is_ok());
+        assert!(check_lower_snake("grip-url").is_err());
+        assert!(check_lower_snake("GRIP_URL").is_err());
+        assert!(check_lower_snake("grip__url").is_err());
+        assert!(check_label("my-store").is_ok() && check_label("my_store").is_ok());
+        assert!(check_label("my-st_ore").is_err());
     }
 }

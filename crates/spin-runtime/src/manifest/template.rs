@@ -1,6 +1,6 @@
-//! Templates: text with `{{ variable }}` in it.
+//! Templates: text that contains `{{ variable }}`.
 
-/// A template, taken apart.
+/// A parsed template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Template {
     parts: Vec<Part>,
@@ -13,11 +13,10 @@ enum Part {
 }
 
 impl Template {
-    /// Takes a template apart. Whatever stands between `{{` and the next `}}` is a variable's
-    /// name, without the blanks around it; there is no way to write `{{` itself.
+    /// Parses a template.
     ///
-    /// # Errors
-    /// Says that a `{{` is not closed.
+    /// Everything between `{{` and the next `}}`, without surrounding spaces, is the name of a
+    /// variable. `{{` cannot be escaped.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut rest = text;
@@ -37,7 +36,7 @@ impl Template {
         Ok(Self { parts })
     }
 
-    /// The variables it names.
+    /// Returns the names of its variables.
     pub(crate) fn variables(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {
             Part::Variable(name) => Some(name.as_str()),
@@ -45,10 +44,10 @@ impl Template {
         })
     }
 
-    /// The text with each variable's value in its place.
+    /// Replaces each variable with its value.
     ///
     /// # Errors
-    /// The name of the first variable that has no value.
+    /// Returns the name of the first variable without a value.
     pub(crate) fn render<'v>(
         &self,
         value: impl Fn(&str) -> Option<&'v str>,
@@ -79,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_put_in_once() {
+    fn values_are_not_parsed_as_templates() {
         assert_eq!(render(""), Ok(String::new()));
         assert_eq!(render("plain } text {"), Ok("plain } text {".to_owned()));
         assert_eq!(render("x{{a}}y{{  a  }}z"), Ok("x1y1z".to_owned()));

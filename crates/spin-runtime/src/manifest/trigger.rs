@@ -1,63 +1,71 @@
-//! Reads `[[trigger.http]]`: routes and what answers there.
+//! Reads `[[trigger.http]]`: routes and their targets.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::{
-    Component, Route, Target, Trigger, component, id,
-    pattern::Pattern,
-    read::Context,
-    reader::{Table, Value, suggest},
+    component,
+    context::Context,
+    id,
+    model::{Component, ManifestUse, Route, Target, Trigger},
+    reader::{Table, Value},
+    suggest::suggest,
 };
+use crate::route_pattern::RoutePattern;
 
-/// Reads every trigger and adds the components that are written inline to the others.
-/// `known` holds the ids of all components of the manifest, those with problems included.
+/// Reads every trigger and adds inline components to `components`.
+///
+/// `component_ids` contains the ids of all `[component.ID]` tables, even of those with problems.
 pub(super) fn read_all(
     context: &Context<'_>,
     triggers: &Value<'_>,
-    known: &BTreeSet<String>,
+    component_ids: &BTreeSet<String>,
     components: &mut BTreeMap<String, Component>,
 ) -> Vec<Trigger> {
     let Some(kinds) = triggers.table() else {
         return Vec::new();
     };
     let mut found = Vec::new();
-    let mut http = 0;
+    let mut http_triggers = 0;
     for (kind, value) in kinds.entries() {
         match kind {
             "http" => {
                 let entries = value.array();
-                http = entries.len();
-                let mut names = Names::new(known, &entries);
+                http_triggers = entries.len();
+                let mut names = Names::new(component_ids, &entries);
                 for entry in &entries {
                     found.extend(read(context, entry, &mut names, components));
                 }
             }
-            _ => context.not_here(&value, "only trigger.http is run here"),
+            _ => context.unsupported(&value, "only trigger.http is supported"),
         }
     }
-    if http == 0 && context.embedded {
-        triggers.wrong("there is no [[trigger.http]], so there is nothing to serve");
+    if http_triggers == 0 && context.usage == ManifestUse::Embedded {
+        triggers.error("no [[trigger.http]]: nothing to serve");
     }
+    check_duplicate_routes(&found);
+    found.into_iter().map(|(_, trigger)| trigger).collect()
+}
+
+fn check_duplicate_routes(triggers: &[(Value<'_>, Trigger)]) {
     let mut routes = BTreeMap::new();
-    for (place, trigger) in &found {
+    for (value, trigger) in triggers {
         let Route::Path(route) = &trigger.route else {
             continue;
         };
-        let Ok(pattern) = Pattern::parse(route) else {
+        let Ok(pattern) = RoutePattern::parse(route) else {
             continue;
         };
-        if let Some(first) = routes.insert(pattern.shape(), place) {
+        if let Some(first) = routes.insert(pattern.shape(), value) {
             let first: &Value<'_> = first;
-            place.wrong(format!(
-                "the route {route:?} is that of {} (line {}) too: one of them would never be called",
-                first.key,
+            value.error(format!(
+                "the route {route:?} matches the same paths as that of {} (line {})",
+                first.key(),
                 first.line()
             ));
         }
     }
-    found.into_iter().map(|(_, trigger)| trigger).collect()
 }
 
 fn read<'a>(
@@ -72,39 +80,45 @@ fn read<'a>(
         .and_then(|value| value.string())
         .unwrap_or_default()
         .to_owned();
-    let route = table.require("route", "a path like \"/api/...\", or { private = true }");
+    let route = table.require(
+        "route",
+        "a path such as \"/api/...\", or { private = true }",
+    );
     let route = route.and_then(|value| read_route(&value));
     let component = table.get("component");
-    let answer = table.get("static_response");
-    executor(context, &mut table);
-    for (name, what) in [
-        ("components", "a trigger has one component here"),
+    let response = table.get("static_response");
+    check_executor(context, &mut table);
+    for (name, reason) in [
+        (
+            "components",
+            "several components in a trigger are not supported",
+        ),
         (
             "dependencies",
-            "a trigger's dependencies (middleware) are not composed here",
+            "trigger dependencies (middleware) are not supported",
         ),
     ] {
         let Some(value) = table.get(name) else {
             continue;
         };
         if value.table().is_some_and(|table| !table.is_empty()) {
-            context.not_here(&value, what);
+            context.unsupported(&value, reason);
         }
     }
     table.finish();
 
-    let target = match (component, answer) {
+    let target = match (component, response) {
         (Some(component), None) => read_target(context, &id, &component, names, components),
-        (None, Some(answer)) => {
+        (None, Some(response)) => {
             names.trigger(&id, None);
-            static_response(&answer)
+            read_static_response(&response)
         }
-        (Some(_), Some(answer)) => {
-            answer.wrong("a trigger has either `component` or `static_response`, not both");
+        (Some(_), Some(response)) => {
+            response.error("a trigger has either `component` or `static_response`, not both");
             None
         }
         (None, None) => {
-            entry.wrong("`component` is missing: the id of a [component.ID], or `static_response`");
+            entry.error("`component` is missing: the id of a component, or use `static_response`");
             None
         }
     };
@@ -120,25 +134,25 @@ fn read<'a>(
 fn read_route(value: &Value<'_>) -> Option<Route> {
     if value.is_table() {
         let mut table = value.table()?;
-        let private = table.require("private", "a route is a path or { private = true }");
+        let private = table.require("private", "a route is either a path or { private = true }");
         table.finish();
         let private = private?;
         if !private.boolean()? {
-            private.wrong("expected true: a route that is not private is written as its path");
+            private.error("expected true: write the path of a route that is not private");
             return None;
         }
         return Some(Route::Private);
     }
-    if !value.is_str() {
-        value.wrong(format!(
+    if !value.is_string() {
+        value.error(format!(
             "expected a path or {{ private = true }}, found {}",
-            value.kind()
+            value.type_name()
         ));
         return None;
     }
     let route = value.string()?;
-    if let Err(reason) = Pattern::parse(route) {
-        value.wrong(format!("{route:?} is no route: {reason}"));
+    if let Err(reason) = RoutePattern::parse(route) {
+        value.error(format!("invalid route {route:?}: {reason}"));
         return None;
     }
     Some(Route::Path(route.to_owned()))
@@ -151,34 +165,34 @@ fn read_target(
     names: &mut Names,
     components: &mut BTreeMap<String, Component>,
 ) -> Option<Target> {
-    if value.is_str() {
+    if value.is_string() {
         let name = value.string()?;
         names.trigger(trigger_id, Some(name));
-        if !names.written.contains(name) {
-            let reason = match id::kebab(name) {
-                Ok(()) => suggest(name, names.written.iter().map(String::as_str)),
+        if !names.components.contains(name) {
+            let reason = match id::check_kebab(name) {
+                Ok(()) => suggest(name, names.components.iter().map(String::as_str)),
                 Err(reason) => format!(": {reason}"),
             };
-            value.wrong(format!("there is no [component.{name}]{reason}"));
+            value.error(format!("no [component.{name}]{reason}"));
             return None;
         }
         return Some(Target::Component(name.to_owned()));
     }
     if !value.is_table() {
-        value.wrong(format!(
+        value.error(format!(
             "expected a component's id or its table, found {}",
-            value.kind()
+            value.type_name()
         ));
         return None;
     }
     let trigger_id = names.trigger(trigger_id, None);
-    let name = names.inline(&trigger_id);
-    let component = component::read(context, &name, value.table()?)?;
-    components.insert(name.clone(), component);
-    Some(Target::Component(name))
+    let id = names.inline_component(&trigger_id);
+    let component = component::read(context, &id, value.table()?)?;
+    components.insert(id.clone(), component);
+    Some(Target::Component(id))
 }
 
-fn executor(context: &Context<'_>, table: &mut Table<'_>) {
+fn check_executor(context: &Context<'_>, table: &mut Table<'_>) {
     let Some(value) = table.get("executor") else {
         return;
     };
@@ -191,29 +205,29 @@ fn executor(context: &Context<'_>, table: &mut Table<'_>) {
     let Some(name) = kind.string() else { return };
     match name {
         "http" | "spin" => executor.finish(),
-        "wagi" => context.not_here(&kind, "the wagi executor is not run here"),
-        other => kind.wrong(format!("unknown executor {other:?}; expected \"http\"")),
+        "wagi" => context.unsupported(&kind, "the wagi executor is not supported"),
+        other => kind.error(format!("unknown executor {other:?}; expected \"http\"")),
     }
 }
 
-fn static_response(value: &Value<'_>) -> Option<Target> {
+fn read_static_response(value: &Value<'_>) -> Option<Target> {
     let mut table = value.table()?;
     let status = match table.get("status_code") {
         Some(value) => value.integer().and_then(|number| {
             let status = u16::try_from(number)
                 .ok()
                 .and_then(|code| StatusCode::from_u16(code).ok());
-            // An informational status announces an answer and cannot be one.
+            // An informational status only precedes a response.
             let status = status.filter(|status| !status.is_informational());
             if status.is_none() {
-                value.wrong(format!("expected a status from 200 to 999, found {number}"));
+                value.error(format!("expected a status from 200 to 999, found {number}"));
             }
             status
         }),
         None => Some(StatusCode::OK),
     };
     let headers = match table.get("headers") {
-        Some(value) => static_headers(&value),
+        Some(value) => read_static_headers(&value),
         None => Some(HeaderMap::new()),
     };
     let body = match table.get("body") {
@@ -228,12 +242,12 @@ fn static_response(value: &Value<'_>) -> Option<Target> {
     })
 }
 
-fn static_headers(value: &Value<'_>) -> Option<HeaderMap> {
+fn read_static_headers(value: &Value<'_>) -> Option<HeaderMap> {
     let mut headers = HeaderMap::new();
-    let mut sound = true;
+    let mut valid = true;
     for (name, value) in value.table()?.entries() {
         let Some(text) = value.string() else {
-            sound = false;
+            valid = false;
             continue;
         };
         match (name.parse::<HeaderName>(), HeaderValue::from_str(text)) {
@@ -241,35 +255,37 @@ fn static_headers(value: &Value<'_>) -> Option<HeaderMap> {
                 headers.insert(name, text);
             }
             (Err(_), _) => {
-                sound = false;
-                value.wrong(format!("{name:?} cannot be the name of a header"));
+                valid = false;
+                value.error(format!("invalid header name {name:?}"));
             }
             (_, Err(_)) => {
-                sound = false;
-                value.wrong("holds characters that cannot stand in a header: visible ASCII only");
+                valid = false;
+                value.error("invalid header value: expected visible ASCII characters");
             }
         }
     }
-    sound.then_some(headers)
+    valid.then_some(headers)
 }
 
-/// Ids that Spin gives to triggers and inline components that have none, so that logs and
-/// `--component-id` say the same under both.
+/// Generates the ids of triggers and inline components without one.
+///
+/// The ids are those of Spin, so that logs and `--component-id` are the same under both.
 struct Names {
-    written: BTreeSet<String>,
+    /// The ids of all `[component.ID]` tables.
+    components: BTreeSet<String>,
     triggers: BTreeSet<String>,
-    inline: BTreeSet<String>,
-    counted: usize,
+    inline_components: BTreeSet<String>,
+    last_number: usize,
 }
 
 impl Names {
-    fn new(known: &BTreeSet<String>, entries: &[Value<'_>]) -> Self {
+    fn new(component_ids: &BTreeSet<String>, entries: &[Value<'_>]) -> Self {
         let id = |entry: &Value<'_>| {
             let id = entry
                 .is_table()
                 .then(|| entry.table()?.get("id"))
                 .flatten()?;
-            id.is_str()
+            id.is_string()
                 .then(|| id.string())
                 .flatten()
                 .map(str::to_owned)
@@ -280,44 +296,45 @@ impl Names {
             .filter(|id| !id.is_empty())
             .collect();
         Self {
-            written: known.clone(),
+            components: component_ids.clone(),
             triggers,
-            inline: BTreeSet::new(),
-            counted: 0,
+            inline_components: BTreeSet::new(),
+            last_number: 0,
         }
     }
 
-    /// The id of a trigger: its own, or one made from its component's, or a counted one.
-    fn trigger(&mut self, own: &str, component: Option<&str>) -> String {
-        if !own.is_empty() {
-            return own.to_owned();
+    /// Returns the id of a trigger: its own, or one derived from its component, or a numbered one.
+    fn trigger(&mut self, id: &str, component: Option<&str>) -> String {
+        if !id.is_empty() {
+            return id.to_owned();
         }
         if let Some(component) = component {
-            let natural = format!("{component}-http-trigger");
-            if self.triggers.insert(natural.clone()) {
-                return natural;
+            let id = format!("{component}-http-trigger");
+            if self.triggers.insert(id.clone()) {
+                return id;
             }
         }
         loop {
-            self.counted += 1;
-            let id = format!("http-trigger{}", self.counted);
+            self.last_number += 1;
+            let id = format!("http-trigger{}", self.last_number);
             if self.triggers.insert(id.clone()) {
                 return id;
             }
         }
     }
 
-    /// An id for the component written inside a trigger.
-    fn inline(&mut self, trigger: &str) -> String {
-        let natural = format!("{trigger}-component");
-        let counted = (1..).map(|number| format!("inline-component{number}"));
-        let free = |id: &String| !self.written.contains(id) && !self.inline.contains(id);
-        let id = std::iter::once(natural)
-            .filter(|id| id::kebab(id).is_ok())
-            .chain(counted)
-            .find(free)
+    /// Returns an id for the inline component of a trigger.
+    fn inline_component(&mut self, trigger_id: &str) -> String {
+        let derived = format!("{trigger_id}-component");
+        let numbered = (1..).map(|number| format!("inline-component{number}"));
+        let is_free =
+            |id: &String| !self.components.contains(id) && !self.inline_components.contains(id);
+        let id = std::iter::once(derived)
+            .filter(|id| id::check_kebab(id).is_ok())
+            .chain(numbered)
+            .find(is_free)
             .unwrap_or_default();
-        self.inline.insert(id.clone());
+        self.inline_components.insert(id.clone());
         id
     }
 }

@@ -1,29 +1,30 @@
-//! Something found by a path, where there is no more to it than that.
+//! A lookup table by route.
 
-use crate::manifest::pattern::Pattern;
+use crate::route_pattern::RoutePattern;
 
-/// Values by routes in routefinder's notation.
+/// Values by route, in routefinder's notation.
 #[derive(Debug)]
 pub struct Routes<T> {
     inner: routefinder::Router<T>,
 }
 
 impl<T> Routes<T> {
-    /// Takes each route with its value.
+    /// Creates a table from routes and their values.
     ///
     /// # Errors
-    /// A route that cannot be matched; there is none in a manifest that was read from text.
+    /// Fails if a route is invalid, which is not possible for a manifest that was parsed.
     pub fn new<'r>(routes: impl IntoIterator<Item = (&'r str, T)>) -> anyhow::Result<Self> {
         let mut inner = routefinder::Router::new();
         for (route, value) in routes {
-            let pattern = Pattern::parse(route)
-                .map_err(|reason| anyhow::anyhow!("route {route:?}: {reason}"))?;
-            inner.add(pattern.spec, value)?;
+            let pattern = RoutePattern::parse(route)
+                .map_err(|reason| anyhow::anyhow!("invalid route {route:?}: {reason}"))?;
+            inner.add(pattern.into_spec(), value)?;
         }
         Ok(Self { inner })
     }
 
-    /// What stands at the most specific route that matches a path, without its query, as it came.
+    /// Returns the value of the most specific route that matches a path without its query. The path
+    /// is not decoded.
     pub fn find(&self, path: &str) -> Option<&T> {
         let found = self.inner.best_match(path)?;
         Some(found.handler())
@@ -35,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_most_specific_route_is_found() {
+    fn the_most_specific_route_wins() {
         let routes = Routes::new([("/a/...", 1), ("/a/b", 2), ("/:x", 3)]).unwrap();
         for (path, value) in [
             ("/a/b", Some(&2)),

@@ -3,7 +3,7 @@ use std::{fs, os::unix::fs::symlink};
 use super::*;
 
 #[test]
-fn globs_for_whole_folders_are_known() {
+fn whole_folder_recognizes_globs_for_everything() {
     for glob in ["a/b/**", "a/b/**/*"] {
         assert_eq!(whole_folder(glob), Some("a/b"), "{glob}");
     }
@@ -13,19 +13,19 @@ fn globs_for_whole_folders_are_known() {
 }
 
 #[test]
-fn only_the_folders_before_a_wildcard_are_searched() {
+fn the_search_starts_before_the_first_wildcard() {
     for (glob, folder, depth) in [
         ("a/b/*.txt", "a/b", 1),
         ("a/*/b.txt", "a", 2),
         ("*.txt", "", 1),
         ("a/**/b/c", "a", usize::MAX),
     ] {
-        let searched = searched(glob);
-        assert_eq!(searched, (PathBuf::from(folder), depth), "{glob}");
+        let scope = search_scope(glob);
+        assert_eq!(scope, (PathBuf::from(folder), depth), "{glob}");
     }
 }
 
-/// An application's folder with a few files, and one beside it.
+/// Creates the folder of an application, and another one beside it.
 fn application() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for file in [
@@ -69,24 +69,24 @@ fn guest_paths(mounts: &Mounts) -> Vec<&str> {
     paths.collect()
 }
 
-/// The files that a guest sees in a folder of its own, which must be the only one.
+/// Returns the collected files, which must be the only mount.
 #[track_caller]
-fn gathered(mounts: anyhow::Result<Mounts>) -> Vec<String> {
+fn collected(mounts: anyhow::Result<Mounts>) -> Vec<String> {
     let mounts = mounts.unwrap();
     assert_eq!(guest_paths(&mounts), ["/"]);
-    let place = &mounts.folders[0].0;
-    let files = walk::files(place, usize::MAX, |_| Ok(true)).unwrap();
-    let files = files.iter().map(|file| file.strip_prefix(place).unwrap());
+    let dir = &mounts.folders[0].0;
+    let files = walk::files(dir, usize::MAX, |_| Ok(true)).unwrap();
+    let files = files.iter().map(|file| file.strip_prefix(dir).unwrap());
     files.map(|file| file.display().to_string()).collect()
 }
 
 #[track_caller]
-fn refused(mounts: anyhow::Result<Mounts>) -> String {
-    format!("{:#}", mounts.err().expect("it is gathered"))
+fn error(mounts: anyhow::Result<Mounts>) -> String {
+    format!("{:#}", mounts.err().expect("an error"))
 }
 
 #[test]
-fn a_whole_folder_is_opened_as_it_is_unless_something_may_be_excluded() {
+fn whole_folders_are_mounted_unless_files_may_be_excluded() {
     let folder = application();
     let root = folder.path().join("app").canonicalize().unwrap();
     for glob in ["a", "a/**", "/a/**/*"] {
@@ -95,18 +95,18 @@ fn a_whole_folder_is_opened_as_it_is_unless_something_may_be_excluded() {
         assert_eq!(mounts.folders[1].0, root.join("a"), "{glob}");
     }
     assert_eq!(
-        gathered(globs(&folder, &["a/**/*"], &["a/deep"])),
+        collected(globs(&folder, &["a/**/*"], &["a/deep"])),
         ["a/1.txt"]
     );
-    // What this hides may yet come.
+    // A file that matches may be created later.
     assert_eq!(
-        gathered(globs(&folder, &["a"], &["*.map"])),
+        collected(globs(&folder, &["a"], &["*.map"])),
         ["a/1.txt", "a/deep/2.txt"]
     );
 }
 
 #[test]
-fn what_is_excluded_is_so_by_whatever_way_the_manifest_s_folder_is_named() {
+fn exclusions_apply_to_every_path_of_the_manifest_folder() {
     let folder = application();
     symlink("app", folder.path().join("link")).unwrap();
     symlink("../outside", folder.path().join("app/out")).unwrap();
@@ -118,34 +118,34 @@ fn what_is_excluded_is_so_by_whatever_way_the_manifest_s_folder_is_named() {
                 destination: "/static".into(),
             };
             let component = component(vec![files], &[hidden]);
-            let files = gathered(Mounts::gather(&component, &root));
+            let files = collected(Mounts::gather(&component, &root));
             assert_eq!(files, [""; 0], "{source} in {}", root.display());
         }
     }
 }
 
 #[test]
-fn a_wildcard_of_files_stays_in_its_folder() {
+fn wildcards_do_not_match_slashes() {
     let folder = application();
-    assert_eq!(gathered(globs(&folder, &["a/*"], &[])), ["a/1.txt"]);
-    assert_eq!(gathered(globs(&folder, &["a/*/*"], &[])), ["a/deep/2.txt"]);
+    assert_eq!(collected(globs(&folder, &["a/*"], &[])), ["a/1.txt"]);
+    assert_eq!(collected(globs(&folder, &["a/*/*"], &[])), ["a/deep/2.txt"]);
     let none = globs(&folder, &["**/*.txt"], &["a/*.txt"]).unwrap();
     assert_eq!(guest_paths(&none), [""; 0]);
     assert_eq!(
-        gathered(globs(&folder, &["**/*.txt"], &[])),
+        collected(globs(&folder, &["**/*.txt"], &[])),
         ["a/1.txt", "a/deep/2.txt"]
     );
-    let error = refused(globs(&folder, &["."], &[]));
-    assert!(error.contains("names no file"), "{error}");
+    let error = error(globs(&folder, &["."], &[]));
+    assert!(error.contains("does not name a file"), "{error}");
 }
 
 #[test]
-fn a_name_with_wildcards_in_it_comes_before_what_they_stand_for() {
+fn exact_names_take_precedence_over_wildcards() {
     let folder = application();
-    let of_name = gathered(globs(&folder, &["pages/[slug].html"], &[]));
-    assert_eq!(of_name, ["pages/[slug].html"]);
+    let exact = collected(globs(&folder, &["pages/[slug].html"], &[]));
+    assert_eq!(exact, ["pages/[slug].html"]);
     assert_eq!(
-        gathered(globs(&folder, &["pages/[s]*.html"], &[])),
+        collected(globs(&folder, &["pages/[s]*.html"], &[])),
         ["pages/s.html"]
     );
     fs::create_dir(folder.path().join("app/pages/{id}")).unwrap();
@@ -154,55 +154,55 @@ fn a_name_with_wildcards_in_it_comes_before_what_they_stand_for() {
 }
 
 #[test]
-fn links_are_followed_within_the_application_only() {
+fn links_are_followed_within_the_application() {
     let folder = application();
     let app = folder.path().join("app");
     symlink("3.html", app.join("b/in")).unwrap();
     symlink("/etc/passwd", app.join("b/out")).unwrap();
-    assert_eq!(gathered(globs(&folder, &["b/i*"], &[])), ["b/in"]);
+    assert_eq!(collected(globs(&folder, &["b/i*"], &[])), ["b/in"]);
     for whole in ["b/*", "b", "b/out"] {
-        let error = refused(globs(&folder, &[whole], &[]));
+        let error = error(globs(&folder, &[whole], &[]));
         assert!(
             error.contains("b/out") && error.contains("outside the application"),
             "{error}"
         );
     }
     assert_eq!(
-        gathered(globs(&folder, &["b"], &["b/out"])),
+        collected(globs(&folder, &["b"], &["b/out"])),
         ["b/3.html", "b/in"]
     );
 }
 
 #[test]
-fn links_to_folders_are_followed_within_the_application_only() {
+fn links_to_folders_are_followed_within_the_application() {
     let folder = application();
     let app = folder.path().join("app");
     symlink("../a", app.join("b/a")).unwrap();
-    // Back to where it is, and to nothing, as some editors mark what they edit.
+    // A loop, and a broken link such as the lock files of some editors.
     symlink("..", app.join("a/deep/loop")).unwrap();
     symlink("nobody@nowhere.1", app.join("b/.#3.html")).unwrap();
     assert_eq!(
-        gathered(globs(&folder, &["b"], &[])),
+        collected(globs(&folder, &["b"], &[])),
         ["b/3.html", "b/a/1.txt", "b/a/deep/2.txt"]
     );
-    assert_eq!(gathered(globs(&folder, &["b/**/1*"], &[])), ["b/a/1.txt"]);
+    assert_eq!(collected(globs(&folder, &["b/**/1*"], &[])), ["b/a/1.txt"]);
     symlink("../../outside", app.join("b/outside")).unwrap();
     for glob in ["b", "b/**/*.html"] {
-        let error = refused(globs(&folder, &[glob], &[]));
+        let error = error(globs(&folder, &[glob], &[]));
         assert!(
             error.contains("b/outside is a link to") && error.contains("exclude_files"),
             "{error}"
         );
     }
-    assert_eq!(gathered(globs(&folder, &["b/*.html"], &[])), ["b/3.html"]);
+    assert_eq!(collected(globs(&folder, &["b/*.html"], &[])), ["b/3.html"]);
     assert_eq!(
-        gathered(globs(&folder, &["b"], &["b/outside", "b/a"])),
+        collected(globs(&folder, &["b"], &["b/outside", "b/a"])),
         ["b/3.html"]
     );
 }
 
 #[test]
-fn a_folder_whose_links_stay_in_it_is_opened_as_it_is() {
+fn folders_whose_links_stay_inside_are_mounted() {
     let folder = application();
     let a = folder.path().join("app/a");
     symlink("deep/../1.txt", a.join("one")).unwrap();
@@ -211,24 +211,23 @@ fn a_folder_whose_links_stay_in_it_is_opened_as_it_is() {
     symlink("deep", a.join("shallow")).unwrap();
     let mounts = globs(&folder, &["a"], &[]).unwrap();
     assert_eq!(guest_paths(&mounts), ["/", "/a"]);
-    // Neither of these is found by a guest for whom there is nothing but the folder.
+    // A guest with only this folder cannot follow these links.
     for path in ["../../a/1.txt", a.join("1.txt").to_str().unwrap()] {
         let link = a.join("deep/link");
         symlink(path, &link).unwrap();
-        assert!(gathered(globs(&folder, &["a"], &[])).contains(&"a/deep/link".to_owned()));
+        assert!(collected(globs(&folder, &["a"], &[])).contains(&"a/deep/link".to_owned()));
         fs::remove_file(link).unwrap();
     }
 }
 
 #[test]
-fn nothing_is_mounted_for_a_component_without_files() {
+fn components_without_files_have_no_mounts() {
     let mounts = globs(&application(), &[], &[]);
     assert!(mounts.unwrap().folders.is_empty());
 }
 
-/// Nothing is hidden by a folder that is opened as it is.
 #[test]
-fn files_with_a_place_in_a_folder_are_seen_in_it() {
+fn overlapping_folders_are_merged() {
     let folder = application();
     let placed = |source: &str, destination: &str| Files::Placed {
         source: folder.path().join("app").join(source),
@@ -238,7 +237,7 @@ fn files_with_a_place_in_a_folder_are_seen_in_it() {
         let component = component(files, &[]);
         Mounts::gather(&component, &folder.path().join("app"))
     };
-    for (files, seen) in [
+    for (files, expected) in [
         (
             vec![Files::Glob("pages/s.html".into()), placed("b", "/")],
             vec!["3.html", "pages/s.html"],
@@ -252,7 +251,7 @@ fn files_with_a_place_in_a_folder_are_seen_in_it() {
             vec!["x/3.html", "x/y/2.txt"],
         ),
     ] {
-        assert_eq!(gathered(gather(files)), seen);
+        assert_eq!(collected(gather(files)), expected);
     }
     let apart = gather(vec![placed("b", "/x"), placed("a", "/xy")]).unwrap();
     assert_eq!(guest_paths(&apart), ["/", "/x", "/xy"]);

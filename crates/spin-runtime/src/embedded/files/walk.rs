@@ -1,19 +1,20 @@
-//! What is below a folder, and where its links lead.
+//! Walks folders and checks the targets of links.
 
 use std::{
     collections::BTreeSet,
-    path::{Component as Part, Path, PathBuf},
+    path::{Component as PathComponent, Path, PathBuf},
 };
 
 use anyhow::Context as _;
 use walkdir::WalkDir;
 
-/// Every file below `folder`, so far down. Links to folders are gone through when `follows` says so;
-/// what leads nowhere, or back to where it is, is left out.
+/// Returns the files in a folder, up to a depth.
+///
+/// Links to folders are followed if `follows` returns true. Broken links and loops are skipped.
 ///
 /// # Errors
-/// Those of `follows`, and when a folder cannot be read.
-pub fn files(
+/// Fails if a folder cannot be read, or if `follows` fails.
+pub(crate) fn files(
     folder: &Path,
     depth: usize,
     follows: impl Fn(&Path) -> anyhow::Result<bool>,
@@ -25,7 +26,7 @@ pub fn files(
         let entry = match entry {
             Ok(entry) => entry,
             Err(error) if error.loop_ancestor().is_some() => continue,
-            Err(error) if error.path().is_some_and(leads_nowhere) => continue,
+            Err(error) if error.path().is_some_and(is_broken_link) => continue,
             Err(error) => {
                 return Err(error).with_context(|| format!("cannot read {}", folder.display()));
             }
@@ -43,41 +44,41 @@ pub fn files(
     Ok(files)
 }
 
-/// Whether every link below `folder` can be followed by a guest that sees nothing else.
+/// Returns whether a guest can follow every link in a folder without access to other folders.
 ///
 /// # Errors
-/// When a folder cannot be read.
-pub fn is_closed(folder: &Path) -> anyhow::Result<bool> {
+/// Fails if a folder cannot be read.
+pub(crate) fn is_self_contained(folder: &Path) -> anyhow::Result<bool> {
     let real = folder.canonicalize()?;
     for entry in WalkDir::new(&real) {
         let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;
-        if entry.depth() > 0 && entry.path_is_symlink() && leads_out(&real, entry.path()) {
+        if entry.depth() > 0 && entry.path_is_symlink() && leaves(&real, entry.path()) {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-/// Whether a link in `folder` goes out of it, on the way too: where the folder is all there is,
-/// no path is absolute, and nothing is above.
-fn leads_out(folder: &Path, link: &Path) -> bool {
-    // There is nothing that could be seen of one that leads nowhere.
+/// Returns whether a link leaves the folder, even if it leads back. A guest can follow neither
+/// absolute links nor links through the parent of the folder.
+fn leaves(folder: &Path, link: &Path) -> bool {
+    // A broken link is broken for the guest too.
     let (Ok(target), Ok(path)) = (link.canonicalize(), link.read_link()) else {
         return false;
     };
-    let inner = link.strip_prefix(folder).unwrap_or(link);
-    let mut above = inner.components().count().saturating_sub(1);
-    for part in path.components() {
-        above = match part {
-            Part::Normal(_) => above + 1,
-            Part::CurDir => above,
-            Part::ParentDir if above > 0 => above - 1,
+    let relative = link.strip_prefix(folder).unwrap_or(link);
+    let mut depth = relative.components().count().saturating_sub(1);
+    for component in path.components() {
+        depth = match component {
+            PathComponent::Normal(_) => depth + 1,
+            PathComponent::CurDir => depth,
+            PathComponent::ParentDir if depth > 0 => depth - 1,
             _ => return true,
         };
     }
     !target.starts_with(folder)
 }
 
-fn leads_nowhere(path: &Path) -> bool {
+fn is_broken_link(path: &Path) -> bool {
     path.is_symlink() && !path.exists()
 }

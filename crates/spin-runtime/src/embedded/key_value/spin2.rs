@@ -2,14 +2,14 @@
 
 use wasmtime::{Result, component::Resource};
 
-use super::{Bucket, Refused, View, all_keys, v2};
+use super::{OpenError, OpenStore, View, all_keys, v2};
 use crate::embedded::store::StoreError;
 
-impl From<Refused> for v2::Error {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::AccessDenied => Self::AccessDenied,
-            Refused::NoSuchStore => Self::NoSuchStore,
+impl From<OpenError> for v2::Error {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::AccessDenied => Self::AccessDenied,
+            OpenError::NoSuchStore => Self::NoSuchStore,
         }
     }
 }
@@ -23,13 +23,13 @@ impl From<StoreError> for v2::Error {
 impl v2::Host for View<'_> {}
 
 impl v2::HostStore for View<'_> {
-    async fn open(&mut self, label: String) -> Result<Result<Resource<Bucket>, v2::Error>> {
+    async fn open(&mut self, label: String) -> Result<Result<Resource<OpenStore>, v2::Error>> {
         Ok(self.open(&label)?.map_err(Into::into))
     }
 
     async fn get(
         &mut self,
-        bucket: Resource<Bucket>,
+        bucket: Resource<OpenStore>,
         key: String,
     ) -> Result<Result<Option<Vec<u8>>, v2::Error>> {
         Ok(self.store(&bucket)?.get(key).await.map_err(Into::into))
@@ -37,7 +37,7 @@ impl v2::HostStore for View<'_> {
 
     async fn set(
         &mut self,
-        bucket: Resource<Bucket>,
+        bucket: Resource<OpenStore>,
         key: String,
         value: Vec<u8>,
     ) -> Result<Result<(), v2::Error>> {
@@ -50,7 +50,7 @@ impl v2::HostStore for View<'_> {
 
     async fn delete(
         &mut self,
-        bucket: Resource<Bucket>,
+        bucket: Resource<OpenStore>,
         key: String,
     ) -> Result<Result<(), v2::Error>> {
         Ok(self
@@ -62,7 +62,7 @@ impl v2::HostStore for View<'_> {
 
     async fn exists(
         &mut self,
-        bucket: Resource<Bucket>,
+        bucket: Resource<OpenStore>,
         key: String,
     ) -> Result<Result<bool, v2::Error>> {
         Ok(self.store(&bucket)?.exists(key).await.map_err(Into::into))
@@ -70,12 +70,12 @@ impl v2::HostStore for View<'_> {
 
     async fn get_keys(
         &mut self,
-        bucket: Resource<Bucket>,
+        bucket: Resource<OpenStore>,
     ) -> Result<Result<Vec<String>, v2::Error>> {
         Ok(all_keys(&*self.store(&bucket)?).await.map_err(Into::into))
     }
 
-    async fn drop(&mut self, bucket: Resource<Bucket>) -> Result<()> {
+    async fn drop(&mut self, bucket: Resource<OpenStore>) -> Result<()> {
         self.close(bucket)
     }
 }

@@ -1,4 +1,4 @@
-//! `spin:key-value@3`: asynchronous, its listing a stream.
+//! `spin:key-value@3`, whose functions are asynchronous and whose listing is a stream.
 
 use std::{
     pin::Pin,
@@ -15,20 +15,20 @@ use wasmtime::{
     },
 };
 
-use super::{Bucket, KeyValue, PAGE, Refused, View, v3};
+use super::{KeyValue, OpenError, OpenStore, PAGE_SIZE, View, v3};
 use crate::embedded::store::{Pending, Store, StoreError};
 
 type Host<T> = Accessor<T, KeyValue>;
 
-fn store<T>(host: &Host<T>, bucket: &Resource<Bucket>) -> Result<Arc<dyn Store>> {
+fn store<T>(host: &Host<T>, bucket: &Resource<OpenStore>) -> Result<Arc<dyn Store>> {
     host.with(|mut access| access.get().store(bucket))
 }
 
-impl From<Refused> for v3::Error {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::AccessDenied => Self::AccessDenied,
-            Refused::NoSuchStore => Self::NoSuchStore,
+impl From<OpenError> for v3::Error {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::AccessDenied => Self::AccessDenied,
+            OpenError::NoSuchStore => Self::NoSuchStore,
         }
     }
 }
@@ -42,13 +42,13 @@ impl From<StoreError> for v3::Error {
 impl v3::Host for View<'_> {}
 
 impl v3::HostStore for View<'_> {
-    async fn drop(&mut self, bucket: Resource<Bucket>) -> Result<()> {
+    async fn drop(&mut self, bucket: Resource<OpenStore>) -> Result<()> {
         self.close(bucket)
     }
 }
 
 impl<T: Send + 'static> v3::HostStoreWithStore<T> for KeyValue {
-    async fn open(host: &Host<T>, label: String) -> Result<Result<Resource<Bucket>, v3::Error>> {
+    async fn open(host: &Host<T>, label: String) -> Result<Result<Resource<OpenStore>, v3::Error>> {
         Ok(host
             .with(|mut access| access.get().open(&label))?
             .map_err(Into::into))
@@ -56,7 +56,7 @@ impl<T: Send + 'static> v3::HostStoreWithStore<T> for KeyValue {
 
     async fn get(
         host: &Host<T>,
-        bucket: Resource<Bucket>,
+        bucket: Resource<OpenStore>,
         key: String,
     ) -> Result<Result<Option<Vec<u8>>, v3::Error>> {
         Ok(store(host, &bucket)?.get(key).await.map_err(Into::into))
@@ -64,7 +64,7 @@ impl<T: Send + 'static> v3::HostStoreWithStore<T> for KeyValue {
 
     async fn set(
         host: &Host<T>,
-        bucket: Resource<Bucket>,
+        bucket: Resource<OpenStore>,
         key: String,
         value: Vec<u8>,
     ) -> Result<Result<(), v3::Error>> {
@@ -76,7 +76,7 @@ impl<T: Send + 'static> v3::HostStoreWithStore<T> for KeyValue {
 
     async fn delete(
         host: &Host<T>,
-        bucket: Resource<Bucket>,
+        bucket: Resource<OpenStore>,
         key: String,
     ) -> Result<Result<(), v3::Error>> {
         Ok(store(host, &bucket)?
@@ -87,7 +87,7 @@ impl<T: Send + 'static> v3::HostStoreWithStore<T> for KeyValue {
 
     async fn exists(
         host: &Host<T>,
-        bucket: Resource<Bucket>,
+        bucket: Resource<OpenStore>,
         key: String,
     ) -> Result<Result<bool, v3::Error>> {
         Ok(store(host, &bucket)?.exists(key).await.map_err(Into::into))
@@ -95,18 +95,18 @@ impl<T: Send + 'static> v3::HostStoreWithStore<T> for KeyValue {
 
     async fn get_keys(
         host: &Host<T>,
-        bucket: Resource<Bucket>,
+        bucket: Resource<OpenStore>,
     ) -> Result<(StreamReader<String>, FutureReader<Result<(), v3::Error>>)> {
-        let (told, outcome) = oneshot::channel();
+        let (sender, outcome) = oneshot::channel();
         let store = store(host, &bucket)?;
         let keys = Keys {
-            page: store.keys(None, PAGE),
+            page: store.keys(None, PAGE_SIZE),
             store,
-            told: Some(told),
+            outcome: Some(sender),
         };
         host.with(|mut access| {
             let stream = StreamReader::new(&mut access, keys)?;
-            // A listing that is dropped before its end has had no error.
+            // A stream that is dropped early has not failed.
             let outcome = async move { Ok::<_, wasmtime::Error>(outcome.await.unwrap_or(Ok(()))) };
             let future = FutureReader::new(&mut access, outcome)?;
             Ok((stream, future))
@@ -114,13 +114,13 @@ impl<T: Send + 'static> v3::HostStoreWithStore<T> for KeyValue {
     }
 }
 
-/// Produces the stream of `get-keys`: a page each time the guest has read the last one.
+/// Produces the stream of `get-keys`. Reads a page whenever the guest has read the previous one.
 struct Keys {
     store: Arc<dyn Store>,
-    /// The page that is being read.
+    /// The next page.
     page: Pending<Vec<String>>,
-    /// Where the outcome of it all goes.
-    told: Option<oneshot::Sender<Result<(), v3::Error>>>,
+    /// Receives the result of the whole listing.
+    outcome: Option<oneshot::Sender<Result<(), v3::Error>>>,
 }
 
 impl<D> StreamProducer<D> for Keys {
@@ -134,7 +134,7 @@ impl<D> StreamProducer<D> for Keys {
         mut destination: Destination<'a, Self::Item, Self::Buffer>,
         finish: bool,
     ) -> Poll<Result<StreamResult>> {
-        // A read of nothing asks whether there is something to read: there may be.
+        // A read of zero items asks whether the stream is ready.
         if destination.remaining(&mut store) == Some(0) {
             return Poll::Ready(Ok(StreamResult::Completed));
         }
@@ -144,8 +144,8 @@ impl<D> StreamProducer<D> for Keys {
             Poll::Pending => return Poll::Pending,
         };
         let (outcome, result) = match page {
-            Ok(page) if page.len() == PAGE => {
-                self.page = self.store.keys(page.last().cloned(), PAGE);
+            Ok(page) if page.len() == PAGE_SIZE => {
+                self.page = self.store.keys(page.last().cloned(), PAGE_SIZE);
                 destination.set_buffer(page.into());
                 return Poll::Ready(Ok(StreamResult::Completed));
             }
@@ -155,9 +155,9 @@ impl<D> StreamProducer<D> for Keys {
             }
             Err(error) => (Err(error.into()), StreamResult::Dropped),
         };
-        if let Some(told) = self.told.take() {
-            // A guest that does not read the outcome has dropped its end.
-            let _ = told.send(outcome);
+        if let Some(sender) = self.outcome.take() {
+            // Fails if the guest has dropped its end.
+            let _ = sender.send(outcome);
         }
         Poll::Ready(Ok(result))
     }

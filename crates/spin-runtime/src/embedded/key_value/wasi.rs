@@ -1,15 +1,15 @@
-//! `wasi:keyvalue@0.2.0-draft2`: stores, batches, atomic operations.
+//! `wasi:keyvalue@0.2.0-draft2`.
 
 use wasmtime::{Result, component::Resource};
 
-use super::{Bucket, Cas, PAGE, Refused, View, all_keys, keyvalue};
-use crate::embedded::store::{StoreError, Swap};
+use super::{OpenError, OpenStore, PAGE_SIZE, View, all_keys, keyvalue};
+use crate::embedded::store::{CompareAndSwap, StoreError, Swap};
 
-impl From<Refused> for keyvalue::store::Error {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::AccessDenied => Self::AccessDenied,
-            Refused::NoSuchStore => Self::NoSuchStore,
+impl From<OpenError> for keyvalue::store::Error {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::AccessDenied => Self::AccessDenied,
+            OpenError::NoSuchStore => Self::NoSuchStore,
         }
     }
 }
@@ -24,7 +24,7 @@ impl keyvalue::store::Host for View<'_> {
     async fn open(
         &mut self,
         label: String,
-    ) -> Result<Result<Resource<Bucket>, keyvalue::store::Error>> {
+    ) -> Result<Result<Resource<OpenStore>, keyvalue::store::Error>> {
         Ok(self.open(&label)?.map_err(Into::into))
     }
 }
@@ -32,7 +32,7 @@ impl keyvalue::store::Host for View<'_> {
 impl keyvalue::store::HostBucket for View<'_> {
     async fn get(
         &mut self,
-        bucket: Resource<Bucket>,
+        bucket: Resource<OpenStore>,
         key: String,
     ) -> Result<Result<Option<Vec<u8>>, keyvalue::store::Error>> {
         Ok(self.store(&bucket)?.get(key).await.map_err(Into::into))
@@ -40,7 +40,7 @@ impl keyvalue::store::HostBucket for View<'_> {
 
     async fn set(
         &mut self,
-        bucket: Resource<Bucket>,
+        bucket: Resource<OpenStore>,
         key: String,
         value: Vec<u8>,
     ) -> Result<Result<(), keyvalue::store::Error>> {
@@ -53,7 +53,7 @@ impl keyvalue::store::HostBucket for View<'_> {
 
     async fn delete(
         &mut self,
-        bucket: Resource<Bucket>,
+        bucket: Resource<OpenStore>,
         key: String,
     ) -> Result<Result<(), keyvalue::store::Error>> {
         Ok(self
@@ -65,24 +65,26 @@ impl keyvalue::store::HostBucket for View<'_> {
 
     async fn exists(
         &mut self,
-        bucket: Resource<Bucket>,
+        bucket: Resource<OpenStore>,
         key: String,
     ) -> Result<Result<bool, keyvalue::store::Error>> {
         Ok(self.store(&bucket)?.exists(key).await.map_err(Into::into))
     }
 
-    /// A page of keys; the cursor is the last key of the page before.
+    /// Returns a page of keys. The cursor is the last key of the previous page.
     async fn list_keys(
         &mut self,
-        bucket: Resource<Bucket>,
+        bucket: Resource<OpenStore>,
         cursor: Option<String>,
     ) -> Result<Result<keyvalue::store::KeyResponse, keyvalue::store::Error>> {
         let store = self.store(&bucket)?;
         let page = match cursor {
-            // Without a cursor the answer is all of them, as in Spin, whose guests know no cursor.
+            // As in Spin, where guests do not use cursors, the first page has all keys.
             None => all_keys(&*store).await.map(|keys| (keys, None)),
-            Some(after) => store.keys(Some(after), PAGE).await.map(|keys| {
-                let next = (keys.len() == PAGE).then(|| keys.last().cloned()).flatten();
+            Some(after) => store.keys(Some(after), PAGE_SIZE).await.map(|keys| {
+                let next = (keys.len() == PAGE_SIZE)
+                    .then(|| keys.last().cloned())
+                    .flatten();
                 (keys, next)
             }),
         };
@@ -90,7 +92,7 @@ impl keyvalue::store::HostBucket for View<'_> {
         Ok(response.map_err(Into::into))
     }
 
-    async fn drop(&mut self, bucket: Resource<Bucket>) -> Result<()> {
+    async fn drop(&mut self, bucket: Resource<OpenStore>) -> Result<()> {
         self.close(bucket)
     }
 }
@@ -98,7 +100,7 @@ impl keyvalue::store::HostBucket for View<'_> {
 impl keyvalue::atomics::Host for View<'_> {
     async fn increment(
         &mut self,
-        bucket: Resource<Bucket>,
+        bucket: Resource<OpenStore>,
         key: String,
         delta: i64,
     ) -> Result<Result<i64, keyvalue::store::Error>> {
@@ -109,21 +111,28 @@ impl keyvalue::atomics::Host for View<'_> {
             .map_err(Into::into))
     }
 
-    /// On a conflict the guest gets a new handle that has seen the value as it is now.
+    /// On a conflict, the guest gets a new handle that expects the current value.
     async fn swap(
         &mut self,
-        cas: Resource<Cas>,
+        cas: Resource<CompareAndSwap>,
         value: Vec<u8>,
     ) -> Result<Result<(), keyvalue::atomics::CasError>> {
         use keyvalue::atomics::CasError;
-        let Cas { store, key, seen } = self.table.delete(cas)?;
-        match store.swap(key.clone(), seen, value).await {
+        let CompareAndSwap {
+            store,
+            key,
+            expected,
+        } = self.table.delete(cas)?;
+        match store.swap(key.clone(), expected, value).await {
             Ok(Swap::Done) => Ok(Ok(())),
             Ok(Swap::Changed) => match store.get(key.clone()).await {
-                Ok(seen) => {
-                    let again = Cas { store, key, seen };
-                    let again = self.table.push(again)?;
-                    Ok(Err(CasError::CasFailed(again)))
+                Ok(expected) => {
+                    let retry = CompareAndSwap {
+                        store,
+                        key,
+                        expected,
+                    };
+                    Ok(Err(CasError::CasFailed(self.table.push(retry)?)))
                 }
                 Err(error) => Ok(Err(CasError::StoreError(error.into()))),
             },
@@ -135,35 +144,39 @@ impl keyvalue::atomics::Host for View<'_> {
 impl keyvalue::atomics::HostCas for View<'_> {
     async fn new(
         &mut self,
-        bucket: Resource<Bucket>,
+        bucket: Resource<OpenStore>,
         key: String,
-    ) -> Result<Result<Resource<Cas>, keyvalue::store::Error>> {
+    ) -> Result<Result<Resource<CompareAndSwap>, keyvalue::store::Error>> {
         let store = self.store(&bucket)?;
         match store.get(key.clone()).await {
-            Ok(seen) => {
-                let cas = Cas { store, key, seen };
+            Ok(expected) => {
+                let cas = CompareAndSwap {
+                    store,
+                    key,
+                    expected,
+                };
                 Ok(Ok(self.table.push(cas)?))
             }
             Err(error) => Ok(Err(error.into())),
         }
     }
 
-    /// Reads the value, which the swap then expects.
+    /// Returns the current value, which the swap then expects.
     async fn current(
         &mut self,
-        cas: Resource<Cas>,
+        cas: Resource<CompareAndSwap>,
     ) -> Result<Result<Option<Vec<u8>>, keyvalue::store::Error>> {
         let cas = self.table.get_mut(&cas)?;
         match cas.store.get(cas.key.clone()).await {
-            Ok(seen) => {
-                cas.seen.clone_from(&seen);
-                Ok(Ok(seen))
+            Ok(value) => {
+                cas.expected.clone_from(&value);
+                Ok(Ok(value))
             }
             Err(error) => Ok(Err(error.into())),
         }
     }
 
-    async fn drop(&mut self, cas: Resource<Cas>) -> Result<()> {
+    async fn drop(&mut self, cas: Resource<CompareAndSwap>) -> Result<()> {
         self.close(cas)
     }
 }
@@ -171,7 +184,7 @@ impl keyvalue::atomics::HostCas for View<'_> {
 impl keyvalue::batch::Host for View<'_> {
     async fn get_many(
         &mut self,
-        bucket: Resource<Bucket>,
+        bucket: Resource<OpenStore>,
         keys: Vec<String>,
     ) -> Result<Result<Vec<(String, Option<Vec<u8>>)>, keyvalue::store::Error>> {
         Ok(self
@@ -183,7 +196,7 @@ impl keyvalue::batch::Host for View<'_> {
 
     async fn set_many(
         &mut self,
-        bucket: Resource<Bucket>,
+        bucket: Resource<OpenStore>,
         pairs: Vec<(String, Vec<u8>)>,
     ) -> Result<Result<(), keyvalue::store::Error>> {
         Ok(self.store(&bucket)?.set(pairs).await.map_err(Into::into))
@@ -191,7 +204,7 @@ impl keyvalue::batch::Host for View<'_> {
 
     async fn delete_many(
         &mut self,
-        bucket: Resource<Bucket>,
+        bucket: Resource<OpenStore>,
         keys: Vec<String>,
     ) -> Result<Result<(), keyvalue::store::Error>> {
         Ok(self.store(&bucket)?.delete(keys).await.map_err(Into::into))

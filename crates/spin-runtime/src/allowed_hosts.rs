@@ -1,38 +1,41 @@
-//! Where a component may send requests: the entries of `allowed_outbound_hosts`, as Spin reads them.
+//! The hosts that a component may send requests to: `allowed_outbound_hosts`, parsed as in Spin.
 
 use std::{net::IpAddr, ops::Range};
 
 use ipnet::IpNet;
 use url::{Host, Url};
 
-/// The domain under which components reach each other: `NAME.spin.internal`.
+/// The domain of service chaining: `NAME.spin.internal`.
 const SERVICE_CHAINING_SUFFIX: &str = ".spin.internal";
 
-/// The hosts one component may reach. The default allows none.
+/// The reason why an entry with a path is invalid.
+const HAS_PATH: &str = "it must not have a path";
+
+/// The hosts that a component may send requests to. The default allows none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AllowedHosts {
+pub(crate) struct AllowedHosts {
     entries: Vec<Entry>,
 }
 
-/// An entry of `allowed_outbound_hosts` that says nothing.
+/// An invalid entry of `allowed_outbound_hosts`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{entry:?} is no allowed outbound host: {reason}")]
-pub struct InvalidEntry {
-    /// The entry as it was written, or as its variables made it.
-    pub entry: String,
-    /// What is wrong with it.
-    pub reason: String,
+#[error("invalid allowed_outbound_hosts entry {entry:?}: {reason}")]
+pub(crate) struct InvalidEntry {
+    /// The entry with expanded variables.
+    pub(crate) entry: String,
+    pub(crate) reason: String,
 }
 
 impl AllowedHosts {
-    /// Reads entries whose templates are already expanded: `SCHEME://HOST[:PORT]`, where the
-    /// scheme may be `*`; the host a name, an address, a network (`10.0.0.0/8`), `*`,
-    /// `*.example.com` or `self`; the port a number, a range without its end (`8000..9000`) or
-    /// `*`, by default that of the scheme.
+    /// Parses entries of the form `SCHEME://HOST[:PORT]`, with expanded templates.
+    ///
+    /// The scheme may be `*`. The host is a name, an address, a network (`10.0.0.0/8`), `*`,
+    /// `*.example.com` or `self`. The port is a number, a range that excludes its end
+    /// (`8000..9000`) or `*`, and defaults to that of the scheme.
     ///
     /// # Errors
-    /// The first entry that is not of this form.
-    pub fn parse(entries: &[impl AsRef<str>]) -> Result<Self, InvalidEntry> {
+    /// Returns the first invalid entry.
+    pub(crate) fn parse(entries: &[impl AsRef<str>]) -> Result<Self, InvalidEntry> {
         let entries = entries
             .iter()
             .map(|entry| Entry::parse(entry.as_ref()))
@@ -40,11 +43,12 @@ impl AllowedHosts {
         Ok(Self { entries })
     }
 
-    /// Whether a request may go there. The scheme is in lower case, the host a name or an
-    /// address (IPv6 with or without brackets); without a port, that of the scheme is meant.
-    /// Calls of other components are judged by their `NAME.spin.internal` like any host; calls of
-    /// the application itself by [`Self::allows_self`].
-    pub fn allows(&self, scheme: &str, host: &str, port: Option<u16>) -> bool {
+    /// Returns whether a request to a host is allowed.
+    ///
+    /// The scheme is in lower case. The host is a name or an address; the brackets of an IPv6
+    /// address are optional. The port defaults to that of the scheme. Other components are checked
+    /// by their host `NAME.spin.internal`, and the application itself by [`Self::allows_self`].
+    pub(crate) fn allows(&self, scheme: &str, host: &str, port: Option<u16>) -> bool {
         let Some(host) = parse_host(host) else {
             return false;
         };
@@ -57,72 +61,66 @@ impl AllowedHosts {
             .any(|entry| entry.port.matches(port) && entry.matches(scheme, &host))
     }
 
-    /// Whether the component may call its own application over HTTP: by a path without a host,
-    /// or by a host for which [`is_self`] holds.
-    pub fn allows_self(&self) -> bool {
-        let http = |entry: &Entry| {
+    /// Returns whether the component may call its own application: without a host, or with a host
+    /// for which [`is_self`] returns true.
+    pub(crate) fn allows_self(&self) -> bool {
+        let is_http = |entry: &Entry| {
             ["http", "https"]
                 .iter()
                 .any(|scheme| entry.scheme.matches(scheme))
         };
-        let own = |entry: &Entry| matches!(entry.host, HostRule::Any | HostRule::Own);
-        self.entries.iter().any(|entry| http(entry) && own(entry))
-    }
-
-    /// Whether nothing at all is allowed.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        let matches_self =
+            |entry: &Entry| matches!(entry.host, HostRule::Any | HostRule::Application);
+        self.entries
+            .iter()
+            .any(|entry| is_http(entry) && matches_self(entry))
     }
 }
 
-/// Whether a host means the application itself. Some libraries insist on a host that looks like
-/// one, hence `self.alt`.
-pub fn is_self(host: &str) -> bool {
+/// Returns whether a host stands for the application itself.
+///
+/// `self.alt` exists for libraries that require a dot in the host.
+pub(crate) fn is_self(host: &str) -> bool {
     host == "self" || host == "self.alt"
 }
 
-/// The component that a host names, `NAME` of `NAME.spin.internal`, with or without a port. The
-/// request still needs an entry that [`AllowedHosts::allows`] it.
-pub fn service_chain_target(host: &str) -> Option<&str> {
+/// Returns the component of a service chaining host: `NAME` for `NAME.spin.internal`, with or
+/// without a port.
+pub(crate) fn service_chain_target(host: &str) -> Option<&str> {
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let id = name.strip_suffix(SERVICE_CHAINING_SUFFIX)?;
     (!id.is_empty() && !id.contains('.')).then_some(id)
 }
 
-/// Checks one entry without templates.
-///
-/// # Errors
-/// Says what is wrong with it.
-pub(crate) fn check(entry: &str) -> Result<(), InvalidEntry> {
+/// Checks an entry without templates.
+pub(crate) fn check_entry(entry: &str) -> Result<(), InvalidEntry> {
     Entry::parse(entry).map(drop)
 }
 
-/// The entries that one of the old key `allowed_http_hosts` stands for: HTTP and HTTPS at a host
-/// with an optional port.
-///
-/// # Errors
-/// Says what is wrong with it.
+/// Converts an entry of the deprecated key `allowed_http_hosts`: a host with an optional port, to be
+/// reached by HTTP and HTTPS.
 pub(crate) fn from_http_host(text: &str) -> Result<Vec<String>, InvalidEntry> {
-    let wrong = || InvalidEntry {
+    let invalid = || InvalidEntry {
         entry: text.to_owned(),
-        reason: "expected a host, or host:port, without a path".to_owned(),
+        reason: "expected a host or host:port, without a path".to_owned(),
     };
     if text == "insecure:allow-all" {
         return Ok(["http://*:*", "https://*:*", "http://self"]
             .map(str::to_owned)
             .to_vec());
     }
-    let url = match text.contains("//") {
-        true => Url::parse(text),
-        false => Url::parse(&format!("http://{text}")),
+    let url = if text.contains("//") {
+        Url::parse(text)
+    } else {
+        Url::parse(&format!("http://{text}"))
     };
-    let url = url.map_err(|_| wrong())?;
+    let url = url.map_err(|_| invalid())?;
     let host = url
         .host_str()
         .filter(|_| matches!(url.scheme(), "http" | "https"))
-        .ok_or_else(wrong)?;
+        .ok_or_else(invalid)?;
     if url.path().len() > 1 {
-        return Err(wrong());
+        return Err(invalid());
     }
     if host == "self" {
         return Ok(vec!["http://self".to_owned()]);
@@ -136,7 +134,6 @@ pub(crate) fn from_http_host(text: &str) -> Result<Vec<String>, InvalidEntry> {
         .to_vec())
 }
 
-/// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     scheme: Scheme,
@@ -154,9 +151,9 @@ enum Scheme {
 enum HostRule {
     Any,
     /// The application itself.
-    Own,
-    /// A domain's suffix with its leading dot.
-    Under(String),
+    Application,
+    /// The subdomains of a domain, which is stored with a leading dot.
+    Subdomains(String),
     Exact(Host),
     Network(IpNet),
 }
@@ -170,32 +167,31 @@ enum Port {
 
 impl Entry {
     fn parse(text: &str) -> Result<Self, InvalidEntry> {
-        let wrong = |reason: String| InvalidEntry {
+        let invalid = |reason: &str| InvalidEntry {
             entry: text.to_owned(),
-            reason,
+            reason: reason.to_owned(),
         };
         let Some((scheme, rest)) = text.trim().split_once("://") else {
-            return Err(wrong(match text.trim() {
-                "insecure:allow-all" => "write \"*://*:*\" to allow everything".to_owned(),
-                _ => "expected SCHEME://HOST[:PORT], like \"https://example.com\" or \"*://*:*\""
-                    .to_owned(),
+            return Err(invalid(match text.trim() {
+                "insecure:allow-all" => "use \"*://*:*\" to allow everything",
+                _ => "expected a scheme, such as https://",
             }));
         };
         let (host, port) = match rest.rsplit_once(':') {
             None => (rest, ""),
             Some((host, "")) => (host, ""),
-            // The colons may all be those of an IPv6 address.
+            // All colons may belong to an IPv6 address.
             Some(_) if HostRule::parse(rest).is_ok() => (rest, ""),
             Some((host, port)) => match port.split_once('/') {
                 None => (host, port),
                 Some((port, "")) => (host, port),
-                Some(_) => return Err(wrong("a path cannot be part of it".to_owned())),
+                Some(_) => return Err(invalid(HAS_PATH)),
             },
         };
         Ok(Self {
-            port: Port::parse(port, scheme).map_err(wrong)?,
-            scheme: Scheme::parse(scheme).map_err(wrong)?,
-            host: HostRule::parse(host).map_err(wrong)?,
+            port: Port::parse(port, scheme).map_err(|reason| invalid(&reason))?,
+            scheme: Scheme::parse(scheme).map_err(|reason| invalid(&reason))?,
+            host: HostRule::parse(host).map_err(|reason| invalid(&reason))?,
         })
     }
 
@@ -210,7 +206,7 @@ impl Scheme {
             "*" => Ok(Self::Any),
             _ if text.chars().all(char::is_alphabetic) => Ok(Self::Exact(text.to_owned())),
             _ => Err(format!(
-                "the scheme is `*` or letters only, unlike {text:?}"
+                "the scheme must be `*` or consist of letters, unlike {text:?}"
             )),
         }
     }
@@ -230,44 +226,39 @@ impl HostRule {
             return Ok(Self::Any);
         }
         if is_self(text) {
-            return Ok(Self::Own);
+            return Ok(Self::Application);
         }
         if text.starts_with('{') {
-            return Err("lists of hosts are not supported: write one entry for each".to_owned());
+            return Err("lists of hosts are not supported: use an entry for each host".to_owned());
         }
         if let Ok(network) = text.parse::<IpNet>() {
             return Ok(Self::Network(network.trunc()));
         }
         let text = text.strip_suffix('/').unwrap_or(text);
         if text.contains('/') {
-            return Err("a path cannot be part of it".to_owned());
+            return Err(HAS_PATH.to_owned());
         }
-        let parse =
-            |host: &str| Host::parse(host).map_err(|error| format!("{host:?} is no host: {error}"));
-        let Some(domain) = text.strip_prefix("*.") else {
-            return match text.contains('*') {
-                true => {
-                    Err("`*` stands for a whole host, or before its first dot, only".to_owned())
-                }
-                false => parse(text).map(Self::Exact),
-            };
+        let parse = |host: &str| {
+            Host::parse(host).map_err(|error| format!("invalid host {host:?}: {error}"))
+        };
+        let (is_wildcard, domain) = match text.strip_prefix("*.") {
+            Some(domain) => (true, domain),
+            None => (false, text),
         };
         if domain.contains('*') {
-            return Err("`*` stands before the first dot only".to_owned());
+            return Err("`*` is only allowed as the whole host or before its first dot".to_owned());
         }
         match parse(domain)? {
-            Host::Domain(domain) => Ok(Self::Under(format!(".{domain}"))),
-            _ => Err(
-                "`*.` stands before a domain, not an address; write a network as 10.0.0.0/8"
-                    .to_owned(),
-            ),
+            host if !is_wildcard => Ok(Self::Exact(host)),
+            Host::Domain(domain) => Ok(Self::Subdomains(format!(".{domain}"))),
+            _ => Err("`*.` must be followed by a domain; write a network as 10.0.0.0/8".to_owned()),
         }
     }
 
     fn matches(&self, host: &Host) -> bool {
         match (self, host) {
             (Self::Any, _) => true,
-            (Self::Under(suffix), Host::Domain(domain)) => domain.ends_with(suffix),
+            (Self::Subdomains(suffix), Host::Domain(domain)) => domain.ends_with(suffix),
             (Self::Exact(exact), host) => exact == host,
             (Self::Network(network), Host::Ipv4(address)) => {
                 network.contains(&IpAddr::V4(*address))
@@ -275,7 +266,7 @@ impl HostRule {
             (Self::Network(network), Host::Ipv6(address)) => {
                 network.contains(&IpAddr::V6(*address))
             }
-            (Self::Under(_) | Self::Network(_) | Self::Own, _) => false,
+            (Self::Subdomains(_) | Self::Network(_) | Self::Application, _) => false,
         }
     }
 }
@@ -284,15 +275,17 @@ impl Port {
     fn parse(text: &str, scheme: &str) -> Result<Self, String> {
         let number = |text: &str| {
             text.parse::<u16>()
-                .map_err(|_| format!("{text:?} is no port: a number up to 65535, a range or `*`"))
+                .map_err(|_| format!("invalid port {text:?}: expected a number, a range or `*`"))
         };
         match text {
             "*" => Ok(Self::Any),
-            "" => default_port(scheme)
-                .map(Self::Exact)
-                .ok_or_else(|| format!("the scheme {scheme:?} has no default port, so one must be given, like `:8080` or `:*`")),
+            "" => default_port(scheme).map(Self::Exact).ok_or_else(|| {
+                format!(
+                    "the scheme {scheme:?} has no default port: add one, such as `:8080` or `:*`"
+                )
+            }),
             _ if text.starts_with('{') => {
-                Err("lists of ports are not supported: write one entry for each".to_owned())
+                Err("lists of ports are not supported: use an entry for each port".to_owned())
             }
             _ => match text.split_once("..") {
                 Some((start, end)) => Ok(Self::Range(number(start)?..number(end)?)),
@@ -322,7 +315,7 @@ fn default_port(scheme: &str) -> Option<u16> {
     })
 }
 
-/// Reads a host as a URL does, so that every spelling of an address is the same address.
+/// Parses a host as a URL does, so that all spellings of an address are equal.
 fn parse_host(text: &str) -> Option<Host> {
     match text.parse::<IpAddr>() {
         Ok(IpAddr::V6(address)) => Some(Host::Ipv6(address)),
@@ -340,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_and_ports_are_exact() {
+    fn hosts_and_ports_must_match() {
         let hosts = allowed(&[
             "*://spin.example:443",
             "http://example.com:8383",
@@ -369,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn wildcards_cover_subdomains_only() {
+    fn wildcards_match_subdomains_only() {
         let hosts = allowed(&["http://*.Example.com", "http://*.example2.com:8383"]);
         assert!(hosts.allows("http", "a.example.com", None));
         assert!(hosts.allows("http", "a.b.EXAMPLE.com", None));
@@ -380,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_leave_out_their_end() {
+    fn port_ranges_exclude_their_end() {
         let hosts = allowed(&["http://example.com:8000..9000"]);
         assert!(hosts.allows("http", "example.com", Some(8000)));
         assert!(hosts.allows("http", "example.com", Some(8999)));
@@ -389,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_the_same_in_every_spelling() {
+    fn all_spellings_of_an_address_match() {
         let hosts = allowed(&[
             "http://127.0.0.1:5561",
             "http://[::1]",
@@ -407,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_hold_addresses() {
+    fn networks_match_addresses() {
         let hosts = allowed(&[
             "*://10.1.2.3/8:80",
             "http://2001:db8::/32",
@@ -423,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn self_is_apart_from_hosts() {
+    fn self_is_not_a_host() {
         let hosts = allowed(&["http://self"]);
         assert!(hosts.allows_self());
         assert!(!hosts.allows("http", "self", None));
@@ -433,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn components_are_chained_by_name() {
+    fn service_chaining_hosts_name_a_component() {
         assert_eq!(service_chain_target("orders.spin.internal"), Some("orders"));
         assert_eq!(
             service_chain_target("orders.spin.internal:80"),
@@ -455,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_that_say_nothing_are_refused() {
+    fn invalid_entries_are_errors() {
         for bad in [
             "",
             "*",
@@ -502,13 +495,13 @@ mod tests {
             "http://example.com:{80,81}",
             "h2://example.com:80",
         ] {
-            let error = check(bad).expect_err(bad);
+            let error = check_entry(bad).expect_err(bad);
             assert_eq!(error.entry, bad);
         }
     }
 
     #[test]
-    fn old_entries_are_translated() {
+    fn deprecated_entries_are_converted() {
         assert_eq!(
             from_http_host("example.com").unwrap(),
             ["http://example.com", "https://example.com"]
@@ -526,7 +519,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_panics(entry in ".{0,30}", host in ".{0,30}", port: Option<u16>) {
+        fn parsing_never_panics(entry in ".{0,30}", host in ".{0,30}", port: Option<u16>) {
             let shaped = format!("http://{entry}");
             for entry in [&entry, &shaped] {
                 if let Ok(hosts) = AllowedHosts::parse(&[entry]) {
@@ -537,9 +530,8 @@ mod tests {
             service_chain_target(&host);
         }
 
-        /// A name that is allowed is allowed, and at no other port.
         #[test]
-        fn exact_entries_are_exact(name in "[a-z]{1,8}\\.example", port in 1u16.., other in 1u16..) {
+        fn exact_entries_match_one_port(name in "[a-z]{1,8}\\.example", port in 1u16.., other in 1u16..) {
             let hosts = allowed(&[&format!("http://{name}:{port}")]);
             prop_assert!(hosts.allows("http", &name, Some(port)));
             prop_assert_eq!(hosts.allows("http", &name, Some(other)), other == port);

@@ -1,12 +1,12 @@
-//! The address of a server that requests are forwarded to, in the command line and in the manifest.
+//! The URL of a server that requests are forwarded to.
 
 use std::{fmt, str::FromStr};
 
 use url::Url;
 
-/// `http://`, `https://` or `h2c://`, a host, and perhaps a port and a path.
+/// A URL with the scheme `http`, `https` or `h2c`, a host, and optionally a port and a path.
 ///
-/// Its display is the URL in its normal form, without a slash at its end.
+/// `Display` prints the URL in its normal form, without a trailing slash.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UpstreamUrl {
     scheme: UpstreamScheme,
@@ -14,36 +14,36 @@ pub struct UpstreamUrl {
     base: String,
 }
 
-/// How an upstream is spoken to.
+/// The scheme of an [`UpstreamUrl`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum UpstreamScheme {
     /// `http`: HTTP/1.1.
     Http,
-    /// `https`: HTTP/2 or HTTP/1.1 over TLS, as the server chooses.
+    /// `https`: HTTP/2 or HTTP/1.1 over TLS. The server chooses.
     Https,
-    /// `h2c`: HTTP/2 without TLS, which the server is known to speak.
+    /// `h2c`: HTTP/2 without TLS, with prior knowledge.
     H2c,
 }
 
 impl UpstreamUrl {
-    /// How it is spoken to.
+    /// Returns the scheme.
     pub fn scheme(&self) -> UpstreamScheme {
         self.scheme
     }
 
-    /// The host and, when it is not the scheme's own, the port; an IPv6 address in brackets.
+    /// Returns the host, and the port if it is not the default of the scheme.
     pub fn authority(&self) -> &str {
         &self.authority
     }
 
-    /// What stands before the path of each request: empty, or a path without a slash at its end.
+    /// Returns the prefix of the path of each request: empty, or a path without a trailing slash.
     pub fn base(&self) -> &str {
         &self.base
     }
 }
 
 impl UpstreamScheme {
-    /// As it is written.
+    /// Returns the scheme as it is written in a URL.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -57,38 +57,40 @@ impl FromStr for UpstreamUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wanted = "expected a URL like \"http://127.0.0.1:3001\"";
+        let expected = "expected a URL such as \"http://127.0.0.1:3001\"";
         let (scheme, rest) = text
             .split_once("://")
-            .ok_or_else(|| format!("{wanted}, found {text:?}"))?;
-        // What URLs know of hosts and ports they know of `http` and `https` only.
-        let (scheme, known) = match scheme.to_ascii_lowercase().as_str() {
+            .ok_or_else(|| format!("{expected}, found {text:?}"))?;
+        // The URL parser only knows the hosts and ports of known schemes, which `h2c` is not.
+        let (scheme, url_scheme) = match scheme.to_ascii_lowercase().as_str() {
             "http" => (UpstreamScheme::Http, "http"),
             "https" => (UpstreamScheme::Https, "https"),
             "h2c" => (UpstreamScheme::H2c, "http"),
             _ => {
                 return Err(format!(
-                    "{wanted}: the scheme is http, https, or h2c (HTTP/2 without TLS), not {scheme:?}"
+                    "{expected}: the scheme is http, https, or h2c (HTTP/2 without TLS), not {scheme:?}"
                 ));
             }
         };
-        // Their parser passes over slashes and line ends, and so would read a host from the path.
-        let host_first = rest.starts_with(|c: char| c.is_alphanumeric() || c == '[');
-        let url = match host_first && !text.contains(|c: char| c.is_whitespace() || c == '\\') {
-            true => Url::parse(&format!("{known}://{rest}")).map_err(|error| error.to_string()),
-            false => Err("there is no host".to_owned()),
-        };
-        let url = url.map_err(|reason| format!("{wanted}: {text:?} is none: {reason}"))?;
-        // Not said again, since it may hold a password.
+        // The URL parser skips slashes and line breaks, and would take the host from the path.
+        let starts_with_host = rest.starts_with(|c: char| c.is_alphanumeric() || c == '[');
+        if !starts_with_host || text.contains(|c: char| c.is_whitespace() || c == '\\') {
+            return Err(format!("{expected}: {text:?} has no host"));
+        }
+        let url = Url::parse(&format!("{url_scheme}://{rest}"))
+            .map_err(|error| format!("{expected}: {text:?} is invalid: {error}"))?;
+        // The message omits the text, which may contain a password.
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(format!("{wanted}, without a user or a password"));
+            return Err(format!("{expected}, without a user or a password"));
         }
         if url.query().is_some() || url.fragment().is_some() {
-            return Err(format!("{wanted}, without a query or a fragment: {text:?}"));
+            return Err(format!(
+                "{expected}, without a query or a fragment: {text:?}"
+            ));
         }
         let host = url.host_str().unwrap_or_default();
         let authority = match url.port() {
-            Some(0) => return Err(format!("{wanted}: no server has port 0: {text:?}")),
+            Some(0) => return Err(format!("{expected}: no server has port 0: {text:?}")),
             Some(port) => format!("{host}:{port}"),
             None => host.to_owned(),
         };
@@ -118,7 +120,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn urls_are_read() {
+    fn urls_are_normalized() {
         for (text, normal) in [
             ("http://localhost", "http://localhost"),
             ("HTTP://LocalHost:80/", "http://localhost"),
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_url_says_why() {
+    fn errors_name_the_reason() {
         for (text, reason) in [
             ("", "expected a URL"),
             ("127.0.0.1:3001", "expected a URL"),
@@ -163,7 +165,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_normal_form_stays_as_it_is(text in "(http|https|h2c)://[a-z\\[\\]:0-9./%@é?#-]{0,30}") {
+        fn the_normal_form_is_stable(text in "(http|https|h2c)://[a-z\\[\\]:0-9./%@é?#-]{0,30}") {
             if let Ok(url) = text.parse::<UpstreamUrl>() {
                 prop_assert_eq!(url.to_string().parse::<UpstreamUrl>(), Ok(url.clone()));
                 prop_assert!(!url.base().ends_with('/'));

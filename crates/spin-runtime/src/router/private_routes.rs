@@ -1,93 +1,96 @@
-//! Paths that are closed to the outside, however they are spelled.
+//! Routes that are not reachable from outside, however their paths are spelled.
 
-use super::readings::{self, LIMIT, decode};
-use crate::manifest::pattern::Pattern;
+use super::path_variants::{self, MAX_PASSES, decode};
+use crate::route_pattern::RoutePattern;
 
 /// The routes that only timers and components may call.
 ///
-/// A path is private as soon as one of its [`readings`] is, in any letter case: what stands behind
-/// a route, or behind an upstream, may not tell cases apart.
+/// A path is private if any interpretation of it is private, in any letter case. A component or an
+/// upstream may decode and normalize the path, or ignore its case.
 #[derive(Clone, Debug, Default)]
-pub struct Private {
-    patterns: Vec<Pattern>,
-    /// How many parts of a path are enough to tell whether one of the patterns matches it.
-    enough: usize,
+pub struct PrivateRoutes {
+    patterns: Vec<RoutePattern>,
+    /// The number of segments of a path that decide whether a pattern matches.
+    relevant_segments: usize,
 }
 
-impl Private {
-    /// Takes routes in routefinder's notation (see
-    /// [`HostTable::private`](crate::manifest::HostTable::private)).
+impl PrivateRoutes {
+    /// Creates the set from routes in routefinder's notation.
     ///
     /// # Errors
-    /// A route that cannot be matched; there is none in a manifest that was read from text.
+    /// Fails if a route is invalid, which is not possible for a manifest that was parsed.
     pub fn new(routes: &[String]) -> anyhow::Result<Self> {
         let mut patterns = Vec::new();
         for route in routes {
             let parse = |text: &str| {
-                Pattern::parse(text)
-                    .map_err(|reason| anyhow::anyhow!("private route {route:?}: {reason}"))
+                RoutePattern::parse(text)
+                    .map_err(|reason| anyhow::anyhow!("invalid private route {route:?}: {reason}"))
             };
             let folded = route.to_ascii_lowercase();
             patterns.push(parse(&folded)?);
-            // A route with escapes also covers what they stand for.
+            // A route with escapes also matches the decoded path.
             let decoded = ascii(&fold(&decode(route.as_bytes())));
             if decoded != folded {
                 patterns.extend(parse(&decoded).ok());
             }
         }
-        // One more than the longest pattern has, so that a longer path is seen to be longer.
-        let parts = |pattern: &Pattern| pattern.based.split('/').count();
-        let enough = patterns.iter().map(parts).max().unwrap_or_default() + 1;
-        Ok(Self { patterns, enough })
+        // One more than the longest pattern has, so that longer paths do not match exact patterns.
+        let segments = |pattern: &RoutePattern| pattern.normalized().split('/').count();
+        let relevant_segments = patterns.iter().map(segments).max().unwrap_or_default() + 1;
+        Ok(Self {
+            patterns,
+            relevant_segments,
+        })
     }
 
-    /// Whether a path, without its query, is closed to the outside.
+    /// Returns whether a path without its query is private.
     pub fn matches(&self, path: &str) -> bool {
         if self.patterns.is_empty() {
             return false;
         }
-        if self.covers(&path.to_ascii_lowercase()) {
+        if self.matches_any(&path.to_ascii_lowercase()) {
             return true;
         }
-        !readings::is_plain(path) && readings::any(path, |parts| self.resolves(parts))
+        !path_variants::is_unambiguous(path)
+            && path_variants::any(path, |segments| self.matches_resolved(segments))
     }
 
-    /// Whether one of the patterns matches a path, whose letters are small.
-    fn covers(&self, path: &str) -> bool {
+    /// Returns whether a pattern matches a path in lower case.
+    fn matches_any(&self, path: &str) -> bool {
         self.patterns.iter().any(|pattern| pattern.matches(path))
     }
 
-    /// Whether the path of these parts is private at any step of the resolution of its dots.
-    fn resolves(&self, mut parts: Vec<&[u8]>) -> bool {
-        parts.retain(|part| !part.is_empty());
-        if self.covers_parts(&parts) {
+    /// Returns whether the path of these segments is private at any step of resolving its dots.
+    fn matches_resolved(&self, mut segments: Vec<&[u8]>) -> bool {
+        segments.retain(|segment| !segment.is_empty());
+        if self.matches_segments(&segments) {
             return true;
         }
-        parts.retain(|part| *part != b".");
-        for _ in 0..LIMIT {
-            if self.covers_parts(&parts) {
+        segments.retain(|segment| *segment != b".");
+        for _ in 0..MAX_PASSES {
+            if self.matches_segments(&segments) {
                 return true;
             }
-            let Some(up) = parts.iter().position(|part| *part == b"..") else {
+            let Some(parent) = segments.iter().position(|segment| *segment == b"..") else {
                 return false;
             };
-            parts.drain(up.saturating_sub(1)..=up);
+            segments.drain(parent.saturating_sub(1)..=parent);
         }
         true
     }
 
-    fn covers_parts(&self, parts: &[&[u8]]) -> bool {
+    fn matches_segments(&self, segments: &[&[u8]]) -> bool {
         let mut path = String::new();
-        for part in parts.iter().take(self.enough) {
+        for segment in segments.iter().take(self.relevant_segments) {
             path.push('/');
-            path.push_str(&ascii(&fold(part)));
+            path.push_str(&ascii(&fold(segment)));
         }
-        self.covers(&path)
+        self.matches_any(&path)
     }
 }
 
-/// The bytes with their letters small. Those that are small or large in more than one way, like
-/// the sign for kelvin, become what somebody may take them for.
+/// Converts letters to lower case. Converting to upper case first also folds characters such as
+/// the Kelvin sign, which others may treat as a letter.
 fn fold(bytes: &[u8]) -> Vec<u8> {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.is_ascii() => text.to_uppercase().to_lowercase().into_bytes(),
@@ -95,13 +98,14 @@ fn fold(bytes: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The bytes as text, with what is no visible ASCII percent-encoded.
+/// Converts bytes to text. Everything but visible ASCII is percent-encoded.
 fn ascii(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for byte in bytes {
-        match byte.is_ascii_graphic() {
-            true => text.push(*byte as char),
-            false => text.push_str(&format!("%{byte:02x}")),
+        if byte.is_ascii_graphic() {
+            text.push(*byte as char);
+        } else {
+            text.push_str(&format!("%{byte:02x}"));
         }
     }
     text
@@ -112,9 +116,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn private(routes: &[&str]) -> Private {
+    fn private(routes: &[&str]) -> PrivateRoutes {
         let routes: Vec<String> = routes.iter().map(|route| route.to_string()).collect();
-        Private::new(&routes).unwrap()
+        PrivateRoutes::new(&routes).unwrap()
     }
 
     #[test]
@@ -176,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn other_paths_stay_open() {
+    fn other_paths_are_public() {
         let private = private(&["/internal/..."]);
         for path in [
             "/",
@@ -202,7 +206,7 @@ mod tests {
         ] {
             assert!(!private.matches(path), "{path}");
         }
-        assert!(!Private::default().matches("/internal"));
+        assert!(!PrivateRoutes::default().matches("/internal"));
     }
 
     #[test]
@@ -230,15 +234,15 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_cannot_be_read_is_private() {
+    fn paths_that_are_too_complex_are_private() {
         let private = private(&["/internal/..."]);
         assert!(private.matches(&format!("/%{}41", "25".repeat(30_000))));
         assert!(private.matches(&"/x/..".repeat(20_000)));
-        assert!(!private.matches(&format!("/%{}41", "25".repeat(LIMIT - 2))));
-        assert!(!private.matches(&"/x/..".repeat(LIMIT - 1)));
+        assert!(!private.matches(&format!("/%{}41", "25".repeat(MAX_PASSES - 2))));
+        assert!(!private.matches(&"/x/..".repeat(MAX_PASSES - 1)));
     }
 
-    /// Ways to write a slash between two parts, with what may stand beside it.
+    /// Generates spellings of a slash, with redundant segments beside it.
     fn slash() -> impl Strategy<Value = String> {
         let bare = prop::sample::select(vec![
             "/",
@@ -267,9 +271,8 @@ mod tests {
         })
     }
 
-    /// Ways to write a part: each character small or large, as it is or escaped, up to three times
-    /// over.
-    fn part(text: &'static str) -> impl Strategy<Value = String> {
+    /// Generates spellings of a segment: each character in either case, escaped up to three times.
+    fn segment(text: &'static str) -> impl Strategy<Value = String> {
         let styles = prop::collection::vec((0u8..6, any::<bool>()), text.len());
         let suffix = prop::sample::select(vec!["", "", "", ";", ";a=b", "%3bv=1"]);
         (styles, suffix).prop_map(move |(styles, suffix)| {
@@ -293,18 +296,20 @@ mod tests {
         })
     }
 
-    /// Any spelling of a path with these parts.
+    /// Generates spellings of a path.
     fn spelling(first: &'static str) -> impl Strategy<Value = String> {
-        let rest = prop::collection::vec((slash(), part("orders")), 0..3);
+        let rest = prop::collection::vec((slash(), segment("orders")), 0..3);
         let end = prop::sample::select(vec!["", "/", "//", "%2f"]);
-        (slash(), part(first), rest, end, 0usize..4).prop_map(|(slash, first, rest, end, again)| {
-            let rest: String = rest
-                .into_iter()
-                .map(|(slash, part)| format!("{slash}{part}"))
-                .collect();
-            let path = format!("{slash}{first}{rest}{end}");
-            (0..again).fold(path, |path, _| path.replace('%', "%25"))
-        })
+        (slash(), segment(first), rest, end, 0usize..4).prop_map(
+            |(slash, first, rest, end, again)| {
+                let rest: String = rest
+                    .into_iter()
+                    .map(|(slash, segment)| format!("{slash}{segment}"))
+                    .collect();
+                let path = format!("{slash}{first}{rest}{end}");
+                (0..again).fold(path, |path, _| path.replace('%', "%25"))
+            },
+        )
     }
 
     proptest! {
@@ -322,12 +327,12 @@ mod tests {
         }
 
         #[test]
-        fn spellings_of_another_path_are_not(path in spelling("internals")) {
+        fn spellings_of_another_path_are_public(path in spelling("internals")) {
             prop_assert!(!private(&["/internal/..."]).matches(&path), "{}", path);
         }
 
         #[test]
-        fn no_path_panics(path in "[/.%\\\\;?#0-9a-fA-Fé\\u{0}-\\u{ff}]{0,60}") {
+        fn matching_never_panics(path in "[/.%\\\\;?#0-9a-fA-Fé\\u{0}-\\u{ff}]{0,60}") {
             private(&["/internal/...", "/:a/:b"]).matches(&path);
         }
     }

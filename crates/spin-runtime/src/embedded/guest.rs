@@ -1,11 +1,11 @@
-//! What an instance has beside its memory: the data of its wasmtime store.
+//! The data of an instance: the contents of its Wasmtime store.
 
 use std::sync::Arc;
 
 use http::{HeaderName, header};
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::{
-    Result, Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline,
+    Engine, Result, Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline,
     component::{GuestTaskId, ResourceTable},
 };
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
@@ -14,46 +14,33 @@ use wasmtime_wasi_http::{
 };
 
 use super::{
+    call::Call,
     component::Component,
-    outbound::{Exchange, Outbound},
+    outgoing::{Outgoing, PendingResponse},
     worker::Worker,
 };
-use crate::backend::Caller;
 
-/// The requests an instance is called for at once share this.
-pub struct Guest {
-    /// The component that this is an instance of.
-    pub component: Arc<Component>,
-    /// Resources lent to the guest.
-    pub table: ResourceTable,
-    /// Which call each of the guest's tasks belongs to, oldest first.
-    pub calls: Vec<(GuestTaskId, Call)>,
-    /// Requests that the guest sends.
-    pub outbound: Outbound,
-    /// Whether the instance still has something to do, and how it ended.
-    pub worker: Arc<Worker>,
-    inbound: Inbound,
+/// The data of an instance, shared by its concurrent requests.
+pub(crate) struct Guest {
+    pub(crate) component: Arc<Component>,
+    /// The resources that the guest has handles to.
+    pub(crate) table: ResourceTable,
+    /// The call of each task of the guest, oldest first.
+    pub(crate) calls: Vec<(GuestTaskId, Call)>,
+    /// Sends the guest's own requests.
+    pub(crate) outgoing: Outgoing,
+    pub(crate) worker: Arc<Worker>,
+    incoming: Incoming,
     wasi: WasiCtx,
     http: WasiHttpCtx,
     limits: StoreLimits,
     _permit: OwnedSemaphorePermit,
 }
 
-/// What a request that a guest sends inherits from the one it is answering.
-#[derive(Clone, Copy, Debug)]
-pub struct Call {
-    /// Who sent the first request.
-    pub caller: Caller,
-    /// How many components called one another before this one.
-    pub depth: u8,
-}
-
 impl Guest {
-    /// A store for an instance of `component`.
-    ///
-    /// # Errors
-    /// When one of the component's folders is gone.
-    pub fn store(
+    /// Creates a store for an instance of `component`.
+    pub(crate) fn store(
+        engine: &Engine,
         component: Arc<Component>,
         worker: Arc<Worker>,
         permit: OwnedSemaphorePermit,
@@ -69,24 +56,23 @@ impl Guest {
         let guest = Self {
             table: ResourceTable::new(),
             calls: Vec::new(),
-            outbound: Outbound::new(component.clone()),
-            inbound: Inbound,
+            outgoing: Outgoing::new(component.clone()),
+            incoming: Incoming,
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
             limits: StoreLimitsBuilder::new()
-                .memory_size(component.limits.max_memory)
+                .memory_size(component.limits.instance_memory_bytes)
                 .build(),
             component,
             worker,
             _permit: permit,
         };
-        let engine = guest.component.pre.engine().clone();
-        let mut store = Store::new(&engine, guest);
+        let mut store = Store::new(engine, guest);
         store.limiter(|guest| &mut guest.limits);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|mut store| {
             store.data_mut().worker.tick()?;
-            // Tokio's own way to yield: it looks at sockets and timers before it comes back.
+            // Yields as Tokio does, so that I/O and timers are polled before the guest continues.
             Ok(UpdateDeadline::YieldCustom(
                 1,
                 Box::pin(tokio::task::yield_now()),
@@ -95,13 +81,13 @@ impl Guest {
         Ok(store)
     }
 
-    /// The view for requests that come in: unlike what a guest may send, they show it `Host` and
+    /// Returns the view for incoming requests. Unlike that for outgoing ones, it allows `Host` and
     /// `Upgrade`.
-    pub fn inbound(&mut self) -> WasiHttpCtxView<'_> {
+    pub(crate) fn incoming(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView {
             ctx: &mut self.http,
             table: &mut self.table,
-            hooks: &mut self.inbound,
+            hooks: &mut self.incoming,
         }
     }
 }
@@ -120,15 +106,15 @@ impl WasiHttpView for Guest {
         WasiHttpCtxView {
             ctx: &mut self.http,
             table: &mut self.table,
-            hooks: &mut self.outbound,
+            hooks: &mut self.outgoing,
         }
     }
 }
 
-/// Rules for the headers of requests that come in.
-struct Inbound;
+/// The rules for incoming requests.
+struct Incoming;
 
-impl WasiHttpHooks for Inbound {
+impl WasiHttpHooks for Incoming {
     fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
         *name == header::CONNECTION || *name == header::TRANSFER_ENCODING
     }
@@ -138,8 +124,8 @@ impl WasiHttpHooks for Inbound {
         _: http::Request<WasiBody>,
         _: Option<RequestOptions>,
         _: Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>,
-    ) -> Exchange {
-        // Only a guest sends, and it has another view.
+    ) -> PendingResponse {
+        // Never called: guests send requests through the other view.
         Box::new(async { Err(wasmtime_wasi_http::Error::HttpRequestDenied) })
     }
 }

@@ -1,19 +1,21 @@
-//! What a path may mean to whoever stands behind this host.
+//! The variants of a path: how a component or an upstream may interpret it.
 //!
-//! The host routes a path as it came, but what stands behind a route, or behind an upstream, may
-//! decode it, resolve its dots, drop `;parameters` or take `\` for `/`. A rule about paths
-//! therefore looks at all these readings.
+//! The host routes a path without decoding it. A component or an upstream may decode it, resolve
+//! its dots, remove `;parameters`, or treat `\` as `/`. Checks of paths therefore consider all of
+//! these variants.
 
-/// How many times over a path may be percent-encoded before it is given up unread: no honest path
-/// comes near, and reading on would cost without end.
-pub const LIMIT: usize = 8;
+/// The most passes of decoding a path, or of resolving its dots. Legitimate paths need far fewer,
+/// and the limit bounds the work.
+pub(super) const MAX_PASSES: usize = 8;
 
-/// Whether the parts of a path, those between its slashes, are as `found` says in some reading;
-/// also of a path that cannot be read to its end. Dots are left to `found`.
-pub fn any(path: &str, found: impl Fn(Vec<&[u8]>) -> bool) -> bool {
+/// Returns whether the segments of a variant of the path satisfy the predicate, or whether the path
+/// is too complex to check.
+///
+/// The predicate resolves dots.
+pub(super) fn any(path: &str, predicate: impl Fn(Vec<&[u8]>) -> bool) -> bool {
     let mut path = path.as_bytes().to_vec();
-    for _ in 0..LIMIT {
-        if any_undecoded(&path, &found) {
+    for _ in 0..MAX_PASSES {
+        if any_undecoded(&path, &predicate) {
             return true;
         }
         let decoded = decode(&path);
@@ -25,37 +27,39 @@ pub fn any(path: &str, found: impl Fn(Vec<&[u8]>) -> bool) -> bool {
     true
 }
 
-/// The same without decoding.
-fn any_undecoded(path: &[u8], found: &impl Fn(Vec<&[u8]>) -> bool) -> bool {
-    // Without what some readers take for a query, a fragment or the end.
+/// Like [`any`], without decoding.
+fn any_undecoded(path: &[u8], predicate: &impl Fn(Vec<&[u8]>) -> bool) -> bool {
+    // A decoded `?`, `#` or NUL may end the path.
     let end = path.iter().position(|byte| b"?#\0".contains(byte));
-    let cut = &path[..end.unwrap_or(path.len())];
+    let truncated = &path[..end.unwrap_or(path.len())];
     let separators: [&[u8]; 2] = [b"/", b"/\\"];
     separators.iter().any(|separators| {
         let split = |path| <[u8]>::split(path, |byte| separators.contains(byte));
-        found(split(path).collect()) || found(split(cut).map(without_parameters).collect())
+        predicate(split(path).collect())
+            || predicate(split(truncated).map(without_parameters).collect())
     })
 }
 
-/// Whether a path has one reading only.
-pub fn is_plain(path: &str) -> bool {
+/// Returns whether a path has only one variant.
+pub(super) fn is_unambiguous(path: &str) -> bool {
     let special = |byte: u8| !byte.is_ascii_graphic() || b"%\\;?#".contains(&byte);
     !path.bytes().any(special) && !path.contains("//") && !path.contains("/.")
 }
 
-/// Whether the dots of a path lead above its root in some reading: `/../x`, `/a/%2e%2e/../x`.
-/// Behind a path of an upstream, such a path would leave it.
-pub fn climbs(path: &str) -> bool {
-    !is_plain(path) && any(path, |parts| leads_above_root(&parts))
+/// Returns whether a variant of the path escapes its root: `/../x`, `/a/%2e%2e/../x`.
+///
+/// Appended to the base path of an upstream, such a path would leave it.
+pub fn escapes_root(path: &str) -> bool {
+    !is_unambiguous(path) && any(path, |segments| resolves_above_root(&segments))
 }
 
-fn leads_above_root(parts: &[&[u8]]) -> bool {
+fn resolves_above_root(segments: &[&[u8]]) -> bool {
     let mut depth = 0_usize;
-    parts.iter().any(|part| {
-        match *part {
+    segments.iter().any(|segment| {
+        match *segment {
             b"" | b"." => {}
             b".." => match depth.checked_sub(1) {
-                Some(above) => depth = above,
+                Some(parent) => depth = parent,
                 None => return true,
             },
             _ => depth += 1,
@@ -64,15 +68,15 @@ fn leads_above_root(parts: &[&[u8]]) -> bool {
     })
 }
 
-/// A part of a path without what some readers take for its parameters.
-fn without_parameters(part: &[u8]) -> &[u8] {
-    let end = part.iter().position(|byte| *byte == b';');
-    &part[..end.unwrap_or(part.len())]
+/// Removes `;parameters` from a segment.
+fn without_parameters(segment: &[u8]) -> &[u8] {
+    let end = segment.iter().position(|byte| *byte == b';');
+    &segment[..end.unwrap_or(segment.len())]
 }
 
-/// Decodes percent-escapes once; what is no escape stays. UTF-8 forms longer than need be, with
-/// which characters were smuggled past checks like these, become the character.
-pub fn decode(path: &[u8]) -> Vec<u8> {
+/// Decodes percent-escapes once. Invalid escapes are kept. Overlong UTF-8 encodings, which are used
+/// to bypass checks like this one, are replaced with the character.
+pub(super) fn decode(path: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some((&first, after)) = rest.split_first() {
@@ -88,14 +92,14 @@ pub fn decode(path: &[u8]) -> Vec<u8> {
             None => (first, after),
         };
         decoded.push(byte);
-        shorten(&mut decoded);
+        shorten_overlong(&mut decoded);
         rest = after;
     }
     decoded
 }
 
-/// Replaces an overlong UTF-8 form of an ASCII character at the end.
-fn shorten(bytes: &mut Vec<u8>) {
+/// Replaces an overlong encoding of an ASCII character at the end.
+fn shorten_overlong(bytes: &mut Vec<u8>) {
     let (length, lead, last) = match bytes.as_slice() {
         [.., lead @ 0xC0..=0xC1, last @ 0x80..=0xBF] => (2, *lead, *last),
         [.., 0xE0, lead @ 0x80..=0x81, last @ 0x80..=0xBF] => (3, *lead, *last),
@@ -112,7 +116,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn paths_that_climb_above_their_root() {
+    fn paths_above_the_root_escape_it() {
         for path in [
             "/..",
             "/../",
@@ -133,13 +137,13 @@ mod tests {
             "/../a/b/c",
             "/a%3F/../../x",
         ] {
-            assert!(climbs(path), "{path}");
+            assert!(escapes_root(path), "{path}");
         }
-        assert!(climbs(&format!("/%{}41", "25".repeat(LIMIT))));
+        assert!(escapes_root(&format!("/%{}41", "25".repeat(MAX_PASSES))));
     }
 
     #[test]
-    fn other_paths_do_not() {
+    fn other_paths_do_not_escape_the_root() {
         for path in [
             "",
             "*",
@@ -157,23 +161,22 @@ mod tests {
             "/static/%E2%82%AC",
             "/%zz",
         ] {
-            assert!(!climbs(path), "{path}");
+            assert!(!escapes_root(path), "{path}");
         }
     }
 
     proptest! {
-        /// What a path that does not climb resolves to stays below whatever stands before it.
         #[test]
-        fn what_does_not_climb_stays_below(path in "(/(a|b|\\.|\\.\\.|%2e%2e|%2E|)){0,8}") {
-            prop_assume!(!climbs(&path));
+        fn other_paths_stay_below_a_base_path(path in "(/(a|b|\\.|\\.\\.|%2e%2e|%2E|)){0,8}") {
+            prop_assume!(!escapes_root(&path));
             let base = "http://host/base/of/it";
             let url = url::Url::parse(&format!("{base}{path}")).unwrap();
             prop_assert!(url.path().starts_with("/base/of/it"), "{} from {}", url, path);
         }
 
         #[test]
-        fn no_path_panics(path in "[/.%\\\\;?#0-9a-fA-Fé\\u{0}-\\u{ff}]{0,60}") {
-            climbs(&path);
+        fn checking_never_panics(path in "[/.%\\\\;?#0-9a-fA-Fé\\u{0}-\\u{ff}]{0,60}") {
+            escapes_root(&path);
         }
     }
 }

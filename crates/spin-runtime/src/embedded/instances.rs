@@ -1,0 +1,219 @@
+//! The instances of a component: how they start, how many requests they serve, and when they stop.
+//!
+//! Wasmtime's `ProxyHandler` creates instances and passes requests to them. It asks the types of
+//! this module for decisions.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::Semaphore,
+    time::{Sleep, timeout},
+};
+use wasmtime::{Result, Store, StoreContextMut, component::GuestTaskId};
+use wasmtime_wasi_http::handler::{
+    HandlerState, Instance, ShouldAccept, WorkerExpiration, WorkerState, WorkerStatus,
+};
+
+use super::{
+    compile::Pre,
+    component::Component,
+    guest::Guest,
+    worker::{Canceled, Exit, GRACE_PERIOD, RequestToken, StopReason, Worker},
+};
+
+/// Creates the instances of a component.
+pub(crate) struct Instances {
+    component: Arc<Component>,
+    pre: Pre,
+}
+
+impl Instances {
+    pub(crate) fn new(component: Arc<Component>, pre: Pre) -> Self {
+        Self { component, pre }
+    }
+}
+
+impl HandlerState for Instances {
+    type StoreData = Guest;
+    type WorkerExpiration = Expiration;
+    type WorkerState = WorkerPolicy;
+
+    async fn instantiate(&self) -> Result<Instance<Guest, Expiration, WorkerPolicy>> {
+        let component = &self.component;
+        let limits = component.limits;
+        let worker = Arc::new(Worker::new(component.id.clone(), limits));
+        let start = async {
+            let permit = component.permits.clone().acquire_owned().await?;
+            let engine = self.pre.engine();
+            let mut store = Guest::store(engine, component.clone(), worker.clone(), permit)?;
+            let proxy = self.pre.instantiate_async(&mut store).await?;
+            Ok::<_, wasmtime::Error>((store, proxy))
+        };
+        // Callers have their own timeout. This one applies when all of them are gone.
+        let (store, proxy) = match timeout(limits.request_timeout, start).await {
+            Ok(started) => started?,
+            Err(_) => wasmtime::bail!("not started within {:?}", limits.request_timeout),
+        };
+        let expiration = Expiration {
+            worker: worker.clone(),
+            sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            bodies_closed: None,
+            permits: component.permits.clone(),
+        };
+        let (max_requests, max_concurrent_requests) = if self.pre.reuses_instances() {
+            (
+                limits.requests_per_instance,
+                limits.concurrent_requests_per_instance,
+            )
+        } else {
+            (1, 1)
+        };
+        let state = WorkerPolicy {
+            worker,
+            max_requests,
+            max_concurrent_requests,
+        };
+        Ok(Instance {
+            store,
+            proxy,
+            view: Guest::incoming,
+            expiration,
+            state,
+        })
+    }
+}
+
+/// Stops an instance, even one that never returns from a computation.
+pub(crate) struct Expiration {
+    worker: Arc<Worker>,
+    sleep: Pin<Box<Sleep>>,
+    /// When the last response body was closed.
+    bodies_closed: Option<Instant>,
+    permits: Arc<Semaphore>,
+}
+
+impl WorkerExpiration for Expiration {
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        status: WorkerStatus,
+        since: Instant,
+    ) -> Poll<()> {
+        let worker = self.worker.clone();
+        worker.register(cx);
+        let limits = worker.limits();
+        let is_idle = status == WorkerStatus::Idle;
+        if !is_idle && worker.is_canceled() {
+            worker.set_stop_reason(StopReason::Canceled);
+            return Poll::Ready(());
+        }
+        let (deadline, reason) = match status {
+            // At the limit, an idle instance makes room for another one.
+            WorkerStatus::Idle if self.permits.available_permits() == 0 => (since, None),
+            WorkerStatus::Idle => (since + limits.idle_instance_timeout, None),
+            WorkerStatus::Requests => (
+                since + limits.request_timeout + GRACE_PERIOD,
+                Some(StopReason::TimedOut),
+            ),
+            // A body may take as long as it is being read.
+            WorkerStatus::PostReturn if worker.has_open_bodies() => {
+                self.bodies_closed = None;
+                return Poll::Pending;
+            }
+            WorkerStatus::PostReturn => {
+                let bodies_closed = *self.bodies_closed.get_or_insert_with(Instant::now);
+                (
+                    bodies_closed.max(since) + limits.request_timeout,
+                    Some(StopReason::Lingering),
+                )
+            }
+        };
+        if self.sleep.deadline() != deadline.into() {
+            self.sleep.as_mut().reset(deadline.into());
+        }
+        std::task::ready!(self.sleep.as_mut().poll(cx));
+        if let Some(reason) = reason {
+            worker.set_stop_reason(reason);
+        }
+        Poll::Ready(())
+    }
+}
+
+/// Decides how many requests an instance serves, and observes their start and the exit.
+pub(crate) struct WorkerPolicy {
+    worker: Arc<Worker>,
+    max_requests: usize,
+    max_concurrent_requests: usize,
+}
+
+impl WorkerState for WorkerPolicy {
+    type StoreData = Guest;
+    type RequestData = RequestToken;
+
+    fn should_accept_request(&self, concurrent: usize, total: usize) -> ShouldAccept {
+        if total >= self.max_requests {
+            ShouldAccept::Never
+        } else if concurrent >= self.max_concurrent_requests {
+            ShouldAccept::No
+        } else {
+            ShouldAccept::Yes
+        }
+    }
+
+    fn on_request_start(
+        &self,
+        mut store: StoreContextMut<'_, Guest>,
+        token: RequestToken,
+        task: GuestTaskId,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>> {
+        let RequestToken { call, shared } = token;
+        self.worker.accept(&shared);
+        store.set_epoch_deadline(1);
+        let guest = store.data_mut();
+        guest.calls.push((task, call));
+        guest.outgoing.call = call;
+        Box::pin(Canceled(shared))
+    }
+
+    fn drop(&self, store: Store<Guest>, result: Result<()>) {
+        let exit = match result {
+            Ok(()) => Exit::Completed,
+            Err(error) => {
+                self.log_failure(&error);
+                Exit::Failed(Arc::new(error))
+            }
+        };
+        // The exit must be set before the store closes the streams of the guest, so that readers
+        // can tell an incomplete body from a complete one.
+        self.worker.set_exit(exit);
+        drop(store);
+    }
+}
+
+impl WorkerPolicy {
+    fn log_failure(&self, error: &wasmtime::Error) {
+        let component = self.worker.component();
+        match self.worker.stop_reason() {
+            Some(StopReason::Canceled) => {
+                tracing::debug!(component, "instance stopped: all requests were canceled");
+            }
+            // When the runtime drops the instance at exit, Wasmtime reports a panic, because it
+            // does not know why the instance did not complete.
+            _ if !std::thread::panicking() && error.to_string() == "worker panicked" => {
+                tracing::debug!(component, "instance dropped at exit");
+            }
+            // The waiting callers log the error with their route.
+            _ if self.worker.has_waiting_callers() => {}
+            _ => tracing::error!(
+                %component,
+                error = %format_args!("{error:#}"),
+                "component failed after its response"
+            ),
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Loads applications. Keeps what one application hands over to the next.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Weak},
+};
+
+use anyhow::Context as _;
+use tokio::sync::Semaphore;
+use wasmtime::component::Linker;
+
+use super::{
+    app::{App, CurrentApp},
+    call::LocalCalls,
+    client::Client,
+    compile::{self, CompileError, Compiled},
+    component::Component,
+    engine::{self, Compiler},
+    files::Mounts,
+    guest::Guest,
+    linker,
+    options::EmbeddedOptions,
+    output::Output,
+    sqlite::Database,
+    store::{Store, Stores},
+};
+use crate::{
+    manifest::{self, Manifest},
+    router::Router,
+    variables::Variables,
+};
+
+/// The label of the key-value store that every application has.
+const DEFAULT_STORE: &str = "default";
+
+/// Loads the applications of a runtime.
+pub(crate) struct AppLoader {
+    options: EmbeddedOptions,
+    compiler: Compiler,
+    /// `None` until an application has components.
+    toolchain: Option<Toolchain>,
+    output: Output,
+    client: Client,
+    /// The open key-value stores, by label.
+    stores: BTreeMap<String, Arc<dyn Store>>,
+    /// The code of the current application, by component id.
+    compiled: BTreeMap<String, Compiled>,
+    /// The permits for the instances of each component. They include instances of previous
+    /// applications, because these occupy the pool too. The permits of a removed component are
+    /// kept while it may still have instances.
+    permits: BTreeMap<String, Arc<Semaphore>>,
+}
+
+/// An engine and its linker.
+struct Toolchain {
+    linker: Linker<Guest>,
+    /// The number of components that the engine's pool has room for.
+    capacity: usize,
+}
+
+impl Toolchain {
+    fn new(options: &EmbeddedOptions, compiler: Compiler, capacity: usize) -> anyhow::Result<Self> {
+        let engine = engine::start(options, capacity, compiler)?;
+        let linker = linker::create(&engine)
+            .map_err(anyhow::Error::from)
+            .context("cannot link the host interfaces")?;
+        Ok(Self { linker, capacity })
+    }
+}
+
+/// A loaded application.
+pub(crate) struct Loaded {
+    pub(crate) app: App,
+    /// The ids of the components whose code differs from the previous application.
+    pub(crate) changed: Vec<String>,
+}
+
+/// The code of an application.
+struct Build {
+    /// The toolchain that it was built with, if that is a new one.
+    toolchain: Option<Toolchain>,
+    compiler: Compiler,
+    /// In the order of the component ids.
+    compiled: Vec<Compiled>,
+}
+
+impl AppLoader {
+    /// Creates a loader.
+    ///
+    /// # Errors
+    /// Fails if a thread cannot be started.
+    pub(crate) fn new(mut options: EmbeddedOptions) -> anyhow::Result<Self> {
+        options.limits = options.limits.normalized();
+        Ok(Self {
+            compiler: Compiler::select(options.optimize),
+            toolchain: None,
+            output: Output::start(!options.quiet, &options.limits)?,
+            client: Client::new(&options.limits),
+            stores: BTreeMap::new(),
+            compiled: BTreeMap::new(),
+            permits: BTreeMap::new(),
+            options,
+        })
+    }
+
+    /// Loads an application whose components call each other through `current`.
+    ///
+    /// `changed` contains the ids of the components whose file is read again.
+    ///
+    /// # Errors
+    /// Fails if the application cannot run. The loader is then unchanged.
+    pub(crate) fn load(
+        &mut self,
+        manifest: &Manifest,
+        variables: &Variables,
+        changed: &BTreeSet<String>,
+        current: &Arc<CurrentApp>,
+    ) -> anyhow::Result<Loaded> {
+        let build = self.build(manifest, changed)?;
+        let router = Router::new(manifest)?;
+        let stores = self.open_stores(manifest)?;
+        let current = Arc::downgrade(current);
+        let mut components = Vec::with_capacity(build.compiled.len());
+        for component in manifest.components.values() {
+            // Permits stand for places in the pool of an engine.
+            let permits = match build.toolchain {
+                None => self.permits.get(&component.id).cloned(),
+                Some(_) => None,
+            };
+            let app: Weak<dyn LocalCalls> = current.clone();
+            let loaded = self.load_component(component, manifest, variables, &stores, permits, app);
+            components.push(loaded.with_context(|| format!("component {}", component.id))?);
+        }
+
+        // Nothing fails from here on.
+        let changed = self.changed(manifest, &build.compiled);
+        match build.toolchain {
+            Some(toolchain) => {
+                self.toolchain = Some(toolchain);
+                self.permits.clear();
+            }
+            None => self.permits.retain(|_, permits| is_shared(permits)),
+        }
+        self.compiler = build.compiler;
+        self.stores = stores;
+        for component in &components {
+            let permits = component.permits.clone();
+            self.permits.insert(component.id.to_string(), permits);
+        }
+        let pres = build.compiled.iter().map(|compiled| compiled.pre.clone());
+        let components = components.into_iter().zip(pres).collect();
+        let ids = manifest.components.keys().cloned();
+        self.compiled = ids.zip(build.compiled).collect();
+        Ok(Loaded {
+            app: App::new(manifest, router, components),
+            changed,
+        })
+    }
+
+    /// Compiles and links the components, in a new toolchain if the current one cannot be used.
+    fn build(&self, manifest: &Manifest, changed: &BTreeSet<String>) -> anyhow::Result<Build> {
+        let components = &manifest.components;
+        let compile = |toolchain: &Toolchain| {
+            compile::compile_all(&toolchain.linker, components, &self.compiled, changed)
+        };
+        let capacity = self
+            .toolchain
+            .as_ref()
+            .map_or(0, |current| current.capacity);
+        let needed = components.len() + self.removed_components(manifest);
+        let (toolchain, compiled) = match &self.toolchain {
+            Some(current) if needed <= capacity => (None, compile(current)),
+            None if needed == 0 => (None, Ok(Vec::new())),
+            _ => {
+                let toolchain = Toolchain::new(&self.options, self.compiler, components.len())?;
+                let compiled = compile(&toolchain);
+                (Some(toolchain), compiled)
+            }
+        };
+        match compiled {
+            Err(error) if self.compiler == Compiler::Winch && error.is::<CompileError>() => {
+                let compiler = Compiler::CraneliftFast;
+                let capacity = capacity.max(components.len());
+                let toolchain = Toolchain::new(&self.options, compiler, capacity)?;
+                // If this fails too, the component is invalid.
+                let compiled = compile(&toolchain)?;
+                tracing::warn!(
+                    error = %format_args!("{error:#}"),
+                    "Winch cannot compile a component; compiling with Cranelift, which takes longer"
+                );
+                Ok(Build {
+                    toolchain: Some(toolchain),
+                    compiler,
+                    compiled,
+                })
+            }
+            compiled => Ok(Build {
+                toolchain,
+                compiler: self.compiler,
+                compiled: compiled?,
+            }),
+        }
+    }
+
+    /// Counts the components that are not in the manifest and may still have instances.
+    fn removed_components(&self, manifest: &Manifest) -> usize {
+        let removed = self
+            .permits
+            .iter()
+            .filter(|(id, permits)| !manifest.components.contains_key(*id) && is_shared(permits));
+        removed.count()
+    }
+
+    fn changed(&self, manifest: &Manifest, compiled: &[Compiled]) -> Vec<String> {
+        let has_changed = |id: &String, new: &Compiled| {
+            let previous = self.compiled.get(id);
+            previous.is_none_or(|previous| !previous.has_same_code(new))
+        };
+        let ids = manifest.components.keys().zip(compiled);
+        let changed = ids.filter(|(id, new)| has_changed(id, new));
+        changed.map(|(id, _)| id.clone()).collect()
+    }
+
+    fn load_component(
+        &self,
+        component: &manifest::Component,
+        manifest: &Manifest,
+        variables: &Variables,
+        stores: &BTreeMap<String, Arc<dyn Store>>,
+        permits: Option<Arc<Semaphore>>,
+        app: Weak<dyn LocalCalls>,
+    ) -> anyhow::Result<Component> {
+        let id = &component.id;
+        let options = &self.options;
+        let limits = options.limits;
+        let mut environment = component.environment.clone();
+        environment.extend(options.environment.clone());
+        let log = |name| {
+            let folder = options.log_dir.clone();
+            let folder = folder.unwrap_or_else(|| options.state_dir.join("logs"));
+            self.output.stream(&folder.join(format!("{id}_{name}.txt")))
+        };
+        Ok(Component {
+            id: id.as_str().into(),
+            environment: environment.into_iter().collect(),
+            mounts: Mounts::gather(component, &manifest.root)?,
+            stdout: log("stdout")?,
+            stderr: log("stderr")?,
+            variables: variables.component_variables(id),
+            stores: component_stores(component, stores),
+            allowed_hosts: variables.allowed_hosts(component)?,
+            client: self.client.clone(),
+            limits,
+            permits: permits
+                .unwrap_or_else(|| Arc::new(Semaphore::new(limits.instances_per_component))),
+            app,
+        })
+    }
+
+    /// Returns the stores of an application. The file of the default store is only created if a
+    /// component may open it.
+    fn open_stores(&self, manifest: &Manifest) -> anyhow::Result<BTreeMap<String, Arc<dyn Store>>> {
+        let mut stores = self.stores.clone();
+        let mut labels = manifest
+            .components
+            .values()
+            .flat_map(|component| &component.key_value_stores);
+        if labels.any(|label| label == DEFAULT_STORE) && !stores.contains_key(DEFAULT_STORE) {
+            let file = self.options.state_dir.join("sqlite_key_value.db");
+            let store = Database::open(&file, &self.options.limits)?.store(DEFAULT_STORE);
+            stores.insert(DEFAULT_STORE.to_owned(), Arc::new(store));
+        }
+        Ok(stores)
+    }
+}
+
+/// Returns whether a component, besides the loader, holds these permits.
+fn is_shared(permits: &Arc<Semaphore>) -> bool {
+    Arc::strong_count(permits) > 1
+}
+
+fn component_stores(
+    component: &manifest::Component,
+    stores: &BTreeMap<String, Arc<dyn Store>>,
+) -> Stores {
+    let labels = component.key_value_stores.iter().map(|label| {
+        let store = stores.get(label).cloned();
+        if store.is_none() {
+            tracing::warn!(
+                component = component.id,
+                label,
+                "unknown key-value store: opening it will fail with no-such-store"
+            );
+        }
+        (label.clone(), store)
+    });
+    labels.collect()
+}

@@ -1,0 +1,38 @@
+//! The options of the runtime.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use crate::limits::Limits;
+
+/// The options of an [`Embedded`](super::Embedded) runtime.
+#[derive(Clone, Debug)]
+pub struct EmbeddedOptions {
+    /// The folder of the default key-value store and of the logs, such as `.spin`. It is created
+    /// if it does not exist.
+    pub state_dir: PathBuf,
+    /// The folder of the log files. `None` for `logs` in the state folder.
+    pub log_dir: Option<PathBuf>,
+    /// Environment variables for every component. They override those of the manifest.
+    pub environment: BTreeMap<String, String>,
+    /// Write the output of components to the log files only, and not to stderr.
+    pub quiet: bool,
+    /// Compile for fast execution and cache the result on disk. Otherwise compile as fast as
+    /// possible.
+    pub optimize: bool,
+    /// The limits of components.
+    pub limits: Limits,
+}
+
+impl EmbeddedOptions {
+    /// Returns the default options with a state folder.
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            state_dir: state_dir.into(),
+            log_dir: None,
+            environment: BTreeMap::new(),
+            quiet: false,
+            optimize: true,
+            limits: Limits::DEFAULT,
+        }
+    }
+}

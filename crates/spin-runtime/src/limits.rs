@@ -1,0 +1,88 @@
+//! The limits of the runtime.
+
+use std::time::Duration;
+
+/// The limits of components, and of what they use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The time from a request to the head of its response, including the wait for an instance.
+    /// The body may take as long as it is being read. Default: 30 s.
+    pub request_timeout: Duration,
+    /// The linear memory of an instance. Growing beyond it fails in the guest, which usually
+    /// traps. Default: 512 MiB.
+    pub instance_memory_bytes: usize,
+    /// The instances of each component, at least 1. Further requests wait. Each component has its
+    /// own limit, so that a component that calls another does not wait for itself. Default: 500.
+    pub instances_per_component: usize,
+    /// The requests that an instance of a WASI 0.3 component serves, at least 1. Default: 128.
+    pub requests_per_instance: usize,
+    /// The requests that an instance of a WASI 0.3 component serves at the same time, at least 1.
+    /// Default: 16.
+    pub concurrent_requests_per_instance: usize,
+    /// How long an instance waits for its next request. Default: 1 s.
+    pub idle_instance_timeout: Duration,
+    /// The number of components that may call each other in a chain. Default: 16.
+    pub call_depth: u8,
+    /// The time to connect for a component's outgoing request, unless the component sets it.
+    /// Default: 10 s.
+    pub connect_timeout: Duration,
+    /// The time from a component's outgoing request to the head of the response, unless the
+    /// component sets it. Default: 10 min.
+    pub first_byte_timeout: Duration,
+    /// The time between two parts of the response to a component's outgoing request, unless the
+    /// component sets it. Default: 10 min.
+    pub between_bytes_timeout: Duration,
+    /// How long a connection for outgoing requests stays open without a request. Default: 90 s.
+    pub idle_connection_timeout: Duration,
+    /// The output of all components that is waiting to be written to the terminal and to the log
+    /// files. Further output is dropped and counted. Default: 4 MiB.
+    pub pending_output_bytes: usize,
+    /// The longest line of output that is written as a whole. Default: 64 KiB.
+    pub output_line_bytes: usize,
+    /// The operations that are waiting for a key-value store. Further operations wait in the
+    /// component. Default: 1,024.
+    pub pending_store_operations: usize,
+    /// How long another process may lock the file of a key-value store before an operation fails.
+    /// Default: 5 s.
+    pub store_lock_timeout: Duration,
+}
+
+impl Limits {
+    /// The default limits.
+    pub const DEFAULT: Self = Self {
+        request_timeout: Duration::from_secs(30),
+        instance_memory_bytes: 512 * 1024 * 1024,
+        instances_per_component: 500,
+        requests_per_instance: 128,
+        concurrent_requests_per_instance: 16,
+        idle_instance_timeout: Duration::from_secs(1),
+        call_depth: 16,
+        connect_timeout: Duration::from_secs(10),
+        first_byte_timeout: Duration::from_secs(10 * 60),
+        between_bytes_timeout: Duration::from_secs(10 * 60),
+        idle_connection_timeout: Duration::from_secs(90),
+        pending_output_bytes: 4 * 1024 * 1024,
+        output_line_bytes: 64 * 1024,
+        pending_store_operations: 1024,
+        store_lock_timeout: Duration::from_secs(5),
+    };
+
+    /// Raises the limits that must be at least 1.
+    pub(crate) fn normalized(mut self) -> Self {
+        for limit in [
+            &mut self.instances_per_component,
+            &mut self.requests_per_instance,
+            &mut self.concurrent_requests_per_instance,
+            &mut self.pending_store_operations,
+        ] {
+            *limit = (*limit).max(1);
+        }
+        self
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}

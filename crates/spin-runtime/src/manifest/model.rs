@@ -1,0 +1,189 @@
+//! The contents of a manifest.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use http::{HeaderMap, StatusCode};
+
+use super::reader::Value;
+
+/// The paths that the host answers itself: `health` and `info`.
+pub(crate) const WELL_KNOWN: &str = "/.well-known/spin/";
+
+/// Who runs the components of a manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ManifestUse {
+    /// This process runs them. What only Spin supports is an error.
+    Embedded,
+    /// An upstream runs them. The manifest may contain what only Spin supports: other triggers
+    /// (left out of [`Manifest::triggers`]), downloaded components, dependencies.
+    Upstream,
+}
+
+/// A manifest that has been read and checked.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    /// The manifest's file.
+    pub path: PathBuf,
+    /// The manifest's folder. Relative paths in the manifest start here.
+    pub root: PathBuf,
+    /// `application.name`.
+    pub name: String,
+    /// `application.version`.
+    pub version: String,
+    /// `application.description`.
+    pub description: String,
+    /// `[variables]`, by name.
+    pub variables: BTreeMap<String, Variable>,
+    /// `[[trigger.http]]`, in the order of the file.
+    pub triggers: Vec<Trigger>,
+    /// `[component.ID]`, by id, including components defined inline in a trigger.
+    pub components: BTreeMap<String, Component>,
+    /// Entries that are valid but have no effect. They should be shown at startup.
+    pub warnings: Vec<String>,
+}
+
+impl Manifest {
+    /// Creates an empty manifest, for an upstream whose manifest is not available.
+    ///
+    /// Its path is `spin.toml` in the current folder.
+    pub fn absent() -> Self {
+        Self {
+            path: PathBuf::from("spin.toml"),
+            root: Path::new(".").to_owned(),
+            name: String::new(),
+            version: String::new(),
+            description: String::new(),
+            variables: BTreeMap::new(),
+            triggers: Vec::new(),
+            components: BTreeMap::new(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+/// An application variable. `Debug` omits the default of a secret variable.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Variable {
+    /// The value to use when no provider has one. `None` for a required variable.
+    pub default: Option<String>,
+    /// Whether the value must not be printed.
+    pub secret: bool,
+}
+
+impl fmt::Debug for Variable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut output = f.debug_struct("Variable");
+        if !self.secret {
+            output.field("default", &self.default);
+        }
+        output.field("secret", &self.secret).finish_non_exhaustive()
+    }
+}
+
+/// A route and its target.
+#[derive(Clone, Debug)]
+pub struct Trigger {
+    /// The route that requests must match.
+    pub route: Route,
+    /// What answers those requests.
+    pub target: Target,
+}
+
+/// The route of a trigger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// A path in routefinder's notation, as written: `/exact`, `/:name/x`, `/prefix/...`.
+    Path(String),
+    /// `{ private = true }`: reachable by service chaining only.
+    Private,
+}
+
+/// What answers the requests of a route.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// A component, by its id in [`Manifest::components`].
+    Component(String),
+    /// A fixed response.
+    Static {
+        /// The status, 200 by default.
+        status: StatusCode,
+        /// The headers, in no particular order.
+        headers: HeaderMap,
+        /// The body, empty by default.
+        body: String,
+    },
+}
+
+/// A `[component.ID]` table.
+#[derive(Clone, Debug)]
+pub struct Component {
+    /// The component's id.
+    pub id: String,
+    /// The absolute path of the wasm file. Empty for a component that is not a local file, which
+    /// is only possible with [`ManifestUse::Upstream`].
+    pub source: PathBuf,
+    /// The files that the component can read.
+    pub files: Vec<Files>,
+    /// Globs, relative to the manifest's folder, of files to leave out of [`Self::files`].
+    pub exclude_files: Vec<String>,
+    /// The hosts that it may send requests to. May contain `{{ variable }}` templates.
+    pub allowed_outbound_hosts: Vec<String>,
+    /// The labels of the key-value stores that it may open.
+    pub key_value_stores: Vec<String>,
+    /// The labels of the SQLite databases that it may open.
+    pub sqlite_databases: Vec<String>,
+    /// Its environment variables.
+    pub environment: BTreeMap<String, String>,
+    /// Its variables. Values may contain `{{ variable }}` templates.
+    pub variables: BTreeMap<String, String>,
+    /// How to build it, if the manifest says so.
+    pub build: Option<Build>,
+}
+
+/// An entry of a component's `files`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Files {
+    /// Every matching file in the manifest's folder, at the same path in the guest.
+    Glob(String),
+    /// A file or folder at another path in the guest.
+    Placed {
+        /// The absolute path of the file or folder on the host.
+        source: PathBuf,
+        /// The absolute path in the guest.
+        destination: String,
+    },
+}
+
+/// A `[component.ID.build]` table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Build {
+    /// Shell commands, run one after another.
+    pub commands: Vec<String>,
+    /// The absolute path of the folder to run them in.
+    pub workdir: PathBuf,
+    /// Globs, relative to `workdir`, of the files that the build depends on.
+    pub watch: Vec<String>,
+    /// Environment variables to add for the commands.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// The `[application.tool.NAME]` tables of a manifest, which Spin leaves to other tools.
+#[derive(Default)]
+pub struct ToolTables<'a> {
+    tables: BTreeMap<&'a str, Value<'a>>,
+}
+
+impl<'a> ToolTables<'a> {
+    pub(super) fn insert(&mut self, name: &'a str, table: Value<'a>) {
+        self.tables.insert(name, table);
+    }
+
+    /// Returns the table of the tool `name`, if the manifest has one.
+    pub fn get(&self, name: &str) -> Option<Value<'a>> {
+        self.tables.get(name).cloned()
+    }
+}

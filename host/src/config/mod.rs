@@ -1,0 +1,162 @@
+//! The configuration of a host: the application's manifest and the host's own table in it.
+
+mod duration;
+mod limits;
+mod origins;
+mod passthrough;
+mod route;
+#[cfg(test)]
+mod tests;
+mod timer;
+mod upstream_url;
+
+use std::path::Path;
+
+use spin_runtime::{
+    Manifest, ManifestError, ManifestUse, RoutePattern,
+    manifest::{Route, ToolTables, reader::Value},
+};
+
+pub use duration::{MAX_DURATION, parse_duration};
+pub use limits::Limits;
+pub use origins::AllowedOrigins;
+pub use passthrough::Passthrough;
+pub use timer::Timer;
+pub use upstream_url::{UpstreamScheme, UpstreamUrl};
+
+/// The name of the host's table under `[application.tool]`.
+const TOOL_NAME: &str = "socket-host";
+
+/// An application's manifest and the host's configuration in it.
+#[derive(Clone, Debug)]
+pub struct AppConfig {
+    /// The manifest. Its warnings include those of [`Self::host`].
+    pub manifest: Manifest,
+    /// `[application.tool.socket-host]`.
+    pub host: HostConfig,
+}
+
+impl AppConfig {
+    /// Reads a manifest whose components run in this process.
+    ///
+    /// `path` is the manifest, or a folder that contains a `spin.toml`.
+    ///
+    /// # Errors
+    /// Returns every problem of the manifest and of the host's table.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, ManifestError> {
+        let usage = ManifestUse::Embedded;
+        Manifest::load_with_tools(path, usage, |tools| read_tool(tools, usage)).map(Self::new)
+    }
+
+    /// Reads a manifest whose components run in an upstream.
+    ///
+    /// # Errors
+    /// Returns every problem of the manifest and of the host's table.
+    pub fn load_for_upstream(path: impl AsRef<Path>) -> Result<Self, ManifestError> {
+        let usage = ManifestUse::Upstream;
+        Manifest::load_with_tools(path, usage, |tools| read_tool(tools, usage)).map(Self::new)
+    }
+
+    /// Returns the defaults, for an upstream whose manifest is not available.
+    pub fn absent() -> Self {
+        Self {
+            manifest: Manifest::absent(),
+            host: HostConfig::default(),
+        }
+    }
+
+    fn new((mut manifest, host): (Manifest, HostConfig)) -> Self {
+        let warnings = host.warnings(&manifest);
+        manifest.warnings.extend(warnings);
+        Self { manifest, host }
+    }
+}
+
+fn read_tool(tools: &ToolTables<'_>, usage: ManifestUse) -> HostConfig {
+    HostConfig::read(tools.get(TOOL_NAME), usage)
+}
+
+/// `[application.tool.socket-host]`: the host's own settings in a manifest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostConfig {
+    /// Routes that only timers and components may call, in routefinder's notation.
+    pub private: Vec<String>,
+    /// Requests that are sent repeatedly.
+    pub timers: Vec<Timer>,
+    /// Routes whose upgrades are tunneled.
+    pub passthroughs: Vec<Passthrough>,
+    /// The origins that may open WebSockets.
+    pub allowed_origins: AllowedOrigins,
+    /// The limits of connections and messages.
+    pub limits: Limits,
+}
+
+impl HostConfig {
+    /// Reads the host's table. Problems are reported to the reader of the manifest.
+    pub(crate) fn read(table: Option<Value<'_>>, usage: ManifestUse) -> Self {
+        let mut config = Self::default();
+        let Some(mut table) = table.and_then(|value| value.table()) else {
+            return config;
+        };
+        if let Some(value) = table.get("private") {
+            let routes = value.array();
+            let routes = routes.iter().filter_map(route::read_private);
+            config.private = routes.collect();
+        }
+        if let Some(value) = table.get("timer") {
+            config.timers = value.array().iter().filter_map(Timer::read).collect();
+        }
+        if let Some(value) = table.get("passthrough") {
+            config.passthroughs = passthrough::read_all(&value, usage);
+        }
+        if let Some(value) = table.get("websocket") {
+            config.read_websocket(&value);
+        }
+        table.finish();
+        config
+    }
+
+    fn read_websocket(&mut self, value: &Value<'_>) {
+        let Some(mut table) = value.table() else {
+            return;
+        };
+        if let Some(value) = table.get("allowed-origins") {
+            self.allowed_origins = AllowedOrigins::read(&value);
+        }
+        self.limits.read(&mut table);
+        table.finish();
+    }
+
+    /// Finds private routes and timers that match no route of the application.
+    fn warnings(&self, manifest: &Manifest) -> Vec<String> {
+        let paths = manifest
+            .triggers
+            .iter()
+            .filter_map(|trigger| match &trigger.route {
+                Route::Path(path) => RoutePattern::parse(path).ok(),
+                Route::Private => None,
+            });
+        let routes: Vec<RoutePattern> = paths.collect();
+        let mut warnings = Vec::new();
+        for private in &self.private {
+            let Ok(pattern) = RoutePattern::parse(private) else {
+                continue;
+            };
+            if !routes.iter().any(|route| route.overlaps(&pattern)) {
+                warnings.push(format!(
+                    "private route {private:?} has no effect: it matches no route"
+                ));
+            }
+        }
+        for timer in &self.timers {
+            let path = timer.path.split('?').next().unwrap_or_default();
+            if !routes.iter().any(|route| route.matches(path)) {
+                warnings.push(format!(
+                    "timer {} {}: no route matches the path",
+                    timer.method, timer.path
+                ));
+            }
+        }
+        warnings
+    }
+}
