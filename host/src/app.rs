@@ -1,117 +1,290 @@
-//! The application that a host serves, and its exchange for another while it runs.
+//! The application that a host serves. [`App::apply`] is the one way a manifest is put in force: at
+//! the start, by [`check`], and on every reload.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Result, ensure};
-use spin_runtime::{embedded::Embedded, manifest::Manifest, router::Private, variables::Variables};
+use anyhow::{Context as _, Result, ensure};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use grip::Key;
+use spin_runtime::{Changes, Embedded, PrivateRoutes, Variables, backend::Backend};
 
 use crate::{
+    config::AppConfig,
+    dev::{
+        reload::Reload,
+        watch::{Apply, Watch},
+    },
     gateway::{Gateway, Rules},
+    http::signer::Signer,
+    options::HostOptions,
+    shutdown::Shutdown,
     state::Services,
     timers::Timers,
-    upstream::passthrough,
+    upstream::{Upstream, passthrough, tunnel::Tunnels},
 };
 
-/// Everything in a running host that comes from the manifest.
-pub(crate) struct Application {
-    /// What gives the variables their values.
-    pub(crate) values: Values,
-    /// The key that the host signs with.
-    pub(crate) key: String,
-    /// How long the servers of passthroughs may take to answer.
-    pub(crate) limit: Duration,
-    /// The components.
-    pub(crate) embedded: Arc<Embedded>,
-    /// What goes by the rules.
-    pub(crate) gateway: Arc<Gateway>,
-    /// What the manifest says about requests from outside.
-    pub(crate) rules: Rules,
-    /// The routes that are private by these rules.
-    pub(crate) private: Vec<String>,
-    /// What calls components.
-    pub(crate) timers: Timers,
+/// The parts of a host that depend on the manifest.
+pub(crate) struct App {
+    variable_sources: VariableSources,
+    /// The key that the host signs with. Components get it by the variable `grip_key`.
+    grip_key: String,
+    request_timeout: Duration,
+    runner: Runner,
+    services: Arc<Services>,
+    tunnels: Arc<Tunnels>,
+    gateway: Arc<Gateway>,
+    timers: Timers,
+    reload: Option<Arc<Reload>>,
+    shutdown: Shutdown,
+    /// The private routes in force.
+    private: Vec<String>,
 }
 
-/// What gives an application's variables their values, the environment aside.
-#[derive(Clone)]
-pub(crate) struct Values {
-    /// Those of `--variable`.
-    pub(crate) given: Vec<(String, String)>,
-    /// The host's own.
-    pub(crate) ours: BTreeMap<String, String>,
+/// What runs the components.
+enum Runner {
+    Embedded(Arc<Embedded>),
+    Upstream(Arc<Upstream>),
 }
 
-impl Values {
-    /// The variables of an application.
-    ///
-    /// # Errors
-    /// When one has no value, or a value no variable.
-    pub(crate) fn settle(&self, manifest: &Manifest) -> Result<Variables> {
-        Variables::new(manifest, &self.given, self.ours.clone(), |name| {
+/// The sources of variables other than the environment and the manifest.
+struct VariableSources {
+    /// `--variable`.
+    options: Vec<(String, String)>,
+    /// The host's own variables.
+    host: BTreeMap<String, String>,
+}
+
+impl VariableSources {
+    fn resolve(&self, config: &AppConfig) -> Result<Variables> {
+        Variables::new(&config.manifest, &self.options, self.host.clone(), |name| {
             std::env::var(name).ok()
         })
     }
 }
 
-impl Application {
-    /// Serves what `manifest` says from now on; see [`Embedded::exchange`] for `fresh`, `only_code`
-    /// and the answer. Sockets stay open, with the limits that they were opened with.
+impl App {
+    /// Creates everything that outlives a reload, without an application yet.
+    ///
+    /// `addresses` are the public one, which timers name in `Host`, and that of the control port,
+    /// which components publish to. Must be called in a Tokio runtime.
     ///
     /// # Errors
-    /// Everything that would keep a host from starting with this manifest, and a change that only
-    /// a start makes. Everything then stays as it was.
-    pub(crate) async fn exchange(
-        &mut self,
-        manifest: &Manifest,
-        fresh: BTreeSet<String>,
-        only_code: bool,
-    ) -> Result<Vec<String>> {
-        let variables = self.values.settle(manifest)?;
-        ensure!(
-            variables.get("grip_key").is_none_or(|key| key == self.key),
-            "the variable grip_key has another value: start the host again, which signs with it"
+    /// Fails if a variable has no value, the key is invalid, or the runtime cannot be created.
+    pub(crate) fn new(
+        options: &HostOptions,
+        config: &AppConfig,
+        addresses: [SocketAddr; 2],
+        shutdown: &Shutdown,
+    ) -> Result<Self> {
+        let [address, control_address] = addresses.map(reachable);
+        let grip_key = options.grip_key.clone().unwrap_or_else(random_key);
+        let variable_sources = VariableSources {
+            options: options.variables.clone(),
+            host: BTreeMap::from([
+                ("grip_url".to_owned(), format!("http://{control_address}")),
+                ("grip_key".to_owned(), grip_key.clone()),
+            ]),
+        };
+        let (runner, grip_key) = match &options.upstream {
+            Some(url) => {
+                let upstream = Upstream::new(url.clone(), options.request_timeout)?;
+                (Runner::Upstream(Arc::new(upstream)), grip_key)
+            }
+            None => {
+                // A key that is set for the components applies to the host too.
+                let variables = variable_sources.resolve(config)?;
+                let grip_key = variables.get("grip_key").map_or(grip_key, str::to_owned);
+                let embedded = Embedded::new(options.embedded(&config.manifest.root))?;
+                (Runner::Embedded(Arc::new(embedded)), grip_key)
+            }
+        };
+        let signer = Signer::new(Key::parse(&grip_key).context("grip_key")?);
+        let services = Services::new(
+            runner.backend(),
+            &runner.name(),
+            signer,
+            &config.host,
+            shutdown.drain.clone(),
         );
-        let private = &manifest.host.private;
-        let passthroughs = passthrough::routes(&manifest.host.passthrough, None, self.limit)?;
-        let mut rules = Rules {
-            private: Private::new(private)?,
-            passthroughs: passthroughs.into(),
-            ..self.rules.clone()
-        };
-        // A private route of before stays closed for as long as requests find the old components, and
-        // a new one is closed before any finds the new ones; but for a request that is between the two
-        // just then, which was let in when its route was open.
-        let between = Rules {
-            private: Private::new(&[&self.private[..], private].concat())?,
-            ..self.rules.clone()
-        };
-        let (embedded, gateway) = (self.embedded.clone(), self.gateway.clone());
-        let own = manifest.clone();
-        let exchanged = tokio::task::spawn_blocking(move || {
-            embedded.exchange(&own, &variables, &fresh, only_code, || {
-                gateway.exchange(between);
-            })
-        });
-        let changed = exchanged.await??;
+        let services = Arc::new(services);
+        let tunnels = Arc::new(Tunnels::new(
+            services.limits.max_connections,
+            shutdown.drain.clone(),
+            services.metrics.clone(),
+        ));
+        let reload = options
+            .watch
+            .then(|| Arc::new(Reload::new(shutdown.drain.clone())));
+        let rules = Rules::none(services.clone())?;
+        let gateway = Gateway::new(rules, tunnels.clone(), reload.clone(), shutdown.clone());
+        Ok(Self {
+            variable_sources,
+            grip_key,
+            request_timeout: options.request_timeout,
+            runner,
+            timers: Timers::new(services.clone(), address, shutdown.clone())?,
+            services,
+            tunnels,
+            gateway: Arc::new(gateway),
+            reload,
+            shutdown: shutdown.clone(),
+            private: Vec::new(),
+        })
+    }
 
-        let limits = manifest.host.websocket.clone();
-        let services = &self.rules.services;
-        if limits != services.limits {
-            services.holds.bound(limits.max_connections);
-            let sessions = &services.sessions;
-            sessions.set_limits(limits.max_connections, limits.ping_interval);
-            rules.services = Arc::new(Services {
-                limits,
-                ..Services::clone(services)
-            });
-        }
-        self.gateway.exchange(rules.clone());
-        (self.rules, self.private) = (rules, private.clone());
-        self.timers.exchange(&manifest.host.timers);
+    /// Serves the application of `config` from now on, and returns the ids of the components whose
+    /// code has changed.
+    ///
+    /// Requests in progress finish with the previous application. Sockets stay open and keep the
+    /// limits that they were opened with.
+    ///
+    /// # Errors
+    /// Fails for everything that would keep a host from starting with this configuration, and for
+    /// changes that need a restart. The previous application then stays in force.
+    pub(crate) async fn apply(
+        &mut self,
+        config: &AppConfig,
+        changes: &Changes,
+    ) -> Result<Vec<String>> {
+        let (host, private) = (&config.host, &config.host.private);
+        let main = match &self.runner {
+            Runner::Upstream(upstream) => Some(upstream),
+            Runner::Embedded(_) => None,
+        };
+        let passthroughs = passthrough::routes(&host.passthroughs, main, self.request_timeout)?;
+        let rules = Rules {
+            services: self.services.configured(host),
+            private: PrivateRoutes::new(private)?,
+            passthroughs: Arc::new(passthroughs),
+        };
+        // While components are replaced, the private routes of both applications are closed.
+        let transition = Rules {
+            private: PrivateRoutes::new(&[&self.private[..], private].concat())?,
+            ..Rules::clone(&self.gateway.rules())
+        };
+        let changed = match &self.runner {
+            Runner::Embedded(embedded) => {
+                let variables = self.variable_sources.resolve(config)?;
+                let key = variables.get("grip_key");
+                ensure!(
+                    key.is_none_or(|key| key == self.grip_key),
+                    "the variable grip_key has changed: restart the host to sign with the new key"
+                );
+                let (embedded, gateway) = (embedded.clone(), self.gateway.clone());
+                let (manifest, changes) = (config.manifest.clone(), changes.clone());
+                // Compiling keeps all processors busy for a while.
+                let replaced = tokio::task::spawn_blocking(move || {
+                    embedded.replace(&manifest, &variables, &changes, || {
+                        gateway.set_rules(transition);
+                    })
+                });
+                replaced.await??
+            }
+            Runner::Upstream(_) => Vec::new(),
+        };
+
+        rules.services.apply_limits();
+        self.services = rules.services.clone();
+        self.gateway.set_rules(rules);
+        self.private.clone_from(private);
+        self.timers.replace(&host.timers);
         Ok(changed)
     }
+
+    /// Starts the timers, and returns a future that completes when the host is draining and their
+    /// last calls have ended.
+    pub(crate) fn start_timers(&mut self) -> impl Future<Output = ()> + use<> {
+        self.timers.start();
+        self.timers.drained()
+    }
+
+    /// Reloads the application whenever its files change, until the host drains.
+    pub(crate) async fn watch(self, watch: Watch) {
+        let drain = self.shutdown.drain.clone();
+        if let Some(reload) = self.reload.clone() {
+            drain.run_until_cancelled(watch.run(self, reload)).await;
+        }
+    }
+
+    /// Returns what requests share.
+    pub(crate) fn services(&self) -> Arc<Services> {
+        self.services.clone()
+    }
+
+    /// Returns the open tunnels.
+    pub(crate) fn tunnels(&self) -> Arc<Tunnels> {
+        self.tunnels.clone()
+    }
+
+    /// Returns what handles requests of clients.
+    pub(crate) fn gateway(&self) -> Arc<Gateway> {
+        self.gateway.clone()
+    }
+}
+
+impl Apply for App {
+    async fn apply(&mut self, config: &AppConfig, changes: &Changes) -> Result<Vec<String>> {
+        App::apply(self, config, changes).await
+    }
+}
+
+impl Runner {
+    fn backend(&self) -> Arc<dyn Backend> {
+        match self {
+            Self::Embedded(embedded) => embedded.clone(),
+            Self::Upstream(upstream) => upstream.clone(),
+        }
+    }
+
+    /// Returns the name for metrics of responses that no component made.
+    fn name(&self) -> Arc<str> {
+        match self {
+            Self::Embedded(_) => "socket-host".into(),
+            Self::Upstream(upstream) => upstream.name().clone(),
+        }
+    }
+}
+
+/// Reads a manifest and loads its components as [`Host::start`](crate::Host::start) does, without
+/// serving them.
+///
+/// # Errors
+/// Fails for everything that would keep the application from being served, except for its
+/// addresses.
+pub async fn check(from: &Path, variables: &[(String, String)]) -> Result<AppConfig> {
+    let state_dir = tempfile::tempdir().context("cannot create a temporary state folder")?;
+    let options = HostOptions {
+        from: Some(from.to_owned()),
+        variables: variables.to_vec(),
+        state_dir: Some(state_dir.path().to_owned()),
+        ..HostOptions::default()
+    };
+    let config = options.load_config()?;
+    let addresses = [options.listen, options.control];
+    let mut app = App::new(&options, &config, addresses, &Shutdown::default())?;
+    app.apply(&config, &Changes::default()).await?;
+    Ok(config)
+}
+
+/// Returns a random key, in the notation of [`Key::parse`].
+fn random_key() -> String {
+    let secret: [u8; 32] = rand::random();
+    format!("base64:{}", BASE64_STANDARD.encode(secret))
+}
+
+/// Returns the address at which a listener is reached from this machine.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
 }

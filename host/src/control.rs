@@ -1,120 +1,152 @@
-//! The control port: where components publish, and where the host says how it is.
+//! The control port: components publish to it, and it reports the health of the host.
 
 use std::{
     net::SocketAddr,
     sync::{Arc, OnceLock},
 };
 
+use anyhow::{Result, bail};
 use grip::publish;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
+use prometheus_client::metrics::gauge::Gauge;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
+use spin_runtime::backend::{Body, full};
 use tracing::error;
 
 use crate::{
+    config::Limits,
     http::{error_response::answer, signer::Signer},
-    metrics::registry,
-    pubsub::publication::{Publication, Unsendable},
+    metrics::registry::CONTENT_TYPE,
+    net::listener::Listener,
+    options::HostOptions,
+    pubsub::publication::Publication,
+    shutdown::Shutdown,
     state::Services,
 };
-use spin_runtime::backend::{Body, full};
 
-/// The most bytes in one publish request.
-const MAX_PUBLISH: usize = 10 * 1024 * 1024;
+/// The largest body of a publish request, in bytes.
+const MAX_PUBLISH_BYTES: usize = Limits::DEFAULT.max_publish_bytes;
 
 /// Serves the control port.
 pub(crate) struct Control {
-    /// Missing while the host starts.
+    /// Not set while the host starts.
     services: OnceLock<Arc<Services>>,
-    /// Publishing needs a token that the host's key has signed.
-    locked: bool,
-    /// Cancelled when the host stops.
-    stop: CancellationToken,
+    /// Publishing requires a token that is signed with the host's key.
+    requires_token: bool,
+    shutdown: Shutdown,
 }
 
 impl Control {
-    /// A control port that asks for a token when it is `locked`, of a host that starts.
-    pub(crate) fn new(locked: bool, stop: CancellationToken) -> Self {
-        Self {
-            services: OnceLock::new(),
-            locked,
-            stop,
+    /// Creates the control port of a host that is starting. It requires tokens if a key is
+    /// configured or `address` is not on loopback.
+    ///
+    /// # Errors
+    /// Fails if the address is not on loopback and no key is configured.
+    pub(crate) fn new(
+        options: &HostOptions,
+        address: SocketAddr,
+        shutdown: &Shutdown,
+    ) -> Result<Arc<Self>> {
+        let has_key = options.grip_key.is_some();
+        let is_local = address.ip().is_loopback();
+        if !is_local && !has_key {
+            bail!(
+                "--control {address} is not on loopback: set a key with --grip-key or SOCKET_HOST_GRIP_KEY"
+            );
         }
+        Ok(Arc::new(Self {
+            services: OnceLock::new(),
+            requires_token: has_key || !is_local,
+            shutdown: shutdown.clone(),
+        }))
     }
 
-    /// Says from now on that the host is ready, and publishes.
-    pub(crate) fn serve(&self, services: Arc<Services>) {
-        // There is one start.
+    /// Accepts publish requests and reports readiness from now on.
+    pub(crate) fn set_ready(&self, services: Arc<Services>) {
+        // Set only once, when the host has started.
         let _ = self.services.set(services);
     }
 
-    /// Answers one request.
-    pub(crate) async fn handle(
-        &self,
-        request: Request<Incoming>,
-        _client: SocketAddr,
-    ) -> Response<Body> {
+    /// Serves requests until the host aborts: components publish until they have ended.
+    pub(crate) async fn serve(self: Arc<Self>, listener: Listener) {
+        let abort = self.shutdown.abort.clone();
+        let handler = move |request, _| {
+            let control = self.clone();
+            async move { control.handle(request).await }
+        };
+        listener
+            .serve(Arc::new(handler), Gauge::default(), abort)
+            .await;
+    }
+
+    async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
         let (path, method) = (request.uri().path(), request.method());
         match path {
-            "/publish" | "/publish/" if method != Method::POST => return not_allowed("POST"),
+            "/publish" | "/publish/" if method != Method::POST => {
+                return method_not_allowed("POST");
+            }
             "/healthz" | "/readyz" | "/metrics"
                 if method != Method::GET && method != Method::HEAD =>
             {
-                return not_allowed("GET, HEAD");
+                return method_not_allowed("GET, HEAD");
             }
             "/publish" | "/publish/" | "/healthz" | "/readyz" | "/metrics" => {}
             _ => {
                 return answer(
                     StatusCode::NOT_FOUND,
-                    "the control port has POST /publish/, GET /healthz, GET /readyz and GET /metrics",
+                    "not found: the control port serves POST /publish/, GET /healthz, GET /readyz \
+                     and GET /metrics",
                 );
             }
         }
         let Some(services) = self.services.get() else {
-            return match path {
-                "/healthz" => json(json!({ "status": "starting" })),
-                _ => answer(StatusCode::SERVICE_UNAVAILABLE, "starting"),
+            return if path == "/healthz" {
+                json_response(&json!({ "status": "starting" }))
+            } else {
+                answer(StatusCode::SERVICE_UNAVAILABLE, "starting")
             };
         };
         match path {
             "/healthz" => health(services),
-            "/readyz" if self.stop.is_cancelled() => {
+            "/readyz" if self.shutdown.drain.is_cancelled() => {
                 answer(StatusCode::SERVICE_UNAVAILABLE, "stopping")
             }
             "/readyz" => answer(StatusCode::OK, "ready"),
-            "/metrics" => metrics(services),
-            _ => self.publish(services, request).await,
+            "/metrics" => {
+                let text = services.metrics.text(&services.snapshot());
+                response_with_type(CONTENT_TYPE, text)
+            }
+            _ => {
+                let (response, items) = self.publish(services, request).await;
+                let status = response.status().as_u16();
+                services.metrics.publish(status, items);
+                response
+            }
         }
     }
 
-    async fn publish(&self, services: &Services, request: Request<Incoming>) -> Response<Body> {
-        let (response, items) = self.published(services, request).await;
-        let status = response.status().as_u16();
-        services.metrics.publish(status, items);
-        response
-    }
-
-    /// Publishes what a request asks for, and says how many items went out.
-    async fn published(
+    /// Publishes the items of a request, and returns their number.
+    async fn publish(
         &self,
         services: &Services,
         request: Request<Incoming>,
     ) -> (Response<Body>, usize) {
-        let publications = match self.publications(services, request).await {
+        let publications = match self.read_publications(services, request).await {
             Ok(publications) => publications,
             Err(refusal) => return (*refusal, 0),
         };
         let items = publications.len();
-        // To the end, also when the publisher is gone: what is for all must not reach some.
+        // A task, which completes even if the publisher disconnects: an item must not reach only
+        // some of its subscribers.
         let channels = services.channels.clone();
         let published = tokio::spawn(async move {
             let mut publications = publications.into_iter().peekable();
             while let Some(publication) = publications.next() {
                 let channel = publication.channel.clone();
                 channels.publish(publication).await;
-                // Who is on both channels gets the items in their order.
+                // A subscriber of both channels receives the items in their order.
                 if publications
                     .peek()
                     .is_some_and(|next| next.channel != channel)
@@ -124,61 +156,52 @@ impl Control {
             }
         });
         if let Err(error) = published.await {
-            error!("publishing failed: {error}");
-            let failure = answer(StatusCode::INTERNAL_SERVER_ERROR, "publishing failed");
+            error!(%error, "publish failed");
+            let failure = answer(StatusCode::INTERNAL_SERVER_ERROR, "publish failed");
             return (failure, 0);
         }
         (answer(StatusCode::OK, "Published"), items)
     }
 
-    /// Reads what a request publishes.
-    async fn publications(
+    async fn read_publications(
         &self,
         services: &Services,
         request: Request<Incoming>,
     ) -> Result<Vec<Publication>, Box<Response<Body>>> {
-        let refuse = |status, text: &str| Err(Box::new(answer(status, text)));
-        if let Err(why) = self.authorize(&services.signer, request.headers()) {
-            let mut refusal = answer(StatusCode::UNAUTHORIZED, why);
+        let refuse = |status, text: &str| Box::new(answer(status, text));
+        if let Err(reason) = self.authorize(&services.signer, request.headers()) {
+            let mut refusal = refuse(StatusCode::UNAUTHORIZED, reason);
+            let scheme = HeaderValue::from_static("Bearer");
             refusal
                 .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            return Err(Box::new(refusal));
+                .insert(header::WWW_AUTHENTICATE, scheme);
+            return Err(refusal);
         }
-        let body = match Limited::new(request.into_body(), MAX_PUBLISH)
-            .collect()
-            .await
-        {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => {
-                return refuse(
+        let body = Limited::new(request.into_body(), MAX_PUBLISH_BYTES);
+        let body = body.collect().await.map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                refuse(
                     StatusCode::PAYLOAD_TOO_LARGE,
-                    &format!("a publish may have {MAX_PUBLISH} bytes at most"),
-                );
+                    &format!("the body is too large: expected at most {MAX_PUBLISH_BYTES} bytes"),
+                )
+            } else {
+                let text = format!("the body ended early: {error}");
+                refuse(StatusCode::BAD_REQUEST, &text)
             }
-            Err(error) => {
-                return refuse(
-                    StatusCode::BAD_REQUEST,
-                    &format!("the body ended early: {error}"),
-                );
-            }
-        };
-        let items = match publish::parse(&body) {
-            Ok(items) => items,
-            Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
-        };
-        let publications = items.into_iter().map(Publication::new);
-        match publications.collect() {
-            Ok(publications) => Ok(publications),
-            Err(error) => {
-                let error: Unsendable = error;
-                refuse(StatusCode::BAD_REQUEST, &error.to_string())
-            }
-        }
+        })?;
+        let items = publish::parse(&body.to_bytes())
+            .map_err(|error| refuse(StatusCode::BAD_REQUEST, &error.to_string()))?;
+        items
+            .into_iter()
+            .map(Publication::new)
+            .collect::<Result<_, _>>()
+            .map_err(|error| refuse(StatusCode::BAD_REQUEST, &error.to_string()))
     }
 
-    /// A token is needed on a locked port, and from a browser: a page of any origin can
-    /// send a POST to loopback. One that is sent must be good everywhere.
+    /// Checks that a request may publish.
+    ///
+    /// Browsers need a token even on loopback, where a page of any origin can send a POST. A token
+    /// that is sent must be valid, whether it is required or not.
     fn authorize(&self, signer: &Signer, headers: &HeaderMap) -> Result<(), &'static str> {
         let token = headers.get(header::AUTHORIZATION).map(|value| {
             value
@@ -188,13 +211,13 @@ impl Control {
                 .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
                 .map_or("", |(_, token)| token)
         });
-        let from_browser =
+        let is_browser =
             headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
         match token {
             Some(token) if signer.verifies(token.trim()) => Ok(()),
-            Some(_) => Err("the token is not signed with this host's key, or has expired"),
-            None if self.locked || from_browser => {
-                Err("a token signed with this host's key is needed")
+            Some(_) => Err("invalid token: it has expired or is not signed with the host's key"),
+            None if self.requires_token || is_browser => {
+                Err("missing token: expected one that is signed with the host's key")
             }
             None => Ok(()),
         }
@@ -202,7 +225,7 @@ impl Control {
 }
 
 fn health(services: &Services) -> Response<Body> {
-    json(json!({
+    json_response(&json!({
         "status": "ok",
         "sessions": services.sessions.len(),
         "holds": {
@@ -214,18 +237,11 @@ fn health(services: &Services) -> Response<Body> {
     }))
 }
 
-fn metrics(services: &Services) -> Response<Body> {
-    typed(
-        registry::CONTENT_TYPE,
-        services.metrics.text(&services.snapshot()),
-    )
+fn json_response(value: &Value) -> Response<Body> {
+    response_with_type("application/json", value.to_string())
 }
 
-fn json(value: Value) -> Response<Body> {
-    typed("application/json", value.to_string())
-}
-
-fn typed(content_type: &'static str, text: String) -> Response<Body> {
+fn response_with_type(content_type: &'static str, text: String) -> Response<Body> {
     let mut response = Response::new(full(text));
     response
         .headers_mut()
@@ -233,69 +249,76 @@ fn typed(content_type: &'static str, text: String) -> Response<Body> {
     response
 }
 
-fn not_allowed(methods: &'static str) -> Response<Body> {
-    let mut refusal = answer(
-        StatusCode::METHOD_NOT_ALLOWED,
-        &format!("the methods here are {methods}"),
-    );
-    refusal
+fn method_not_allowed(allowed: &'static str) -> Response<Body> {
+    let text = format!("method not allowed: expected {allowed}");
+    let mut response = answer(StatusCode::METHOD_NOT_ALLOWED, &text);
+    response
         .headers_mut()
-        .insert(header::ALLOW, HeaderValue::from_static(methods));
-    refusal
+        .insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::config::HostConfig;
     use grip::{Item, Key};
-    use spin_runtime::{
-        backend::{Answer, AnsweredBy, Backend, BackendError, empty},
-        manifest::WebSocketLimits,
-    };
+    use spin_runtime::backend::{Backend, BackendError, ResponseFuture, ServedBy, empty};
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
     use crate::{
         metrics::close_reason::CloseReason, net::frame, pubsub::filter::Filters, ws::outbox::Outbox,
     };
 
-    const KEY: &str = "a key of some length, since it has to be";
+    const KEY: &str = "a key that is long enough for tokens";
 
     #[test]
-    fn who_may_publish() {
-        let signer = Signer::new(Key::parse(KEY).expect("a key"));
+    fn tokens_are_required_where_configured_and_from_browsers() {
+        let signer = Signer::new(Key::parse(KEY).expect("valid key"));
         let token = signer.token();
-        let token = token.to_str().expect("a token");
-        let may = |locked, name: &'static str, value: &str| {
+        let token = token.to_str().expect("valid token");
+        let is_authorized = |requires_token, name: &'static str, value: &str| {
             let mut headers = HeaderMap::new();
-            headers.insert(name, HeaderValue::from_str(value).expect("a value"));
-            Control::new(locked, CancellationToken::new())
-                .authorize(&signer, &headers)
-                .is_ok()
+            headers.insert(name, HeaderValue::from_str(value).expect("valid value"));
+            let control = Control {
+                services: OnceLock::new(),
+                requires_token,
+                shutdown: Shutdown::default(),
+            };
+            control.authorize(&signer, &headers).is_ok()
         };
-        for locked in [true, false] {
-            assert!(may(locked, "authorization", &format!("Bearer {token}")));
-            assert!(may(locked, "authorization", &format!("bearer  {token}")));
-            assert!(may(locked, "authorization", &format!("Bearer {KEY}")));
-            for wrong in ["Bearer", "Bearer ", "Bearer x", "Basic eDp5", KEY, token] {
-                assert!(!may(locked, "authorization", wrong), "{wrong}");
+        for required in [true, false] {
+            for valid in [
+                format!("Bearer {token}"),
+                format!("bearer  {token}"),
+                format!("Bearer {KEY}"),
+            ] {
+                assert!(is_authorized(required, "authorization", &valid));
             }
-            assert!(!may(locked, "origin", "http://localhost:3000"));
-            assert!(!may(locked, "sec-fetch-site", "same-site"));
+            for invalid in ["Bearer", "Bearer ", "Bearer x", "Basic eDp5", KEY, token] {
+                assert!(
+                    !is_authorized(required, "authorization", invalid),
+                    "{invalid}"
+                );
+            }
+            assert!(!is_authorized(required, "origin", "http://localhost:3000"));
+            assert!(!is_authorized(required, "sec-fetch-site", "same-site"));
         }
-        assert!(may(false, "x-nothing", "") && !may(true, "x-nothing", ""));
+        assert!(is_authorized(false, "x-other", "") && !is_authorized(true, "x-other", ""));
     }
 
-    /// Answers `/`, as a component, and nothing else.
-    struct Backends;
+    /// Serves `/` by the component `page`.
+    struct TestBackend;
 
-    impl Backend for Backends {
-        fn call(&self, request: Request<Body>) -> Answer<'_> {
+    impl Backend for TestBackend {
+        fn call(&self, request: Request<Body>) -> ResponseFuture<'_> {
             let path = request.uri().path().to_owned();
             Box::pin(async move {
                 if path != "/" {
                     return Err(BackendError::NoRoute { path });
                 }
                 let mut response = Response::new(empty());
-                response.extensions_mut().insert(AnsweredBy("page".into()));
+                response.extensions_mut().insert(ServedBy("page".into()));
                 Ok(response)
             })
         }
@@ -306,10 +329,16 @@ mod tests {
     }
 
     fn services() -> Services {
-        let key = Key::parse(KEY).expect("a key");
-        let (signer, stop) = (Signer::new(key), CancellationToken::new());
-        let limits = WebSocketLimits::default();
-        Services::new(Arc::new(Backends), "own", signer, limits, stop)
+        let key = Key::parse(KEY).expect("valid key");
+        let config = HostConfig::default();
+        let drain = CancellationToken::new();
+        Services::new(
+            Arc::new(TestBackend),
+            "own",
+            Signer::new(key),
+            &config,
+            drain,
+        )
     }
 
     fn item(id: Option<&str>) -> Publication {
@@ -318,27 +347,27 @@ mod tests {
             Some(id) => item.with_id(id, None),
             None => item,
         };
-        Publication::new(item).expect("an item")
+        Publication::new(item).expect("valid item")
     }
 
     #[tokio::test]
     async fn metrics_count_what_happens() {
         let services = services();
         for path in ["/", "/", "/nowhere"] {
-            let request = Request::get(path).body(empty()).expect("a request");
+            let request = Request::get(path).body(empty()).expect("valid request");
             let _ = services.backend.call(request).await;
         }
         let outbox = Outbox::new(1000);
-        let _registration = services.sessions.register(outbox.clone());
+        let _guard = services.sessions.register(outbox.clone());
         let channels = &services.channels;
-        let _subscribed = channels.subscribe("c", outbox.clone(), Filters::default());
+        let _subscription = channels.subscribe("c", outbox.clone(), Filters::default());
         let _twice = channels.subscribe("c", outbox.clone(), Filters::default());
         for id in [None, Some("1"), Some("1")] {
             channels.publish(item(id)).await;
         }
-        outbox.close(frame::close(frame::AWAY, ""), CloseReason::Shutdown);
+        outbox.close(frame::close(frame::GOING_AWAY, ""), CloseReason::Shutdown);
         let metrics = &services.metrics;
-        metrics.ended(CloseReason::Slow);
+        metrics.session_ended(CloseReason::Slow);
         metrics.publish(200, 3);
         metrics.timer("/tick", true);
         metrics.timer("/tick", false);
@@ -351,7 +380,7 @@ mod tests {
             "socket_host_channels 1",
             "socket_host_subscriptions 2",
             "socket_host_instances{component=\"page\"} 3",
-            // Of three publications one had been there; each of the others went to two.
+            // Of three publications, one was a duplicate; each of the others had two subscribers.
             "socket_host_published_messages_total 4",
             "socket_host_published_bytes_total 28",
             "socket_host_dropped_total{reason=\"duplicate\"} 1",
@@ -368,8 +397,8 @@ mod tests {
             "# EOF",
         ] {
             assert!(
-                text.lines().any(|told| told == line),
-                "{line} is not in\n{text}"
+                text.lines().any(|found| found == line),
+                "missing {line} in\n{text}"
             );
         }
     }

@@ -1,7 +1,8 @@
-//! The gateway: what every request from outside passes through.
+//! The gateway: checks each request of a client and decides what handles it.
 //!
-//! It keeps the outside from pretending to be the host, closes the private routes,
-//! and tells WebSockets from plain requests.
+//! A request is passed through to another server, opens a WebSocket, or is forwarded to the
+//! backend. Before that, the gateway removes headers by which a client could impersonate the host,
+//! and hides the private routes.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -11,8 +12,14 @@ use http::{
     HeaderValue, Method, Request, Response, StatusCode, Version, header,
     uri::{Authority, Scheme},
 };
-use http_body_util::BodyExt;
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use spin_runtime::{
+    PrivateRoutes, Routes,
+    backend::{Backend as _, Body, Caller},
+    escapes_root,
+};
+use tracing::{Instrument as _, debug_span};
 
 use crate::{
     dev::reload::Reload,
@@ -21,7 +28,9 @@ use crate::{
         headers::remove_private_headers,
     },
     metrics::backend::metered,
+    net::listener::Listener,
     proxy,
+    shutdown::Shutdown,
     state::Services,
     upstream::{
         passthrough::Passthrough,
@@ -29,86 +38,112 @@ use crate::{
     },
     ws::handshake,
 };
-use spin_runtime::{
-    backend::{Backend, Body, Caller},
-    router::{Private, Routes, climbs},
-};
 
-/// See the module's words.
+/// Handles the requests of clients.
 pub(crate) struct Gateway {
     rules: ArcSwap<Rules>,
     tunnels: Arc<Tunnels>,
-    /// With `--watch`.
+    /// Injects the reload script into pages; only with `--watch`.
     reload: Option<Arc<Reload>>,
+    shutdown: Shutdown,
 }
 
-/// What an application's manifest says about requests from outside.
+/// How requests of clients are handled. A reload replaces it.
 #[derive(Clone)]
 pub(crate) struct Rules {
-    /// Where requests go, and what bounds the sessions that begin.
+    /// The backend, and the limits of new sessions.
     pub(crate) services: Arc<Services>,
-    /// The routes that are 404.
-    pub(crate) private: Private,
-    /// The routes whose upgrades are tunnelled.
+    /// Routes that get 404.
+    pub(crate) private: PrivateRoutes,
+    /// Routes whose upgrades are tunneled.
     pub(crate) passthroughs: Arc<Routes<Passthrough>>,
 }
 
+impl Rules {
+    /// Returns rules without private routes and passthroughs.
+    pub(crate) fn none(services: Arc<Services>) -> anyhow::Result<Self> {
+        Ok(Self {
+            services,
+            private: PrivateRoutes::default(),
+            passthroughs: Arc::new(Routes::new([])?),
+        })
+    }
+}
+
 impl Gateway {
-    /// A gateway with these rules; `reload` goes into pages where there is one.
-    pub(crate) fn new(rules: Rules, tunnels: Arc<Tunnels>, reload: Option<Arc<Reload>>) -> Self {
+    /// Creates a gateway. `reload` injects its script into pages.
+    pub(crate) fn new(
+        rules: Rules,
+        tunnels: Arc<Tunnels>,
+        reload: Option<Arc<Reload>>,
+        shutdown: Shutdown,
+    ) -> Self {
         Self {
             rules: ArcSwap::from_pointee(rules),
             tunnels,
             reload,
+            shutdown,
         }
     }
 
-    /// Has other rules for the requests that come from now on.
-    pub(crate) fn exchange(&self, rules: Rules) {
+    /// Returns the current rules.
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        self.rules.load_full()
+    }
+
+    /// Replaces the rules for the requests that follow.
+    pub(crate) fn set_rules(&self, rules: Rules) {
         self.rules.store(Arc::new(rules));
     }
 
-    /// Answers one request of a client.
-    pub(crate) async fn handle(
-        &self,
-        mut request: Request<Incoming>,
-        client: SocketAddr,
-    ) -> Response<Body> {
+    /// Serves the public port until the host drains.
+    pub(crate) async fn serve(self: Arc<Self>, listener: Listener) {
+        let connections = self.rules().services.metrics.connections.clone();
+        let drain = self.shutdown.drain.clone();
+        let handler = move |request: Request<Incoming>, client| {
+            let span =
+                debug_span!("request", method = %request.method(), path = request.uri().path());
+            let gateway = self.clone();
+            async move { gateway.handle(request, client).await }.instrument(span)
+        };
+        listener.serve(Arc::new(handler), connections, drain).await;
+    }
+
+    /// Handles one request of a client.
+    async fn handle(&self, mut request: Request<Incoming>, client: SocketAddr) -> Response<Body> {
         if let Err(refusal) = check(&request) {
             return *refusal;
         }
-        // Before everything of the application, whose routes may be any.
-        let own = self.reload.as_ref();
-        if let Some(answer) = own.and_then(|reload| reload.answer(&request)) {
-            return answer;
+        // The reload endpoint takes precedence over the routes of the application.
+        let reload = self.reload.as_ref();
+        if let Some(response) = reload.and_then(|reload| reload.answer(&request)) {
+            return response;
         }
-        let rules = self.rules.load_full();
+        let rules = self.rules();
         if rules.private.matches(request.uri().path()) {
-            return answer(StatusCode::NOT_FOUND, "there is nothing here");
+            return answer(StatusCode::NOT_FOUND, "not found");
         }
         remove_private_headers(request.headers_mut());
         request.extensions_mut().insert(Caller::Client(client));
         if let Some(passthrough) = rules.passthroughs.find(request.uri().path()) {
+            let upstream = &passthrough.upstream;
             if let Some(protocols) = tunnel::protocols(&request) {
-                let upstream = &passthrough.upstream;
-                return self
-                    .tunnels
-                    .open(upstream, boxed(request), &protocols)
-                    .await;
+                let request = request.map(boxed);
+                return self.tunnels.open(upstream, request, &protocols).await;
             }
             // Not signed: the key is shared with the application, and this is another server.
             if passthrough.own {
-                let upstream = &passthrough.upstream;
-                let answer = upstream.call(boxed(request));
-                let answer = metered(answer, &rules.services.metrics, upstream.name()).await;
-                return answer.unwrap_or_else(|error| failure(&error));
+                let response = upstream.call(request.map(boxed));
+                let metrics = &rules.services.metrics;
+                let response = metered(response, metrics, upstream.name()).await;
+                return response.unwrap_or_else(|error| failure(&error));
             }
         }
         if handshake::is_upgrade(&request) {
             return handshake::open(&rules.services, request, client).await;
         }
-        let page = own.and_then(|reload| reload.page(&mut request));
-        let response = proxy::forward(&rules.services, boxed(request)).await;
+        let page = reload.and_then(|reload| reload.page(&mut request));
+        let response = proxy::forward(&rules.services, request.map(boxed)).await;
         match page {
             Some(page) => page.inject(response),
             None => response,
@@ -116,22 +151,22 @@ impl Gateway {
     }
 }
 
-fn boxed(request: Request<Incoming>) -> Request<Body> {
-    request.map(|body| body.map_err(Into::into).boxed_unsync())
+fn boxed(body: Incoming) -> Body {
+    body.map_err(Into::into).boxed_unsync()
 }
 
-/// Refuses what must not reach a component.
+/// Refuses requests that must not reach a backend.
 fn check<B>(request: &Request<B>) -> Result<(), Box<Response<Body>>> {
     let refuse = |status, text: &str| Err(Box::new(answer(status, text)));
-    if let Some(problem) = problem_of_host(request) {
+    if let Some(problem) = host_problem(request) {
         return refuse(StatusCode::BAD_REQUEST, problem);
     }
     if request.method() == Method::CONNECT {
-        return refuse(StatusCode::METHOD_NOT_ALLOWED, "this is no forward proxy");
+        return refuse(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not supported");
     }
-    // Behind the path of an upstream it would lead to what is not served here.
-    if climbs(request.uri().path()) {
-        return refuse(StatusCode::BAD_REQUEST, "the path leads above its root");
+    // Appended to the path of an upstream, it would reach what this host does not serve.
+    if escapes_root(request.uri().path()) {
+        return refuse(StatusCode::BAD_REQUEST, "the path escapes the root");
     }
     let claims_events = request
         .headers()
@@ -141,42 +176,43 @@ fn check<B>(request: &Request<B>) -> Result<(), Box<Response<Body>>> {
     if claims_events {
         return refuse(
             StatusCode::FORBIDDEN,
-            "WebSocket events come from the host alone",
+            "only the host may send WebSocket events",
         );
     }
     Ok(())
 }
 
-/// What is wrong with the names of the host that a request is for (RFC 9112, 3.2; RFC 9113,
-/// 8.3.1): of two that differ, the host and a component may each take another.
-fn problem_of_host<B>(request: &Request<B>) -> Option<&'static str> {
+/// Returns what is wrong with the host that a request names (RFC 9112, section 3.2; RFC 9113,
+/// section 8.3.1). Of two that differ, this host and a component could each use another.
+fn host_problem<B>(request: &Request<B>) -> Option<&'static str> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
-        return Some("there is more than one Host header");
+        return Some("more than one Host header");
     }
     match (host, request.uri().authority()) {
-        (Some(host), Some(authority)) => (!is_same(host, authority, request.uri().scheme()))
-            .then_some("the Host header and the address that is asked for differ"),
+        (Some(host), Some(authority)) => (!is_same_host(host, authority, request.uri().scheme()))
+            .then_some("the Host header differs from the request target"),
         // HTTP/2 has the host in the URI.
         (None, _) if request.version() == Version::HTTP_11 => Some("the Host header is missing"),
         _ => None,
     }
 }
 
-/// Whether a `Host` is the authority of a URI, whose scheme says which port needs no naming.
-fn is_same(host: &HeaderValue, authority: &Authority, scheme: Option<&Scheme>) -> bool {
-    let default = match scheme {
+/// Returns whether a `Host` header names the authority of a URI. The scheme determines which port
+/// may be omitted.
+fn is_same_host(host: &HeaderValue, authority: &Authority, scheme: Option<&Scheme>) -> bool {
+    let default_port = match scheme {
         Some(scheme) if *scheme == Scheme::HTTPS => 443,
         _ => 80,
     };
-    let Ok(named) = Authority::try_from(host.as_bytes()) else {
+    let Ok(host) = Authority::try_from(host.as_bytes()) else {
         return false;
     };
-    let port = |authority: &Authority| authority.port_u16().unwrap_or(default);
-    named.host().eq_ignore_ascii_case(authority.host())
-        && port(&named) == port(authority)
-        && !named.as_str().contains('@')
+    let port = |authority: &Authority| authority.port_u16().unwrap_or(default_port);
+    host.host().eq_ignore_ascii_case(authority.host())
+        && port(&host) == port(authority)
+        && !host.as_str().contains('@')
 }
 
 #[cfg(test)]
@@ -188,12 +224,12 @@ mod tests {
         for host in hosts {
             request = request.header(header::HOST, *host);
         }
-        let checked = check(&request.body(()).expect("a request"));
+        let checked = check(&request.body(()).expect("valid request"));
         checked.err().map(|refusal| refusal.status().as_u16())
     }
 
     #[test]
-    fn one_host_is_named_and_no_other() {
+    fn exactly_one_host_is_accepted() {
         for (uri, version, hosts) in [
             ("/", Version::HTTP_11, &["burger.example"][..]),
             ("/", Version::HTTP_11, &[""]),
@@ -259,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn no_path_leads_above_its_root() {
+    fn paths_that_escape_the_root_are_refused() {
         for path in ["/../app/internal", "/%2e%2e/app", "/a/..%2f../app"] {
             assert_eq!(refusal(path, Version::HTTP_11, &["a"]), Some(400), "{path}");
         }

@@ -1,5 +1,5 @@
-//! What is told on the terminal. Whoever reads it may be gone, as `tee` is after the same Ctrl-C:
-//! that is no reason to stop.
+//! Writes lines to the terminal. A closed stdout or stderr is ignored, since it is no reason to stop
+//! serving.
 
 use std::{
     fmt::Display,
@@ -7,11 +7,11 @@ use std::{
 };
 
 /// Writes a line to stdout.
-pub fn tell(line: impl Display) {
+pub(crate) fn print_line(line: impl Display) {
     let _ = writeln!(stdout(), "{line}");
 }
 
 /// Writes a line to stderr.
-pub fn note(line: impl Display) {
+pub(crate) fn print_error_line(line: impl Display) {
     let _ = writeln!(stderr(), "{line}");
 }

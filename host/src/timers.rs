@@ -1,142 +1,194 @@
-//! A timer: one request, sent again and again.
+//! Timers: requests that are sent to the backend repeatedly.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use grip::header::GRIP_SIG;
-use http::{HeaderName, HeaderValue, Request, header};
-use http_body_util::BodyExt;
-use rand::RngExt;
+use http::{HeaderName, HeaderValue, Request, StatusCode, header};
+use http_body_util::BodyExt as _;
+use rand::RngExt as _;
+use spin_runtime::backend::{BackendError, BodyError, Caller, empty};
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, error};
+use tracing::{Instrument as _, debug, debug_span, error};
 
-use crate::{state::Services, ws::ws_over_http::REPLY_PATIENCE};
-use spin_runtime::{
-    backend::{BodyError, Caller, empty},
-    manifest::Timer,
+use crate::{
+    config::{Limits, Timer},
+    shutdown::Shutdown,
+    state::Services,
 };
 
-/// The timers that run, and what each is stopped with.
+/// How long the body of a response may take.
+const BODY_TIMEOUT: Duration = Limits::DEFAULT.response_body_timeout;
+
+/// The timers of a host.
 pub(crate) struct Timers {
     services: Arc<Services>,
+    /// The `Host` header of the requests.
     host: HeaderValue,
-    stop: CancellationToken,
-    cut: CancellationToken,
-    calls: TaskTracker,
+    shutdown: Shutdown,
+    tasks: TaskTracker,
+    started: bool,
+    /// What runs, or will run once started.
+    timers: Vec<Timer>,
     running: Vec<Running>,
-    /// Those that were stopped and may still be calling.
-    leaving: Vec<Running>,
+    /// Stopped timers whose last call may be in progress.
+    stopping: Vec<Running>,
 }
 
+/// A timer with its task.
 struct Running {
     timer: Timer,
     stop: CancellationToken,
-    /// Is cancelled when its last call has ended.
+    /// Cancelled when the last call has ended.
     ended: CancellationToken,
 }
 
 impl Running {
-    /// Whether both call the same.
-    fn calls_as(&self, timer: &Timer) -> bool {
+    /// Returns whether the requests of both timers are the same.
+    fn has_request_of(&self, timer: &Timer) -> bool {
         self.timer.method == timer.method && self.timer.path == timer.path
     }
 }
 
 impl Timers {
-    /// No timers yet. `host` is the `Host` header of their requests; `stop` ends them all, and
-    /// `cut` also drops the calls under way.
+    /// Creates timers that send their requests to `address`.
+    ///
+    /// # Errors
+    /// Fails if the address cannot be the value of a header.
     pub(crate) fn new(
         services: Arc<Services>,
-        host: HeaderValue,
-        stop: CancellationToken,
-        cut: CancellationToken,
-    ) -> Self {
-        Self {
+        address: SocketAddr,
+        shutdown: Shutdown,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
             services,
-            host,
-            stop,
-            cut,
-            calls: TaskTracker::new(),
+            host: HeaderValue::from_str(&address.to_string())?,
+            shutdown,
+            tasks: TaskTracker::new(),
+            started: false,
+            timers: Vec::new(),
             running: Vec::new(),
-            leaving: Vec::new(),
+            stopping: Vec::new(),
+        })
+    }
+
+    /// Starts the timers. Until then, [`Self::replace`] only records them.
+    pub(crate) fn start(&mut self) {
+        self.started = true;
+        self.update();
+    }
+
+    /// Runs these timers and no others. Timers that are running already are not disturbed.
+    pub(crate) fn replace(&mut self, timers: &[Timer]) {
+        self.timers = timers.to_vec();
+        if self.started {
+            self.update();
         }
     }
 
-    /// Runs these timers and no others. Those that run already go on undisturbed; one that calls the
-    /// same as one that is stopped begins when the last call of that has ended.
-    pub(crate) fn exchange(&mut self, timers: &[Timer]) {
-        let mut before = std::mem::take(&mut self.running);
+    fn update(&mut self) {
+        let mut previous = std::mem::take(&mut self.running);
         let mut new = Vec::new();
-        for timer in timers {
-            match before.iter().position(|running| running.timer == *timer) {
-                Some(index) => self.running.push(before.swap_remove(index)),
-                None => new.push(timer),
+        for timer in &self.timers {
+            match previous.iter().position(|running| running.timer == *timer) {
+                Some(index) => self.running.push(previous.swap_remove(index)),
+                None => new.push(timer.clone()),
             }
         }
-        for running in &before {
+        for running in &previous {
             running.stop.cancel();
         }
-        self.leaving.extend(before);
-        self.leaving.retain(|running| !running.ended.is_cancelled());
+        self.stopping.extend(previous);
+        self.stopping
+            .retain(|running| !running.ended.is_cancelled());
         for timer in new {
-            let running = self.start(timer);
+            let running = self.spawn(timer);
             self.running.push(running);
         }
     }
 
-    fn start(&self, timer: &Timer) -> Running {
-        let before = self.leaving.iter().filter(|other| other.calls_as(timer));
-        let before: Vec<_> = before.map(|other| other.ended.clone()).collect();
+    /// Starts a timer once stopped timers with the same request have ended, so that their calls
+    /// do not overlap.
+    fn spawn(&self, timer: Timer) -> Running {
+        let predecessors: Vec<_> = self
+            .stopping
+            .iter()
+            .filter(|running| running.has_request_of(&timer))
+            .map(|running| running.ended.clone())
+            .collect();
         let running = Running {
             timer: timer.clone(),
-            stop: self.stop.child_token(),
+            stop: self.shutdown.drain.child_token(),
             ended: CancellationToken::new(),
         };
         let (services, host) = (self.services.clone(), self.host.clone());
         let (stop, ended) = (running.stop.clone(), running.ended.clone().drop_guard());
-        let timer = timer.clone();
-        let cut = self.cut.clone();
-        self.calls.spawn(cut.run_until_cancelled_owned(async move {
+        let task = async move {
             let _ended = ended;
-            for other in before {
-                other.cancelled().await;
+            for predecessor in predecessors {
+                predecessor.cancelled().await;
             }
             if !stop.is_cancelled() {
                 run(timer, services, host, stop).await;
             }
-        }));
+        };
+        let abort = self.shutdown.abort.clone();
+        self.tasks.spawn(abort.run_until_cancelled_owned(task));
         running
     }
 
-    /// Waits, once all are stopped, until the calls under way have ended.
-    pub(crate) fn ended(&self) -> impl Future<Output = ()> + use<> {
-        let (calls, stop) = (self.calls.clone(), self.stop.clone());
+    /// Returns a future that completes when the host is draining and the last calls have ended.
+    pub(crate) fn drained(&self) -> impl Future<Output = ()> + use<> {
+        let (tasks, drain) = (self.tasks.clone(), self.shutdown.drain.clone());
         async move {
-            stop.cancelled().await;
-            calls.close();
-            calls.wait().await;
+            drain.cancelled().await;
+            tasks.close();
+            tasks.wait().await;
         }
     }
 }
 
-/// Calls `timer`'s request at once, and again after each pause, until `stop`.
+/// Sends the request of a timer immediately and again after each pause, until `stop`.
 ///
-/// Calls never overlap: the pause begins when the call has ended. One that fails is
-/// logged, and tried again after the next pause. `host` is its `Host` header.
+/// Calls never overlap: the pause begins when the call has ended, whether it failed or not.
 async fn run(timer: Timer, services: Arc<Services>, host: HeaderValue, stop: CancellationToken) {
     loop {
-        // A call under way when the host stops is finished.
-        let succeeded = call(&timer, &services, &host).await;
-        services.metrics.timer(&timer.path, succeeded);
+        let span = debug_span!("timer", path = timer.path);
+        // A call in progress finishes when the host drains.
+        let result = call(&timer, &services, &host).instrument(span).await;
+        services.metrics.timer(&timer.path, result.is_ok());
+        match result {
+            Ok(status) => debug!(timer = timer.path, %status, "timer called"),
+            Err(error) => error!(timer = timer.path, %error, "timer failed"),
+        }
         tokio::select! {
-            () = tokio::time::sleep(pause(timer.least, timer.most)) => {}
+            () = tokio::time::sleep(random_pause(&timer.pause)) => {}
             () = stop.cancelled() => return,
         }
     }
 }
 
-/// Calls once, and says whether that went well.
-async fn call(timer: &Timer, services: &Services, host: &HeaderValue) -> bool {
+/// Why a call of a timer failed.
+#[derive(Debug, thiserror::Error)]
+enum CallError {
+    #[error("invalid request: {0}")]
+    Request(#[from] http::Error),
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    #[error("the response body failed: {0}")]
+    Body(BodyError),
+    #[error("the response body did not end within {BODY_TIMEOUT:?}")]
+    BodyTimeout,
+    #[error("the response has status {0}")]
+    Status(StatusCode),
+}
+
+/// Sends the request of a timer once, and waits for the end of the response.
+async fn call(
+    timer: &Timer,
+    services: &Services,
+    host: &HeaderValue,
+) -> Result<StatusCode, CallError> {
     let request = Request::builder()
         .method(timer.method.clone())
         .uri(&timer.path)
@@ -144,58 +196,32 @@ async fn call(timer: &Timer, services: &Services, host: &HeaderValue) -> bool {
         .header(header::CONTENT_LENGTH, 0)
         .header(HeaderName::from_static(GRIP_SIG), services.signer.token())
         .extension(Caller::Host)
-        .body(empty());
-    let request = match request {
-        Ok(request) => request,
-        Err(error) => {
-            error!(timer = timer.path, "cannot be sent: {error}");
-            return false;
-        }
-    };
-    let response = match services.backend.call(request).await {
-        Ok(response) => response,
-        Err(error) => {
-            error!(timer = timer.path, "{error}");
-            return false;
-        }
-    };
+        .body(empty())?;
+    let response = services.backend.call(request).await?;
     let status = response.status();
-    // The call lasts until its body has come to its end.
     let mut body = response.into_body();
-    let ended = timeout(REPLY_PATIENCE, async {
-        while let Some(part) = body.frame().await {
-            part?;
+    let read = async {
+        while let Some(frame) = body.frame().await {
+            frame.map_err(CallError::Body)?;
         }
-        Ok::<_, BodyError>(())
-    });
-    match ended.await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => {
-            error!(timer = timer.path, "the answer ended early: {error}");
-            return false;
-        }
-        Err(_) => {
-            error!(
-                timer = timer.path,
-                "the answer's body did not end within {REPLY_PATIENCE:?}"
-            );
-            return false;
-        }
-    }
+        Ok(())
+    };
+    timeout(BODY_TIMEOUT, read)
+        .await
+        .unwrap_or(Err(CallError::BodyTimeout))?;
     if status.is_success() {
-        debug!(timer = timer.path, %status, "called");
+        Ok(status)
     } else {
-        error!(timer = timer.path, %status, "answered with a failure");
+        Err(CallError::Status(status))
     }
-    status.is_success()
 }
 
-/// A pause between the two, uniformly.
-fn pause(least: Duration, most: Duration) -> Duration {
-    if least < most {
-        rand::rng().random_range(least..=most)
+/// Returns a random pause, uniformly distributed over the range.
+fn random_pause(range: &RangeInclusive<Duration>) -> Duration {
+    if range.start() < range.end() {
+        rand::rng().random_range(range.clone())
     } else {
-        least
+        *range.start()
     }
 }
 
@@ -207,119 +233,140 @@ mod tests {
     use http::{Method, Response};
     use http_body_util::StreamBody;
     use hyper::body::Frame;
-    use spin_runtime::{
-        backend::{Answer, Backend, Body},
-        manifest::WebSocketLimits,
-    };
+    use spin_runtime::backend::{Backend, Body, ResponseFuture};
     use tokio::{sync::Semaphore, time::Instant};
 
     use super::*;
-    use crate::http::signer::Signer;
+    use crate::{config::HostConfig, http::signer::Signer};
 
-    /// Timers over a backend, with what stops them and what cuts them off.
-    fn timers(backend: Arc<dyn Backend>) -> (Timers, CancellationToken, CancellationToken) {
-        let key = Key::parse("a key of some length, since it has to be").expect("a key");
-        let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
-        let (signer, limits) = (Signer::new(key), WebSocketLimits::default());
-        let services = Services::new(backend, "own", signer, limits, stop.clone());
-        let host = HeaderValue::from_static("localhost");
-        let timers = Timers::new(services.into(), host, stop.clone(), cut.clone());
-        (timers, stop, cut)
+    /// Returns started timers for a backend.
+    fn timers(backend: Arc<dyn Backend>) -> (Timers, Shutdown) {
+        let key = Key::parse("a key that is long enough for tokens").expect("valid key");
+        let shutdown = Shutdown::default();
+        let config = HostConfig::default();
+        let services = Services::new(
+            backend,
+            "test",
+            Signer::new(key),
+            &config,
+            shutdown.drain.clone(),
+        );
+        let address = SocketAddr::from(([127, 0, 0, 1], 3000));
+        let timers = Timers::new(services.into(), address, shutdown.clone());
+        let mut timers = timers.expect("valid address");
+        timers.start();
+        (timers, shutdown)
     }
 
     fn every(pause: Duration, path: &str) -> Timer {
         Timer {
             method: Method::POST,
             path: path.to_owned(),
-            least: pause,
-            most: pause,
+            pause: pause..=pause,
         }
     }
 
-    /// Begins every answer, and ends none.
-    struct Endless;
+    /// Starts every response body and never ends it.
+    struct EndlessBody;
 
-    impl Backend for Endless {
-        fn call(&self, _: Request<Body>) -> Answer<'_> {
-            let pieces = futures_util::stream::pending::<Result<Frame<_>, BodyError>>();
-            let body = StreamBody::new(pieces).boxed_unsync();
+    impl Backend for EndlessBody {
+        fn call(&self, _: Request<Body>) -> ResponseFuture<'_> {
+            let frames = futures_util::stream::pending::<Result<Frame<_>, BodyError>>();
+            let body = StreamBody::new(frames).boxed_unsync();
             Box::pin(async { Ok(Response::new(body)) })
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_without_an_end_does_not_stop_a_timer() {
-        let (mut timers, stop, cut) = timers(Arc::new(Endless));
+    async fn endless_response_bodies_do_not_stop_a_timer() {
+        let (mut timers, shutdown) = timers(Arc::new(EndlessBody));
         let services = timers.services.clone();
-        let timer = every(Duration::from_secs(1), "/tick");
-        timers.exchange(std::slice::from_ref(&timer));
-        tokio::time::sleep((REPLY_PATIENCE + timer.least) * 3).await;
+        let pause = Duration::from_secs(1);
+        timers.replace(&[every(pause, "/tick")]);
+        tokio::time::sleep((BODY_TIMEOUT + pause) * 3).await;
         let text = services.metrics.text(&services.snapshot());
         let failures = "socket_host_timer_runs_total{timer=\"/tick\",outcome=\"failure\"} 3";
         assert!(text.lines().any(|line| line == failures), "{text}");
 
-        // The call under way may finish when the host stops, and is dropped when it is cut off.
-        stop.cancel();
-        let before = Instant::now();
-        tokio::time::sleep(REPLY_PATIENCE / 2).await;
-        cut.cancel();
-        timers.ended().await;
-        assert_eq!(before.elapsed(), REPLY_PATIENCE / 2);
+        // The call in progress may finish while the host drains, and is dropped by an abort.
+        shutdown.drain.cancel();
+        let start = Instant::now();
+        tokio::time::sleep(BODY_TIMEOUT / 2).await;
+        shutdown.abort.cancel();
+        timers.drained().await;
+        assert_eq!(start.elapsed(), BODY_TIMEOUT / 2);
     }
 
     #[test]
     fn pauses_are_within_their_range() {
-        let (least, most) = (Duration::from_secs(2), Duration::from_secs(6));
-        let pauses: Vec<_> = (0..1000).map(|_| pause(least, most)).collect();
-        assert!(pauses.iter().all(|pause| (least..=most).contains(pause)));
+        let range = Duration::from_secs(2)..=Duration::from_secs(6);
+        let pauses: Vec<_> = (0..1000).map(|_| random_pause(&range)).collect();
+        assert!(pauses.iter().all(|pause| range.contains(pause)));
         assert!(pauses.iter().any(|pause| *pause < Duration::from_secs(3)));
         assert!(pauses.iter().any(|pause| *pause > Duration::from_secs(5)));
-        assert_eq!(pause(least, least), least);
+        let fixed = Duration::from_secs(2);
+        assert_eq!(random_pause(&(fixed..=fixed)), fixed);
     }
 
-    /// Answers when it is allowed to, and counts.
-    struct Slow {
-        begun: AtomicUsize,
-        allowed: Semaphore,
+    /// Counts calls, and responds to each once it has a permit.
+    struct Gated {
+        calls: AtomicUsize,
+        permits: Semaphore,
     }
 
-    impl Backend for Slow {
-        fn call(&self, _: Request<Body>) -> Answer<'_> {
-            self.begun.fetch_add(1, SeqCst);
+    impl Backend for Gated {
+        fn call(&self, _: Request<Body>) -> ResponseFuture<'_> {
+            self.calls.fetch_add(1, SeqCst);
             Box::pin(async {
-                self.allowed.acquire().await.unwrap().forget();
+                self.permits.acquire().await.unwrap().forget();
                 Ok(Response::new(empty()))
             })
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_timer_that_takes_the_place_of_another_does_not_call_beside_it() {
-        let backend = Arc::new(Slow {
-            begun: AtomicUsize::new(0),
-            allowed: Semaphore::new(0),
+    async fn a_timer_does_not_overlap_the_last_call_of_its_predecessor() {
+        let backend = Arc::new(Gated {
+            calls: AtomicUsize::new(0),
+            permits: Semaphore::new(0),
         });
-        let (mut timers, stop, _) = timers(backend.clone());
+        let (mut timers, shutdown) = timers(backend.clone());
         let timer = |path: &str, hours: u64| every(Duration::from_secs(hours * 3600), path);
-        // The clock is paused: it moves on when nobody has anything to do.
-        let settled = || tokio::time::sleep(Duration::from_secs(1));
-        let begun = || backend.begun.load(SeqCst);
+        // The clock is paused and advances only when all tasks are idle.
+        let settle = || tokio::time::sleep(Duration::from_secs(1));
+        let calls = || backend.calls.load(SeqCst);
 
-        timers.exchange(&[timer("/a", 1)]);
-        settled().await;
-        assert_eq!(begun(), 1);
-        // Twice, so that the second waits for the first as well, and once undone.
-        timers.exchange(&[timer("/a", 2)]);
-        timers.exchange(&[timer("/a", 3)]);
-        timers.exchange(&[timer("/a", 4), timer("/b", 1)]);
-        settled().await;
-        assert_eq!(begun(), 2, "another path waits for nobody");
-        backend.allowed.add_permits(2);
-        settled().await;
-        assert_eq!(begun(), 3, "the last one alone");
-        stop.cancel();
-        backend.allowed.add_permits(1);
-        timers.ended().await;
-        assert_eq!(begun(), 3);
+        timers.replace(&[timer("/a", 1)]);
+        settle().await;
+        assert_eq!(calls(), 1);
+        // Replaced repeatedly: each waits for all of its predecessors.
+        timers.replace(&[timer("/a", 2)]);
+        timers.replace(&[timer("/a", 3)]);
+        timers.replace(&[timer("/a", 4), timer("/b", 1)]);
+        settle().await;
+        assert_eq!(calls(), 2, "another path does not wait");
+        backend.permits.add_permits(2);
+        settle().await;
+        assert_eq!(calls(), 3, "only the last replacement is called");
+        shutdown.drain.cancel();
+        backend.permits.add_permits(1);
+        timers.drained().await;
+        assert_eq!(calls(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn timers_do_not_call_before_they_are_started() {
+        let backend = Arc::new(Gated {
+            calls: AtomicUsize::new(0),
+            permits: Semaphore::new(100),
+        });
+        let (mut timers, _) = timers(backend.clone());
+        timers.started = false;
+        timers.replace(&[every(Duration::from_secs(3600), "/a")]);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(backend.calls.load(SeqCst), 0);
+        timers.start();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(backend.calls.load(SeqCst), 1);
     }
 }

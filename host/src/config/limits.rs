@@ -1,4 +1,4 @@
-//! The limits of connections and messages.
+//! Every limit of the host, in one place.
 
 use std::time::Duration;
 
@@ -10,11 +10,21 @@ use super::duration::parse_duration;
 /// The largest size that can be configured.
 const MAX_SIZE_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// The limits of connections and messages.
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Every limit of the host, with its default.
 ///
-/// `[application.tool.socket-host.websocket]` sets those that have a key.
+/// Those that name a key are configured by `[application.tool.socket-host.websocket]`; the others
+/// are fixed and read from [`Limits::DEFAULT`]. The limits of components are
+/// [`spin_runtime::Limits`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
+    // Configurable: `[application.tool.socket-host.websocket]`.
     /// The largest message that a client may send (key `max-message-size`). Default: 64 KiB.
     pub max_message_bytes: usize,
     /// The data that may wait for a client before it is closed with 1013 (key
@@ -29,16 +39,147 @@ pub struct Limits {
     /// How long a client may be silent before it gets a ping, and then before it is dropped. `None`
     /// disables pings (key `ping-interval`, `"off"` for `None`). Default: 30 s.
     pub ping_interval: Option<Duration>,
+    // Connections of clients.
+    /// The time for the head of a request, from the start of the connection or the end of the
+    /// previous response. The connection is then closed. Default: 60 s.
+    pub request_head_timeout: Duration,
+    /// How long a client may leave a response unread. The connection is then closed, or the stream
+    /// reset if it is HTTP/2. Default: 60 s.
+    pub unread_response_timeout: Duration,
+    /// How long a TCP connection is idle before the system probes it. Default: 60 s.
+    pub tcp_keepalive: Duration,
+    /// The time for a client to answer a close frame, or to read what was sent before it. The
+    /// connection is then dropped. Default: 5 s.
+    pub close_timeout: Duration,
+    /// The time for requests and sockets to finish when the host stops. What is left is aborted.
+    /// Default: 30 s.
+    pub drain_timeout: Duration,
+    // WebSocket-over-HTTP.
+    /// The events in one request to the backend. Further events wait for the next request. Default:
+    /// 10,000.
+    pub max_events_per_request: usize,
+    /// The events in one response of the backend. A larger response fails the session. Default:
+    /// 1,000,000 bytes, as in Pushpin.
+    pub max_response_events_bytes: usize,
+    /// The time from the head of a response to its end, for responses that are read whole: those
+    /// with events or instructions, and those to timers. Default: 60 s.
+    pub response_body_timeout: Duration,
+    /// The shortest `Keep-Alive-Interval`. A shorter one is raised to it. Default: 20 s, as in
+    /// Pushpin.
+    pub min_keep_alive_interval: Duration,
+    /// The channels of a session or of a held request. Further subscriptions are ignored and
+    /// logged. Default: 1,000.
+    pub max_subscriptions: usize,
+    /// The metadata entries of a session or of a held request. Further entries are ignored and
+    /// logged. Default: 100.
+    pub max_metadata_entries: usize,
+    // Held HTTP requests.
+    /// The body of a response that is held as a response, or that contains instructions. A larger
+    /// one gets 502. Default: 1,000,000 bytes.
+    pub max_held_response_bytes: usize,
+    /// The body of a request that is kept in order to send the request again. A larger request is
+    /// not sent again. Default: 100,000 bytes, as in Pushpin.
+    pub max_replay_body_bytes: usize,
+    /// How often in a row a held request is sent again. The response of the backend is then used as
+    /// it is. Default: 5.
+    pub max_replays: usize,
+    // Publishing.
+    /// The body of a publish request. A larger one gets 413. Default: 10 MiB.
+    pub max_publish_bytes: usize,
+    /// The publications that wait in a shard, which has up to 128 subscribers of a channel.
+    /// Publishers wait while it is full. Default: 1 MiB.
+    pub max_shard_queue_bytes: usize,
+    /// How long an item waits for the item that its `prev-id` names. It is then delivered without
+    /// it. Default: 5 s.
+    pub reorder_timeout: Duration,
+    /// The items of a channel that wait for their predecessors. The oldest are then delivered.
+    /// Default: 100.
+    pub max_reordered_items: usize,
+    /// The size of the items of a channel that wait for their predecessors. The oldest are then
+    /// delivered. Default: 4 MiB.
+    pub max_reordered_bytes: usize,
+    /// The published ids that a channel remembers to drop duplicates. The oldest are then
+    /// forgotten. Default: 1,000.
+    pub known_ids_per_channel: usize,
+    /// How long a channel remembers a published id. Default: 60 s.
+    pub known_id_lifetime: Duration,
+    /// The length of an id that is remembered. Longer ids are not. Default: 1,024 bytes.
+    pub max_id_bytes: usize,
+    /// The channels without subscribers whose last id is remembered. The oldest are then forgotten.
+    /// Default: 100,000.
+    pub max_idle_channels: usize,
+    /// How long a channel without subscribers is remembered. Default: 60 s.
+    pub idle_channel_lifetime: Duration,
+    // Upstreams.
+    /// The time to connect to an upstream. The request then gets 502. Default: 5 s.
+    pub upstream_connect_timeout: Duration,
+    /// How long an HTTP/1.1 connection to an upstream stays open without a request. Default: 4 s.
+    pub upstream_idle_timeout: Duration,
+    /// How long an HTTP/2 connection to an upstream stays open without a request. Default: 60 s.
+    pub upstream_h2_idle_timeout: Duration,
+    /// The idle HTTP/1.1 connections to an upstream that are kept. Further ones are closed.
+    /// Default: 1,024.
+    pub upstream_idle_connections: usize,
+    /// The connections to an upstream that are being opened at once. Further requests wait.
+    /// Default: 128.
+    pub upstream_connecting: usize,
+    /// The concurrent requests on an HTTP/2 connection to an upstream. Further requests use another
+    /// one. Default: 128.
+    pub upstream_h2_requests: usize,
+    /// How long one side of a tunnel may continue after the other side has ended. Default: 60 s.
+    pub tunnel_half_closed_timeout: Duration,
+    // Watching.
+    /// The pages that listen for changes with `--watch`. Further ones get 503. Default: 256.
+    pub max_watching_pages: usize,
 }
 
 impl Limits {
     /// The default limits.
     pub const DEFAULT: Self = Self {
-        max_message_bytes: 64 * 1024,
-        max_outgoing_buffer_bytes: 1024 * 1024,
+        // Configurable: `[application.tool.socket-host.websocket]`.
+        max_message_bytes: 64 * KIB,
+        max_outgoing_buffer_bytes: MIB,
         max_incoming_buffer_bytes: 200_000,
         max_connections: 100_000,
-        ping_interval: Some(Duration::from_secs(30)),
+        ping_interval: Some(secs(30)),
+        // Connections of clients.
+        request_head_timeout: secs(60),
+        unread_response_timeout: secs(60),
+        tcp_keepalive: secs(60),
+        close_timeout: secs(5),
+        drain_timeout: secs(30),
+        // WebSocket-over-HTTP.
+        max_events_per_request: 10_000,
+        max_response_events_bytes: 1_000_000,
+        response_body_timeout: secs(60),
+        min_keep_alive_interval: secs(20),
+        max_subscriptions: 1000,
+        max_metadata_entries: 100,
+        // Held HTTP requests.
+        max_held_response_bytes: 1_000_000,
+        max_replay_body_bytes: 100_000,
+        max_replays: 5,
+        // Publishing.
+        max_publish_bytes: 10 * MIB,
+        max_shard_queue_bytes: MIB,
+        reorder_timeout: secs(5),
+        max_reordered_items: 100,
+        max_reordered_bytes: 4 * MIB,
+        known_ids_per_channel: 1000,
+        known_id_lifetime: secs(60),
+        max_id_bytes: 1024,
+        max_idle_channels: 100_000,
+        idle_channel_lifetime: secs(60),
+        // Upstreams.
+        upstream_connect_timeout: secs(5),
+        upstream_idle_timeout: secs(4),
+        upstream_h2_idle_timeout: secs(60),
+        upstream_idle_connections: 1024,
+        upstream_connecting: 128,
+        upstream_h2_requests: 128,
+        tunnel_half_closed_timeout: secs(60),
+        // Watching.
+        max_watching_pages: 256,
     };
 
     /// Reads the keys that are present in the table.

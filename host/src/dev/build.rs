@@ -11,8 +11,11 @@ use anyhow::{Context as _, bail};
 use tokio::{io::AsyncReadExt as _, net::unix::pipe::Receiver, process::Command, time::timeout};
 
 use crate::dev::process::Running;
-use crate::terminal::note;
-use spin_runtime::manifest::{Build, Manifest, suggest};
+use crate::terminal::print_error_line as note;
+use spin_runtime::{
+    Manifest,
+    manifest::{Build, suggest},
+};
 
 /// What is kept of a command's output: its end.
 const KEPT_OUTPUT: usize = 64 << 10;

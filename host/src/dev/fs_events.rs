@@ -228,7 +228,7 @@ fn burst(
 mod tests {
     use std::fs;
 
-    use spin_runtime::manifest::Manifest;
+    use spin_runtime::Manifest;
 
     use super::*;
 

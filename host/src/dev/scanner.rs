@@ -277,7 +277,7 @@ fn identity(folder: &Path) -> Option<Identity> {
 
 #[cfg(test)]
 mod tests {
-    use spin_runtime::manifest::Manifest;
+    use spin_runtime::Manifest;
 
     use super::*;
 

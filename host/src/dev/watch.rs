@@ -12,17 +12,25 @@ use std::{
 };
 
 use anyhow::Result;
-use spin_runtime::manifest::{Manifest, ManifestError};
+use spin_runtime::{Manifest, ManifestError};
 use tracing::{debug, error, info, warn};
 
-use crate::dev::{fs_events::Changes, watch_set::WatchSet};
-use crate::{
-    app::Application,
-    dev::{
-        build::{self, Output},
-        reload::{News, Problem, Reload},
-    },
+use crate::dev::{
+    build::{self, Output},
+    reload::{News, Problem, Reload},
 };
+use crate::dev::{fs_events::Changes, watch_set::WatchSet};
+
+/// An application that can be reloaded.
+pub(crate) trait Apply: Send {
+    /// Serves the application of `config` from now on, and returns the ids of the components whose
+    /// code has changed.
+    fn apply(
+        &mut self,
+        config: &crate::config::AppConfig,
+        changes: &spin_runtime::Changes,
+    ) -> impl Future<Output = Result<Vec<String>>> + Send;
+}
 
 /// See the module's words.
 pub(crate) struct Watch {
@@ -145,7 +153,8 @@ impl Watch {
     ///
     /// # Errors
     /// When a pattern of the manifest is none, or the system gives no more watches.
-    pub(crate) async fn begin(manifest: &Manifest) -> Result<Self> {
+    pub(crate) async fn start(config: &crate::config::AppConfig) -> Result<Self> {
+        let manifest = &config.manifest;
         let interests = Arc::new(WatchSet::of(manifest)?);
         // What changes while it is built is built again.
         let changes = Changes::watch(interests.clone())?;
@@ -165,7 +174,7 @@ impl Watch {
 
     /// Does all that changes ask for, to the application that was loaded meanwhile, and tells
     /// pages. Runs until it is dropped, which ends a build under way.
-    pub(crate) async fn run(mut self, mut application: Application, reload: Arc<Reload>) {
+    pub(crate) async fn run(mut self, mut app: impl Apply, reload: Arc<Reload>) {
         reload.tell(News::Nothing, self.problems.list());
         let mut to_build = BTreeSet::new();
         let mut building: Option<Building> = None;
@@ -199,7 +208,7 @@ impl Watch {
             let awaited = to_build.iter().chain(current);
             let is_ready = !self.lacks(awaited.chain(self.problems.unbuilt()));
             let news = match self.due.is_any() && is_ready {
-                true => self.exchange(&mut application).await,
+                true => self.exchange(&mut app).await,
                 false => News::Nothing,
             };
             reload.tell(news, self.problems.list());
@@ -260,7 +269,7 @@ impl Watch {
             title: "The manifest cannot be used".to_owned(),
             text,
         };
-        let manifest = Manifest::load(&self.manifest.path)
+        let manifest = Manifest::load(&self.manifest.path, spin_runtime::ManifestUse::Embedded)
             .map_err(|error: ManifestError| problem(error.to_string()))?;
         let interests = WatchSet::of(&manifest).map_err(|error| problem(format!("{error:#}")))?;
         let before = std::mem::replace(&mut self.manifest, manifest);
@@ -287,11 +296,19 @@ impl Watch {
         Ok(to_build)
     }
 
-    async fn exchange(&mut self, application: &mut Application) -> News {
+    async fn exchange(&mut self, app: &mut impl Apply) -> News {
         let start = Instant::now();
         let fresh = self.due.fresh.clone();
         let only_code = !(self.due.settings || self.due.files || self.due.styles);
-        let exchanged = application.exchange(&self.manifest, fresh, only_code);
+        let config = crate::config::AppConfig {
+            manifest: self.manifest.clone(),
+            host: Default::default(),
+        };
+        let changes = spin_runtime::Changes {
+            code: fresh,
+            only_code,
+        };
+        let exchanged = app.apply(&config, &changes);
         match exchanged.await {
             Ok(changed) => {
                 self.problems.note(Step::Load, Ok(()));

@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use spin_runtime::{
-    excluded::Excluded,
-    manifest::{Component, Files, Manifest},
+    ExcludedFiles, Manifest,
+    manifest::{Component, Files},
 };
 
 use crate::dev::pattern::{Pattern, clean};
@@ -37,7 +37,7 @@ struct Parts {
     /// What it sees of the file system: `files`, without `exclude_files`.
     files: Vec<Pattern>,
     /// Of paths in `root`.
-    excluded: Excluded,
+    excluded: ExcludedFiles,
     /// The manifest's folder.
     root: PathBuf,
 }
@@ -160,7 +160,7 @@ impl Parts {
             sources: sources.collect::<Result<_>>().context("build.watch")?,
             code: clean(&component.source),
             files: files.collect::<Result<_>>().context("files")?,
-            excluded: Excluded::new(&component.exclude_files).context("exclude_files")?,
+            excluded: ExcludedFiles::new(&component.exclude_files).context("exclude_files")?,
             root: clean(root),
         })
     }
@@ -173,7 +173,7 @@ impl Parts {
         self.files.iter().any(|pattern| pattern.matches(file))
             && !file
                 .strip_prefix(&self.root)
-                .is_ok_and(|path| self.excluded.has(path))
+                .is_ok_and(|path| self.excluded.contains(path))
     }
 }
 

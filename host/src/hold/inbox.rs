@@ -130,7 +130,7 @@ impl HoldSubscriber for Inbox {
             state.overflowed = true;
             self.overflows.inc();
             if let Some(cut) = &state.cut {
-                cut.cut();
+                cut.close();
             }
         }
         drop(state);

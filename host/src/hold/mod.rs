@@ -61,7 +61,7 @@ pub(crate) async fn hold(
         );
     };
     let inbox = Inbox::new(
-        services.limits.max_outgoing_buffer,
+        services.limits.max_outgoing_buffer_bytes,
         services.metrics.dropped(Dropped::SlowHold),
     );
     let held = HeldRequest {

@@ -111,7 +111,7 @@ impl Stream {
         let due = self.keep_alive;
         self.keep_alive =
             keep_alive.map(|keep_alive| due.unwrap_or_else(|| now + keep_alive.interval()));
-        self.quiet = instruct.next.as_ref().map(|next| now + next.quiet());
+        self.quiet = instruct.next.as_ref().map(|next| now + next.idle_timeout());
         self.active.clear();
     }
 
@@ -264,7 +264,7 @@ impl Stream {
         }
         if self.active.len() == self.hold.follow.len() {
             self.active.clear();
-            self.quiet = Some(Instant::now() + next.quiet());
+            self.quiet = Some(Instant::now() + next.idle_timeout());
         }
     }
 

@@ -19,11 +19,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::config::Limits;
 use crate::{http::signer::Signer, pubsub::publication::Publication};
-use spin_runtime::{
-    backend::{Answer, Backend, BackendError, Caller, full},
-    manifest::WebSocketLimits,
-};
+use spin_runtime::backend::{Backend, BackendError, Caller, ResponseFuture, full};
 
 /// Hands each request to the test, and waits for what it answers.
 struct Scripted(mpsc::UnboundedSender<Asked>);
@@ -37,7 +35,7 @@ struct Asked {
 }
 
 impl Backend for Scripted {
-    fn call(&self, request: Request<Body>) -> Answer<'_> {
+    fn call(&self, request: Request<Body>) -> ResponseFuture<'_> {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             let body = body.collect().await.expect("a whole body").to_bytes();
@@ -75,7 +73,7 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(limits: WebSocketLimits) -> Self {
+    fn new(limits: Limits) -> Self {
         let (asked, backend) = mpsc::unbounded_channel();
         let stop = CancellationToken::new();
         let key = Key::parse("a key of some length, since it has to be").expect("a key");
@@ -190,7 +188,7 @@ const CHANNEL: (&str, &str) = ("grip-channel", "c");
 
 #[tokio::test(start_paused = true)]
 async fn what_is_not_held_passes_without_what_is_for_the_host() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     let client = stage.send(Method::GET, "");
     let asked = stage.asked().await;
     assert_eq!(
@@ -226,7 +224,7 @@ async fn what_is_not_held_passes_without_what_is_for_the_host() {
 
 #[tokio::test(start_paused = true)]
 async fn a_response_is_what_is_published() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     let headers = [RESPONSE, CHANNEL, ("x-own", "backend"), ("x-kept", "1")];
     let client = stage.answered(&headers, "own").await;
     stage.subscribed(1).await;
@@ -245,7 +243,7 @@ async fn a_response_is_what_is_published() {
 
 #[tokio::test(start_paused = true)]
 async fn a_response_is_the_backends_own_when_the_time_is_over() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     for (header, seconds) in [
         (CHANNEL, 55),
         (("grip-timeout", "10"), 10),
@@ -261,7 +259,7 @@ async fn a_response_is_the_backends_own_when_the_time_is_over() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_is_sent_again_when_something_was_missed() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     stage.publish(numbered(response("x"), 7)).await;
     let client = stage.send(Method::POST, "the body");
     let first = stage.asked().await;
@@ -286,7 +284,7 @@ async fn a_request_is_sent_again_when_something_was_missed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_says_the_same_again_is_right() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     stage.publish(numbered(response("x"), 7)).await;
     let headers = [RESPONSE, ("grip-channel", "c; prev-id=5")];
     let client = stage.answered(&headers, "own").await;
@@ -298,7 +296,7 @@ async fn a_backend_that_says_the_same_again_is_right() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_is_not_sent_again_without_end() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     stage.publish(numbered(response("x"), 99)).await;
     let client = stage.send(Method::GET, "");
     const IDS: [&str; MAX_AGAIN + 1] = [
@@ -320,7 +318,7 @@ async fn a_request_is_not_sent_again_without_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_hint_and_a_gap_send_a_held_request_again() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     let client = stage.answered(&[RESPONSE, CHANNEL], "1").await;
     stage.subscribed(1).await;
     let hint = Item {
@@ -340,7 +338,7 @@ async fn a_hint_and_a_gap_send_a_held_request_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_is_gone_leaves_nothing_and_is_told_of() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     let gone = ("grip-link", "<bye>; rel=gone");
     let client = stage.answered(&[RESPONSE, CHANNEL, gone], "own").await;
     stage.subscribed(1).await;
@@ -361,7 +359,7 @@ async fn a_client_that_is_gone_leaves_nothing_and_is_told_of() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_goes_on_with_what_is_published() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     let client = stage
         .answered(&[STREAM, CHANNEL, ("content-length", "5")], "hello")
         .await;
@@ -391,7 +389,7 @@ async fn a_stream_goes_on_with_what_is_published() {
 
 #[tokio::test(start_paused = true)]
 async fn a_quiet_stream_is_kept_alive() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     let idle = ("grip-keep-alive", r":\n; format=cstring; timeout=20");
     let mut held = stage.streaming(&[STREAM, CHANNEL, idle], "hello").await;
     let began = Instant::now();
@@ -416,7 +414,7 @@ async fn a_quiet_stream_is_kept_alive() {
 
 #[tokio::test(start_paused = true)]
 async fn a_link_leads_to_the_next_part() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     let headers = [
         STREAM,
         ("grip-channel", "c; prev-id=1"),
@@ -464,7 +462,7 @@ async fn a_link_leads_to_the_next_part() {
 
 #[tokio::test(start_paused = true)]
 async fn the_next_part_is_asked_for_again_while_the_client_is_kept_alive() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     let headers = [
         STREAM,
         ("grip-keep-alive", "x; timeout=1"),
@@ -497,7 +495,7 @@ async fn the_next_part_is_asked_for_again_while_the_client_is_kept_alive() {
 
 #[tokio::test(start_paused = true)]
 async fn a_link_without_a_hold_is_followed_at_once() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     let mut held = stage
         .streaming(&[("grip-link", "</2>; rel=next")], "one")
         .await;
@@ -516,7 +514,7 @@ async fn a_link_without_a_hold_is_followed_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_is_behind_from_the_start_is_asked_for_again() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     stage.publish(numbered(stream("x"), 7)).await;
     let client = stage
         .answered(&[STREAM, ("grip-channel", "c; prev-id=6")], "1 to 6 ")
@@ -539,7 +537,7 @@ async fn a_stream_that_is_behind_from_the_start_is_asked_for_again() {
 /// What a backend has read for a part may be old before the host is on the part's channels.
 #[tokio::test(start_paused = true)]
 async fn a_next_part_that_is_behind_is_asked_for_again() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     stage.publish(numbered(stream("x"), 7)).await;
     let mut held = stage
         .streaming(&[("grip-link", "</2>; rel=next")], "1 to 5 ")
@@ -564,7 +562,7 @@ async fn a_next_part_that_is_behind_is_asked_for_again() {
 /// The part has to make up for what was dropped unread, and a backend may not know of it yet.
 #[tokio::test(start_paused = true)]
 async fn a_part_without_what_was_dropped_is_asked_for_again() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     let link = ("grip-link", "</2>; rel=next");
     let old = [STREAM, ("grip-channel", "c; prev-id=7"), link];
     let mut held = stage.streaming(&old, "1 to 7 ").await;
@@ -586,7 +584,7 @@ async fn a_part_without_what_was_dropped_is_asked_for_again() {
 /// That something waits on one channel does not hide what was missed on another.
 #[tokio::test(start_paused = true)]
 async fn each_channel_is_looked_at_by_itself() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     stage.publish(numbered(stream("x"), 7)).await;
     let client = stage.send(Method::GET, "");
     let asked = stage.asked().await;
@@ -623,7 +621,7 @@ async fn each_channel_is_looked_at_by_itself() {
 
 #[tokio::test(start_paused = true)]
 async fn a_hold_may_become_one_of_the_other_kind() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     let client = stage.answered(&[RESPONSE, CHANNEL], "own").await;
     stage.subscribed(1).await;
     let hint = Item {
@@ -645,7 +643,7 @@ async fn a_hold_may_become_one_of_the_other_kind() {
 #[tokio::test(start_paused = true)]
 async fn what_is_published_is_not_mixed_with_what_is_compressed() {
     const GZIP: (&str, &str) = ("content-encoding", "gzip");
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     let client = stage.answered(&[RESPONSE, CHANNEL, GZIP], "own").await;
     stage.subscribed(1).await;
     stage.publish(response("news")).await;
@@ -672,7 +670,7 @@ async fn what_is_published_is_not_mixed_with_what_is_compressed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_does_not_end_is_not_waited_for() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     let client = stage.send(Method::GET, "");
     let endless = futures_util::stream::pending();
     let mut answer = Response::new(http_body_util::StreamBody::new(endless).boxed_unsync());
@@ -687,7 +685,7 @@ async fn a_body_that_does_not_end_is_not_waited_for() {
 
 #[tokio::test(start_paused = true)]
 async fn an_id_of_any_text_is_told_so_that_it_can_be_read() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     let id = r#"c; prev-id="a,b; \"c\"""#;
     let link = ("grip-link", "</2>; rel=next; timeout=0");
     let mut held = stage
@@ -702,9 +700,9 @@ async fn an_id_of_any_text_is_told_so_that_it_can_be_read() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_is_not_read_is_cut_off() {
-    let limits = WebSocketLimits {
-        max_outgoing_buffer: 10_000,
-        ..WebSocketLimits::default()
+    let limits = Limits {
+        max_outgoing_buffer_bytes: 10_000,
+        ..Limits::default()
     };
     let mut stage = Stage::new(limits);
     let mut slow = stage.streaming(&[STREAM, CHANNEL], "hello").await;
@@ -726,7 +724,7 @@ async fn a_stream_that_is_not_read_is_cut_off() {
 
 #[tokio::test(start_paused = true)]
 async fn filters_look_at_what_the_backend_has_set() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     let headers = [
         STREAM,
         ("grip-channel", "c; filter=skip-self; filter=var-subst"),
@@ -747,7 +745,7 @@ async fn filters_look_at_what_the_backend_has_set() {
 
 #[tokio::test(start_paused = true)]
 async fn a_head_has_no_instructions_in_its_body() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     let client = stage.send(Method::HEAD, "");
     let headers = [("content-type", "application/grip-instruct")];
     stage.asked().await.answer(&headers, "");
@@ -757,7 +755,7 @@ async fn a_head_has_no_instructions_in_its_body() {
 
 #[tokio::test(start_paused = true)]
 async fn instructions_may_be_the_body() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     let json = ("content-type", "application/grip-instruct");
     let body = r#"{"hold": {"mode": "response", "channels": [{"name": "c"}], "timeout": 10},
         "response": {"code": 202, "reason": "Waited", "headers": {"X-Own": "1"}, "body": "in vain"}}"#;
@@ -787,7 +785,7 @@ async fn instructions_may_be_the_body() {
 
 #[tokio::test(start_paused = true)]
 async fn holds_end_with_the_host() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     let mut held = stage.streaming(&[STREAM, CHANNEL], "hello").await;
     let client = stage.answered(&[RESPONSE, CHANNEL], "own").await;
     stage.subscribed(2).await;
@@ -800,9 +798,9 @@ async fn holds_end_with_the_host() {
 
 #[tokio::test(start_paused = true)]
 async fn so_many_are_held() {
-    let limits = WebSocketLimits {
+    let limits = Limits {
         max_connections: 1,
-        ..WebSocketLimits::default()
+        ..Limits::default()
     };
     let mut stage = Stage::new(limits);
     let held = stage.streaming(&[STREAM, CHANNEL], "hello").await;
@@ -814,7 +812,7 @@ async fn so_many_are_held() {
 
 #[tokio::test(start_paused = true)]
 async fn the_head_alone_is_not_held_as_a_stream() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     let client = stage.send(Method::HEAD, "");
     stage
         .asked()

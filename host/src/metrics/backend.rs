@@ -1,22 +1,22 @@
-//! A backend whose requests are counted and timed.
+//! Counts and times the requests to a backend.
 
 use std::{sync::Arc, time::Instant};
 
 use http::{Request, Response};
-use spin_runtime::backend::{Answer, AnsweredBy, Backend, BackendError, Body};
+use spin_runtime::backend::{Backend, BackendError, Body, ResponseFuture, ServedBy};
 
 use crate::metrics::registry::Metrics;
 
-/// See the module's words.
+/// A backend whose requests are counted and timed.
 pub(crate) struct Metered {
     backend: Arc<dyn Backend>,
     metrics: Arc<Metrics>,
-    /// Whom an answer is by that does not say.
+    /// The name for responses that no component made.
     name: Arc<str>,
 }
 
 impl Metered {
-    /// Counts what goes to `backend`, whose own answers are by `name`.
+    /// Wraps a backend.
     pub(crate) fn new(backend: Arc<dyn Backend>, metrics: Arc<Metrics>, name: &str) -> Self {
         Self {
             backend,
@@ -27,12 +27,9 @@ impl Metered {
 }
 
 impl Backend for Metered {
-    fn call(&self, request: Request<Body>) -> Answer<'_> {
-        Box::pin(metered(
-            self.backend.call(request),
-            &self.metrics,
-            &self.name,
-        ))
+    fn call(&self, request: Request<Body>) -> ResponseFuture<'_> {
+        let response = self.backend.call(request);
+        Box::pin(metered(response, &self.metrics, &self.name))
     }
 
     fn instances(&self) -> Vec<(Arc<str>, usize)> {
@@ -40,30 +37,31 @@ impl Backend for Metered {
     }
 }
 
-/// Counts and times an answer, which is by `name` unless it says by whom it is.
+/// Counts and times a response. It is attributed to `name` unless a component made it.
 ///
 /// # Errors
-/// Those of the answer.
+/// Returns the error of the response.
 pub(crate) async fn metered(
-    answer: impl Future<Output = Result<Response<Body>, BackendError>>,
+    response: impl Future<Output = Result<Response<Body>, BackendError>>,
     metrics: &Metrics,
     name: &Arc<str>,
 ) -> Result<Response<Body>, BackendError> {
-    let since = Instant::now();
-    let answer = answer.await;
-    let (by, what) = match &answer {
+    let start = Instant::now();
+    let response = response.await;
+    let (served_by, status) = match &response {
         Ok(response) => {
-            let by = response.extensions().get::<AnsweredBy>();
-            let by = by.map_or(name, |AnsweredBy(component)| component);
-            (by.clone(), Ok(response.status().as_u16()))
+            let served_by = response.extensions().get::<ServedBy>();
+            let served_by = served_by.map_or(name, |ServedBy(component)| component);
+            (served_by.clone(), Ok(response.status().as_u16()))
         }
-        Err(error) => (failed(error, name), Err(error)),
+        Err(error) => (failed_by(error, name), Err(error)),
     };
-    metrics.answered(by, what, since.elapsed());
-    answer
+    metrics.response(served_by, status, start.elapsed());
+    response
 }
 
-fn failed(error: &BackendError, name: &Arc<str>) -> Arc<str> {
+/// Returns the component or upstream that failed.
+fn failed_by(error: &BackendError, name: &Arc<str>) -> Arc<str> {
     match error {
         BackendError::Failed { component, .. } | BackendError::Deadline { component, .. } => {
             component.as_str().into()

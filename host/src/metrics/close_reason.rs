@@ -1,30 +1,30 @@
-//! How a session ends: the first cause of it, for the log and for the figures.
+//! Why a session was closed, for logs and metrics.
 
-/// See the module's words.
+/// The first cause of the end of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum CloseReason {
-    /// The client closed it.
+    /// The client closed the WebSocket.
     Client,
-    /// The client was gone without a close frame.
+    /// The client disconnected without a close frame.
     Vanished,
-    /// The client broke the protocol, or sent a message over the limit.
+    /// The client violated the protocol, or sent a message over the limit.
     Protocol,
-    /// The client left more unread than it may.
+    /// The client did not read fast enough.
     Slow,
-    /// The client showed no life when it was asked to.
+    /// The client did not respond to a ping.
     Silent,
-    /// The backend closed it, or had the client dropped.
+    /// The backend closed the WebSocket, or disconnected the client.
     Backend,
-    /// The backend failed, or said what makes no sense.
+    /// The backend failed, or its response was invalid.
     Failed,
-    /// A publication closed it.
+    /// A publication closed the WebSocket.
     Published,
-    /// The host stops.
+    /// The host is shutting down.
     Shutdown,
 }
 
 impl CloseReason {
-    /// All of them.
+    /// Every reason.
     pub(crate) const ALL: [Self; 9] = [
         Self::Client,
         Self::Vanished,
@@ -37,7 +37,7 @@ impl CloseReason {
         Self::Shutdown,
     ];
 
-    /// Its name, in lower case.
+    /// Returns the name used in logs and metrics.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Client => "client",

@@ -1,12 +1,12 @@
-//! Something that counts in a gauge as long as it is there.
+//! A guard that counts in a gauge for as long as it lives.
 
 use prometheus_client::metrics::gauge::Gauge;
 
-/// See the module's words.
+/// Increments a gauge when it is created and decrements it when it is dropped.
 pub(crate) struct GaugeGuard(Gauge);
 
 impl GaugeGuard {
-    /// Counts one in `gauge`, until this is dropped.
+    /// Increments `gauge`.
     pub(crate) fn new(gauge: &Gauge) -> Self {
         gauge.inc();
         Self(gauge.clone())

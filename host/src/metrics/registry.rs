@@ -1,7 +1,7 @@
-//! What the host counts, told as Prometheus text (OpenMetrics 1.0).
+//! The metrics of the host, in the Prometheus text format (OpenMetrics 1.0).
 //!
-//! What happens often is counted where it happens, once for all whom it concerns; what is
-//! there at a time (sessions, channels) is looked at when somebody asks.
+//! Events are counted where they happen, a publication once for all of its subscribers. What exists
+//! at a time, such as sessions and channels, is read when the metrics are scraped.
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
@@ -14,50 +14,50 @@ use spin_runtime::backend::BackendError;
 
 use crate::metrics::close_reason::CloseReason;
 
-/// Upper bounds of the buckets of the backend's latency, in seconds.
-const LATENCIES: [f64; 14] = [
+/// The upper bounds of the buckets of backend latency, in seconds.
+const LATENCY_BUCKETS: [f64; 14] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0,
 ];
 
-/// What the text is.
+/// The content type of the text.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// A label with one of few values.
+/// A label with few different values.
 type Label = (&'static str, Cow<'static, str>);
 
-/// A metric by one label.
+/// A metric with one label.
 type By<M> = Family<[Label; 1], M>;
 
-/// Who answered a request: the component, or the upstream.
-type By1<M, C = fn() -> M> = Family<[(&'static str, Arc<str>); 1], M, C>;
+/// A metric by component or upstream.
+type ByComponent<M, C = fn() -> M> = Family<[(&'static str, Arc<str>); 1], M, C>;
 
-/// Who answered a request, and what.
-type Answered = ([(&'static str, Arc<str>); 1], [Label; 1]);
+/// A component or upstream, and the status of its response.
+type ComponentStatus = ([(&'static str, Arc<str>); 1], [Label; 1]);
 
-/// See the module's words.
+/// Everything that is counted.
 pub(crate) struct Metrics {
     registry: Registry,
-    /// Open connections of the public port, whatever they carry.
+    /// Open connections of the public port, including upgraded ones.
     pub(crate) connections: Gauge,
-    /// Those of them that are tunnels.
+    /// Open tunnels.
     pub(crate) tunnels: Gauge,
     sessions: By<Gauge>,
     holds: By<Gauge>,
     channels: Gauge,
     subscriptions: Gauge,
-    instances: By1<Gauge>,
-    /// What clients sent on WebSockets, without pings, pongs and closes.
+    instances: ByComponent<Gauge>,
+    /// Messages from WebSocket clients, without control frames.
     pub(crate) received: Traffic,
-    /// What backends answered for one WebSocket.
+    /// Messages from backends to one WebSocket.
     pub(crate) replied: Traffic,
-    /// What publications brought, counted for each whom they were handed to.
+    /// Published messages, counted for each subscriber.
     pub(crate) published: Traffic,
     publishes: By<Counter>,
     items: Counter,
     dropped: By<Counter>,
     ended: By<Counter>,
-    requests: Family<Answered, Counter>,
-    latencies: By1<Histogram>,
+    requests: Family<ComponentStatus, Counter>,
+    latencies: ByComponent<Histogram>,
     timers: Family<[Label; 2], Counter>,
 }
 
@@ -82,19 +82,18 @@ pub(crate) struct Traffic {
     bytes: Counter,
 }
 
-/// Why something that was published or asked for was dropped.
+/// Why a publication or a request was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dropped {
-    /// A publication with an id that its channel has had.
+    /// The id of the publication was published before.
     Duplicate,
-    /// What waited for a held request whose client does not keep up.
+    /// The client of a held request does not read fast enough.
     SlowHold,
-    /// A WebSocket, a hold or a tunnel for which there is no room.
+    /// The maximum number of WebSockets, holds or tunnels is reached.
     Full,
 }
 
 impl Default for Metrics {
-    /// Everything at 0.
     fn default() -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("socket_host"),
@@ -113,13 +112,13 @@ impl Default for Metrics {
             dropped: By::default(),
             ended: By::default(),
             requests: Family::default(),
-            latencies: Family::new_with_constructor(|| Histogram::new(LATENCIES)),
+            latencies: Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS)),
             timers: Family::default(),
         };
         metrics.register();
-        // Told from the beginning, so that a rate over them has a first value.
-        for ending in CloseReason::ALL {
-            drop(metrics.ended.get_or_create(&by("reason", ending.name())));
+        // Exported from the start, so that a rate over them has a first value.
+        for reason in CloseReason::ALL {
+            drop(metrics.ended.get_or_create(&by("reason", reason.name())));
         }
         for reason in Dropped::ALL {
             metrics.dropped(reason);
@@ -132,18 +131,18 @@ impl Metrics {
     fn register(&mut self) {
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         let registry = &mut self.registry;
-        registry.register("build", "What runs", Info::new(version));
-        let mut add = |name: &str, help: &str, metric: &dyn Registered| {
+        registry.register("build", "The version of the host", Info::new(version));
+        let mut add = |name: &str, help: &str, metric: &dyn AnyMetric| {
             metric.register(registry, name, help);
         };
         add(
             "connections",
-            "Open connections of the public port, whatever they carry",
+            "Open connections of the public port, including upgraded ones",
             &self.connections,
         );
         add(
             "tunnels",
-            "Connections that are tunnelled to an upstream",
+            "Connections that are tunneled to an upstream",
             &self.tunnels,
         );
         add("sessions", "WebSockets by state", &self.sessions);
@@ -154,21 +153,17 @@ impl Metrics {
             "Subscriptions over all channels",
             &self.subscriptions,
         );
-        add("instances", "Instances of components", &self.instances);
+        add("instances", "Instances by component", &self.instances);
         for (what, help, traffic) in [
             (
                 "received",
                 "received from WebSocket clients",
                 &self.received,
             ),
-            (
-                "replied",
-                "that backends sent to one WebSocket",
-                &self.replied,
-            ),
+            ("replied", "from backends to one WebSocket", &self.replied),
             (
                 "published",
-                "handed to subscribers, counted for each of them",
+                "delivered to subscribers, counted for each of them",
                 &self.published,
             ),
         ] {
@@ -184,31 +179,22 @@ impl Metrics {
                 bytes,
             );
         }
+        add("publishes", "Publish requests by status", &self.publishes);
+        add("items", "Items in successful publish requests", &self.items);
         add(
-            "publishes",
-            "Publish requests by the status of their answer",
-            &self.publishes,
+            "dropped",
+            "Dropped publications and requests by reason",
+            &self.dropped,
         );
-        add(
-            "items",
-            "Items in publish requests that were good",
-            &self.items,
-        );
-        add("dropped", "What was dropped by reason", &self.dropped);
-        add(
-            "sessions_ended",
-            "WebSockets that ended, by the first cause of it",
-            &self.ended,
-        );
+        add("sessions_ended", "Ended WebSockets by reason", &self.ended);
         add(
             "backend_requests",
-            "Requests of clients, timers and sessions to components and upstreams, tunnels \
-             included, by status or by what failed",
+            "Requests to components and upstreams, including tunnels, by status or failure",
             &self.requests,
         );
         add(
             "backend_seconds",
-            "Time from a request to the head of its answer",
+            "Time from a request to the head of its response",
             &self.latencies,
         );
         add("timer_runs", "Runs of timers by outcome", &self.timers);
@@ -247,45 +233,45 @@ impl Metrics {
         }
     }
 
-    /// A publish request was answered, and brought so many items.
+    /// Counts a publish request and its items.
     pub(crate) fn publish(&self, status: u16, items: usize) {
         let status = Cow::Owned(status.to_string());
         self.publishes.get_or_create(&[("status", status)]).inc();
         self.items.inc_by(items as u64);
     }
 
-    /// Counts what is dropped for a reason.
+    /// Returns the counter of what is dropped for a reason.
     pub(crate) fn dropped(&self, reason: Dropped) -> Counter {
         self.dropped
             .get_or_create_owned(&by("reason", reason.name()))
     }
 
-    /// A session is over.
-    pub(crate) fn ended(&self, ending: CloseReason) {
-        self.ended.get_or_create(&by("reason", ending.name())).inc();
+    /// Counts the end of a session.
+    pub(crate) fn session_ended(&self, reason: CloseReason) {
+        self.ended.get_or_create(&by("reason", reason.name())).inc();
     }
 
-    /// A component or the upstream answered, or failed to, after so long.
-    pub(crate) fn answered(
+    /// Counts and times a response of a component or an upstream, or its failure.
+    pub(crate) fn response(
         &self,
-        by_whom: Arc<str>,
-        what: Result<u16, &BackendError>,
-        after: Duration,
+        served_by: Arc<str>,
+        status: Result<u16, &BackendError>,
+        latency: Duration,
     ) {
-        let status = match what {
+        let status = match status {
             Ok(status) => Cow::Owned(status.to_string()),
             Err(error) => Cow::Borrowed(failure(error)),
         };
-        let component = [("component", by_whom)];
+        let component = [("component", served_by)];
         self.latencies
             .get_or_create(&component)
-            .observe(after.as_secs_f64());
+            .observe(latency.as_secs_f64());
         self.requests
             .get_or_create(&(component, [("status", status)]))
             .inc();
     }
 
-    /// A timer ran.
+    /// Counts a run of a timer.
     pub(crate) fn timer(&self, timer: &str, succeeded: bool) {
         let outcome = if succeeded { "success" } else { "failure" };
         self.timers
@@ -317,12 +303,12 @@ impl Dropped {
     }
 }
 
-/// What can be put into the registry.
-trait Registered {
+/// A metric of any type.
+trait AnyMetric {
     fn register(&self, registry: &mut Registry, name: &str, help: &str);
 }
 
-impl<M: prometheus_client::registry::Metric + Clone> Registered for M {
+impl<M: prometheus_client::registry::Metric + Clone> AnyMetric for M {
     fn register(&self, registry: &mut Registry, name: &str, help: &str) {
         registry.register(name, help, self.clone());
     }
@@ -332,7 +318,7 @@ fn by(label: &'static str, value: &'static str) -> [Label; 1] {
     [(label, Cow::Borrowed(value))]
 }
 
-/// The status of a request that had no answer.
+/// Returns the label value of a request without a response.
 fn failure(error: &BackendError) -> &'static str {
     match error {
         BackendError::NoRoute { .. } => "no-route",

@@ -1,4 +1,5 @@
-//! An accepted connection: served as HTTP, cut off, and counted, also when it becomes something else.
+//! One accepted connection: serves HTTP on it, closes it, and counts it for as long as it is open,
+//! even after it was upgraded to another protocol.
 
 use std::{
     convert::Infallible,
@@ -13,8 +14,6 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
-
 use http::{Request, Response, Version};
 use http_body_util::BodyExt as _;
 use hyper::{
@@ -26,105 +25,106 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
     server::{conn::auto, graceful::Watcher},
 };
+use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
+use spin_runtime::backend::Body;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{metrics::gauge_guard::GaugeGuard, net::write_stalls::Deliveries};
-use spin_runtime::backend::Body;
+use crate::{
+    config::Limits, metrics::gauge_guard::GaugeGuard, net::response_bodies::ResponseBodies,
+};
 
-/// How long a client may take for the head of a request, also between two requests.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+const HEAD_TIMEOUT: Duration = Limits::DEFAULT.request_head_timeout;
+const UNREAD_TIMEOUT: Duration = Limits::DEFAULT.unread_response_timeout;
 
-/// How long a client may leave an answer unread of which there is more.
-const UNREAD: Duration = Duration::from_secs(60);
-
-/// The connection that a request came on: an extension of each request. The connection counts as
-/// open as long as one of these is there.
+/// The connection of a request, as an extension of the request. The connection counts as open as
+/// long as a handle exists.
 #[derive(Clone)]
 pub(crate) struct ConnectionHandle(Arc<Connection>);
 
 struct Connection {
-    /// Cuts off this one.
-    cut: Notify,
-    /// Cuts off all.
-    cut_all: CancellationToken,
-    /// A request has come.
-    asked: AtomicBool,
-    /// It is HTTP/2, with several requests at once.
-    shared: AtomicBool,
-    /// The answers under way, when it is.
-    deliveries: Deliveries,
-    /// Since when the client takes nothing of what is sent.
-    blocked: Mutex<Option<Instant>>,
-    _counted: GaugeGuard,
+    /// Closes this connection.
+    close: Notify,
+    /// Closes all connections.
+    abort: CancellationToken,
+    /// A request was received.
+    has_request: AtomicBool,
+    /// The connection is HTTP/2, with concurrent requests.
+    is_h2: AtomicBool,
+    /// The responses in progress, if it is HTTP/2.
+    responses: ResponseBodies,
+    /// Since when the client has not read anything that was sent.
+    blocked_since: Mutex<Option<Instant>>,
+    _gauge: GaugeGuard,
 }
 
-/// The bytes of a connection, which counts as open as long as this is there.
+/// The byte stream of a connection, which records whether the client reads.
 pub(crate) struct Io<S> {
     stream: S,
     connection: ConnectionHandle,
 }
 
 impl ConnectionHandle {
-    /// One more of `connections`, which `cut_all` cuts off with all others.
-    pub(crate) fn new(connections: &Gauge, cut_all: CancellationToken) -> Self {
+    /// Creates the handle of a connection that is counted by `connections` and closed by `abort`.
+    pub(crate) fn new(connections: &Gauge, abort: CancellationToken) -> Self {
         Self(Arc::new(Connection {
-            cut: Notify::new(),
-            cut_all,
-            asked: AtomicBool::new(false),
-            shared: AtomicBool::new(false),
-            deliveries: Deliveries::default(),
-            blocked: Mutex::new(None),
-            _counted: GaugeGuard::new(connections),
+            close: Notify::new(),
+            abort,
+            has_request: AtomicBool::new(false),
+            is_h2: AtomicBool::new(false),
+            responses: ResponseBodies::default(),
+            blocked_since: Mutex::new(None),
+            _gauge: GaugeGuard::new(connections),
         }))
     }
 
-    /// Drops the connection with all that is under way on it.
-    pub(crate) fn cut(&self) {
-        self.0.cut.notify_one();
+    /// Closes the connection and drops everything in progress on it.
+    pub(crate) fn close(&self) {
+        self.0.close.notify_one();
     }
 
-    /// The connection of a request.
+    /// Returns the connection of a request.
     pub(crate) fn of<B>(request: &Request<B>) -> Option<Self> {
         request.extensions().get().cloned()
     }
 
-    /// Runs what a connection has become, until it is cut off with all others.
-    pub(crate) fn carry<F>(connection: Option<Self>, work: F) -> impl Future<Output = ()>
+    /// Runs the protocol that a connection was upgraded to, until all connections are aborted.
+    pub(crate) fn run_upgraded<F>(connection: Option<Self>, future: F) -> impl Future<Output = ()>
     where
         F: Future<Output = ()>,
     {
-        // Boxed, since what is handed from future to future has its place in each of them.
-        let work = Box::pin(work);
+        // Boxed, since otherwise each future that it is moved to would reserve space for it.
+        let future = Box::pin(future);
         async move {
             match connection {
                 Some(connection) => {
-                    connection.0.cut_all.run_until_cancelled(work).await;
+                    connection.0.abort.run_until_cancelled(future).await;
                 }
-                None => work.await,
+                None => future.await,
             }
         }
     }
 }
 
 impl Connection {
-    /// Notes whether the client took what was sent.
-    fn note<T>(&self, written: Poll<T>) -> Poll<T> {
-        let mut blocked = self.blocked.lock();
-        match written.is_pending() {
-            true => drop(blocked.get_or_insert_with(Instant::now)),
-            false => *blocked = None,
+    /// Records whether the client accepted what was written.
+    fn record_write<T>(&self, written: Poll<T>) -> Poll<T> {
+        let mut blocked_since = self.blocked_since.lock();
+        if written.is_pending() {
+            blocked_since.get_or_insert_with(Instant::now);
+        } else {
+            *blocked_since = None;
         }
         written
     }
 }
 
 impl<S> Io<S> {
-    /// What HTTP was spoken on.
+    /// Returns the underlying stream.
     pub(crate) fn into_inner(self) -> S {
         self.stream
     }
@@ -147,7 +147,7 @@ impl<S: Write + Unpin> Write for Io<S> {
         from: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, from);
-        self.connection.0.note(written)
+        self.connection.0.record_write(written)
     }
 
     fn poll_write_vectored(
@@ -156,7 +156,7 @@ impl<S: Write + Unpin> Write for Io<S> {
         from: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, from);
-        self.connection.0.note(written)
+        self.connection.0.record_write(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -172,7 +172,7 @@ impl<S: Write + Unpin> Write for Io<S> {
     }
 }
 
-/// How connections are served.
+/// Returns the settings of HTTP/1.1 and HTTP/2.
 pub(crate) fn builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -186,72 +186,90 @@ pub(crate) fn builder() -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// Serves HTTP on a connection to its end, or until it becomes something else, and says why it
-/// is over. On an upgrade, what is taken out is an [`Io`] of `stream`.
+/// Why a connection has ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Ended {
+    #[error("closed")]
+    Closed,
+    #[error("closed by the host")]
+    ClosedByHost,
+    #[error("the host is shutting down")]
+    Aborted,
+    #[error("no request within {HEAD_TIMEOUT:?}")]
+    NoRequest,
+    #[error("the response was not read for {UNREAD_TIMEOUT:?}")]
+    Unread,
+    #[error(transparent)]
+    Failed(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Serves HTTP on a connection until it ends or is upgraded to another protocol. An upgraded
+/// connection can be downcast to [`Io`].
 pub(crate) async fn serve<S, H, F>(
     stream: S,
     builder: &auto::Builder<TokioExecutor>,
     watcher: Watcher,
-    cut: ConnectionHandle,
+    handle: ConnectionHandle,
     handler: H,
-) -> String
+) -> Ended
 where
     S: Read + Write + Unpin + Send + 'static,
     H: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let connection = &*cut.0;
+    let connection = &*handle.0;
     let io = Io {
         stream,
-        connection: cut.clone(),
+        connection: handle.clone(),
     };
     let service = service_fn(|mut request: Request<Incoming>| {
-        connection.asked.store(true, Relaxed);
-        let is_shared = request.version() == Version::HTTP_2;
-        connection.shared.store(is_shared, Relaxed);
-        request.extensions_mut().insert(cut.clone());
-        // In a box, or the connection would keep the room for it between two requests, and while
-        // an answer is held.
-        let answer = Box::pin(handler(request));
-        let cut = cut.clone();
+        connection.has_request.store(true, Relaxed);
+        let is_h2 = request.version() == Version::HTTP_2;
+        connection.is_h2.store(is_h2, Relaxed);
+        request.extensions_mut().insert(handle.clone());
+        // Boxed, since otherwise the connection would reserve space for it between two requests,
+        // and while a response is held.
+        let response = Box::pin(handler(request));
+        let handle = handle.clone();
         async move {
-            let answer = answer.await;
-            Ok::<_, Infallible>(match is_shared {
-                true => answer.map(|body| cut.0.deliveries.begin(body).boxed_unsync()),
-                false => answer,
+            let response = response.await;
+            Ok::<_, Infallible>(if is_h2 {
+                response.map(|body| handle.0.responses.track(body).boxed_unsync())
+            } else {
+                response
             })
         }
     });
-    let mut served =
-        std::pin::pin!(watcher.watch(builder.serve_connection_with_upgrades(io, service)));
-    // hyper's own clock begins when it knows the version, with the first bytes.
-    let mut look = std::pin::pin!(sleep_until(Instant::now() + HEAD_TIMEOUT));
+    let served = watcher.watch(builder.serve_connection_with_upgrades(io, service));
+    let mut served = std::pin::pin!(served);
+    // hyper's own timeout starts once the protocol version is known, with the first bytes.
+    let mut check = std::pin::pin!(sleep_until(Instant::now() + HEAD_TIMEOUT));
     loop {
         tokio::select! {
             served = &mut served => return match served {
-                Ok(()) => "ended".to_owned(),
-                Err(error) => error.to_string(),
+                Ok(()) => Ended::Closed,
+                Err(error) => Ended::Failed(error),
             },
-            () = connection.cut.notified() => return "cut off".to_owned(),
-            () = connection.cut_all.cancelled() => return "cut off with all".to_owned(),
-            () = &mut look => {}
+            () = connection.close.notified() => return Ended::ClosedByHost,
+            () = connection.abort.cancelled() => return Ended::Aborted,
+            () = &mut check => {}
         }
-        if !connection.asked.load(Relaxed) {
-            return format!("no request within {HEAD_TIMEOUT:?}");
+        if !connection.has_request.load(Relaxed) {
+            return Ended::NoRequest;
         }
-        let next = match connection.shared.load(Relaxed) {
-            // On a shared connection the others go on when one is reset.
-            true => connection.deliveries.give_up(UNREAD),
-            false => {
-                let now = Instant::now();
-                let due = connection.blocked.lock().unwrap_or(now) + UNREAD;
-                if due <= now {
-                    return format!("the answer was left unread for {UNREAD:?}");
-                }
-                due
+        let next_check = if connection.is_h2.load(Relaxed) {
+            // Only the streams that are not read are reset.
+            connection.responses.drop_unread(UNREAD_TIMEOUT)
+        } else {
+            let now = Instant::now();
+            let blocked_since = *connection.blocked_since.lock();
+            let deadline = blocked_since.unwrap_or(now) + UNREAD_TIMEOUT;
+            if deadline <= now {
+                return Ended::Unread;
             }
+            deadline
         };
-        look.as_mut().reset(next);
+        check.as_mut().reset(next_check);
     }
 }
 
@@ -267,54 +285,54 @@ mod tests {
 
     use super::*;
 
-    /// More than the buffers on the way, in bytes.
+    /// More bytes than all buffers hold.
     const LARGE: usize = 100_000;
 
     const GET: &[u8] = b"GET /hello HTTP/1.1\r\nhost: a\r\n\r\n";
 
-    /// A client of a server that says `hello` there, much in one piece at `/large`, and elsewhere
-    /// speaks without end while `speaking` counts it.
-    fn connect(speaking: &Gauge) -> DuplexStream {
+    /// Returns a client of a server that responds with a short body to `/hello`, with a large one to
+    /// `/large`, and otherwise with an endless one that is counted by `endless`.
+    fn connect(endless: &Gauge) -> DuplexStream {
         let (client, server) = duplex(1024);
-        let speaking = speaking.clone();
+        let endless = endless.clone();
         tokio::spawn(async move {
             let handler = |request: Request<Incoming>| {
-                let speaks = GaugeGuard::new(&speaking);
+                let guard = GaugeGuard::new(&endless);
                 async move {
                     match request.uri().path() {
                         "/hello" => return Response::new(full("hello")),
                         "/large" => return Response::new(full(vec![b'x'; LARGE])),
                         _ => {}
                     }
-                    let pieces = repeat_with(move || {
-                        let _until_it_is_dropped = &speaks;
+                    let frames = repeat_with(move || {
+                        let _guard = &guard;
                         Ok::<_, BodyError>(Frame::data(Bytes::from_static(&[b'x'; 1000])))
                     });
-                    Response::new(StreamBody::new(pieces).boxed_unsync())
+                    Response::new(StreamBody::new(frames).boxed_unsync())
                 }
             };
-            let cut = ConnectionHandle::new(&Gauge::default(), CancellationToken::new());
+            let handle = ConnectionHandle::new(&Gauge::default(), CancellationToken::new());
             let graceful = GracefulShutdown::new();
             let watcher = graceful.watcher();
-            serve(TokioIo::new(server), &builder(), watcher, cut, handler).await
+            serve(TokioIo::new(server), &builder(), watcher, handle, handler).await
         });
         client
     }
 
-    /// Reads until the server closes, and says how long that took.
-    async fn end(client: &mut DuplexStream) -> Duration {
-        let (before, mut rest) = (Instant::now(), Vec::new());
-        client.read_to_end(&mut rest).await.expect("an end");
-        before.elapsed()
+    /// Reads until the server closes the connection, and returns how long that took.
+    async fn read_to_end(client: &mut DuplexStream) -> Duration {
+        let (start, mut rest) = (Instant::now(), Vec::new());
+        client.read_to_end(&mut rest).await.expect("end of stream");
+        start.elapsed()
     }
 
-    fn is_in_time(time: Duration) -> bool {
+    fn is_head_timeout(time: Duration) -> bool {
         (HEAD_TIMEOUT..HEAD_TIMEOUT + Duration::from_secs(1)).contains(&time)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_asks_for_nothing_is_not_waited_for() {
-        for said in [
+    async fn connections_without_a_request_are_closed() {
+        for sent in [
             "",
             "P",
             "PRI * HT",
@@ -323,95 +341,95 @@ mod tests {
             "GET / HTTP/1.1\r\nhost: a\r\n",
         ] {
             let mut client = connect(&Gauge::default());
-            client.write_all(said.as_bytes()).await.expect("it writes");
-            let time = end(&mut client).await;
-            assert!(is_in_time(time), "{said:?}: {time:?}");
+            client.write_all(sent.as_bytes()).await.expect("write");
+            let time = read_to_end(&mut client).await;
+            assert!(is_head_timeout(time), "{sent:?}: {time:?}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_is_not_waited_for_between_two_requests() {
+    async fn idle_connections_are_closed_between_requests() {
         let mut client = connect(&Gauge::default());
         for _ in 0..3 {
             tokio::time::sleep(HEAD_TIMEOUT / 2).await;
-            client.write_all(GET).await.expect("it writes");
-            let mut answer = Vec::new();
-            while !answer.ends_with(b"hello") {
-                client.read_buf(&mut answer).await.expect("an answer");
+            client.write_all(GET).await.expect("write");
+            let mut response = Vec::new();
+            while !response.ends_with(b"hello") {
+                client.read_buf(&mut response).await.expect("response");
             }
         }
-        let time = end(&mut client).await;
-        assert!(is_in_time(time), "{time:?}");
+        let time = read_to_end(&mut client).await;
+        assert!(is_head_timeout(time), "{time:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_is_not_read_is_cut_off() {
-        let speaking = Gauge::default();
-        let mut client = connect(&speaking);
+    async fn connections_with_unread_responses_are_closed() {
+        let endless = Gauge::default();
+        let mut client = connect(&endless);
         let get = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
-        client.write_all(get).await.expect("it writes");
-        // Slow is not stopped.
+        client.write_all(get).await.expect("write");
+        // A slow reader is not cut off.
         for _ in 0..100 {
-            let mut piece = [0; 1000];
-            client.read_exact(&mut piece).await.expect("more");
-            tokio::time::sleep(UNREAD / 2).await;
+            let mut buffer = [0; 1000];
+            client.read_exact(&mut buffer).await.expect("more");
+            tokio::time::sleep(UNREAD_TIMEOUT / 2).await;
         }
-        assert_eq!(speaking.get(), 1);
-        tokio::time::sleep(UNREAD * 2).await;
-        assert_eq!(speaking.get(), 0);
-        end(&mut client).await;
+        assert_eq!(endless.get(), 1);
+        tokio::time::sleep(UNREAD_TIMEOUT * 2).await;
+        assert_eq!(endless.get(), 0);
+        read_to_end(&mut client).await;
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_last_of_an_answer_is_not_waited_for_either() {
+    async fn connections_with_a_partially_read_response_are_closed() {
         let mut client = connect(&Gauge::default());
         client
             .write_all(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n")
             .await
-            .expect("it writes");
+            .expect("write");
         for _ in 0..10 {
-            let mut piece = [0; 1000];
-            client.read_exact(&mut piece).await.expect("more");
-            tokio::time::sleep(UNREAD / 2).await;
+            let mut buffer = [0; 1000];
+            client.read_exact(&mut buffer).await.expect("more");
+            tokio::time::sleep(UNREAD_TIMEOUT / 2).await;
         }
-        tokio::time::sleep(UNREAD * 2).await;
+        tokio::time::sleep(UNREAD_TIMEOUT * 2).await;
         let mut rest = Vec::new();
-        client.read_to_end(&mut rest).await.expect("an end");
+        client.read_to_end(&mut rest).await.expect("end of stream");
         assert!(rest.len() < LARGE / 2, "{} bytes", rest.len());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn on_a_shared_connection_the_others_go_on() {
-        let speaking = Gauge::default();
-        let client = TokioIo::new(connect(&speaking));
+    async fn only_unread_streams_of_http2_are_reset() {
+        let endless = Gauge::default();
+        let client = TokioIo::new(connect(&endless));
         let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(1000)
             .handshake::<_, Empty<Bytes>>(client)
             .await
             .expect("HTTP/2");
         tokio::spawn(connection);
-        let mut ask = async |path: &str| {
+        let mut get = async |path: &str| {
             let request = Request::get(format!("http://a{path}")).body(Empty::new());
-            let answer = sender.send_request(request.expect("a request")).await;
-            answer.expect("an answer").into_body()
+            let response = sender.send_request(request.expect("valid request")).await;
+            response.expect("response").into_body()
         };
-        let unread = ask("/").await;
-        let mut read = ask("/").await;
+        let unread = get("/").await;
+        let mut read = get("/").await;
         for _ in 0..8 {
-            assert_eq!(speaking.get(), 2);
-            tokio::time::sleep(UNREAD / 10).await;
-            let piece = read.frame().await.expect("more");
-            piece.expect("a piece");
+            assert_eq!(endless.get(), 2);
+            tokio::time::sleep(UNREAD_TIMEOUT / 10).await;
+            let frame = read.frame().await.expect("more");
+            frame.expect("valid frame");
         }
         for _ in 0..8 {
-            tokio::time::sleep(UNREAD / 10).await;
-            let piece = read.frame().await.expect("more");
-            piece.expect("a piece");
+            tokio::time::sleep(UNREAD_TIMEOUT / 10).await;
+            let frame = read.frame().await.expect("more");
+            frame.expect("valid frame");
         }
-        assert_eq!(speaking.get(), 1);
-        let hello = ask("/hello").await.collect().await.expect("all of it");
+        assert_eq!(endless.get(), 1);
+        let hello = get("/hello").await.collect().await.expect("whole body");
         assert_eq!(hello.to_bytes(), "hello");
-        // Broken off, and not as if that were all.
+        // The body ends with an error, not as if it were complete.
         assert!(unread.collect().await.is_err());
     }
 }

@@ -10,7 +10,7 @@ use tungstenite::protocol::{
 };
 
 /// Close code: the endpoint goes away (RFC 6455, 7.4.1).
-pub(crate) const AWAY: u16 = 1001;
+pub(crate) const GOING_AWAY: u16 = 1001;
 /// Close code: a frame broke the protocol.
 pub(crate) const PROTOCOL: u16 = 1002;
 /// Close code: text that is not UTF-8.

@@ -1,81 +1,82 @@
-//! A listener: accepts connections on one address and serves HTTP on them.
+//! A listening socket: accepts connections and serves HTTP on them.
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
 use prometheus_client::metrics::gauge::Gauge;
 use socket2::{SockRef, TcpKeepalive};
+use spin_runtime::backend::Body;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{Instrument as _, debug, debug_span, warn};
 
-use crate::net::connection::{self, ConnectionHandle};
-use spin_runtime::backend::Body;
+use crate::{
+    config::Limits,
+    net::connection::{self, ConnectionHandle},
+    shutdown::Shutdown,
+};
 
-/// Whether the sockets of accepted connections begin with the options of the one that listens.
-const INHERITED: bool = cfg!(target_os = "linux");
+/// Whether accepted sockets inherit the options of the listening socket.
+const INHERITS_OPTIONS: bool = cfg!(target_os = "linux");
 
-/// How long a connection is silent before the system asks whether the client is still there.
-const KEEPALIVE: Duration = Duration::from_secs(60);
+/// The pause after an accept that failed for lack of resources, such as file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long accepting rests when there are no more file descriptors.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
-
-/// A bound address, not yet served. Connections made meanwhile wait.
+/// A bound address. Connections wait until it is served.
 pub(crate) struct Listener {
     tcp: TcpListener,
     address: SocketAddr,
-    /// Cuts off all its connections.
-    cut: CancellationToken,
+    abort: CancellationToken,
 }
 
 impl Listener {
-    /// Binds `address`; `option` is what sets it, for the error.
-    pub(crate) async fn bind(address: SocketAddr, option: &str) -> Result<Self> {
-        let tcp = match TcpListener::bind(address).await {
-            Ok(tcp) => tcp,
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                return Err(error).context(format!(
+    /// Binds `address`. Errors name `option`, which sets the address.
+    ///
+    /// # Errors
+    /// Fails if the address cannot be bound.
+    pub(crate) async fn bind(
+        address: SocketAddr,
+        option: &str,
+        shutdown: &Shutdown,
+    ) -> Result<Self> {
+        let tcp = TcpListener::bind(address).await.map_err(|error| {
+            let context = if error.kind() == io::ErrorKind::AddrInUse {
+                format!(
                     "{address} is in use: stop what listens there, or choose another address with {option}"
-                ));
-            }
-            Err(error) => {
-                return Err(error)
-                    .context(format!("cannot listen on {address} (set with {option})"));
-            }
-        };
-        if INHERITED {
-            tune(&SockRef::from(&tcp));
+                )
+            } else {
+                format!("cannot listen on {address} (set with {option})")
+            };
+            anyhow::Error::new(error).context(context)
+        })?;
+        if INHERITS_OPTIONS {
+            set_options(&SockRef::from(&tcp));
         }
-        let address = tcp.local_addr().context("the address of a listener")?;
+        let address = tcp.local_addr().context("cannot get the bound address")?;
         Ok(Self {
             tcp,
             address,
-            cut: CancellationToken::new(),
+            abort: shutdown.abort.clone(),
         })
     }
 
-    /// Has `cut` drop every connection with all that is under way on it, also when it has become
-    /// something else than HTTP.
-    pub(crate) fn cut_by(self, cut: CancellationToken) -> Self {
-        Self { cut, ..self }
-    }
-
-    /// The address, with the port that the system chose where 0 was asked for.
+    /// Returns the address, with the port that the system chose if 0 was requested.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until `stop`, then lets the requests under way finish. `connections` says how
-    /// many are open, those included that became something else than HTTP.
+    /// Accepts connections until `drain`, and then waits for the requests in progress.
+    ///
+    /// `connections` counts the open connections, including those that were upgraded. An abort of
+    /// the host closes all of them.
     pub(crate) async fn serve<H, F>(
         self,
         handler: Arc<H>,
         connections: Gauge,
-        stop: CancellationToken,
+        drain: CancellationToken,
     ) where
         H: Fn(Request<Incoming>, SocketAddr) -> F + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
@@ -83,56 +84,58 @@ impl Listener {
         let builder = Arc::new(connection::builder());
         let graceful = GracefulShutdown::new();
         loop {
-            let (stream, client) = tokio::select! {
-                accepted = self.tcp.accept() => match accepted {
-                    Ok(accepted) => accepted,
-                    Err(error) => {
-                        rest(&error).await;
-                        continue;
-                    }
-                },
-                () = stop.cancelled() => break,
+            let accepted = tokio::select! {
+                accepted = self.tcp.accept() => accepted,
+                () = drain.cancelled() => break,
             };
-            if !INHERITED {
-                tune(&SockRef::from(&stream));
+            let (stream, client) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    handle_accept_error(&error).await;
+                    continue;
+                }
+            };
+            if !INHERITS_OPTIONS {
+                set_options(&SockRef::from(&stream));
             }
-            let (builder, handler, watcher) =
-                (builder.clone(), handler.clone(), graceful.watcher());
-            let cut = ConnectionHandle::new(&connections, self.cut.child_token());
-            tokio::spawn(async move {
+            let (builder, handler) = (builder.clone(), handler.clone());
+            let watcher = graceful.watcher();
+            let handle = ConnectionHandle::new(&connections, self.abort.child_token());
+            let serve = async move {
                 let handler = |request| handler(request, client);
                 let stream = TokioIo::new(stream);
-                let ended = connection::serve(stream, &builder, watcher, cut, handler).await;
-                debug!(%client, "connection: {ended}");
-            });
+                let ended = connection::serve(stream, &builder, watcher, handle, handler).await;
+                debug!(reason = %ended, "connection ended");
+            };
+            tokio::spawn(serve.instrument(debug_span!("connection", %client)));
         }
         drop(self.tcp);
         graceful.shutdown().await;
     }
 }
 
-/// Small writes go out at once, and a client that is gone without a word is noticed in time.
-fn tune(socket: &SockRef<'_>) {
+/// Sends small writes at once, and detects clients that disappeared.
+fn set_options(socket: &SockRef<'_>) {
     if let Err(error) = socket.set_tcp_nodelay(true) {
-        debug!("TCP_NODELAY: {error}");
+        debug!(%error, "cannot set TCP_NODELAY");
     }
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
+    let keepalive = TcpKeepalive::new().with_time(Limits::DEFAULT.tcp_keepalive);
     if let Err(error) = socket.set_tcp_keepalive(&keepalive) {
-        debug!("SO_KEEPALIVE: {error}");
+        debug!(%error, "cannot set SO_KEEPALIVE");
     }
 }
 
-/// A failed accept is the client's affair, unless the process is out of something.
-async fn rest(error: &io::Error) {
-    let of_client = matches!(
+/// Pauses after errors that concern this process rather than one client.
+async fn handle_accept_error(error: &io::Error) {
+    let is_client_error = matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionRefused
     );
-    if !of_client {
-        warn!("cannot accept connections: {error}");
-        tokio::time::sleep(EXHAUSTED_PAUSE).await;
+    if !is_client_error {
+        warn!(%error, "cannot accept connections");
+        tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 }
 
@@ -143,14 +146,15 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn accepted_sockets_are_tuned() {
+    async fn accepted_sockets_have_the_options() {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let listener = Listener::bind(address, "--listen").await.expect("a port");
+        let listener = Listener::bind(address, "--listen", &Shutdown::default());
+        let listener = listener.await.expect("free port");
         let _client = TcpStream::connect(listener.address()).await;
-        let (accepted, _) = listener.tcp.accept().await.expect("a client");
+        let (accepted, _) = listener.tcp.accept().await.expect("client");
         let socket = SockRef::from(&accepted);
-        if !INHERITED {
-            tune(&socket);
+        if !INHERITS_OPTIONS {
+            set_options(&socket);
         }
         assert!(socket.tcp_nodelay().expect("TCP_NODELAY"));
         assert!(socket.keepalive().expect("SO_KEEPALIVE"));

@@ -3,4 +3,4 @@
 pub(crate) mod connection;
 pub(crate) mod frame;
 pub(crate) mod listener;
-mod write_stalls;
+mod response_bodies;

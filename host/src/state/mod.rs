@@ -1,4 +1,4 @@
-//! What all parts of a host share.
+//! What all requests, sessions and timers of a host share.
 
 pub(crate) mod activity;
 pub(crate) mod holds;
@@ -6,10 +6,11 @@ pub(crate) mod sessions;
 
 use std::sync::Arc;
 
-use spin_runtime::{backend::Backend, manifest::WebSocketLimits};
+use spin_runtime::backend::Backend;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    config::{AllowedOrigins, HostConfig, Limits},
     http::signer::Signer,
     metrics::{
         backend::Metered,
@@ -19,56 +20,80 @@ use crate::{
     state::{holds::Holds, sessions::Sessions},
 };
 
-/// See the module's words. Clones share it too, but for the limits.
+/// The shared services. Clones share everything but the configuration.
 #[derive(Clone)]
 pub(crate) struct Services {
-    /// Where requests and events go.
+    /// Handles requests and events.
     pub(crate) backend: Arc<dyn Backend>,
     /// What sessions and holds subscribe to.
     pub(crate) channels: Channels,
-    /// Where sessions are counted.
+    /// The open sessions.
     pub(crate) sessions: Arc<Sessions>,
-    /// Where held requests are counted.
+    /// The held requests.
     pub(crate) holds: Arc<Holds>,
-    /// What signs the requests.
+    /// Signs requests to the backend.
     pub(crate) signer: Signer,
-    /// The bounds of each session.
-    pub(crate) limits: WebSocketLimits,
-    /// Where everything else is counted.
+    /// The limits of new sessions and holds.
+    pub(crate) limits: Limits,
+    /// The origins that may open WebSockets.
+    pub(crate) allowed_origins: AllowedOrigins,
+    /// Counts what happens.
     pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Services {
-    /// Services in front of `backend`, whose own answers are counted as `name`'s, until `stop`.
+    /// Creates the services of a host whose holds end with `drain`.
+    ///
+    /// Metrics attribute responses of the backend itself, rather than of a component, to `name`.
     pub(crate) fn new(
         backend: Arc<dyn Backend>,
         name: &str,
         signer: Signer,
-        limits: WebSocketLimits,
-        stop: CancellationToken,
+        config: &HostConfig,
+        drain: CancellationToken,
     ) -> Self {
         let metrics = Arc::new(Metrics::default());
+        let max_connections = config.limits.max_connections;
         Self {
             backend: Arc::new(Metered::new(backend, metrics.clone(), name)),
             channels: Channels::new(
                 metrics.published.clone(),
                 metrics.dropped(Dropped::Duplicate),
             ),
-            sessions: Sessions::new(limits.max_connections),
-            holds: Holds::new(limits.max_connections, stop),
+            sessions: Sessions::new(max_connections),
+            holds: Holds::new(max_connections, drain),
             signer,
-            limits,
+            limits: config.limits.clone(),
+            allowed_origins: config.allowed_origins.clone(),
             metrics,
         }
     }
 
+    /// Returns services with another configuration, or the same if it is equal.
+    pub(crate) fn configured(self: &Arc<Self>, config: &HostConfig) -> Arc<Self> {
+        if self.limits == config.limits && self.allowed_origins == config.allowed_origins {
+            return self.clone();
+        }
+        Arc::new(Self {
+            limits: config.limits.clone(),
+            allowed_origins: config.allowed_origins.clone(),
+            ..Self::clone(self)
+        })
+    }
+
+    /// Puts the limits on the number of sessions and holds in force.
+    pub(crate) fn apply_limits(&self) {
+        let max_connections = self.limits.max_connections;
+        self.holds.bound(max_connections);
+        self.sessions
+            .set_limits(max_connections, self.limits.ping_interval);
+    }
+
     /// Returns the current number of sessions, holds, channels and instances.
     pub(crate) fn snapshot(&self) -> Snapshot {
+        let sessions = self.sessions.by_stage();
         Snapshot {
-            sessions: self
-                .sessions
-                .by_stage()
-                .map(|(stage, count)| (stage.name(), count)),
+            sessions: sessions.map(|(stage, count)| (stage.name(), count)),
             holds: [
                 ("stream", self.holds.streams()),
                 ("response", self.holds.responses()),

@@ -11,14 +11,12 @@ pub(crate) mod tunnel;
 
 use std::{sync::Arc, time::Duration};
 
+use crate::config::UpstreamUrl;
 use anyhow::{Context as _, anyhow};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use spin_runtime::{
-    backend::{Answer, Backend, BackendError, Body, Caller, empty},
-    manifest::UpstreamUrl,
-};
+use spin_runtime::backend::{Backend, BackendError, Body, Caller, ResponseFuture, empty};
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
@@ -278,7 +276,7 @@ impl Upstream {
 }
 
 impl Backend for Upstream {
-    fn call(&self, request: Request<Body>) -> Answer<'_> {
+    fn call(&self, request: Request<Body>) -> ResponseFuture<'_> {
         let path = request.uri().path().to_owned();
         Box::pin(async move {
             let answer = self.forward(request).await;

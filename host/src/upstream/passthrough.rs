@@ -3,8 +3,9 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::bail;
-use spin_runtime::{manifest, router::Routes};
+use spin_runtime::Routes;
 
+use crate::config;
 use crate::upstream::Upstream;
 
 /// Where the requests of a route go past the host's own WebSockets.
@@ -23,13 +24,13 @@ pub(crate) struct Passthrough {
 /// A route that cannot be matched, or has no upstream while there is no other; neither is in a
 /// manifest that was read from text. Or what keeps an [`Upstream`] from being made.
 pub(crate) fn routes(
-    passthroughs: &[manifest::Passthrough],
+    passthroughs: &[config::Passthrough],
     main: Option<&Arc<Upstream>>,
     limit: Duration,
 ) -> anyhow::Result<Routes<Passthrough>> {
     let mut known = HashMap::new();
     let mut routes = Vec::with_capacity(passthroughs.len());
-    for manifest::Passthrough { route, upstream } in passthroughs {
+    for config::Passthrough { route, upstream } in passthroughs {
         let passthrough = match (upstream, main) {
             (Some(url), _) => {
                 let upstream = match known.get(url) {

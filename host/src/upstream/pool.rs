@@ -17,6 +17,7 @@ use std::{
 
 use parking_lot::Mutex;
 
+use crate::config::{UpstreamScheme, UpstreamUrl};
 use anyhow::{Context, Result, anyhow};
 use http::{Request, Response, Uri, header};
 use hyper::{
@@ -28,10 +29,7 @@ use hyper_util::{
     client::legacy::connect::{Connection as _, HttpConnector},
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
-use spin_runtime::{
-    backend::Body,
-    manifest::{UpstreamScheme, UpstreamUrl},
-};
+use spin_runtime::backend::Body;
 use tokio::{
     net::TcpStream,
     sync::{Notify, Semaphore},

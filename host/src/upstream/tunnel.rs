@@ -86,7 +86,7 @@ impl Tunnels {
         let stop = self.stop.clone();
         let counted = GaugeGuard::new(&self.metrics.tunnels);
         self.tasks
-            .spawn(ConnectionHandle::carry(connection, async move {
+            .spawn(ConnectionHandle::run_upgraded(connection, async move {
                 let _held = (room, counted);
                 match both(client, server).await {
                     Ok((client, server)) => carry(client, server, stop).await,
@@ -97,7 +97,7 @@ impl Tunnels {
     }
 
     /// Waits for the end of all, after `stop`; no others must be opened then.
-    pub(crate) async fn ended(&self) {
+    pub(crate) async fn closed(&self) {
         self.tasks.close();
         self.tasks.wait().await;
     }

@@ -121,7 +121,7 @@ impl Driver {
             connection.clone(),
             session.outbox.clone(),
             early,
-            session.services.limits.max_message_size,
+            session.services.limits.max_message_bytes,
         );
         session.outbox.attach(connection);
         // However long the backend took to accept it.
@@ -302,7 +302,7 @@ impl Driver {
             reply => reply.map_err(|error| error.to_string()),
         };
         self.retries = 0;
-        let bound = self.session.services.limits.max_incoming_buffer;
+        let bound = self.session.services.limits.max_incoming_buffer_bytes;
         let reply = reply.and_then(|reply| {
             let accepted = self.pending.accept(reply.accepted(), bound);
             accepted.map_err(|error| error.to_string())?;
@@ -445,7 +445,7 @@ impl Driver {
     }
 
     fn is_full(&self) -> bool {
-        self.pending.bytes() >= self.session.services.limits.max_incoming_buffer
+        self.pending.bytes() >= self.session.services.limits.max_incoming_buffer_bytes
     }
 
     /// Notes that the client is alive.

@@ -18,6 +18,7 @@ use tracing::{debug, error};
 use tungstenite::handshake::derive_accept_key;
 use uuid::Uuid;
 
+use crate::config::AllowedOrigins;
 use crate::{
     http::{
         error_response::{answer, failure},
@@ -34,10 +35,7 @@ use crate::{
         ws_over_http::{ExchangeError, Identity, Reply, exchange},
     },
 };
-use spin_runtime::{
-    backend::{Body, Caller, empty},
-    manifest::AllowedOrigins,
-};
+use spin_runtime::backend::{Body, Caller, empty};
 
 /// Whether a request asks for a WebSocket. Other upgrades are not offered, and so ignored.
 pub(crate) fn is_upgrade<B>(request: &Request<B>) -> bool {
@@ -53,11 +51,11 @@ pub(crate) async fn open(
     mut request: Request<Incoming>,
     client: SocketAddr,
 ) -> Response<Body> {
-    let accept = match accept_key(&request, &services.limits.allowed_origins) {
+    let accept = match accept_key(&request, &services.allowed_origins) {
         Ok(accept) => accept,
         Err(refusal) => return *refusal,
     };
-    let outbox = Outbox::new(services.limits.max_outgoing_buffer);
+    let outbox = Outbox::new(services.limits.max_outgoing_buffer_bytes);
     let Some(registration) = services.sessions.register(outbox.clone()) else {
         services.metrics.dropped(Dropped::Full).inc();
         return answer(
@@ -85,7 +83,10 @@ pub(crate) async fn open(
     };
     // A task of its own: with the client this future goes too, and a backend that has accepted
     // must hear of that.
-    tokio::spawn(ConnectionHandle::carry(connection, opening.serve(upgraded)));
+    tokio::spawn(ConnectionHandle::run_upgraded(
+        connection,
+        opening.serve(upgraded),
+    ));
     answered.await.unwrap_or_else(|_| {
         answer(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -143,7 +144,7 @@ impl Opening {
             Err(_) => Box::pin(driver::abandon(session)).await,
         };
         debug!(ending = ending.name(), "a session ended");
-        metrics.ended(ending);
+        metrics.session_ended(ending);
     }
 }
 

@@ -34,18 +34,18 @@ struct Wire {
 }
 
 impl Reader {
-    /// Reads from `connection`, first what came `early`; refuses messages over `max_message_size`.
+    /// Reads from `connection`, first what came `early`; refuses messages over `max_message_bytes`.
     pub(crate) fn new(
         connection: Arc<dyn Connection>,
         outbox: Arc<Outbox>,
         early: Bytes,
-        max_message_size: usize,
+        max_message_bytes: usize,
     ) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .write_buffer_size(0)
-            .max_message_size(Some(max_message_size))
-            .max_frame_size(Some(max_message_size));
+            .max_message_size(Some(max_message_bytes))
+            .max_frame_size(Some(max_message_bytes));
         let wire = Wire {
             connection,
             outbox,

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use grip::{
-    CloseFrame, ControlMessage, Event, Extension, Message, extension::Sort,
+    CloseFrame, ControlMessage, Event, Extension, Message, extension::MessageKind,
     header::SEC_WEBSOCKET_EXTENSIONS,
 };
 use tracing::warn;
@@ -147,10 +147,10 @@ impl Session {
         let Some(grip) = &self.grip else {
             return self.say(encode(content));
         };
-        match grip.sort(&content) {
-            Sort::Content(inner) => self.say(encode(content.slice_ref(inner))),
-            Sort::Neither => self.warn("a message without prefix was dropped"),
-            Sort::Control(json) => match ControlMessage::parse(json) {
+        match grip.classify(&content) {
+            MessageKind::Content(inner) => self.say(encode(content.slice_ref(inner))),
+            MessageKind::Unprefixed => self.warn("a message without prefix was dropped"),
+            MessageKind::Control(json) => match ControlMessage::parse(json) {
                 Ok(message) => self.control(message),
                 Err(error) => self.warn(&format!("dropped: {error}")),
             },

@@ -62,7 +62,7 @@ async fn read_to(client: &mut TcpStream, end: &str) -> String {
 
 #[tokio::test]
 async fn a_stream_is_chunked_and_ends_with_its_client() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     let mut client = stage.connected().await;
     stage
         .asked()
@@ -79,7 +79,7 @@ async fn a_stream_is_chunked_and_ends_with_its_client() {
 
 #[tokio::test]
 async fn a_held_response_ends_with_its_client() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     let client = stage.connected().await;
     stage.asked().await.answer(&[RESPONSE, CHANNEL], "own");
     stage.subscribed(1).await;
@@ -89,7 +89,7 @@ async fn a_held_response_ends_with_its_client() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_loses_its_connection() {
-    let mut stage = Stage::new(WebSocketLimits::default());
+    let mut stage = Stage::new(Limits::default());
     let mut client = stage.connected().await;
     stage.asked().await.answer(&[STREAM, CHANNEL], "hello");
     read_to(&mut client, "hello\r\n").await;

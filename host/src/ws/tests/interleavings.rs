@@ -27,6 +27,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
+use crate::config::Limits;
 use crate::ws::session::*;
 use crate::ws::tests::{
     model_backend::{Kind, Ledger, ModelBackend, Outcome, Plan, Said},
@@ -38,7 +39,6 @@ use crate::{
     state::sessions::Stage,
     ws::request_head::RequestHead,
 };
-use spin_runtime::manifest::WebSocketLimits;
 
 /// The largest message of a client here, and how much may wait for the backend.
 pub(crate) const MAX_MESSAGE: usize = 400;
@@ -100,15 +100,15 @@ impl Case {
             model_backend.clone(),
             "model_backend",
             Signer::new(key),
-            WebSocketLimits {
-                max_message_size: MAX_MESSAGE,
-                max_incoming_buffer: BOUND,
-                max_outgoing_buffer: MAX_UNREAD,
-                ..WebSocketLimits::default()
+            Limits {
+                max_message_bytes: MAX_MESSAGE,
+                max_incoming_buffer_bytes: BOUND,
+                max_outgoing_buffer_bytes: MAX_UNREAD,
+                ..Limits::default()
             },
             CancellationToken::new(),
         ));
-        let outbox = Outbox::new(services.limits.max_outgoing_buffer);
+        let outbox = Outbox::new(services.limits.max_outgoing_buffer_bytes);
         let registration = services.sessions.register(outbox.clone()).expect("room");
         let identity = Identity {
             head: RequestHead::new(&Uri::from_static("/ws"), &HeaderMap::new()),
@@ -328,7 +328,9 @@ impl Step {
                 .await;
             }
             Self::Silent => outbox.disconnect(CloseReason::Silent),
-            Self::Shutdown => outbox.close(frame::close(frame::AWAY, ""), CloseReason::Shutdown),
+            Self::Shutdown => {
+                outbox.close(frame::close(frame::GOING_AWAY, ""), CloseReason::Shutdown)
+            }
             Self::WaitMs(time) => sleep(Duration::from_millis(*time)).await,
         }
     }

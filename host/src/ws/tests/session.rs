@@ -28,16 +28,14 @@ use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 use tokio_util::sync::CancellationToken;
 use tungstenite::Message;
 
+use crate::config::Limits;
 use crate::ws::session::*;
 use crate::{
     http::signer::Signer,
     pubsub::{channels::Channels, publication::Publication},
     ws::request_head::RequestHead,
 };
-use spin_runtime::{
-    backend::{Answer, Backend, BackendError, Body, Caller, full},
-    manifest::WebSocketLimits,
-};
+use spin_runtime::backend::{Backend, BackendError, Body, Caller, ResponseFuture, full};
 
 /// Hands each request to the test, and waits for what it answers.
 pub(crate) struct Scripted(mpsc::UnboundedSender<Asked>);
@@ -50,7 +48,7 @@ pub(crate) struct Asked {
 }
 
 impl Backend for Scripted {
-    fn call(&self, request: Request<Body>) -> Answer<'_> {
+    fn call(&self, request: Request<Body>) -> ResponseFuture<'_> {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             let body = body
@@ -105,7 +103,7 @@ impl Asked {
 pub(crate) fn session(
     headers: &[(&'static str, &'static str)],
     events: &[Event],
-    limits: WebSocketLimits,
+    limits: Limits,
 ) -> (Session, mpsc::UnboundedReceiver<Asked>, Arc<Services>) {
     let (asked, backend) = mpsc::unbounded_channel();
     let key = Key::parse("a key of some length, since it has to be").expect("a key");
@@ -116,7 +114,7 @@ pub(crate) fn session(
         limits,
         CancellationToken::new(),
     ));
-    let outbox = Outbox::new(services.limits.max_outgoing_buffer);
+    let outbox = Outbox::new(services.limits.max_outgoing_buffer_bytes);
     let registration = services.sessions.register(outbox.clone()).expect("room");
     let mut request_headers = HeaderMap::new();
     request_headers.insert("cookie", HeaderValue::from_static("a=1"));
@@ -149,7 +147,7 @@ impl Opened {
     async fn with(
         headers: &[(&'static str, &'static str)],
         events: &[Event],
-        limits: WebSocketLimits,
+        limits: Limits,
     ) -> Self {
         Self::prepared(headers, events, limits, |_| {}).await
     }
@@ -157,7 +155,7 @@ impl Opened {
     async fn prepared(
         headers: &[(&'static str, &'static str)],
         events: &[Event],
-        limits: WebSocketLimits,
+        limits: Limits,
         prepare: impl FnOnce(&mut Session),
     ) -> Self {
         let (mut session, backend, services) = session(headers, events, limits);
@@ -178,7 +176,7 @@ impl Opened {
     }
 
     async fn plain() -> Self {
-        Self::with(&[], &[], WebSocketLimits::default()).await
+        Self::with(&[], &[], Limits::default()).await
     }
 
     async fn say(&mut self, text: &str) {
@@ -266,7 +264,7 @@ async fn grip_tells_content_from_control() {
     let mut opened = Opened::with(
         &[("sec-websocket-extensions", "grip")],
         &[subscribe, text("m:hello")],
-        WebSocketLimits::default(),
+        Limits::default(),
     )
     .await;
     assert_eq!(opened.hear().await, Message::text("hello"));
@@ -305,7 +303,7 @@ async fn without_grip_all_is_content() {
     let mut opened = Opened::with(
         &[],
         &[text("c:{\"type\":\"detach\"}"), text("m:x")],
-        WebSocketLimits::default(),
+        Limits::default(),
     )
     .await;
     assert_eq!(
@@ -317,12 +315,7 @@ async fn without_grip_all_is_content() {
 
 #[tokio::test]
 async fn meta_is_told_again_until_it_is_forgotten() {
-    let mut opened = Opened::with(
-        &[("set-meta-user", "alice")],
-        &[],
-        WebSocketLimits::default(),
-    )
-    .await;
+    let mut opened = Opened::with(&[("set-meta-user", "alice")], &[], Limits::default()).await;
     opened.say("1").await;
     let asked = opened.asked().await;
     assert_eq!(asked.headers["meta-user"], "alice");
@@ -430,9 +423,9 @@ async fn a_backend_may_drop_the_client() {
 #[tokio::test]
 async fn a_flood_is_held_back_and_nothing_of_it_lost() {
     const MESSAGES: usize = 3000;
-    let limits = WebSocketLimits {
-        max_incoming_buffer: 20_000,
-        ..WebSocketLimits::default()
+    let limits = Limits {
+        max_incoming_buffer_bytes: 20_000,
+        ..Limits::default()
     };
     let mut opened = Opened::with(&[], &[], limits).await;
     let client = std::mem::replace(&mut opened.client, unconnected().await);
@@ -465,7 +458,7 @@ async fn a_flood_is_held_back_and_nothing_of_it_lost() {
 
 #[tokio::test]
 async fn an_idle_connection_is_kept_alive_as_the_backend_asks() {
-    let mut opened = Opened::prepared(&[], &[], WebSocketLimits::default(), |session| {
+    let mut opened = Opened::prepared(&[], &[], Limits::default(), |session| {
         // Shorter than a header can say.
         session.keep_alive = Some(Duration::from_millis(50));
     })
@@ -489,7 +482,7 @@ async fn a_refresh_asks_with_no_events() {
     let mut opened = Opened::with(
         &[("sec-websocket-extensions", "grip")],
         &[subscribe],
-        WebSocketLimits::default(),
+        Limits::default(),
     )
     .await;
     let refresh = grip::Item {
@@ -509,7 +502,7 @@ async fn a_detached_connection_hears_publications_and_says_nothing() {
     let mut opened = Opened::with(
         &[("sec-websocket-extensions", "grip")],
         &control,
-        WebSocketLimits::default(),
+        Limits::default(),
     )
     .await;
     // It is told that this is the last it hears, and what it says to that is not acted on.
@@ -641,7 +634,7 @@ async fn filters_look_at_what_the_backend_has_set() {
     let mut opened = Opened::with(
         &[("sec-websocket-extensions", "grip")],
         &control,
-        WebSocketLimits::default(),
+        Limits::default(),
     )
     .await;
     let from = |sender: &str, text: &str| {

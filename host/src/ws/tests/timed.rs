@@ -23,7 +23,7 @@ use crate::ws::tests::{
     wire::{CLOSE, Wire, masked, received},
 };
 
-use spin_runtime::manifest::WebSocketLimits;
+use crate::config::Limits;
 
 struct Timed {
     wire: Arc<Wire>,
@@ -38,7 +38,7 @@ impl Timed {
             .map(ControlMessage::into_event)
             .collect();
         let grip = [("sec-websocket-extensions", "grip")];
-        let (session, backend, _) = session(&grip, &events, WebSocketLimits::default());
+        let (session, backend, _) = session(&grip, &events, Limits::default());
         let wire = Arc::new(Wire::default());
         let session = tokio::spawn(driver::serve(session, wire.clone(), Bytes::new()));
         Self {
@@ -240,7 +240,7 @@ async fn a_session_without_later_messages_has_no_timer() {
     };
     let keep_alive = ControlMessage::keep_alive(message("x"), 10).into_event();
     let grip = [("sec-websocket-extensions", "grip")];
-    let limits = WebSocketLimits::default;
+    let limits = Limits::default;
     let (session, ..) = session(&grip, &[keep_alive, off.into_event()], limits());
     assert!(session.timers.is_none());
 }
