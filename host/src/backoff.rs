@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-/// Attempts after the first one; as in Pushpin.
+/// How often an attempt is retried. Pushpin does the same.
 pub(crate) const RETRIES: u32 = 5;
 
-/// The delay before the first retry; as in Pushpin.
+/// The delay before the first retry, without jitter. Pushpin uses the same.
 const BASE_DELAY: Duration = Duration::from_secs(1);
 
-/// Returns the delay before retry number `retry`, counted from 0: one second, doubled for each
-/// further retry, plus up to a second of jitter, so that clients that failed together spread out.
+/// Returns the delay before a retry, where 0 is the first.
+///
+/// It is one second, doubled for each further retry, plus up to a second of jitter. The jitter
+/// spreads out clients that failed together.
 pub(crate) fn delay(retry: u32) -> Duration {
     let jitter = BASE_DELAY.mul_f64(rand::rng().random());
     BASE_DELAY * (1 << retry.min(RETRIES)) + jitter

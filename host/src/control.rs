@@ -17,7 +17,7 @@ use tracing::error;
 
 use crate::{
     config::Limits,
-    http::{error_response::answer, signer::Signer},
+    http::{error_response::text_response, signer::Signer},
     metrics::registry::CONTENT_TYPE,
     net::listener::Listener,
     options::HostOptions,
@@ -94,7 +94,7 @@ impl Control {
             }
             "/publish" | "/publish/" | "/healthz" | "/readyz" | "/metrics" => {}
             _ => {
-                return answer(
+                return text_response(
                     StatusCode::NOT_FOUND,
                     "not found: the control port serves POST /publish/, GET /healthz, GET /readyz \
                      and GET /metrics",
@@ -105,15 +105,15 @@ impl Control {
             return if path == "/healthz" {
                 json_response(&json!({ "status": "starting" }))
             } else {
-                answer(StatusCode::SERVICE_UNAVAILABLE, "starting")
+                text_response(StatusCode::SERVICE_UNAVAILABLE, "starting")
             };
         };
         match path {
             "/healthz" => health(services),
             "/readyz" if self.shutdown.drain.is_cancelled() => {
-                answer(StatusCode::SERVICE_UNAVAILABLE, "stopping")
+                text_response(StatusCode::SERVICE_UNAVAILABLE, "stopping")
             }
-            "/readyz" => answer(StatusCode::OK, "ready"),
+            "/readyz" => text_response(StatusCode::OK, "ready"),
             "/metrics" => {
                 let text = services.metrics.text(&services.snapshot());
                 response_with_type(CONTENT_TYPE, text)
@@ -157,10 +157,10 @@ impl Control {
         });
         if let Err(error) = published.await {
             error!(%error, "publish failed");
-            let failure = answer(StatusCode::INTERNAL_SERVER_ERROR, "publish failed");
+            let failure = text_response(StatusCode::INTERNAL_SERVER_ERROR, "publish failed");
             return (failure, 0);
         }
-        (answer(StatusCode::OK, "Published"), items)
+        (text_response(StatusCode::OK, "Published"), items)
     }
 
     async fn read_publications(
@@ -168,7 +168,7 @@ impl Control {
         services: &Services,
         request: Request<Incoming>,
     ) -> Result<Vec<Publication>, Box<Response<Body>>> {
-        let refuse = |status, text: &str| Box::new(answer(status, text));
+        let refuse = |status, text: &str| Box::new(text_response(status, text));
         if let Err(reason) = self.authorize(&services.signer, request.headers()) {
             let mut refusal = refuse(StatusCode::UNAUTHORIZED, reason);
             let scheme = HeaderValue::from_static("Bearer");
@@ -251,7 +251,7 @@ fn response_with_type(content_type: &'static str, text: String) -> Response<Body
 
 fn method_not_allowed(allowed: &'static str) -> Response<Body> {
     let text = format!("method not allowed: expected {allowed}");
-    let mut response = answer(StatusCode::METHOD_NOT_ALLOWED, &text);
+    let mut response = text_response(StatusCode::METHOD_NOT_ALLOWED, &text);
     response
         .headers_mut()
         .insert(header::ALLOW, HeaderValue::from_static(allowed));

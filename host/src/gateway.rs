@@ -24,7 +24,7 @@ use tracing::{Instrument as _, debug_span};
 use crate::{
     dev::reload::Reload,
     http::{
-        error_response::{answer, failure},
+        error_response::{backend_error_response, text_response},
         headers::remove_private_headers,
     },
     metrics::backend::metered,
@@ -121,22 +121,22 @@ impl Gateway {
         }
         let rules = self.rules();
         if rules.private.matches(request.uri().path()) {
-            return answer(StatusCode::NOT_FOUND, "not found");
+            return text_response(StatusCode::NOT_FOUND, "not found");
         }
         remove_private_headers(request.headers_mut());
         request.extensions_mut().insert(Caller::Client(client));
         if let Some(passthrough) = rules.passthroughs.find(request.uri().path()) {
             let upstream = &passthrough.upstream;
-            if let Some(protocols) = tunnel::protocols(&request) {
+            if let Some(protocols) = tunnel::requested_protocols(&request) {
                 let request = request.map(boxed);
                 return self.tunnels.open(upstream, request, &protocols).await;
             }
             // Not signed: the key is shared with the application, and this is another server.
-            if passthrough.own {
+            if passthrough.forwards_plain_requests {
                 let response = upstream.call(request.map(boxed));
                 let metrics = &rules.services.metrics;
                 let response = metered(response, metrics, upstream.name()).await;
-                return response.unwrap_or_else(|error| failure(&error));
+                return response.unwrap_or_else(|error| backend_error_response(&error));
             }
         }
         if handshake::is_upgrade(&request) {
@@ -157,7 +157,7 @@ fn boxed(body: Incoming) -> Body {
 
 /// Refuses requests that must not reach a backend.
 fn check<B>(request: &Request<B>) -> Result<(), Box<Response<Body>>> {
-    let refuse = |status, text: &str| Err(Box::new(answer(status, text)));
+    let refuse = |status, text: &str| Err(Box::new(text_response(status, text)));
     if let Some(problem) = host_problem(request) {
         return refuse(StatusCode::BAD_REQUEST, problem);
     }

@@ -1,4 +1,4 @@
-//! Forwards plain requests to the backend, and hands responses that ask for it to `hold`.
+//! Forwards plain requests to the backend, and holds those whose response asks for it.
 
 use std::sync::Arc;
 
@@ -11,20 +11,20 @@ use crate::{
     state::Services,
 };
 
-/// Forwards a client's request to the backend and returns its response, or what becomes of it when
-/// it asks to be held.
+/// Forwards a client's request to the backend and returns the response for the client, which may
+/// be held.
 pub(crate) async fn forward(services: &Arc<Services>, request: Request<Body>) -> Response<Body> {
-    // The connection of HTTP/2 carries other requests too.
+    // An HTTP/2 connection carries other requests too, so it must not be closed for this one.
     let connection = if request.version() == Version::HTTP_2 {
         None
     } else {
         ConnectionHandle::of(&request)
     };
-    // Signed here: backends ask for a hold only where somebody can hold.
+    // Backends hold only requests that a proxy with GRIP support has signed.
     let (replayable, request) = ReplayableRequest::new(request, &services.signer);
     let response = match GripResponse::fetch(&*services.backend, request).await {
         Ok(response) => response,
-        Err(refusal) => return refusal,
+        Err(error_response) => return error_response,
     };
     match response.hold_mode() {
         Some(mode) => hold::hold(services, replayable, connection, mode, response).await,

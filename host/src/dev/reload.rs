@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::{
     dev::inject::Injected,
-    http::error_response::{Failed, answer},
+    http::error_response::{BackendFailure, text_response},
 };
 use spin_runtime::backend::{Body, full};
 
@@ -111,14 +111,18 @@ impl Reload {
             return None;
         }
         if request.method() != Method::GET {
-            let mut refusal = answer(StatusCode::METHOD_NOT_ALLOWED, "the method here is GET");
+            let mut refusal =
+                text_response(StatusCode::METHOD_NOT_ALLOWED, "the method here is GET");
             set(refusal.headers_mut(), header::ALLOW, "GET");
             return Some(refusal);
         }
         // Compilers quote what they compile, which is no other site's affair.
         let site = request.headers().get("sec-fetch-site");
         if site.is_some_and(|site| site != "same-origin" && site != "none") {
-            return Some(answer(StatusCode::FORBIDDEN, "only for pages of this host"));
+            return Some(text_response(
+                StatusCode::FORBIDDEN,
+                "only for pages of this host",
+            ));
         }
         Some(match path {
             EVENTS => self.events(),
@@ -157,7 +161,7 @@ impl Reload {
 
     fn events(&self) -> Response<Body> {
         let Ok(place) = self.places.clone().try_acquire_owned() else {
-            return answer(StatusCode::SERVICE_UNAVAILABLE, "too many pages listen");
+            return text_response(StatusCode::SERVICE_UNAVAILABLE, "too many pages listen");
         };
         let mut state = self.state.subscribe();
         state.mark_changed();
@@ -252,7 +256,11 @@ pub(crate) struct Page(String);
 impl Page {
     /// Puts the script into an answer that is a page; another passes as it is.
     pub(crate) fn inject(self, mut response: Response<Body>) -> Response<Body> {
-        if response.extensions_mut().remove::<Failed>().is_some() {
+        if response
+            .extensions_mut()
+            .remove::<BackendFailure>()
+            .is_some()
+        {
             return self.of_failure(response);
         }
         let headers = response.headers();
@@ -336,12 +344,12 @@ mod tests {
     use spin_runtime::backend::BackendError;
 
     use super::*;
-    use crate::http::error_response::failure;
+    use crate::http::error_response::backend_error_response;
 
     #[tokio::test]
     async fn a_page_says_why_there_is_no_answer() {
         let told = async |error: &BackendError| {
-            let page = Page("<script></script>".to_owned()).inject(failure(error));
+            let page = Page("<script></script>".to_owned()).inject(backend_error_response(error));
             let body = page.into_body().collect().await.expect("a page");
             String::from_utf8(body.to_bytes().into()).expect("text")
         };

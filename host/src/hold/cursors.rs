@@ -1,10 +1,11 @@
-//! What a hold follows: its channels, the last id it has seen of each, and its filters.
+//! The channels of a hold: its position on each of them, and its filters.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
 
+use anyhow::{Context, ensure};
 use grip::{Instruct, hold::HoldMode};
 
 use crate::{
@@ -17,33 +18,33 @@ use crate::{
     },
 };
 
-/// The most channels that a hold can be on.
+/// The most channels that a hold can subscribe to.
 const MAX_CHANNELS: usize = 1000;
 
-/// See the module's words.
+/// Tracks the last id that a hold has seen on each of its channels.
 pub(crate) struct Cursors {
     inbox: Arc<Inbox>,
-    /// What the subscriptions are for.
+    /// The mode of the subscriptions.
     mode: HoldMode,
     channels: HashMap<String, (Subscription, Filters)>,
-    /// The last id seen of each channel; a channel with `None` is not followed by id.
+    /// The last id seen on each channel. `None` if the backend named none, and any publication
+    /// may follow.
     pub(crate) ids: LastIds,
 }
 
-/// What a publication is to a hold.
-pub(crate) enum Verdict<'a> {
-    /// Nothing: it is known, filtered out, or of a channel that was left.
-    Skip,
-    /// To be used, with its content filtered.
-    Use(&'a Filters),
-    /// One before it was missed.
-    Missed,
-    /// Its content is for other filters.
-    Unsuitable,
+/// How a publication has to be handled.
+pub(crate) enum Disposition<'a> {
+    /// It was seen before, is filtered out, or its channel was left.
+    Ignore,
+    /// It has to be delivered, with its content filtered.
+    Deliver(&'a Filters),
+    /// A publication before it was missed.
+    Gap,
+    /// Its content requires other filters than the subscription has.
+    FilterMismatch,
 }
 
 impl Cursors {
-    /// Nothing yet.
     pub(crate) fn new(inbox: Arc<Inbox>) -> Self {
         Self {
             inbox,
@@ -53,43 +54,42 @@ impl Cursors {
         }
     }
 
-    /// Is on exactly the channels of `instruct` when this returns, and says which of them it was
-    /// not on before: what was published on them until now may be known to nobody here.
+    /// Subscribes to exactly the channels of `instruct` and returns those that are new.
+    ///
+    /// Publications on new channels up to now may be unknown to the backend and the inbox.
     ///
     /// # Errors
-    /// What is wrong with the channels; nothing is changed then.
+    /// Returns an error if the channels are invalid. Nothing has changed then.
     pub(crate) fn apply(
         &mut self,
         instruct: &Instruct,
         channels: &Channels,
-    ) -> Result<HashSet<String>, String> {
-        if instruct.channels.len() > MAX_CHANNELS {
-            return Err(format!(
-                "no more than {MAX_CHANNELS} channels can be held on"
-            ));
-        }
+    ) -> anyhow::Result<HashSet<String>> {
+        ensure!(
+            instruct.channels.len() <= MAX_CHANNELS,
+            "too many channels: a hold can subscribe to at most {MAX_CHANNELS}"
+        );
         let mut meta = Meta::default();
         for (name, value) in &instruct.meta {
-            meta.set(name, Some(value))
-                .map_err(|error| error.to_string())?;
+            meta.set(name, Some(value))?;
         }
         let filters = instruct.channels.iter().map(|channel| {
             Filters::parse(&channel.filters, &mut meta)
-                .map_err(|error| format!("channel {:?}: {error}", channel.name))
+                .with_context(|| format!("channel {:?}", channel.name))
         });
         let filters: Vec<_> = filters.collect::<Result<_, _>>()?;
-        let mut left = std::mem::take(&mut self.channels);
+        let mut previous = std::mem::take(&mut self.channels);
         self.ids.clear();
         let mode = instruct.hold.unwrap_or(HoldMode::Stream);
         if self.mode != mode {
-            // They get what is for the other mode.
-            left.clear();
+            // Subscriptions only deliver publications for their own mode.
+            previous.clear();
             self.mode = mode;
         }
         let mut joined = HashSet::new();
         for (channel, filters) in instruct.channels.iter().zip(filters) {
             let name = &channel.name;
-            let subscription = match left.remove(name) {
+            let subscription = match previous.remove(name) {
                 Some((subscription, _)) => subscription,
                 None => {
                     joined.insert(name.clone());
@@ -106,30 +106,31 @@ impl Cursors {
         Ok(joined)
     }
 
-    /// Drops of what waits what is known: all on a channel before the first that follows.
-    pub(crate) fn drop_known(&self) {
-        self.inbox.drop_until(|publication| self.fits(publication));
+    /// Drops from the inbox what was seen before: on each channel, all publications before the
+    /// first one that follows the last id.
+    pub(crate) fn drop_seen(&self) {
+        self.inbox
+            .drop_until(|publication| self.follows(publication));
     }
 
-    /// The channels on which something else was published last than the hold knows, and nothing
-    /// waits that follows what it knows.
-    pub(crate) fn conflicts(&self, channels: &Channels) -> HashSet<String> {
-        let waiting = self.inbox.channels();
-        let unseen = self.ids.iter().filter(|(name, _)| !waiting.contains(*name));
-        let conflicts = unseen.filter(|(name, id)| {
+    /// Returns the channels with a later publication than the last id, if the inbox has none that
+    /// follows it.
+    pub(crate) fn stale_channels(&self, channels: &Channels) -> HashSet<String> {
+        let queued = self.inbox.channels();
+        let candidates = self.ids.iter().filter(|(name, _)| !queued.contains(*name));
+        let stale = candidates.filter(|(name, id)| {
             let last = id.as_ref().and_then(|_| channels.last_id(name));
             last.is_some() && last != **id
         });
-        conflicts.map(|(name, _)| name.clone()).collect()
+        stale.map(|(name, _)| name.clone()).collect()
     }
 
-    /// How many channels there are.
     pub(crate) fn len(&self) -> usize {
         self.channels.len()
     }
 
-    /// Whether a publication follows what the hold knows, or is of a channel without ids.
-    fn fits(&self, publication: &Publication) -> bool {
+    /// Returns whether a publication directly follows the last id of its channel.
+    fn follows(&self, publication: &Publication) -> bool {
         match self.ids.get(&publication.channel) {
             Some(Some(id)) => publication.prev_id.as_ref() == Some(id),
             Some(None) => true,
@@ -137,32 +138,34 @@ impl Cursors {
         }
     }
 
-    /// Notes that a publication has come, and says what it is.
-    pub(crate) fn judge(
+    /// Moves to a publication and returns how to handle it.
+    ///
+    /// `content_filters` are the filters that its content requires.
+    pub(crate) fn advance(
         &mut self,
         publication: &Publication,
-        counted_on: &[String],
-    ) -> Verdict<'_> {
+        content_filters: &[String],
+    ) -> Disposition<'_> {
         let Some((_, filters)) = self.channels.get(&publication.channel) else {
-            return Verdict::Skip;
+            return Disposition::Ignore;
         };
-        if let Some(slot) = self.ids.get_mut(&publication.channel)
-            && let Some(known) = slot
+        if let Some(cursor) = self.ids.get_mut(&publication.channel)
+            && let Some(last) = cursor
         {
-            if publication.id.as_ref() == Some(known) {
-                return Verdict::Skip;
+            if publication.id.as_ref() == Some(last) {
+                return Disposition::Ignore;
             }
-            if publication.prev_id.as_ref() != Some(known) {
-                return Verdict::Missed;
+            if publication.prev_id.as_ref() != Some(last) {
+                return Disposition::Gap;
             }
-            slot.clone_from(&publication.id);
+            cursor.clone_from(&publication.id);
         }
-        if !filters.suit(counted_on) {
-            Verdict::Unsuitable
+        if !filters.suit(content_filters) {
+            Disposition::FilterMismatch
         } else if filters.admit(&publication.meta, &self.ids) {
-            Verdict::Use(filters)
+            Disposition::Deliver(filters)
         } else {
-            Verdict::Skip
+            Disposition::Ignore
         }
     }
 }

@@ -1,7 +1,7 @@
-//! A body that is made by a future, which runs only while the body is read.
+//! A body that a future produces.
 //!
-//! There is no task beside the connection's own: a client that does not read stops the
-//! future, and one that is gone drops it with all it holds.
+//! The future is polled only while the body is read, in the task of the connection. A client that
+//! does not read suspends it. A client that disconnects drops it.
 
 use std::{
     future::Future,
@@ -18,66 +18,69 @@ use hyper::body::{Body as HttpBody, Frame};
 
 use spin_runtime::backend::{Body, BodyError};
 
-/// Where the future puts what goes out next.
+/// Sends data from the future to its body. It buffers one chunk.
 #[derive(Clone, Default)]
-pub(crate) struct Outlet(Arc<Mutex<Option<Bytes>>>);
+pub(crate) struct BodySender(Arc<Mutex<Option<Bytes>>>);
 
-impl Outlet {
-    /// Waits until there is room and puts `bytes` there.
-    pub(crate) fn put(&self, bytes: Bytes) -> Put {
-        Put {
-            outlet: self.clone(),
-            bytes: Some(bytes).filter(|bytes| !bytes.is_empty()),
+impl BodySender {
+    /// Waits until the previous chunk was read, then buffers the next. Empty chunks are skipped.
+    pub(crate) fn send(&self, chunk: Bytes) -> SendChunk {
+        SendChunk {
+            sender: self.clone(),
+            chunk: Some(chunk).filter(|chunk| !chunk.is_empty()),
         }
     }
 }
 
-/// See [`Outlet::put`].
-pub(crate) struct Put {
-    outlet: Outlet,
-    bytes: Option<Bytes>,
+/// The future of [`BodySender::send`].
+pub(crate) struct SendChunk {
+    sender: BodySender,
+    chunk: Option<Bytes>,
 }
 
-impl Future for Put {
+impl Future for SendChunk {
     type Output = ();
 
-    /// No waker is kept: whoever takes what is there polls the future again.
+    /// Needs no waker: the body takes the buffered chunk and then polls the future again.
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        let mut slot = this.outlet.0.lock();
-        if this.bytes.is_none() {
+        let mut buffer = this.sender.0.lock();
+        if this.chunk.is_none() {
             return Poll::Ready(());
         }
-        if slot.is_some() {
+        if buffer.is_some() {
             return Poll::Pending;
         }
-        *slot = this.bytes.take();
+        *buffer = this.chunk.take();
         Poll::Ready(())
     }
 }
 
-/// A body of what the future puts into its outlet. It ends with the future; when that fails,
-/// the connection is cut off, as there is no other way to say it within a body.
-pub(crate) fn body<F>(make: impl FnOnce(Outlet) -> F) -> Body
+/// Returns the body that the future of `make` sends data to.
+///
+/// The body ends when the future does. If the future fails, the body fails, and the connection is
+/// closed: HTTP has no other way to report an error within a body.
+pub(crate) fn from_future<F>(make: impl FnOnce(BodySender) -> F) -> Body
 where
     F: Future<Output = Result<(), BodyError>> + Send + 'static,
 {
-    let outlet = Outlet::default();
-    Driven {
-        future: Some(Box::pin(make(outlet.clone()))),
-        outlet,
+    let buffer = BodySender::default();
+    FutureBody {
+        future: Some(Box::pin(make(buffer.clone()))),
+        buffer,
     }
     .boxed_unsync()
 }
 
-type Driver = Pin<Box<dyn Future<Output = Result<(), BodyError>> + Send>>;
+type Producer = Pin<Box<dyn Future<Output = Result<(), BodyError>> + Send>>;
 
-struct Driven {
-    future: Option<Driver>,
-    outlet: Outlet,
+struct FutureBody {
+    /// `None` once it has ended.
+    future: Option<Producer>,
+    buffer: BodySender,
 }
 
-impl HttpBody for Driven {
+impl HttpBody for FutureBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -89,17 +92,17 @@ impl HttpBody for Driven {
             Some(future) => future.as_mut().poll(cx),
             None => return Poll::Ready(None),
         };
-        let waiting = self.outlet.0.lock().take();
+        let chunk = self.buffer.0.lock().take();
         match polled {
-            Poll::Pending => match waiting {
-                Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            Poll::Pending => match chunk {
+                Some(chunk) => Poll::Ready(Some(Ok(Frame::data(chunk)))),
                 None => Poll::Pending,
             },
             Poll::Ready(result) => {
                 self.future = None;
-                match (waiting, result) {
+                match (chunk, result) {
                     (_, Err(error)) => Poll::Ready(Some(Err(error))),
-                    (Some(bytes), Ok(())) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                    (Some(chunk), Ok(())) => Poll::Ready(Some(Ok(Frame::data(chunk)))),
                     (None, Ok(())) => Poll::Ready(None),
                 }
             }

@@ -1,4 +1,4 @@
-//! A held request: what the host keeps while a client waits for published content.
+//! The state of one hold.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -13,79 +13,85 @@ use crate::{
 };
 use spin_runtime::backend::Body;
 
-/// A request with what is held for it.
+/// A request that waits for published content.
+///
+/// Dropping it unfinished means that the client is gone. The backend is notified if it asked for
+/// that.
 pub(super) struct HeldRequest {
     pub(super) services: Arc<Services>,
     pub(super) request: ReplayableRequest,
+    /// The instructions in force.
     pub(super) instruct: Instruct,
     pub(super) inbox: Arc<Inbox>,
-    pub(super) follow: Cursors,
-    pub(super) place: HoldGuard,
-    /// Cuts the connection.
-    pub(super) cut: Option<ConnectionHandle>,
-    /// The client has all it gets, and is not told to be gone.
-    pub(super) over: bool,
-}
-
-/// What becomes of an answer of the backend.
-pub(super) enum Step {
-    /// The client gets this.
-    Answer(Response<Body>),
-    /// The request is sent again; this is for the client when it cannot be.
-    Again(Response<Body>),
+    pub(super) cursors: Cursors,
+    pub(super) guard: HoldGuard,
+    /// Closed when the client is too slow.
+    pub(super) connection: Option<ConnectionHandle>,
+    /// Whether the client has its whole response.
+    pub(super) finished: bool,
 }
 
 impl HeldRequest {
-    /// Is on the channels that the backend asks for when this returns, and says which are new.
-    pub(super) fn take_up(&mut self, instruct: Instruct) -> Result<HashSet<String>, String> {
-        let joined = self.follow.apply(&instruct, &self.services.channels)?;
-        self.place
+    /// Applies new instructions and returns the channels that were newly subscribed to.
+    ///
+    /// The subscriptions are in place when this returns.
+    ///
+    /// # Errors
+    /// Returns an error if the instructions are invalid. Nothing has changed then.
+    pub(super) fn apply(&mut self, instruct: Instruct) -> anyhow::Result<HashSet<String>> {
+        let joined = self.cursors.apply(&instruct, &self.services.channels)?;
+        self.guard
             .set_mode(instruct.hold.unwrap_or(HoldMode::Stream));
-        // Who can catch up is not cut off.
-        let cut = self.cut.clone();
-        self.inbox.on_overflow(
-            cut.filter(|_| instruct.hold == Some(HoldMode::Stream) && instruct.next.is_none()),
-        );
+        // With a next link, a slow client catches up from there instead.
+        let closes = instruct.hold == Some(HoldMode::Stream) && instruct.next.is_none();
+        let connection = self.connection.clone().filter(|_| closes);
+        self.inbox.close_on_overflow(connection);
         self.instruct = instruct;
         Ok(joined)
     }
 
-    /// The backend says the same again, and knows better than what was published on these.
-    pub(super) fn insist(&self, channels: &HashSet<String>) {
+    /// Makes the host forget the last ids of channels on which the backend contradicts them.
+    pub(super) fn forget_last_ids(&self, channels: &HashSet<String>) {
         for name in channels {
             self.services.channels.forget_last_id(name);
         }
     }
 
-    pub(super) fn warn(&self, what: &str) {
-        warn!(route = self.request.path(), "hold: {what}");
+    /// Ends the hold with the final response, so that the backend is not notified.
+    pub(super) fn finish(mut self, response: Response<Body>) -> Response<Body> {
+        self.finished = true;
+        response
     }
 }
 
 impl Drop for HeldRequest {
     fn drop(&mut self) {
-        if self.over {
+        const FAILED: &str = "failed to notify the backend of a disconnected client";
+        if self.finished {
             return;
         }
         let Some(link) = &self.instruct.gone else {
             return;
         };
         let signer = &self.services.signer;
-        let told = self
-            .request
-            .follow(Method::POST, link, signer, &self.follow.ids);
-        match (told, tokio::runtime::Handle::try_current()) {
-            (Ok(request), Ok(runtime)) => {
-                let services = self.services.clone();
-                runtime.spawn(async move {
-                    if let Err(error) = services.backend.call(request).await {
-                        warn!("a client is gone, but the backend was not told: {error}");
-                    }
-                });
+        let ids = &self.cursors.ids;
+        let request = match self.request.link_request(Method::POST, link, signer, ids) {
+            Ok(request) => request,
+            Err(error) => {
+                warn!(route = self.request.path(), %error, "{FAILED}");
+                return;
             }
-            (Err(error), _) => self.warn(&error.to_string()),
-            // The host itself is at its end.
-            (_, Err(_)) => {}
-        }
+        };
+        // There is no runtime when the host itself is shut down.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let services = self.services.clone();
+        let route = self.request.path().to_owned();
+        runtime.spawn(async move {
+            if let Err(error) = services.backend.call(request).await {
+                warn!(route, %error, "{FAILED}");
+            }
+        });
     }
 }

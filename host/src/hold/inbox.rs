@@ -1,4 +1,4 @@
-//! What was published and waits for one hold.
+//! A bounded queue of publications for one hold.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -19,128 +19,131 @@ use crate::{
     pubsub::{publication::Publication, shard::HoldSubscriber},
 };
 
-/// See the module's words. Shared between the hold and the channels that it is on.
+/// The queue between the channels that a hold is subscribed to and the hold.
 pub(crate) struct Inbox {
     state: Mutex<State>,
-    /// The hold's task.
-    holder: AtomicWaker,
-    limit: usize,
-    /// How often there was more than that.
+    /// Wakes the task of the hold.
+    receiver: AtomicWaker,
+    max_bytes: usize,
     overflows: Counter,
 }
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<Arc<Publication>>,
+    queue: VecDeque<Arc<Publication>>,
     bytes: usize,
     overflowed: bool,
-    /// Cuts the client off when the limit is passed.
-    cut: Option<ConnectionHandle>,
+    /// Closed on overflow.
+    connection: Option<ConnectionHandle>,
 }
 
-/// What the hold finds.
-pub(crate) enum Found {
-    /// Publications, in their order.
-    Published(VecDeque<Arc<Publication>>),
-    /// More was published than may wait; what waited is dropped.
+/// What [`Inbox::recv`] returns.
+pub(crate) enum Received {
+    /// Publications, in order.
+    Publications(VecDeque<Arc<Publication>>),
+    /// The queue was full, and everything in it was dropped.
     Overflow,
 }
 
 impl Inbox {
-    /// An inbox for `limit` bytes; `overflows` counts how often there is more.
-    pub(crate) fn new(limit: usize, overflows: Counter) -> Arc<Self> {
+    /// Creates an inbox for `max_bytes` of publications that counts its overflows.
+    pub(crate) fn new(max_bytes: usize, overflows: Counter) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
-            holder: AtomicWaker::new(),
-            limit,
+            receiver: AtomicWaker::new(),
+            max_bytes,
             overflows,
         })
     }
 
-    /// Waits until there is something. For one task only.
-    pub(crate) fn find(self: &Arc<Self>) -> Find {
-        Find(self.clone())
+    /// Waits for publications. Only one task may wait.
+    pub(crate) fn recv(self: &Arc<Self>) -> Recv {
+        Recv(self.clone())
     }
 
-    /// Cuts the client off at once when more is published than may wait: one that does not
-    /// read is not found in any other way.
-    pub(crate) fn on_overflow(&self, cut: Option<ConnectionHandle>) {
-        self.state.lock().cut = cut;
+    /// Sets the connection to close on overflow.
+    ///
+    /// The body of a client that does not read is never polled, so the hold itself would not
+    /// notice the overflow.
+    pub(crate) fn close_on_overflow(&self, connection: Option<ConnectionHandle>) {
+        self.state.lock().connection = connection;
     }
 
-    /// The channels of what waits.
+    /// Returns the channels of the queued publications.
     pub(crate) fn channels(&self) -> HashSet<String> {
         let state = self.state.lock();
-        let channels = state.waiting.iter().map(|it| it.channel.clone());
+        let channels = state.queue.iter().map(|it| it.channel.clone());
         channels.collect()
     }
 
-    /// Drops what is there.
+    /// Drops all queued publications and resets an overflow.
     pub(crate) fn clear(&self) {
         self.state.lock().clear();
     }
 
-    /// Drops of each channel what is there before the first that `fits`.
-    pub(crate) fn drop_until(&self, fits: impl Fn(&Publication) -> bool) {
+    /// Drops the queued publications of each channel before the first that matches the predicate.
+    pub(crate) fn drop_until(&self, predicate: impl Fn(&Publication) -> bool) {
         let mut state = self.state.lock();
-        let State { waiting, bytes, .. } = &mut *state;
-        let mut begun = HashSet::new();
-        waiting.retain(|publication| {
-            let stays = begun.contains(&publication.channel) || fits(publication);
-            match stays {
-                true => drop(begun.insert(publication.channel.clone())),
-                false => *bytes -= publication.size(),
+        let State { queue, bytes, .. } = &mut *state;
+        let mut matched = HashSet::new();
+        queue.retain(|publication| {
+            let retained = matched.contains(&publication.channel) || predicate(publication);
+            if retained {
+                matched.insert(publication.channel.clone());
+            } else {
+                *bytes -= publication.size();
             }
-            stays
+            retained
         });
     }
 }
 
-/// See [`Inbox::find`].
-pub(crate) struct Find(Arc<Inbox>);
+/// The future of [`Inbox::recv`].
+pub(crate) struct Recv(Arc<Inbox>);
 
-impl Future for Find {
-    type Output = Found;
+impl Future for Recv {
+    type Output = Received;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Found> {
-        self.0.holder.register(cx.waker());
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Received> {
+        self.0.receiver.register(cx.waker());
         let mut state = self.0.state.lock();
         if mem::take(&mut state.overflowed) {
-            return Poll::Ready(Found::Overflow);
+            return Poll::Ready(Received::Overflow);
         }
-        if state.waiting.is_empty() {
+        if state.queue.is_empty() {
             return Poll::Pending;
         }
         state.bytes = 0;
-        Poll::Ready(Found::Published(mem::take(&mut state.waiting)))
+        Poll::Ready(Received::Publications(mem::take(&mut state.queue)))
     }
 }
 
 impl HoldSubscriber for Inbox {
     fn publish(&self, publication: &Arc<Publication>) {
         let mut state = self.state.lock();
-        // Whoever was told to look elsewhere misses nothing more here.
+        // After an overflow the hold asks the backend for everything that is dropped here.
         if state.overflowed {
             return;
         }
         state.bytes += publication.size();
-        state.waiting.push_back(publication.clone());
-        if state.bytes > self.limit && state.waiting.len() > 1 {
+        state.queue.push_back(publication.clone());
+        // A single publication always fits.
+        if state.bytes > self.max_bytes && state.queue.len() > 1 {
             state.clear();
             state.overflowed = true;
             self.overflows.inc();
-            if let Some(cut) = &state.cut {
-                cut.close();
+            if let Some(connection) = &state.connection {
+                connection.close();
             }
         }
         drop(state);
-        self.holder.wake();
+        self.receiver.wake();
     }
 }
 
 impl State {
     fn clear(&mut self) {
-        self.waiting = VecDeque::new();
+        self.queue = VecDeque::new();
         self.bytes = 0;
         self.overflowed = false;
     }

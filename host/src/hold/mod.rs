@@ -1,26 +1,31 @@
-//! Held HTTP requests: a stream that is extended by what is published, or a response that waits
-//! for one publication (long-polling).
+//! Held HTTP requests: streams that published content is appended to, and responses that wait for
+//! one publication (long-polling).
 //!
-//! The backend answers at once and asks the host to hold the request: with `Grip-Hold: stream` the
-//! body stays open, with `Grip-Hold: response` the client waits. The protocol is
+//! The backend responds at once and asks the host to hold the request. With `Grip-Hold: stream` the
+//! body stays open. With `Grip-Hold: response` the client waits. The protocol is
 //! [GRIP](https://pushpin.org/docs/protocols/grip/).
+//!
+//! - [`hold`] is the entry point. It runs a hold until the response for the client is known.
+//! - [`grip_response`] parses a backend's response into instructions and a response.
+//! - [`replay`] keeps the client's request, so that it can be sent to the backend again.
+//! - [`held_request`] is the state of one hold. Its [`cursors`] track the last id of each channel,
+//!   its [`inbox`] queues publications.
+//! - [`response`] waits for one publication.
+//! - [`stream`] appends publications to a body, which is a [`future_body`].
 
 use std::sync::Arc;
 
 use grip::{Instruct, hold::HoldMode};
 use http::{Method, Response, StatusCode};
 use spin_runtime::backend::{Body, empty};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::{
     hold::{
-        cursors::Cursors,
-        grip_response::GripResponse,
-        held_request::{HeldRequest, Step},
-        inbox::Inbox,
-        replay::ReplayableRequest,
+        cursors::Cursors, grip_response::GripResponse, held_request::HeldRequest, inbox::Inbox,
+        replay::ReplayableRequest, response::Outcome,
     },
-    http::error_response::answer,
+    http::error_response::text_response,
     metrics::registry::Dropped,
     net::connection::ConnectionHandle,
     pubsub::filter::LastIds,
@@ -38,14 +43,14 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-/// How often in a row a request is sent again because the backend's answer is older than what was
-/// published in the meantime.
-const MAX_AGAIN: usize = 5;
+/// How many stale responses in a row are retried. A response is stale if its last ids are older
+/// than what was published in the meantime.
+const MAX_STALE_RETRIES: usize = 5;
 
-/// Holds a request whose response asks for it, and returns what the client gets.
+/// Holds a request whose response asks for it, and returns the response for the client.
 ///
-/// `connection` is cut off when the client of a stream does not keep up; there is none for HTTP/2,
-/// where only the stream is reset.
+/// `connection` is closed when the client of a stream is too slow. It is `None` for HTTP/2, where
+/// only the HTTP/2 stream is reset.
 pub(crate) async fn hold(
     services: &Arc<Services>,
     request: ReplayableRequest,
@@ -53,11 +58,11 @@ pub(crate) async fn hold(
     mode: HoldMode,
     response: GripResponse,
 ) -> Response<Body> {
-    let Some(place) = services.holds.register(mode) else {
+    let Some(guard) = services.holds.register(mode) else {
         services.metrics.dropped(Dropped::Full).inc();
-        return answer(
+        return text_response(
             StatusCode::SERVICE_UNAVAILABLE,
-            "too many requests are held, try again later",
+            "too many held requests, try again later",
         );
     };
     let inbox = Inbox::new(
@@ -68,92 +73,84 @@ pub(crate) async fn hold(
         services: services.clone(),
         request,
         instruct: Instruct::default(),
-        follow: Cursors::new(inbox.clone()),
+        cursors: Cursors::new(inbox.clone()),
         inbox,
-        place,
-        cut: connection,
-        over: false,
+        guard,
+        connection,
+        finished: false,
     };
     run(held, response).await
 }
 
-async fn run(mut held: HeldRequest, mut part: GripResponse) -> Response<Body> {
-    // What the backend said the last time, when something else was published since.
-    let mut doubted: Option<LastIds> = None;
-    let mut in_a_row = 0;
+async fn run(mut held: HeldRequest, mut grip_response: GripResponse) -> Response<Body> {
+    // The last ids of the previous response, if it was stale.
+    let mut stale_ids: Option<LastIds> = None;
+    let mut stale_responses = 0;
     loop {
-        let (instruct, response) = (part.instruct.unwrap_or_default(), part.response);
+        let GripResponse { instruct, response } = grip_response;
+        let instruct = instruct.unwrap_or_default();
         if instruct.hold.is_none() && instruct.next.is_none() {
-            held.over = true;
-            return response;
+            return held.finish(response);
         }
-        // Before anything is looked at, so that nothing is missed in between.
-        if let Err(problem) = held.take_up(instruct) {
-            held.warn(&problem);
-            held.over = true;
-            return grip_response::refusal();
-        }
-        // What came since the channels were joined may be all that the backend did not know.
-        held.follow.drop_known();
-        let unknown = held.follow.conflicts(&held.services.channels);
-        let mut behind = !unknown.is_empty();
-        if behind && doubted.as_ref() == Some(&held.follow.ids) {
-            held.insist(&unknown);
-            behind = false;
-        }
-        let is_response = held.instruct.hold == Some(HoldMode::Response);
-        let mut ahead = false;
-        let step = if behind && (is_response || held.instruct.next.is_none()) {
-            doubted = Some(held.follow.ids.clone());
-            in_a_row += 1;
-            ahead = true;
-            Step::Again(response)
-        } else if is_response {
-            in_a_row = 0;
-            response::wait(&mut held, response).await
-        } else if held.request.method() == Method::HEAD {
-            held.over = true;
-            Step::Answer(response.map(|_| empty()))
-        } else if grip_response::is_coded(&response) {
-            // What is published could not be appended to it.
-            if !held.request.refuse_codings() {
-                held.warn("the answer of a stream has a Content-Encoding");
-                held.over = true;
-                return grip_response::refusal();
-            }
-            ahead = true;
-            Step::Again(grip_response::refusal())
-        } else {
-            return stream::answer(held, response, behind);
-        };
-        let own = match step {
-            Step::Answer(response) => {
-                held.over = true;
-                return response;
-            }
-            Step::Again(own) => own,
-        };
-        if !ahead {
-            doubted = None;
-        }
-        let again = match in_a_row > MAX_AGAIN {
-            true => None,
-            false => held.request.again(&held.services.signer, &held.follow.ids),
-        };
-        let Some(request) = again else {
-            debug!(
+        // Subscribe before comparing ids, so that no publication is missed in between.
+        if let Err(error) = held.apply(instruct) {
+            let error = format!("{error:#}");
+            warn!(
                 route = held.request.path(),
-                "not sent again: the backend's own answer goes out"
+                error, "invalid GRIP instructions"
             );
-            held.over = true;
-            return own;
-        };
-        part = match GripResponse::fetch(&*held.services.backend, request).await {
-            Ok(part) => part,
-            Err(refusal) => {
-                held.over = true;
-                return refusal;
+            return held.finish(grip_response::invalid_response());
+        }
+        // The inbox may already have all that the response lacks.
+        held.cursors.drop_seen();
+        let stale_channels = held.cursors.stale_channels(&held.services.channels);
+        let mut is_stale = !stale_channels.is_empty();
+        if is_stale && stale_ids.as_ref() == Some(&held.cursors.ids) {
+            // A backend that repeats its ids knows better than the channels.
+            held.forget_last_ids(&stale_channels);
+            is_stale = false;
+        }
+        let is_long_poll = held.instruct.hold == Some(HoldMode::Response);
+        // What the client gets if the request cannot be sent again.
+        let fallback = if is_stale && (is_long_poll || held.instruct.next.is_none()) {
+            stale_ids = Some(held.cursors.ids.clone());
+            stale_responses += 1;
+            response
+        } else if is_long_poll {
+            stale_ids = None;
+            stale_responses = 0;
+            match response::wait(&mut held, response).await {
+                Outcome::Respond(response) => return held.finish(response),
+                Outcome::Retry(fallback) => fallback,
             }
+        } else if held.request.method() == Method::HEAD {
+            return held.finish(response.map(|_| empty()));
+        } else if grip_response::has_content_encoding(&response) {
+            // Published content cannot be appended to encoded content.
+            if !held.request.require_identity_encoding() {
+                warn!(
+                    route = held.request.path(),
+                    "cannot hold a stream with a Content-Encoding"
+                );
+                return held.finish(grip_response::invalid_response());
+            }
+            grip_response::invalid_response()
+        } else {
+            return stream::respond(held, response, is_stale);
+        };
+        let request = if stale_responses > MAX_STALE_RETRIES {
+            None
+        } else {
+            held.request
+                .replay(&held.services.signer, &held.cursors.ids)
+        };
+        let Some(request) = request else {
+            debug!(route = held.request.path(), "held request not retried");
+            return held.finish(fallback);
+        };
+        grip_response = match GripResponse::fetch(&*held.services.backend, request).await {
+            Ok(grip_response) => grip_response,
+            Err(error_response) => return held.finish(error_response),
         };
     }
 }

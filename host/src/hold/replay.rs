@@ -1,4 +1,4 @@
-//! A request that is kept, to be sent to the backend again.
+//! A client's request, kept so that it can be sent to the backend again.
 
 use std::{
     pin::Pin,
@@ -21,104 +21,102 @@ use url::Url;
 use crate::{http::signer::Signer, pubsub::filter::LastIds};
 use spin_runtime::backend::{self, Body, BodyError, Caller};
 
-/// The most bytes of a request's body that are kept; as in Pushpin.
+/// The largest request body that is kept, in bytes. Pushpin has the same limit.
 const MAX_BODY: usize = 100_000;
 
-/// The header with the last id of a channel that the client has seen.
+/// The header with the last id of each channel that the client has seen.
 const GRIP_LAST: HeaderName = HeaderName::from_static("grip-last");
 
-/// What plain requests can be answered with, as Pushpin names it.
+/// The GRIP features of plain requests, with Pushpin's names.
 const FEATURES: HeaderValue = HeaderValue::from_static(
     "status, link:next, link:gone, filter:skip-self, filter:skip-users, filter:require-sub, filter:build-id, filter:var-subst",
 );
 
-/// See the module's words.
+/// A request that can be sent again, as long as its body is small and was read to its end.
 pub(crate) struct ReplayableRequest {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
     caller: Option<Caller>,
-    body: KeptBody,
+    body: ReplayBody,
 }
 
-enum KeptBody {
+enum ReplayBody {
     Empty,
-    Recorded(Arc<Mutex<Record>>),
+    Recorded(Arc<Mutex<Recording>>),
 }
 
 #[derive(Default)]
-struct Record {
-    /// The frames as they came: keeping them costs no copy.
-    frames: Vec<Bytes>,
+struct Recording {
+    /// The chunks as they arrived, without a copy.
+    chunks: Vec<Bytes>,
     length: usize,
-    /// It was read to its end, and fits.
+    /// Whether the whole body was read and recorded.
     complete: bool,
-    too_large: bool,
+    /// Whether the body is too large or broken. Nothing is recorded then.
+    failed: bool,
 }
 
-/// Why a link cannot be followed.
+/// A link that leads to another host.
 #[derive(Debug, thiserror::Error)]
-#[error("the link {0:?} does not lead to a path of this host")]
-pub(crate) struct Elsewhere(String);
+#[error("invalid link {0:?}: expected a path of the same host")]
+pub(crate) struct ForeignLink(String);
 
 impl ReplayableRequest {
-    /// Keeps a request, and gives it back to be sent, signed: backends answer with a hold only
-    /// where they know that there is somebody to hold.
+    /// Keeps a request and returns it with the headers that offer GRIP to the backend.
     pub(crate) fn new(request: Request<Body>, signer: &Signer) -> (Self, Request<Body>) {
         let (mut parts, body) = request.into_parts();
         let headers = &mut parts.headers;
         headers.insert(HeaderName::from_static(GRIP_FEATURE), FEATURES);
         headers.insert(HeaderName::from_static(GRIP_SIG), signer.token());
-        let (kept, body) = match body.is_end_stream() {
-            true => (KeptBody::Empty, body),
-            false => {
-                let record = Arc::new(Mutex::new(Record::default()));
-                let recording = Recording {
-                    body,
-                    record: record.clone(),
-                };
-                (KeptBody::Recorded(record), recording.boxed_unsync())
-            }
+        let (replay_body, body) = if body.is_end_stream() {
+            (ReplayBody::Empty, body)
+        } else {
+            let recording = Arc::new(Mutex::new(Recording::default()));
+            let recorded = RecordedBody {
+                body,
+                recording: recording.clone(),
+            };
+            (ReplayBody::Recorded(recording), recorded.boxed_unsync())
         };
-        let kept = Self {
+        let replayable = Self {
             method: parts.method.clone(),
             uri: parts.uri.clone(),
             headers: parts.headers.clone(),
             caller: parts.extensions.get().copied(),
-            body: kept,
+            body: replay_body,
         };
-        (kept, Request::from_parts(parts, body))
+        (replayable, Request::from_parts(parts, body))
     }
 
-    /// Returns the method.
     pub(crate) fn method(&self) -> &Method {
         &self.method
     }
 
-    /// The path, for the log.
     pub(crate) fn path(&self) -> &str {
         self.uri.path()
     }
 
-    /// Asks for content as it is the next time; false when that was asked already.
-    pub(crate) fn refuse_codings(&mut self) -> bool {
+    /// Makes replays ask for content without an encoding. Returns `false` if they already did.
+    pub(crate) fn require_identity_encoding(&mut self) -> bool {
         let identity = HeaderValue::from_static("identity");
         self.headers
             .insert(header::ACCEPT_ENCODING, identity.clone())
-            .is_none_or(|before| before != identity)
+            .is_none_or(|previous| previous != identity)
     }
 
-    /// The request again, saying which ids the client has seen; `None` when its body was not
-    /// kept, because it is too large or the backend did not read it to its end.
-    pub(crate) fn again(&self, signer: &Signer, ids: &LastIds) -> Option<Request<Body>> {
+    /// Returns the request with the last ids that the client has seen.
+    ///
+    /// Returns `None` if the body was too large, or the backend did not read it to its end.
+    pub(crate) fn replay(&self, signer: &Signer, ids: &LastIds) -> Option<Request<Body>> {
         let body = match &self.body {
-            KeptBody::Empty => backend::empty(),
-            KeptBody::Recorded(record) => {
-                let record = record.lock();
-                if !record.complete {
+            ReplayBody::Empty => backend::empty(),
+            ReplayBody::Recorded(recording) => {
+                let recording = recording.lock();
+                if !recording.complete {
                     return None;
                 }
-                backend::full(record.frames.concat())
+                backend::full(recording.chunks.concat())
             }
         };
         let headers = self.headers.clone();
@@ -132,25 +130,26 @@ impl ReplayableRequest {
         ))
     }
 
-    /// A request for what `link` leads to from where the request went, which may be relative;
-    /// none of the client's headers goes along.
+    /// Returns a request for a link, which may be relative to this request.
+    ///
+    /// Apart from `Host`, it has none of the client's headers.
     ///
     /// # Errors
-    /// It leads to another host.
-    pub(crate) fn follow(
+    /// Returns an error if the link leads to another host.
+    pub(crate) fn link_request(
         &self,
         method: Method,
         link: &str,
         signer: &Signer,
         ids: &LastIds,
-    ) -> Result<Request<Body>, Elsewhere> {
+    ) -> Result<Request<Body>, ForeignLink> {
         let uri = self
             .resolve(link)
-            .ok_or_else(|| Elsewhere(link.to_owned()))?;
+            .ok_or_else(|| ForeignLink(link.to_owned()))?;
         let mut headers = HeaderMap::new();
         let authority = self.uri.authority();
         let authority = authority.and_then(|host| HeaderValue::from_str(host.as_str()).ok());
-        // HTTP/2 has it in the URI.
+        // HTTP/2 requests name the host in the URI.
         if let Some(host) = self.headers.get(header::HOST).cloned().or(authority) {
             headers.insert(header::HOST, host);
         }
@@ -158,8 +157,8 @@ impl ReplayableRequest {
         Ok(self.request(method, uri, headers, backend::empty(), signer, ids))
     }
 
-    /// Moves to where `link` leads, so that the next relative link starts there.
-    pub(crate) fn move_to(&mut self, link: &str) {
+    /// Makes `link` the base of further relative links.
+    pub(crate) fn set_base(&mut self, link: &str) {
         if let Some(uri) = self.resolve(link) {
             self.uri = uri;
         }
@@ -171,7 +170,7 @@ impl ReplayableRequest {
             .and_then(Result::ok)
             .or(self.uri.authority().map(Authority::as_str))
             .unwrap_or("localhost");
-        // Whether the client came by TLS is not known here, where a proxy may be in front.
+        // A proxy in front may have terminated TLS, so either scheme is accepted.
         let target = self
             .uri
             .path_and_query()
@@ -179,12 +178,14 @@ impl ReplayableRequest {
         let schemes = ["http", "https"];
         schemes.into_iter().find_map(|scheme| {
             let base = Url::parse(&format!("{scheme}://{host}")).ok()?;
-            let linked = base.join(target).ok()?.join(link).ok()?;
-            let same = linked.origin() == base.origin();
-            let query = linked
-                .query()
-                .map_or(String::new(), |query| format!("?{query}"));
-            same.then(|| format!("{}{query}", linked.path()).parse().ok())?
+            let url = base.join(target).ok()?.join(link).ok()?;
+            if url.origin() != base.origin() {
+                return None;
+            }
+            match url.query() {
+                Some(query) => format!("{}?{query}", url.path()).parse().ok(),
+                None => url.path().parse().ok(),
+            }
         })
     }
 
@@ -200,7 +201,7 @@ impl ReplayableRequest {
         headers.insert(HeaderName::from_static(GRIP_SIG), signer.token());
         for (name, id) in ids {
             if let Some(id) = id
-                && let Some(value) = last(name, id)
+                && let Some(value) = grip_last(name, id)
             {
                 headers.append(GRIP_LAST, value);
             }
@@ -216,27 +217,26 @@ impl ReplayableRequest {
     }
 }
 
-/// A value of `Grip-Last`, as Pushpin writes it; in quotes only where it is not read otherwise.
-fn last(channel: &str, id: &str) -> Option<HeaderValue> {
-    let is_plain = id.trim() == id && !id.contains([',', ';', '"']);
-    let value = match is_plain {
-        true => format!("{channel}; last-id={id}"),
-        false => {
-            let mut quoted = Channel::new(channel);
-            quoted.prev_id = Some(id.to_owned());
-            quoted.to_grip_last().ok()??
-        }
+/// Returns a value of `Grip-Last`. Like Pushpin, it quotes the id only if it has to.
+fn grip_last(channel: &str, id: &str) -> Option<HeaderValue> {
+    let needs_quotes = id.trim() != id || id.contains([',', ';', '"']);
+    let value = if needs_quotes {
+        let mut quoted = Channel::new(channel);
+        quoted.prev_id = Some(id.to_owned());
+        quoted.to_grip_last().ok()??
+    } else {
+        format!("{channel}; last-id={id}")
     };
     HeaderValue::from_str(&value).ok()
 }
 
-/// A body that is copied while it is read.
-struct Recording {
+/// A body that is recorded while it is read.
+struct RecordedBody {
     body: Body,
-    record: Arc<Mutex<Record>>,
+    recording: Arc<Mutex<Recording>>,
 }
 
-impl HttpBody for Recording {
+impl HttpBody for RecordedBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -245,26 +245,26 @@ impl HttpBody for Recording {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        let mut record = self.record.lock();
+        let mut recording = self.recording.lock();
         match &polled {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref()
-                    && !record.too_large
+                    && !recording.failed
                 {
-                    record.length += data.len();
-                    record.too_large = record.length > MAX_BODY;
-                    if record.too_large {
-                        record.frames = Vec::new();
+                    recording.length += data.len();
+                    recording.failed = recording.length > MAX_BODY;
+                    if recording.failed {
+                        recording.chunks = Vec::new();
                     } else {
-                        record.frames.push(data.clone());
+                        recording.chunks.push(data.clone());
                     }
                 }
-                record.complete = self.body.is_end_stream() && !record.too_large;
+                recording.complete = self.body.is_end_stream() && !recording.failed;
             }
-            Some(Err(_)) => record.too_large = true,
-            None => record.complete = !record.too_large,
+            Some(Err(_)) => recording.failed = true,
+            None => recording.complete = !recording.failed,
         }
-        drop(record);
+        drop(recording);
         Poll::Ready(polled)
     }
 

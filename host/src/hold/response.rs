@@ -1,110 +1,122 @@
-//! A held response: one published answer, or the backend's own when the time is over.
+//! Held responses: the client gets one published response, or the backend's after a timeout.
 
 use http::{Response, header, response::Parts};
+use hyper::ext::ReasonPhrase;
 use tokio::time::sleep;
+use tracing::warn;
 
-use crate::hold::{
-    cursors::Verdict,
-    grip_response::{reason_phrase, refusal, whole},
-    held_request::{HeldRequest, Step},
-    inbox::Found,
+use crate::{
+    hold::{
+        cursors::Disposition,
+        grip_response::{MAX_HELD_BODY, invalid_response, set_reason_phrase},
+        held_request::HeldRequest,
+        inbox::Received,
+    },
+    http::{body::read_body, headers::remove_headers},
+    pubsub::publication::{Answer, Publication, is_of_the_wire},
+    ws::ws_over_http::REPLY_PATIENCE,
 };
-use crate::pubsub::publication::{Answer, Publication, is_of_the_wire};
 use spin_runtime::backend::{Body, full};
 
-/// Waits for what the client is answered with.
-pub(super) async fn wait(held: &mut HeldRequest, own: Response<Body>) -> Step {
-    let (mut parts, body) = own.into_parts();
-    let body = match whole(body).await {
+/// The outcome of waiting for a publication.
+pub(super) enum Outcome {
+    /// The client gets this response.
+    Respond(Response<Body>),
+    /// The request has to be sent to the backend again. The client gets this response if that is
+    /// not possible.
+    Retry(Response<Body>),
+}
+
+/// What a publication means for a held response.
+enum Action {
+    Ignore,
+    Retry,
+    Respond(Answer),
+    /// The publication cannot be delivered. The reason has been logged.
+    Reject,
+}
+
+/// Waits for a publication or the timeout. `default` is the backend's response.
+pub(super) async fn wait(held: &mut HeldRequest, default: Response<Body>) -> Outcome {
+    let (mut parts, body) = default.into_parts();
+    let body = match read_body(body, MAX_HELD_BODY, REPLY_PATIENCE).await {
         Ok(body) => body,
-        Err(problem) => {
-            held.warn(&problem.to_string());
-            return Step::Answer(refusal());
+        Err(error) => {
+            warn!(route = held.request.path(), %error, "failed to read the response to hold");
+            return Outcome::Respond(invalid_response());
         }
     };
-    for name in parts.headers.keys().cloned().collect::<Vec<_>>() {
-        if is_of_the_wire(&name) {
-            parts.headers.remove(name);
-        }
-    }
+    remove_headers(&mut parts.headers, is_of_the_wire);
     let inbox = held.inbox.clone();
-    let stop = held.place.stop();
+    let stop = held.guard.stop();
     let stopped = stop.cancelled();
     let timeout = sleep(held.instruct.hold_timeout());
     tokio::pin!(stopped, timeout);
     loop {
-        let found = tokio::select! {
+        let received = tokio::select! {
             biased;
-            found = inbox.find() => found,
-            () = &mut stopped => return Step::Answer(Response::from_parts(parts, full(body))),
-            () = &mut timeout => return Step::Answer(Response::from_parts(parts, full(body))),
+            received = inbox.recv() => received,
+            () = &mut stopped => return Outcome::Respond(Response::from_parts(parts, full(body))),
+            () = &mut timeout => return Outcome::Respond(Response::from_parts(parts, full(body))),
         };
-        let Found::Published(publications) = found else {
-            return Step::Again(Response::from_parts(parts, full(body)));
+        let Received::Publications(publications) = received else {
+            return Outcome::Retry(Response::from_parts(parts, full(body)));
         };
         for publication in publications {
-            match weigh(held, &publication) {
-                Weighed::Nothing => {}
-                Weighed::Again => return Step::Again(Response::from_parts(parts, full(body))),
-                Weighed::Answer(answer) => return Step::Answer(with_headers_of(parts, answer)),
-                Weighed::Wrong(problem) => {
-                    held.warn(&problem);
-                    return Step::Answer(refusal());
-                }
+            match action(held, &publication) {
+                Action::Ignore => {}
+                Action::Retry => return Outcome::Retry(Response::from_parts(parts, full(body))),
+                Action::Respond(published) => return Outcome::Respond(merge(parts, published)),
+                Action::Reject => return Outcome::Respond(invalid_response()),
             }
         }
     }
 }
 
-fn weigh(held: &mut HeldRequest, publication: &Publication) -> Weighed {
-    let Some(form) = &publication.response else {
-        return Weighed::Nothing;
+fn action(held: &mut HeldRequest, publication: &Publication) -> Action {
+    let Some(format) = &publication.response else {
+        return Action::Ignore;
     };
-    let filters = match held.follow.judge(publication, &form.counted_on) {
-        Verdict::Skip => return Weighed::Nothing,
-        Verdict::Missed => return Weighed::Again,
-        Verdict::Unsuitable => {
-            return Weighed::Wrong(format!(
-                "what is published on {:?} is for other content filters",
-                publication.channel
-            ));
+    let (route, channel) = (held.request.path(), &publication.channel);
+    let filters = match held.cursors.advance(publication, &format.counted_on) {
+        Disposition::Ignore => return Action::Ignore,
+        Disposition::Gap => return Action::Retry,
+        Disposition::FilterMismatch => {
+            warn!(route, channel, "publication requires other content filters");
+            return Action::Reject;
         }
-        Verdict::Use(filters) => filters.clone(),
+        Disposition::Deliver(filters) => filters.clone(),
     };
-    let Some(answer) = &form.answer else {
-        return Weighed::Again;
+    let Some(published) = &format.answer else {
+        return Action::Retry;
     };
-    match filters.content(answer.body.clone(), &held.follow.ids) {
-        Ok(body) => Weighed::Answer(Answer {
+    match filters.content(published.body.clone(), &held.cursors.ids) {
+        Ok(body) => Action::Respond(Answer {
             body,
-            ..answer.clone()
+            ..published.clone()
         }),
-        Err(error) => Weighed::Wrong(format!("on {:?}: {error}", publication.channel)),
+        Err(error) => {
+            warn!(route, channel, %error, "content filter failed");
+            Action::Reject
+        }
     }
 }
 
-/// What a publication does to a held response.
-enum Weighed {
-    Nothing,
-    Again,
-    Answer(Answer),
-    Wrong(String),
-}
-
-/// A published answer, with the headers of the backend's own that it does not replace.
-fn with_headers_of(mut parts: Parts, answer: Answer) -> Response<Body> {
-    for name in answer.headers.keys() {
+/// Returns the published response, completed with the headers of the backend's response that it
+/// does not set.
+fn merge(mut parts: Parts, published: Answer) -> Response<Body> {
+    for name in published.headers.keys() {
         parts.headers.remove(name);
     }
-    if !answer.headers.contains_key(header::CONTENT_ENCODING) {
-        // That was of the backend's own content.
+    if !published.headers.contains_key(header::CONTENT_ENCODING) {
+        // It applied to the content that is replaced.
         parts.headers.remove(header::CONTENT_ENCODING);
     }
-    for (name, value) in &answer.headers {
+    for (name, value) in &published.headers {
         parts.headers.append(name, value.clone());
     }
-    parts.status = answer.status;
-    parts.extensions.remove::<hyper::ext::ReasonPhrase>();
-    parts.extensions.extend(reason_phrase(answer.reason));
-    Response::from_parts(parts, full(answer.body))
+    parts.status = published.status;
+    parts.extensions.remove::<ReasonPhrase>();
+    set_reason_phrase(&mut parts.extensions, published.reason);
+    Response::from_parts(parts, full(published.body))
 }

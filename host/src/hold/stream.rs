@@ -1,4 +1,8 @@
-//! A held stream: a body that stays open for what is published.
+//! Held streams: a body that stays open, to which published content is appended.
+//!
+//! A stream alternates between listening for publications and fetching the backend's next
+//! response, which it does when the stream was quiet for a while or something was missed. Without
+//! a next link it ends then, and the client has to request it again.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -12,393 +16,429 @@ use bytes::{Bytes, BytesMut};
 use grip::{control::KeepAliveMode, hold::HoldMode, publish::StreamAction};
 use http::{Method, Response, header};
 use http_body_util::BodyExt;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::backoff;
 use crate::hold::{
-    cursors::Verdict,
-    future_body::{self, Outlet},
-    grip_response::{GripResponse, is_coded},
+    cursors::Disposition,
+    future_body::{self, BodySender},
+    grip_response::{GripResponse, has_content_encoding},
     held_request::HeldRequest,
-    inbox::Found,
+    inbox::Received,
 };
 use crate::pubsub::{filter::LastIds, publication::Publication};
 use spin_runtime::backend::{Body, BodyError};
 
-/// What goes out in one piece when many small publications come at once.
-const PIECE: usize = 64 * 1024;
+/// Publications that arrive together are sent in chunks of up to this many bytes.
+const MAX_CHUNK: usize = 64 * 1024;
 
-/// A timer that is not set.
+/// The duration of a timer that is not set.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 struct Stream {
-    hold: HeldRequest,
-    outlet: Outlet,
+    held: HeldRequest,
+    sender: BodySender,
     stop: CancellationToken,
     /// When the next keep-alive is due.
-    keep_alive: Option<Instant>,
-    /// When the next part is fetched for quiet.
-    quiet: Option<Instant>,
-    /// The channels that something came on since the time of quiet began.
-    active: HashSet<String>,
-    /// Something was taken out of the inbox, or never into it, that the next part has to have.
-    lost: bool,
+    keep_alive_at: Option<Instant>,
+    /// When the next response is fetched if the stream stays quiet.
+    fetch_at: Option<Instant>,
+    /// The channels with content since `fetch_at` was last set.
+    active_channels: HashSet<String>,
+    /// Whether publications were dropped, which the next response must then contain.
+    dropped: bool,
 }
 
-/// Why the connection is cut off instead of the body being ended.
-#[derive(Debug, thiserror::Error)]
-enum Broken {
-    #[error("the backend's answer ended early: {0}")]
-    Backend(BodyError),
-    #[error("the client does not keep up")]
-    Slow,
-}
-
-/// What comes after a while of holding.
-enum Next {
-    /// The next part.
+/// What a stream does next.
+enum Step {
+    /// Waits for publications.
+    Listen,
+    /// Fetches the backend's next response.
     Fetch,
     End,
 }
 
-/// The head of the backend's answer, and a body that goes on after the answer's own;
-/// `behind`: with the next part at once.
-pub(super) fn answer(hold: HeldRequest, response: Response<Body>, behind: bool) -> Response<Body> {
+/// Why a stream breaks off, instead of ending its body.
+#[derive(Debug, thiserror::Error)]
+enum StreamError {
+    #[error("backend response ended early: {0}")]
+    Backend(BodyError),
+    #[error("client is too slow")]
+    SlowClient,
+}
+
+/// Returns the head of the backend's response, with a body that continues after the backend's.
+///
+/// If the response is stale, the next one is fetched at once.
+pub(super) fn respond(
+    held: HeldRequest,
+    response: Response<Body>,
+    is_stale: bool,
+) -> Response<Body> {
     let (mut parts, first) = response.into_parts();
     parts.headers.remove(header::CONTENT_LENGTH);
-    let body = future_body::body(|outlet| {
-        let stop = hold.place.stop();
+    let body = future_body::from_future(|sender| {
+        let stop = held.guard.stop();
         let stream = Box::new(Stream {
-            hold,
-            outlet,
+            held,
+            sender,
             stop,
-            keep_alive: None,
-            quiet: None,
-            active: HashSet::new(),
-            lost: false,
+            keep_alive_at: None,
+            fetch_at: None,
+            active_channels: HashSet::new(),
+            dropped: false,
         });
-        async move { stream.run(first, behind).await.map_err(BodyError::from) }
+        async move { stream.run(first, is_stale).await.map_err(BodyError::from) }
     });
     Response::from_parts(parts, body)
 }
 
 impl Stream {
-    async fn run(mut self: Box<Self>, first: Body, behind: bool) -> Result<(), Broken> {
-        self.begin();
-        Box::pin(self.forward(first)).await?;
-        let mut next = match behind || self.hold.instruct.hold.is_none() {
-            true => Next::Fetch,
-            false => self.listen().await?,
+    async fn run(mut self: Box<Self>, first: Body, is_stale: bool) -> Result<(), StreamError> {
+        self.reset_timers();
+        // Boxed, like fetching, to keep the future of a listening stream small.
+        Box::pin(self.send_body(first)).await?;
+        let mut step = if is_stale || self.held.instruct.hold.is_none() {
+            Step::Fetch
+        } else {
+            Step::Listen
         };
-        while let Next::Fetch = next {
-            // Apart, so that a stream is small while it only listens.
-            next = match Box::pin(self.fetch()).await? {
-                Next::Fetch if self.hold.instruct.hold.is_some() => self.listen().await?,
-                next => next,
+        loop {
+            step = match step {
+                Step::Listen => self.listen().await?,
+                Step::Fetch => Box::pin(self.fetch()).await?,
+                Step::End => break,
             };
         }
-        self.hold.over = true;
+        self.held.finished = true;
         Ok(())
     }
 
-    /// Sets the timers for what is in force now. A keep-alive stays due when it was: a part
-    /// without content keeps nobody alive.
-    fn begin(&mut self) {
+    /// Sets the timers for the instructions in force.
+    ///
+    /// A keep-alive that is already due at some time stays so: a response without content does not
+    /// count as activity.
+    fn reset_timers(&mut self) {
         let now = Instant::now();
-        let instruct = &self.hold.instruct;
-        let keep_alive = instruct.keep_alive.as_ref();
-        let due = self.keep_alive;
-        self.keep_alive =
-            keep_alive.map(|keep_alive| due.unwrap_or_else(|| now + keep_alive.interval()));
-        self.quiet = instruct.next.as_ref().map(|next| now + next.idle_timeout());
-        self.active.clear();
+        let instruct = &self.held.instruct;
+        let due = self.keep_alive_at;
+        self.keep_alive_at = instruct
+            .keep_alive
+            .as_ref()
+            .map(|keep_alive| due.unwrap_or_else(|| now + keep_alive.interval()));
+        self.fetch_at = instruct.next.as_ref().map(|next| now + next.idle_timeout());
+        self.active_channels.clear();
     }
 
     /// Sends a body of the backend.
-    async fn forward(&mut self, mut body: Body) -> Result<(), Broken> {
+    async fn send_body(&mut self, mut body: Body) -> Result<(), StreamError> {
         while let Some(frame) = body.frame().await {
-            if let Ok(data) = frame.map_err(Broken::Backend)?.into_data() {
+            if let Ok(data) = frame.map_err(StreamError::Backend)?.into_data() {
                 self.send(data).await;
             }
         }
         Ok(())
     }
 
-    async fn send(&mut self, bytes: Bytes) {
-        self.outlet.put(bytes).await;
-        if let Some(keep_alive) = &self.hold.instruct.keep_alive
+    /// Sends content, which postpones an idle keep-alive.
+    async fn send(&mut self, content: Bytes) {
+        self.sender.send(content).await;
+        if let Some(keep_alive) = &self.held.instruct.keep_alive
             && keep_alive.mode == KeepAliveMode::Idle
         {
-            self.keep_alive = Some(Instant::now() + keep_alive.interval());
+            self.keep_alive_at = Some(Instant::now() + keep_alive.interval());
         }
     }
 
-    /// Sends what is published.
-    async fn listen(&mut self) -> Result<Next, Broken> {
-        let inbox = self.hold.inbox.clone();
+    /// Sends publications and keep-alives until something else has to be done.
+    async fn listen(&mut self) -> Result<Step, StreamError> {
+        let inbox = self.held.inbox.clone();
         let stop = self.stop.clone();
         let stopped = stop.cancelled();
-        // Not set anew for each publication: when it goes off too early, it goes on sleeping.
-        let alarm = sleep(NEVER);
-        tokio::pin!(stopped, alarm);
+        // Publications postpone what is due, but do not reset the timer: it may fire too early and
+        // is then set again.
+        let timer = sleep(NEVER);
+        tokio::pin!(stopped, timer);
         loop {
-            let due = self.keep_alive.into_iter().chain(self.quiet).min();
+            let due = self.keep_alive_at.into_iter().chain(self.fetch_at).min();
             if let Some(due) = due
-                && due < alarm.deadline()
+                && due < timer.deadline()
             {
-                alarm.as_mut().reset(due);
+                timer.as_mut().reset(due);
             }
             tokio::select! {
                 biased;
-                found = inbox.find() => match found {
-                    Found::Published(publications) => {
-                        if let Some(next) = self.publish(publications).await {
-                            return Ok(next);
+                received = inbox.recv() => match received {
+                    Received::Publications(publications) => {
+                        match self.deliver(publications).await {
+                            Step::Listen => {}
+                            step => return Ok(step),
                         }
                     }
-                    Found::Overflow => {
-                        if self.hold.instruct.next.is_some() {
-                            self.lost = true;
-                            return Ok(Next::Fetch);
-                        }
-                        self.hold.warn("the client does not keep up: cut off");
-                        return Err(Broken::Slow);
+                    Received::Overflow if self.held.instruct.next.is_some() => {
+                        self.dropped = true;
+                        return Ok(Step::Fetch);
+                    }
+                    Received::Overflow => {
+                        let route = self.held.request.path();
+                        warn!(route, "closing a stream with a slow client");
+                        return Err(StreamError::SlowClient);
                     }
                 },
-                () = &mut stopped => return Ok(Next::End),
-                () = &mut alarm => {
+                () = &mut stopped => return Ok(Step::End),
+                () = &mut timer => {
                     let now = Instant::now();
-                    alarm.as_mut().reset(now + NEVER);
-                    if self.quiet.is_some_and(|quiet| quiet <= now) {
-                        return Ok(Next::Fetch);
+                    timer.as_mut().reset(now + NEVER);
+                    if self.fetch_at.is_some_and(|fetch_at| fetch_at <= now) {
+                        return Ok(Step::Fetch);
                     }
-                    self.keep_alive(now).await;
+                    self.send_keep_alive(now).await;
                 }
             }
         }
     }
 
-    async fn keep_alive(&mut self, now: Instant) {
-        let Some(keep_alive) = &self.hold.instruct.keep_alive else {
+    /// Sends a keep-alive if one is due.
+    async fn send_keep_alive(&mut self, now: Instant) {
+        let Some(keep_alive) = &self.held.instruct.keep_alive else {
             return;
         };
-        if self.keep_alive.is_some_and(|due| due <= now) {
+        if self.keep_alive_at.is_some_and(|due| due <= now) {
             let (content, interval) = (keep_alive.content.clone(), keep_alive.interval());
-            self.keep_alive = Some(now + interval);
-            self.outlet.put(content).await;
+            self.keep_alive_at = Some(now + interval);
+            self.sender.send(content).await;
         }
     }
 
-    /// Sends publications; says what comes then, when it is not more of them.
-    async fn publish(&mut self, publications: VecDeque<Arc<Publication>>) -> Option<Next> {
-        let mut pieces = Vec::new();
-        let mut next = None;
+    /// Sends the content of publications.
+    async fn deliver(&mut self, publications: VecDeque<Arc<Publication>>) -> Step {
+        let mut contents = Vec::new();
+        let mut step = Step::Listen;
         for publication in publications {
-            match self.weigh(&publication) {
-                Ok(Some(content)) => pieces.push(content),
+            match self.content(&publication) {
+                Ok(Some(content)) => contents.push(content),
                 Ok(None) => {}
-                Err(then) => {
-                    // What is there besides is in the next part too.
-                    self.hold.inbox.clear();
-                    self.lost = true;
-                    next = Some(then);
+                Err(next) => {
+                    // The next response contains the rest of the inbox as well.
+                    self.held.inbox.clear();
+                    self.dropped = true;
+                    step = next;
                     break;
                 }
             }
         }
-        for piece in join(pieces) {
-            self.send(piece).await;
+        for chunk in coalesce(contents) {
+            self.send(chunk).await;
         }
-        next
+        step
     }
 
-    /// What a publication adds to the stream.
-    fn weigh(&mut self, publication: &Publication) -> Result<Option<Bytes>, Next> {
-        let Some(form) = &publication.stream else {
+    /// Returns what a publication adds to the stream.
+    ///
+    /// # Errors
+    /// Returns the next step if the publication cannot be delivered, or is not content.
+    fn content(&mut self, publication: &Publication) -> Result<Option<Bytes>, Step> {
+        let Some(format) = &publication.stream else {
             return Ok(None);
         };
-        let channel = &publication.channel;
-        let next = self.hold.instruct.next.is_some();
-        let filters = match self.hold.follow.judge(publication, &form.filters) {
-            Verdict::Skip => return Ok(None),
-            Verdict::Missed if next => return Err(Next::Fetch),
-            Verdict::Missed => {
-                // A client that comes again gets all of it.
-                self.hold.warn(&format!(
-                    "something was missed on {channel:?}, and there is no link to the next part"
-                ));
-                return Err(Next::End);
+        let (route, channel) = (self.held.request.path(), &publication.channel);
+        let has_next = self.held.instruct.next.is_some();
+        let filters = match self.held.cursors.advance(publication, &format.filters) {
+            Disposition::Ignore => return Ok(None),
+            Disposition::Gap if has_next => return Err(Step::Fetch),
+            Disposition::Gap => {
+                // The client can only catch up with a new request.
+                warn!(
+                    route,
+                    channel, "publication missed, ending a stream without a next link"
+                );
+                return Err(Step::End);
             }
-            Verdict::Unsuitable => {
-                self.hold.warn(&format!(
-                    "what is published on {channel:?} is for other content filters"
-                ));
-                return Err(Next::End);
+            Disposition::FilterMismatch => {
+                warn!(route, channel, "publication requires other content filters");
+                return Err(Step::End);
             }
-            Verdict::Use(filters) => filters.clone(),
+            Disposition::Deliver(filters) => filters.clone(),
         };
-        match &form.action {
+        match &format.action {
             StreamAction::Send(content) => {
-                let content = filters.content(content.clone(), &self.hold.follow.ids);
+                let content = filters.content(content.clone(), &self.held.cursors.ids);
                 let content = content.map_err(|error| {
-                    self.hold.warn(&format!("on {channel:?}: {error}"));
-                    Next::End
+                    warn!(route, channel, %error, "content filter failed");
+                    Step::End
                 })?;
-                self.note_activity(channel);
+                self.record_activity(channel);
                 Ok(Some(content))
             }
-            StreamAction::Close => Err(Next::End),
-            StreamAction::Hint if next => Err(Next::Fetch),
+            StreamAction::Close => Err(Step::End),
+            StreamAction::Hint if has_next => Err(Step::Fetch),
             StreamAction::Hint => Ok(None),
         }
     }
 
-    /// The time of quiet begins anew when something came on every channel.
-    fn note_activity(&mut self, channel: &str) {
-        let Some(next) = &self.hold.instruct.next else {
+    /// Notes content on a channel. Once all channels had some, the next fetch is postponed.
+    fn record_activity(&mut self, channel: &str) {
+        let Some(next) = &self.held.instruct.next else {
             return;
         };
-        if !self.active.contains(channel) {
-            self.active.insert(channel.to_owned());
+        if !self.active_channels.contains(channel) {
+            self.active_channels.insert(channel.to_owned());
         }
-        if self.active.len() == self.hold.follow.len() {
-            self.active.clear();
-            self.quiet = Some(Instant::now() + next.idle_timeout());
+        if self.active_channels.len() == self.held.cursors.len() {
+            self.active_channels.clear();
+            self.fetch_at = Some(Instant::now() + next.idle_timeout());
         }
     }
 
-    /// Fetches and sends the next part. [`Next::Fetch`] with a hold in force means to listen.
-    async fn fetch(&mut self) -> Result<Next, Broken> {
-        // What the backend said the last time, when something else was published since.
-        let mut doubted: Option<LastIds> = None;
+    /// Fetches and sends the backend's next response, again while it is stale.
+    async fn fetch(&mut self) -> Result<Step, StreamError> {
+        // The last ids of the previous response, if it was stale.
+        let mut stale_ids: Option<LastIds> = None;
         loop {
-            let next = self.hold.instruct.next.as_ref();
+            let next = self.held.instruct.next.as_ref();
             let Some(link) = next.map(|next| next.uri.clone()) else {
-                return Ok(Next::End);
+                return Ok(Step::End);
             };
-            let Some(part) = self.ask(&link).await else {
-                return Ok(Next::End);
+            let Some(grip_response) = self.fetch_with_retries(&link).await else {
+                return Ok(Step::End);
             };
-            self.hold.request.move_to(&link);
-            let (instruct, response) = (part.instruct.unwrap_or_default(), part.response);
+            self.held.request.set_base(&link);
+            let GripResponse { instruct, response } = grip_response;
+            let instruct = instruct.unwrap_or_default();
+            let route = self.held.request.path();
             if instruct.hold == Some(HoldMode::Response) {
-                self.hold
-                    .warn("the next part of a stream asks for a held response");
-                return Ok(Next::End);
+                warn!(
+                    route,
+                    link, "next link of a stream asks for a held response"
+                );
+                return Ok(Step::End);
             }
-            let (holds, follows) = (instruct.hold.is_some(), instruct.next.is_some());
-            // On the new channels before the rest of the part, in which time something may come.
-            let joined = match self.hold.take_up(instruct) {
+            let (has_hold, has_next) = (instruct.hold.is_some(), instruct.next.is_some());
+            // Subscribe before sending the body, which may take a while.
+            let joined = match self.held.apply(instruct) {
                 Ok(joined) => joined,
-                Err(problem) => {
-                    self.hold.warn(&problem);
-                    return Ok(Next::End);
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    let route = self.held.request.path();
+                    warn!(route, link, error, "invalid GRIP instructions");
+                    return Ok(Step::End);
                 }
             };
-            self.hold.follow.drop_known();
-            let mut unknown = self.hold.follow.conflicts(&self.hold.services.channels);
-            if !mem::take(&mut self.lost) {
-                // On the others, what the backend did not know waits.
-                unknown.retain(|channel| joined.contains(channel));
+            self.held.cursors.drop_seen();
+            let channels = &self.held.services.channels;
+            let mut stale_channels = self.held.cursors.stale_channels(channels);
+            if !mem::take(&mut self.dropped) {
+                // On the other channels the inbox has everything that the response lacks.
+                stale_channels.retain(|channel| joined.contains(channel));
             }
-            self.forward(response.into_body()).await?;
-            if !holds && !follows {
-                return Ok(Next::End);
+            self.send_body(response.into_body()).await?;
+            if !has_hold && !has_next {
+                return Ok(Step::End);
             }
-            self.begin();
-            if !holds || unknown.is_empty() {
-                return Ok(Next::Fetch);
+            self.reset_timers();
+            if !has_hold {
+                return Ok(Step::Fetch);
             }
-            if doubted.as_ref() == Some(&self.hold.follow.ids) {
-                self.hold.insist(&unknown);
-                return Ok(Next::Fetch);
+            if stale_channels.is_empty() {
+                return Ok(Step::Listen);
             }
-            // Without a link a client that comes again gets all of it.
-            doubted = Some(self.hold.follow.ids.clone());
+            if stale_ids.as_ref() == Some(&self.held.cursors.ids) {
+                // A backend that repeats its ids knows better than the channels.
+                self.held.forget_last_ids(&stale_channels);
+                return Ok(Step::Listen);
+            }
+            // Without a next link the stream ends here, and the client catches up with a new request.
+            stale_ids = Some(self.held.cursors.ids.clone());
         }
     }
 
-    /// The answer to the link; `None` when there is none, or the host stops.
-    async fn ask(&mut self, link: &str) -> Option<GripResponse> {
+    /// Fetches a response of the backend, with retries.
+    ///
+    /// Returns `None` if the backend keeps failing or the host stops.
+    async fn fetch_with_retries(&mut self, link: &str) -> Option<GripResponse> {
         for retry in 0..=backoff::RETRIES {
-            let signer = &self.hold.services.signer;
-            let follow = &self.hold.follow;
+            let signer = &self.held.services.signer;
+            let ids = &self.held.cursors.ids;
             let request = match self
-                .hold
+                .held
                 .request
-                .follow(Method::GET, link, signer, &follow.ids)
+                .link_request(Method::GET, link, signer, ids)
             {
                 Ok(request) => request,
                 Err(error) => {
-                    self.hold.warn(&error.to_string());
+                    warn!(route = self.held.request.path(), %error, "invalid next link");
                     return None;
                 }
             };
-            let backend = self.hold.services.backend.clone();
-            let answer = async move {
+            let backend = self.held.services.backend.clone();
+            let response = async move {
                 match backend.call(request).await {
-                    Ok(response) if is_coded(&response) => Err("it has a Content-Encoding".into()),
-                    Ok(response) if response.status().is_success() => {
-                        let part = GripResponse::read(response).await;
-                        part.map_err(|problem| problem.to_string())
+                    Ok(response) if has_content_encoding(&response) => {
+                        Err("response has a Content-Encoding".into())
                     }
-                    Ok(response) => Err(format!("the status is {}", response.status())),
+                    Ok(response) if response.status().is_success() => GripResponse::parse(response)
+                        .await
+                        .map_err(|error| error.to_string()),
+                    Ok(response) => Err(format!("response has status {}", response.status())),
                     Err(error) => Err(error.to_string()),
                 }
             };
-            let problem = match self.beside(answer).await? {
-                Ok(part) => return Some(part),
-                Err(problem) => problem,
+            let error = match self.keep_alive_during(response).await? {
+                Ok(response) => return Some(response),
+                Err(error) => error,
             };
-            self.hold
-                .warn(&format!("the next part at {link}: {problem}"));
+            let route = self.held.request.path();
+            warn!(route, link, error, "failed to fetch the next link");
             if retry < backoff::RETRIES {
-                self.beside(sleep(backoff::delay(retry))).await?;
+                self.keep_alive_during(sleep(backoff::delay(retry))).await?;
             }
         }
         None
     }
 
-    /// Waits, while the client is kept alive; `None` when the host stops.
-    async fn beside<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
+    /// Sends keep-alives while a future runs. Returns `None` if the host stops.
+    async fn keep_alive_during<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
         let stop = self.stop.clone();
         tokio::pin!(future);
         loop {
-            let due = self.keep_alive.unwrap_or_else(|| Instant::now() + NEVER);
+            let due = self.keep_alive_at.unwrap_or_else(|| Instant::now() + NEVER);
             tokio::select! {
                 biased;
-                done = &mut future => return Some(done),
+                output = &mut future => return Some(output),
                 () = stop.cancelled() => return None,
-                () = tokio::time::sleep_until(due) => self.keep_alive(Instant::now()).await,
+                () = sleep_until(due) => self.send_keep_alive(Instant::now()).await,
             }
         }
     }
 }
 
-/// Joins small pieces, so that they go out in one write.
-fn join(pieces: Vec<Bytes>) -> Vec<Bytes> {
-    let mut joined = Vec::with_capacity(1);
-    let mut run: Vec<Bytes> = Vec::new();
+/// Joins small contents into chunks, so that they are sent with fewer writes.
+fn coalesce(contents: Vec<Bytes>) -> Vec<Bytes> {
+    let mut chunks = Vec::with_capacity(1);
+    let mut pending: Vec<Bytes> = Vec::new();
     let mut length = 0;
-    let mut close = |run: &mut Vec<Bytes>| match run.len() {
+    let mut flush = |pending: &mut Vec<Bytes>| match pending.len() {
         0 => {}
-        1 => joined.extend(run.pop()),
+        // A single content is not copied.
+        1 => chunks.extend(pending.pop()),
         _ => {
-            let mut all = BytesMut::with_capacity(run.iter().map(Bytes::len).sum());
-            run.drain(..)
-                .for_each(|piece| all.extend_from_slice(&piece));
-            joined.push(all.freeze());
+            let mut chunk = BytesMut::with_capacity(pending.iter().map(Bytes::len).sum());
+            pending
+                .drain(..)
+                .for_each(|content| chunk.extend_from_slice(&content));
+            chunks.push(chunk.freeze());
         }
     };
-    for piece in pieces {
-        if length + piece.len() > PIECE {
-            close(&mut run);
+    for content in contents {
+        if length + content.len() > MAX_CHUNK {
+            flush(&mut pending);
             length = 0;
         }
-        length += piece.len();
-        run.push(piece);
+        length += content.len();
+        pending.push(content);
     }
-    close(&mut run);
-    joined
+    flush(&mut pending);
+    chunks
 }

@@ -1,11 +1,15 @@
-//! The host's own answers: a status and a short text.
+//! Responses that the host sends by itself: a status and a line of text.
 
 use http::{HeaderValue, Response, StatusCode, header};
 
 use spin_runtime::backend::{BackendError, Body, full};
 
-/// A status with a line of text.
-pub(crate) fn answer(status: StatusCode, text: &str) -> Response<Body> {
+/// Marks a response of [`backend_error_response`], as an extension.
+#[derive(Clone, Copy)]
+pub(crate) struct BackendFailure;
+
+/// Returns a plain-text response.
+pub(crate) fn text_response(status: StatusCode, text: &str) -> Response<Body> {
     let mut response = Response::new(full(format!("{text}\n")));
     *response.status_mut() = status;
     response.headers_mut().insert(
@@ -15,25 +19,18 @@ pub(crate) fn answer(status: StatusCode, text: &str) -> Response<Body> {
     response
 }
 
-/// An extension of answers that [`failure`] gives.
-#[derive(Clone, Copy)]
-pub(crate) struct Failed;
-
-/// What a client is told of a backend that did not answer: no details, which are in the log.
-pub(crate) fn failure(error: &BackendError) -> Response<Body> {
-    let mut response = match error {
-        BackendError::NoRoute { .. } => answer(StatusCode::NOT_FOUND, "there is nothing here"),
-        BackendError::Failed { .. } => {
-            answer(StatusCode::INTERNAL_SERVER_ERROR, "the component failed")
-        }
-        BackendError::Deadline { .. } => {
-            answer(StatusCode::GATEWAY_TIMEOUT, "there was no answer in time")
-        }
-        BackendError::Unreachable { .. } => {
-            answer(StatusCode::BAD_GATEWAY, "the upstream is not reached")
-        }
-        BackendError::Broken { .. } => answer(StatusCode::BAD_GATEWAY, "the upstream failed"),
+/// Returns the response to a request that the backend failed to answer.
+///
+/// It reveals no details. They are in the log.
+pub(crate) fn backend_error_response(error: &BackendError) -> Response<Body> {
+    let (status, text) = match error {
+        BackendError::NoRoute { .. } => (StatusCode::NOT_FOUND, "not found"),
+        BackendError::Failed { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "component failed"),
+        BackendError::Deadline { .. } => (StatusCode::GATEWAY_TIMEOUT, "request timed out"),
+        BackendError::Unreachable { .. } => (StatusCode::BAD_GATEWAY, "upstream unreachable"),
+        BackendError::Broken { .. } => (StatusCode::BAD_GATEWAY, "upstream failed"),
     };
-    response.extensions_mut().insert(Failed);
+    let mut response = text_response(status, text);
+    response.extensions_mut().insert(BackendFailure);
     response
 }

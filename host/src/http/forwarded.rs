@@ -1,34 +1,40 @@
-//! What an upstream is told about the client: `X-Forwarded-*` and `Forwarded` (RFC 7239).
+//! Headers that name the client to an upstream: `X-Forwarded-*` and `Forwarded` (RFC 7239).
 //!
-//! A peer on this machine or in a private network is taken for another proxy: what it says of its
-//! client is kept, and added to. What any other peer says of itself is removed.
+//! A peer on this machine or in a private network is assumed to be a proxy. Its forwarding headers
+//! are kept and extended. Those of any other peer are removed.
 
 use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::http::headers::{hyphened, remove_headers, tokens};
+use crate::http::headers::{list_items, normalize_name, remove_headers};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-const TOLD: [HeaderName; 4] = [
+const FORWARDING_HEADERS: [HeaderName; 4] = [
     X_FORWARDED_FOR,
     X_FORWARDED_HOST,
     X_FORWARDED_PROTO,
     header::FORWARDED,
 ];
 
-/// Sets the headers for a request that came from `peer`; its `Host` is the client's.
-pub(crate) fn tell(headers: &mut HeaderMap, peer: SocketAddr) {
+/// Sets the forwarding headers of a request that `peer` sent.
+///
+/// `Host` must still be the client's.
+pub(crate) fn set_forwarding_headers(headers: &mut HeaderMap, peer: SocketAddr) {
     let ip = peer.ip().to_canonical();
-    match is_near(ip) {
-        // A proxy passes on what is spelt with underscores, and so the same as ours to many servers.
-        true => remove_headers(headers, |name| is_told(name) && !TOLD.contains(name)),
-        false => forget(headers),
+    if is_local(ip) {
+        // The proxy may have passed on spellings with underscores, which many servers do not
+        // distinguish from its own headers.
+        remove_headers(headers, |name| {
+            is_forwarding_header(name) && !FORWARDING_HEADERS.contains(name)
+        });
+    } else {
+        remove_forwarding_headers(headers);
     }
-    let mut chain: Vec<String> = tokens(headers, &X_FORWARDED_FOR)
+    let mut chain: Vec<String> = list_items(headers, &X_FORWARDED_FOR)
         .map(str::to_owned)
         .collect();
     if !headers.contains_key(X_FORWARDED_HOST)
@@ -40,11 +46,11 @@ pub(crate) fn tell(headers: &mut HeaderMap, peer: SocketAddr) {
         .entry(X_FORWARDED_PROTO)
         .or_insert(HeaderValue::from_static("http"));
 
-    let mut elements: Vec<String> = tokens(headers, &header::FORWARDED)
+    let mut elements: Vec<String> = list_items(headers, &header::FORWARDED)
         .map(str::to_owned)
         .collect();
     if elements.is_empty() {
-        // A proxy in front that speaks the older headers alone.
+        // The proxy only sets the older headers.
         elements.extend(chain.iter().map(|client| format!("for={}", node(client))));
     }
     let mut element = format!("for={}", node(&ip.to_string()));
@@ -55,37 +61,37 @@ pub(crate) fn tell(headers: &mut HeaderMap, peer: SocketAddr) {
     }
     elements.push(element);
     chain.push(ip.to_string());
-    set(headers, X_FORWARDED_FOR, &chain.join(", "));
-    set(headers, header::FORWARDED, &elements.join(", "));
+    insert(headers, X_FORWARDED_FOR, &chain.join(", "));
+    insert(headers, header::FORWARDED, &elements.join(", "));
 }
 
-/// Removes what a client says about whom it stands for.
-pub(crate) fn forget(headers: &mut HeaderMap) {
-    remove_headers(headers, is_told);
+/// Removes all forwarding headers.
+pub(crate) fn remove_forwarding_headers(headers: &mut HeaderMap) {
+    remove_headers(headers, is_forwarding_header);
 }
 
-/// Whether a name is one of ours, also by another spelling.
-fn is_told(name: &HeaderName) -> bool {
-    let name = hyphened(name);
-    TOLD.iter().any(|told| *told == *name)
+/// Returns whether a name is a forwarding header, possibly spelt with underscores.
+fn is_forwarding_header(name: &HeaderName) -> bool {
+    let name = normalize_name(name);
+    FORWARDING_HEADERS.iter().any(|header| *header == *name)
 }
 
-fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    // Made of parts of header values.
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    // The value consists of parts of header values, so this does not fail.
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
     }
 }
 
-/// Whether an address is of this machine or of a private network.
-fn is_near(ip: IpAddr) -> bool {
+/// Returns whether an address belongs to this machine or a private network.
+fn is_local(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
     }
 }
 
-/// A `node` of RFC 7239: an IPv6 address stands in brackets.
+/// Returns a client as a `node` of RFC 7239, with IPv6 addresses in brackets.
 fn node(client: &str) -> String {
     match client.parse() {
         Ok(IpAddr::V6(ip)) => format!("\"[{ip}]\""),
@@ -93,12 +99,13 @@ fn node(client: &str) -> String {
     }
 }
 
-/// A token as it is, anything else as a quoted string.
+/// Returns the text itself if it is a token, and a quoted string otherwise.
 fn quoted(text: &str) -> String {
     let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-    match !text.is_empty() && text.chars().all(is_token) {
-        true => text.to_owned(),
-        false => format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")),
+    if !text.is_empty() && text.chars().all(is_token) {
+        text.to_owned()
+    } else {
+        format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
     }
 }
 
@@ -106,23 +113,27 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn told(peer: &str, headers: &[(&'static str, &'static str)]) -> Vec<(String, String)> {
+    /// Returns the headers of a request of `peer` after the forwarding headers were set.
+    fn headers_after(
+        peer: &str,
+        headers: &[(&'static str, &'static str)],
+    ) -> Vec<(String, String)> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_static(value));
         }
-        tell(&mut map, peer.parse().unwrap());
-        let mut told: Vec<_> = map
+        set_forwarding_headers(&mut map, peer.parse().unwrap());
+        let mut forwarded: Vec<_> = map
             .iter()
             .filter(|(name, _)| *name != header::HOST)
             .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
             .collect();
-        told.sort();
-        told
+        forwarded.sort();
+        forwarded
     }
 
     #[track_caller]
-    fn tells(
+    fn assert_forwarded(
         peer: &str,
         headers: &[(&'static str, &'static str)],
         forwarded: &str,
@@ -137,12 +148,12 @@ mod tests {
             ("x-forwarded-proto", proto),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()));
-        assert_eq!(told(peer, headers), expected);
+        assert_eq!(headers_after(peer, headers), expected);
     }
 
     #[test]
-    fn a_client_is_told_of() {
-        tells(
+    fn client_address_host_and_scheme_are_set() {
+        assert_forwarded(
             "203.0.113.9:4000",
             &[("host", "burger.example:3000")],
             "for=203.0.113.9;host=\"burger.example:3000\";proto=http",
@@ -150,7 +161,7 @@ mod tests {
             "burger.example:3000",
             "http",
         );
-        tells(
+        assert_forwarded(
             "[2001:db8::9]:4000",
             &[("host", "a")],
             "for=\"[2001:db8::9]\";host=a;proto=http",
@@ -158,8 +169,8 @@ mod tests {
             "a",
             "http",
         );
-        // As a socket for both families sees it.
-        tells(
+        // IPv4-mapped, as a dual-stack socket reports it.
+        assert_forwarded(
             "[::ffff:203.0.113.9]:4000",
             &[("host", "a")],
             "for=203.0.113.9;host=a;proto=http",
@@ -170,8 +181,8 @@ mod tests {
     }
 
     #[test]
-    fn what_a_stranger_says_of_itself_is_forgotten() {
-        tells(
+    fn headers_of_a_public_peer_are_replaced() {
+        assert_forwarded(
             "203.0.113.9:4000",
             &[
                 ("host", "a"),
@@ -190,8 +201,8 @@ mod tests {
     }
 
     #[test]
-    fn what_a_proxy_says_is_added_to() {
-        tells(
+    fn headers_of_a_local_proxy_are_extended() {
+        assert_forwarded(
             "127.0.0.1:4000",
             &[
                 ("host", "inner"),
@@ -207,8 +218,8 @@ mod tests {
             "burger.example",
             "https",
         );
-        // The older headers alone.
-        tells(
+        // A proxy without `Forwarded`.
+        assert_forwarded(
             "10.1.2.3:4000",
             &[
                 ("host", "a"),

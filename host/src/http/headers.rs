@@ -1,21 +1,21 @@
-//! Headers that are about one connection, and end with it; and how headers are read and removed.
+//! Hop-by-hop headers, private headers, and helpers to read and remove headers.
 
 use std::borrow::Cow;
 
 use grip::header::{CONNECTION_ID, GRIP_PREFIX, KEEP_ALIVE_INTERVAL, META_PREFIX, SET_META_PREFIX};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-/// Removes the hop-by-hop headers (RFC 9110, 7.6.1) and those that `Connection` names. What a
-/// client says about trailers is kept: they are passed on.
+/// Removes the hop-by-hop headers (RFC 9110, 7.6.1), including those that `Connection` names.
+///
+/// `TE: trailers` is kept, because trailers are forwarded.
 pub(crate) fn remove_hop_headers(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
+    let named: Vec<HeaderName> = list_items(headers, &header::CONNECTION)
         .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
-        // It would leave the request with no host, and the backend to guess; or without what the
-        // host itself has added.
+        // A client must remove neither `Host` nor the headers that this host adds.
         .filter(|name| name != header::HOST && !is_private_header(name))
         .collect();
-    let trailers =
-        tokens(headers, &header::TE).any(|coding| coding.eq_ignore_ascii_case("trailers"));
+    let accepts_trailers =
+        list_items(headers, &header::TE).any(|coding| coding.eq_ignore_ascii_case("trailers"));
     for name in named {
         headers.remove(name);
     }
@@ -32,29 +32,37 @@ pub(crate) fn remove_hop_headers(headers: &mut HeaderMap) {
     ] {
         headers.remove(name);
     }
-    if trailers {
+    if accepts_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
 }
 
-/// Removes the headers whose names are so.
-pub(crate) fn remove_headers(headers: &mut HeaderMap, is_so: impl Fn(&HeaderName) -> bool) {
-    let names: Vec<_> = headers.keys().filter(|name| is_so(name)).cloned().collect();
+/// Removes the headers whose name matches the predicate.
+pub(crate) fn remove_headers(headers: &mut HeaderMap, predicate: impl Fn(&HeaderName) -> bool) {
+    let names: Vec<_> = headers
+        .keys()
+        .filter(|name| predicate(name))
+        .cloned()
+        .collect();
     for name in names {
         headers.remove(name);
     }
 }
 
-/// A name as servers read it to which an underscore is a hyphen, as CGI makes both the same.
-pub(crate) fn hyphened(name: &HeaderName) -> Cow<'_, str> {
-    match name.as_str() {
-        name if name.contains('_') => name.replace('_', "-").into(),
-        name => name.into(),
+/// Returns a header name with its underscores replaced by hyphens.
+///
+/// Servers that follow CGI conventions do not distinguish the two.
+pub(crate) fn normalize_name(name: &HeaderName) -> Cow<'_, str> {
+    let name = name.as_str();
+    if name.contains('_') {
+        name.replace('_', "-").into()
+    } else {
+        name.into()
     }
 }
 
-/// The items of a comma-separated header, without those that are not text.
-pub(crate) fn tokens<'h>(
+/// Returns the non-empty items of a comma-separated header, skipping those that are not UTF-8.
+pub(crate) fn list_items<'h>(
     headers: &'h HeaderMap,
     name: &HeaderName,
 ) -> impl Iterator<Item = &'h str> {
@@ -62,16 +70,17 @@ pub(crate) fn tokens<'h>(
         .get_all(name)
         .iter()
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|token| std::str::from_utf8(token).ok())
+        .filter_map(|item| std::str::from_utf8(item).ok())
         .map(str::trim)
-        .filter(|token| !token.is_empty())
+        .filter(|item| !item.is_empty())
 }
 
-/// Whether a header is between the host and its backends only: taken away from what
-/// comes from outside, so that nobody there can pretend to be the host, and from
-/// what goes out. An underscore counts as a hyphen.
+/// Returns whether a header belongs to the protocol between the host and its backends.
+///
+/// Clients must not be able to impersonate the host, so private headers are removed from their
+/// requests. They are removed from responses as well. An underscore counts as a hyphen.
 pub(crate) fn is_private_header(name: &HeaderName) -> bool {
-    let name = &*hyphened(name);
+    let name = &*normalize_name(name);
     name == CONNECTION_ID
         || name == KEEP_ALIVE_INTERVAL
         || name.starts_with(GRIP_PREFIX)
@@ -80,7 +89,7 @@ pub(crate) fn is_private_header(name: &HeaderName) -> bool {
         || name.starts_with("content-bytes-")
 }
 
-/// Removes the headers for which [`is_private_header`] holds.
+/// Removes all private headers (see [`is_private_header`]).
 pub(crate) fn remove_private_headers(headers: &mut HeaderMap) {
     remove_headers(headers, is_private_header);
 }
@@ -90,13 +99,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_about_the_connection_goes() {
+    fn hop_by_hop_headers_are_removed() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("host", "a"),
             ("connection", "close, X-Hop"),
             ("connection", "host, x-other,, é,\u{ff}, Grip-Sig"),
-            ("grip-sig", "ours"),
+            ("grip-sig", "token"),
             ("x-hop", "1"),
             ("x-other", "2"),
             ("x-end", "3"),
@@ -113,15 +122,15 @@ mod tests {
             headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         remove_hop_headers(&mut headers);
-        let mut kept: Vec<_> = headers
+        let mut remaining: Vec<_> = headers
             .iter()
             .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
             .collect();
-        kept.sort();
+        remaining.sort();
         assert_eq!(
-            kept,
+            remaining,
             [
-                ("grip-sig", "ours"),
+                ("grip-sig", "token"),
                 ("host", "a"),
                 ("te", "trailers"),
                 ("trailer", "x-sum"),
@@ -131,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_between_host_and_backends() {
+    fn protocol_headers_are_private() {
         let is_private = |name: &'static str| is_private_header(&HeaderName::from_static(name));
         for name in [
             "grip-sig",

@@ -1,5 +1,12 @@
-//! What is the same for all HTTP: headers, forwarding, error responses, signatures.
+//! HTTP building blocks that the gateway, held requests, WebSockets and upstreams share.
+//!
+//! - [`headers`] removes hop-by-hop and private headers and parses comma-separated lists.
+//! - [`forwarded`] sets `Forwarded` and `X-Forwarded-*` for upstreams.
+//! - [`error_response`] builds the responses that the host sends by itself.
+//! - [`body`] reads whole bodies within limits.
+//! - [`signer`] creates and verifies `Grip-Sig` tokens.
 
+pub(crate) mod body;
 pub(crate) mod error_response;
 pub(crate) mod forwarded;
 pub(crate) mod headers;

@@ -1,4 +1,4 @@
-//! Signs what the host sends, so that a component knows whom it hears.
+//! Signs the host's requests, so that backends can verify where they come from.
 
 use std::{
     sync::Arc,
@@ -12,51 +12,52 @@ use http::HeaderValue;
 
 /// The `iss` claim of every token.
 const ISSUER: &str = "socket-host";
-/// How long a token is good for.
+/// How long a token is valid.
 const LIFETIME: Duration = Duration::from_secs(3600);
-/// How long a token is sent before the next is made. Backends that remember the
-/// last token they verified do so once in this time.
+/// How long a token is reused. A backend that caches the last verified token verifies one
+/// signature in this time.
 const REUSE: Duration = Duration::from_secs(60);
 
-/// Makes `Grip-Sig` tokens with the host's key. Clones share the tokens.
+/// Creates and verifies `Grip-Sig` tokens with the host's key. Clones share the current token.
 #[derive(Clone)]
 pub(crate) struct Signer {
     key: Key,
-    /// By the clock that the token itself tells: others stand still while the machine sleeps.
-    last: Arc<Mutex<Option<(HeaderValue, SystemTime)>>>,
+    /// The current token and when it was created, by the wall clock: the token's expiry is
+    /// compared with it, and monotonic clocks may stop while the machine sleeps.
+    current: Arc<Mutex<Option<(HeaderValue, SystemTime)>>>,
 }
 
 impl Signer {
-    /// A signer with this key.
     pub(crate) fn new(key: Key) -> Self {
         Self {
             key,
-            last: Arc::default(),
+            current: Arc::default(),
         }
     }
 
-    /// A token that is good for a while.
+    /// Returns the current token, or a new one if that is older than [`REUSE`].
     pub(crate) fn token(&self) -> HeaderValue {
         self.token_at(SystemTime::now())
     }
 
     fn token_at(&self, now: SystemTime) -> HeaderValue {
-        let mut last = self.last.lock();
-        if let Some((token, made)) = &*last
-            && now.duration_since(*made).is_ok_and(|age| age < REUSE)
+        let mut current = self.current.lock();
+        if let Some((token, created)) = &*current
+            && now.duration_since(*created).is_ok_and(|age| age < REUSE)
         {
             return token.clone();
         }
         let token = signature::sign(&self.key, ISSUER, now, LIFETIME);
-        // Base64url and dots.
+        // Tokens consist of base64url and dots, so this does not fail.
         let mut token = HeaderValue::from_str(&token).unwrap_or(HeaderValue::from_static(""));
         token.set_sensitive(true);
-        *last = Some((token.clone(), now));
+        *current = Some((token.clone(), now));
         token
     }
 
-    /// Whether a token was made with this key and is still good, or is the key itself, which
-    /// libraries send when they are told no issuer.
+    /// Returns whether a token was signed with the host's key and is still valid.
+    ///
+    /// The key itself is accepted too: GRIP libraries send it when no issuer is configured.
     pub(crate) fn verifies(&self, token: &str) -> bool {
         signature::verify(&self.key, token, SystemTime::now()).is_ok() || self.key.matches(token)
     }
@@ -67,16 +68,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_sent_for_a_while_and_never_when_its_time_is_over() {
+    fn token_is_reused_until_it_is_old() {
         let signer = Signer::new(Key::parse("a key").expect("a key"));
         let start = SystemTime::now();
         let first = signer.token_at(start);
         assert_eq!(signer.token_at(start + REUSE / 2), first);
-        // The machine slept, or its clock was set: forward, then back.
+        // The machine slept or its clock was changed, forwards and then backwards.
         for now in [start + LIFETIME * 2, start] {
             let token = signer.token_at(now);
             let text = token.to_str().expect("text");
-            signature::verify(&signer.key, text, now).expect("it is good");
+            signature::verify(&signer.key, text, now).expect("a valid token");
             assert_ne!(signer.token_at(now + REUSE), token);
         }
     }

@@ -1,8 +1,14 @@
-//! A backend that forwards: requests go to a server elsewhere, and its answers back.
+//! A backend that forwards requests to another HTTP server.
 //!
-//! Bodies stream both ways. The client's `Host` is kept; who the client is goes along in the
-//! headers of [`forwarded`](crate::http::forwarded); what is about one connection stays behind
-//! ([`hop`](crate::http::headers)).
+//! Bodies stream both ways. The client's `Host` is kept, its address is added in the headers of
+//! [`forwarded`](crate::http::forwarded), and hop-by-hop headers are removed
+//! ([`headers`](crate::http::headers)).
+//!
+//! - [`Upstream`] prepares requests, sends them with retries, and converts the responses.
+//! - [`pool`] opens and reuses the connections of one upstream.
+//! - [`progress`] tracks uploads, which postpone the timeout of the response.
+//! - [`passthrough`] finds the routes whose upgrades are tunnelled.
+//! - [`tunnel`] relays the bytes of upgraded connections.
 
 pub(crate) mod passthrough;
 mod pool;
@@ -22,18 +28,18 @@ use tracing::warn;
 
 use crate::http::{
     forwarded,
-    headers::{remove_hop_headers, tokens},
+    headers::{list_items, remove_hop_headers},
 };
-use crate::upstream::pool::{Connection, Pool, Unanswered};
+use crate::upstream::pool::{Connection, Lease, Pool, SendError};
 use crate::upstream::progress::Progress;
 
-/// How often a request is tried when the connection it was to go on turns out to be closed.
-const ATTEMPTS: usize = 4;
+/// How often a request is sent if its connection turns out to be closed.
+const MAX_ATTEMPTS: usize = 4;
 
 /// The name of this host in `Via`.
 const PSEUDONYM: &str = "socket-host";
 
-/// How often a request may come through here. One that comes again and again goes in a circle.
+/// How often a request may pass this host. A request that passes more often is in a loop.
 const MAX_PASSES: usize = 8;
 
 /// A server that requests are forwarded to.
@@ -41,36 +47,37 @@ pub(crate) struct Upstream {
     url: UpstreamUrl,
     name: Arc<str>,
     pool: Arc<Pool>,
-    /// For the head of an answer, from the last piece of the request on.
-    limit: Duration,
+    /// The time limit for the head of a response, counted from the last chunk of the request.
+    response_timeout: Duration,
 }
 
 impl Upstream {
-    /// An upstream without connections, whose answers begin within `limit`. Must be called within
-    /// a Tokio runtime.
+    /// Creates an upstream without connections. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// For `https`, when the system has no certificates to trust.
-    pub(crate) fn new(url: UpstreamUrl, limit: Duration) -> anyhow::Result<Self> {
+    /// Returns an error for an `https` URL if the system has no root certificates.
+    pub(crate) fn new(url: UpstreamUrl, response_timeout: Duration) -> anyhow::Result<Self> {
         let pool = Pool::new(&url)?;
         Ok(Self {
             name: url.to_string().into(),
             url,
             pool,
-            limit,
+            response_timeout,
         })
     }
 
-    /// Where it forwards to, as it is told in logs and metrics.
+    /// Returns the URL, which names the upstream in logs and metrics.
     pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    /// Asks to switch to one of `protocols`, over an HTTP/1.1 connection of its own. The answer
-    /// is either 101 with one of them, and then the connection can be taken out of it, or a refusal.
+    /// Sends an upgrade request for one of `protocols` on a new HTTP/1.1 connection.
+    ///
+    /// If the response is 101, it names one of the protocols, and the connection can be taken from
+    /// it. Any other response means that the upstream refused.
     ///
     /// # Errors
-    /// As the backend's.
+    /// Fails like [`Backend::call`].
     pub(crate) async fn upgrade(
         &self,
         mut request: Request<Body>,
@@ -80,22 +87,21 @@ impl Upstream {
         let headers = request.headers_mut();
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, protocols.clone());
-        let connection = self.connection(self.pool.open_for_upgrade(), self.limit);
+        let connection = self.connect(self.pool.open_for_upgrade(), self.response_timeout);
         let (response, _) = self
             .send(connection.await?, request)
             .await?
-            .map_err(|lost| self.lost(lost))?;
+            .map_err(|error| self.send_error(error))?;
         let mut response = response.map(|body| body.map_err(Into::into).boxed_unsync());
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let chosen = response.headers().get(header::UPGRADE).cloned();
-            let chosen = chosen.filter(|chosen| offers(protocols, chosen));
-            let chosen = chosen.ok_or_else(|| {
-                self.broken(anyhow!("it switched to a protocol that was not asked for"))
-            })?;
+            let protocol = response.headers().get(header::UPGRADE).cloned();
+            let protocol = protocol.filter(|protocol| contains_protocol(protocols, protocol));
+            let protocol = protocol
+                .ok_or_else(|| self.broken(anyhow!("switched to a protocol not requested")))?;
             remove_hop_headers(response.headers_mut());
             let headers = response.headers_mut();
             headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-            headers.insert(header::UPGRADE, chosen);
+            headers.insert(header::UPGRADE, protocol);
         } else {
             remove_hop_headers(response.headers_mut());
         }
@@ -109,42 +115,40 @@ impl Upstream {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let left = self.limit.saturating_sub(started.elapsed());
-            let connection = if attempt < ATTEMPTS {
-                self.connection(self.pool.take(), left).await?
+            let time_left = self.response_timeout.saturating_sub(started.elapsed());
+            let can_retry = attempt < MAX_ATTEMPTS;
+            let connection = if can_retry {
+                self.connect(self.pool.acquire(), time_left).await?
             } else {
-                self.connection(self.pool.open(), left).await?
+                self.connect(self.pool.open(), time_left).await?
             };
-            // A connection may end just when a request is sent on it. One that is here as a whole
-            // is then sent again when it changes nothing (RFC 9112, 9.3.1), or was not looked at.
+            // The upstream may close a connection just when a request is sent on it. A request
+            // without a body can then be sent again if it is idempotent (RFC 9112, 9.3.1), or if
+            // the upstream did not process it.
             let copy =
-                (attempt < ATTEMPTS && request.body().is_end_stream()).then(|| copy(&request));
-            let is_repeatable = connection.is_reused() && request.method().is_idempotent();
-            let unanswered = match self.send(connection, request).await? {
-                Ok((response, lease)) => return self.answer(response, lease),
-                Err(unanswered) => unanswered,
+                (can_retry && request.body().is_end_stream()).then(|| copy_without_body(&request));
+            let is_idempotent = connection.is_reused() && request.method().is_idempotent();
+            let error = match self.send(connection, request).await? {
+                Ok((response, lease)) => return self.convert_response(response, lease),
+                Err(error) => error,
             };
-            request = match (unanswered, copy) {
-                (
-                    Unanswered {
-                        request: Some(unsent),
-                        ..
-                    },
-                    _,
-                ) if attempt < ATTEMPTS => *unsent,
-                (
-                    Unanswered {
-                        error,
-                        request: None,
-                    },
-                    Some(copy),
-                ) if is_unprocessed(&error) || (is_repeatable && is_end(&error)) => copy,
-                (unanswered, _) => return Err(self.lost(unanswered)),
+            request = match (error.request, copy) {
+                (Some(unsent), _) if can_retry => *unsent,
+                (None, Some(copy))
+                    if is_unprocessed(&error.source)
+                        || (is_idempotent && is_connection_closed(&error.source)) =>
+                {
+                    copy
+                }
+                (request, _) => {
+                    let source = error.source;
+                    return Err(self.send_error(SendError { source, request }));
+                }
             };
         }
     }
 
-    /// Makes of a request what the upstream gets.
+    /// Turns a client's request into the one for the upstream.
     fn prepare(&self, request: &mut Request<Body>) -> Result<(), BackendError> {
         let path = request
             .uri()
@@ -153,110 +157,115 @@ impl Upstream {
         let path = match path {
             "*" => PathAndQuery::from_static("*"),
             path => PathAndQuery::try_from(format!("{}{path}", self.url.base()))
-                .context("the path with the upstream's before it")
+                .context("invalid path after the upstream's base path")
                 .map_err(|error| self.unreachable(error))?,
         };
-        // HTTP/2 has the host in the URI.
+        // HTTP/2 requests name the host in the URI.
         if !request.headers().contains_key(header::HOST) {
-            let named = request
+            let host = request
                 .uri()
                 .authority()
-                .map_or(self.url.authority(), |name| name.as_str());
-            if let Ok(host) = HeaderValue::from_str(named) {
+                .map_or(self.url.authority(), |authority| authority.as_str());
+            if let Ok(host) = HeaderValue::from_str(host) {
                 request.headers_mut().insert(header::HOST, host);
             }
         }
         *request.uri_mut() = Uri::from(path);
-        let came_by = request.version();
+        let client_version = request.version();
         *request.version_mut() = Version::HTTP_11;
         let caller = request.extensions_mut().remove::<Caller>();
         request.extensions_mut().clear();
 
         let headers = request.headers_mut();
         remove_hop_headers(headers);
-        // Its answer, 100, has been given by this host.
+        // This host has already sent 100 Continue.
         headers.remove(header::EXPECT);
         join_cookies(headers);
         match caller {
-            Some(Caller::Client(client)) => forwarded::tell(headers, client),
-            Some(Caller::Host) | None => forwarded::forget(headers),
+            Some(Caller::Client(client)) => forwarded::set_forwarding_headers(headers, client),
+            Some(Caller::Host) | None => forwarded::remove_forwarding_headers(headers),
         }
-        let passes = tokens(headers, &header::VIA)
+        let passes = list_items(headers, &header::VIA)
             .filter(|via| via.split_whitespace().nth(1) == Some(PSEUDONYM));
         if passes.count() >= MAX_PASSES {
             return Err(self.unreachable(anyhow!(
-                "the request goes in a circle: this address leads back to this host"
+                "request loop detected: the upstream leads back to this host"
             )));
         }
-        headers.append(header::VIA, via(came_by));
+        headers.append(header::VIA, via(client_version));
         Ok(())
     }
 
-    async fn connection(
+    async fn connect(
         &self,
         connecting: impl Future<Output = anyhow::Result<Connection>>,
-        limit: Duration,
+        time_limit: Duration,
     ) -> Result<Connection, BackendError> {
-        match tokio::time::timeout(limit, connecting).await {
+        match tokio::time::timeout(time_limit, connecting).await {
             Ok(connected) => connected,
-            Err(_) => Err(anyhow!("no connection within {limit:?}")),
+            Err(_) => Err(anyhow!("no connection within {time_limit:?}")),
         }
         .map_err(|error| self.unreachable(error))
     }
 
-    /// Sends a request and waits for the head of the answer as long as it may take.
+    /// Sends a request and waits for the head of the response.
+    ///
+    /// The outer error is a timeout, which is never retried.
     async fn send(
         &self,
         connection: Connection,
         request: Request<Body>,
-    ) -> Result<Result<(Response<Incoming>, Option<pool::Lease>), Unanswered>, BackendError> {
+    ) -> Result<Result<(Response<Incoming>, Option<Lease>), SendError>, BackendError> {
         let progress = Progress::default();
-        // A long upload is no late answer.
-        let request = request.map(|body| progress.watch(body));
-        let mut answer = std::pin::pin!(connection.send(request));
-        let mut deadline = Instant::now() + self.limit;
+        let request = request.map(|body| progress.track(body));
+        let mut response = std::pin::pin!(connection.send(request));
+        let limit = self.response_timeout;
+        let mut deadline = Instant::now() + limit;
         loop {
-            if let Ok(answer) = timeout_at(deadline, &mut answer).await {
-                return Ok(answer);
+            if let Ok(result) = timeout_at(deadline, &mut response).await {
+                return Ok(result);
             }
+            // An upload that makes progress does not time out.
             match progress.last() {
-                Some(last) if last + self.limit > deadline => deadline = last + self.limit,
+                Some(last) if last + limit > deadline => deadline = last + limit,
                 _ => {
                     return Err(BackendError::Deadline {
                         component: self.name.to_string(),
-                        limit: self.limit,
+                        limit,
                     });
                 }
             }
         }
     }
 
-    /// What goes back of an answer.
-    fn answer(
+    /// Turns the upstream's response into the one for the client.
+    fn convert_response(
         &self,
         mut response: Response<Incoming>,
-        lease: Option<pool::Lease>,
+        lease: Option<Lease>,
     ) -> Result<Response<Body>, BackendError> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(self.broken(anyhow!("it switched to a protocol that was not asked for")));
+            return Err(self.broken(anyhow!("switched to a protocol not requested")));
         }
         remove_hop_headers(response.headers_mut());
         *response.version_mut() = Version::HTTP_11;
         Ok(response.map(|body| {
             body.map_err(move |error| {
-                let _until_the_end = &lease;
+                // Owned by the closure, so that it is released with the body.
+                let _lease = &lease;
                 error.into()
             })
             .boxed_unsync()
         }))
     }
 
-    fn lost(&self, unanswered: Unanswered) -> BackendError {
-        let unsent = unanswered.request.is_some() || is_unprocessed(&unanswered.error);
-        let source = anyhow::Error::new(unanswered.error);
-        match unsent {
-            true => self.unreachable(source),
-            false => self.broken(source),
+    fn send_error(&self, error: SendError) -> BackendError {
+        let is_unsent = error.request.is_some() || is_unprocessed(&error.source);
+        let source = anyhow::Error::new(error.source);
+        if is_unsent {
+            self.unreachable(source)
+        } else {
+            self.broken(source)
         }
     }
 
@@ -279,17 +288,17 @@ impl Backend for Upstream {
     fn call(&self, request: Request<Body>) -> ResponseFuture<'_> {
         let path = request.uri().path().to_owned();
         Box::pin(async move {
-            let answer = self.forward(request).await;
-            if let Err(error) = &answer {
-                warn!(path, "{error}");
+            let result = self.forward(request).await;
+            if let Err(error) = &result {
+                warn!(route = path, upstream = %self.name, %error, "upstream request failed");
             }
-            answer
+            result
         })
     }
 }
 
-/// The same request, of one without a body.
-fn copy(request: &Request<Body>) -> Request<Body> {
+/// Returns a copy of a request without a body.
+fn copy_without_body(request: &Request<Body>) -> Request<Body> {
     let mut copy = Request::new(empty());
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
@@ -297,35 +306,35 @@ fn copy(request: &Request<Body>) -> Request<Body> {
     copy
 }
 
-/// Whether a connection ended before anything was answered on it.
-fn is_end(error: &hyper::Error) -> bool {
-    let reset = || {
-        let cause = find::<std::io::Error>(error)?;
-        use std::io::ErrorKind as Kind;
-        Some(matches!(
-            cause.kind(),
-            Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe
-        ))
-    };
-    error.is_incomplete_message() || reset().unwrap_or_default()
+/// Returns whether a connection was closed before any of the response arrived.
+fn is_connection_closed(error: &hyper::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    error.is_incomplete_message()
+        || find_source::<std::io::Error>(error).is_some_and(|source| {
+            matches!(
+                source.kind(),
+                ConnectionReset | ConnectionAborted | BrokenPipe
+            )
+        })
 }
 
-/// Whether an HTTP/2 server says that it has not looked at the request, nor will: it refuses the
-/// stream (RFC 9113, 8.7), or goes away and names a stream before this as its last (6.8).
+/// Returns whether an HTTP/2 server has certainly not processed a request.
+///
+/// It either refused the stream (RFC 9113, 8.7), or sent GOAWAY with an earlier last stream (6.8).
 fn is_unprocessed(error: &hyper::Error) -> bool {
-    find::<h2::Error>(error).is_some_and(|error| {
+    find_source::<h2::Error>(error).is_some_and(|error| {
         error.reason() == Some(h2::Reason::REFUSED_STREAM)
             || (error.is_go_away() && error.is_remote())
     })
 }
 
-/// The cause of this type.
-fn find<E: std::error::Error + 'static>(error: &hyper::Error) -> Option<&E> {
+/// Returns the source of an error that has the given type.
+fn find_source<E: std::error::Error + 'static>(error: &hyper::Error) -> Option<&E> {
     std::iter::successors(std::error::Error::source(error), |cause| cause.source())
         .find_map(|cause| cause.downcast_ref())
 }
 
-/// HTTP/2 has them apart, which HTTP/1.1 does not allow (RFC 9113, 8.2.3).
+/// Joins the `Cookie` headers, which HTTP/2 may split and HTTP/1.1 may not (RFC 9113, 8.2.3).
 fn join_cookies(headers: &mut http::HeaderMap) {
     let mut cookies = headers.get_all(header::COOKIE).iter();
     if cookies.nth(1).is_none() {
@@ -336,13 +345,13 @@ fn join_cookies(headers: &mut http::HeaderMap) {
         .iter()
         .map(HeaderValue::as_bytes)
         .collect();
-    // Made of header values.
+    // Joined header values are valid, so this does not fail.
     if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
         headers.insert(header::COOKIE, joined);
     }
 }
 
-/// This host's entry in `Via` (RFC 9110, 7.6.3).
+/// Returns this host's entry in `Via` (RFC 9110, 7.6.3).
 fn via(version: Version) -> HeaderValue {
     HeaderValue::from_static(match version {
         Version::HTTP_10 => "1.0 socket-host",
@@ -351,12 +360,12 @@ fn via(version: Version) -> HeaderValue {
     })
 }
 
-/// Whether the protocols of one `Upgrade` hold that of another.
-fn offers(offered: &HeaderValue, chosen: &HeaderValue) -> bool {
-    let (Ok(offered), Ok(chosen)) = (offered.to_str(), chosen.to_str()) else {
+/// Returns whether an `Upgrade` list contains a protocol.
+fn contains_protocol(protocols: &HeaderValue, protocol: &HeaderValue) -> bool {
+    let (Ok(protocols), Ok(protocol)) = (protocols.to_str(), protocol.to_str()) else {
         return false;
     };
-    offered
+    protocols
         .split(',')
-        .any(|offered| offered.trim().eq_ignore_ascii_case(chosen.trim()))
+        .any(|candidate| candidate.trim().eq_ignore_ascii_case(protocol.trim()))
 }

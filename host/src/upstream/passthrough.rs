@@ -1,4 +1,4 @@
-//! Routes whose upgrades are tunnelled instead of being held here.
+//! Routes whose upgrades are tunnelled to an upstream, instead of served as WebSockets of the host.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -8,46 +8,50 @@ use spin_runtime::Routes;
 use crate::config;
 use crate::upstream::Upstream;
 
-/// Where the requests of a route go past the host's own WebSockets.
+/// The upstream of a passthrough route.
 #[derive(Clone)]
 pub(crate) struct Passthrough {
     /// The server to which upgrades are tunnelled.
     pub(crate) upstream: Arc<Upstream>,
-    /// Whether it is the route's own, and so gets the plain requests as well.
-    pub(crate) own: bool,
+    /// Whether plain requests go there as well, because the route names this upstream itself.
+    pub(crate) forwards_plain_requests: bool,
 }
 
-/// Finds what is passed through: `main` is the upstream of everything else, if there is one, and
-/// `limit` for the head of an answer. Must be called within a Tokio runtime.
+/// Creates the passthrough routes. Must be called within a Tokio runtime.
+///
+/// Routes without an upstream use `main`, the upstream of all other requests. `response_timeout`
+/// limits the time to the head of a response.
 ///
 /// # Errors
-/// A route that cannot be matched, or has no upstream while there is no other; neither is in a
-/// manifest that was read from text. Or what keeps an [`Upstream`] from being made.
+/// Returns an error if a route is invalid or has no upstream, or if an [`Upstream`] cannot be
+/// created. Parsed manifests have only valid routes with an upstream.
 pub(crate) fn routes(
     passthroughs: &[config::Passthrough],
     main: Option<&Arc<Upstream>>,
-    limit: Duration,
+    response_timeout: Duration,
 ) -> anyhow::Result<Routes<Passthrough>> {
-    let mut known = HashMap::new();
+    let mut upstreams = HashMap::new();
     let mut routes = Vec::with_capacity(passthroughs.len());
     for config::Passthrough { route, upstream } in passthroughs {
         let passthrough = match (upstream, main) {
             (Some(url), _) => {
-                let upstream = match known.get(url) {
+                let upstream = match upstreams.get(url) {
                     Some(upstream) => Arc::clone(upstream),
-                    None => Arc::new(Upstream::new(url.clone(), limit)?),
+                    None => Arc::new(Upstream::new(url.clone(), response_timeout)?),
                 };
-                known.insert(url, upstream.clone());
+                upstreams.insert(url, upstream.clone());
                 Passthrough {
                     upstream,
-                    own: true,
+                    forwards_plain_requests: true,
                 }
             }
             (None, Some(main)) => Passthrough {
                 upstream: main.clone(),
-                own: false,
+                forwards_plain_requests: false,
             },
-            (None, None) => bail!("passthrough {route:?}: there is no upstream to tunnel to"),
+            (None, None) => {
+                bail!("passthrough {route:?} has no upstream: set `upstream` for the route")
+            }
         };
         routes.push((route.as_str(), passthrough));
     }

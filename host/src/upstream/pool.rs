@@ -1,8 +1,8 @@
-//! The connections to one upstream: opened when they are needed, kept for the next request.
+//! The connection pool of one upstream.
 //!
-//! It says of every request that fails whether the upstream can have had it, for which it hands an
-//! unsent request back. An HTTP/1.1 connection serves one request at a time, an HTTP/2 connection
-//! as many as the upstream allows.
+//! Connections are opened on demand and reused. An HTTP/1.1 connection serves one request at a
+//! time, an HTTP/2 connection as many as the upstream allows. A request that fails before it was
+//! sent is returned with the error, so that it can be sent again.
 
 use std::{
     collections::VecDeque,
@@ -38,107 +38,107 @@ use tokio::{
 use tower_service::Service;
 use tracing::debug;
 
-/// How long a connection may take, with the look-up of its name and TLS.
-const CONNECT: Duration = Duration::from_secs(5);
+/// The time limit for opening a connection, including DNS and TLS.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long an HTTP/1.1 connection is kept without a request. Servers close idle connections
-/// themselves, some after 5 seconds, and a request that meets that moment is lost.
-const IDLE: Duration = Duration::from_secs(4);
+/// How long an idle HTTP/1.1 connection is kept. Servers close idle connections too, some after
+/// 5 seconds, and a request that is sent at that moment fails.
+const HTTP1_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How long an HTTP/2 connection is kept without a request. Its end is announced, and so meets none.
-const SHARED_IDLE: Duration = Duration::from_secs(60);
+/// How long an idle HTTP/2 connection is kept. Servers announce that they close one, so this can
+/// be longer.
+const HTTP2_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The most HTTP/1.1 connections that are kept without a request.
+/// The most idle HTTP/1.1 connections that are kept.
 const MAX_IDLE: usize = 1024;
 
-/// The most connections that are being opened at once; other requests wait for one of these or for
-/// one that becomes free.
+/// The most connections that are opened concurrently. Further requests wait until one of them is
+/// open or another connection becomes available.
 const MAX_CONNECTING: usize = 128;
 
-/// The most requests on one HTTP/2 connection.
-const MAX_SHARING: usize = 128;
+/// The most concurrent requests on one HTTP/2 connection.
+const MAX_STREAMS: usize = 128;
 
-/// What an answer on an HTTP/2 connection may be ahead of its reader, in bytes. The connection has
-/// room for all of them, so that slow readers do not hold up the others.
+/// The receive window of an HTTP/2 stream, in bytes. The connection's window covers all streams,
+/// so that slow readers do not block the others.
 const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_SHARING as u32;
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS as u32;
 
-/// How often a quiet HTTP/2 connection with requests on it is asked whether it is still there.
+/// How often a silent HTTP/2 connection with requests is pinged.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
-/// How often kept connections are looked through.
+/// How often idle and closed connections are removed from the pool.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a TCP connection is silent before the system asks whether it is still there.
+/// How long a TCP connection is silent before the system sends keep-alive probes.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 
 type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
-/// See the module's words.
+/// The connections to one upstream.
 pub(crate) struct Pool {
-    /// Where to.
     target: Uri,
     scheme: UpstreamScheme,
-    /// For requests: TLS offers HTTP/2 and HTTP/1.1.
-    any: HttpsConnector<HttpConnector>,
-    /// For upgrades: TLS offers HTTP/1.1 alone.
-    one: HttpsConnector<HttpConnector>,
-    /// HTTP/1.1 connections without a request; the last was used last.
-    idle: Mutex<VecDeque<Idle>>,
-    /// HTTP/2 connections.
-    shared: Mutex<Vec<Arc<Shared>>>,
+    /// For requests. TLS negotiates HTTP/2 or HTTP/1.1.
+    connector: HttpsConnector<HttpConnector>,
+    /// For upgrades. TLS negotiates HTTP/1.1 only.
+    http1_connector: HttpsConnector<HttpConnector>,
+    /// Idle HTTP/1.1 connections, the most recently used last.
+    http1: Mutex<VecDeque<Http1>>,
+    /// HTTP/2 connections, idle or not.
+    http2: Mutex<Vec<Arc<Http2>>>,
+    /// Limits how many connections are opened concurrently.
     connecting: Semaphore,
-    /// A connection has become free.
-    freed: Notify,
-    /// The last failure to connect, for those who have waited for a connection since before it.
+    /// Notified when a request can be sent on an existing connection.
+    available: Notify,
+    /// When and why opening a connection last failed. Requests that were waiting then fail too.
     failure: Mutex<Option<(Instant, String)>>,
 }
 
-struct Idle {
+struct Http1 {
     sender: http1::SendRequest<Body>,
-    since: Instant,
+    idle_since: Instant,
 }
 
-struct Shared {
+struct Http2 {
     sender: http2::SendRequest<Body>,
-    /// How many requests the upstream takes at once.
-    room: Arc<AtomicUsize>,
+    /// How many concurrent requests the upstream allows.
+    max_streams: Arc<AtomicUsize>,
     requests: AtomicUsize,
-    /// When the last request came to its end.
-    since: Mutex<Instant>,
+    /// When the last request ended.
+    idle_since: Mutex<Instant>,
 }
 
-/// A connection for one request.
+/// A connection that was acquired for one request.
 pub(crate) struct Connection {
-    inner: Inner,
+    protocol: Protocol,
     pool: Arc<Pool>,
-    reused: bool,
+    is_reused: bool,
 }
 
-enum Inner {
-    One(http1::SendRequest<Body>),
-    Shared(Lease),
+enum Protocol {
+    Http1(http1::SendRequest<Body>),
+    Http2(Lease),
 }
 
-/// A request's place on an HTTP/2 connection, to be kept until its answer has ended.
+/// A stream of an HTTP/2 connection. It has to be kept until the response's body has ended.
 pub(crate) struct Lease {
-    shared: Arc<Shared>,
+    connection: Arc<Http2>,
     pool: Weak<Pool>,
 }
 
-/// A request that was not answered.
-pub(crate) struct Unanswered {
-    /// Why.
-    pub(crate) error: hyper::Error,
-    /// The request, when the upstream has certainly not had it.
+/// A failure to send a request or to receive the head of its response.
+pub(crate) struct SendError {
+    pub(crate) source: hyper::Error,
+    /// The request, if it was certainly not sent.
     pub(crate) request: Option<Box<Request<Body>>>,
 }
 
 impl Pool {
-    /// A pool without connections, for the server of `url`. Must be called within a Tokio runtime.
+    /// Creates a pool without connections. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// For `https`, when the system has no certificates to trust.
+    /// Returns an error for an `https` URL if the system has no root certificates.
     pub(crate) fn new(url: &UpstreamUrl) -> Result<Arc<Self>> {
         let scheme = match url.scheme() {
             UpstreamScheme::Https => "https",
@@ -149,83 +149,85 @@ impl Pool {
             .authority(url.authority())
             .path_and_query("/")
             .build()
-            .with_context(|| format!("upstream {url}"))?;
+            .with_context(|| format!("invalid upstream {url}"))?;
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(CONNECT));
+        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
         tcp.set_keepalive(Some(TCP_KEEPALIVE));
-        let roots = || match url.scheme() {
+        let builder = || match url.scheme() {
             UpstreamScheme::Https => HttpsConnectorBuilder::new().with_native_roots().context(
-                "an https upstream is checked against the system's certificates: install them \
-                 (package ca-certificates), or name a file of them in SSL_CERT_FILE",
+                "no root certificates for an https upstream: install the package \
+                 ca-certificates, or set SSL_CERT_FILE",
             ),
-            // Never used: reading the system's certificates takes a while.
+            // The roots are never used, and reading those of the system takes a while.
             UpstreamScheme::Http | UpstreamScheme::H2c => {
                 Ok(HttpsConnectorBuilder::new().with_webpki_roots())
             }
         };
-        let any = roots()?.https_or_http().enable_all_versions();
-        let one = roots()?.https_or_http().enable_http1();
-        let multiplexed = url.scheme() == UpstreamScheme::H2c;
+        let connector = builder()?.https_or_http().enable_all_versions();
+        let http1_connector = builder()?.https_or_http().enable_http1();
+        // An h2c upstream needs only one connection, which the other requests share.
+        let max_connecting = match url.scheme() {
+            UpstreamScheme::H2c => 1,
+            UpstreamScheme::Http | UpstreamScheme::Https => MAX_CONNECTING,
+        };
         let pool = Arc::new(Self {
             target,
             scheme: url.scheme(),
-            any: any.wrap_connector(tcp.clone()),
-            one: one.wrap_connector(tcp),
-            idle: Mutex::default(),
-            shared: Mutex::default(),
-            // One is enough where others can use it too.
-            connecting: Semaphore::new(if multiplexed { 1 } else { MAX_CONNECTING }),
-            freed: Notify::new(),
+            connector: connector.wrap_connector(tcp.clone()),
+            http1_connector: http1_connector.wrap_connector(tcp),
+            http1: Mutex::default(),
+            http2: Mutex::default(),
+            connecting: Semaphore::new(max_connecting),
+            available: Notify::new(),
             failure: Mutex::default(),
         });
         tokio::spawn(sweep(Arc::downgrade(&pool)));
         Ok(pool)
     }
 
-    /// A connection that is there, or a new one.
+    /// Returns an existing connection, or a new one.
     ///
     /// # Errors
-    /// Why none could be opened.
-    pub(crate) async fn take(self: &Arc<Self>) -> Result<Connection> {
-        let arrived = Instant::now();
+    /// Returns an error if no connection can be opened.
+    pub(crate) async fn acquire(self: &Arc<Self>) -> Result<Connection> {
+        let started = Instant::now();
         loop {
-            let freed = self.freed.notified();
-            if let Some(connection) = self.kept() {
+            let available = self.available.notified();
+            if let Some(connection) = self.reuse() {
                 return Ok(connection);
             }
             let _permit = tokio::select! {
                 biased;
-                permit = self.connecting.acquire() => permit.context("the pool is closed")?,
-                () = freed => continue,
+                permit = self.connecting.acquire() => permit.context("pool is closed")?,
+                () = available => continue,
             };
-            // What has happened while this one waited.
-            if let Some(connection) = self.kept() {
+            // Another request may have opened a connection, or failed to, in the meantime.
+            if let Some(connection) = self.reuse() {
                 return Ok(connection);
             }
             if let Some((at, error)) = &*self.failure.lock()
-                && *at > arrived
+                && *at > started
             {
                 return Err(anyhow!("{error}"));
             }
-            let opened = self.open().await;
-            if let Err(error) = &opened {
+            let result = self.open().await;
+            if let Err(error) = &result {
                 *self.failure.lock() = Some((Instant::now(), format!("{error:#}")));
             }
-            return opened;
+            return result;
         }
     }
 
-    /// A new connection.
+    /// Opens a connection.
     ///
     /// # Errors
-    /// Why it could not be opened.
+    /// Returns an error if the connection cannot be opened.
     pub(crate) async fn open(self: &Arc<Self>) -> Result<Connection> {
-        let stream = self.connect(self.any.clone()).await?;
-        let multiplexed =
-            self.scheme == UpstreamScheme::H2c || stream.connected().is_negotiated_h2();
-        let inner = if multiplexed {
+        let stream = self.connect(self.connector.clone()).await?;
+        let is_http2 = self.scheme == UpstreamScheme::H2c || stream.connected().is_negotiated_h2();
+        let protocol = if is_http2 {
             let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .keep_alive_interval(PING_INTERVAL)
@@ -233,162 +235,169 @@ impl Pool {
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .handshake(stream)
                 .await
-                .context("HTTP/2")?;
-            let room = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
-            let shared = Arc::new(Shared {
+                .context("HTTP/2 handshake failed")?;
+            let max_streams = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
+            let http2 = Arc::new(Http2 {
                 sender,
-                room: room.clone(),
+                max_streams: max_streams.clone(),
                 requests: AtomicUsize::new(0),
-                since: Mutex::new(Instant::now()),
+                idle_since: Mutex::new(Instant::now()),
             });
-            drive(poll_fn(move |cx| {
-                let end = Pin::new(&mut connection).poll(cx);
-                room.store(connection.current_max_send_streams(), Ordering::Relaxed);
-                end
+            spawn_connection(poll_fn(move |cx| {
+                let polled = Pin::new(&mut connection).poll(cx);
+                max_streams.store(connection.current_max_send_streams(), Ordering::Relaxed);
+                polled
             }));
-            let lease = self.lease(&shared);
-            self.shared.lock().push(shared);
-            // Whoever waits to open one may find a place on this.
-            self.freed.notify_waiters();
-            Inner::Shared(lease)
+            let lease = self.lease(&http2);
+            self.http2.lock().push(http2);
+            // Requests that wait to open a connection can use this one.
+            self.available.notify_waiters();
+            Protocol::Http2(lease)
         } else {
-            let (sender, connection) = http1::handshake(stream).await.context("HTTP/1.1")?;
-            drive(connection);
-            Inner::One(sender)
+            let (sender, connection) = http1::handshake(stream)
+                .await
+                .context("HTTP/1.1 handshake failed")?;
+            spawn_connection(connection);
+            Protocol::Http1(sender)
         };
         Ok(Connection {
-            inner,
+            protocol,
             pool: self.clone(),
-            reused: false,
+            is_reused: false,
         })
     }
 
-    /// A new HTTP/1.1 connection that can become another protocol's. One that does not, as the
-    /// upstream refuses, is used again.
+    /// Opens an HTTP/1.1 connection that can be upgraded.
+    ///
+    /// If the upstream refuses the upgrade, the connection is returned to the pool.
     ///
     /// # Errors
-    /// Why it could not be opened.
+    /// Returns an error if the connection cannot be opened.
     pub(crate) async fn open_for_upgrade(self: &Arc<Self>) -> Result<Connection> {
-        let stream = self.connect(self.one.clone()).await?;
-        let (sender, connection) = http1::handshake(stream).await.context("HTTP/1.1")?;
-        drive(connection.with_upgrades());
+        let stream = self.connect(self.http1_connector.clone()).await?;
+        let (sender, connection) = http1::handshake(stream)
+            .await
+            .context("HTTP/1.1 handshake failed")?;
+        spawn_connection(connection.with_upgrades());
         Ok(Connection {
-            inner: Inner::One(sender),
+            protocol: Protocol::Http1(sender),
             pool: self.clone(),
-            reused: false,
+            is_reused: false,
         })
     }
 
     async fn connect(&self, mut connector: HttpsConnector<HttpConnector>) -> Result<Stream> {
-        // This connector is always ready.
+        // The connector is always ready, so `poll_ready` can be skipped.
         let connecting = connector.call(self.target.clone());
-        match timeout(CONNECT, connecting).await {
+        match timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(connected) => connected.map_err(|error| anyhow!(error)),
-            Err(_) => Err(anyhow!("no connection within {CONNECT:?}")),
+            Err(_) => Err(anyhow!("no connection within {CONNECT_TIMEOUT:?}")),
         }
     }
 
-    /// A connection that is there and has room.
-    fn kept(self: &Arc<Self>) -> Option<Connection> {
-        let connection = |inner| Connection {
-            inner,
+    /// Returns an existing connection that can take a request.
+    fn reuse(self: &Arc<Self>) -> Option<Connection> {
+        let connection = |protocol| Connection {
+            protocol,
             pool: self.clone(),
-            reused: true,
+            is_reused: true,
         };
-        let mut shared = self.shared.lock();
-        shared.retain(|shared| !shared.sender.is_closed());
-        for shared in shared.iter() {
-            let room = shared.room.load(Ordering::Relaxed).min(MAX_SHARING);
-            if shared.requests.load(Ordering::Relaxed) < room {
-                return Some(connection(Inner::Shared(self.lease(shared))));
+        let mut http2 = self.http2.lock();
+        http2.retain(|http2| !http2.sender.is_closed());
+        for http2 in http2.iter() {
+            let max_streams = http2.max_streams.load(Ordering::Relaxed).min(MAX_STREAMS);
+            if http2.requests.load(Ordering::Relaxed) < max_streams {
+                return Some(connection(Protocol::Http2(self.lease(http2))));
             }
         }
-        drop(shared);
-        let mut idle = self.idle.lock();
-        while let Some(last) = idle.pop_back() {
-            if last.sender.is_ready() && last.since.elapsed() < IDLE {
-                return Some(connection(Inner::One(last.sender)));
+        drop(http2);
+        let mut http1 = self.http1.lock();
+        while let Some(Http1 { sender, idle_since }) = http1.pop_back() {
+            if sender.is_ready() && idle_since.elapsed() < HTTP1_IDLE_TIMEOUT {
+                return Some(connection(Protocol::Http1(sender)));
             }
         }
         None
     }
 
-    fn lease(self: &Arc<Self>, shared: &Arc<Shared>) -> Lease {
-        shared.requests.fetch_add(1, Ordering::Relaxed);
+    fn lease(self: &Arc<Self>, connection: &Arc<Http2>) -> Lease {
+        connection.requests.fetch_add(1, Ordering::Relaxed);
         Lease {
-            shared: shared.clone(),
+            connection: connection.clone(),
             pool: Arc::downgrade(self),
         }
     }
 
-    /// Takes an HTTP/1.1 connection back, once the answer on it has ended.
-    fn put(&self, sender: http1::SendRequest<Body>) {
-        let mut idle = self.idle.lock();
-        if idle.len() == MAX_IDLE {
-            idle.pop_front();
+    /// Returns an HTTP/1.1 connection to the pool.
+    fn release(&self, sender: http1::SendRequest<Body>) {
+        let mut http1 = self.http1.lock();
+        if http1.len() == MAX_IDLE {
+            http1.pop_front();
         }
-        idle.push_back(Idle {
+        http1.push_back(Http1 {
             sender,
-            since: Instant::now(),
+            idle_since: Instant::now(),
         });
-        drop(idle);
-        self.freed.notify_one();
+        drop(http1);
+        self.available.notify_one();
     }
 
-    fn drop_idle(&self) {
-        self.idle
-            .lock()
-            .retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < IDLE);
-        self.shared.lock().retain(|shared| {
-            let busy = shared.requests.load(Ordering::Relaxed) > 0;
-            !shared.sender.is_closed() && (busy || shared.since.lock().elapsed() < SHARED_IDLE)
+    fn remove_expired(&self) {
+        self.http1.lock().retain(|http1| {
+            !http1.sender.is_closed() && http1.idle_since.elapsed() < HTTP1_IDLE_TIMEOUT
+        });
+        self.http2.lock().retain(|http2| {
+            let is_busy = http2.requests.load(Ordering::Relaxed) > 0;
+            !http2.sender.is_closed()
+                && (is_busy || http2.idle_since.lock().elapsed() < HTTP2_IDLE_TIMEOUT)
         });
     }
 }
 
 impl Connection {
-    /// Whether it was there before: the upstream may have closed it unnoticed.
+    /// Returns whether the connection is not new. The upstream may be closing it just now.
     pub(crate) fn is_reused(&self) -> bool {
-        self.reused
+        self.is_reused
     }
 
-    /// Sends a request whose URI is in origin form and whose `Host` is set. The lease, if there is
-    /// one, is to be kept until the answer's body has ended.
+    /// Sends a request, whose URI is in origin form and whose `Host` is set.
+    ///
+    /// The lease, if any, has to be kept until the response's body has ended.
     ///
     /// # Errors
-    /// There is no answer; with the request when it was certainly not sent.
+    /// Returns an error if there is no response, with the request if it was certainly not sent.
     pub(crate) async fn send(
         self,
         mut request: Request<Body>,
-    ) -> Result<(Response<Incoming>, Option<Lease>), Unanswered> {
-        match self.inner {
-            Inner::One(mut sender) => {
+    ) -> Result<(Response<Incoming>, Option<Lease>), SendError> {
+        match self.protocol {
+            Protocol::Http1(mut sender) => {
                 if request.headers().contains_key(header::TE) {
                     let te = http::HeaderValue::from_static("te");
                     request.headers_mut().append(header::CONNECTION, te);
                 }
-                let answer = sender.try_send_request(request).await;
-                let response = answer.map_err(|error| unanswered(error, |_| {}))?;
+                let result = sender.try_send_request(request).await;
+                let response = result.map_err(|error| send_error(error, |_| {}))?;
                 if sender.is_ready() {
-                    self.pool.put(sender);
+                    self.pool.release(sender);
                 } else {
                     let pool = Arc::downgrade(&self.pool);
                     tokio::spawn(async move {
                         if sender.ready().await.is_ok()
                             && let Some(pool) = pool.upgrade()
                         {
-                            pool.put(sender);
+                            pool.release(sender);
                         }
                     });
                 }
                 Ok((response, None))
             }
-            Inner::Shared(lease) => {
-                let origin = name_in_uri(&mut request, &self.pool.target);
-                let mut sender = lease.shared.sender.clone();
-                let answer = sender.try_send_request(request).await;
-                let response =
-                    answer.map_err(|error| unanswered(error, |request| origin.restore(request)))?;
+            Protocol::Http2(lease) => {
+                let original = move_host_to_uri(&mut request, &self.pool.target);
+                let mut sender = lease.connection.sender.clone();
+                let result = sender.try_send_request(request).await;
+                let response = result
+                    .map_err(|error| send_error(error, |request| original.restore(request)))?;
                 Ok((response, Some(lease)))
             }
         }
@@ -397,21 +406,21 @@ impl Connection {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        *self.shared.since.lock() = Instant::now();
-        self.shared.requests.fetch_sub(1, Ordering::Relaxed);
+        *self.connection.idle_since.lock() = Instant::now();
+        self.connection.requests.fetch_sub(1, Ordering::Relaxed);
         if let Some(pool) = self.pool.upgrade() {
-            pool.freed.notify_one();
+            pool.available.notify_one();
         }
     }
 }
 
-/// What [`name_in_uri`] has changed.
-struct Origin {
+/// The parts of a request that [`move_host_to_uri`] has changed.
+struct OriginForm {
     uri: Uri,
     host: Option<http::HeaderValue>,
 }
 
-impl Origin {
+impl OriginForm {
     fn restore(self, request: &mut Request<Body>) {
         *request.uri_mut() = self.uri;
         if let Some(host) = self.host {
@@ -420,50 +429,50 @@ impl Origin {
     }
 }
 
-/// Puts the name of the host where HTTP/2 has it: into the URI, and not into a header.
-fn name_in_uri(request: &mut Request<Body>, target: &Uri) -> Origin {
+/// Moves the host from the `Host` header to the URI, where HTTP/2 expects it.
+fn move_host_to_uri(request: &mut Request<Body>, target: &Uri) -> OriginForm {
     let host = request.headers_mut().remove(header::HOST);
-    let named = host
+    let authority = host
         .as_ref()
         .and_then(|host| host.to_str().ok()?.parse().ok());
     let uri = request.uri().clone();
     let mut parts = uri.clone().into_parts();
     parts.scheme = target.scheme().cloned();
-    parts.authority = named.or_else(|| target.authority().cloned());
+    parts.authority = authority.or_else(|| target.authority().cloned());
     if let Ok(absolute) = Uri::from_parts(parts) {
         *request.uri_mut() = absolute;
     }
-    Origin { uri, host }
+    OriginForm { uri, host }
 }
 
-fn unanswered(
+fn send_error(
     mut error: TrySendError<Request<Body>>,
     restore: impl FnOnce(&mut Request<Body>),
-) -> Unanswered {
+) -> SendError {
     let mut request = error.take_message().map(Box::new);
     if let Some(request) = &mut request {
         restore(request);
     }
-    Unanswered {
-        error: error.into_error(),
+    SendError {
+        source: error.into_error(),
         request,
     }
 }
 
-/// Runs a connection until its end, of which those who use it are told as well.
-fn drive(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
+/// Runs a connection in the background. Its requests receive errors as well.
+fn spawn_connection(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
     tokio::spawn(async move {
         if let Err(error) = connection.await {
-            debug!("connection to an upstream: {error}");
+            debug!(%error, "upstream connection failed");
         }
     });
 }
 
-/// Closes what is no longer needed, until the pool is gone.
+/// Removes expired connections regularly, until the pool is dropped.
 async fn sweep(pool: Weak<Pool>) {
     loop {
         tokio::time::sleep(SWEEP_INTERVAL).await;
         let Some(pool) = pool.upgrade() else { return };
-        pool.drop_idle();
+        pool.remove_expired();
     }
 }

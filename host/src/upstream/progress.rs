@@ -1,4 +1,4 @@
-//! Whether a request is still on its way out.
+//! Tracks the progress of request bodies.
 
 use std::{
     pin::Pin,
@@ -14,32 +14,32 @@ use http_body_util::BodyExt;
 use spin_runtime::backend::{Body, BodyError};
 use tokio::time::Instant;
 
-/// When the last piece of a body was taken. Clones look at the same body.
+/// Records when a body was last read. Clones share the record.
 #[derive(Clone, Default)]
 pub(crate) struct Progress(Arc<Mutex<Option<Instant>>>);
 
 impl Progress {
-    /// The body again, its pieces noted as they are taken.
-    pub(crate) fn watch(&self, body: Body) -> Body {
+    /// Returns the body, with its progress tracked.
+    pub(crate) fn track(&self, body: Body) -> Body {
         if http_body::Body::is_end_stream(&body) {
             return body;
         }
         let progress = self.clone();
-        Watched { body, progress }.boxed_unsync()
+        TrackedBody { body, progress }.boxed_unsync()
     }
 
-    /// When the last piece was taken; `None` before the first.
+    /// Returns when the last frame, or the end, was read. `None` if nothing was read yet.
     pub(crate) fn last(&self) -> Option<Instant> {
         *self.0.lock()
     }
 }
 
-struct Watched {
+struct TrackedBody {
     body: Body,
     progress: Progress,
 }
 
-impl http_body::Body for Watched {
+impl http_body::Body for TrackedBody {
     type Data = Bytes;
     type Error = BodyError;
 

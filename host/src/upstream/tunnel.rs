@@ -1,9 +1,9 @@
-//! Tunnels: upgraded connections whose bytes go to an upstream and back as they are.
+//! Tunnels: upgraded connections whose bytes are relayed to and from an upstream.
 
 use std::{io, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use spin_runtime::backend::{Body, empty};
 use tokio::{
@@ -16,8 +16,8 @@ use tracing::{debug, warn};
 
 use crate::{
     http::{
-        error_response::{answer, failure},
-        headers::tokens,
+        error_response::{backend_error_response, text_response},
+        headers::list_items,
     },
     metrics::{
         backend::metered,
@@ -28,55 +28,56 @@ use crate::{
     upstream::Upstream,
 };
 
-/// How long one end of a tunnel may go on when the other has said all it has to say.
-const HALF_CLOSED: Duration = Duration::from_secs(60);
+/// How long a tunnel stays open after one end has closed its sending side.
+const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long both ends of a tunnel may take to hear that it is closed.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// The time limit for closing both ends of a tunnel when the host stops.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The open tunnels of a host.
 pub(crate) struct Tunnels {
-    room: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
     metrics: Arc<Metrics>,
 }
 
 impl Tunnels {
-    /// No tunnels, at most `most` at once, until `stop`.
-    pub(crate) fn new(most: usize, stop: CancellationToken, metrics: Arc<Metrics>) -> Self {
+    /// Allows up to `max_tunnels` concurrent tunnels, which `stop` closes.
+    pub(crate) fn new(max_tunnels: usize, stop: CancellationToken, metrics: Arc<Metrics>) -> Self {
         Self {
-            room: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
+            permits: Arc::new(Semaphore::new(max_tunnels.min(Semaphore::MAX_PERMITS))),
             tasks: TaskTracker::new(),
             stop,
             metrics,
         }
     }
 
-    /// Passes on a request to switch to one of `protocols`, and then what is said in it. A refusal
-    /// goes back as it is.
+    /// Sends an upgrade request for one of `protocols` to an upstream and opens the tunnel.
+    ///
+    /// If the upstream refuses, its response is returned unchanged.
     pub(crate) async fn open(
         &self,
         upstream: &Upstream,
         mut request: Request<Body>,
         protocols: &HeaderValue,
     ) -> Response<Body> {
-        let Ok(room) = self.room.clone().try_acquire_owned() else {
+        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
             self.metrics.dropped(Dropped::Full).inc();
-            return answer(
+            return text_response(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "too many tunnels are open, try again later",
+                "too many tunnels, try again later",
             );
         };
         let path = request.uri().path().to_owned();
         let client = hyper::upgrade::on(&mut request);
         let connection = ConnectionHandle::of(&request);
-        let answer = upstream.upgrade(request, protocols);
-        let mut response = match metered(answer, &self.metrics, upstream.name()).await {
+        let upgrade = upstream.upgrade(request, protocols);
+        let mut response = match metered(upgrade, &self.metrics, upstream.name()).await {
             Ok(response) => response,
             Err(error) => {
-                warn!(path, "{error}");
-                return failure(&error);
+                warn!(route = path, upstream = %upstream.name(), %error, "upgrade failed");
+                return backend_error_response(&error);
             }
         };
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -84,31 +85,33 @@ impl Tunnels {
         }
         let server = hyper::upgrade::on(&mut response);
         let stop = self.stop.clone();
-        let counted = GaugeGuard::new(&self.metrics.tunnels);
+        let gauge = GaugeGuard::new(&self.metrics.tunnels);
         self.tasks
             .spawn(ConnectionHandle::run_upgraded(connection, async move {
-                let _held = (room, counted);
-                match both(client, server).await {
-                    Ok((client, server)) => carry(client, server, stop).await,
-                    Err(error) => debug!(path, "a tunnel was not opened: {error}"),
+                let _guards = (permit, gauge);
+                match tokio::try_join!(client, server) {
+                    Ok((client, server)) => run(client, server, stop).await,
+                    Err(error) => debug!(route = path, %error, "failed to open a tunnel"),
                 }
             }));
         response.map(|_| empty())
     }
 
-    /// Waits for the end of all, after `stop`; no others must be opened then.
+    /// Waits until all tunnels are closed, after `stop`. No more tunnels may be opened.
     pub(crate) async fn closed(&self) {
         self.tasks.close();
         self.tasks.wait().await;
     }
 }
 
-/// The protocols to which a request asks to switch, without those in which requests would follow
-/// that nobody here looks at: HTTP/2 without TLS, and HTTP itself within TLS.
-pub(crate) fn protocols<B>(request: &Request<B>) -> Option<HeaderValue> {
+/// Returns the protocols that a request wants to upgrade to.
+///
+/// HTTP itself is left out (`h2c`, and HTTP within TLS): its requests would bypass the gateway.
+pub(crate) fn requested_protocols<B>(request: &Request<B>) -> Option<HeaderValue> {
     let headers = request.headers();
     if request.version() != Version::HTTP_11
-        || !tokens(headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"))
+        || !list_items(headers, &header::CONNECTION)
+            .any(|token| token.eq_ignore_ascii_case("upgrade"))
     {
         return None;
     }
@@ -118,41 +121,38 @@ pub(crate) fn protocols<B>(request: &Request<B>) -> Option<HeaderValue> {
             .iter()
             .any(|http| name.eq_ignore_ascii_case(http))
     };
-    let asked: Vec<&str> = tokens(headers, &header::UPGRADE)
+    let protocols: Vec<&str> = list_items(headers, &header::UPGRADE)
         .filter(|protocol| !is_http(protocol))
         .collect();
-    match asked.is_empty() {
-        true => None,
-        // Parts of a header value.
-        false => HeaderValue::from_str(&asked.join(", ")).ok(),
+    if protocols.is_empty() {
+        return None;
     }
+    HeaderValue::from_str(&protocols.join(", ")).ok()
 }
 
-async fn both(client: OnUpgrade, server: OnUpgrade) -> hyper::Result<(Upgraded, Upgraded)> {
-    tokio::try_join!(client, server)
-}
-
-/// Carries bytes both ways. When one end has no more to say, the other is told so, and may go on
-/// for a while.
-async fn carry(client: Upgraded, server: Upgraded, stop: CancellationToken) {
+/// Relays a tunnel until it ends or the host stops.
+async fn run(client: Upgraded, server: Upgraded, stop: CancellationToken) {
     let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
     tokio::select! {
-        carried = carry_both(&mut client, &mut server) => {
-            if let Err(error) = carried {
-                debug!("a tunnel was cut: {error}");
+        result = relay(&mut client, &mut server) => {
+            if let Err(error) = result {
+                debug!(%error, "tunnel failed");
             }
         }
         () = stop.cancelled() => {
             let close = async { tokio::join!(client.shutdown(), server.shutdown()) };
-            // Neither end needs to listen any more.
-            let _ = timeout(FAREWELL, close).await;
+            // Closing is best effort: the connections are dropped next.
+            let _ = timeout(CLOSE_TIMEOUT, close).await;
         }
     }
 }
 
+/// Copies bytes both ways. When one end closes its sending side, the other may still send for
+/// [`HALF_CLOSE_TIMEOUT`].
+///
 /// # Errors
-/// Those of either end, and when one goes on for too long alone.
-async fn carry_both(
+/// Returns the errors of either end, and `TimedOut` after the half-close timeout.
+async fn relay(
     client: impl AsyncRead + AsyncWrite + Unpin,
     server: impl AsyncRead + AsyncWrite + Unpin,
 ) -> io::Result<()> {
@@ -167,17 +167,17 @@ async fn carry_both(
         to_client.shutdown().await
     };
     tokio::pin!(up, down);
-    let rest = tokio::select! {
-        ended = &mut up => {
-            ended?;
-            timeout(HALF_CLOSED, down).await
+    let remaining = tokio::select! {
+        result = &mut up => {
+            result?;
+            timeout(HALF_CLOSE_TIMEOUT, down).await
         }
-        ended = &mut down => {
-            ended?;
-            timeout(HALF_CLOSED, up).await
+        result = &mut down => {
+            result?;
+            timeout(HALF_CLOSE_TIMEOUT, up).await
         }
     };
-    rest.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    remaining.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
 #[cfg(test)]
@@ -189,52 +189,55 @@ mod tests {
 
     use super::*;
 
-    /// A tunnel that is open, with its two ends.
+    /// Returns the two ends of an open tunnel.
     fn tunnel() -> (DuplexStream, DuplexStream) {
-        let (client, near) = duplex(64);
-        let (far, server) = duplex(64);
-        tokio::spawn(carry_both(near, far));
+        let (client, tunnel_to_client) = duplex(64);
+        let (tunnel_to_server, server) = duplex(64);
+        tokio::spawn(relay(tunnel_to_client, tunnel_to_server));
         (client, server)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_end_alone_goes_on_for_a_while() {
-        for client_ends in [true, false] {
-            let (mut one, mut other) = tunnel();
-            if !client_ends {
-                std::mem::swap(&mut one, &mut other);
+    async fn half_closed_tunnel_is_closed_after_a_timeout() {
+        for client_closes in [true, false] {
+            let (mut closing, mut other) = tunnel();
+            if !client_closes {
+                std::mem::swap(&mut closing, &mut other);
             }
-            // As long as both are there, neither has to say anything.
-            sleep(HALF_CLOSED * 10).await;
-            one.write_all(b"the last word").await.expect("it writes");
-            one.shutdown().await.expect("it closes");
+            // An idle tunnel stays open.
+            sleep(HALF_CLOSE_TIMEOUT * 10).await;
+            closing.write_all(b"last").await.expect("writes");
+            closing.shutdown().await.expect("closes");
             let since = Instant::now();
-            let mut said = String::new();
-            other.read_to_string(&mut said).await.expect("an end");
-            assert_eq!(said, "the last word");
+            let mut received = String::new();
+            other.read_to_string(&mut received).await.expect("reads");
+            assert_eq!(received, "last");
 
-            sleep(HALF_CLOSED / 2).await;
-            other.write_all(b"but").await.expect("it writes");
-            let mut said = String::new();
-            one.read_to_string(&mut said).await.expect("an end");
-            assert_eq!(said, "but");
-            assert_eq!(since.elapsed(), HALF_CLOSED);
+            sleep(HALF_CLOSE_TIMEOUT / 2).await;
+            other.write_all(b"reply").await.expect("writes");
+            let mut received = String::new();
+            closing.read_to_string(&mut received).await.expect("reads");
+            assert_eq!(received, "reply");
+            assert_eq!(since.elapsed(), HALF_CLOSE_TIMEOUT);
         }
     }
 
     #[test]
-    fn what_is_tunnelled() {
-        let asked = |connection: &str, upgrade: &str| {
+    fn only_upgrades_to_other_protocols_are_tunnelled() {
+        let requested = |connection: &str, upgrade: &str| {
             let request = Request::get("/")
                 .header("connection", connection)
                 .header("upgrade", upgrade)
                 .body(())
                 .unwrap();
-            protocols(&request).map(|value| value.to_str().unwrap().to_owned())
+            requested_protocols(&request).map(|value| value.to_str().unwrap().to_owned())
         };
-        assert_eq!(asked("Upgrade", "websocket").as_deref(), Some("websocket"));
         assert_eq!(
-            asked("keep-alive, upgrade", "h2c, chat/1 ,WebSocket").as_deref(),
+            requested("Upgrade", "websocket").as_deref(),
+            Some("websocket")
+        );
+        assert_eq!(
+            requested("keep-alive, upgrade", "h2c, chat/1 ,WebSocket").as_deref(),
             Some("chat/1, WebSocket")
         );
         for (connection, upgrade) in [
@@ -243,7 +246,11 @@ mod tests {
             ("upgrade", "h2c"),
             ("upgrade", "H2C, TLS/1.2, HTTP/2.0"),
         ] {
-            assert_eq!(asked(connection, upgrade), None, "{connection} {upgrade}");
+            assert_eq!(
+                requested(connection, upgrade),
+                None,
+                "{connection} {upgrade}"
+            );
         }
         let mut old = Request::get("/")
             .header("connection", "upgrade")
@@ -251,6 +258,6 @@ mod tests {
             .body(())
             .unwrap();
         *old.version_mut() = Version::HTTP_10;
-        assert_eq!(protocols(&old), None);
+        assert_eq!(requested_protocols(&old), None);
     }
 }

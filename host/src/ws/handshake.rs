@@ -21,8 +21,8 @@ use uuid::Uuid;
 use crate::config::AllowedOrigins;
 use crate::{
     http::{
-        error_response::{answer, failure},
-        headers::{remove_hop_headers, remove_private_headers, tokens},
+        error_response::{backend_error_response, text_response},
+        headers::{list_items, remove_hop_headers, remove_private_headers},
     },
     metrics::registry::Dropped,
     net::connection::{ConnectionHandle, Io},
@@ -58,7 +58,7 @@ pub(crate) async fn open(
     let outbox = Outbox::new(services.limits.max_outgoing_buffer_bytes);
     let Some(registration) = services.sessions.register(outbox.clone()) else {
         services.metrics.dropped(Dropped::Full).inc();
-        return answer(
+        return text_response(
             StatusCode::SERVICE_UNAVAILABLE,
             "too many WebSockets are open, try again later",
         );
@@ -88,7 +88,7 @@ pub(crate) async fn open(
         opening.serve(upgraded),
     ));
     answered.await.unwrap_or_else(|_| {
-        answer(
+        text_response(
             StatusCode::INTERNAL_SERVER_ERROR,
             "opening the WebSocket failed",
         )
@@ -154,12 +154,12 @@ fn accept_key<B>(
     origins: &AllowedOrigins,
 ) -> Result<String, Box<Response<Body>>> {
     let headers = request.headers();
-    let refuse = |status, text: &str| Err(Box::new(answer(status, text)));
+    let refuse = |status, text: &str| Err(Box::new(text_response(status, text)));
     if headers
         .get(header::SEC_WEBSOCKET_VERSION)
         .is_none_or(|version| version != "13")
     {
-        let mut refusal = answer(
+        let mut refusal = text_response(
             StatusCode::UPGRADE_REQUIRED,
             "Sec-WebSocket-Version must be 13",
         );
@@ -275,16 +275,16 @@ fn refusal(error: ExchangeError, route: &str) -> Response<Body> {
             if response.status().is_success()
                 || response.status() == StatusCode::METHOD_NOT_ALLOWED =>
         {
-            answer(StatusCode::UPGRADE_REQUIRED, "there is no WebSocket here")
+            text_response(StatusCode::UPGRADE_REQUIRED, "there is no WebSocket here")
         }
         ExchangeError::Refused(mut response) => {
             remove_private_headers(response.headers_mut());
             *response
         }
-        ExchangeError::Backend(error) => failure(&error),
+        ExchangeError::Backend(error) => backend_error_response(&error),
         other => {
             error!(route, "opening a WebSocket: {other}");
-            answer(
+            text_response(
                 StatusCode::BAD_GATEWAY,
                 "the backend does not speak WebSocket-over-HTTP as it should",
             )
@@ -329,7 +329,7 @@ fn stream(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
 
 /// Whether a comma-separated header has this item, in any case.
 fn lists(headers: &HeaderMap, name: &HeaderName, item: &str) -> bool {
-    tokens(headers, name).any(|token| token.eq_ignore_ascii_case(item))
+    list_items(headers, name).any(|token| token.eq_ignore_ascii_case(item))
 }
 
 #[cfg(test)]

@@ -46,11 +46,11 @@ async fn an_upstream_that_is_not_there() -> Result<()> {
             let answer = request(host.address, asked).await?;
             ensure!(answer.status == 502, "{url}: {answer:?}");
             ensure!(
-                answer.body == "the upstream is not reached\n",
+                answer.body == "upstream unreachable\n",
                 "{url}: {answer:?}"
             );
         }
-        host.logged(&["WARN", "is not reached", &url]).await?;
+        host.logged(&["WARN", "upstream request failed", &url]).await?;
     }
     Ok(())
 }
@@ -86,7 +86,7 @@ async fn an_upstream_that_is_late() -> Result<()> {
         let late = request(host.address, "GET /late HTTP/1.1\r\nHost: a\r\n\r\n").await?;
         ensure!(late.status == 504, "{scheme}: {late:?}");
         ensure!(
-            late.body == "there was no answer in time\n",
+            late.body == "request timed out\n",
             "{scheme}: {late:?}"
         );
         // A request that takes longer to come than its answer may is not late.
@@ -138,7 +138,7 @@ async fn a_connection_that_ends_under_a_request() -> Result<()> {
     // Not sent again, since it may have been acted on.
     let lost = request(host.address, POST).await?;
     ensure!(
-        lost.status == 502 && lost.body == "the upstream failed\n",
+        lost.status == 502 && lost.body == "upstream failed\n",
         "{lost:?}"
     );
     ensure!(asked.load(Ordering::SeqCst) == 4 && backend.connections() == 2);
@@ -187,7 +187,7 @@ async fn answers_that_are_none() -> Result<()> {
         for asked in [GET, POST] {
             let got = request(host.address, asked).await?;
             ensure!(got.status == 502, "{answer:?}: {got:?}");
-            ensure!(got.body == "the upstream failed\n", "{answer:?}: {got:?}");
+            ensure!(got.body == "upstream failed\n", "{answer:?}: {got:?}");
         }
         host.logged(&["WARN", "failed", why])
             .await
@@ -287,7 +287,7 @@ async fn a_circle_comes_to_its_end() -> Result<()> {
     let host = Server::in_front_of(&format!("http://{address}"), &["--listen", &address])?;
     let answer = request(host.address, GET).await?;
     ensure!(answer.status == 502, "{answer:?}");
-    host.logged(&["goes in a circle"]).await?;
+    host.logged(&["request loop detected"]).await?;
     Ok(())
 }
 

@@ -123,7 +123,7 @@ async fn what_cannot_be_sent_again_is_told_as_not_sent() -> Result<()> {
     ensure!(request(host.address, POST).await?.status == 200);
     let answer = request(host.address, POST).await?;
     ensure!(answer.status == 502, "{answer:?}");
-    ensure!(answer.body == "the upstream is not reached\n", "{answer:?}");
+    ensure!(answer.body == "upstream unreachable\n", "{answer:?}");
     ensure!(request(host.address, POST).await?.status == 200);
     Ok(())
 }
@@ -135,6 +135,6 @@ async fn what_it_may_have_acted_on_is_not() -> Result<()> {
     ensure!(request(host.address, POST).await?.status == 200);
     let answer = request(host.address, POST).await?;
     ensure!(answer.status == 502, "{answer:?}");
-    ensure!(answer.body == "the upstream failed\n", "{answer:?}");
+    ensure!(answer.body == "upstream failed\n", "{answer:?}");
     Ok(())
 }

@@ -67,7 +67,7 @@ max-connections = 1
         host.get("/second/headers")
             .await?
             .1
-            .contains("nothing here"),
+            .contains("not found"),
         "it is private"
     );
     let ticks = project.path(".spin/logs/second_stdout.txt");
