@@ -17,13 +17,13 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     Host, HostOptions,
-    config::{AppConfig, Timer, UpstreamUrl, parse_duration},
+    config::{AppConfig, Limits, Timer, UpstreamUrl, parse_duration},
     dev::{build, process},
     terminal::{print_error_line, print_line},
 };
 
 /// The time at exit for writing what components have printed.
-const EXIT_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+const EXIT_FLUSH_TIMEOUT: Duration = Limits::DEFAULT.exit_flush_timeout;
 
 /// Serves Spin components over HTTP and WebSockets, on one port.
 #[derive(Parser)]

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Result, bail};
 use spin_runtime::EmbeddedOptions;
 
-use crate::config::{AppConfig, MAX_DURATION, UpstreamUrl};
+use crate::config::{AppConfig, Limits, UpstreamUrl};
 
 /// The options of a [`Host`](crate::Host). The defaults are those of the command line.
 #[derive(Clone, Debug)]
@@ -69,8 +69,9 @@ impl HostOptions {
         if self.watch && self.upstream.is_some() {
             bail!("--watch cannot reload the components of an upstream: watch them there");
         }
-        if self.request_timeout > MAX_DURATION {
-            bail!("the request timeout is out of range: expected at most {MAX_DURATION:?}");
+        let max_duration = Limits::DEFAULT.max_duration;
+        if self.request_timeout > max_duration {
+            bail!("the request timeout is out of range: expected at most {max_duration:?}");
         }
         Ok(())
     }

@@ -2,12 +2,9 @@
 
 use std::time::Duration;
 
-/// The shortest duration that can be configured, so that a wrong unit does not cause a busy loop.
-pub(super) const MIN_DURATION: Duration = Duration::from_millis(10);
-/// The longest duration that can be configured, so that deadlines cannot overflow: 366 days.
-pub const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+use super::limits::Limits;
 
-/// Parses a duration such as `"500ms"` or `"1m 30s"`, from 10 ms to [`MAX_DURATION`].
+/// Parses a duration such as `"500ms"` or `"1m 30s"`, from 10 ms to 366 days.
 ///
 /// # Errors
 /// Returns a message that includes the text and an example.
@@ -17,7 +14,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
             "invalid duration {text:?} ({error}): expected a value such as \"500ms\", \"5s\" or \"1m 30s\""
         )
     })?;
-    if duration < MIN_DURATION || duration > MAX_DURATION {
+    let limits = Limits::DEFAULT;
+    if duration < limits.min_duration || duration > limits.max_duration {
         return Err(format!(
             "duration {text:?} is out of range: expected 10ms to 366days"
         ));

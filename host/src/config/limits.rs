@@ -7,9 +7,6 @@ use spin_runtime::manifest::reader::{Table, Value};
 
 use super::duration::parse_duration;
 
-/// The largest size that can be configured.
-const MAX_SIZE_BYTES: u64 = 1024 * 1024 * 1024;
-
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
@@ -48,12 +45,18 @@ pub struct Limits {
     pub unread_response_timeout: Duration,
     /// How long a TCP connection is idle before the system probes it. Default: 60 s.
     pub tcp_keepalive: Duration,
+    /// How long an HTTP/2 connection is silent before it gets a ping. It is closed if the client
+    /// does not answer. Default: 60 s.
+    pub h2_ping_interval: Duration,
     /// The time for a client to answer a close frame, or to read what was sent before it. The
     /// connection is then dropped. Default: 5 s.
     pub close_timeout: Duration,
     /// The time for requests and sockets to finish when the host stops. What is left is aborted.
     /// Default: 30 s.
     pub drain_timeout: Duration,
+    /// The time at exit to write what components have printed. The rest is dropped. Default: 500
+    /// ms.
+    pub exit_flush_timeout: Duration,
     // WebSocket-over-HTTP.
     /// The events in one request to the backend. Further events wait for the next request. Default:
     /// 10,000.
@@ -67,6 +70,9 @@ pub struct Limits {
     /// The shortest `Keep-Alive-Interval`. A shorter one is raised to it. Default: 20 s, as in
     /// Pushpin.
     pub min_keep_alive_interval: Duration,
+    /// How often a request that did not reach the backend is sent again. The session then fails.
+    /// Default: 5, as in Pushpin.
+    pub backend_retries: u32,
     /// The channels of a session or of a held request. Further subscriptions are ignored and
     /// logged. Default: 1,000.
     pub max_subscriptions: usize,
@@ -74,6 +80,8 @@ pub struct Limits {
     /// logged. Default: 100.
     pub max_metadata_entries: usize,
     // Held HTTP requests.
+    /// The shortest `Grip-Timeout`. A shorter one is raised to it. Default: 5 s.
+    pub min_hold_timeout: Duration,
     /// The body of a response that is held as a response, or that contains instructions. A larger
     /// one gets 502. Default: 1,000,000 bytes.
     pub max_held_response_bytes: usize,
@@ -83,6 +91,9 @@ pub struct Limits {
     /// How often in a row a held request is sent again. The response of the backend is then used as
     /// it is. Default: 5.
     pub max_replays: usize,
+    /// The attempts to fetch the next part of a stream, over about 31 s. The stream then ends.
+    /// Default: 6.
+    pub next_part_attempts: u32,
     // Publishing.
     /// The body of a publish request. A larger one gets 413. Default: 10 MiB.
     pub max_publish_bytes: usize,
@@ -110,6 +121,9 @@ pub struct Limits {
     pub max_idle_channels: usize,
     /// How long a channel without subscribers is remembered. Default: 60 s.
     pub idle_channel_lifetime: Duration,
+    // Signatures.
+    /// The lifetime of a `Grip-Sig` token. New requests carry a new one. Default: 60 min.
+    pub token_lifetime: Duration,
     // Upstreams.
     /// The time to connect to an upstream. The request then gets 502. Default: 5 s.
     pub upstream_connect_timeout: Duration,
@@ -126,11 +140,39 @@ pub struct Limits {
     /// The concurrent requests on an HTTP/2 connection to an upstream. Further requests use another
     /// one. Default: 128.
     pub upstream_h2_requests: usize,
+    /// The unread data of a response on an HTTP/2 connection to an upstream. The upstream then
+    /// waits. Default: 256 KiB.
+    pub upstream_h2_window_bytes: u32,
+    /// How long an HTTP/2 connection with open requests to an upstream is silent before it gets a
+    /// ping. It is closed if the upstream does not answer. Default: 20 s.
+    pub upstream_ping_interval: Duration,
+    /// The attempts to send a request on connections that turn out to be closed. The request then
+    /// gets 502. Default: 4.
+    pub upstream_attempts: usize,
+    /// How often a request may pass through this host, which detects loops. It then gets 502.
+    /// Default: 8.
+    pub max_passes: usize,
     /// How long one side of a tunnel may continue after the other side has ended. Default: 60 s.
     pub tunnel_half_closed_timeout: Duration,
+    /// The data in transit in each direction of a tunnel. The sender then waits. Default: 8 KiB.
+    pub tunnel_buffer_bytes: usize,
     // Watching.
     /// The pages that listen for changes with `--watch`. Further ones get 503. Default: 256.
     pub max_watching_pages: usize,
+    /// The output of a build command that is shown in pages. The beginning is dropped. Default: 64
+    /// KiB.
+    pub build_output_bytes: usize,
+    /// The time for a build command to end after SIGTERM. It is then killed. Default: 2 s.
+    pub build_stop_timeout: Duration,
+    // Configuration.
+    /// The shortest duration that can be configured, so that a wrong unit does not cause a busy
+    /// loop. Default: 10 ms.
+    pub min_duration: Duration,
+    /// The longest duration that can be configured, so that deadlines cannot overflow. Default:
+    /// 366 days.
+    pub max_duration: Duration,
+    /// The largest size that can be configured. Default: 1 GiB.
+    pub max_size_bytes: u64,
 }
 
 impl Limits {
@@ -146,19 +188,24 @@ impl Limits {
         request_head_timeout: secs(60),
         unread_response_timeout: secs(60),
         tcp_keepalive: secs(60),
+        h2_ping_interval: secs(60),
         close_timeout: secs(5),
         drain_timeout: secs(30),
+        exit_flush_timeout: Duration::from_millis(500),
         // WebSocket-over-HTTP.
         max_events_per_request: 10_000,
         max_response_events_bytes: 1_000_000,
         response_body_timeout: secs(60),
         min_keep_alive_interval: secs(20),
+        backend_retries: 5,
         max_subscriptions: 1000,
         max_metadata_entries: 100,
         // Held HTTP requests.
+        min_hold_timeout: grip::hold::MIN_TIMEOUT,
         max_held_response_bytes: 1_000_000,
         max_replay_body_bytes: 100_000,
         max_replays: 5,
+        next_part_attempts: 6,
         // Publishing.
         max_publish_bytes: 10 * MIB,
         max_shard_queue_bytes: MIB,
@@ -170,6 +217,8 @@ impl Limits {
         max_id_bytes: 1024,
         max_idle_channels: 100_000,
         idle_channel_lifetime: secs(60),
+        // Signatures.
+        token_lifetime: secs(60 * 60),
         // Upstreams.
         upstream_connect_timeout: secs(5),
         upstream_idle_timeout: secs(4),
@@ -177,9 +226,20 @@ impl Limits {
         upstream_idle_connections: 1024,
         upstream_connecting: 128,
         upstream_h2_requests: 128,
+        upstream_h2_window_bytes: 256 * 1024,
+        upstream_ping_interval: secs(20),
+        upstream_attempts: 4,
+        max_passes: 8,
         tunnel_half_closed_timeout: secs(60),
+        tunnel_buffer_bytes: 8 * KIB,
         // Watching.
         max_watching_pages: 256,
+        build_output_bytes: 64 * KIB,
+        build_stop_timeout: secs(2),
+        // Configuration.
+        min_duration: Duration::from_millis(10),
+        max_duration: secs(366 * 24 * 60 * 60),
+        max_size_bytes: 1024 * 1024 * 1024,
     };
 
     /// Reads the keys that are present in the table.
@@ -226,7 +286,7 @@ fn read_size(value: &Value<'_>) -> Option<usize> {
     } else {
         value.string()?.parse().ok().map(|ByteSize(bytes)| bytes)
     };
-    let bytes = bytes.filter(|bytes| (1..=MAX_SIZE_BYTES).contains(bytes));
+    let bytes = bytes.filter(|bytes| (1..=Limits::DEFAULT.max_size_bytes).contains(bytes));
     if bytes.is_none() {
         value.error(
             "expected a size from 1 byte to 1GiB, such as \"64KiB\", \"1MiB\" or a number of bytes",
@@ -234,6 +294,9 @@ fn read_size(value: &Value<'_>) -> Option<usize> {
     }
     usize::try_from(bytes?).ok()
 }
+
+#[cfg(test)]
+mod documentation;
 
 #[cfg(test)]
 mod tests {

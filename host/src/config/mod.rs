@@ -17,7 +17,7 @@ use spin_runtime::{
     manifest::{Route, ToolTables, reader::Value},
 };
 
-pub use duration::{MAX_DURATION, parse_duration};
+pub use duration::parse_duration;
 pub use limits::Limits;
 pub use origins::AllowedOrigins;
 pub use passthrough::Passthrough;

@@ -90,7 +90,7 @@ pub(super) fn respond(
             active_channels: HashSet::new(),
             dropped: false,
         });
-        async move { stream.run(first, is_stale).await.map_err(BodyError::from) }
+        async move { Ok(stream.run(first, is_stale).await?) }
     });
     Response::from_parts(parts, body)
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
 
@@ -27,7 +28,10 @@ pub(crate) async fn read_body(
     max_bytes: usize,
     time_limit: Duration,
 ) -> Result<Bytes, ReadBodyError> {
-    match timeout(time_limit, Limited::new(body, max_bytes).collect()).await {
+    // Boxed, since the compiler cannot prove that the unboxed future is `Send`: its error type is
+    // converted into itself.
+    let collect: BoxFuture<'static, _> = Limited::new(body, max_bytes).collect().boxed();
+    match timeout(time_limit, collect).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ReadBodyError::TooLarge(max_bytes)),
         Ok(Err(error)) => Err(ReadBodyError::Incomplete(error)),

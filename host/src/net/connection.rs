@@ -182,7 +182,7 @@ pub(crate) fn builder() -> auto::Builder<TokioExecutor> {
     builder
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(HEAD_TIMEOUT);
+        .keep_alive_interval(Limits::DEFAULT.h2_ping_interval);
     builder
 }
 
