@@ -99,11 +99,8 @@ pub(crate) fn check_entry(entry: &str) -> Result<(), InvalidEntry> {
 
 /// Converts an entry of the deprecated key `allowed_http_hosts`: a host with an optional port, to be
 /// reached by HTTP and HTTPS.
-pub(crate) fn from_http_host(text: &str) -> Result<Vec<String>, InvalidEntry> {
-    let invalid = || InvalidEntry {
-        entry: text.to_owned(),
-        reason: "expected a host or host:port, without a path".to_owned(),
-    };
+pub(crate) fn from_http_host(text: &str) -> Result<Vec<String>, String> {
+    let invalid = || format!("invalid host {text:?}: expected a host or host:port, without a path");
     if text == "insecure:allow-all" {
         return Ok(["http://*:*", "https://*:*", "http://self"]
             .map(str::to_owned)

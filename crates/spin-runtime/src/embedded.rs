@@ -124,3 +124,49 @@ impl Backend for Embedded {
         self.current.instances()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::{
+        backend::{BackendError, empty},
+        manifest::ManifestUse,
+    };
+
+    fn load(app: &Embedded, body: &str) -> Vec<String> {
+        let text = format!(
+            "spin_manifest_version = 2\napplication.name = \"test\"\n\
+             trigger.http = [{{ route = \"/\", static_response = {{ body = {body:?} }} }}]\n"
+        );
+        let manifest = Manifest::parse(&text, "/app/spin.toml", ManifestUse::Embedded).unwrap();
+        let variables = Variables::new(&manifest, &[], Default::default(), |_| None).unwrap();
+        let changes = Changes {
+            only_code: true,
+            ..Changes::default()
+        };
+        app.replace(&manifest, &variables, &changes, || {}).unwrap()
+    }
+
+    async fn get(app: &Embedded) -> Result<String, BackendError> {
+        let request = Request::get("/").body(empty()).unwrap();
+        let body = app.call(request).await?.into_body();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    #[tokio::test]
+    async fn requests_have_no_route_until_an_application_is_loaded() {
+        let state = tempfile::tempdir().unwrap();
+        let app = Embedded::new(EmbeddedOptions::new(state.path())).unwrap();
+        let error = get(&app).await.unwrap_err();
+        assert!(matches!(error, BackendError::NoRoute { .. }), "{error}");
+        assert!(app.instances().is_empty());
+        assert_eq!(load(&app, "first"), [""; 0]);
+        assert_eq!(get(&app).await.unwrap(), "first");
+        // Only the code can have changed, and it has not.
+        assert_eq!(load(&app, "second"), [""; 0]);
+        assert_eq!(get(&app).await.unwrap(), "first");
+    }
+}

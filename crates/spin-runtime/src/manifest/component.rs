@@ -225,7 +225,7 @@ fn read_outbound_hosts(context: &Context<'_>, table: &mut Table<'_>) -> Vec<Stri
             match allowed_hosts::from_http_host(text) {
                 Ok(entries) => hosts.extend(entries),
                 Err(error) => entry.error(format!(
-                    "{error}; use `allowed_outbound_hosts` instead of this key"
+                    "{error}; use `allowed_outbound_hosts`, which replaces this key"
                 )),
             }
         }

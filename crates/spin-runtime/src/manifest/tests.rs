@@ -396,6 +396,38 @@ fn features_of_spin_are_accepted_for_an_upstream() {
 }
 
 #[test]
+fn tool_tables_are_read_by_the_caller_in_the_same_pass() {
+    let read_tool = |tools: &ToolTables<'_>| {
+        assert!(tools.get("absent").is_none());
+        let mut table = tools.get("mine")?.table()?;
+        let number = table.get("number").and_then(|value| value.integer());
+        table.finish();
+        number
+    };
+    let parse = |rest: &str| {
+        let text = format!("{HEAD}{}", application(rest));
+        Manifest::parse_with_tools(&text, "spin.toml", Embedded, read_tool)
+    };
+    let (manifest, number) = parse("[application.tool.mine]\nnumber = 7\n").unwrap();
+    assert_eq!((manifest.name.as_str(), number), ("test", Some(7)));
+    assert_eq!(parse("").unwrap().1, None);
+    let error = parse("sources = 1\n[application.tool.mine]\nnumbre = 7\n[extra]\n").unwrap_err();
+    let keys: Vec<_> = error.problems.iter().map(|problem| &problem.key).collect();
+    assert_eq!(
+        keys,
+        [
+            "component.page.sources",
+            "application.tool.mine.numbre",
+            "extra"
+        ]
+    );
+    assert_problems(
+        &application("[application.tool]\nmine = 1\n"),
+        &[&["application.tool.mine", "expected a table"]],
+    );
+}
+
+#[test]
 fn missing_and_unreadable_files_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let error = Manifest::load(folder.path(), Embedded)
