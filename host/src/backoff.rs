@@ -1,11 +1,12 @@
 //! Delays between attempts to reach the backend, for sessions and for held streams.
 
+use crate::config::Limits;
 use std::time::Duration;
 
 use rand::RngExt;
 
 /// How often an attempt is retried. Pushpin does the same.
-pub(crate) const RETRIES: u32 = 5;
+pub(crate) const RETRIES: u32 = Limits::DEFAULT.backend_retries;
 
 /// The delay before the first retry, without jitter. Pushpin uses the same.
 const BASE_DELAY: Duration = Duration::from_secs(1);

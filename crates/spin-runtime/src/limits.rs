@@ -45,6 +45,9 @@ pub struct Limits {
     /// How long another process may lock the file of a key-value store before an operation fails.
     /// Default: 5 s.
     pub store_lock_timeout: Duration,
+    /// How often the path of a request may be percent-encoded. A path that needs more passes to
+    /// decode escapes the root, and is private if any route is. Default: 8.
+    pub path_decode_passes: usize,
 }
 
 impl Limits {
@@ -65,6 +68,7 @@ impl Limits {
         output_line_bytes: 64 * 1024,
         pending_store_operations: 1024,
         store_lock_timeout: Duration::from_secs(5),
+        path_decode_passes: 8,
     };
 
     /// Raises the limits that must be at least 1.

@@ -154,8 +154,6 @@ pub struct Limits {
     pub max_passes: usize,
     /// How long one side of a tunnel may continue after the other side has ended. Default: 60 s.
     pub tunnel_half_closed_timeout: Duration,
-    /// The data in transit in each direction of a tunnel. The sender then waits. Default: 8 KiB.
-    pub tunnel_buffer_bytes: usize,
     // Watching.
     /// The pages that listen for changes with `--watch`. Further ones get 503. Default: 256.
     pub max_watching_pages: usize,
@@ -231,7 +229,6 @@ impl Limits {
         upstream_attempts: 4,
         max_passes: 8,
         tunnel_half_closed_timeout: secs(60),
-        tunnel_buffer_bytes: 8 * KIB,
         // Watching.
         max_watching_pages: 256,
         build_output_bytes: 64 * KIB,

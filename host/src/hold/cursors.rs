@@ -1,5 +1,6 @@
 //! The channels of a hold: its position on each of them, and its filters.
 
+use crate::config::Limits;
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -19,7 +20,7 @@ use crate::{
 };
 
 /// The most channels that a hold can subscribe to.
-const MAX_CHANNELS: usize = 1000;
+const MAX_CHANNELS: usize = Limits::DEFAULT.max_subscriptions;
 
 /// Tracks the last id that a hold has seen on each of its channels.
 pub(crate) struct Cursors {

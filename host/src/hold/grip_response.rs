@@ -1,5 +1,6 @@
 //! Parses a backend's response into GRIP instructions and a response for the client.
 
+use crate::config::Limits;
 use bytes::Bytes;
 use grip::{
     Instruct, InstructError,
@@ -23,7 +24,7 @@ use spin_runtime::backend::{Backend, Body, empty, full};
 
 /// The largest response body that is kept in memory, in bytes: instructions, or the response to
 /// send when a hold times out.
-pub(super) const MAX_HELD_BODY: usize = 1_000_000;
+pub(super) const MAX_HELD_BODY: usize = Limits::DEFAULT.max_held_response_bytes;
 
 /// A backend's response, split into instructions and what the client gets.
 pub(crate) struct GripResponse {

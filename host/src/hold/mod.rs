@@ -13,6 +13,7 @@
 //! - [`response`] waits for one publication.
 //! - [`stream`] appends publications to a body, which is a [`future_body`].
 
+use crate::config::Limits;
 use std::sync::Arc;
 
 use grip::{Instruct, hold::HoldMode};
@@ -45,7 +46,7 @@ mod tests;
 
 /// How many stale responses in a row are retried. A response is stale if its last ids are older
 /// than what was published in the meantime.
-const MAX_STALE_RETRIES: usize = 5;
+const MAX_STALE_RETRIES: usize = Limits::DEFAULT.max_replays;
 
 /// Holds a request whose response asks for it, and returns the response for the client.
 ///

@@ -1,5 +1,6 @@
 //! A client's request, kept so that it can be sent to the backend again.
 
+use crate::config::Limits;
 use std::{
     pin::Pin,
     sync::Arc,
@@ -22,7 +23,7 @@ use crate::{http::signer::Signer, pubsub::filter::LastIds};
 use spin_runtime::backend::{self, Body, BodyError, Caller};
 
 /// The largest request body that is kept, in bytes. Pushpin has the same limit.
-const MAX_BODY: usize = 100_000;
+const MAX_BODY: usize = Limits::DEFAULT.max_replay_body_bytes;
 
 /// The header with the last id of each channel that the client has seen.
 const GRIP_LAST: HeaderName = HeaderName::from_static("grip-last");

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::backoff;
+use crate::config::Limits;
 use crate::hold::{
     cursors::Disposition,
     future_body::{self, BodySender},
@@ -33,6 +34,8 @@ use spin_runtime::backend::{Body, BodyError};
 
 /// Publications that arrive together are sent in chunks of up to this many bytes.
 const MAX_CHUNK: usize = 64 * 1024;
+
+const FETCH_ATTEMPTS: u32 = Limits::DEFAULT.next_part_attempts;
 
 /// The duration of a timer that is not set.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -358,7 +361,7 @@ impl Stream {
     ///
     /// Returns `None` if the backend keeps failing or the host stops.
     async fn fetch_with_retries(&mut self, link: &str) -> Option<GripResponse> {
-        for retry in 0..=backoff::RETRIES {
+        for retry in 0..FETCH_ATTEMPTS {
             let signer = &self.held.services.signer;
             let ids = &self.held.cursors.ids;
             let request = match self
@@ -391,7 +394,7 @@ impl Stream {
             };
             let route = self.held.request.path();
             warn!(route, link, error, "failed to fetch the next link");
-            if retry < backoff::RETRIES {
+            if retry + 1 < FETCH_ATTEMPTS {
                 self.keep_alive_during(sleep(backoff::delay(retry))).await?;
             }
         }

@@ -1,5 +1,6 @@
 //! Signs the host's requests, so that backends can verify where they come from.
 
+use crate::config::Limits;
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
@@ -13,7 +14,7 @@ use http::HeaderValue;
 /// The `iss` claim of every token.
 const ISSUER: &str = "socket-host";
 /// How long a token is valid.
-const LIFETIME: Duration = Duration::from_secs(3600);
+const LIFETIME: Duration = Limits::DEFAULT.token_lifetime;
 /// How long a token is reused. A backend that caches the last verified token verifies one
 /// signature in this time.
 const REUSE: Duration = Duration::from_secs(60);

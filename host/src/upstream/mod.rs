@@ -15,6 +15,7 @@ mod pool;
 mod progress;
 pub(crate) mod tunnel;
 
+use crate::config::Limits;
 use std::{sync::Arc, time::Duration};
 
 use crate::config::UpstreamUrl;
@@ -34,13 +35,13 @@ use crate::upstream::pool::{Connection, Lease, Pool, SendError};
 use crate::upstream::progress::Progress;
 
 /// How often a request is sent if its connection turns out to be closed.
-const MAX_ATTEMPTS: usize = 4;
+const MAX_ATTEMPTS: usize = Limits::DEFAULT.upstream_attempts;
 
 /// The name of this host in `Via`.
 const PSEUDONYM: &str = "socket-host";
 
 /// How often a request may pass this host. A request that passes more often is in a loop.
-const MAX_PASSES: usize = 8;
+const MAX_PASSES: usize = Limits::DEFAULT.max_passes;
 
 /// A server that requests are forwarded to.
 pub(crate) struct Upstream {

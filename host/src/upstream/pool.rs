@@ -4,6 +4,7 @@
 //! time, an HTTP/2 connection as many as the upstream allows. A request that fails before it was
 //! sent is returned with the error, so that it can be sent again.
 
+use crate::config::Limits;
 use std::{
     collections::VecDeque,
     future::{Future, poll_fn},
@@ -39,39 +40,39 @@ use tower_service::Service;
 use tracing::debug;
 
 /// The time limit for opening a connection, including DNS and TLS.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Limits::DEFAULT.upstream_connect_timeout;
 
 /// How long an idle HTTP/1.1 connection is kept. Servers close idle connections too, some after
 /// 5 seconds, and a request that is sent at that moment fails.
-const HTTP1_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+const HTTP1_IDLE_TIMEOUT: Duration = Limits::DEFAULT.upstream_idle_timeout;
 
 /// How long an idle HTTP/2 connection is kept. Servers announce that they close one, so this can
 /// be longer.
-const HTTP2_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const HTTP2_IDLE_TIMEOUT: Duration = Limits::DEFAULT.upstream_h2_idle_timeout;
 
 /// The most idle HTTP/1.1 connections that are kept.
-const MAX_IDLE: usize = 1024;
+const MAX_IDLE: usize = Limits::DEFAULT.upstream_idle_connections;
 
 /// The most connections that are opened concurrently. Further requests wait until one of them is
 /// open or another connection becomes available.
-const MAX_CONNECTING: usize = 128;
+const MAX_CONNECTING: usize = Limits::DEFAULT.upstream_connecting;
 
 /// The most concurrent requests on one HTTP/2 connection.
-const MAX_STREAMS: usize = 128;
+const MAX_STREAMS: usize = Limits::DEFAULT.upstream_h2_requests;
 
 /// The receive window of an HTTP/2 stream, in bytes. The connection's window covers all streams,
 /// so that slow readers do not block the others.
-const STREAM_WINDOW: u32 = 256 * 1024;
+const STREAM_WINDOW: u32 = Limits::DEFAULT.upstream_h2_window_bytes;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS as u32;
 
 /// How often a silent HTTP/2 connection with requests is pinged.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_INTERVAL: Duration = Limits::DEFAULT.upstream_ping_interval;
 
 /// How often idle and closed connections are removed from the pool.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a TCP connection is silent before the system sends keep-alive probes.
-const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+const TCP_KEEPALIVE: Duration = Limits::DEFAULT.tcp_keepalive;
 
 type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 

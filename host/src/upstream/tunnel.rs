@@ -1,5 +1,6 @@
 //! Tunnels: upgraded connections whose bytes are relayed to and from an upstream.
 
+use crate::config::Limits;
 use std::{io, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
@@ -29,7 +30,7 @@ use crate::{
 };
 
 /// How long a tunnel stays open after one end has closed its sending side.
-const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(60);
+const HALF_CLOSE_TIMEOUT: Duration = Limits::DEFAULT.tunnel_half_closed_timeout;
 
 /// The time limit for closing both ends of a tunnel when the host stops.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -4,9 +4,11 @@
 //! its dots, remove `;parameters`, or treat `\` as `/`. Checks of paths therefore consider all of
 //! these variants.
 
+use crate::limits::Limits;
+
 /// The most passes of decoding a path, or of resolving its dots. Legitimate paths need far fewer,
 /// and the limit bounds the work.
-pub(super) const MAX_PASSES: usize = 8;
+pub(super) const MAX_PASSES: usize = Limits::DEFAULT.path_decode_passes;
 
 /// Returns whether the segments of a variant of the path satisfy the predicate, or whether the path
 /// is too complex to check.

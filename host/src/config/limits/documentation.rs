@@ -110,7 +110,6 @@ fn fixed_limits_of_the_host() -> Vec<Row> {
         upstream_attempts,
         max_passes,
         tunnel_half_closed_timeout,
-        tunnel_buffer_bytes,
         max_watching_pages,
         build_output_bytes,
         build_stop_timeout,
@@ -270,10 +269,6 @@ fn fixed_limits_of_the_host() -> Vec<Row> {
         (
             "time for one side of a tunnel after the other side has closed",
             time(tunnel_half_closed_timeout),
-        ),
-        (
-            "data in transit in each direction of a tunnel",
-            size(tunnel_buffer_bytes as u64),
         ),
         (
             "pages that listen for reloads",
