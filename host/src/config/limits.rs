@@ -2,11 +2,6 @@
 
 use std::time::Duration;
 
-use bytesize::ByteSize;
-use spin_runtime::manifest::reader::{Table, Value};
-
-use super::duration::parse_duration;
-
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
@@ -238,36 +233,6 @@ impl Limits {
         max_duration: secs(366 * 24 * 60 * 60),
         max_size_bytes: 1024 * 1024 * 1024,
     };
-
-    /// Reads the keys that are present in the table.
-    pub(super) fn read(&mut self, table: &mut Table<'_>) {
-        for (name, limit) in [
-            ("max-message-size", &mut self.max_message_bytes),
-            ("max-outgoing-buffer", &mut self.max_outgoing_buffer_bytes),
-            ("max-incoming-buffer", &mut self.max_incoming_buffer_bytes),
-        ] {
-            if let Some(bytes) = table.get(name).and_then(|value| read_size(&value)) {
-                *limit = bytes;
-            }
-        }
-        if let Some(value) = table.get("max-connections") {
-            match value.integer().map(usize::try_from) {
-                Some(Ok(number)) if number > 0 => self.max_connections = number,
-                Some(_) => value.error("expected a number of connections, at least 1"),
-                None => {}
-            }
-        }
-        if let Some(value) = table.get("ping-interval") {
-            match value.string() {
-                Some("off") => self.ping_interval = None,
-                Some(text) => match parse_duration(text) {
-                    Ok(interval) => self.ping_interval = Some(interval),
-                    Err(reason) => value.error(format!("{reason}, or \"off\"")),
-                },
-                None => {}
-            }
-        }
-    }
 }
 
 impl Default for Limits {
@@ -276,44 +241,5 @@ impl Default for Limits {
     }
 }
 
-/// Reads a number of bytes, or a text such as `"64KiB"`.
-fn read_size(value: &Value<'_>) -> Option<usize> {
-    let bytes = if value.is_integer() {
-        u64::try_from(value.integer()?).ok()
-    } else {
-        value.string()?.parse().ok().map(|ByteSize(bytes)| bytes)
-    };
-    let bytes = bytes.filter(|bytes| (1..=Limits::DEFAULT.max_size_bytes).contains(bytes));
-    if bytes.is_none() {
-        value.error(
-            "expected a size from 1 byte to 1GiB, such as \"64KiB\", \"1MiB\" or a number of bytes",
-        );
-    }
-    usize::try_from(bytes?).ok()
-}
-
 #[cfg(test)]
 mod documentation;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_units() {
-        for (text, bytes) in [
-            ("1", 1),
-            ("512B", 512),
-            ("64KiB", 65536),
-            ("1 MiB", 1 << 20),
-            ("2kB", 2000),
-            ("100kB", 100_000),
-            ("1GiB", 1 << 30),
-        ] {
-            assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
-        }
-        for invalid in ["", "KiB", "-1", "1 X", "big"] {
-            assert!(invalid.parse::<ByteSize>().is_err(), "{invalid}");
-        }
-    }
-}

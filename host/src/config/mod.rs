@@ -9,6 +9,7 @@ mod route;
 mod tests;
 mod timer;
 mod upstream_url;
+mod websocket;
 
 use std::path::Path;
 
@@ -110,21 +111,10 @@ impl HostConfig {
             config.passthroughs = passthrough::read_all(&value, usage);
         }
         if let Some(value) = table.get("websocket") {
-            config.read_websocket(&value);
+            websocket::read(&value, &mut config.allowed_origins, &mut config.limits);
         }
         table.finish();
         config
-    }
-
-    fn read_websocket(&mut self, value: &Value<'_>) {
-        let Some(mut table) = value.table() else {
-            return;
-        };
-        if let Some(value) = table.get("allowed-origins") {
-            self.allowed_origins = AllowedOrigins::read(&value);
-        }
-        self.limits.read(&mut table);
-        table.finish();
     }
 
     /// Finds private routes and timers that match no route of the application.

@@ -87,6 +87,7 @@ fn every_key_is_read() {
         max_incoming_buffer_bytes: 2000,
         max_connections: 7,
         ping_interval: None,
+        ..Limits::DEFAULT
     };
     assert_eq!(config.host.limits, limits);
     // Neither private route matches a trigger, and no route serves the timer.
