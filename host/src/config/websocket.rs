@@ -51,7 +51,8 @@ fn read_size(value: &Value<'_>) -> Option<usize> {
     let bytes = if value.is_integer() {
         u64::try_from(value.integer()?).ok()
     } else {
-        value.string()?.parse().ok().map(|ByteSize(bytes)| bytes)
+        let size = value.string()?.trim().parse();
+        size.ok().map(|ByteSize(bytes)| bytes)
     };
     let bytes = bytes.filter(|bytes| (1..=Limits::DEFAULT.max_size_bytes).contains(bytes));
     if bytes.is_none() {
@@ -76,6 +77,9 @@ mod tests {
             ("2kB", 2000),
             ("100kB", 100_000),
             ("1GiB", 1 << 30),
+            ("1.5MiB", 3 << 19),
+            ("1mib", 1 << 20),
+            ("1 K", 1000),
         ] {
             assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
         }
