@@ -101,7 +101,7 @@ impl Application {
         let limits = manifest.host.websocket.clone();
         let services = &self.rules.services;
         if limits != services.limits {
-            services.holds.bound(limits.max_connections);
+            services.holds.set_limit(limits.max_connections);
             let sessions = &services.sessions;
             sessions.set_limits(limits.max_connections, limits.ping_interval);
             rules.services = Arc::new(Services {

@@ -16,7 +16,7 @@ use tracing::error;
 use crate::{
     http::{error_response::answer, signer::Signer},
     metrics::registry,
-    pubsub::publication::{Publication, Unsendable},
+    pubsub::publication::{InvalidItem, Publication},
     state::Services,
 };
 use spin_runtime::backend::{Body, full};
@@ -171,7 +171,7 @@ impl Control {
         match publications.collect() {
             Ok(publications) => Ok(publications),
             Err(error) => {
-                let error: Unsendable = error;
+                let error: InvalidItem = error;
                 refuse(StatusCode::BAD_REQUEST, &error.to_string())
             }
         }

@@ -94,8 +94,8 @@ impl Cursors {
                 None => {
                     joined.insert(name.clone());
                     match mode {
-                        HoldMode::Response => channels.hold_response(name, self.inbox.clone()),
-                        HoldMode::Stream => channels.hold_stream(name, self.inbox.clone()),
+                        HoldMode::Response => channels.subscribe_response(name, self.inbox.clone()),
+                        HoldMode::Stream => channels.subscribe_stream(name, self.inbox.clone()),
                     }
                 }
             };
@@ -141,7 +141,7 @@ impl Cursors {
     pub(crate) fn judge(
         &mut self,
         publication: &Publication,
-        counted_on: &[String],
+        content_filters: &[String],
     ) -> Verdict<'_> {
         let Some((_, filters)) = self.channels.get(&publication.channel) else {
             return Verdict::Skip;
@@ -157,9 +157,9 @@ impl Cursors {
             }
             slot.clone_from(&publication.id);
         }
-        if !filters.suit(counted_on) {
+        if !filters.match_content_filters(content_filters) {
             Verdict::Unsuitable
-        } else if filters.admit(&publication.meta, &self.ids) {
+        } else if filters.accept(&publication.meta, &self.ids) {
             Verdict::Use(filters)
         } else {
             Verdict::Skip

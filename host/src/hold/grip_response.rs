@@ -17,7 +17,7 @@ use crate::{
         error_response::{answer, failure},
         headers::remove_headers,
     },
-    pubsub::publication::Answer,
+    pubsub::publication::PublishedResponse,
     ws::ws_over_http::REPLY_PATIENCE,
 };
 use spin_runtime::backend::{Backend, Body, empty, full};
@@ -82,7 +82,7 @@ impl GripResponse {
             }
             let json = whole(body).await?;
             let mut read = instruct.unwrap_or_default().with_json(&json)?;
-            let own = read.response.take().map(Answer::new).transpose();
+            let own = read.response.take().map(PublishedResponse::new).transpose();
             let own = own.map_err(PartError::Response)?;
             let (status, reason);
             (status, reason, parts.headers, body) = match own {

@@ -117,7 +117,7 @@ impl Future for Find {
 }
 
 impl HoldSubscriber for Inbox {
-    fn publish(&self, publication: &Arc<Publication>) {
+    fn deliver(&self, publication: &Arc<Publication>) {
         let mut state = self.state.lock();
         // Whoever was told to look elsewhere misses nothing more here.
         if state.overflowed {

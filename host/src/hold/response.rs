@@ -9,7 +9,7 @@ use crate::hold::{
     held_request::{HeldRequest, Step},
     inbox::Found,
 };
-use crate::pubsub::publication::{Answer, Publication, is_of_the_wire};
+use crate::pubsub::publication::{Publication, PublishedResponse, is_framing_header};
 use spin_runtime::backend::{Body, full};
 
 /// Waits for what the client is answered with.
@@ -23,7 +23,7 @@ pub(super) async fn wait(held: &mut HeldRequest, own: Response<Body>) -> Step {
         }
     };
     for name in parts.headers.keys().cloned().collect::<Vec<_>>() {
-        if is_of_the_wire(&name) {
+        if is_framing_header(&name) {
             parts.headers.remove(name);
         }
     }
@@ -60,7 +60,7 @@ fn weigh(held: &mut HeldRequest, publication: &Publication) -> Weighed {
     let Some(form) = &publication.response else {
         return Weighed::Nothing;
     };
-    let filters = match held.follow.judge(publication, &form.counted_on) {
+    let filters = match held.follow.judge(publication, &form.content_filters) {
         Verdict::Skip => return Weighed::Nothing,
         Verdict::Missed => return Weighed::Again,
         Verdict::Unsuitable => {
@@ -71,11 +71,11 @@ fn weigh(held: &mut HeldRequest, publication: &Publication) -> Weighed {
         }
         Verdict::Use(filters) => filters.clone(),
     };
-    let Some(answer) = &form.answer else {
+    let Some(answer) = &form.response else {
         return Weighed::Again;
     };
-    match filters.content(answer.body.clone(), &held.follow.ids) {
-        Ok(body) => Weighed::Answer(Answer {
+    match filters.rewrite(answer.body.clone(), &held.follow.ids) {
+        Ok(body) => Weighed::Answer(PublishedResponse {
             body,
             ..answer.clone()
         }),
@@ -87,12 +87,12 @@ fn weigh(held: &mut HeldRequest, publication: &Publication) -> Weighed {
 enum Weighed {
     Nothing,
     Again,
-    Answer(Answer),
+    Answer(PublishedResponse),
     Wrong(String),
 }
 
 /// A published answer, with the headers of the backend's own that it does not replace.
-fn with_headers_of(mut parts: Parts, answer: Answer) -> Response<Body> {
+fn with_headers_of(mut parts: Parts, answer: PublishedResponse) -> Response<Body> {
     for name in answer.headers.keys() {
         parts.headers.remove(name);
     }

@@ -240,7 +240,7 @@ impl Stream {
         };
         match &form.action {
             StreamAction::Send(content) => {
-                let content = filters.content(content.clone(), &self.hold.follow.ids);
+                let content = filters.rewrite(content.clone(), &self.hold.follow.ids);
                 let content = content.map_err(|error| {
                     self.hold.warn(&format!("on {channel:?}: {error}"));
                     Next::End
