@@ -13,15 +13,15 @@ use std::{
 use tokio::time::Instant;
 
 /// How long a publication waits for its predecessor.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most publications that wait on one channel.
 const MAX_WAITING: usize = 100;
 /// The most bytes that wait on one channel.
 const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
 /// How long an id is remembered, to detect duplicates.
-const REMEMBERED: Duration = Duration::from_secs(60);
+const DEDUPE_WINDOW: Duration = Duration::from_secs(60);
 /// The most ids that are remembered for one channel.
-const MAX_REMEMBERED: usize = 1000;
+const MAX_REMEMBERED_IDS: usize = 1000;
 /// The longest id that is remembered, in bytes. Longer ids are ignored.
 pub(super) const MAX_ID: usize = 1024;
 
@@ -101,7 +101,7 @@ impl<T> Sequencer<T> {
         }
         self.waiting_bytes += position.size;
         self.waiting.push_back(Waiting {
-            deadline: now + PATIENCE,
+            deadline: now + WAIT_TIMEOUT,
             position,
             item,
         });
@@ -170,8 +170,8 @@ impl<T> Sequencer<T> {
     }
 
     fn is_duplicate(&mut self, position: &Position, now: Instant) -> bool {
-        let is_expired = |(seen, _): &(Instant, Id)| *seen + REMEMBERED <= now;
-        while self.seen.len() >= MAX_REMEMBERED || self.seen.front().is_some_and(is_expired) {
+        let is_expired = |(seen, _): &(Instant, Id)| *seen + DEDUPE_WINDOW <= now;
+        while self.seen.len() >= MAX_REMEMBERED_IDS || self.seen.front().is_some_and(is_expired) {
             if let Some((_, id)) = self.seen.pop_front() {
                 self.seen_ids.remove(&id);
             }
@@ -231,16 +231,16 @@ mod tests {
         publish(&mut sequencer, link(1), 1, now);
         publish(&mut sequencer, link(3), 3, now);
         publish(&mut sequencer, link(4), 4, now + Duration::from_secs(1));
-        assert_eq!(sequencer.deadline(), Some(now + PATIENCE));
+        assert_eq!(sequencer.deadline(), Some(now + WAIT_TIMEOUT));
         assert!(
             sequencer
-                .expire(now + PATIENCE - Duration::from_millis(1))
+                .expire(now + WAIT_TIMEOUT - Duration::from_millis(1))
                 .is_empty()
         );
-        assert_eq!(sequencer.expire(now + PATIENCE), [3, 4]);
+        assert_eq!(sequencer.expire(now + WAIT_TIMEOUT), [3, 4]);
         // Too late: its predecessor is not the last item anymore.
-        assert!(publish(&mut sequencer, link(2), 2, now + PATIENCE).is_empty());
-        assert_eq!(sequencer.expire(now + 2 * PATIENCE), [2]);
+        assert!(publish(&mut sequencer, link(2), 2, now + WAIT_TIMEOUT).is_empty());
+        assert_eq!(sequencer.expire(now + 2 * WAIT_TIMEOUT), [2]);
     }
 
     #[test]
@@ -255,11 +255,11 @@ mod tests {
         assert!(sequencer.publish(unordered(), 'b', now).is_none());
         assert!(
             sequencer
-                .publish(link(1), 'c', now + REMEMBERED / 2)
+                .publish(link(1), 'c', now + DEDUPE_WINDOW / 2)
                 .is_none()
         );
         assert_eq!(
-            publish(&mut sequencer, unordered(), 'd', now + REMEMBERED),
+            publish(&mut sequencer, unordered(), 'd', now + DEDUPE_WINDOW),
             ['d']
         );
     }
@@ -312,11 +312,11 @@ mod tests {
     #[test]
     fn the_number_of_remembered_ids_is_limited() {
         let (mut sequencer, now) = (Sequencer::default(), Instant::now());
-        for id in 1..=3 * MAX_REMEMBERED as u32 {
+        for id in 1..=3 * MAX_REMEMBERED_IDS as u32 {
             assert_eq!(publish(&mut sequencer, link(id), id, now), [id]);
         }
-        assert_eq!(sequencer.seen.len(), MAX_REMEMBERED);
-        assert_eq!(sequencer.seen_ids.len(), MAX_REMEMBERED);
+        assert_eq!(sequencer.seen.len(), MAX_REMEMBERED_IDS);
+        assert_eq!(sequencer.seen_ids.len(), MAX_REMEMBERED_IDS);
     }
 
     proptest! {
@@ -372,10 +372,10 @@ mod tests {
                 prop_assert!(sequencer.waiting.len() <= MAX_WAITING);
                 prop_assert!(sequencer.waiting_bytes <= MAX_WAITING_BYTES);
                 for waiting in &sequencer.waiting {
-                    prop_assert!(waiting.deadline > now && waiting.deadline <= now + PATIENCE);
+                    prop_assert!(waiting.deadline > now && waiting.deadline <= now + WAIT_TIMEOUT);
                 }
             }
-            for (id, is_new) in sequencer.expire(now + PATIENCE) {
+            for (id, is_new) in sequencer.expire(now + WAIT_TIMEOUT) {
                 if is_new {
                     prop_assert!(out.insert(id), "{} twice", id);
                 }

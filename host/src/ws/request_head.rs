@@ -6,7 +6,7 @@
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, uri::PathAndQuery};
 
-/// A request target and headers, in three allocations.
+/// A request target and headers, without spare capacity.
 #[derive(Debug)]
 pub(super) struct RequestHead {
     target: PathAndQuery,

@@ -221,7 +221,7 @@ async fn ids_put_publications_in_order() {
     inbox.receives(&["1", "2", "3"]).await;
     let start = Instant::now();
     inbox.receives(&["1", "2", "3", "5"]).await;
-    assert_eq!(start.elapsed(), crate::pubsub::sequencer::PATIENCE);
+    assert_eq!(start.elapsed(), crate::pubsub::sequencer::WAIT_TIMEOUT);
     assert_eq!(channels.last_id("c").as_deref(), Some("5"));
 }
 
