@@ -95,8 +95,8 @@ impl Cursors {
                 None => {
                     joined.insert(name.clone());
                     match mode {
-                        HoldMode::Response => channels.hold_response(name, self.inbox.clone()),
-                        HoldMode::Stream => channels.hold_stream(name, self.inbox.clone()),
+                        HoldMode::Response => channels.subscribe_response(name, self.inbox.clone()),
+                        HoldMode::Stream => channels.subscribe_stream(name, self.inbox.clone()),
                     }
                 }
             };
@@ -161,9 +161,9 @@ impl Cursors {
             }
             cursor.clone_from(&publication.id);
         }
-        if !filters.suit(content_filters) {
+        if !filters.match_content_filters(content_filters) {
             Disposition::FilterMismatch
-        } else if filters.admit(&publication.meta, &self.ids) {
+        } else if filters.accept(&publication.meta, &self.ids) {
             Disposition::Deliver(filters)
         } else {
             Disposition::Ignore

@@ -17,7 +17,7 @@ use crate::{
         error_response::{backend_error_response, text_response},
         headers::remove_headers,
     },
-    pubsub::publication::Answer,
+    pubsub::publication::PublishedResponse,
     ws::ws_over_http::REPLY_PATIENCE,
 };
 use spin_runtime::backend::{Backend, Body, empty, full};
@@ -118,7 +118,7 @@ impl GripResponse {
         }
         let json = read_body(body, MAX_HELD_BODY, REPLY_PATIENCE).await?;
         let mut instruct = instruct.with_json(&json)?;
-        let response = instruct.response.take().map(Answer::new).transpose();
+        let response = instruct.response.take().map(PublishedResponse::new).transpose();
         parts.headers = HeaderMap::new();
         let body = match response.map_err(GripResponseError::Response)? {
             Some(response) => {

@@ -119,7 +119,7 @@ impl Future for Recv {
 }
 
 impl HoldSubscriber for Inbox {
-    fn publish(&self, publication: &Arc<Publication>) {
+    fn deliver(&self, publication: &Arc<Publication>) {
         let mut state = self.state.lock();
         // After an overflow the hold asks the backend for everything that is dropped here.
         if state.overflowed {

@@ -13,7 +13,7 @@ use crate::{
         inbox::Received,
     },
     http::{body::read_body, headers::remove_headers},
-    pubsub::publication::{Answer, Publication, is_of_the_wire},
+    pubsub::publication::{PublishedResponse, Publication, is_framing_header},
     ws::ws_over_http::REPLY_PATIENCE,
 };
 use spin_runtime::backend::{Body, full};
@@ -31,7 +31,7 @@ pub(super) enum Outcome {
 enum Action {
     Ignore,
     Retry,
-    Respond(Answer),
+    Respond(PublishedResponse),
     /// The publication cannot be delivered. The reason has been logged.
     Reject,
 }
@@ -46,7 +46,7 @@ pub(super) async fn wait(held: &mut HeldRequest, default: Response<Body>) -> Out
             return Outcome::Respond(invalid_response());
         }
     };
-    remove_headers(&mut parts.headers, is_of_the_wire);
+    remove_headers(&mut parts.headers, is_framing_header);
     let inbox = held.inbox.clone();
     let stop = held.guard.stop();
     let stopped = stop.cancelled();
@@ -78,7 +78,7 @@ fn action(held: &mut HeldRequest, publication: &Publication) -> Action {
         return Action::Ignore;
     };
     let (route, channel) = (held.request.path(), &publication.channel);
-    let filters = match held.cursors.advance(publication, &format.counted_on) {
+    let filters = match held.cursors.advance(publication, &format.content_filters) {
         Disposition::Ignore => return Action::Ignore,
         Disposition::Gap => return Action::Retry,
         Disposition::FilterMismatch => {
@@ -90,8 +90,8 @@ fn action(held: &mut HeldRequest, publication: &Publication) -> Action {
     let Some(published) = &format.answer else {
         return Action::Retry;
     };
-    match filters.content(published.body.clone(), &held.cursors.ids) {
-        Ok(body) => Action::Respond(Answer {
+    match filters.rewrite(published.body.clone(), &held.cursors.ids) {
+        Ok(body) => Action::Respond(PublishedResponse {
             body,
             ..published.clone()
         }),
@@ -104,7 +104,7 @@ fn action(held: &mut HeldRequest, publication: &Publication) -> Action {
 
 /// Returns the published response, completed with the headers of the backend's response that it
 /// does not set.
-fn merge(mut parts: Parts, published: Answer) -> Response<Body> {
+fn merge(mut parts: Parts, published: PublishedResponse) -> Response<Body> {
     for name in published.headers.keys() {
         parts.headers.remove(name);
     }

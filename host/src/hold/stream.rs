@@ -267,7 +267,7 @@ impl Stream {
         };
         match &format.action {
             StreamAction::Send(content) => {
-                let content = filters.content(content.clone(), &self.held.cursors.ids);
+                let content = filters.rewrite(content.clone(), &self.held.cursors.ids);
                 let content = content.map_err(|error| {
                     warn!(route, channel, %error, "content filter failed");
                     Step::End

@@ -1,12 +1,12 @@
-//! One channel: its subscribers, and the order of what is published on it.
+//! One channel: its subscribers, and the order of its publications.
 //!
-//! A channel keeps its subscribers in [shards](crate::pubsub::shard), each of which hands
-//! publications out by itself, in the [order](crate::pubsub::sequencer) of their ids.
+//! A channel keeps its subscribers in [shards](crate::pubsub::shard), each of which delivers
+//! publications in a task of its own. The [sequencer](crate::pubsub::sequencer) orders publications
+//! before they are queued in the shards.
 
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
-
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
@@ -15,99 +15,102 @@ use crate::{
     pubsub::{
         publication::Publication,
         sequencer::Sequencer,
-        shard::{Occupant, Shard},
+        shard::{Shard, Subscriber},
     },
 };
 
-/// See the module's words.
-pub(crate) struct Channel {
+/// A channel, which its subscriptions and the table of channels share.
+pub(super) struct Channel {
     state: Mutex<State>,
     published: Traffic,
     duplicates: Counter,
 }
 
-/// What changes of a channel. While it is locked, publications are put into the queues of all
-/// shards, or a slot is taken or changed: so each is for a subscriber or is not, whichever shard
-/// they meet in, and they come in order.
-pub(crate) struct State {
-    /// The subscribers.
-    pub(crate) shards: Vec<Arc<Shard>>,
-    /// What is published in its order.
-    pub(crate) sequencer: Sequencer<Arc<Publication>>,
-    /// When it was last published to, or left.
-    pub(crate) used: Instant,
-    /// It is among those that are kept known without subscribers.
-    pub(crate) lingers: bool,
-    /// It is forgotten: there may be another one of its name.
-    forgotten: bool,
-    /// A task waits for the deadline of what waits in the sequencer.
-    watched: bool,
+/// The mutable state of a channel.
+///
+/// A publication is queued in all shards, or a subscription is added or changed, while this is
+/// locked. A subscriber therefore receives all publications from some point on, in order, in
+/// whichever shard it is.
+pub(super) struct State {
+    pub(super) shards: Vec<Arc<Shard>>,
+    pub(super) sequencer: Sequencer<Arc<Publication>>,
+    /// When something was last published, or the last subscriber left.
+    pub(super) last_used: Instant,
+    /// The channel is in the list of channels kept without subscribers.
+    pub(super) lingers: bool,
+    /// The channel has been removed; there may be another one with its name.
+    removed: bool,
+    /// A task is waiting for the sequencer's deadline.
+    has_expiry_task: bool,
 }
 
 impl Channel {
-    /// One without subscribers. What is handed to them is counted as `published`, and what is
-    /// dropped as it was published before as `duplicates`.
-    pub(crate) fn new(published: Traffic, duplicates: Counter) -> Self {
+    /// Creates a channel without subscribers, which counts what is queued for them as `published`
+    /// and dropped duplicates as `duplicates`.
+    pub(super) fn new(published: Traffic, duplicates: Counter) -> Self {
         Self {
             published,
             duplicates,
             state: Mutex::new(State {
                 shards: Vec::new(),
                 sequencer: Sequencer::default(),
-                used: Instant::now(),
+                last_used: Instant::now(),
                 lingers: false,
-                forgotten: false,
-                watched: false,
+                removed: false,
+                has_expiry_task: false,
             }),
         }
     }
 
-    /// Locks its state, after the names of channels and before what is within the shards.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+    /// Locks the state. Lock order: the table of channels, this, then locks within shards.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
 
-    /// Gives a publication to everyone, with those that waited for it, and says how many it
-    /// reached and which shards are full: wait for these before the next. `None` when the channel
-    /// is forgotten, and the publication not noted.
-    pub(crate) fn publish(
+    /// Publishes to all subscribers, together with publications that waited for this one.
+    ///
+    /// Returns the number of subscribers reached and the shards that are full, which the caller
+    /// must wait for before the next publication. Returns `None` if the channel has been removed.
+    pub(super) fn publish(
         self: &Arc<Self>,
         publication: &Arc<Publication>,
     ) -> Option<(usize, Vec<Arc<Shard>>)> {
         let mut state = self.lock();
-        if state.forgotten {
+        if state.removed {
             return None;
         }
         let now = Instant::now();
-        state.used = now;
-        let publication = match state.shards.is_empty() {
-            // What nobody waits for should not occupy memory while it waits.
-            true => Arc::new(publication.without_content()),
-            false => publication.clone(),
+        state.last_used = now;
+        let publication = if state.shards.is_empty() {
+            // Content without a subscriber should not occupy memory while it waits.
+            Arc::new(publication.without_content())
+        } else {
+            publication.clone()
         };
-        let ready = match state.sequencer.offer(publication.place(), publication, now) {
+        let position = publication.position();
+        let ready = match state.sequencer.publish(position, publication, now) {
             Some(ready) => ready,
             None => {
                 self.duplicates.inc();
                 Vec::new()
             }
         };
-        let reached = self.hand_over(&state, &ready);
-        if !state.watched && state.sequencer.deadline().is_some() {
-            state.watched = true;
-            tokio::spawn(self.clone().watch());
+        let reached = self.publish_to_shards(&state, &ready);
+        if !state.has_expiry_task && state.sequencer.deadline().is_some() {
+            state.has_expiry_task = true;
+            tokio::spawn(self.clone().publish_expired());
         }
-        Some((reached, state.full()))
+        Some((reached, state.full_shards()))
     }
 
-    /// Puts publications into the queues of all shards.
-    fn hand_over(&self, state: &State, publications: &[Arc<Publication>]) -> usize {
+    /// Queues publications in all shards, and returns the number of subscribers reached.
+    fn publish_to_shards(&self, state: &State, publications: &[Arc<Publication>]) -> usize {
         let (mut reached, mut bytes) = (0, 0);
         for publication in publications {
             for shard in &state.shards {
-                let here = shard.push(publication);
-                reached += here;
-                bytes += here * shard.kind().bytes(publication);
+                let subscribers = shard.publish(publication);
+                reached += subscribers;
+                bytes += subscribers * shard.kind().bytes(publication);
             }
         }
         if reached > 0 {
@@ -116,19 +119,19 @@ impl Channel {
         reached
     }
 
-    /// Hands over what has waited long enough for the one before it, until nothing waits.
-    async fn watch(self: Arc<Self>) {
+    /// Publishes what has waited for its predecessor until the deadline, while anything waits.
+    async fn publish_expired(self: Arc<Self>) {
         loop {
             let (full, deadline) = {
                 let mut state = self.lock();
                 let ready = state.sequencer.expire(Instant::now());
-                self.hand_over(&state, &ready);
+                self.publish_to_shards(&state, &ready);
                 let deadline = state.sequencer.deadline();
-                state.watched = deadline.is_some();
-                (state.full(), deadline)
+                state.has_expiry_task = deadline.is_some();
+                (state.full_shards(), deadline)
             };
             for shard in full {
-                shard.room().await;
+                shard.ready().await;
             }
             match deadline {
                 Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -139,30 +142,29 @@ impl Channel {
 }
 
 impl State {
-    /// Gives a slot to a subscriber; what was published before is not for it.
-    pub(crate) fn add(&mut self, mut slot: Occupant) -> (Arc<Shard>, usize) {
-        // The last shards are the ones with room, but for those that others left.
+    /// Adds a subscriber, which receives later publications, and returns its shard and slot.
+    pub(super) fn add(&mut self, mut subscriber: Subscriber) -> (Arc<Shard>, usize) {
+        // Starts with the newest shards, which usually are the ones with free slots.
         for shard in self.shards.iter().rev() {
-            match shard.add(slot) {
-                Ok(number) => return (shard.clone(), number),
-                Err(back) => slot = back,
+            match shard.add(subscriber) {
+                Ok(index) => return (shard.clone(), index),
+                Err(rejected) => subscriber = rejected,
             }
         }
-        let (shard, number) = Shard::with(slot);
+        let (shard, index) = Shard::new(subscriber);
         self.shards.push(shard.clone());
-        (shard, number)
+        (shard, index)
     }
 
-    /// Lingers no longer; says whether nobody is on the channel, and that it is forgotten then.
-    /// The caller has the names, and takes it out of them.
-    pub(crate) fn forget(&mut self) -> bool {
+    /// Ends the lingering. Marks the channel as removed if it has no subscribers, and returns
+    /// whether it has; the caller must then remove it from the locked table.
+    pub(super) fn try_remove(&mut self) -> bool {
         self.lingers = false;
-        self.forgotten = self.shards.is_empty();
-        self.forgotten
+        self.removed = self.shards.is_empty();
+        self.removed
     }
 
-    /// Blocks that publishers have to wait for.
-    fn full(&self) -> Vec<Arc<Shard>> {
+    fn full_shards(&self) -> Vec<Arc<Shard>> {
         let shards = self.shards.iter();
         shards.filter(|shard| shard.is_full()).cloned().collect()
     }

@@ -1,8 +1,8 @@
-//! Channels: who listens to what, and how a publication reaches all of them.
+//! The table of channels: subscriptions, and publishing by a channel's name.
 //!
-//! A [channel](crate::pubsub::channel) is known for a while after its last subscriber has left, or an id
-//! was published to nobody, so that one who comes a little later can tell whether something was
-//! missed.
+//! A channel is kept for a while after its last subscriber has left, or after an id was published
+//! without subscribers. A client that subscribes shortly afterwards can then detect whether it has
+//! missed something.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -15,7 +15,6 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
-
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
@@ -26,18 +25,18 @@ use crate::{
         filter::Filters,
         publication::Publication,
         sequencer::{Id, MAX_ID},
-        shard::{HoldSubscriber, Occupant, Shard, Subscriber},
+        shard::{HoldSubscriber, Shard, SocketSubscriber, Subscriber},
     },
 };
 
-/// How long a channel that nobody listens to is known.
+/// How long a channel without subscribers is kept.
 const LINGER: Duration = Duration::from_secs(60);
 
-/// The most channels that are known without a subscriber.
+/// The most channels that are kept without subscribers.
 const MAX_LINGERING: usize = 100_000;
 
-/// How often those are looked for whose time is over.
-const SWEEP: Duration = Duration::from_secs(1);
+/// How often expired channels are removed.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// All channels of a host.
 #[derive(Clone, Default)]
@@ -46,16 +45,17 @@ pub(crate) struct Channels(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     by_name: RwLock<HashMap<Arc<str>, Arc<Channel>>>,
-    /// Those that may have no subscribers, with the time of the next look at each. Locked
-    /// after the names.
+    /// Channels that may have no subscribers, with the time of the next check. Locked after
+    /// `by_name`.
     lingering: Mutex<VecDeque<(Instant, Arc<str>)>>,
-    listened: AtomicUsize,
+    /// The number of channels with subscribers.
+    subscribed: AtomicUsize,
     subscriptions: AtomicUsize,
     published: Traffic,
     duplicates: Counter,
 }
 
-/// Membership in a channel; dropping it ends it.
+/// A subscription to a channel, which ends when this is dropped.
 pub(crate) struct Subscription {
     channels: Channels,
     name: Arc<str>,
@@ -65,8 +65,8 @@ pub(crate) struct Subscription {
 }
 
 impl Channels {
-    /// No channels yet. What is handed to subscribers is counted as `published`, and what was
-    /// published before and is dropped for that as `duplicates`.
+    /// Creates an empty table, which counts what is queued for subscribers as `published` and
+    /// publications dropped for their repeated ids as `duplicates`.
     pub(crate) fn new(published: Traffic, duplicates: Counter) -> Self {
         Self(Arc::new(Inner {
             published,
@@ -75,34 +75,37 @@ impl Channels {
         }))
     }
 
-    /// Adds a WebSocket to the channel `name`, which begins to exist with its first
-    /// subscriber. Everything published after this returns is delivered, as far as
-    /// `filters` let it through.
+    /// Subscribes a WebSocket to the channel `name`. It receives everything published after this
+    /// returns that its filters accept.
     pub(crate) fn subscribe(
         &self,
         name: &str,
-        subscriber: Arc<dyn Subscriber>,
+        socket: Arc<dyn SocketSubscriber>,
         filters: Filters,
     ) -> Subscription {
-        self.slot(name, Occupant::Socket(subscriber, filters))
+        self.add(name, Subscriber::Socket(socket, filters))
     }
 
-    /// Adds a held stream to the channel `name`, as [`Self::subscribe`] does.
-    pub(crate) fn hold_stream(&self, name: &str, holder: Arc<dyn HoldSubscriber>) -> Subscription {
-        self.slot(name, Occupant::Stream(holder))
-    }
-
-    /// Adds a held response to the channel `name`, as [`Self::subscribe`] does.
-    pub(crate) fn hold_response(
+    /// Subscribes a held stream, as [`Self::subscribe`] does.
+    pub(crate) fn subscribe_stream(
         &self,
         name: &str,
-        holder: Arc<dyn HoldSubscriber>,
+        hold: Arc<dyn HoldSubscriber>,
     ) -> Subscription {
-        self.slot(name, Occupant::Response(holder))
+        self.add(name, Subscriber::Stream(hold))
     }
 
-    fn slot(&self, name: &str, slot: Occupant) -> Subscription {
-        let mut by_name = self.names();
+    /// Subscribes a held response, as [`Self::subscribe`] does.
+    pub(crate) fn subscribe_response(
+        &self,
+        name: &str,
+        hold: Arc<dyn HoldSubscriber>,
+    ) -> Subscription {
+        self.add(name, Subscriber::Response(hold))
+    }
+
+    fn add(&self, name: &str, subscriber: Subscriber) -> Subscription {
+        let mut by_name = self.lock();
         let (name, channel) = match by_name.get_key_value(name) {
             Some((name, channel)) => (name.clone(), channel.clone()),
             None => {
@@ -113,9 +116,9 @@ impl Channels {
         };
         let mut state = channel.lock();
         if state.shards.is_empty() {
-            self.0.listened.fetch_add(1, Relaxed);
+            self.0.subscribed.fetch_add(1, Relaxed);
         }
-        let (shard, slot) = state.add(slot);
+        let (shard, slot) = state.add(subscriber);
         drop(state);
         self.0.subscriptions.fetch_add(1, Relaxed);
         Subscription {
@@ -127,54 +130,55 @@ impl Channels {
         }
     }
 
-    /// Gives a publication to everyone on its channel, with those that waited for it, and
-    /// says how many it reached so far. Waits while a shard's queue is full; a channel
-    /// without subscribers costs a look-up.
+    /// Publishes to all subscribers of a channel, together with publications that waited for this
+    /// one, and returns how many were reached.
+    ///
+    /// Waits while the queue of a shard is full. A channel without subscribers costs one lookup.
     pub(crate) async fn publish(&self, publication: Publication) -> usize {
         let publication = Arc::new(publication);
-        let (reached, shards) = loop {
-            let Some(channel) = self.find_or_remember(&publication) else {
+        let (reached, full_shards) = loop {
+            let Some(channel) = self.find_or_linger(&publication) else {
                 return 0;
             };
-            // Forgotten meanwhile, it would lose its ids.
+            // Tried again if the channel was removed meanwhile, which would lose the id.
             if let Some(published) = channel.publish(&publication) {
                 break published;
             }
         };
-        for shard in shards {
-            shard.room().await;
+        for shard in full_shards {
+            shard.ready().await;
         }
         reached
     }
 
-    /// Waits until everything published to a channel so far is with its subscribers.
+    /// Waits until everything published to a channel so far has been delivered.
     pub(crate) async fn settled(&self, name: &str) {
         let Some(channel) = self.find(name) else {
             return;
         };
         let shards = channel.lock().shards.clone();
         for shard in shards {
-            shard.handed_out().await;
+            shard.delivered().await;
         }
     }
 
-    /// The id that was last published on a channel, where it is known.
+    /// Returns the id last published to a channel, if known.
     pub(crate) fn last_id(&self, name: &str) -> Option<Id> {
         let channel = self.find(name)?;
         let state = channel.lock();
-        state.sequencer.last().cloned()
+        state.sequencer.last_id().cloned()
     }
 
-    /// Forgets the id that was last published on a channel, as what is behind it knows better.
+    /// Forgets the id last published to a channel, after the backend has contradicted it.
     pub(crate) fn forget_last_id(&self, name: &str) {
         if let Some(channel) = self.find(name) {
-            channel.lock().sequencer.forget();
+            channel.lock().sequencer.forget_last_id();
         }
     }
 
-    /// Forgets channels that nobody listens to, in time. Runs until it is dropped.
+    /// Removes channels whose time without subscribers is over. Runs until it is dropped.
     pub(crate) async fn sweep(self) {
-        let mut ticks = tokio::time::interval(SWEEP);
+        let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
         loop {
             ticks.tick().await;
             self.tick(Instant::now());
@@ -182,7 +186,7 @@ impl Channels {
     }
 
     fn tick(&self, now: Instant) {
-        let mut by_name = self.names();
+        let mut by_name = self.lock();
         let mut lingering = self.0.lingering.lock();
         while lingering.front().is_some_and(|(due, _)| *due <= now)
             && let Some((_, name)) = lingering.pop_front()
@@ -191,14 +195,14 @@ impl Channels {
                 continue;
             };
             let mut state = channel.lock();
-            let due = state.used + LINGER;
+            let due = state.last_used + LINGER;
             if state.shards.is_empty() && due > now {
                 lingering.push_back((due, name));
                 continue;
             }
-            let forgotten = state.forget();
+            let removed = state.try_remove();
             drop(state);
-            if forgotten {
+            if removed {
                 by_name.remove(&name);
             }
         }
@@ -215,17 +219,17 @@ impl Channels {
         self.0.by_name.read().get(name).cloned()
     }
 
-    fn find_or_remember(&self, publication: &Publication) -> Option<Arc<Channel>> {
+    fn find_or_linger(&self, publication: &Publication) -> Option<Arc<Channel>> {
         let name = &*publication.channel;
-        let known = self.find(name);
-        if known.is_some() {
-            return known;
+        let channel = self.find(name);
+        if channel.is_some() {
+            return channel;
         }
-        // Nobody listens: only its id is of use, to one who is about to.
+        // Without subscribers only the id is of use, to those that subscribe soon.
         if publication.id.is_none() || name.len() > MAX_ID {
             return None;
         }
-        let mut by_name = self.names();
+        let mut by_name = self.lock();
         let channel = by_name
             .entry(name.into())
             .or_insert_with(|| self.new_channel())
@@ -234,7 +238,7 @@ impl Channels {
         Some(channel)
     }
 
-    /// Keeps a channel known for a while.
+    /// Keeps a channel without subscribers for a while.
     fn linger(
         &self,
         by_name: &mut HashMap<Arc<str>, Arc<Channel>>,
@@ -242,11 +246,11 @@ impl Channels {
         channel: &Channel,
     ) {
         let mut state = channel.lock();
-        state.used = Instant::now();
+        state.last_used = Instant::now();
         if std::mem::replace(&mut state.lingers, true) {
             return;
         }
-        let due = state.used + LINGER;
+        let due = state.last_used + LINGER;
         drop(state);
         let mut lingering = self.0.lingering.lock();
         lingering.push_back((due, name));
@@ -254,20 +258,20 @@ impl Channels {
             && let Some((_, oldest)) = lingering.pop_front()
             && let Some(channel) = by_name.get(&oldest)
         {
-            let forgotten = channel.lock().forget();
-            if forgotten {
+            let removed = channel.lock().try_remove();
+            if removed {
                 by_name.remove(&oldest);
             }
         }
     }
 
-    fn names(&self) -> RwLockWriteGuard<'_, HashMap<Arc<str>, Arc<Channel>>> {
+    fn lock(&self) -> RwLockWriteGuard<'_, HashMap<Arc<str>, Arc<Channel>>> {
         self.0.by_name.write()
     }
 
-    /// How many channels have subscribers.
+    /// Returns the number of channels with subscribers.
     pub(crate) fn len(&self) -> usize {
-        self.0.listened.load(Relaxed)
+        self.0.subscribed.load(Relaxed)
     }
 
     #[cfg(test)]
@@ -275,22 +279,21 @@ impl Channels {
         self.len() == 0
     }
 
-    /// How many subscriptions there are, over all channels.
+    /// Returns the number of subscriptions to all channels.
     pub(crate) fn subscriptions(&self) -> usize {
         self.0.subscriptions.load(Relaxed)
     }
 }
 
 impl Subscription {
-    /// Gives a WebSocket other filters: what was published before this returns is delivered by
-    /// the old ones, and what is published after it by the new.
-    pub(crate) fn exchange_filters(&self, filters: Filters) {
-        // No publication is in the queues of some shards and not yet in others.
+    /// Replaces the filters of a WebSocket. They apply to what is published after this returns.
+    pub(crate) fn replace_filters(&self, filters: Filters) {
+        // Locked so that no publication is queued in only some of the shards.
         let _state = self.channel.lock();
-        self.shard.exchange_filters(self.slot, filters);
+        self.shard.replace_filters(self.slot, filters);
     }
 
-    /// The channel's name.
+    /// Returns the channel's name.
     pub(crate) fn channel(&self) -> &str {
         &self.name
     }
@@ -298,24 +301,24 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        // The lock on the names is held to the end, so that nobody joins a channel
-        // between the look that finds it empty and its removal.
-        let mut by_name = self.channels.names();
+        // The table stays locked until the end, so that no subscriber is added between finding
+        // the channel empty and removing it.
+        let mut by_name = self.channels.lock();
         let mut state = self.channel.lock();
         if self.shard.remove(self.slot) {
             state
                 .shards
                 .retain(|shard| !Arc::ptr_eq(shard, &self.shard));
             if state.shards.is_empty() {
-                self.channels.0.listened.fetch_sub(1, Relaxed);
-                // Nothing is lost with it.
-                let is_blank = state.sequencer.is_blank() && state.forget();
+                self.channels.0.subscribed.fetch_sub(1, Relaxed);
+                // A channel with an empty sequencer has nothing worth keeping.
+                let removed = state.sequencer.is_empty() && state.try_remove();
                 drop(state);
-                match is_blank {
-                    true => drop(by_name.remove(&self.name)),
-                    false => self
-                        .channels
-                        .linger(&mut by_name, self.name.clone(), &self.channel),
+                if removed {
+                    by_name.remove(&self.name);
+                } else {
+                    self.channels
+                        .linger(&mut by_name, self.name.clone(), &self.channel);
                 }
             }
         }

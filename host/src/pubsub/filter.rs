@@ -1,61 +1,61 @@
-//! Filters: which publications reach one connection, and what is written into them on the way.
+//! Filters: which publications a connection receives, and how their content is rewritten for it.
 //!
-//! A subscription names them, and the metadata that the backend has set for the connection
-//! and that a publication carries decide. The names and meanings are Pushpin's.
+//! A subscription names its filters. They look at the metadata that the backend has set for the
+//! connection, and at the metadata of the publication. Names and meanings are those of Pushpin.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use parking_lot::Mutex;
-
 use bytes::{BufMut, Bytes, BytesMut};
+use parking_lot::Mutex;
 
 use crate::pubsub::sequencer::Id;
 
-/// The most names that a connection's metadata may have.
+/// The most names in a connection's metadata.
 pub(crate) const MAX_META: usize = 100;
 
-/// What a backend has said of a connection for filters to look at. Costs a pointer until
-/// something is said.
+/// A connection's metadata, set by its backend. Costs only a pointer while it is empty.
 #[derive(Debug, Default)]
-pub(crate) struct Meta(Option<Shared>);
+pub(crate) struct Meta(Option<SharedMeta>);
 
-/// The session or hold writes it, and filters in the fan-out read it.
-type Shared = Arc<Mutex<BTreeMap<Box<str>, Box<str>>>>;
+/// Written by the session or hold, and read by filters in the fan-out.
+type SharedMeta = Arc<Mutex<MetaMap>>;
 
-/// The filters of one subscription. Costs a pointer when there are none.
+type MetaMap = BTreeMap<Box<str>, Box<str>>;
+
+/// The filters of one subscription. Costs only a pointer if there are none.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Filters(Option<Arc<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
     filters: Vec<Filter>,
-    meta: Shared,
+    meta: SharedMeta,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Filter {
-    /// Drops what the connection's `user` has sent: the item's `sender`.
+    /// Skips items whose `sender` is the connection's `user`.
     SkipSelf,
-    /// Drops what the item's `skip_users`, a list with commas, keeps from the connection's `user`.
+    /// Skips items whose `skip_users`, a comma-separated list, contains the connection's `user`.
     SkipUsers,
-    /// Drops an item whose `require_sub` is a channel that the connection is not on.
+    /// Skips items whose `require_sub` is a channel that the connection is not subscribed to.
     RequireSub,
-    /// Writes ids into the content: `%(ID)I`, and `%I` for that of the connection's channels.
+    /// Replaces `%(ID)I` in the content with the encoded `ID`, and `%I` with the connection's own.
     BuildId,
-    /// Writes the connection's metadata into the content: `%(NAME)s`.
+    /// Replaces `%(NAME)s` in the content with the connection's metadata.
     VarSubst,
 }
 
-/// The channels that a connection follows with the last id of each; empty for WebSockets,
-/// which follow no ids.
+/// The channels of a connection, with the last id of each. Empty for WebSockets, which do not track
+/// ids.
 pub(crate) type LastIds = BTreeMap<String, Option<Id>>;
 
-/// Why a subscription cannot have its filters.
+/// The error for a filter that does not exist.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no filter {0:?}: known are {names}", names = Filter::NAMES.map(|(name, _)| name).join(", "))]
-pub(crate) struct UnknownFilter(pub(crate) String);
+#[error("unknown filter {0:?}: expected one of {names}", names = Filter::NAMES.map(|(name, _)| name).join(", "))]
+pub(crate) struct UnknownFilter(String);
 
-/// Why content does not reach a connection.
+/// The error for content that cannot be rewritten for a connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("filter {filter}: {problem}")]
 pub(crate) struct FilterError {
@@ -63,47 +63,47 @@ pub(crate) struct FilterError {
     problem: String,
 }
 
-/// There is too much metadata.
+/// The error for metadata with too many names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no more than {MAX_META} names can have metadata")]
+#[error("metadata is limited to {MAX_META} names")]
 pub(crate) struct MetaFull;
 
 impl Meta {
-    /// Remembers `value` for `name`; nothing or an empty one forgets it.
+    /// Sets the value of `name`. `None` or an empty value removes it.
     ///
     /// # Errors
-    /// There are too many names.
+    /// Fails if there are too many names.
     pub(crate) fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), MetaFull> {
         let value = value.filter(|value| !value.is_empty());
         if self.0.is_none() && value.is_none() {
             return Ok(());
         }
         let shared = self.share();
-        let mut known = shared.lock();
+        let mut meta = shared.lock();
         match value {
             None => {
-                known.remove(name);
+                meta.remove(name);
             }
-            Some(_) if known.len() == MAX_META && !known.contains_key(name) => {
+            Some(_) if meta.len() == MAX_META && !meta.contains_key(name) => {
                 return Err(MetaFull);
             }
             Some(value) => {
-                known.insert(name.into(), value.into());
+                meta.insert(name.into(), value.into());
             }
         }
         Ok(())
     }
 
-    fn share(&mut self) -> Shared {
+    fn share(&mut self) -> SharedMeta {
         self.0.get_or_insert_default().clone()
     }
 }
 
 impl Filters {
-    /// The filters with these names, for a connection with this metadata, which may change later.
+    /// Parses the names of filters, for a connection with this metadata, which may change later.
     ///
     /// # Errors
-    /// A name that is not known.
+    /// Fails if a name is unknown.
     pub(crate) fn parse(names: &[String], meta: &mut Meta) -> Result<Self, UnknownFilter> {
         if names.is_empty() {
             return Ok(Self::default());
@@ -118,13 +118,14 @@ impl Filters {
         }))))
     }
 
-    /// Whether everything passes as it is.
+    /// Returns whether there are no filters.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Whether an item with this metadata is for the connection, which is on `followed`.
-    pub(crate) fn admit(&self, item: &BTreeMap<String, String>, followed: &LastIds) -> bool {
+    /// Returns whether the connection, whose channels are the keys of `last_ids`, receives an item
+    /// with the metadata `item`.
+    pub(crate) fn accept(&self, item: &BTreeMap<String, String>, last_ids: &LastIds) -> bool {
         let Some(inner) = &self.0 else { return true };
         if item.is_empty() {
             return true;
@@ -139,34 +140,35 @@ impl Filters {
             }
             Filter::RequireSub => {
                 let required = get("require_sub");
-                required.is_empty() || followed.contains_key(required)
+                required.is_empty() || last_ids.contains_key(required)
             }
             Filter::BuildId | Filter::VarSubst => true,
         })
     }
 
-    /// An item's content as the connection gets it.
+    /// Rewrites an item's content for the connection.
     ///
     /// # Errors
-    /// The content names what there is not. The item is then not for this connection.
-    pub(crate) fn content(
+    /// Fails if the content refers to an unknown name, in which case the connection must not
+    /// receive the item.
+    pub(crate) fn rewrite(
         &self,
         mut content: Bytes,
-        followed: &LastIds,
+        last_ids: &LastIds,
     ) -> Result<Bytes, FilterError> {
         let Some(inner) = &self.0 else {
             return Ok(content);
         };
         for filter in &inner.filters {
             let meta = inner.meta.lock();
-            let filled = match filter {
-                Filter::VarSubst => fill(&content, |letter, name| {
-                    variable(letter, name, |name| meta.get(name).map(|value| &**value))
+            let rewritten = match filter {
+                Filter::VarSubst => substitute(&content, |directive, name| {
+                    variable(directive, name, |name| meta.get(name).map(|value| &**value))
                 }),
-                Filter::BuildId => build_ids(&content, &meta, followed),
+                Filter::BuildId => build_ids(&content, &meta, last_ids),
                 _ => continue,
             };
-            content = filled.map_err(|problem| FilterError {
+            content = rewritten.map_err(|problem| FilterError {
                 filter: filter.name(),
                 problem,
             })?;
@@ -174,12 +176,12 @@ impl Filters {
         Ok(content)
     }
 
-    /// Whether the filters that change content are exactly those that a publication counts on
-    /// with `content-filters`; none named is content that suits everyone.
-    pub(crate) fn suit(&self, counted_on: &[String]) -> bool {
-        let own = self.0.iter().flat_map(|inner| &inner.filters);
-        let own = own.filter(|filter| filter.changes_content());
-        counted_on.is_empty() || own.map(|filter| filter.name()).eq(counted_on)
+    /// Returns whether the filters that rewrite content are exactly the `content-filters` of a
+    /// publication. A publication that names none is for everyone.
+    pub(crate) fn match_content_filters(&self, content_filters: &[String]) -> bool {
+        let filters = self.0.iter().flat_map(|inner| &inner.filters);
+        let rewriting = filters.filter(|filter| filter.rewrites_content());
+        content_filters.is_empty() || rewriting.map(|filter| filter.name()).eq(content_filters)
     }
 }
 
@@ -193,27 +195,23 @@ impl Filter {
     ];
 
     fn parse(name: &str) -> Option<Self> {
-        let known = Self::NAMES.iter().find(|(known, _)| *known == name);
-        known.map(|(_, filter)| *filter)
+        let entry = Self::NAMES.iter().find(|entry| entry.0 == name);
+        entry.map(|(_, filter)| *filter)
     }
 
     fn name(self) -> &'static str {
-        let known = Self::NAMES.iter().find(|(_, filter)| *filter == self);
-        known.map_or("", |(name, _)| name)
+        let entry = Self::NAMES.iter().find(|entry| entry.1 == self);
+        entry.map_or("", |(name, _)| name)
     }
 
-    fn changes_content(self) -> bool {
+    fn rewrites_content(self) -> bool {
         matches!(self, Self::BuildId | Self::VarSubst)
     }
 }
 
-/// `build-id`: the id of the connection is made of its metadata `id_format`, in which
-/// `%(CHANNEL)s` is the last id of a channel, and written as `id_encoding` says.
-fn build_ids(
-    content: &[u8],
-    meta: &BTreeMap<Box<str>, Box<str>>,
-    followed: &LastIds,
-) -> Result<Bytes, String> {
+/// Applies `build-id`. The connection's own id is built from its metadata `id_format`, in which
+/// `%(CHANNEL)s` is the last id of a channel. Ids are encoded as `id_encoding` specifies.
+fn build_ids(content: &[u8], meta: &MetaMap, last_ids: &LastIds) -> Result<Bytes, String> {
     let format = meta
         .get("id_format")
         .ok_or("the connection has no metadata \"id_format\"")?;
@@ -224,77 +222,78 @@ fn build_ids(
                 out.extend_from_slice(format!("{byte:02x}").as_bytes());
             }
         },
-        Some(other) => return Err(format!("the encoding {other:?} is not known")),
+        Some(other) => return Err(format!("unknown id_encoding {other:?}: expected \"hex\"")),
     };
-    let own = match followed.values().any(Option::is_some) {
-        false => None,
-        true => Some(fill(format.as_bytes(), |letter, name| {
-            variable(letter, name, |name| followed.get(name)?.as_deref())
-        })?),
+    let connection_id = if last_ids.values().any(Option::is_some) {
+        Some(substitute(format.as_bytes(), |directive, name| {
+            variable(directive, name, |name| last_ids.get(name)?.as_deref())
+        })?)
+    } else {
+        None
     };
-    fill(content, |letter, id| {
-        if letter != 'I' {
-            return Err(format!("there is no directive {letter:?}"));
+    substitute(content, |directive, id| {
+        if directive != 'I' {
+            return Err(format!("unknown directive {directive:?}"));
         }
         let mut out = BytesMut::new();
-        match (id, &own) {
+        match (id, &connection_id) {
             (Some(id), _) => encode(id, &mut out),
-            (None, Some(own)) => encode(own, &mut out),
-            (None, None) => return Err("the connection follows no ids".into()),
+            (None, Some(id)) => encode(id, &mut out),
+            (None, None) => return Err("the connection has no channel with an id".into()),
         }
         Ok(out.freeze())
     })
 }
 
-/// `%(NAME)s`.
+/// Returns the value for `%(NAME)s`.
 fn variable<'a>(
-    letter: char,
+    directive: char,
     name: Option<&[u8]>,
-    find: impl Fn(&str) -> Option<&'a str>,
+    get: impl Fn(&str) -> Option<&'a str>,
 ) -> Result<Bytes, String> {
-    if letter != 's' {
-        return Err(format!("there is no directive {letter:?}"));
+    if directive != 's' {
+        return Err(format!("unknown directive {directive:?}"));
     }
     let name = name.ok_or("the directive 's' needs a name, as in %(NAME)s")?;
     let name = String::from_utf8_lossy(name);
-    find(&name)
+    get(&name)
         .map(|value| Bytes::copy_from_slice(value.as_bytes()))
-        .ok_or_else(|| format!("there is no {name:?}"))
+        .ok_or_else(|| format!("unknown name {name:?}"))
 }
 
-/// Replaces each `%(ARGUMENT)LETTER` and `%LETTER` of a template; `%%` is a percent sign, and
-/// a backslash in an argument takes the next character as it is.
-fn fill(
+/// Replaces each `%(ARGUMENT)DIRECTIVE` and `%DIRECTIVE` of a template, where a directive is one
+/// letter. `%%` is a percent sign, and a backslash in an argument escapes the next character.
+fn substitute(
     template: &[u8],
     replace: impl Fn(char, Option<&[u8]>) -> Result<Bytes, String>,
 ) -> Result<Bytes, String> {
     let mut out = BytesMut::with_capacity(template.len());
-    let mut rest = template.iter().copied();
-    let ends = || "the content ends within a directive".to_owned();
-    while let Some(byte) = rest.next() {
+    let mut bytes = template.iter().copied();
+    let truncated = || "the content ends within a directive".to_owned();
+    while let Some(byte) = bytes.next() {
         if byte != b'%' {
             out.put_u8(byte);
             continue;
         }
-        let mut letter = rest.next().ok_or_else(ends)?;
-        if letter == b'%' {
-            out.put_u8(letter);
+        let mut directive = bytes.next().ok_or_else(truncated)?;
+        if directive == b'%' {
+            out.put_u8(directive);
             continue;
         }
         let mut argument = None;
-        if letter == b'(' {
+        if directive == b'(' {
             let mut collected = Vec::new();
             loop {
-                match rest.next().ok_or_else(ends)? {
+                match bytes.next().ok_or_else(truncated)? {
                     b')' => break,
-                    b'\\' => collected.push(rest.next().ok_or_else(ends)?),
+                    b'\\' => collected.push(bytes.next().ok_or_else(truncated)?),
                     byte => collected.push(byte),
                 }
             }
             argument = Some(collected);
-            letter = rest.next().ok_or_else(ends)?;
+            directive = bytes.next().ok_or_else(truncated)?;
         }
-        out.extend_from_slice(&replace(char::from(letter), argument.as_deref())?);
+        out.extend_from_slice(&replace(char::from(directive), argument.as_deref())?);
     }
     Ok(out.freeze())
 }
@@ -329,68 +328,68 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_filter_is_named() {
+    fn an_unknown_filter_is_an_error() {
         let names = ["skip-self".to_owned(), "skip-me".to_owned()];
         let error = Filters::parse(&names, &mut Meta::default()).expect_err("unknown");
         assert_eq!(
             error.to_string(),
-            "there is no filter \"skip-me\": known are skip-self, skip-users, require-sub, build-id, var-subst"
+            "unknown filter \"skip-me\": expected one of skip-self, skip-users, require-sub, build-id, var-subst"
         );
     }
 
     #[test]
-    fn nothing_is_kept_of_nothing() {
+    fn no_filters_and_no_metadata_need_no_memory() {
         let mut meta = Meta::default();
         assert!(Filters::parse(&[], &mut meta).expect("none").is_empty());
-        meta.set("user", None).expect("nothing to keep");
+        meta.set("user", None).expect("no metadata");
         assert!(meta.0.is_none());
     }
 
     #[test]
-    fn a_user_is_skipped_as_soon_as_it_is_known() {
+    fn skip_filters_follow_changes_of_the_user() {
         let mut meta = Meta::default();
         let filters = filters(&["skip-self", "skip-users"], &mut meta);
         let none = LastIds::new();
-        let (own, list) = (item("sender", "ann"), item("skip_users", "bob, ann"));
-        assert!(filters.admit(&own, &none) && filters.admit(&list, &none));
+        let (own_item, list) = (item("sender", "ann"), item("skip_users", "bob, ann"));
+        assert!(filters.accept(&own_item, &none) && filters.accept(&list, &none));
         meta.set("user", Some("ann")).expect("room");
-        assert!(!filters.admit(&own, &none) && !filters.admit(&list, &none));
-        assert!(filters.admit(&item("sender", "bob"), &none));
-        assert!(filters.admit(&item("skip_users", "anna,"), &none));
-        meta.set("user", Some("")).expect("forgotten");
-        assert!(filters.admit(&own, &none));
+        assert!(!filters.accept(&own_item, &none) && !filters.accept(&list, &none));
+        assert!(filters.accept(&item("sender", "bob"), &none));
+        assert!(filters.accept(&item("skip_users", "anna,"), &none));
+        meta.set("user", Some("")).expect("room");
+        assert!(filters.accept(&own_item, &none));
     }
 
     #[test]
-    fn a_subscription_can_be_required() {
+    fn require_sub_needs_a_subscription() {
         let filters = filters(&["require-sub"], &mut Meta::default());
-        let followed = LastIds::from([("room".to_owned(), None)]);
+        let last_ids = LastIds::from([("room".to_owned(), None)]);
         let (room, other) = (item("require_sub", "room"), item("require_sub", "other"));
-        assert!(filters.admit(&room, &followed) && !filters.admit(&other, &followed));
-        assert!(!filters.admit(&room, &LastIds::new()));
+        assert!(filters.accept(&room, &last_ids) && !filters.accept(&other, &last_ids));
+        assert!(!filters.accept(&room, &LastIds::new()));
     }
 
     #[test]
-    fn metadata_is_written_into_content() {
+    fn var_subst_inserts_metadata() {
         let filters = filters(&["var-subst"], &mut meta(&[("user", "ann"), ("a)b", "x")]));
-        let filled = |content: &'static str| {
-            let content = filters.content(Bytes::from_static(content.as_bytes()), &LastIds::new());
+        let rewritten = |content: &'static str| {
+            let content = filters.rewrite(Bytes::from_static(content.as_bytes()), &LastIds::new());
             content.map(|content| String::from_utf8_lossy(&content).into_owned())
         };
         assert_eq!(
-            filled("100%% for %(user)s%(a\\)b)s").as_deref(),
+            rewritten("100%% for %(user)s%(a\\)b)s").as_deref(),
             Ok("100% for annx")
         );
-        for wrong in [
+        for invalid in [
             "%", "%(user", "%(user)", "%(bob)s", "%s", "%(user)d", "%-", "%(a\\",
         ] {
-            assert!(filled(wrong).is_err(), "{wrong}");
+            assert!(rewritten(invalid).is_err(), "{invalid}");
         }
     }
 
     #[test]
-    fn ids_are_written_into_content() {
-        let followed = LastIds::from([
+    fn build_id_inserts_ids() {
+        let last_ids = LastIds::from([
             ("a".to_owned(), Some("1".into())),
             ("b".to_owned(), Some("2".into())),
         ]);
@@ -398,22 +397,22 @@ mod tests {
         let mut plain = meta(&[("id_format", "%(a)s-%(b)s")]);
         let plain = filters(&["build-id"], &mut plain);
         assert_eq!(
-            plain.content(content.clone(), &followed).as_deref(),
+            plain.rewrite(content.clone(), &last_ids).as_deref(),
             Ok(&b"1-2 3"[..])
         );
-        assert!(plain.content(content.clone(), &LastIds::new()).is_err());
+        assert!(plain.rewrite(content.clone(), &LastIds::new()).is_err());
         let mut hex = meta(&[("id_format", "%(a)s"), ("id_encoding", "hex")]);
         let hex = filters(&["build-id"], &mut hex);
         assert_eq!(
-            hex.content(content.clone(), &followed).as_deref(),
+            hex.rewrite(content.clone(), &last_ids).as_deref(),
             Ok(&b"31 33"[..])
         );
         let bare = filters(&["build-id"], &mut Meta::default());
-        assert!(bare.content(content, &followed).is_err());
+        assert!(bare.rewrite(content, &last_ids).is_err());
     }
 
     #[test]
-    fn content_filters_must_be_those_of_the_subscription() {
+    fn content_filters_must_equal_those_of_the_subscription() {
         let filters = filters(&["skip-self", "var-subst"], &mut Meta::default());
         let names = |names: &[&str]| {
             names
@@ -421,14 +420,17 @@ mod tests {
                 .map(|name| name.to_string())
                 .collect::<Vec<_>>()
         };
-        assert!(filters.suit(&[]) && filters.suit(&names(&["var-subst"])));
-        assert!(!filters.suit(&names(&["build-id"])));
-        assert!(!filters.suit(&names(&["var-subst", "build-id"])));
-        assert!(!Filters::default().suit(&names(&["var-subst"])));
+        assert!(
+            filters.match_content_filters(&[])
+                && filters.match_content_filters(&names(&["var-subst"]))
+        );
+        assert!(!filters.match_content_filters(&names(&["build-id"])));
+        assert!(!filters.match_content_filters(&names(&["var-subst", "build-id"])));
+        assert!(!Filters::default().match_content_filters(&names(&["var-subst"])));
     }
 
     #[test]
-    fn metadata_is_bounded() {
+    fn metadata_is_limited() {
         let mut meta = Meta::default();
         for n in 0..MAX_META {
             meta.set(&n.to_string(), Some("x")).expect("room");

@@ -1,4 +1,13 @@
 //! Publish and subscribe: channels, and the fan-out of publications to their subscribers.
+//!
+//! In reading order, following an item from its publisher to a subscriber:
+//!
+//! - `publication` is an item, encoded once for all subscribers.
+//! - `channels` finds the item's channel by name, and manages subscriptions.
+//! - `channel` puts the item in order and queues it in each of the channel's shards.
+//! - `sequencer` is that order, which follows the items' ids.
+//! - `shard` delivers the queued items to a part of the subscribers, in its own task.
+//! - `filter` decides which items a subscriber receives, and rewrites their content.
 
 mod channel;
 pub(crate) mod channels;

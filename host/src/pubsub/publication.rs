@@ -1,4 +1,4 @@
-//! A publication: one item in the forms in which it goes out, encoded once for everybody.
+//! A publication: an item in each of its forms, encoded once for all subscribers.
 
 use std::collections::BTreeMap;
 
@@ -15,83 +15,78 @@ use crate::{
     pubsub::sequencer::{Id, Position},
 };
 
-/// The close code for a publish that closes without naming one.
-const NORMAL: u16 = 1000;
+/// The close code of a close action that names none.
+const NORMAL_CLOSURE: u16 = 1000;
 
-/// What a publication does to one WebSocket.
+/// The effect of a publication on one WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Delivery {
-    /// WebSocket frames, complete and unmasked: the same bytes for everyone.
+    /// Complete, unmasked frames, which are shared by all clients.
     Frames {
-        /// The bytes that go on the wire.
         bytes: Bytes,
-        /// How many messages they are.
+        /// The number of messages in `bytes`.
         messages: usize,
     },
-    /// The socket is closed with this close frame.
+    /// Close the WebSocket with this close frame.
     Close(Bytes),
-    /// The backend is asked to look after the connection now.
+    /// Send the backend a request for the connection.
     Refresh,
 }
 
-/// See the module's words.
+/// A published item.
 #[derive(Debug)]
 pub(crate) struct Publication {
-    /// The channel's name.
     pub(crate) channel: String,
-    /// Its id on the channel.
     pub(crate) id: Option<Id>,
-    /// The id of the publication that it follows.
+    /// The id of the publication that this one follows.
     pub(crate) prev_id: Option<Id>,
-    /// It does not wait for the one before it.
-    pub(crate) no_seq: bool,
-    /// What filters look at.
+    /// Do not wait for the publication that this one follows.
+    no_seq: bool,
+    /// Metadata for filters.
     pub(crate) meta: BTreeMap<String, String>,
-    /// For WebSockets.
-    pub(crate) socket: Option<ForSockets>,
-    /// For held streams.
+    /// The form for WebSockets.
+    pub(super) socket: Option<SocketForm>,
+    /// The form for held streams.
     pub(crate) stream: Option<Format<StreamAction>>,
-    /// For held responses.
-    pub(crate) response: Option<ForResponses>,
+    /// The form for held responses.
+    pub(crate) response: Option<ResponseForm>,
 }
 
-/// A publication's form for WebSockets.
+/// The form of a publication for WebSockets.
 #[derive(Debug)]
-pub(crate) struct ForSockets {
-    /// What is delivered to those without filters that change content.
-    pub(crate) delivery: Delivery,
-    /// What the frames were made of, for those with such filters.
+pub(super) struct SocketForm {
+    /// The delivery for clients whose filters do not rewrite content.
+    pub(super) delivery: Delivery,
+    /// The message that the frames were encoded from, for filters that rewrite content.
     message: Option<Message>,
-    /// The filters that its content counts on.
-    pub(crate) counted_on: Vec<String>,
+    /// The rewriting filters that a subscription must have (`content-filters`).
+    pub(super) content_filters: Vec<String>,
 }
 
-/// A publication's form for held responses.
+/// The form of a publication for held responses.
 #[derive(Debug)]
-pub(crate) struct ForResponses {
-    /// The answer; `None` is a hint: the request should be sent to the backend again.
-    pub(crate) answer: Option<Answer>,
-    /// The filters that its content counts on.
-    pub(crate) counted_on: Vec<String>,
+pub(crate) struct ResponseForm {
+    /// The response. `None` is a hint: the request should be sent to the backend again.
+    pub(crate) response: Option<PublishedResponse>,
+    /// The rewriting filters that a subscription must have (`content-filters`).
+    pub(crate) content_filters: Vec<String>,
 }
 
-/// What held responses are answered with.
+/// An HTTP response that answers held requests.
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
-    /// The status.
+pub(crate) struct PublishedResponse {
     pub(crate) status: StatusCode,
-    /// Its reason phrase, where it is not the usual one.
+    /// The reason phrase, if it is not the usual one.
     pub(crate) reason: Option<String>,
-    /// The headers, without those between the host and its backends.
+    /// The headers, without framing headers and headers private to the host and its backends.
     pub(crate) headers: HeaderMap,
-    /// The content.
     pub(crate) body: Bytes,
 }
 
-/// Why an item cannot go out.
+/// The error for an item that cannot be encoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the item for channel {channel:?}: http-response.{problem}")]
-pub(crate) struct Unsendable {
+#[error("invalid item for channel {channel:?}: http-response.{problem}")]
+pub(crate) struct InvalidItem {
     channel: String,
     problem: String,
 }
@@ -100,12 +95,12 @@ impl Publication {
     /// Encodes an item.
     ///
     /// # Errors
-    /// What is no HTTP in the answer for held responses.
-    pub(crate) fn new(item: Item) -> Result<Self, Unsendable> {
-        let response = match item.http_response.map(ForResponses::new).transpose() {
+    /// Fails if the response for held requests is not valid HTTP.
+    pub(crate) fn new(item: Item) -> Result<Self, InvalidItem> {
+        let response = match item.http_response.map(ResponseForm::new).transpose() {
             Ok(response) => response,
             Err(problem) => {
-                return Err(Unsendable {
+                return Err(InvalidItem {
                     channel: item.channel,
                     problem,
                 });
@@ -117,14 +112,14 @@ impl Publication {
             prev_id: item.prev_id.map(Id::from),
             no_seq: item.no_seq,
             meta: item.meta,
-            socket: item.ws_message.and_then(ForSockets::new),
+            socket: item.ws_message.and_then(SocketForm::new),
             stream: item.http_stream,
             response,
         })
     }
 
-    /// Its place in the order of its channel and nothing else.
-    pub(crate) fn without_content(&self) -> Self {
+    /// Returns a copy that has only the channel and the position.
+    pub(super) fn without_content(&self) -> Self {
         Self {
             channel: self.channel.clone(),
             id: self.id.clone(),
@@ -137,8 +132,8 @@ impl Publication {
         }
     }
 
-    /// Where it says it belongs on its channel.
-    pub(crate) fn place(&self) -> Position {
+    /// Returns the position in the order of the channel.
+    pub(super) fn position(&self) -> Position {
         Position {
             id: self.id.clone(),
             prev_id: self.prev_id.clone(),
@@ -147,25 +142,25 @@ impl Publication {
         }
     }
 
-    /// Roughly the bytes that it occupies.
+    /// Returns the approximate size in memory, in bytes.
     pub(crate) fn size(&self) -> usize {
-        let socket = self.socket.as_ref().map_or(0, ForSockets::size);
+        let socket = self.socket.as_ref().map_or(0, SocketForm::size);
         let stream = self.stream.as_ref().map_or(0, stream_bytes);
-        let response = self.response.as_ref().map_or(0, ForResponses::bytes);
+        let response = self.response.as_ref().map_or(0, ResponseForm::bytes);
         size_of::<Self>() + self.channel.len() + socket + stream + response
     }
 }
 
-impl ForSockets {
+impl SocketForm {
     fn new(format: Format<WsAction>) -> Option<Self> {
         let delivery = match &format.action {
             WsAction::Send(message) => frames(message),
             WsAction::Close { code, reason } => Delivery::Close(frame::close(
-                code.unwrap_or(NORMAL),
+                code.unwrap_or(NORMAL_CLOSURE),
                 reason.as_deref().unwrap_or_default(),
             )),
             WsAction::Refresh => Delivery::Refresh,
-            // A WebSocket has nothing to fetch anew.
+            // Hints ask for a new request, which WebSockets have none of.
             WsAction::Hint => return None,
         };
         Some(Self {
@@ -174,25 +169,25 @@ impl ForSockets {
                 WsAction::Send(message) => Some(message),
                 _ => None,
             },
-            counted_on: format.filters,
+            content_filters: format.filters,
         })
     }
 
-    /// The delivery with another content, as a filter has written it.
-    pub(crate) fn with_content<E>(
+    /// Returns the delivery with its content rewritten by filters.
+    pub(super) fn with_content<E>(
         &self,
-        write: impl FnOnce(Bytes) -> Result<Bytes, E>,
+        rewrite: impl FnOnce(Bytes) -> Result<Bytes, E>,
     ) -> Result<Delivery, E> {
         let Some(message) = &self.message else {
             return Ok(self.delivery.clone());
         };
-        let before = message.content();
-        let content = write(before.clone())?;
-        if content == *before {
+        let original = message.content();
+        let content = rewrite(original.clone())?;
+        if content == *original {
             return Ok(self.delivery.clone());
         }
-        Ok(sent(match message {
-            // Filters write text into text.
+        Ok(single(match message {
+            // Filters insert only text into text.
             Message::Text(_) => frame::text(content),
             Message::Binary(_) => frame::binary(content),
             Message::Ping(_) => frame::ping(content),
@@ -200,13 +195,13 @@ impl ForSockets {
         }))
     }
 
-    /// Bytes that it counts for in a queue; never 0.
-    pub(crate) fn size(&self) -> usize {
+    /// Returns the bytes that this occupies in a queue; never 0.
+    pub(super) fn size(&self) -> usize {
         self.bytes() + 1
     }
 
-    /// Bytes that each client gets.
-    pub(crate) fn bytes(&self) -> usize {
+    /// Returns the bytes that each client receives.
+    pub(super) fn bytes(&self) -> usize {
         match &self.delivery {
             Delivery::Frames { bytes, .. } | Delivery::Close(bytes) => bytes.len(),
             Delivery::Refresh => 0,
@@ -214,40 +209,41 @@ impl ForSockets {
     }
 }
 
-/// Bytes that each held stream gets.
-pub(crate) fn stream_bytes(format: &Format<StreamAction>) -> usize {
+/// Returns the bytes that each held stream receives.
+pub(super) fn stream_bytes(format: &Format<StreamAction>) -> usize {
     match &format.action {
         StreamAction::Send(content) => content.len(),
         StreamAction::Close | StreamAction::Hint => 0,
     }
 }
 
-impl ForResponses {
-    /// Bytes of the answer's body.
-    pub(crate) fn bytes(&self) -> usize {
-        self.answer.as_ref().map_or(0, |answer| answer.body.len())
+impl ResponseForm {
+    /// Returns the bytes of the response's body.
+    pub(super) fn bytes(&self) -> usize {
+        let response = self.response.as_ref();
+        response.map_or(0, |response| response.body.len())
     }
 
     fn new(format: Format<ResponseAction>) -> Result<Self, String> {
-        let answer = match format.action {
-            ResponseAction::Send(response) => Some(Answer::new(response)?),
+        let response = match format.action {
+            ResponseAction::Send(response) => Some(PublishedResponse::new(response)?),
             ResponseAction::Hint => None,
         };
         Ok(Self {
-            answer,
-            counted_on: format.filters,
+            response,
+            content_filters: format.filters,
         })
     }
 }
 
-impl Answer {
-    /// Checks a response.
+impl PublishedResponse {
+    /// Validates a response.
     ///
     /// # Errors
-    /// What in it is no HTTP.
+    /// Describes the part of the response that is not valid HTTP.
     pub(crate) fn new(response: HttpResponse) -> Result<Self, String> {
         let status = match response.code {
-            // Of an answer that ends there is no interim one.
+            // Statuses below 200 are interim responses.
             200..=999 => StatusCode::from_u16(response.code).ok(),
             _ => None,
         };
@@ -256,11 +252,10 @@ impl Answer {
         let mut headers = HeaderMap::with_capacity(response.headers.len());
         for (name, value) in &response.headers {
             let name = HeaderName::try_from(name.as_str())
-                .map_err(|_| format!("headers: {name:?} cannot be the name of a header"))?;
-            let value = HeaderValue::from_str(value).map_err(|_| {
-                format!("headers.{name}: {value:?} cannot be the value of a header")
-            })?;
-            if !is_private_header(&name) && !is_of_the_wire(&name) {
+                .map_err(|_| format!("headers: {name:?} is not a valid header name"))?;
+            let value = HeaderValue::from_str(value)
+                .map_err(|_| format!("headers.{name}: {value:?} is not a valid header value"))?;
+            if !is_private_header(&name) && !is_framing_header(&name) {
                 headers.append(name, value);
             }
         }
@@ -273,8 +268,8 @@ impl Answer {
     }
 }
 
-/// Headers that the connection to the client decides.
-pub(crate) fn is_of_the_wire(name: &HeaderName) -> bool {
+/// Returns whether a header describes the connection or the framing, which the host controls.
+pub(crate) fn is_framing_header(name: &HeaderName) -> bool {
     matches!(
         *name,
         header::CONNECTION | header::CONTENT_LENGTH | header::TRANSFER_ENCODING | header::UPGRADE
@@ -282,7 +277,7 @@ pub(crate) fn is_of_the_wire(name: &HeaderName) -> bool {
 }
 
 fn frames(message: &Message) -> Delivery {
-    sent(match message {
+    single(match message {
         Message::Text(text) => frame::text(text.as_bytes().clone()),
         Message::Binary(data) => frame::binary(data.clone()),
         Message::Ping(data) => frame::ping(data.clone()),
@@ -290,7 +285,7 @@ fn frames(message: &Message) -> Delivery {
     })
 }
 
-fn sent(bytes: Bytes) -> Delivery {
+fn single(bytes: Bytes) -> Delivery {
     Delivery::Frames { bytes, messages: 1 }
 }
 
@@ -298,7 +293,7 @@ fn sent(bytes: Bytes) -> Delivery {
 mod tests {
     use super::*;
 
-    fn response(code: u16, headers: &[(&str, &str)]) -> Result<Publication, Unsendable> {
+    fn response(code: u16, headers: &[(&str, &str)]) -> Result<Publication, InvalidItem> {
         let headers = headers.iter();
         let response = HttpResponse {
             code,
@@ -312,24 +307,28 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_must_be_http() {
-        let problem = |code, headers: &[_]| response(code, headers).expect_err("wrong").to_string();
+    fn a_response_must_be_valid_http() {
+        let problem = |code, headers: &[_]| {
+            response(code, headers)
+                .expect_err("invalid HTTP")
+                .to_string()
+        };
         assert_eq!(
             problem(100, &[]),
-            "the item for channel \"c\": http-response.code: 100 must be from 200 to 999"
+            "invalid item for channel \"c\": http-response.code: 100 must be from 200 to 999"
         );
         assert_eq!(
             problem(200, &[("a b", "c")]),
-            "the item for channel \"c\": http-response.headers: \"a b\" cannot be the name of a header"
+            "invalid item for channel \"c\": http-response.headers: \"a b\" is not a valid header name"
         );
         assert_eq!(
             problem(200, &[("a", "\r\nb: c")]),
-            "the item for channel \"c\": http-response.headers.a: \"\\r\\nb: c\" cannot be the value of a header"
+            "invalid item for channel \"c\": http-response.headers.a: \"\\r\\nb: c\" is not a valid header value"
         );
     }
 
     #[test]
-    fn an_answer_says_nothing_of_the_connection_or_to_the_host() {
+    fn framing_and_private_headers_are_removed_from_a_response() {
         let headers = [
             ("Content-Length", "9"),
             ("Transfer-Encoding", "chunked"),
@@ -337,20 +336,20 @@ mod tests {
             ("X-Own", "1"),
             ("x-own", "2"),
         ];
-        let publication = response(200, &headers).expect("HTTP");
-        let answer = publication
+        let publication = response(200, &headers).expect("a valid item");
+        let response = publication
             .response
-            .and_then(|form| form.answer)
-            .expect("an answer");
-        let values: Vec<_> = answer.headers.iter().collect();
+            .and_then(|form| form.response)
+            .expect("a response");
+        let values: Vec<_> = response.headers.iter().collect();
         assert_eq!(values.len(), 2);
         assert!(values.iter().all(|(name, _)| *name == "x-own"));
     }
 
     #[test]
-    fn a_publication_is_as_large_as_its_forms() {
+    fn the_size_includes_all_forms() {
         let item = Item::ws_text("c", "x".repeat(1000)).and_stream("y".repeat(2000));
-        let publication = Publication::new(item).expect("to be sent");
+        let publication = Publication::new(item).expect("a valid item");
         assert!(publication.size() > 3000);
         assert!(publication.without_content().size() < 1000);
     }

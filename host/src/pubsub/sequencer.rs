@@ -1,8 +1,8 @@
-//! The order of one channel: each publication after the one it follows, and each once.
+//! The order of one channel's publications, and the detection of duplicates.
 //!
-//! A publication may say which one it follows (`prev-id`). When that is not the last one seen,
-//! it waits for the missing one, but not for long and not in any number. The bounds are
-//! Pushpin's; what is over them goes out of order here instead of being lost.
+//! A publication may name the one that it follows (`prev-id`). If that is not the last one
+//! published, it waits for its predecessor, within bounds on time and number. The bounds are those
+//! of Pushpin; what exceeds them is published out of order here instead of being dropped.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -12,44 +12,43 @@ use std::{
 
 use tokio::time::Instant;
 
-/// How long a publication waits for the one it follows.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a publication waits for its predecessor.
+pub(super) const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most publications that wait on one channel.
-pub(crate) const MAX_WAITING: usize = 100;
+const MAX_WAITING: usize = 100;
 /// The most bytes that wait on one channel.
-pub(crate) const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
-/// How long an id is known as seen.
-pub(crate) const REMEMBERED: Duration = Duration::from_secs(60);
-/// The most ids that are known as seen.
-pub(crate) const MAX_REMEMBERED: usize = 1000;
-/// The longest id that is remembered, in bytes. A longer one orders and repeats as it likes.
-pub(crate) const MAX_ID: usize = 1024;
+const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
+/// How long an id is remembered, to detect duplicates.
+const DEDUPE_WINDOW: Duration = Duration::from_secs(60);
+/// The most ids that are remembered for one channel.
+const MAX_REMEMBERED_IDS: usize = 1000;
+/// The longest id that is remembered, in bytes. Longer ids are ignored.
+pub(super) const MAX_ID: usize = 1024;
 
 /// An id on a channel.
 pub(crate) type Id = Arc<str>;
 
-/// Where a publication says it belongs.
+/// The position of a publication in the order of its channel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Position {
-    /// Its own id.
-    pub(crate) id: Option<Id>,
-    /// The id of the one it follows.
-    pub(crate) prev_id: Option<Id>,
-    /// It goes out as it comes (`no-seq`).
-    pub(crate) no_seq: bool,
-    /// The bytes that it counts for while it waits.
-    pub(crate) size: usize,
+pub(super) struct Position {
+    pub(super) id: Option<Id>,
+    /// The id of the predecessor.
+    pub(super) prev_id: Option<Id>,
+    /// Do not wait for the predecessor (`no-seq`).
+    pub(super) no_seq: bool,
+    /// The bytes that count against [`MAX_WAITING_BYTES`].
+    pub(super) size: usize,
 }
 
-/// See the module's words.
+/// Puts the publications of a channel in order, and drops duplicates.
 #[derive(Debug)]
-pub(crate) struct Sequencer<T> {
-    /// The id of the last one that went out, when it had one.
-    last: Option<Id>,
-    /// In the order of their arrival, and so of their deadlines.
+pub(super) struct Sequencer<T> {
+    /// The id of the last item published, if it had one.
+    last_id: Option<Id>,
+    /// In order of arrival, and so of deadline.
     waiting: VecDeque<Waiting<T>>,
     waiting_bytes: usize,
-    /// In the order of their arrival.
+    /// In order of arrival.
     seen: VecDeque<(Instant, Id)>,
     seen_ids: HashSet<Id>,
 }
@@ -57,14 +56,14 @@ pub(crate) struct Sequencer<T> {
 #[derive(Debug)]
 struct Waiting<T> {
     deadline: Instant,
-    place: Position,
+    position: Position,
     item: T,
 }
 
 impl<T> Default for Sequencer<T> {
     fn default() -> Self {
         Self {
-            last: None,
+            last_id: None,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             seen: VecDeque::new(),
@@ -74,104 +73,110 @@ impl<T> Default for Sequencer<T> {
 }
 
 impl<T> Sequencer<T> {
-    /// Takes what is published at `now`, and gives what goes out for it, in this order; `None` when
-    /// its id has been there.
-    pub(crate) fn offer(&mut self, mut place: Position, item: T, now: Instant) -> Option<Vec<T>> {
-        for id in [&mut place.id, &mut place.prev_id] {
+    /// Accepts an item, and returns the items that can be published now, in order. Returns `None`
+    /// if the item is a duplicate.
+    pub(super) fn publish(
+        &mut self,
+        mut position: Position,
+        item: T,
+        now: Instant,
+    ) -> Option<Vec<T>> {
+        for id in [&mut position.id, &mut position.prev_id] {
             id.take_if(|id| id.len() > MAX_ID);
         }
-        if self.is_repeated(&place, now) {
+        if self.is_duplicate(&position, now) {
             return None;
         }
-        if place.no_seq {
+        if position.no_seq {
             return Some(vec![item]);
         }
         let mut ready = Vec::with_capacity(1);
-        let in_order = match (&self.last, &place.prev_id) {
-            (Some(last), Some(prev_id)) => last == prev_id,
+        let in_order = match (&self.last_id, &position.prev_id) {
+            (Some(last_id), Some(prev_id)) => last_id == prev_id,
             _ => true,
         };
         if in_order {
-            self.release(place, item, &mut ready);
+            self.advance(position, item, &mut ready);
             return Some(ready);
         }
-        self.waiting_bytes += place.size;
+        self.waiting_bytes += position.size;
         self.waiting.push_back(Waiting {
-            deadline: now + PATIENCE,
-            place,
+            deadline: now + WAIT_TIMEOUT,
+            position,
             item,
         });
         while self.waiting.len() > MAX_WAITING || self.waiting_bytes > MAX_WAITING_BYTES {
-            self.give_up(&mut ready);
+            self.skip_gap(&mut ready);
         }
         Some(ready)
     }
 
-    /// Gives what has waited long enough at `now`, and what follows it.
-    pub(crate) fn expire(&mut self, now: Instant) -> Vec<T> {
+    /// Returns the items whose deadline has passed at `now`, and those that follow them.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<T> {
         let mut ready = Vec::new();
         while self.deadline().is_some_and(|deadline| deadline <= now) {
-            self.give_up(&mut ready);
+            self.skip_gap(&mut ready);
         }
         ready
     }
 
-    /// When [`Self::expire`] has something to give; `None` while nothing waits.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    /// Returns when [`Self::expire`] must be called next; `None` while nothing waits.
+    pub(super) fn deadline(&self) -> Option<Instant> {
         self.waiting.front().map(|waiting| waiting.deadline)
     }
 
-    /// The id of the last one that went out, when it had one.
-    pub(crate) fn last(&self) -> Option<&Id> {
-        self.last.as_ref()
+    /// Returns the id of the last item published, if it had one.
+    pub(super) fn last_id(&self) -> Option<&Id> {
+        self.last_id.as_ref()
     }
 
-    /// Forgets the last id: whatever comes next is in order.
-    pub(crate) fn forget(&mut self) {
-        self.last = None;
+    /// Forgets the last id, so that any next item is in order.
+    pub(super) fn forget_last_id(&mut self) {
+        self.last_id = None;
     }
 
-    /// Whether there is nothing to remember.
-    pub(crate) fn is_blank(&self) -> bool {
-        self.last.is_none() && self.waiting.is_empty() && self.seen.is_empty()
+    /// Returns whether there is nothing to remember.
+    pub(super) fn is_empty(&self) -> bool {
+        self.last_id.is_none() && self.waiting.is_empty() && self.seen.is_empty()
     }
 
-    /// The oldest of those that wait goes out.
-    fn give_up(&mut self, ready: &mut Vec<T>) {
-        if let Some(first) = self.take(0) {
-            self.release(first.place, first.item, ready);
+    /// Publishes the oldest waiting item without its predecessor.
+    fn skip_gap(&mut self, ready: &mut Vec<T>) {
+        if let Some(first) = self.remove(0) {
+            self.advance(first.position, first.item, ready);
         }
     }
 
-    fn release(&mut self, place: Position, item: T, ready: &mut Vec<T>) {
-        self.last = place.id;
+    /// Publishes an item and the waiting items that follow it.
+    fn advance(&mut self, position: Position, item: T, ready: &mut Vec<T>) {
+        self.last_id = position.id;
         ready.push(item);
-        while let Some(last) = &self.last {
-            let follows = |waiting: &Waiting<T>| waiting.place.prev_id.as_ref() == Some(last);
-            let Some(next) = self.waiting.iter().position(follows) else {
+        while let Some(last_id) = &self.last_id {
+            let follows = |waiting: &Waiting<T>| waiting.position.prev_id.as_ref() == Some(last_id);
+            let Some(index) = self.waiting.iter().position(follows) else {
                 return;
             };
-            if let Some(next) = self.take(next) {
-                self.last = next.place.id;
+            if let Some(next) = self.remove(index) {
+                self.last_id = next.position.id;
                 ready.push(next.item);
             }
         }
     }
 
-    fn take(&mut self, index: usize) -> Option<Waiting<T>> {
-        let taken = self.waiting.remove(index)?;
-        self.waiting_bytes -= taken.place.size;
-        Some(taken)
+    fn remove(&mut self, index: usize) -> Option<Waiting<T>> {
+        let waiting = self.waiting.remove(index)?;
+        self.waiting_bytes -= waiting.position.size;
+        Some(waiting)
     }
 
-    fn is_repeated(&mut self, place: &Position, now: Instant) -> bool {
-        let is_old = |(seen, _): &(Instant, Id)| *seen + REMEMBERED <= now;
-        while self.seen.len() >= MAX_REMEMBERED || self.seen.front().is_some_and(is_old) {
+    fn is_duplicate(&mut self, position: &Position, now: Instant) -> bool {
+        let is_expired = |(seen, _): &(Instant, Id)| *seen + DEDUPE_WINDOW <= now;
+        while self.seen.len() >= MAX_REMEMBERED_IDS || self.seen.front().is_some_and(is_expired) {
             if let Some((_, id)) = self.seen.pop_front() {
                 self.seen_ids.remove(&id);
             }
         }
-        let Some(id) = &place.id else { return false };
+        let Some(id) = &position.id else { return false };
         if !self.seen_ids.insert(id.clone()) {
             return true;
         }
@@ -186,7 +191,7 @@ mod tests {
 
     use super::*;
 
-    fn place(id: u32, prev_id: Option<u32>) -> Position {
+    fn position(id: u32, prev_id: Option<u32>) -> Position {
         Position {
             id: Some(id.to_string().into()),
             prev_id: prev_id.map(|id| id.to_string().into()),
@@ -194,126 +199,131 @@ mod tests {
         }
     }
 
-    /// What goes out for one whose id may have been there.
-    fn offer<T>(sequencer: &mut Sequencer<T>, place: Position, item: T, now: Instant) -> Vec<T> {
-        sequencer.offer(place, item, now).unwrap_or_default()
+    /// Publishes an item, which may be a duplicate.
+    fn publish<T>(
+        sequencer: &mut Sequencer<T>,
+        position: Position,
+        item: T,
+        now: Instant,
+    ) -> Vec<T> {
+        sequencer.publish(position, item, now).unwrap_or_default()
     }
 
-    /// The `id`th of a chain that begins with 1.
+    /// The position `id` of a chain that begins with 1.
     fn link(id: u32) -> Position {
-        place(id, id.checked_sub(1))
+        position(id, id.checked_sub(1))
     }
 
     #[test]
-    fn the_missing_one_brings_those_that_waited() {
+    fn waiting_items_follow_the_missing_one() {
         let (mut sequencer, now) = (Sequencer::default(), Instant::now());
-        assert_eq!(offer(&mut sequencer, link(1), 1, now), [1]);
-        assert!(offer(&mut sequencer, link(4), 4, now).is_empty());
-        assert!(offer(&mut sequencer, link(3), 3, now).is_empty());
-        assert_eq!(offer(&mut sequencer, link(2), 2, now), [2, 3, 4]);
+        assert_eq!(publish(&mut sequencer, link(1), 1, now), [1]);
+        assert!(publish(&mut sequencer, link(4), 4, now).is_empty());
+        assert!(publish(&mut sequencer, link(3), 3, now).is_empty());
+        assert_eq!(publish(&mut sequencer, link(2), 2, now), [2, 3, 4]);
         assert_eq!(sequencer.deadline(), None);
-        assert_eq!(sequencer.last().map(|id| &**id), Some("4"));
+        assert_eq!(sequencer.last_id().map(|id| &**id), Some("4"));
     }
 
     #[test]
-    fn what_waits_in_vain_goes_out_and_takes_its_followers_along() {
+    fn expired_items_are_published_with_their_followers() {
         let (mut sequencer, now) = (Sequencer::default(), Instant::now());
-        offer(&mut sequencer, link(1), 1, now);
-        offer(&mut sequencer, link(3), 3, now);
-        offer(&mut sequencer, link(4), 4, now + Duration::from_secs(1));
-        assert_eq!(sequencer.deadline(), Some(now + PATIENCE));
+        publish(&mut sequencer, link(1), 1, now);
+        publish(&mut sequencer, link(3), 3, now);
+        publish(&mut sequencer, link(4), 4, now + Duration::from_secs(1));
+        assert_eq!(sequencer.deadline(), Some(now + WAIT_TIMEOUT));
         assert!(
             sequencer
-                .expire(now + PATIENCE - Duration::from_millis(1))
+                .expire(now + WAIT_TIMEOUT - Duration::from_millis(1))
                 .is_empty()
         );
-        assert_eq!(sequencer.expire(now + PATIENCE), [3, 4]);
-        // Too late: it follows nothing that is last.
-        assert!(offer(&mut sequencer, link(2), 2, now + PATIENCE).is_empty());
-        assert_eq!(sequencer.expire(now + 2 * PATIENCE), [2]);
+        assert_eq!(sequencer.expire(now + WAIT_TIMEOUT), [3, 4]);
+        // Too late: its predecessor is not the last item anymore.
+        assert!(publish(&mut sequencer, link(2), 2, now + WAIT_TIMEOUT).is_empty());
+        assert_eq!(sequencer.expire(now + 2 * WAIT_TIMEOUT), [2]);
     }
 
     #[test]
-    fn an_id_goes_out_once_for_a_minute() {
+    fn duplicates_are_dropped_for_a_minute() {
         let (mut sequencer, now) = (Sequencer::default(), Instant::now());
         let unordered = || Position {
             id: Some("1".into()),
             no_seq: true,
             ..Position::default()
         };
-        assert_eq!(offer(&mut sequencer, link(1), 'a', now), ['a']);
-        assert!(sequencer.offer(unordered(), 'b', now).is_none());
+        assert_eq!(publish(&mut sequencer, link(1), 'a', now), ['a']);
+        assert!(sequencer.publish(unordered(), 'b', now).is_none());
         assert!(
             sequencer
-                .offer(link(1), 'c', now + REMEMBERED / 2)
+                .publish(link(1), 'c', now + DEDUPE_WINDOW / 2)
                 .is_none()
         );
         assert_eq!(
-            offer(&mut sequencer, unordered(), 'd', now + REMEMBERED),
+            publish(&mut sequencer, unordered(), 'd', now + DEDUPE_WINDOW),
             ['d']
         );
     }
 
     #[test]
-    fn what_is_not_ordered_goes_out_at_once() {
+    fn items_without_order_are_published_at_once() {
         let (mut sequencer, now) = (Sequencer::default(), Instant::now());
-        offer(&mut sequencer, link(1), 1, now);
+        publish(&mut sequencer, link(1), 1, now);
         let unordered = Position {
             no_seq: true,
             ..link(5)
         };
-        assert_eq!(offer(&mut sequencer, unordered, 5, now), [5]);
-        assert_eq!(offer(&mut sequencer, link(2), 2, now), [2]);
-        // Without an id nothing is known to be last.
-        assert_eq!(offer(&mut sequencer, Position::default(), 0, now), [0]);
-        assert_eq!(offer(&mut sequencer, link(9), 9, now), [9]);
+        assert_eq!(publish(&mut sequencer, unordered, 5, now), [5]);
+        assert_eq!(publish(&mut sequencer, link(2), 2, now), [2]);
+        // An item without an id leaves no last id.
+        assert_eq!(publish(&mut sequencer, Position::default(), 0, now), [0]);
+        assert_eq!(publish(&mut sequencer, link(9), 9, now), [9]);
     }
 
     #[test]
-    fn so_many_wait_and_no_more() {
+    fn the_number_and_size_of_waiting_items_are_limited() {
         let (mut sequencer, now) = (Sequencer::default(), Instant::now());
-        offer(&mut sequencer, place(0, None), 0, now);
+        publish(&mut sequencer, position(0, None), 0, now);
         for n in 0..MAX_WAITING as u32 {
             let id = 10 + 2 * n;
-            assert!(offer(&mut sequencer, link(id), id, now).is_empty());
+            assert!(publish(&mut sequencer, link(id), id, now).is_empty());
         }
-        assert_eq!(offer(&mut sequencer, link(9000), 9000, now), [10]);
+        assert_eq!(publish(&mut sequencer, link(9000), 9000, now), [10]);
         let large = Position {
             size: MAX_WAITING_BYTES + 1,
             ..link(9002)
         };
-        let out = offer(&mut sequencer, large, 9002, now);
+        let out = publish(&mut sequencer, large, 9002, now);
         assert_eq!((out.len(), out.last()), (MAX_WAITING + 1, Some(&9002)));
         assert_eq!((sequencer.waiting_bytes, sequencer.deadline()), (0, None));
     }
 
     #[test]
-    fn a_long_id_is_not_kept() {
+    fn long_ids_are_ignored() {
         let (mut sequencer, now) = (Sequencer::default(), Instant::now());
         let long = Position {
             id: Some("x".repeat(MAX_ID + 1).into()),
             ..Position::default()
         };
-        assert_eq!(offer(&mut sequencer, long.clone(), 1, now), [1]);
-        assert_eq!(offer(&mut sequencer, long, 2, now), [2]);
-        assert!(sequencer.is_blank());
+        assert_eq!(publish(&mut sequencer, long.clone(), 1, now), [1]);
+        assert_eq!(publish(&mut sequencer, long, 2, now), [2]);
+        assert!(sequencer.is_empty());
     }
 
     #[test]
-    fn few_ids_are_remembered() {
+    fn the_number_of_remembered_ids_is_limited() {
         let (mut sequencer, now) = (Sequencer::default(), Instant::now());
-        for id in 1..=3 * MAX_REMEMBERED as u32 {
-            assert_eq!(offer(&mut sequencer, link(id), id, now), [id]);
+        for id in 1..=3 * MAX_REMEMBERED_IDS as u32 {
+            assert_eq!(publish(&mut sequencer, link(id), id, now), [id]);
         }
-        assert_eq!(sequencer.seen.len(), MAX_REMEMBERED);
-        assert_eq!(sequencer.seen_ids.len(), MAX_REMEMBERED);
+        assert_eq!(sequencer.seen.len(), MAX_REMEMBERED_IDS);
+        assert_eq!(sequencer.seen_ids.len(), MAX_REMEMBERED_IDS);
     }
 
     proptest! {
-        /// Whatever the order of arrival, repeats included: in order, each once, at once when
-        /// the missing one is there.
+        /// In any order of arrival, and with duplicates: each item is published once, in order, and
+        /// as soon as its predecessors have arrived.
         #[test]
-        fn any_order_within_the_bounds_comes_out_in_order(
+        fn any_order_of_arrival_is_sorted(
             arrivals in (2..MAX_WAITING as u32).prop_flat_map(|most| {
                 (Just((1..=most).collect::<Vec<_>>()).prop_shuffle(), proptest::collection::vec(1..=most, 0..50))
             }),
@@ -322,38 +332,38 @@ mod tests {
             let (order, repeats) = arrivals;
             let most = order.len() as u32;
             let (mut sequencer, mut now) = (Sequencer::default(), Instant::now());
-            let mut out = offer(&mut sequencer, place(0, None), 0, now);
+            let mut out = publish(&mut sequencer, position(0, None), 0, now);
             for (n, id) in order.iter().enumerate() {
-                // All of them come within the patience.
+                // All items arrive before the first deadline.
                 now += Duration::from_millis(gap);
-                out.extend(offer(&mut sequencer, link(*id), *id, now));
+                out.extend(publish(&mut sequencer, link(*id), *id, now));
                 if let Some(repeat) = repeats.get(n) && order[..=n].contains(repeat) {
-                    prop_assert_eq!(offer(&mut sequencer, link(*repeat), *repeat, now), Vec::<u32>::new());
+                    prop_assert_eq!(publish(&mut sequencer, link(*repeat), *repeat, now), Vec::<u32>::new());
                 }
-                // Nothing is held back that could go.
-                let reach = (1..).take_while(|id| order[..=n].contains(id)).count();
-                prop_assert_eq!(out.len(), 1 + reach);
+                // Nothing waits without need.
+                let published = (1..).take_while(|id| order[..=n].contains(id)).count();
+                prop_assert_eq!(out.len(), 1 + published);
             }
             prop_assert_eq!(out, (0..=most).collect::<Vec<_>>());
             prop_assert_eq!(sequencer.deadline(), None);
         }
 
-        /// Whatever is missing: nothing is lost, nothing comes twice, nothing waits longer
-        /// than the bound, and not more than the bound.
+        /// With any items missing: nothing is lost or published twice, and what waits stays within
+        /// the limits on time, number and size.
         #[test]
-        fn nothing_is_lost_or_waits_for_long(
+        fn nothing_is_lost_and_waiting_is_limited(
             arrivals in proptest::collection::vec((0..400_u32, proptest::option::of(0..400_u32), any::<bool>(), 0..2000_u64), 0..400),
         ) {
             let (mut sequencer, mut now) = (Sequencer::default(), Instant::now());
-            let (mut came, mut out) = (std::collections::HashMap::new(), HashSet::new());
+            let (mut arrived, mut out) = (std::collections::HashMap::new(), HashSet::new());
             for (id, prev_id, no_seq, gap) in arrivals {
                 now += Duration::from_millis(gap.saturating_sub(1000));
                 let mut ready = sequencer.expire(now);
-                let place = Position { no_seq, size: 100_000, ..place(id, prev_id) };
-                // One id may come again after it was forgotten; this is about those that did not.
-                let is_new = came.insert(id, now).is_none();
-                let offered = offer(&mut sequencer, place, (id, is_new), now);
-                ready.extend(offered);
+                let position = Position { no_seq, size: 100_000, ..position(id, prev_id) };
+                // An id that is repeated after it was forgotten is ignored here.
+                let is_new = arrived.insert(id, now).is_none();
+                let published = publish(&mut sequencer, position, (id, is_new), now);
+                ready.extend(published);
                 for (id, is_new) in ready {
                     if is_new {
                         prop_assert!(out.insert(id), "{} twice", id);
@@ -362,15 +372,15 @@ mod tests {
                 prop_assert!(sequencer.waiting.len() <= MAX_WAITING);
                 prop_assert!(sequencer.waiting_bytes <= MAX_WAITING_BYTES);
                 for waiting in &sequencer.waiting {
-                    prop_assert!(waiting.deadline > now && waiting.deadline <= now + PATIENCE);
+                    prop_assert!(waiting.deadline > now && waiting.deadline <= now + WAIT_TIMEOUT);
                 }
             }
-            for (id, is_new) in sequencer.expire(now + PATIENCE) {
+            for (id, is_new) in sequencer.expire(now + WAIT_TIMEOUT) {
                 if is_new {
                     prop_assert!(out.insert(id), "{} twice", id);
                 }
             }
-            prop_assert_eq!(out.len(), came.len());
+            prop_assert_eq!(out.len(), arrived.len());
             prop_assert_eq!(sequencer.deadline(), None);
         }
     }

@@ -1,71 +1,65 @@
-//! A shard: some of a channel's subscribers, and what waits to be handed out to them.
+//! A shard: a part of a channel's subscribers, with a queue of publications to deliver.
 //!
-//! One task a shard hands publications out. A large channel is so spread over the cores
-//! and never holds a thread long, and while a shard is busy its next publications gather,
-//! so that a client gets many messages in one write when they come fast.
+//! Each shard delivers in a task of its own. Large channels are thereby spread over the cores, and
+//! no task runs for long. Publications that arrive while a shard is busy are batched, so that a
+//! client receives a burst of messages in one write.
 
 use std::{mem, sync::Arc};
 
-use parking_lot::Mutex;
-
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tracing::debug;
 
 use crate::pubsub::{
     filter::{Filters, LastIds},
-    publication::{Delivery, ForResponses, ForSockets, Publication, stream_bytes},
+    publication::{Delivery, Publication, ResponseForm, SocketForm, stream_bytes},
 };
 
-/// Subscribers a shard. Small enough that handing a message to all of them,
-/// a system call each, does not keep other tasks waiting for a millisecond.
-pub(crate) const SHARD_SLOTS: usize = 128;
+/// The most subscribers in a shard. Delivering a message to all of them, with one system call
+/// each, delays other tasks by less than a millisecond.
+pub(super) const SHARD_SLOTS: usize = 128;
 
-/// Bytes that may wait in a shard; while there are more, publishers wait.
-pub(crate) const QUEUE_BYTES: usize = 1024 * 1024;
+/// The queued bytes above which publishers must wait for a shard.
+pub(super) const QUEUE_BYTES: usize = 1024 * 1024;
 
-/// Takes what publications do to a WebSocket. Called from the fan-out, so it must not shard.
-pub(crate) trait Subscriber: Send + Sync + 'static {
-    /// Takes one delivery; they come in the order of their publication.
+/// A WebSocket that receives publications. Called from the fan-out, so it must not block.
+pub(crate) trait SocketSubscriber: Send + Sync + 'static {
+    /// Receives the next delivery, in the order of publication.
     fn deliver(&self, delivery: &Delivery);
 }
 
-/// Takes publications as they are, for a held stream or response. Called from the fan-out,
-/// so it must not shard.
+/// A held stream or response that receives publications. Called from the fan-out, so it must not
+/// block.
 pub(crate) trait HoldSubscriber: Send + Sync + 'static {
-    /// Takes one publication; they come in their order.
-    fn publish(&self, publication: &Arc<Publication>);
+    /// Receives the next publication, in order.
+    fn deliver(&self, publication: &Arc<Publication>);
 }
 
-/// A subscriber with what the fan-out must know of it.
+/// A subscriber of any kind.
 #[derive(Clone)]
-pub(crate) enum Occupant {
-    /// A WebSocket. All of them that have no filters get the same bytes.
-    Socket(Arc<dyn Subscriber>, Filters),
-    /// A held stream.
+pub(super) enum Subscriber {
+    /// A WebSocket. Those without filters share the same frames.
+    Socket(Arc<dyn SocketSubscriber>, Filters),
     Stream(Arc<dyn HoldSubscriber>),
-    /// A held response.
     Response(Arc<dyn HoldSubscriber>),
 }
 
-/// The slots of a shard are all of one kind.
+/// The kind of a [`Subscriber`], which is the same for all subscribers of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// [`Occupant::Socket`].
+pub(super) enum Kind {
     Socket,
-    /// [`Occupant::Stream`].
     Stream,
-    /// [`Occupant::Response`].
     Response,
 }
 
-/// See the module's words.
-pub(crate) struct Shard {
+/// Some subscribers of a channel, and the publications queued for them.
+pub(super) struct Shard {
     kind: Kind,
-    /// Copied only when it changes during a fan-out.
+    /// Copied on write only if changed while a delivery is in progress.
     slots: Mutex<Arc<Slots>>,
     queue: Mutex<Queue>,
-    /// Told when the queue was taken, and when all of it was handed out.
+    /// Notified when a batch has been taken from the queue, and when it has been delivered.
     progress: Notify,
 }
 
@@ -75,21 +69,21 @@ struct Slots {
     used: usize,
 }
 
-/// A slot that is taken, and which of the shard's publications are for it.
+/// A subscriber, and which of the shard's publications it receives.
 #[derive(Clone)]
 struct Slot {
-    slot: Occupant,
-    /// Those from this one on, counted from the first that was ever pushed.
+    subscriber: Subscriber,
+    /// The sequence number, within the shard, of the first publication that it receives.
     since: u64,
-    /// Other filters that some of these are still for, in their order.
-    former: Vec<Former>,
+    /// Replaced filters that still apply to queued publications, in order.
+    former_filters: Vec<FormerFilters>,
 }
 
-/// The filters of a WebSocket for what was pushed before it got others.
+/// Filters of a WebSocket that have been replaced.
 #[derive(Clone)]
-struct Former {
+struct FormerFilters {
     filters: Filters,
-    /// Not for this publication, nor for those behind it.
+    /// The sequence number of the first publication to which they do not apply.
     until: u64,
 }
 
@@ -97,17 +91,16 @@ struct Former {
 struct Queue {
     publications: Vec<Arc<Publication>>,
     bytes: usize,
-    /// How many were ever pushed.
-    pushed: u64,
-    /// How many of these are handed out.
-    handed_out: u64,
-    /// A task is handing publications out and will look again.
+    /// The number of publications queued since the shard was created.
+    published: u64,
+    /// The number of these that have been delivered.
+    delivered: u64,
+    /// A task is delivering, and will check the queue again.
     busy: bool,
 }
 
-impl Occupant {
-    /// What shards it can be in.
-    pub(crate) fn kind(&self) -> Kind {
+impl Subscriber {
+    fn kind(&self) -> Kind {
         match self {
             Self::Socket(..) => Kind::Socket,
             Self::Stream(_) => Kind::Stream,
@@ -117,21 +110,21 @@ impl Occupant {
 }
 
 impl Kind {
-    /// The bytes that a publication brings to each of this kind.
-    pub(crate) fn bytes(self, publication: &Publication) -> usize {
+    /// Returns the bytes that each subscriber of this kind receives.
+    pub(super) fn bytes(self, publication: &Publication) -> usize {
         match self {
-            Self::Socket => publication.socket.as_ref().map(ForSockets::bytes),
+            Self::Socket => publication.socket.as_ref().map(SocketForm::bytes),
             Self::Stream => publication.stream.as_ref().map(stream_bytes),
-            Self::Response => publication.response.as_ref().map(ForResponses::bytes),
+            Self::Response => publication.response.as_ref().map(ResponseForm::bytes),
         }
         .unwrap_or_default()
     }
 
-    /// The bytes that a publication counts for in a queue of this kind, never 0; `None` when
-    /// there is nothing in it for this kind.
+    /// Returns the bytes that a publication occupies in a queue, never 0; `None` if it has no form
+    /// for this kind.
     fn size(self, publication: &Publication) -> Option<usize> {
         match self {
-            Self::Socket => publication.socket.as_ref().map(ForSockets::size),
+            Self::Socket => publication.socket.as_ref().map(SocketForm::size),
             Self::Stream => publication.stream.as_ref().map(|_| publication.size()),
             Self::Response => publication.response.as_ref().map(|_| publication.size()),
         }
@@ -139,36 +132,38 @@ impl Kind {
 }
 
 impl Shard {
-    /// What slots it has.
-    pub(crate) fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    /// A shard with its first slot.
-    pub(crate) fn with(slot: Occupant) -> (Arc<Self>, usize) {
+    /// Creates a shard with its first subscriber, and returns the index of its slot.
+    pub(super) fn new(subscriber: Subscriber) -> (Arc<Self>, usize) {
         let shard = Self {
-            kind: slot.kind(),
+            kind: subscriber.kind(),
             slots: Mutex::default(),
             queue: Mutex::default(),
             progress: Notify::new(),
         };
-        let number = Arc::make_mut(&mut shard.slots.lock()).add(slot, 0);
-        (Arc::new(shard), number)
+        let index = Arc::make_mut(&mut shard.slots.lock()).add(subscriber, 0);
+        (Arc::new(shard), index)
     }
 
-    /// Gives a slot to a subscriber, if there is one for its kind; or hands it back. What was
-    /// pushed before is not for it.
-    pub(crate) fn add(&self, slot: Occupant) -> Result<usize, Occupant> {
+    /// Returns the kind of its subscribers.
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Adds a subscriber, which receives later publications, and returns the index of its slot.
+    ///
+    /// # Errors
+    /// Returns the subscriber if the shard is full or of another kind.
+    pub(super) fn add(&self, subscriber: Subscriber) -> Result<usize, Subscriber> {
         let mut slots = self.slots.lock();
-        if slots.used == SHARD_SLOTS || slot.kind() != self.kind {
-            return Err(slot);
+        if slots.used == SHARD_SLOTS || subscriber.kind() != self.kind {
+            return Err(subscriber);
         }
-        let since = self.queue.lock().pushed;
-        Ok(Arc::make_mut(&mut slots).add(slot, since))
+        let since = self.queue.lock().published;
+        Ok(Arc::make_mut(&mut slots).add(subscriber, since))
     }
 
-    /// Gives a slot up, and says whether it was the last.
-    pub(crate) fn remove(&self, slot: usize) -> bool {
+    /// Frees a slot, and returns whether the shard is empty now.
+    pub(super) fn remove(&self, slot: usize) -> bool {
         let mut slots = self.slots.lock();
         let slots = Arc::make_mut(&mut slots);
         slots.slots[slot] = None;
@@ -176,89 +171,90 @@ impl Shard {
         slots.used == 0
     }
 
-    /// Gives a WebSocket other filters, for what is pushed from now on.
-    pub(crate) fn exchange_filters(&self, slot: usize, filters: Filters) {
+    /// Replaces the filters of a WebSocket for later publications.
+    pub(super) fn replace_filters(&self, slot: usize, filters: Filters) {
         let mut slots = self.slots.lock();
-        let (pushed, handed_out) = {
+        let (published, delivered) = {
             let queue = self.queue.lock();
-            (queue.pushed, queue.handed_out)
+            (queue.published, queue.delivered)
         };
-        if let Some(taken) = &mut Arc::make_mut(&mut slots).slots[slot]
-            && let Occupant::Socket(_, current) = &mut taken.slot
+        if let Some(slot) = &mut Arc::make_mut(&mut slots).slots[slot]
+            && let Subscriber::Socket(_, current) = &mut slot.subscriber
         {
             let filters = mem::replace(current, filters);
-            let former = &mut taken.former;
-            former.retain(|former| former.until > handed_out);
-            let begun = former.last().map_or(taken.since, |last| last.until);
-            if begun.max(handed_out) < pushed {
-                former.push(Former {
+            let former = &mut slot.former_filters;
+            former.retain(|former| former.until > delivered);
+            let since = former.last().map_or(slot.since, |last| last.until);
+            if since.max(delivered) < published {
+                former.push(FormerFilters {
                     filters,
-                    until: pushed,
+                    until: published,
                 });
             }
         }
     }
 
-    /// Whether its queue has more bytes than it should.
-    pub(crate) fn is_full(&self) -> bool {
+    /// Returns whether publishers must wait for [`ready`](Self::ready).
+    pub(super) fn is_full(&self) -> bool {
         self.queue.lock().bytes > QUEUE_BYTES
     }
 
-    /// Queues a publication, and says how many it reaches. A full queue takes it too: wait for
-    /// [`room`](Self::room) before the next.
-    pub(crate) fn push(self: &Arc<Self>, publication: &Arc<Publication>) -> usize {
+    /// Queues a publication, even if the queue is full, and returns the number of subscribers
+    /// that it reaches.
+    pub(super) fn publish(self: &Arc<Self>, publication: &Arc<Publication>) -> usize {
         let Some(size) = self.kind.size(publication) else {
             return 0;
         };
         let reached = self.slots.lock().used;
         let mut queue = self.queue.lock();
         queue.bytes += size;
-        queue.pushed += 1;
+        queue.published += 1;
         queue.publications.push(publication.clone());
         if !mem::replace(&mut queue.busy, true) {
-            tokio::spawn(Arc::clone(self).hand_out());
+            tokio::spawn(Arc::clone(self).deliver());
         }
         reached
     }
 
-    /// Waits until its queue is not full.
-    pub(crate) async fn room(&self) {
-        self.until(|queue| queue.bytes <= QUEUE_BYTES).await;
+    /// Waits until the queue is not full.
+    pub(super) async fn ready(&self) {
+        self.wait_until(|queue| queue.bytes <= QUEUE_BYTES).await;
     }
 
-    /// Waits until all that was pushed so far is handed out.
-    pub(crate) async fn handed_out(&self) {
-        let pushed = self.queue.lock().pushed;
-        self.until(|queue| queue.handed_out >= pushed).await;
+    /// Waits until everything queued so far has been delivered.
+    pub(super) async fn delivered(&self) {
+        let published = self.queue.lock().published;
+        self.wait_until(|queue| queue.delivered >= published).await;
     }
 
-    async fn until(&self, is_so: impl Fn(&Queue) -> bool) {
+    async fn wait_until(&self, condition: impl Fn(&Queue) -> bool) {
         loop {
-            // Registered before the look, so that no wake is missed between them.
+            // Registered before the check, so that a notification in between is not missed.
             let progress = self.progress.notified();
-            if is_so(&self.queue.lock()) {
+            if condition(&self.queue.lock()) {
                 return;
             }
             progress.await;
         }
     }
 
-    async fn hand_out(self: Arc<Self>) {
+    /// Delivers the queue in batches until it is empty.
+    async fn deliver(self: Arc<Self>) {
         loop {
             let (publications, first) = {
                 let mut queue = self.queue.lock();
                 let publications = mem::take(&mut queue.publications);
                 queue.bytes = 0;
-                queue.handed_out = queue.pushed - publications.len() as u64;
+                queue.delivered = queue.published - publications.len() as u64;
                 queue.busy = !publications.is_empty();
-                (publications, queue.handed_out)
+                (publications, queue.delivered)
             };
             self.progress.notify_waiters();
             if publications.is_empty() {
                 return;
             }
             let slots = self.slots.lock().clone();
-            slots.hand_out(&publications, first);
+            slots.deliver(&publications, first);
             drop(slots);
             tokio::task::yield_now().await;
         }
@@ -266,106 +262,110 @@ impl Shard {
 }
 
 impl Slots {
-    fn add(&mut self, slot: Occupant, since: u64) -> usize {
+    fn add(&mut self, subscriber: Subscriber, since: u64) -> usize {
         self.used += 1;
-        let taken = Some(Slot {
-            slot,
+        let slot = Some(Slot {
+            subscriber,
             since,
-            former: Vec::new(),
+            former_filters: Vec::new(),
         });
         match self.slots.iter().position(Option::is_none) {
             Some(free) => {
-                self.slots[free] = taken;
+                self.slots[free] = slot;
                 free
             }
             None => {
-                self.slots.push(taken);
+                self.slots.push(slot);
                 self.slots.len() - 1
             }
         }
     }
 
-    /// Hands publications out, of which the first has the number `first`.
-    fn hand_out(&self, publications: &[Arc<Publication>], first: u64) {
-        let place = |number: u64| {
-            let place = usize::try_from(number.saturating_sub(first)).unwrap_or(usize::MAX);
-            place.min(publications.len())
+    /// Delivers publications, the first of which has the sequence number `first`.
+    fn deliver(&self, publications: &[Arc<Publication>], first: u64) {
+        let index_of = |number: u64| {
+            let index = usize::try_from(number.saturating_sub(first)).unwrap_or(usize::MAX);
+            index.min(publications.len())
         };
-        // Made once for all sockets that get all of it, and these are mostly all.
-        let mut for_all = None;
-        for taken in self.slots.iter().flatten() {
-            let mut from = place(taken.since);
-            match &taken.slot {
-                Occupant::Socket(socket, filters) => {
-                    for former in &taken.former {
-                        let until = place(former.until).max(from);
-                        hand_to(&**socket, &publications[from..until], &former.filters);
-                        from = until;
+        // Computed once for all sockets that receive the whole batch unfiltered, usually most.
+        let mut shared = None;
+        for slot in self.slots.iter().flatten() {
+            let mut start = index_of(slot.since);
+            match &slot.subscriber {
+                Subscriber::Socket(socket, filters) => {
+                    for former in &slot.former_filters {
+                        let end = index_of(former.until).max(start);
+                        deliver_to(&**socket, &publications[start..end], &former.filters);
+                        start = end;
                     }
-                    if from == 0 && filters.is_empty() {
-                        let deliveries = for_all.get_or_insert_with(|| joined(plain(publications)));
+                    if start == 0 && filters.is_empty() {
+                        let deliveries =
+                            shared.get_or_insert_with(|| coalesce(plain(publications)));
                         deliveries.iter().for_each(|it| socket.deliver(it));
                     } else {
-                        hand_to(&**socket, &publications[from..], filters);
+                        deliver_to(&**socket, &publications[start..], filters);
                     }
                 }
-                Occupant::Stream(holder) | Occupant::Response(holder) => {
-                    publications[from..]
-                        .iter()
-                        .for_each(|it| holder.publish(it));
+                Subscriber::Stream(hold) | Subscriber::Response(hold) => {
+                    publications[start..].iter().for_each(|it| hold.deliver(it));
                 }
             }
         }
     }
 }
 
-/// Hands publications to one WebSocket.
-fn hand_to(socket: &dyn Subscriber, publications: &[Arc<Publication>], filters: &Filters) {
-    let deliveries = match filters.is_empty() {
-        true => joined(plain(publications)),
-        false => joined(publications.iter().filter_map(|it| filtered(it, filters))),
+/// Delivers publications to one WebSocket.
+fn deliver_to(socket: &dyn SocketSubscriber, publications: &[Arc<Publication>], filters: &Filters) {
+    let deliveries = if filters.is_empty() {
+        coalesce(plain(publications))
+    } else {
+        coalesce(publications.iter().filter_map(|it| filtered(it, filters)))
     };
     deliveries.iter().for_each(|it| socket.deliver(it));
 }
 
-/// What publications do to WebSockets without filters.
+/// Returns the deliveries for WebSockets without filters.
 fn plain(publications: &[Arc<Publication>]) -> impl Iterator<Item = Delivery> {
-    let forms = publications.iter().flat_map(|it| &it.socket);
-    forms.filter_map(|form| {
-        if form.counted_on.is_empty() {
+    publications.iter().filter_map(|publication| {
+        let form = publication.socket.as_ref()?;
+        if form.content_filters.is_empty() {
             return Some(form.delivery.clone());
         }
         debug!(
-            "not delivered to WebSockets without filters: {:?} are counted on",
-            form.counted_on
+            channel = publication.channel,
+            expected = ?form.content_filters,
+            "publication not delivered: content filters do not match"
         );
         None
     })
 }
 
-/// What a publication does to a WebSocket with filters, if anything.
+/// Returns the delivery for a WebSocket with filters, if they accept the publication.
 fn filtered(publication: &Publication, filters: &Filters) -> Option<Delivery> {
     let form = publication.socket.as_ref()?;
     let channel = &publication.channel;
-    if !filters.suit(&form.counted_on) {
+    if !filters.match_content_filters(&form.content_filters) {
         debug!(
             channel,
-            "not delivered: its content is for other filters than {filters}"
+            %filters,
+            expected = ?form.content_filters,
+            "publication not delivered: content filters do not match"
         );
         return None;
     }
-    let followed = LastIds::new();
-    if !filters.admit(&publication.meta, &followed) {
+    // WebSockets do not track ids.
+    let last_ids = LastIds::new();
+    if !filters.accept(&publication.meta, &last_ids) {
         return None;
     }
-    form.with_content(|content| filters.content(content, &followed))
-        .inspect_err(|error| debug!(channel, "not delivered: {error}"))
+    form.with_content(|content| filters.rewrite(content, &last_ids))
+        .inspect_err(|error| debug!(channel, %error, "publication not delivered"))
         .ok()
 }
 
-/// Joins frames that follow each other, so that a client gets them in one write.
-fn joined(deliveries: impl Iterator<Item = Delivery>) -> Vec<Delivery> {
-    fn close_run(run: &mut Vec<Bytes>, messages: &mut usize, joined: &mut Vec<Delivery>) {
+/// Merges adjacent frames, so that a client receives them in one write.
+fn coalesce(deliveries: impl Iterator<Item = Delivery>) -> Vec<Delivery> {
+    fn flush(run: &mut Vec<Bytes>, messages: &mut usize, merged: &mut Vec<Delivery>) {
         let bytes = match run.as_slice() {
             [] => return,
             [only] => only.clone(),
@@ -377,24 +377,24 @@ fn joined(deliveries: impl Iterator<Item = Delivery>) -> Vec<Delivery> {
         };
         run.clear();
         let messages = mem::take(messages);
-        joined.push(Delivery::Frames { bytes, messages });
+        merged.push(Delivery::Frames { bytes, messages });
     }
-    let mut joined = Vec::with_capacity(1);
-    let (mut run, mut length) = (Vec::new(), 0);
+    let mut merged = Vec::with_capacity(1);
+    let (mut run, mut run_messages) = (Vec::new(), 0);
     for delivery in deliveries {
         match delivery {
             Delivery::Frames { bytes, messages } => {
                 run.push(bytes);
-                length += messages;
+                run_messages += messages;
             }
             other => {
-                close_run(&mut run, &mut length, &mut joined);
-                joined.push(other);
+                flush(&mut run, &mut run_messages, &mut merged);
+                merged.push(other);
             }
         }
     }
-    close_run(&mut run, &mut length, &mut joined);
-    joined
+    flush(&mut run, &mut run_messages, &mut merged);
+    merged
 }
 
 #[cfg(test)]
@@ -412,23 +412,23 @@ mod tests {
     }
 
     #[test]
-    fn a_close_keeps_its_place_between_frames() {
+    fn a_close_between_frames_stays_in_order() {
         let text =
             |text: &str| publication(WsAction::Send(grip::Message::Text(text.to_owned().into())));
         let close = publication(WsAction::Close {
             code: Some(4000),
             reason: None,
         });
-        let gathered = joined(plain(&[text("a"), text("b"), close, text("c")]));
+        let merged = coalesce(plain(&[text("a"), text("b"), close, text("c")]));
         let frames = |bytes: &'static [u8], messages| Delivery::Frames {
             bytes: Bytes::from_static(bytes),
             messages,
         };
-        let wanted = [
+        let expected = [
             frames(b"\x81\x01a\x81\x01b", 2),
             Delivery::Close(crate::net::frame::close(4000, "")),
             frames(b"\x81\x01c", 1),
         ];
-        assert_eq!(gathered, wanted);
+        assert_eq!(merged, expected);
     }
 }

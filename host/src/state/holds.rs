@@ -1,4 +1,4 @@
-//! The held requests there are: counted, bounded, and let go when the host stops.
+//! Held requests: counts and limits them, and releases them when the host stops.
 
 use std::sync::{
     Arc,
@@ -8,42 +8,43 @@ use std::sync::{
 use grip::hold::HoldMode;
 use tokio_util::sync::CancellationToken;
 
-/// All held requests of a host.
+/// Counts the held requests of a host.
 pub(crate) struct Holds {
     streams: AtomicUsize,
     responses: AtomicUsize,
-    most: AtomicUsize,
+    limit: AtomicUsize,
     stop: CancellationToken,
 }
 
-/// A held request's place among the others; dropping it gives the place up.
+/// Counts one held request until it is dropped.
 pub(crate) struct HoldGuard {
     holds: Arc<Holds>,
     mode: HoldMode,
-    /// Its own, so that waiting for it takes no lock that others take.
+    /// A child token, so that waiting for it does not contend for a shared lock.
     stop: CancellationToken,
 }
 
 impl Holds {
-    /// Room for `most` holds, of both kinds together, which end with `stop`.
-    pub(crate) fn new(most: usize, stop: CancellationToken) -> Arc<Self> {
+    /// Creates a counter for at most `limit` holds of both modes together, which end when `stop` is
+    /// cancelled.
+    pub(crate) fn new(limit: usize, stop: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             streams: AtomicUsize::new(0),
             responses: AtomicUsize::new(0),
-            most: AtomicUsize::new(most),
+            limit: AtomicUsize::new(limit),
             stop,
         })
     }
 
-    /// Sets how many there may be. Those there are stay.
-    pub(crate) fn bound(&self, most: usize) {
-        self.most.store(most, Relaxed);
+    /// Changes the limit. Existing holds are kept even if they exceed it.
+    pub(crate) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Relaxed);
     }
 
-    /// Adds a hold, unless there are as many as there may be.
+    /// Registers a hold, unless the limit is reached.
     pub(crate) fn register(self: &Arc<Self>, mode: HoldMode) -> Option<HoldGuard> {
-        // Two at once may both find the last place; the bound is on memory, not exact.
-        if self.streams() + self.responses() >= self.most.load(Relaxed) {
+        // Concurrent calls may exceed the limit slightly, which is fine: it only bounds memory.
+        if self.streams() + self.responses() >= self.limit.load(Relaxed) {
             return None;
         }
         self.counter(mode).fetch_add(1, Relaxed);
@@ -54,12 +55,12 @@ impl Holds {
         })
     }
 
-    /// How many streams are held.
+    /// Returns the number of held streams.
     pub(crate) fn streams(&self) -> usize {
         self.streams.load(Relaxed)
     }
 
-    /// How many responses are held.
+    /// Returns the number of held responses.
     pub(crate) fn responses(&self) -> usize {
         self.responses.load(Relaxed)
     }
@@ -73,14 +74,14 @@ impl Holds {
 }
 
 impl HoldGuard {
-    /// The hold has another mode from now on.
+    /// Changes the mode of the hold.
     pub(crate) fn set_mode(&mut self, mode: HoldMode) {
         self.holds.counter(self.mode).fetch_sub(1, Relaxed);
         self.holds.counter(mode).fetch_add(1, Relaxed);
         self.mode = mode;
     }
 
-    /// Is cancelled when the host stops.
+    /// Returns a token that is cancelled when the host stops.
     pub(crate) fn stop(&self) -> CancellationToken {
         self.stop.clone()
     }
@@ -97,15 +98,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_is_room_for_so_many() {
+    fn holds_are_counted_by_mode_and_limited() {
         let holds = Holds::new(2, CancellationToken::new());
         let stream = holds.register(HoldMode::Stream);
         let response = holds.register(HoldMode::Response);
         assert_eq!((holds.streams(), holds.responses()), (1, 1));
         assert!(holds.register(HoldMode::Stream).is_none());
         let mut response = response;
-        if let Some(place) = &mut response {
-            place.set_mode(HoldMode::Stream);
+        if let Some(guard) = &mut response {
+            guard.set_mode(HoldMode::Stream);
         }
         assert_eq!((holds.streams(), holds.responses()), (2, 0));
         drop(response);
@@ -114,10 +115,10 @@ mod tests {
         assert_eq!((holds.streams(), holds.responses()), (0, 0));
 
         let held = [(); 2].map(|()| holds.register(HoldMode::Stream));
-        holds.bound(1);
-        assert!(held.iter().all(Option::is_some), "those there are stay");
+        holds.set_limit(1);
+        assert!(held.iter().all(Option::is_some), "existing holds are kept");
         assert!(holds.register(HoldMode::Stream).is_none());
-        holds.bound(3);
+        holds.set_limit(3);
         assert!(holds.register(HoldMode::Stream).is_some());
     }
 }

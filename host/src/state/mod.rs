@@ -84,7 +84,7 @@ impl Services {
     /// Puts the limits on the number of sessions and holds in force.
     pub(crate) fn apply_limits(&self) {
         let max_connections = self.limits.max_connections;
-        self.holds.bound(max_connections);
+        self.holds.set_limit(max_connections);
         self.sessions
             .set_limits(max_connections, self.limits.ping_interval);
     }

@@ -1,6 +1,5 @@
-//! A session with its socket: what happens, one thing after the other.
+//! The task of a session: waits for the client, the backend and others, and handles one at a time.
 
-use crate::state::sessions::Stage;
 use std::{
     future::{Future, poll_fn},
     mem,
@@ -17,28 +16,26 @@ use tokio::time::{Sleep, sleep, timeout};
 use tracing::debug;
 use tungstenite::Message;
 
-use crate::ws::{
-    pending::Pending,
-    session::{Link, Session, close_frame},
-};
 use crate::{
     backoff,
     metrics::close_reason::CloseReason,
     net::frame,
-    state::sessions,
+    state::sessions::{self, Stage},
     ws::{
         outbox::{Command, Connection},
-        reader::{Reader, close_for},
-        ws_over_http::{ExchangeError, Reply, exchange},
+        pending::Pending,
+        reader::{Reader, close_code},
+        session::{Link, Session, close_frame, warn_session},
+        ws_over_http::{EventsResponse, RoundTripError, round_trip},
     },
 };
 
-/// How long a client may take to answer a close frame, and to take what was sent before it.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a client may take to answer a close frame, and to read what was sent before it.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves an open WebSocket until it is closed, and returns why it was closed. `early` holds bytes
 /// that were received together with the handshake.
-pub(crate) fn serve(
+pub(super) fn serve(
     session: Session,
     connection: Arc<dyn Connection>,
     early: Bytes,
@@ -48,17 +45,20 @@ pub(crate) fn serve(
 }
 
 /// Ends a session whose client disconnected before the handshake was complete.
-pub(crate) async fn abandon(session: Session) -> CloseReason {
-    let identity = &session.identity;
-    let mut attempts = 0;
+pub(super) async fn abandon(session: Session) -> CloseReason {
+    let info = &session.info;
+    let mut retries = 0;
     loop {
-        let request = identity.request(&session.services.signer, &[Event::Disconnect], 0);
-        match exchange(session.services.backend.clone(), request).await {
-            Err(error) if error.is_unreached() && attempts < backoff::RETRIES => {
-                sleep(backoff::delay(attempts)).await;
-                attempts += 1;
+        let request = info.request(&session.services.signer, &[Event::Disconnect], 0);
+        match round_trip(session.services.backend.clone(), request).await {
+            Err(error) if error.is_unreachable() && retries < backoff::RETRIES => {
+                sleep(backoff::delay(retries)).await;
+                retries += 1;
             }
-            Err(error) => break session.warn(&format!("the backend failed: {error}")),
+            Err(error) => {
+                warn_session!(session, %error, "backend failed");
+                break;
+            }
             Ok(_) => break,
         }
     }
@@ -68,91 +68,87 @@ pub(crate) async fn abandon(session: Session) -> CloseReason {
 /// A session together with its socket.
 struct Driver {
     session: Session,
-    /// `None` when the client was let go.
-    socket: Option<Reader>,
+    /// `None` once the connection is closed.
+    reader: Option<Reader>,
     phase: Phase,
-    /// The request under way.
-    exchange: Option<Exchange>,
-    /// How often it was tried again.
+    /// The request in flight.
+    round_trip: Option<RoundTrip>,
+    /// How often the request in flight was retried.
     retries: u32,
-    /// What the backend has to be told.
+    /// Events for the backend.
     pending: Pending,
-    /// The next request goes out even with nothing to tell.
+    /// The next request is sent even without events.
     refresh: bool,
-    /// The close frame of a client that closes.
-    farewell: Option<Bytes>,
-    /// The end of the keep-alive interval, or of the patience with a client that is to close
-    /// or to take what it is sent as the last.
-    alarm: Option<Pin<Box<Sleep>>>,
+    /// The answer to the client's close frame.
+    close_reply: Option<Bytes>,
+    /// The end of the keep-alive interval while open, of [`CLOSE_TIMEOUT`] while closing.
+    timer: Option<Pin<Box<Sleep>>>,
     /// The first cause of the end.
-    ending: Option<CloseReason>,
+    close_reason: Option<CloseReason>,
 }
 
-/// Where a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Messages flow.
+    /// Messages flow in both directions.
     Open,
-    /// We sent a close frame and wait for the client's; what it said before is still told.
+    /// We sent a close frame and wait for the client's. Messages that the client sent before it
+    /// are still forwarded.
     Closing,
-    /// It broke the protocol: we sent a close frame and wait until it is gone.
-    Broken,
-    /// The client's side has ended, and the backend is told so.
+    /// The client violated the protocol. We sent a close frame and discard input until EOF.
+    Discarding,
+    /// The client's side has ended; the remaining events are sent to the backend.
     Ended,
 }
 
-type Exchange = Pin<Box<dyn Future<Output = Result<Reply, ExchangeError>> + Send>>;
+type RoundTrip = Pin<Box<dyn Future<Output = Result<EventsResponse, RoundTripError>> + Send>>;
 
 enum Wakeup {
     Command(Command),
-    Reply(Result<Reply, ExchangeError>),
+    Response(Result<EventsResponse, RoundTripError>),
     Message(Result<Message, Box<tungstenite::Error>>),
-    /// A client that was to be closed is gone.
-    Gone,
-    Alarm,
+    /// EOF while input is discarded.
+    Eof,
+    Timer,
 }
-
-/// Whether the session goes on.
-type Goes = ControlFlow<()>;
 
 impl Driver {
     fn new(session: Session, connection: Arc<dyn Connection>, early: Bytes) -> Self {
-        let socket = Reader::new(
+        let reader = Reader::new(
             connection.clone(),
             session.outbox.clone(),
             early,
-            session.services.limits.max_message_bytes,
+            session.services.limits.max_message_size,
         );
         session.outbox.attach(connection);
-        // However long the backend took to accept it.
+        // The time that the backend took to accept the client is not silence.
         session
             .outbox
             .activity()
             .record_received(session.services.sessions.now());
         Self {
             session,
-            socket: Some(socket),
+            reader: Some(reader),
             phase: Phase::Open,
-            exchange: None,
+            round_trip: None,
             retries: 0,
             pending: Pending::default(),
             refresh: false,
-            farewell: None,
-            alarm: None,
-            ending: None,
+            close_reply: None,
+            timer: None,
+            close_reason: None,
         }
     }
 
-    /// Serves the socket until it is closed and the backend knows.
+    /// Runs until the socket is closed and the backend has been notified.
     async fn run(mut self: Box<Self>) -> CloseReason {
-        let mut goes = self.heed();
-        while goes.is_continue() {
-            goes = match self.next().await {
-                Wakeup::Command(order) => self.obey(order),
-                Wakeup::Reply(reply) => self.hear_backend(reply),
-                Wakeup::Message(message) => self.hear_client(message),
-                Wakeup::Gone => self.end(Event::Disconnect, CloseReason::Vanished),
-                Wakeup::Alarm => self.wake(),
+        let mut flow = self.apply_link();
+        while flow.is_continue() {
+            flow = match self.next().await {
+                Wakeup::Command(command) => self.handle_command(command),
+                Wakeup::Response(response) => self.handle_response(response),
+                Wakeup::Message(message) => self.handle_message(message),
+                Wakeup::Eof => self.end(Event::Disconnect, CloseReason::Vanished),
+                Wakeup::Timer => self.handle_timer(),
             };
         }
         self.finish().await
@@ -166,53 +162,53 @@ impl Driver {
             {
                 timers.poll(cx, &session.outbox);
             }
-            if let Poll::Ready(order) = session.outbox.poll_order(cx) {
-                // Once the client's side has ended only the backend is waited for.
+            if let Poll::Ready(command) = session.outbox.poll_command(cx) {
+                // Commands concern the client, whose side may have ended.
                 if self.phase != Phase::Ended {
-                    return Poll::Ready(Wakeup::Command(order));
+                    return Poll::Ready(Wakeup::Command(command));
                 }
             }
-            if let Some(exchange) = &mut self.exchange
-                && let Poll::Ready(reply) = exchange.as_mut().poll(cx)
+            if let Some(round_trip) = &mut self.round_trip
+                && let Poll::Ready(response) = round_trip.as_mut().poll(cx)
             {
-                self.exchange = None;
-                return Poll::Ready(Wakeup::Reply(reply));
+                self.round_trip = None;
+                return Poll::Ready(Wakeup::Response(response));
             }
-            // Both sides have closed, and the backend's answer is nothing to the client.
+            // Both sides have closed, so the backend's response cannot affect the client.
             if self.phase == Phase::Ended
-                && self.socket.is_some()
+                && self.reader.is_some()
                 && self.session.outbox.stage() == Stage::Closing
             {
                 if self.session.outbox.poll_drained(cx).is_ready() {
-                    self.let_go();
+                    self.disconnect();
                 } else {
-                    self.alarm
-                        .get_or_insert_with(|| Box::pin(sleep(CLOSE_PATIENCE)));
+                    self.timer
+                        .get_or_insert_with(|| Box::pin(sleep(CLOSE_TIMEOUT)));
                 }
             }
-            // Before the client, who may never stop sending.
-            if let Some(alarm) = &mut self.alarm
-                && alarm.as_mut().poll(cx).is_ready()
+            // Polled before the client, which may never stop sending.
+            if let Some(timer) = &mut self.timer
+                && timer.as_mut().poll(cx).is_ready()
             {
-                self.alarm = None;
-                return Poll::Ready(Wakeup::Alarm);
+                self.timer = None;
+                return Poll::Ready(Wakeup::Timer);
             }
             let is_full = self.is_full();
-            if let Some(socket) = &mut self.socket {
+            if let Some(reader) = &mut self.reader {
                 match self.phase {
-                    // A client that sends faster than the backend answers is not read: TCP holds
-                    // it back.
+                    // Backpressure: a client that sends faster than the backend accepts is not
+                    // read, which makes TCP slow it down.
                     Phase::Open | Phase::Closing if is_full => {
                         self.session.outbox.activity().pause();
                     }
                     Phase::Open | Phase::Closing => {
-                        if let Poll::Ready(message) = socket.poll_message(cx) {
+                        if let Poll::Ready(message) = reader.poll_message(cx) {
                             return Poll::Ready(Wakeup::Message(message.map_err(Box::new)));
                         }
                     }
-                    Phase::Broken => {
-                        if socket.poll_gone(cx).is_ready() {
-                            return Poll::Ready(Wakeup::Gone);
+                    Phase::Discarding => {
+                        if reader.poll_eof(cx).is_ready() {
+                            return Poll::Ready(Wakeup::Eof);
                         }
                     }
                     Phase::Ended => {}
@@ -223,40 +219,43 @@ impl Driver {
         .await
     }
 
-    fn obey(&mut self, order: Command) -> Goes {
-        match order {
+    fn handle_command(&mut self, command: Command) -> ControlFlow<()> {
+        match command {
             Command::Refresh => {
                 self.refresh = true;
-                self.tell()
+                self.maybe_send()
             }
-            Command::Close(why) => {
-                if why == CloseReason::Slow {
-                    self.session.warn("the client does not keep up: closed");
+            Command::Close(reason) => {
+                if reason == CloseReason::Slow {
+                    warn_session!(self.session, "client does not keep up, closing with 1013");
                 }
-                self.await_close(Phase::Closing, why);
-                Goes::Continue(())
+                self.await_close(Phase::Closing, reason);
+                ControlFlow::Continue(())
             }
-            Command::Drop(why) => {
-                if why == CloseReason::Silent {
-                    self.session.warn("the client is silent: dropped");
+            Command::Drop(reason) => {
+                if reason == CloseReason::Silent {
+                    warn_session!(self.session, "client is silent, dropping the connection");
                 }
-                self.end(Event::Disconnect, why)
+                self.end(Event::Disconnect, reason)
             }
         }
     }
 
-    fn hear_client(&mut self, message: Result<Message, Box<tungstenite::Error>>) -> Goes {
-        self.heard();
+    fn handle_message(
+        &mut self,
+        message: Result<Message, Box<tungstenite::Error>>,
+    ) -> ControlFlow<()> {
+        self.record_received();
         let message = match message {
             Ok(message) => message,
             Err(error) => {
-                return match close_for(&error) {
+                return match close_code(&error) {
                     Some((code, reason)) => {
-                        debug!(connection = ?self.session.identity.id, code, "{error}");
+                        debug!(code, %error, "protocol violation by the client");
                         let frame = frame::close(code, &reason);
                         self.session.outbox.close(frame, CloseReason::Protocol);
-                        self.await_close(Phase::Broken, CloseReason::Protocol);
-                        Goes::Continue(())
+                        self.await_close(Phase::Discarding, CloseReason::Protocol);
+                        ControlFlow::Continue(())
                     }
                     None => self.end(Event::Disconnect, CloseReason::Vanished),
                 };
@@ -269,205 +268,211 @@ impl Driver {
         let event = match message {
             Message::Text(content) => match ByteString::try_from(Bytes::from(content)) {
                 Ok(content) => Event::Text(content),
-                // tungstenite has checked it.
-                Err(_) => return Goes::Continue(()),
+                // Unreachable: tungstenite has validated the text.
+                Err(_) => return ControlFlow::Continue(()),
             },
             Message::Binary(content) => Event::Binary(content),
-            // It is answered already: a client must not be taken for dead since its backend is slow.
+            // The reader has answered it already: a slow backend must not make the host look dead.
             Message::Ping(content) => Event::Ping(content),
-            Message::Pong(content) if content == sessions::PING => return Goes::Continue(()),
+            Message::Pong(content) if content == sessions::PING => {
+                return ControlFlow::Continue(());
+            }
             Message::Pong(content) => Event::Pong(content),
             Message::Close(close) => {
                 let close =
                     close.map(|close| CloseFrame::new(close.code.into(), close.reason.as_str()));
-                self.farewell = Some(close_frame(close.clone()));
+                self.close_reply = Some(close_frame(close.clone()));
                 return self.end(Event::Close(close), CloseReason::Client);
             }
-            // Only asked for by reading frames.
-            Message::Frame(_) => return Goes::Continue(()),
+            // Never returned when reading messages.
+            Message::Frame(_) => return ControlFlow::Continue(()),
         };
-        self.note(event);
-        self.tell()
+        self.enqueue(event);
+        self.maybe_send()
     }
 
-    fn hear_backend(&mut self, reply: Result<Reply, ExchangeError>) -> Goes {
+    fn handle_response(
+        &mut self,
+        response: Result<EventsResponse, RoundTripError>,
+    ) -> ControlFlow<()> {
         if self.is_full() {
-            // While it was not read it could not show that it is alive.
-            self.heard();
+            // The client was not read, so it could not show that it is alive.
+            self.record_received();
         }
-        let reply = match reply {
-            Err(error) if error.is_unreached() && self.retries < backoff::RETRIES => {
-                return self.try_again(&error);
+        let response = match response {
+            Err(error) if error.is_unreachable() && self.retries < backoff::RETRIES => {
+                return self.retry(&error);
             }
-            reply => reply.map_err(|error| error.to_string()),
+            response => response.map_err(|error| error.to_string()),
         };
         self.retries = 0;
-        let bound = self.session.services.limits.max_incoming_buffer_bytes;
-        let reply = reply.and_then(|reply| {
-            let accepted = self.pending.accept(reply.accepted(), bound);
+        let limit = self.session.services.limits.max_incoming_buffer;
+        let response = response.and_then(|response| {
+            let accepted = self.pending.accept(response.accepted(), limit);
             accepted.map_err(|error| error.to_string())?;
-            Ok(reply)
+            Ok(response)
         });
-        match reply {
-            // It has taken a part of what it is told as the last.
-            Ok(_) if self.session.link == Link::Leaving && self.pending.has_news() => {}
-            _ if self.session.link == Link::Leaving => self.session.link = Link::Down,
-            Ok(reply) => self.session.act(reply),
+        match response {
+            // Only a part of the last batch was accepted, so the rest is sent first.
+            Ok(_) if self.session.link == Link::Detaching && self.pending.is_ready() => {}
+            _ if self.session.link == Link::Detaching => self.session.link = Link::Detached,
+            Ok(response) => self.session.apply(response),
             Err(error) if self.phase == Phase::Ended => {
-                self.session.warn(&format!("the backend failed: {error}"));
-                self.session.link = Link::Down;
+                warn_session!(self.session, error, "backend failed");
+                self.session.link = Link::Detached;
             }
             Err(error) => self.session.fail(&error),
         }
-        self.heed()
+        self.apply_link()
     }
 
-    /// Follows what the backend's words have changed.
-    fn heed(&mut self) -> Goes {
+    /// Acts on a change of the link by the backend's response.
+    fn apply_link(&mut self) -> ControlFlow<()> {
         match self.session.link {
-            Link::Up | Link::Leaving => {}
-            Link::Detaching => {
-                // The end of a client that has ended is told instead.
+            Link::Attached | Link::Detaching => {}
+            Link::DetachRequested => {
+                // When the client's side has ended, that event is the last one instead.
                 if self.phase != Phase::Ended {
                     self.pending.push(Event::Close(None));
                 }
-                self.session.link = Link::Leaving;
+                self.session.link = Link::Detaching;
             }
-            Link::Down => self.pending.clear(),
-            Link::Dropped => {
-                self.ending.get_or_insert(CloseReason::Backend);
-                return Goes::Break(());
+            Link::Detached => self.pending.clear(),
+            Link::DropRequested => {
+                self.close_reason.get_or_insert(CloseReason::Backend);
+                return ControlFlow::Break(());
             }
         }
-        self.tell()
+        self.maybe_send()
     }
 
-    fn wake(&mut self) -> Goes {
+    fn handle_timer(&mut self) -> ControlFlow<()> {
         match self.phase {
             Phase::Open => {
                 self.refresh = true;
-                self.tell()
+                self.maybe_send()
             }
-            // The client had its time to answer our close.
-            Phase::Closing | Phase::Broken => self.end(Event::Disconnect, CloseReason::Vanished),
+            Phase::Closing | Phase::Discarding => {
+                self.end(Event::Disconnect, CloseReason::Vanished)
+            }
             Phase::Ended => {
-                self.let_go();
-                Goes::Continue(())
+                self.disconnect();
+                ControlFlow::Continue(())
             }
         }
     }
 
-    /// The client's side is over: the backend is told how, and then it is the end.
-    fn end(&mut self, how: Event, why: CloseReason) -> Goes {
-        self.ending.get_or_insert(why);
+    /// Ends the client's side, which `event` reports to the backend as the last event.
+    fn end(&mut self, event: Event, reason: CloseReason) -> ControlFlow<()> {
+        self.close_reason.get_or_insert(reason);
         self.phase = Phase::Ended;
-        self.alarm = None;
+        self.timer = None;
         self.refresh = false;
-        if how == Event::Disconnect {
-            self.let_go();
+        if event == Event::Disconnect {
+            self.disconnect();
         }
-        self.note(how);
-        self.tell()
+        self.enqueue(event);
+        self.maybe_send()
     }
 
-    /// Closes the connection of a client that gets no more, however long the backend takes to
-    /// hear of it: a browser, for one, tells its page of a close only then.
-    fn let_go(&mut self) {
-        self.alarm = None;
-        self.socket = None;
+    /// Closes the connection without waiting for the backend's response: browsers report a close
+    /// to the page only when the connection is closed.
+    fn disconnect(&mut self) {
+        self.timer = None;
+        self.reader = None;
         self.session.outbox.detach();
     }
 
-    /// Keeps an event for the backend, if it still wants to hear.
-    fn note(&mut self, event: Event) {
-        if self.session.link == Link::Up {
+    /// Queues an event for the backend, if it is attached.
+    fn enqueue(&mut self, event: Event) {
+        if self.session.link == Link::Attached {
             self.pending.push(event);
         }
     }
 
-    /// Starts the next request, when none is under way and there is a reason for one.
-    fn tell(&mut self) -> Goes {
-        if self.exchange.is_some() {
-            return Goes::Continue(());
+    /// Sends the next request if none is in flight and there is a reason for one.
+    fn maybe_send(&mut self) -> ControlFlow<()> {
+        if self.round_trip.is_some() {
+            return ControlFlow::Continue(());
         }
-        let reason = mem::take(&mut self.refresh) || self.pending.has_news();
-        if reason && self.session.link != Link::Down {
+        let is_due = mem::take(&mut self.refresh) || self.pending.is_ready();
+        if is_due && self.session.link != Link::Detached {
             if self.phase == Phase::Open {
-                self.alarm = None;
+                self.timer = None;
             }
             let session = &self.session;
-            let (events, replayed) = self.pending.offer();
+            let (events, replayed) = self.pending.next_batch();
             let signer = &session.services.signer;
-            let request = session.identity.request(signer, events, replayed);
+            let request = session.info.request(signer, events, replayed);
             let backend = session.services.backend.clone();
-            self.exchange = Some(Box::pin(exchange(backend, request)));
+            self.round_trip = Some(Box::pin(round_trip(backend, request)));
         } else if self.phase == Phase::Ended {
-            return Goes::Break(());
+            return ControlFlow::Break(());
         } else {
-            self.rest();
+            self.start_keep_alive();
         }
-        Goes::Continue(())
+        ControlFlow::Continue(())
     }
 
-    /// Tells again, after a pause, what did not reach the backend.
-    fn try_again(&mut self, error: &ExchangeError) -> Goes {
+    /// Sends the same batch again after a delay, since it has not reached the backend.
+    fn retry(&mut self, error: &RoundTripError) -> ControlFlow<()> {
         let session = &self.session;
-        let pause = backoff::delay(self.retries);
+        let delay = backoff::delay(self.retries);
         self.retries += 1;
-        session.warn(&format!("{error}; the next attempt is in {pause:.1?}"));
-        let (events, replayed) = self.pending.offered_again();
+        warn_session!(session, %error, ?delay, "backend unreachable, retrying");
+        let (events, replayed) = self.pending.last_batch();
         let signer = &session.services.signer;
-        let request = session.identity.request(signer, events, replayed);
+        let request = session.info.request(signer, events, replayed);
         let backend = session.services.backend.clone();
-        self.exchange = Some(Box::pin(async move {
-            sleep(pause).await;
-            exchange(backend, request).await
+        self.round_trip = Some(Box::pin(async move {
+            sleep(delay).await;
+            round_trip(backend, request).await
         }));
-        Goes::Continue(())
+        ControlFlow::Continue(())
     }
 
-    /// Nothing is to do: the keep-alive interval begins.
-    fn rest(&mut self) {
+    /// Starts the keep-alive interval of an idle session.
+    fn start_keep_alive(&mut self) {
         if self.phase == Phase::Open {
             let interval = self.session.keep_alive;
-            self.alarm = interval
-                .filter(|_| self.session.link == Link::Up)
+            self.timer = interval
+                .filter(|_| self.session.link == Link::Attached)
                 .map(|interval| Box::pin(sleep(interval)));
         }
     }
 
-    fn await_close(&mut self, phase: Phase, why: CloseReason) {
-        self.ending.get_or_insert(why);
-        if self.phase != Phase::Broken {
+    fn await_close(&mut self, phase: Phase, reason: CloseReason) {
+        self.close_reason.get_or_insert(reason);
+        if self.phase != Phase::Discarding {
             self.phase = phase;
         }
-        self.alarm = Some(Box::pin(sleep(CLOSE_PATIENCE)));
+        self.timer = Some(Box::pin(sleep(CLOSE_TIMEOUT)));
     }
 
     fn is_full(&self) -> bool {
-        self.pending.bytes() >= self.session.services.limits.max_incoming_buffer_bytes
+        self.pending.bytes() >= self.session.services.limits.max_incoming_buffer
     }
 
-    /// Notes that the client is alive.
-    fn heard(&self) {
+    /// Records a sign of life of the client.
+    fn record_received(&self) {
         let now = self.session.services.sessions.now();
         self.session.outbox.activity().record_received(now);
     }
 
-    /// Completes the closing handshake, and lets the last bytes out.
+    /// Completes the close handshake and flushes the outbox.
     async fn finish(&mut self) -> CloseReason {
-        let ending = self.ending.unwrap_or(CloseReason::Vanished);
-        if self.session.link == Link::Dropped {
-            return ending;
+        let reason = self.close_reason.unwrap_or(CloseReason::Vanished);
+        if self.session.link == Link::DropRequested {
+            return reason;
         }
-        if let Some(frame) = self.farewell.take()
-            && self.socket.is_some()
+        if let Some(frame) = self.close_reply.take()
+            && self.reader.is_some()
         {
-            // Nothing happens when the backend's own close was sent before.
-            self.session.outbox.close(frame, ending);
+            // Has no effect if a close frame was sent before.
+            self.session.outbox.close(frame, reason);
             let drained = poll_fn(|cx| self.session.outbox.poll_drained(cx));
-            let _ = timeout(CLOSE_PATIENCE, drained).await;
+            let _ = timeout(CLOSE_TIMEOUT, drained).await;
         }
-        ending
+        reason
     }
 }

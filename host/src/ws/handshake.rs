@@ -1,4 +1,4 @@
-//! The WebSocket handshake: from an upgrade request to a session, or to a refusal.
+//! The WebSocket handshake: turns an upgrade request into a session, or refuses it.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -14,15 +14,14 @@ use hyper::{
 };
 use hyper_util::{rt::TokioIo, server::conn::auto::upgrade};
 use tokio::{net::TcpStream, sync::oneshot};
-use tracing::{debug, error};
+use tracing::{Instrument, debug, debug_span, error};
 use tungstenite::handshake::derive_accept_key;
 use uuid::Uuid;
 
-use crate::config::AllowedOrigins;
 use crate::{
     http::{
-        error_response::{backend_error_response, text_response},
-        headers::{list_items, remove_hop_headers, remove_private_headers},
+        error_response::{answer, failure},
+        headers::{remove_hop_headers, remove_private_headers, tokens},
     },
     metrics::registry::Dropped,
     net::connection::{ConnectionHandle, Io},
@@ -32,134 +31,137 @@ use crate::{
         outbox::Outbox,
         request_head::RequestHead,
         session::Session,
-        ws_over_http::{ExchangeError, Identity, Reply, exchange},
+        ws_over_http::{ConnectionInfo, EventsResponse, RoundTripError, round_trip},
     },
 };
-use spin_runtime::backend::{Body, Caller, empty};
+use spin_runtime::{
+    backend::{Body, Caller, empty},
+    manifest::AllowedOrigins,
+};
 
-/// Whether a request asks for a WebSocket. Other upgrades are not offered, and so ignored.
+/// Returns whether a request asks for a WebSocket. Other upgrades are ignored.
 pub(crate) fn is_upgrade<B>(request: &Request<B>) -> bool {
     request.method() == Method::GET
         && request.version() == Version::HTTP_11
-        && lists(request.headers(), &header::CONNECTION, "upgrade")
-        && lists(request.headers(), &header::UPGRADE, "websocket")
+        && contains_token(request.headers(), &header::CONNECTION, "upgrade")
+        && contains_token(request.headers(), &header::UPGRADE, "websocket")
 }
 
-/// Opens a WebSocket, or says why not. The private headers must be gone from the request.
+/// Opens a WebSocket, or refuses it. The caller must have removed the private headers.
 pub(crate) async fn open(
     services: &Arc<Services>,
     mut request: Request<Incoming>,
     client: SocketAddr,
 ) -> Response<Body> {
-    let accept = match accept_key(&request, &services.allowed_origins) {
-        Ok(accept) => accept,
+    let accept_key = match validate(&request, &services.limits.allowed_origins) {
+        Ok(accept_key) => accept_key,
         Err(refusal) => return *refusal,
     };
-    let outbox = Outbox::new(services.limits.max_outgoing_buffer_bytes);
-    let Some(registration) = services.sessions.register(outbox.clone()) else {
+    let outbox = Outbox::new(services.limits.max_outgoing_buffer);
+    let Some(guard) = services.sessions.register(outbox.clone()) else {
         services.metrics.dropped(Dropped::Full).inc();
-        return text_response(
+        return answer(
             StatusCode::SERVICE_UNAVAILABLE,
-            "too many WebSockets are open, try again later",
+            "too many open WebSockets, try again later",
         );
     };
     let upgraded = hyper::upgrade::on(&mut request);
-    let identity = Identity {
-        head: RequestHead::new(request.uri(), &forwarded(request.headers())),
-        id: id(),
+    let info = ConnectionInfo {
+        head: RequestHead::new(request.uri(), &end_to_end(request.headers())),
+        id: connection_id(),
         caller: Caller::Client(client),
         meta: Vec::new(),
     };
+    let span = debug_span!("session", connection = ?info.id, route = info.head.path());
     let connection = ConnectionHandle::of(&request);
     drop(request);
-    let (answer_to, answered) = oneshot::channel();
-    let opening = Opening {
+    let (response_sender, response) = oneshot::channel();
+    let handshake = Handshake {
         services: services.clone(),
-        identity,
+        info,
         outbox,
-        registration,
-        accept,
-        answer_to,
+        guard,
+        accept_key,
+        response_sender,
     };
-    // A task of its own: with the client this future goes too, and a backend that has accepted
-    // must hear of that.
-    tokio::spawn(ConnectionHandle::run_upgraded(
-        connection,
-        opening.serve(upgraded),
-    ));
-    answered.await.unwrap_or_else(|_| {
-        text_response(
+    // Runs in its own task: this future is dropped when the client disconnects, but a backend
+    // that has accepted must then receive a DISCONNECT.
+    tokio::spawn(ConnectionHandle::carry(connection, handshake.serve(upgraded)).instrument(span));
+    response.await.unwrap_or_else(|_| {
+        answer(
             StatusCode::INTERNAL_SERVER_ERROR,
-            "opening the WebSocket failed",
+            "WebSocket handshake failed",
         )
     })
 }
 
-/// A WebSocket whose backend is asked.
-struct Opening {
+/// A valid upgrade request that the backend has yet to accept.
+struct Handshake {
     services: Arc<Services>,
-    identity: Identity,
+    info: ConnectionInfo,
     outbox: Arc<Outbox>,
-    registration: SessionGuard,
-    /// The accept key.
-    accept: String,
-    answer_to: oneshot::Sender<Response<Body>>,
+    guard: SessionGuard,
+    /// The value of `Sec-WebSocket-Accept`.
+    accept_key: String,
+    response_sender: oneshot::Sender<Response<Body>>,
 }
 
-impl Opening {
-    /// Asks the backend, answers the client, and serves the socket to its end.
+impl Handshake {
+    /// Asks the backend, responds to the client, and serves the socket until it is closed.
     async fn serve(self, upgraded: OnUpgrade) {
         let Self {
             services,
-            identity,
+            info,
             outbox,
-            registration,
-            accept,
-            answer_to,
+            guard,
+            accept_key,
+            response_sender,
         } = self;
-        let opening = identity.request(&services.signer, &[Event::Open], 0);
-        // In a box of its own, or an open socket's task would keep the room for it.
-        let reply = Box::pin(exchange(services.backend.clone(), opening)).await;
-        let reply = match reply.and_then(opened) {
-            Ok(reply) => reply,
+        let request = info.request(&services.signer, &[Event::Open], 0);
+        // Boxed, since otherwise the task of an open socket would keep the space for it.
+        let response = Box::pin(round_trip(services.backend.clone(), request)).await;
+        let response = match response.and_then(take_open) {
+            Ok(response) => response,
             Err(error) => {
-                // The client may be gone: then nobody is to be told.
-                let _ = answer_to.send(refusal(error, identity.head.path()));
+                // Fails only if the client has disconnected.
+                let _ = response_sender.send(refusal(error, &info));
                 return;
             }
         };
-        let response = switching(&accept, &reply.headers);
+        let switching = switching_protocols(&accept_key, &response.headers);
         let metrics = services.metrics.clone();
-        let session = Session::new(services, identity, outbox, registration, reply);
-        let ending = match answer_to.send(response) {
-            Ok(()) => match upgraded.await.map(stream) {
+        let session = Session::new(services, info, outbox, guard, response);
+        debug!("session opened");
+        let reason = match response_sender.send(switching) {
+            Ok(()) => match upgraded.await.map(into_tcp_stream) {
                 Ok(Some((stream, early))) => driver::serve(session, Arc::new(stream), early).await,
                 Ok(None) => {
-                    error!("an upgraded connection is not a TCP stream");
+                    error!("upgraded connection is not a TCP stream");
                     Box::pin(driver::abandon(session)).await
                 }
-                // The client was gone before its handshake was through.
+                // The client disconnected before the handshake was complete.
                 Err(_) => Box::pin(driver::abandon(session)).await,
             },
             Err(_) => Box::pin(driver::abandon(session)).await,
         };
-        debug!(ending = ending.name(), "a session ended");
-        metrics.session_ended(ending);
+        debug!(reason = reason.name(), "session closed");
+        metrics.ended(reason);
     }
 }
 
-/// Checks the handshake's own headers (RFC 6455, 4.2.1) and the origin; gives the accept key.
-fn accept_key<B>(
+/// Validates the handshake's headers (RFC 6455, 4.2.1) and the origin, and returns the value of
+/// `Sec-WebSocket-Accept`.
+fn validate<B>(
     request: &Request<B>,
     origins: &AllowedOrigins,
 ) -> Result<String, Box<Response<Body>>> {
     let headers = request.headers();
-    let refuse = |status, text: &str| Err(Box::new(text_response(status, text)));
+    let refuse = |status, text: &str| Err(Box::new(answer(status, text)));
     if headers
         .get(header::SEC_WEBSOCKET_VERSION)
         .is_none_or(|version| version != "13")
     {
-        let mut refusal = text_response(
+        let mut refusal = answer(
             StatusCode::UPGRADE_REQUIRED,
             "Sec-WebSocket-Version must be 13",
         );
@@ -183,13 +185,13 @@ fn accept_key<B>(
     {
         return refuse(
             StatusCode::FORBIDDEN,
-            "WebSockets are not open to pages of this origin",
+            "WebSockets are not allowed from this origin",
         );
     }
     Ok(derive_accept_key(key))
 }
 
-/// Whether a page of `origin` may open a WebSocket on `host`.
+/// Returns whether a page of `origin` may open a WebSocket on `host`.
 fn is_allowed(origins: &AllowedOrigins, origin: &HeaderValue, host: Option<&HeaderValue>) -> bool {
     if origins.any {
         return true;
@@ -206,36 +208,37 @@ fn is_allowed(origins: &AllowedOrigins, origin: &HeaderValue, host: Option<&Head
         "https" | "wss" => ":443",
         _ => "",
     };
-    // The host cannot know the scheme that the client used with a proxy before it, so a
-    // default port is the same as none.
-    let bare = |authority: &str| {
+    // A proxy may have terminated TLS, so the client's scheme is unknown and a default port is
+    // equivalent to none.
+    let without_default_port = |authority: &str| {
         authority
             .strip_suffix(port)
             .unwrap_or(authority)
             .to_ascii_lowercase()
     };
-    let same = origins.same_origin
+    let is_same_origin = origins.same_origin
         && host
             .and_then(|host| host.to_str().ok())
-            .is_some_and(|host| bare(host) == bare(authority));
-    same || origins
-        .exact
-        .iter()
-        .any(|exact| *exact == format!("{scheme}://{}", bare(authority)))
+            .is_some_and(|host| without_default_port(host) == without_default_port(authority));
+    is_same_origin
+        || origins
+            .exact
+            .iter()
+            .any(|exact| *exact == format!("{scheme}://{}", without_default_port(authority)))
 }
 
-/// The headers that go along: not those of the handshake, nor hop by hop.
-fn forwarded(headers: &HeaderMap) -> HeaderMap {
-    let mut kept = headers.clone();
-    remove_hop_headers(&mut kept);
-    for name in OF_THE_HANDSHAKE {
-        kept.remove(name);
+/// Returns the headers to pass on: neither hop-by-hop headers nor those of the handshake.
+fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+    let mut headers = headers.clone();
+    remove_hop_headers(&mut headers);
+    for name in HANDSHAKE_HEADERS {
+        headers.remove(name);
     }
-    kept
+    headers
 }
 
-/// Headers about the handshake, or about the body of a request that has none.
-const OF_THE_HANDSHAKE: [HeaderName; 12] = [
+/// Headers of the handshake, and headers that describe a body, which an upgrade request lacks.
+const HANDSHAKE_HEADERS: [HeaderName; 12] = [
     header::SEC_WEBSOCKET_KEY,
     header::SEC_WEBSOCKET_VERSION,
     header::SEC_WEBSOCKET_EXTENSIONS,
@@ -250,73 +253,77 @@ const OF_THE_HANDSHAKE: [HeaderName; 12] = [
     header::ACCEPT_ENCODING,
 ];
 
-/// Takes the OPEN event out of an answer to OPEN, where it must be the first. An answer
-/// without events is allowed for a connection that is kept alive.
-fn opened(mut reply: Reply) -> Result<Reply, ExchangeError> {
-    match reply.events.first() {
+/// Removes the OPEN event from a response to OPEN, where it must be the first event. A response
+/// without events is allowed if it sets a keep-alive interval.
+fn take_open(mut response: EventsResponse) -> Result<EventsResponse, RoundTripError> {
+    match response.events.first() {
         Some(Event::Open) => {
-            reply.events.remove(0);
-            Ok(reply)
+            response.events.remove(0);
+            Ok(response)
         }
-        None if reply.keep_alive().flatten().is_some() => Ok(reply),
-        None => Err(ExchangeError::NotOpened(
-            "is empty and sets no Keep-Alive-Interval",
+        None if response.keep_alive().flatten().is_some() => Ok(response),
+        None => Err(RoundTripError::NotOpened(
+            "no events and no Keep-Alive-Interval",
         )),
-        Some(_) => Err(ExchangeError::NotOpened("does not begin with OPEN")),
+        Some(_) => Err(RoundTripError::NotOpened("the first event is not OPEN")),
     }
 }
 
-/// What a client gets whose OPEN was not accepted.
-fn refusal(error: ExchangeError, route: &str) -> Response<Body> {
+/// Returns the response for a client whose OPEN was not accepted.
+fn refusal(error: RoundTripError, info: &ConnectionInfo) -> Response<Body> {
     match error {
-        // The component answered as if to any POST, or that it takes none: it does not know of
-        // WebSockets, and the client has sent no POST.
-        ExchangeError::Refused(response)
+        // The component does not know about WebSockets: it answered like any other POST, or
+        // accepts no POST, which the client has not sent.
+        RoundTripError::Refused(response)
             if response.status().is_success()
                 || response.status() == StatusCode::METHOD_NOT_ALLOWED =>
         {
-            text_response(StatusCode::UPGRADE_REQUIRED, "there is no WebSocket here")
+            answer(
+                StatusCode::UPGRADE_REQUIRED,
+                "this route does not accept WebSockets",
+            )
         }
-        ExchangeError::Refused(mut response) => {
+        RoundTripError::Refused(mut response) => {
             remove_private_headers(response.headers_mut());
             *response
         }
-        ExchangeError::Backend(error) => backend_error_response(&error),
-        other => {
-            error!(route, "opening a WebSocket: {other}");
-            text_response(
+        RoundTripError::Backend(error) => failure(&error),
+        error => {
+            let route = info.head.path();
+            error!(connection = ?info.id, route, %error, "WebSocket handshake failed");
+            answer(
                 StatusCode::BAD_GATEWAY,
-                "the backend does not speak WebSocket-over-HTTP as it should",
+                "invalid WebSocket-over-HTTP response from the backend",
             )
         }
     }
 }
 
-/// The 101, with what the backend's answer has for the client.
-fn switching(accept: &str, reply: &HeaderMap) -> Response<Body> {
+/// Returns the 101 response, with the end-to-end headers of the backend's response.
+fn switching_protocols(accept_key: &str, backend_headers: &HeaderMap) -> Response<Body> {
     let mut response = Response::new(empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
-    // A chosen Sec-WebSocket-Protocol is among those that stay.
-    *headers = forwarded(reply);
+    // These include Sec-WebSocket-Protocol, which the backend may choose.
+    *headers = end_to_end(backend_headers);
     remove_private_headers(headers);
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    if let Ok(accept) = HeaderValue::from_str(accept) {
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    if let Ok(accept_key) = HeaderValue::from_str(accept_key) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept_key);
     }
     response
 }
 
-/// A new connection's id.
-fn id() -> HeaderValue {
-    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-    let text = Uuid::new_v4().hyphenated().encode_lower(&mut text);
-    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
+/// Returns a new value of `Connection-Id`.
+fn connection_id() -> HeaderValue {
+    let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
+    let id = Uuid::new_v4().hyphenated().encode_lower(&mut buffer);
+    HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static(""))
 }
 
-/// The socket of an upgraded connection, and what was read of it too far.
-fn stream(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
+/// Returns the socket of an upgraded connection, and the bytes already read from it.
+fn into_tcp_stream(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
     let parts = upgrade::downcast::<Io<TokioIo<TcpStream>>>(upgraded).ok()?;
     // Copied, since it may be the tail of hyper's whole read buffer.
     let early = if parts.read_buf.is_empty() {
@@ -327,9 +334,9 @@ fn stream(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
     Some((parts.io.into_inner().into_inner(), early))
 }
 
-/// Whether a comma-separated header has this item, in any case.
-fn lists(headers: &HeaderMap, name: &HeaderName, item: &str) -> bool {
-    list_items(headers, name).any(|token| token.eq_ignore_ascii_case(item))
+/// Returns whether a comma-separated header contains `token`, ignoring case.
+fn contains_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    tokens(headers, name).any(|item| item.eq_ignore_ascii_case(token))
 }
 
 #[cfg(test)]
@@ -345,15 +352,15 @@ mod tests {
     }
 
     #[test]
-    fn origins_that_may_and_may_not() {
-        let may = |origins: &AllowedOrigins, origin: &'static str, host: &'static str| {
+    fn origins_are_matched_by_scheme_host_and_port() {
+        let allows = |origins: &AllowedOrigins, origin: &'static str, host: &'static str| {
             is_allowed(
                 origins,
                 &HeaderValue::from_static(origin),
                 Some(&HeaderValue::from_static(host)),
             )
         };
-        let same = origins(false, true, &[]);
+        let same_origin = origins(false, true, &[]);
         for (origin, host) in [
             ("http://localhost:3000", "localhost:3000"),
             ("https://burger.example", "burger.example"),
@@ -361,7 +368,7 @@ mod tests {
             ("https://burger.example", "burger.example:443"),
             ("http://[::1]:3000", "[::1]:3000"),
         ] {
-            assert!(may(&same, origin, host), "{origin} {host}");
+            assert!(allows(&same_origin, origin, host), "{origin} {host}");
         }
         for (origin, host) in [
             ("http://evil.example", "localhost:3000"),
@@ -370,16 +377,16 @@ mod tests {
             ("null", "localhost:3000"),
             ("", ""),
         ] {
-            assert!(!may(&same, origin, host), "{origin} {host}");
+            assert!(!allows(&same_origin, origin, host), "{origin} {host}");
         }
         let exact = origins(false, false, &["https://app.example"]);
-        assert!(may(&exact, "https://app.example:443", "other"));
-        assert!(!may(&exact, "http://app.example", "app.example"));
-        assert!(may(&origins(true, false, &[]), "null", "x"));
+        assert!(allows(&exact, "https://app.example:443", "other"));
+        assert!(!allows(&exact, "http://app.example", "app.example"));
+        assert!(allows(&origins(true, false, &[]), "null", "x"));
     }
 
     #[test]
-    fn handshakes_that_are_not() {
+    fn invalid_handshakes_are_refused() {
         let request = |version: &str, key: &str| {
             Request::get("/")
                 .header("sec-websocket-version", version)
@@ -388,7 +395,7 @@ mod tests {
                 .unwrap()
         };
         let origins = origins(false, true, &[]);
-        let status = |request| accept_key(&request, &origins).map_err(|refusal| refusal.status());
+        let status = |request| validate(&request, &origins).map_err(|refusal| refusal.status());
         // The example of RFC 6455, 1.3.
         assert_eq!(
             status(request("13", "dGhlIHNhbXBsZSBub25jZQ==")),
@@ -409,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_the_connection_stay_behind() {
+    fn hop_by_hop_and_handshake_headers_are_not_forwarded() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("host", "localhost"),
@@ -424,10 +431,10 @@ mod tests {
         ] {
             headers.append(name, HeaderValue::from_static(value));
         }
-        let kept: Vec<_> = forwarded(&headers)
+        let names: Vec<_> = end_to_end(&headers)
             .keys()
             .map(|name| name.as_str().to_owned())
             .collect();
-        assert_eq!(kept, ["host", "cookie", "sec-websocket-protocol"]);
+        assert_eq!(names, ["host", "cookie", "sec-websocket-protocol"]);
     }
 }

@@ -1,9 +1,8 @@
-//! The outbox of one client: what waits to be sent, and the connection it goes out on.
+//! The outbox of one client: writes frames to its connection, and queues what does not fit.
 //!
-//! Whoever has something to send writes it to the connection there and then; only
-//! what the connection does not take at once waits in a bounded queue, which the
-//! session's task drains. A fan-out costs so one system call a client and wakes
-//! no task.
+//! Senders write to the connection directly. Only what the connection does not accept at once
+//! is put into a bounded queue, which the session's task drains. A fan-out therefore costs one
+//! system call per client and wakes no task.
 
 use std::{
     collections::VecDeque,
@@ -16,50 +15,48 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use parking_lot::{Mutex, MutexGuard};
-
 use bytes::{Buf, Bytes};
 use futures_util::task::AtomicWaker;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{net::TcpStream, time::Instant};
 
 use crate::{
     metrics::close_reason::CloseReason,
     net::frame::{self, AGAIN},
-    pubsub::{publication::Delivery, shard::Subscriber},
+    pubsub::{publication::Delivery, shard::SocketSubscriber},
     state::{
         activity::Activity,
         sessions::{Client, Stage},
     },
-    ws::ws_over_http::MAX_REPLY,
+    ws::ws_over_http::MAX_RESPONSE_BYTES,
 };
 
-/// What each entry of the queue counts for beside its bytes, so that many small ones are
-/// bounded too.
+/// Added to the length of each queued entry, so that many small entries are bounded too.
 const ENTRY_BYTES: usize = 64;
 
-/// Buffers given to one system call.
-const VECTORED: usize = 16;
+/// The most buffers passed to one vectored write.
+const MAX_SLICES: usize = 16;
 
-/// A byte stream that many tasks may write to and one reads from, without blocking.
+/// A byte stream that one task reads and several tasks write, without blocking.
 pub(crate) trait Connection: Send + Sync + 'static {
-    /// Reads what is there; `WouldBlock` when nothing is, 0 at the end.
-    fn try_read(&self, into: &mut [u8]) -> io::Result<usize>;
-    /// Writes what fits; `WouldBlock` when nothing does.
-    fn try_write(&self, from: &[IoSlice<'_>]) -> io::Result<usize>;
-    /// Waits until reading may succeed. For one task only.
+    /// Reads available bytes. Returns 0 at EOF and `WouldBlock` if none are available.
+    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize>;
+    /// Writes as much as fits. Returns `WouldBlock` if nothing fits.
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+    /// Waits until reading may succeed. Only one task may wait.
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
-    /// Waits until writing may succeed. For one task only.
+    /// Waits until writing may succeed. Only one task may wait.
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 
 impl Connection for TcpStream {
-    fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
-        TcpStream::try_read(self, into)
+    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        TcpStream::try_read(self, buffer)
     }
-    fn try_write(&self, from: &[IoSlice<'_>]) -> io::Result<usize> {
-        match from {
-            [one] => TcpStream::try_write(self, one),
-            many => TcpStream::try_write_vectored(self, many),
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match slices {
+            [slice] => TcpStream::try_write(self, slice),
+            slices => TcpStream::try_write_vectored(self, slices),
         }
     }
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -70,122 +67,122 @@ impl Connection for TcpStream {
     }
 }
 
-/// What the session is asked to do by others than its client and its backend.
+/// A request to the session's task that comes from neither its client nor its backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// Ask the backend to look after the connection, with no event to tell.
+    /// Send the backend a request, even without events.
     Refresh,
-    /// A close frame was put into the outbox, for this cause; wait for the client's own.
+    /// A close frame has been queued, for this reason: wait for the client's close frame.
     Close(CloseReason),
-    /// The client is gone without a word: end the session now.
+    /// End the session now, without a close handshake.
     Drop(CloseReason),
 }
 
-/// See the module's words. Shared between the session and everyone who sends to it.
+/// The sending side of one client, shared between its session and everything that sends to it.
 pub(crate) struct Outbox {
     state: Mutex<State>,
-    /// The session's task: woken for orders and when it has to drain the queue.
+    /// The session's task, woken for commands and to drain the queue.
     session: AtomicWaker,
-    /// There may be something for the session in `state`.
-    attention: AtomicBool,
+    /// `state` may contain work for the session.
+    has_work: AtomicBool,
     activity: Activity,
+    /// The most bytes queued for a client that does not read.
     limit: usize,
 }
 
 #[derive(Default)]
 struct State {
-    /// `None` until the handshake is through; frames wait for it.
+    /// `None` until the handshake is complete; frames are queued until then.
     connection: Option<Arc<dyn Connection>>,
     queue: VecDeque<Bytes>,
     queued_bytes: usize,
-    /// The first of the queue was written in part.
+    /// The first entry of the queue has been written in part.
     partial: bool,
-    /// A close frame is in the queue or gone out: nothing may follow it.
+    /// A close frame has been queued or sent, so nothing may follow.
     closing: bool,
     refresh: bool,
     close: Option<CloseReason>,
     drop: Option<CloseReason>,
-    /// When something was last sent, for those who asked to know.
-    sent: Option<Box<Instant>>,
+    /// When something was last sent, if that is tracked.
+    last_sent: Option<Box<Instant>>,
 }
 
 impl Outbox {
-    /// An outbox that holds at most `limit` bytes for a client that does not read. The client is
-    /// not listened to yet.
+    /// Creates an outbox without a connection, which queues at most `limit` bytes.
     pub(crate) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
             session: AtomicWaker::new(),
-            attention: AtomicBool::new(false),
+            has_work: AtomicBool::new(false),
             activity: Activity::new(),
             limit,
         })
     }
 
-    /// Connects it: what waits goes out.
-    pub(crate) fn attach(&self, connection: Arc<dyn Connection>) {
+    /// Attaches the connection; the session's task then sends what is queued.
+    pub(super) fn attach(&self, connection: Arc<dyn Connection>) {
         let mut state = self.lock();
         state.connection = Some(connection);
         if !state.queue.is_empty() {
-            self.call_session(state);
+            self.wake_session(state);
         }
     }
 
-    /// Gives the connection up, with what waits; nothing is sent from now on.
-    pub(crate) fn detach(&self) {
+    /// Drops the connection and the queue. Nothing is sent afterwards.
+    pub(super) fn detach(&self) {
         let mut state = self.lock();
         state.connection = None;
-        state.break_off();
+        state.abort();
     }
 
-    /// Sends whole frames. They are dropped when a close frame was sent before, and
-    /// the client is closed with 1013 when it has left more than the limit unread.
+    /// Sends whole frames. They are dropped after a close frame, and the client is closed with
+    /// 1013 when the queue exceeds the limit.
     pub(crate) fn send(&self, frames: &Bytes) {
         let mut state = self.lock();
         if state.closing {
             return;
         }
-        let was_waiting = !state.queue.is_empty();
-        state.put(frames);
+        let was_queued = !state.queue.is_empty();
+        state.write_or_queue(frames);
         let limit = match state.connection {
             Some(_) => self.limit,
-            // Nothing can go out yet of what the backend answered to the OPEN.
-            None => self.limit.max(MAX_REPLY),
+            // The response to OPEN is queued as a whole before the connection is attached.
+            None => self.limit.max(MAX_RESPONSE_BYTES),
         };
-        if state.waiting() > limit {
+        if state.backlog() > limit {
             state.overflow();
         }
-        if state.needs_session(was_waiting) {
-            self.call_session(state);
+        if state.needs_session(was_queued) {
+            self.wake_session(state);
         }
     }
 
-    /// Sends a close frame, after which nothing is sent, and tells the session why.
-    pub(crate) fn close(&self, frame: Bytes, why: CloseReason) {
+    /// Sends a close frame, after which nothing is sent, and notifies the session.
+    pub(crate) fn close(&self, frame: Bytes, reason: CloseReason) {
         let mut state = self.lock();
         if !mem::replace(&mut state.closing, true) {
-            // Beyond the limit too: it is small, and the last.
-            state.put(&frame);
-            state.close = Some(why);
-            self.call_session(state);
+            // Exempt from the limit: the frame is small, and the last one.
+            state.write_or_queue(&frame);
+            state.close = Some(reason);
+            self.wake_session(state);
         }
     }
 
-    /// Asks the session for something.
-    pub(crate) fn refresh(&self) {
+    /// Requests a [`Command::Refresh`].
+    pub(super) fn refresh(&self) {
         let mut state = self.lock();
         state.refresh = true;
-        self.call_session(state);
+        self.wake_session(state);
     }
 
     /// Ends the session without a close handshake.
-    pub(crate) fn disconnect(&self, why: CloseReason) {
+    pub(crate) fn disconnect(&self, reason: CloseReason) {
         let mut state = self.lock();
-        state.drop.get_or_insert(why);
-        self.call_session(state);
+        state.drop.get_or_insert(reason);
+        self.wake_session(state);
     }
 
-    /// How far the connection is.
+    /// Returns the stage of the connection.
     pub(crate) fn stage(&self) -> Stage {
         let state = self.lock();
         match (&state.connection, state.closing) {
@@ -195,14 +192,14 @@ impl Outbox {
         }
     }
 
-    /// Begins or stops to note when something is sent.
-    pub(crate) fn note_sends(&self, on: bool) {
-        self.lock().sent = on.then(|| Box::new(Instant::now()));
+    /// Turns tracking of [`Self::last_sent`] on or off.
+    pub(super) fn track_sends(&self, on: bool) {
+        self.lock().last_sent = on.then(|| Box::new(Instant::now()));
     }
 
-    /// When something was last sent, while that is noted.
-    pub(crate) fn last_sent(&self) -> Option<Instant> {
-        self.lock().sent.as_deref().copied()
+    /// Returns when something was last sent, if that is tracked.
+    pub(super) fn last_sent(&self) -> Option<Instant> {
+        self.lock().last_sent.as_deref().copied()
     }
 
     /// Returns the record of the client's signs of life.
@@ -210,31 +207,31 @@ impl Outbox {
         &self.activity
     }
 
-    /// The session's part: the next order for it; on the way, drains the queue.
-    pub(crate) fn poll_order(&self, cx: &mut Context<'_>) -> Poll<Command> {
+    /// Drains the queue and returns the next command. For the session's task only.
+    pub(super) fn poll_command(&self, cx: &mut Context<'_>) -> Poll<Command> {
         self.session.register(cx.waker());
-        if !self.attention.load(Relaxed) {
+        if !self.has_work.load(Relaxed) {
             return Poll::Pending;
         }
         let mut state = self.lock();
-        if let Some(why) = state.drop {
-            return Poll::Ready(Command::Drop(why));
+        if let Some(reason) = state.drop {
+            return Poll::Ready(Command::Drop(reason));
         }
         let flushed = self.poll_flush(&mut state, cx);
-        if let Some(why) = state.close.take() {
-            return Poll::Ready(Command::Close(why));
+        if let Some(reason) = state.close.take() {
+            return Poll::Ready(Command::Close(reason));
         }
         if mem::take(&mut state.refresh) {
             return Poll::Ready(Command::Refresh);
         }
         if flushed.is_ready() {
-            self.attention.store(false, Relaxed);
+            self.has_work.store(false, Relaxed);
         }
         Poll::Pending
     }
 
-    /// Waits until everything is written.
-    pub(crate) fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Waits until the queue is empty. For the session's task only.
+    pub(super) fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.session.register(cx.waker());
         self.poll_flush(&mut self.lock(), cx)
     }
@@ -247,16 +244,16 @@ impl Outbox {
         }
         match flushed {
             Poll::Ready(Err(_)) => {
-                state.break_off();
+                state.abort();
                 Poll::Ready(())
             }
             flushed => flushed.map(|_| ()),
         }
     }
 
-    fn call_session(&self, state: MutexGuard<'_, State>) {
-        self.attention.store(true, Relaxed);
-        // Given up first: the session should not wake up to wait for the lock.
+    fn wake_session(&self, state: MutexGuard<'_, State>) {
+        self.has_work.store(true, Relaxed);
+        // Unlocked first, so that the session does not wake up only to wait for the lock.
         drop(state);
         self.session.wake();
     }
@@ -267,20 +264,20 @@ impl Outbox {
 }
 
 impl State {
-    /// Writes at once when nothing waits; what is left waits.
-    fn put(&mut self, frames: &Bytes) {
-        if let Some(sent) = &mut self.sent {
-            **sent = Instant::now();
+    /// Writes frames if the queue is empty, and queues the rest.
+    fn write_or_queue(&mut self, frames: &Bytes) {
+        if let Some(last_sent) = &mut self.last_sent {
+            **last_sent = Instant::now();
         }
         let mut written = 0;
         if self.queue.is_empty()
             && let Some(connection) = &self.connection
         {
             match write(&**connection, frames) {
-                Ok(all) if all == frames.len() => return,
-                Ok(some) => written = some,
+                Ok(count) if count == frames.len() => return,
+                Ok(count) => written = count,
                 Err(_) => {
-                    self.break_off();
+                    self.abort();
                     return;
                 }
             }
@@ -290,18 +287,18 @@ impl State {
         self.queue.push_back(frames.slice(written..));
     }
 
-    /// What waits behind the frames that are on their way: these may be as large as they like,
-    /// or one large message would close every client that it is sent to.
-    fn waiting(&self) -> usize {
+    /// Returns the bytes that count against the limit. The entry being written does not:
+    /// otherwise a single large message would close every client that receives it.
+    fn backlog(&self) -> usize {
         let first = self.queue.front().map_or(0, Bytes::len);
-        let behind = self.queue.len().saturating_sub(1);
-        self.queued_bytes - first + behind * ENTRY_BYTES
+        let others = self.queue.len().saturating_sub(1);
+        self.queued_bytes - first + others * ENTRY_BYTES
     }
 
-    /// `was_waiting`: the session drains the queue already.
-    fn needs_session(&self, was_waiting: bool) -> bool {
-        let drains = !was_waiting && !self.queue.is_empty() && self.connection.is_some();
-        drains || self.drop.is_some() || self.close.is_some()
+    /// Returns whether the session has to be woken. If `was_queued`, it drains the queue already.
+    fn needs_session(&self, was_queued: bool) -> bool {
+        let must_drain = !was_queued && !self.queue.is_empty() && self.connection.is_some();
+        must_drain || self.drop.is_some() || self.close.is_some()
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -309,7 +306,7 @@ impl State {
             return Poll::Pending;
         };
         while !self.queue.is_empty() {
-            let mut slices = [IoSlice::new(&[]); VECTORED];
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let mut used = 0;
             for (slice, bytes) in slices.iter_mut().zip(&self.queue) {
                 *slice = IoSlice::new(bytes);
@@ -330,22 +327,21 @@ impl State {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
-        // One that was slow once needs no room for that any more.
+        // Frees the capacity that a slow client needed once.
         self.queue = VecDeque::new();
         Poll::Ready(Ok(()))
     }
 
-    /// Nothing can be sent any more. What the client said before is there to be read, and then
-    /// its end.
-    fn break_off(&mut self) {
+    /// Gives up sending, after a write error. Input can still be read until EOF.
+    fn abort(&mut self) {
         self.queue = VecDeque::new();
         self.queued_bytes = 0;
         self.partial = false;
         self.closing = true;
     }
 
-    /// Drops what waits and closes with 1013; what was begun is finished, so that
-    /// the close frame is not read as the rest of another.
+    /// Drops the queue and closes with 1013. An entry written in part is completed, so that the
+    /// close frame is not taken for the rest of it.
     fn overflow(&mut self) {
         self.queue.truncate(usize::from(self.partial));
         self.queue
@@ -356,6 +352,7 @@ impl State {
     }
 }
 
+/// Removes `written` bytes from the front of the queue.
 fn consume(
     queue: &mut VecDeque<Bytes>,
     queued_bytes: &mut usize,
@@ -375,13 +372,13 @@ fn consume(
     }
 }
 
-/// Writes until all is written or the connection takes no more, and says how much that was.
+/// Writes until everything is written or the connection blocks, and returns the bytes written.
 fn write(connection: &dyn Connection, bytes: &[u8]) -> io::Result<usize> {
     let mut written = 0;
     while written < bytes.len() {
         match connection.try_write(&[IoSlice::new(&bytes[written..])]) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(more) => written += more,
+            Ok(count) => written += count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
@@ -390,7 +387,7 @@ fn write(connection: &dyn Connection, bytes: &[u8]) -> io::Result<usize> {
     Ok(written)
 }
 
-impl Subscriber for Outbox {
+impl SocketSubscriber for Outbox {
     fn deliver(&self, delivery: &Delivery) {
         match delivery {
             Delivery::Frames { bytes, .. } => self.send(bytes),

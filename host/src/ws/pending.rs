@@ -1,152 +1,141 @@
-//! What the backend has still to take: the client's events in their order.
+//! The queue of a client's events for the backend.
 //!
-//! An event stays here until the backend has taken all of it, so that what could not
-//! be sent is sent again, and what was taken in part is offered again from there.
+//! An event stays in the queue until the backend has accepted all of it. A request that did not
+//! reach the backend can therefore be repeated, and an event that was accepted in part is sent
+//! again without that part.
 
 use grip::Event;
 
-/// What an event counts for beside its content, so that many empty messages are bounded too.
+/// Added to the content length of each event, so that many empty messages are bounded too.
 const EVENT_BYTES: usize = 64;
 
-/// The most events in one request: what decoders take by default.
+/// The most events in one request, which is the default limit of decoders.
 const MAX_EVENTS: usize = 10_000;
 
-/// See the module's words.
+/// A queue of events, the first of which may be in a request in flight.
 #[derive(Default)]
-pub(crate) struct Pending {
+pub(super) struct Pending {
     events: Vec<Event>,
-    /// What they count for against the bound.
+    /// The size of all events, which counts against the limit.
     bytes: usize,
-    /// So many of them, from the first, are in the request under way.
-    offered: usize,
-    /// Bytes of content, from the first, that were offered before.
+    /// The number of events in the request in flight.
+    in_flight: usize,
+    /// The bytes of content, from the start of the queue, that were sent in an earlier request.
     replayed: usize,
-    /// Among them is what was not offered yet, or is worth offering again.
-    news: bool,
+    /// The queue has events to send, or to send again.
+    ready: bool,
 }
 
-/// Why an answer's `Content-Bytes-Accepted` cannot be acted on.
+/// Why the `Content-Bytes-Accepted` header of a response is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum AcceptError {
-    /// More than was offered.
-    #[error("Content-Bytes-Accepted is {accepted}, but only {offered} bytes were offered")]
-    TooMuch {
-        /// What the header says.
-        accepted: usize,
-        /// Bytes of content in the request.
-        offered: usize,
-    },
-    /// All content but the close, which nothing can follow.
-    #[error("Content-Bytes-Accepted is {accepted}, which leaves out a part of the CLOSE")]
-    Close {
-        /// What the header says.
-        accepted: usize,
-    },
-    /// Half a character: the rest of the text would be none.
-    #[error("Content-Bytes-Accepted is {accepted}, which ends within a character")]
-    Character {
-        /// What the header says.
-        accepted: usize,
-    },
-    /// Nothing, although no more can come.
-    #[error("Content-Bytes-Accepted is 0, although nothing more can be offered")]
+pub(super) enum AcceptError {
+    #[error("Content-Bytes-Accepted is {accepted}, but only {sent} bytes were sent")]
+    TooMany { accepted: usize, sent: usize },
+    /// A CLOSE cannot be sent in parts.
+    #[error("Content-Bytes-Accepted is {accepted}, which splits the CLOSE event")]
+    SplitClose { accepted: usize },
+    /// The rest of the text would not be UTF-8.
+    #[error("Content-Bytes-Accepted is {accepted}, which splits a UTF-8 character")]
+    SplitCharacter { accepted: usize },
+    /// Sending the same again would not help.
+    #[error("Content-Bytes-Accepted is 0, but no further content can follow")]
     Stuck,
 }
 
 impl Pending {
-    /// Adds an event behind the others.
-    pub(crate) fn push(&mut self, event: Event) {
-        self.bytes += weight(&event);
+    /// Appends an event.
+    pub(super) fn push(&mut self, event: Event) {
+        self.bytes += size(&event);
         self.events.push(event);
-        self.news = true;
+        self.ready = true;
     }
 
-    /// What the events count for, in bytes.
-    pub(crate) fn bytes(&self) -> usize {
+    /// Returns the size of all events, in bytes.
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether there is a reason for a request.
-    pub(crate) fn has_news(&self) -> bool {
-        self.news
+    /// Returns whether there is a reason to send a request.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready
     }
 
-    /// What the next request offers, and how many bytes of it are offered again.
-    pub(crate) fn offer(&mut self) -> (&[Event], usize) {
-        self.offered = self.events.len().min(MAX_EVENTS);
-        self.news = false;
-        self.offered_again()
+    /// Returns the events of the next request, and how many bytes of their content are replayed.
+    pub(super) fn next_batch(&mut self) -> (&[Event], usize) {
+        self.in_flight = self.events.len().min(MAX_EVENTS);
+        self.ready = false;
+        self.last_batch()
     }
 
-    /// What [`Self::offer`] gave last, for a request that did not reach the backend.
-    pub(crate) fn offered_again(&self) -> (&[Event], usize) {
-        (&self.events[..self.offered], self.replayed)
+    /// Returns the result of the last [`Self::next_batch`], to retry a request that did not reach
+    /// the backend.
+    pub(super) fn last_batch(&self) -> (&[Event], usize) {
+        (&self.events[..self.in_flight], self.replayed)
     }
 
-    /// Forgets what the backend has taken of the last offer: `accepted` bytes of content,
-    /// or all of it. What was taken in part is cut. `bound` is how much there may be
-    /// before the client is no longer read.
+    /// Removes `accepted` bytes of content of the last batch, or all of it. An event that was
+    /// accepted in part is shortened. The client is not read while the queue has `limit` bytes.
     ///
     /// # Errors
-    /// The answer makes no sense, or keeps the session from going on.
-    pub(crate) fn accept(
+    /// Fails if the header is invalid or leaves the session stuck.
+    pub(super) fn accept(
         &mut self,
         accepted: Option<usize>,
-        bound: usize,
+        limit: usize,
     ) -> Result<(), AcceptError> {
-        let offered = std::mem::take(&mut self.offered);
-        if let Some(Event::Disconnect) = self.events[..offered].last() {
-            // Nothing can come of what was not taken before a DISCONNECT.
-            self.take(offered);
+        let in_flight = std::mem::take(&mut self.in_flight);
+        if let Some(Event::Disconnect) = self.events[..in_flight].last() {
+            // What was not accepted before a DISCONNECT is of no use.
+            self.remove(in_flight);
             self.replayed = 0;
             return Ok(());
         }
-        let content = self.events[..offered].iter().map(Event::content_len).sum();
-        let accepted = accepted.unwrap_or(content);
-        if accepted > content {
-            return Err(AcceptError::TooMuch {
-                accepted,
-                offered: content,
-            });
+        let sent = self.events[..in_flight]
+            .iter()
+            .map(Event::content_len)
+            .sum();
+        let accepted = accepted.unwrap_or(sent);
+        if accepted > sent {
+            return Err(AcceptError::TooMany { accepted, sent });
         }
-        let mut part = accepted;
-        let whole = self.events[..offered]
+        let mut rest = accepted;
+        let complete = self.events[..in_flight]
             .iter()
             .take_while(|event| {
-                let fits = event.content_len() <= part;
-                part -= if fits { event.content_len() } else { 0 };
+                let fits = event.content_len() <= rest;
+                rest -= if fits { event.content_len() } else { 0 };
                 fits
             })
             .count();
-        if whole < offered {
-            let event = &mut self.events[whole];
+        if complete < in_flight {
+            let event = &mut self.events[complete];
             if matches!(event, Event::Close(_)) {
-                return Err(AcceptError::Close { accepted });
+                return Err(AcceptError::SplitClose { accepted });
             }
-            cut(event, part).ok_or(AcceptError::Character { accepted })?;
-            self.bytes -= part;
+            advance(event, rest).ok_or(AcceptError::SplitCharacter { accepted })?;
+            self.bytes -= rest;
         }
-        self.take(whole);
-        self.replayed = content - accepted;
-        let untaken = offered - whole;
-        // Nothing more comes from a client that is no longer read: for its bound, or its end.
-        let complete = self.bytes >= bound || matches!(self.events.last(), Some(Event::Close(_)));
-        if untaken > 0 && complete && whole == 0 && part == 0 {
+        self.remove(complete);
+        self.replayed = sent - accepted;
+        let remaining = in_flight - complete;
+        // No more events can follow: the client is not read because of the limit, or has closed.
+        let is_final = self.bytes >= limit || matches!(self.events.last(), Some(Event::Close(_)));
+        if remaining > 0 && is_final && complete == 0 && rest == 0 {
             return Err(AcceptError::Stuck);
         }
-        self.news = self.events.len() > untaken || (untaken > 0 && complete);
+        self.ready = self.events.len() > remaining || (remaining > 0 && is_final);
         Ok(())
     }
 
-    /// Forgets everything.
-    pub(crate) fn clear(&mut self) {
+    /// Drops all events.
+    pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
 
-    fn take(&mut self, count: usize) {
-        self.bytes -= self.events[..count].iter().map(weight).sum::<usize>();
+    fn remove(&mut self, count: usize) {
+        self.bytes -= self.events[..count].iter().map(size).sum::<usize>();
         if count == self.events.len() {
-            // An idle session keeps no room for events.
+            // Frees the capacity, so that an idle session needs no memory for events.
             self.events = Vec::new();
         } else {
             self.events.drain(..count);
@@ -154,13 +143,13 @@ impl Pending {
     }
 }
 
-fn weight(event: &Event) -> usize {
+fn size(event: &Event) -> usize {
     event.content_len() + EVENT_BYTES
 }
 
-/// Takes `count` bytes from the front of the event's content. `None` when what is left
-/// would be no text.
-fn cut(event: &mut Event, count: usize) -> Option<()> {
+/// Removes the first `count` bytes of an event's content. Returns `None` if that would split a
+/// character.
+fn advance(event: &mut Event, count: usize) -> Option<()> {
     match event {
         Event::Text(text) => {
             let rest = text.get(count..)?;
@@ -180,14 +169,14 @@ mod tests {
 
     use super::*;
 
-    const BOUND: usize = 1000;
+    const LIMIT: usize = 1000;
 
     fn pending(events: &[Event]) -> Pending {
         let mut pending = Pending::default();
         for event in events {
             pending.push(event.clone());
         }
-        pending.offer();
+        pending.next_batch();
         pending
     }
 
@@ -196,84 +185,84 @@ mod tests {
     }
 
     #[test]
-    fn without_a_count_all_is_taken_and_what_came_since_is_not() {
+    fn without_a_count_the_batch_is_accepted_but_not_later_events() {
         let mut pending = pending(&[text("a"), Event::Binary(Bytes::new())]);
-        pending.push(text("since"));
-        pending.accept(None, BOUND).unwrap();
-        assert!(pending.has_news());
-        assert_eq!(pending.offer(), (&[text("since")][..], 0));
-        pending.accept(None, BOUND).unwrap();
-        assert!(!pending.has_news() && pending.bytes() == 0);
+        pending.push(text("later"));
+        pending.accept(None, LIMIT).unwrap();
+        assert!(pending.is_ready());
+        assert_eq!(pending.next_batch(), (&[text("later")][..], 0));
+        pending.accept(None, LIMIT).unwrap();
+        assert!(!pending.is_ready() && pending.bytes() == 0);
     }
 
     #[test]
-    fn the_rest_waits_for_more_and_is_told_as_old() {
+    fn a_partial_rest_waits_for_more_events_and_is_replayed() {
         let mut pending = pending(&[text("[foo][hello"), text("x")]);
-        pending.accept(Some(5), BOUND).unwrap();
-        assert!(!pending.has_news());
+        pending.accept(Some(5), LIMIT).unwrap();
+        assert!(!pending.is_ready());
         pending.push(text(" world]"));
-        assert!(pending.has_news());
+        assert!(pending.is_ready());
         assert_eq!(
-            pending.offer(),
+            pending.next_batch(),
             (&[text("[hello"), text("x"), text(" world]")][..], 7)
         );
-        assert_eq!(pending.offered_again(), (pending.events.as_slice(), 7));
-        pending.accept(Some(7), BOUND).unwrap();
-        assert_eq!(pending.offer(), (&[text(" world]")][..], 7));
+        assert_eq!(pending.last_batch(), (pending.events.as_slice(), 7));
+        pending.accept(Some(7), LIMIT).unwrap();
+        assert_eq!(pending.next_batch(), (&[text(" world]")][..], 7));
     }
 
     #[test]
-    fn empty_events_go_with_what_is_before_them_but_not_when_they_came_since() {
+    fn empty_events_are_accepted_with_those_before_them_unless_added_later() {
         let mut pending = pending(&[text(""), text("ab"), text(""), text("c")]);
         pending.push(text(""));
-        pending.accept(Some(2), BOUND).unwrap();
-        assert_eq!(pending.offer(), (&[text("c"), text("")][..], 1));
+        pending.accept(Some(2), LIMIT).unwrap();
+        assert_eq!(pending.next_batch(), (&[text("c"), text("")][..], 1));
     }
 
     #[test]
-    fn no_progress_is_an_error_where_nothing_more_can_come() {
+    fn no_progress_is_an_error_if_no_events_can_follow() {
         let mut waiting = pending(&[text("abc")]);
-        assert_eq!(waiting.accept(Some(0), BOUND), Ok(()));
-        assert!(!waiting.has_news());
+        assert_eq!(waiting.accept(Some(0), LIMIT), Ok(()));
+        assert!(!waiting.is_ready());
         let mut full = pending(&[text("abc")]);
         assert_eq!(full.accept(Some(0), 60), Err(AcceptError::Stuck));
         let mut closing = pending(&[text("abc"), Event::Close(None)]);
-        assert_eq!(closing.accept(Some(0), BOUND), Err(AcceptError::Stuck));
-        // Some progress is enough, and the rest is offered at once.
+        assert_eq!(closing.accept(Some(0), LIMIT), Err(AcceptError::Stuck));
+        // Any progress is enough, and the rest is sent at once.
         for (events, bound) in [
             (&[text("abc")][..], 60),
-            (&[text("abc"), Event::close(1000, "")][..], BOUND),
+            (&[text("abc"), Event::close(1000, "")][..], LIMIT),
         ] {
             let mut pending = pending(events);
             assert_eq!(pending.accept(Some(1), bound), Ok(()));
-            assert!(pending.has_news());
+            assert!(pending.is_ready());
         }
     }
 
     #[test]
-    fn counts_that_make_no_sense() {
-        let too_much = AcceptError::TooMuch {
+    fn invalid_counts_are_errors() {
+        let too_many = AcceptError::TooMany {
             accepted: 4,
-            offered: 3,
+            sent: 3,
         };
         assert_eq!(
-            pending(&[text("abc")]).accept(Some(4), BOUND),
-            Err(too_much)
+            pending(&[text("abc")]).accept(Some(4), LIMIT),
+            Err(too_many)
         );
         assert_eq!(
-            pending(&[text("é")]).accept(Some(1), BOUND),
-            Err(AcceptError::Character { accepted: 1 })
+            pending(&[text("é")]).accept(Some(1), LIMIT),
+            Err(AcceptError::SplitCharacter { accepted: 1 })
         );
         assert_eq!(
-            pending(&[text("a"), Event::close(1000, "")]).accept(Some(1), BOUND),
-            Err(AcceptError::Close { accepted: 1 })
+            pending(&[text("a"), Event::close(1000, "")]).accept(Some(1), LIMIT),
+            Err(AcceptError::SplitClose { accepted: 1 })
         );
     }
 
     #[test]
-    fn a_disconnect_takes_everything_with_it() {
+    fn a_disconnect_accepts_everything() {
         let mut pending = pending(&[text("abc"), Event::Disconnect]);
-        pending.accept(Some(1), BOUND).unwrap();
-        assert!(!pending.has_news() && pending.events.is_empty() && pending.bytes() == 0);
+        pending.accept(Some(1), LIMIT).unwrap();
+        assert!(!pending.is_ready() && pending.events.is_empty() && pending.bytes() == 0);
     }
 }

@@ -1,23 +1,23 @@
-//! The head of a WebSocket's opening request, kept small for as long as it is open.
+//! The head of an upgrade request, in a compact form that is kept while the WebSocket is open.
 //!
-//! hyper's header values are slices of its read buffer, and a `HeaderMap` has
-//! room to grow: keeping either would cost an idle socket kilobytes.
+//! hyper's header values are slices of its read buffer, and a `HeaderMap` has spare capacity:
+//! keeping either would cost an idle socket kilobytes.
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, uri::PathAndQuery};
 
-/// See the module's words.
+/// A request target and headers, without spare capacity.
 #[derive(Debug)]
-pub(crate) struct RequestHead {
+pub(super) struct RequestHead {
     target: PathAndQuery,
-    /// Name and end of the value in `values`, in order.
+    /// Each header's name, and where its value ends in `values`.
     names: Box<[(HeaderName, u32)]>,
     values: Bytes,
 }
 
 impl RequestHead {
-    /// Copies what is needed of a request's head.
-    pub(crate) fn new(uri: &Uri, headers: &HeaderMap) -> Self {
+    /// Copies a request's target and headers.
+    pub(super) fn new(uri: &Uri, headers: &HeaderMap) -> Self {
         let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         let target = PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(target.as_bytes()))
             .unwrap_or_else(|_| PathAndQuery::from_static("/"));
@@ -26,7 +26,7 @@ impl RequestHead {
             .iter()
             .map(|(name, value)| {
                 values.extend_from_slice(value.as_bytes());
-                // hyper bounds a request's head far below 4 GiB.
+                // hyper limits a request's head to far less than 4 GiB.
                 (name.clone(), values.len() as u32)
             })
             .collect();
@@ -37,23 +37,23 @@ impl RequestHead {
         }
     }
 
-    /// The path and query, as a URI in origin form.
-    pub(crate) fn uri(&self) -> Uri {
+    /// Returns the path and query, as a URI in origin form.
+    pub(super) fn uri(&self) -> Uri {
         Uri::from(self.target.clone())
     }
 
-    /// The path.
-    pub(crate) fn path(&self) -> &str {
+    /// Returns the path.
+    pub(super) fn path(&self) -> &str {
         self.target.path()
     }
 
-    /// The headers again, with room for `more`.
-    pub(crate) fn headers(&self, more: usize) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(self.names.len() + more);
+    /// Returns the headers, with capacity for `additional` ones.
+    pub(super) fn headers(&self, additional: usize) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(self.names.len() + additional);
         let mut start = 0;
         for (name, end) in &self.names {
             let end = *end as usize;
-            // They were valid when they came.
+            // Never fails: the values come from a `HeaderMap`.
             if let Ok(value) = HeaderValue::from_maybe_shared(self.values.slice(start..end)) {
                 headers.append(name, value);
             }
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn comes_back_as_it_was() {
+    fn target_and_headers_are_preserved() {
         let mut headers = HeaderMap::new();
         headers.append("host", HeaderValue::from_static("example.com"));
         headers.append("cookie", HeaderValue::from_static("a=1"));

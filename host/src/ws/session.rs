@@ -1,21 +1,17 @@
-//! A session: one WebSocket from its opening to its end.
+//! The state of one WebSocket session, and how a backend's responses change it.
 //!
-//! One task a session keeps the order of everything that happens to it: at most
-//! one request is under way to the backend, what the client sends meanwhile goes
-//! together into the next, and what the backend answers is done in its order.
-//!
-//! Here is what a backend says and what that does; what happens when is in [`live`].
+//! A session has one task, its driver, which keeps everything in order: at most one request to
+//! the backend is in flight, messages that arrive meanwhile are batched into the next request, and
+//! the events of a response are applied in sequence.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use grip::{
-    CloseFrame, ControlMessage, Event, Extension, Message, extension::MessageKind,
+    CloseFrame, ControlMessage, Event, Extension, Message, extension::Sort,
     header::SEC_WEBSOCKET_EXTENSIONS,
 };
-use tracing::warn;
 
-use crate::ws::timers::Timers;
 use crate::{
     metrics::close_reason::CloseReason,
     net::frame,
@@ -26,67 +22,83 @@ use crate::{
     state::{Services, sessions::SessionGuard},
     ws::{
         outbox::Outbox,
-        ws_over_http::{Identity, Reply},
+        timers::Timers,
+        ws_over_http::{ConnectionInfo, EventsResponse},
     },
 };
 
-/// The most channels a session can be subscribed to.
+/// The most channels a session can subscribe to.
 const MAX_SUBSCRIPTIONS: usize = 1000;
 
-/// A session, with what the backend has said so far.
-pub(crate) struct Session {
+/// Logs a warning with the fields that identify a session, which its span may not provide: the
+/// span is disabled unless the level is debug.
+macro_rules! warn_session {
+    ($session:expr, $($args:tt)+) => {
+        tracing::warn!(
+            connection = ?$session.info.id,
+            session = $session.session_id,
+            route = $session.info.head.path(),
+            $($args)+
+        )
+    };
+}
+pub(super) use warn_session;
+
+/// A WebSocket connection with the settings that its backend has made.
+pub(super) struct Session {
     pub(super) services: Arc<Services>,
-    pub(super) identity: Identity,
+    pub(super) info: ConnectionInfo,
     pub(super) outbox: Arc<Outbox>,
     memberships: Vec<Membership>,
-    /// What the filters of the subscriptions look at.
-    pub(super) meta: Meta,
-    /// Which messages of the backend are content and which control; `None`: all are content.
-    pub(super) grip: Option<Extension>,
-    /// After how long without a request the backend is sent an empty one.
+    /// Metadata for the filters of the subscriptions.
+    meta: Meta,
+    /// How to tell content from control messages; `None` when the backend did not enable GRIP.
+    grip: Option<Extension>,
+    /// The idle time after which the backend is sent an empty request.
     pub(super) keep_alive: Option<Duration>,
-    /// What the client is sent later, if anything.
+    /// Keep-alive and delayed messages for the client, if any.
     pub(super) timers: Option<Box<Timers>>,
-    /// What the backend calls the session.
-    pub(super) name: Option<Box<str>>,
+    /// The backend's name for the session, for logs.
+    pub(super) session_id: Option<Box<str>>,
     pub(super) link: Link,
-    /// Last, so that the session is counted until all else of it is gone.
-    _registration: SessionGuard,
+    /// Dropped last, so that the session is counted until everything else is released.
+    _guard: SessionGuard,
 }
 
-/// A subscription with the names of its filters.
 struct Membership {
     subscription: Subscription,
+    /// The names of the subscription's filters.
     filters: Vec<String>,
 }
 
-/// What the backend has to do with the connection.
+/// The backend's relation to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Link {
-    /// It is told what happens.
-    Up,
-    /// It wants to hear no more.
+    /// The backend receives the client's events.
+    Attached,
+    /// The backend has asked to be detached.
+    DetachRequested,
+    /// The backend is being sent a final CLOSE. Its response does not affect the client.
     Detaching,
-    /// It is told a CLOSE as the last, and what it answers is nothing to the client.
-    Leaving,
-    /// It is told nothing any more: the connection is detached, or the backend failed.
-    Down,
-    /// It wants the client to be dropped.
-    Dropped,
+    /// The backend receives nothing more: it is detached, or has failed.
+    Detached,
+    /// The backend has asked to drop the client without a close handshake.
+    DropRequested,
 }
 
 impl Session {
-    /// A session whose backend has answered its OPEN with `reply`, from which the OPEN
-    /// event itself is taken out. What the reply says is in force when this returns:
-    /// a client that sees its handshake succeed is subscribed.
-    pub(crate) fn new(
+    /// Creates a session from the backend's response to OPEN, without the OPEN event itself.
+    ///
+    /// The response is applied before this returns, so a client whose handshake succeeds is
+    /// already subscribed.
+    pub(super) fn new(
         services: Arc<Services>,
-        identity: Identity,
+        info: ConnectionInfo,
         outbox: Arc<Outbox>,
-        registration: SessionGuard,
-        reply: Reply,
+        guard: SessionGuard,
+        response: EventsResponse,
     ) -> Self {
-        let grip = reply
+        let grip = response
             .headers
             .get_all(SEC_WEBSOCKET_EXTENSIONS)
             .iter()
@@ -94,87 +106,89 @@ impl Session {
             .find_map(Extension::parse);
         let mut session = Self {
             services,
-            identity,
+            info,
             outbox,
             memberships: Vec::new(),
             meta: Meta::default(),
             grip,
             keep_alive: None,
             timers: None,
-            name: None,
-            link: Link::Up,
-            _registration: registration,
+            session_id: None,
+            link: Link::Attached,
+            _guard: guard,
         };
-        session.act(reply);
+        session.apply(response);
         session
     }
 
-    /// Does what the backend's reply says, in its order.
-    pub(super) fn act(&mut self, reply: Reply) {
-        if let Some(interval) = reply.keep_alive() {
+    /// Applies the headers and events of a backend's response, in order.
+    pub(super) fn apply(&mut self, response: EventsResponse) {
+        if let Some(interval) = response.keep_alive() {
             self.keep_alive = interval;
         }
-        if let Err(error) = self.identity.remember(&reply.headers) {
-            self.warn(&format!("Set-Meta: {error}"));
+        if let Err(error) = self.info.update_meta(&response.headers) {
+            warn_session!(self, %error, "Set-Meta header ignored");
         }
-        for event in reply.events {
+        for event in response.events {
             match event {
-                Event::Text(content) => self.message(content.into_bytes(), frame::text),
-                Event::Binary(content) => self.message(content, frame::binary),
+                Event::Text(content) => self.handle_message(content.into_bytes(), frame::text),
+                Event::Binary(content) => self.handle_message(content, frame::binary),
                 Event::Ping(content) => self.outbox.send(&frame::ping(content)),
                 Event::Pong(content) => self.outbox.send(&frame::pong(content)),
-                // Nothing counts that comes behind one of these.
+                // Events after one of these are ignored.
                 Event::Close(close) => {
                     return self.outbox.close(close_frame(close), CloseReason::Backend);
                 }
-                Event::Disconnect => return self.link = Link::Dropped,
-                Event::Open => return self.fail("OPEN for a connection that is open"),
+                Event::Disconnect => return self.link = Link::DropRequested,
+                Event::Open => return self.fail("OPEN event for an open connection"),
             }
         }
     }
 
-    /// Closes the client, for the backend cannot go on; it is told no more.
-    pub(super) fn fail(&mut self, why: &str) {
-        self.warn(&format!("the backend failed: {why}"));
-        self.link = Link::Down;
+    /// Closes the client with 1011 and detaches the backend.
+    pub(super) fn fail(&mut self, error: &str) {
+        warn_session!(self, error, "backend failed, closing with 1011");
+        self.link = Link::Detached;
         self.outbox.close(
             frame::close(frame::FAILED, "the backend failed"),
             CloseReason::Failed,
         );
     }
 
-    fn message(&mut self, content: Bytes, encode: fn(Bytes) -> Bytes) {
+    fn handle_message(&mut self, content: Bytes, encode: fn(Bytes) -> Bytes) {
         let Some(grip) = &self.grip else {
-            return self.say(encode(content));
+            return self.send(encode(content));
         };
-        match grip.classify(&content) {
-            MessageKind::Content(inner) => self.say(encode(content.slice_ref(inner))),
-            MessageKind::Unprefixed => self.warn("a message without prefix was dropped"),
-            MessageKind::Control(json) => match ControlMessage::parse(json) {
-                Ok(message) => self.control(message),
-                Err(error) => self.warn(&format!("dropped: {error}")),
+        match grip.sort(&content) {
+            Sort::Content(inner) => self.send(encode(content.slice_ref(inner))),
+            Sort::Neither => warn_session!(self, "message without GRIP prefix dropped"),
+            Sort::Control(json) => match ControlMessage::parse(json) {
+                Ok(message) => self.handle_control(message),
+                Err(error) => warn_session!(self, %error, "invalid control message dropped"),
             },
         }
     }
 
-    fn say(&self, frame: Bytes) {
+    fn send(&self, frame: Bytes) {
         self.services.metrics.replied.add(1, frame.len());
         self.outbox.send(&frame);
     }
 
-    fn control(&mut self, message: ControlMessage) {
+    fn handle_control(&mut self, message: ControlMessage) {
         match message {
             ControlMessage::Subscribe { channel, filters } => self.subscribe(&channel, filters),
             ControlMessage::Unsubscribe { channel } => {
                 self.memberships
-                    .retain(|known| known.subscription.channel() != channel);
+                    .retain(|membership| membership.subscription.channel() != channel);
             }
-            ControlMessage::Detach if self.link == Link::Up => self.link = Link::Detaching,
+            ControlMessage::Detach if self.link == Link::Attached => {
+                self.link = Link::DetachRequested;
+            }
             ControlMessage::Detach => {}
-            ControlMessage::Session { id } => self.name = Some(id.into()),
+            ControlMessage::Session { id } => self.session_id = Some(id.into()),
             ControlMessage::SetMeta { name, value } => {
                 if let Err(error) = self.meta.set(&name, value.as_deref()) {
-                    self.warn(&format!("set-meta {name:?}: {error}"));
+                    warn_session!(self, name, %error, "set-meta ignored");
                 }
             }
             ControlMessage::KeepAlive {
@@ -184,37 +198,48 @@ impl Session {
             } => {
                 let frame = encode(message);
                 let timers = self.timers.get_or_insert_with(Box::default);
-                timers.keep_alive(frame, mode, timeout, &self.outbox);
+                timers.start_keep_alive(frame, mode, timeout, &self.outbox);
             }
             ControlMessage::KeepAlive { message: None, .. } => {
-                self.with_timers(|timers, outbox| timers.stop_keep_alive(outbox));
+                self.update_timers(|timers, outbox| timers.stop_keep_alive(outbox));
             }
             ControlMessage::SendDelayed { message, timeout } => {
                 let frame = encode(message);
                 let timers = self.timers.get_or_insert_with(Box::default);
-                timers.delay(frame, timeout, &self.outbox);
+                timers.send_delayed(frame, timeout, &self.outbox);
             }
-            ControlMessage::FlushDelayed => self.with_timers(Timers::flush),
+            ControlMessage::FlushDelayed => self.update_timers(Timers::flush_delayed),
         }
     }
 
     fn subscribe(&mut self, channel: &str, names: Vec<String>) {
-        let mut known = self.memberships.iter();
-        let known = known.position(|known| known.subscription.channel() == channel);
-        match known {
-            Some(known) if self.memberships[known].filters == names => return,
+        let index = self
+            .memberships
+            .iter()
+            .position(|membership| membership.subscription.channel() == channel);
+        match index {
+            Some(index) if self.memberships[index].filters == names => return,
             None if self.memberships.len() == MAX_SUBSCRIPTIONS => {
-                return self.warn(&format!("no more than {MAX_SUBSCRIPTIONS} channels"));
+                warn_session!(
+                    self,
+                    channel,
+                    limit = MAX_SUBSCRIPTIONS,
+                    "subscription refused: too many channels"
+                );
+                return;
             }
             _ => {}
         }
         let filters = match Filters::parse(&names, &mut self.meta) {
             Ok(filters) => filters,
-            Err(error) => return self.warn(&format!("subscribe {channel:?}: {error}")),
+            Err(error) => {
+                warn_session!(self, channel, %error, "subscription refused");
+                return;
+            }
         };
-        if let Some(known) = known {
-            let membership = &mut self.memberships[known];
-            membership.subscription.exchange_filters(filters);
+        if let Some(index) = index {
+            let membership = &mut self.memberships[index];
+            membership.subscription.replace_filters(filters);
             membership.filters = names;
             return;
         }
@@ -226,19 +251,14 @@ impl Session {
         });
     }
 
-    /// Changes the timers, if there are any, and gives them up when nothing is left to send.
-    fn with_timers(&mut self, change: impl FnOnce(&mut Timers, &Outbox)) {
+    /// Changes the timers, if any, and frees them when there is nothing left to send.
+    fn update_timers(&mut self, update: impl FnOnce(&mut Timers, &Outbox)) {
         if let Some(timers) = &mut self.timers {
-            change(timers, &self.outbox);
+            update(timers, &self.outbox);
             if timers.is_empty() {
                 self.timers = None;
             }
         }
-    }
-
-    pub(super) fn warn(&self, what: &str) {
-        let route = self.identity.head.path();
-        warn!(connection = ?self.identity.id, session = self.name, route, "{what}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a backend has sent to its client later: a keep-alive message and a delayed one.
+//! Messages that a backend schedules for its client: a keep-alive message and a delayed one.
 
 use std::{future::Future, pin::Pin, task::Context, time::Duration};
 
@@ -8,17 +8,17 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::ws::outbox::Outbox;
 
-/// When a keep-alive message does not say after how long; as in Pushpin.
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(55);
+/// The default timeout of a keep-alive message; as in Pushpin.
+const DEFAULT_KEEP_ALIVE: Duration = Duration::from_secs(55);
 
-/// When a delayed message does not say for how long; as in Pushpin.
-const DELAY: Duration = Duration::from_secs(1);
+/// The default delay of a delayed message; as in Pushpin.
+const DEFAULT_DELAY: Duration = Duration::from_secs(1);
 
-/// See the module's words. Most sessions have none of it, and so no timer.
-pub(crate) struct Timers {
+/// The scheduled messages of one session. Most sessions have none, and so need no Tokio timer.
+pub(super) struct Timers {
     keep_alive: Option<KeepAlive>,
     delayed: Option<Delayed>,
-    /// Until the first of the two.
+    /// Completes when the first of the two is due.
     sleep: Pin<Box<Sleep>>,
 }
 
@@ -34,7 +34,6 @@ struct Delayed {
 }
 
 impl Default for Timers {
-    /// With nothing to send yet.
     fn default() -> Self {
         Self {
             keep_alive: None,
@@ -45,22 +44,22 @@ impl Default for Timers {
 }
 
 impl Timers {
-    /// Whether there is nothing to send.
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Returns whether there is nothing to send.
+    pub(super) fn is_empty(&self) -> bool {
         self.keep_alive.is_none() && self.delayed.is_none()
     }
 
-    /// Sends `frame` whenever nothing was sent for `timeout` seconds, or each time that
-    /// so many have passed.
-    pub(crate) fn keep_alive(
+    /// Schedules `frame` for whenever nothing was sent for `timeout` seconds, or, depending on
+    /// `mode`, for every `timeout` seconds.
+    pub(super) fn start_keep_alive(
         &mut self,
         frame: Bytes,
         mode: KeepAliveMode,
         timeout: Option<u32>,
         outbox: &Outbox,
     ) {
-        let timeout = seconds(timeout, KEEP_ALIVE_TIMEOUT);
-        outbox.note_sends(mode == KeepAliveMode::Idle);
+        let timeout = seconds(timeout, DEFAULT_KEEP_ALIVE);
+        outbox.track_sends(mode == KeepAliveMode::Idle);
         self.keep_alive = Some(KeepAlive {
             frame,
             timeout,
@@ -68,30 +67,30 @@ impl Timers {
         });
     }
 
-    /// Sends no keep-alive message any more.
-    pub(crate) fn stop_keep_alive(&mut self, outbox: &Outbox) {
-        outbox.note_sends(false);
+    /// Cancels the keep-alive message.
+    pub(super) fn stop_keep_alive(&mut self, outbox: &Outbox) {
+        outbox.track_sends(false);
         self.keep_alive = None;
     }
 
-    /// Sends `frame` after `timeout` seconds, and now what is delayed already.
-    pub(crate) fn delay(&mut self, frame: Bytes, timeout: Option<u32>, outbox: &Outbox) {
-        self.flush(outbox);
+    /// Schedules `frame` in `timeout` seconds, and sends a message that is already delayed now.
+    pub(super) fn send_delayed(&mut self, frame: Bytes, timeout: Option<u32>, outbox: &Outbox) {
+        self.flush_delayed(outbox);
         self.delayed = Some(Delayed {
             frame,
-            due: Instant::now() + seconds(timeout, DELAY),
+            due: Instant::now() + seconds(timeout, DEFAULT_DELAY),
         });
     }
 
-    /// Sends what is delayed now.
-    pub(crate) fn flush(&mut self, outbox: &Outbox) {
+    /// Sends the delayed message now, if any.
+    pub(super) fn flush_delayed(&mut self, outbox: &Outbox) {
         if let Some(delayed) = self.delayed.take() {
             outbox.send(&delayed.frame);
         }
     }
 
-    /// Sends what is due, and has the task woken for what will be.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, outbox: &Outbox) {
+    /// Sends the messages that are due, and registers the task to be woken for the next one.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, outbox: &Outbox) {
         loop {
             let now = Instant::now();
             if self
@@ -99,10 +98,10 @@ impl Timers {
                 .as_ref()
                 .is_some_and(|delayed| delayed.due <= now)
             {
-                self.flush(outbox);
+                self.flush_delayed(outbox);
             }
             if let Some(keep_alive) = &mut self.keep_alive {
-                keep_alive.check(now, outbox);
+                keep_alive.send_if_due(now, outbox);
             }
             let due = [
                 self.delayed.as_ref().map(|delayed| delayed.due),
@@ -122,8 +121,8 @@ impl Timers {
 }
 
 impl KeepAlive {
-    fn check(&mut self, now: Instant, outbox: &Outbox) {
-        // Sending does not wake this task, but says when it was.
+    fn send_if_due(&mut self, now: Instant, outbox: &Outbox) {
+        // Sends by others do not wake this task, so the deadline is adjusted here.
         if let Some(sent) = outbox.last_sent() {
             self.due = self.due.max(sent + self.timeout);
         }
@@ -134,8 +133,8 @@ impl KeepAlive {
     }
 }
 
-fn seconds(given: Option<u32>, default: Duration) -> Duration {
-    match given {
+fn seconds(value: Option<u32>, default: Duration) -> Duration {
+    match value {
         None | Some(0) => default,
         Some(seconds) => Duration::from_secs(seconds.into()),
     }

@@ -1,6 +1,6 @@
-//! One WebSocket-over-HTTP exchange: events to the backend, and what it answers.
+//! WebSocket-over-HTTP: sends events to the backend and parses its response.
 //!
-//! The protocol: <https://pushpin.org/docs/protocols/websocket-over-http/>.
+//! The protocol is described at <https://pushpin.org/docs/protocols/websocket-over-http/>.
 
 use std::{mem, sync::Arc, time::Duration};
 
@@ -24,72 +24,65 @@ use crate::{
 };
 use spin_runtime::backend::{self, Backend, BackendError, Body, Caller};
 
-/// The most bytes of events in one answer; as in Pushpin.
-pub(crate) const MAX_REPLY: usize = 1_000_000;
+/// The maximum size of a response's body, in bytes; as in Pushpin.
+pub(super) const MAX_RESPONSE_BYTES: usize = 1_000_000;
 
-/// How long the body of an answer may take once its head is there.
+/// How long a response's body may take after its head has arrived.
 pub(crate) const REPLY_PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the host can do, in the words of `Grip-Feature`; the same as Pushpin.
-pub(crate) const FEATURES: &str = "status, session, link:next, filter:skip-self, filter:skip-users, \
-                            filter:require-sub, filter:build-id, filter:var-subst";
+/// The value of `Grip-Feature`, which lists the supported GRIP features; as in Pushpin.
+const FEATURES: &str = "status, session, link:next, filter:skip-self, filter:skip-users, \
+                        filter:require-sub, filter:build-id, filter:var-subst";
 
 /// The shortest keep-alive interval that a backend can set; as in Pushpin.
-const LEAST_KEEP_ALIVE: Duration = Duration::from_secs(20);
+const MIN_KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-/// What a connection is to its backend, the same in each of its exchanges.
+/// What each request to the backend repeats about a connection.
 #[derive(Debug)]
-pub(crate) struct Identity {
-    /// The head of the request that opened it.
-    pub(crate) head: RequestHead,
-    /// Its `Connection-Id`.
-    pub(crate) id: HeaderValue,
-    /// Where the client is.
-    pub(crate) caller: Caller,
-    /// What the backend asked to be told again, as `Meta-NAME` headers.
-    pub(crate) meta: Vec<(HeaderName, HeaderValue)>,
+pub(super) struct ConnectionInfo {
+    /// The head of the upgrade request.
+    pub(super) head: RequestHead,
+    /// The value of `Connection-Id`.
+    pub(super) id: HeaderValue,
+    /// The client's address.
+    pub(super) caller: Caller,
+    /// The `Meta-NAME` headers that the backend has set with `Set-Meta-NAME`.
+    pub(super) meta: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// A backend's answer in events.
+/// A response that consists of events.
 #[derive(Debug)]
-pub(crate) struct Reply {
-    /// The headers of the answer.
-    pub(crate) headers: HeaderMap,
-    /// The events, in the order to act on them.
-    pub(crate) events: Vec<Event>,
+pub(super) struct EventsResponse {
+    pub(super) headers: HeaderMap,
+    pub(super) events: Vec<Event>,
 }
 
-/// Why there is no [`Reply`].
+/// Why a request did not result in an [`EventsResponse`].
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ExchangeError {
-    /// There was no answer.
+pub(super) enum RoundTripError {
     #[error(transparent)]
     Backend(#[from] BackendError),
-    /// There was an answer, but not of events.
-    #[error("answered {} with content type {:?} instead of 200 with {WEBSOCKET_EVENTS}", .0.status(), .0.headers().get(header::CONTENT_TYPE))]
+    /// The response is complete, but does not consist of events.
+    #[error("expected status 200 with content type {WEBSOCKET_EVENTS}, got {} with {:?}", .0.status(), .0.headers().get(header::CONTENT_TYPE))]
     Refused(Box<Response<Body>>),
-    /// The answer's body ended early.
-    #[error("the answer's body ended early: {0}")]
+    #[error("response body ended early: {0}")]
     Body(backend::BodyError),
-    /// The answer's body did not come to its end.
-    #[error("the answer's body did not end within {REPLY_PATIENCE:?}")]
-    Stalled,
-    /// The answer's body was larger than a million bytes.
-    #[error("the answer's body is over {MAX_REPLY} bytes")]
+    #[error("response body did not end within {REPLY_PATIENCE:?}")]
+    Timeout,
+    #[error("response body exceeds {MAX_RESPONSE_BYTES} bytes")]
     TooLarge,
-    /// The answer's body is not what its content type says.
-    #[error("the answer's events are malformed: {0}")]
+    #[error("malformed events in the response: {0}")]
     Malformed(#[from] EventError),
-    /// The answer to OPEN neither opens nor refuses.
-    #[error("the answer to OPEN {0}")]
+    /// The response to OPEN neither accepts nor refuses the connection.
+    #[error("invalid response to OPEN: {0}")]
     NotOpened(&'static str),
 }
 
-/// Sends `events` and waits for the answer.
-pub(crate) async fn exchange(
+/// Sends a request with events and reads the response.
+pub(super) async fn round_trip(
     backend: Arc<dyn Backend>,
     request: Request<Body>,
-) -> Result<Reply, ExchangeError> {
+) -> Result<EventsResponse, RoundTripError> {
     let response = backend.call(request).await?;
     let is_events = response.status() == StatusCode::OK
         && response
@@ -98,34 +91,34 @@ pub(crate) async fn exchange(
             .and_then(|value| value.to_str().ok())
             .is_some_and(is_websocket_events);
     if !is_events {
-        return Err(ExchangeError::Refused(Box::new(response)));
+        return Err(RoundTripError::Refused(Box::new(response)));
     }
     let (parts, body) = response.into_parts();
     let body = timeout(REPLY_PATIENCE, read(body))
         .await
-        .map_err(|_| ExchangeError::Stalled)??;
-    // What bounds an answer is its size.
+        .map_err(|_| RoundTripError::Timeout)??;
+    // The size of the body bounds both.
     let limits = Limits {
-        content: MAX_REPLY,
-        events: MAX_REPLY,
+        content: MAX_RESPONSE_BYTES,
+        events: MAX_RESPONSE_BYTES,
     };
     let events = grip::event::decode_all(body, limits)?;
-    Ok(Reply {
+    Ok(EventsResponse {
         headers: parts.headers,
         events,
     })
 }
 
-/// The whole of a body, without a copy when it comes in one piece.
-async fn read(mut body: Body) -> Result<Bytes, ExchangeError> {
+/// Reads a whole body, without copying if it arrives as a single frame.
+async fn read(mut body: Body) -> Result<Bytes, RoundTripError> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(ExchangeError::Body)?.into_data() else {
+        let Ok(data) = frame.map_err(RoundTripError::Body)?.into_data() else {
             continue;
         };
-        if first.len() + all.len() + data.len() > MAX_REPLY {
-            return Err(ExchangeError::TooLarge);
+        if first.len() + all.len() + data.len() > MAX_RESPONSE_BYTES {
+            return Err(RoundTripError::TooLarge);
         }
         if first.is_empty() && all.is_empty() {
             first = data;
@@ -137,17 +130,17 @@ async fn read(mut body: Body) -> Result<Bytes, ExchangeError> {
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
-impl ExchangeError {
-    /// Whether the backend has certainly heard nothing, so that it can be told again.
-    pub(crate) fn is_unreached(&self) -> bool {
+impl RoundTripError {
+    /// Returns whether the request cannot have reached the backend, and so is safe to retry.
+    pub(super) fn is_unreachable(&self) -> bool {
         matches!(self, Self::Backend(BackendError::Unreachable { .. }))
     }
 }
 
-impl Identity {
-    /// The request that tells the backend `events`, of which the first `replayed` bytes of
-    /// content were offered before.
-    pub(crate) fn request(
+impl ConnectionInfo {
+    /// Builds the request for `events`, of which the first `replayed` bytes of content were sent
+    /// before.
+    pub(super) fn request(
         &self,
         signer: &Signer,
         events: &[Event],
@@ -182,21 +175,21 @@ impl Identity {
         request
     }
 
-    /// Remembers what an answer sets with `Set-Meta-NAME`; an empty value forgets.
+    /// Applies the `Set-Meta-NAME` headers of a response; an empty value removes the name.
     ///
     /// # Errors
-    /// There would be too many: the rest is not remembered.
-    pub(crate) fn remember(&mut self, reply: &HeaderMap) -> Result<(), MetaFull> {
-        for (name, value) in reply {
+    /// Fails at the first name that exceeds the limit; the headers before it are applied.
+    pub(super) fn update_meta(&mut self, headers: &HeaderMap) -> Result<(), MetaFull> {
+        for (name, value) in headers {
             let Some(name) = name.as_str().strip_prefix(SET_META_PREFIX) else {
                 continue;
             };
-            // A part of a valid name behind a valid prefix.
+            // Never fails: the suffix of a valid name is valid after another prefix.
             let Ok(name) = HeaderName::try_from(format!("{META_PREFIX}{name}")) else {
                 continue;
             };
-            self.meta.retain(|(known, _)| *known != name);
-            // Copied, since it may be a slice of the answer's whole head.
+            self.meta.retain(|(existing, _)| *existing != name);
+            // Copied, since the value may be a slice of the response's whole head.
             if !value.is_empty()
                 && let Ok(value) = HeaderValue::from_bytes(value.as_bytes())
             {
@@ -210,17 +203,17 @@ impl Identity {
     }
 }
 
-impl Reply {
-    /// The keep-alive interval when the answer sets one: `Some(None)` stops it. What is no
-    /// number stops it too; without the header it stays as it is.
-    pub(crate) fn keep_alive(&self) -> Option<Option<Duration>> {
+impl EventsResponse {
+    /// Returns the keep-alive interval that the response sets. `None` leaves it unchanged and
+    /// `Some(None)` turns keep-alive off, as does a value that is not a number.
+    pub(super) fn keep_alive(&self) -> Option<Option<Duration>> {
         self.headers.get(KEEP_ALIVE_INTERVAL)?;
         let seconds = self.number(KEEP_ALIVE_INTERVAL).unwrap_or(0);
-        Some((seconds > 0).then(|| Duration::from_secs(seconds).max(LEAST_KEEP_ALIVE)))
+        Some((seconds > 0).then(|| Duration::from_secs(seconds).max(MIN_KEEP_ALIVE)))
     }
 
-    /// How many bytes of the content that was offered are taken; `None` when all of it is.
-    pub(crate) fn accepted(&self) -> Option<usize> {
+    /// Returns how many bytes of the request's content were accepted; `None` means all.
+    pub(super) fn accepted(&self) -> Option<usize> {
         self.number(CONTENT_BYTES_ACCEPTED)?.try_into().ok()
     }
 
@@ -234,15 +227,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keep_alive_intervals_have_a_least() {
+    fn short_keep_alive_intervals_are_raised_to_the_minimum() {
         let interval = |value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(KEEP_ALIVE_INTERVAL, HeaderValue::from_static(value));
-            let reply = Reply {
+            let response = EventsResponse {
                 headers,
                 events: Vec::new(),
             };
-            reply
+            response
                 .keep_alive()
                 .map(|set| set.map(|interval| interval.as_secs()))
         };
@@ -256,16 +249,16 @@ mod tests {
     }
 
     #[test]
-    fn without_headers_all_is_taken_and_nothing_changes() {
-        let mut reply = Reply {
+    fn missing_headers_accept_everything_and_keep_the_interval() {
+        let mut response = EventsResponse {
             headers: HeaderMap::new(),
             events: Vec::new(),
         };
-        assert_eq!((reply.accepted(), reply.keep_alive()), (None, None));
+        assert_eq!((response.accepted(), response.keep_alive()), (None, None));
         for (value, accepted) in [("7", Some(7)), ("0", Some(0)), ("-1", None), ("x", None)] {
             let value = HeaderValue::from_static(value);
-            reply.headers.insert(CONTENT_BYTES_ACCEPTED, value);
-            assert_eq!(reply.accepted(), accepted);
+            response.headers.insert(CONTENT_BYTES_ACCEPTED, value);
+            assert_eq!(response.accepted(), accepted);
         }
     }
 }

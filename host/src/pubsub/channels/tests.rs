@@ -1,4 +1,4 @@
-//! Channels with subscribers that note what they get.
+//! Tests of channels with subscribers that record what they receive.
 
 use bytes::Bytes;
 use grip::Item;
@@ -18,7 +18,7 @@ use crate::{
 #[derive(Default)]
 struct Inbox(Mutex<Vec<u8>>, Notify);
 
-impl Subscriber for Inbox {
+impl SocketSubscriber for Inbox {
     fn deliver(&self, delivery: &Delivery) {
         if let Delivery::Frames { bytes, .. } = delivery {
             self.0.lock().extend_from_slice(bytes);
@@ -28,13 +28,13 @@ impl Subscriber for Inbox {
 }
 
 impl Inbox {
-    /// Waits until exactly these messages are there.
-    async fn holds(&self, wanted: &[impl AsRef<str>]) {
-        let wanted: Vec<u8> = wanted
+    /// Waits until exactly these messages have been received.
+    async fn receives(&self, messages: &[impl AsRef<str>]) {
+        let expected: Vec<u8> = messages
             .iter()
             .flat_map(|text| frame::text(Bytes::copy_from_slice(text.as_ref().as_bytes())))
             .collect();
-        while *self.0.lock() != wanted {
+        while *self.0.lock() != expected {
             self.1.notified().await;
         }
     }
@@ -45,11 +45,11 @@ fn plain() -> Filters {
 }
 
 fn text(channel: &str, text: &str) -> Publication {
-    Publication::new(Item::ws_text(channel, text)).expect("for WebSockets")
+    Publication::new(Item::ws_text(channel, text)).expect("a valid item")
 }
 
 #[tokio::test]
-async fn everyone_gets_everything_in_order() {
+async fn all_subscribers_receive_everything_in_order() {
     let channels = Channels::default();
     let inboxes: Vec<_> = (0..3 * SHARD_SLOTS + 1)
         .map(|_| Arc::new(Inbox::default()))
@@ -62,22 +62,22 @@ async fn everyone_gets_everything_in_order() {
         (channels.len(), channels.subscriptions()),
         (1, 3 * SHARD_SLOTS + 1)
     );
-    let mut wanted = Vec::new();
+    let mut expected = Vec::new();
     for n in 0..50 {
         let reached = channels.publish(text("orders", &n.to_string())).await;
         assert_eq!(reached, inboxes.len());
-        wanted.push(n.to_string());
+        expected.push(n.to_string());
     }
     for inbox in &inboxes {
-        inbox.holds(&wanted).await;
+        inbox.receives(&expected).await;
     }
     drop(subscriptions);
     assert_eq!((channels.len(), channels.subscriptions()), (0, 0));
-    assert_eq!(channels.publish(text("orders", "nobody")).await, 0);
+    assert_eq!(channels.publish(text("orders", "late")).await, 0);
 }
 
 #[tokio::test]
-async fn a_seat_is_used_again_and_the_left_hear_nothing() {
+async fn a_freed_slot_is_reused_and_receives_only_for_its_new_subscriber() {
     let channels = Channels::default();
     let (left, stays, joins) = <(Arc<Inbox>, Arc<Inbox>, Arc<Inbox>)>::default();
     let leaving = channels.subscribe("c", left.clone(), plain());
@@ -85,37 +85,37 @@ async fn a_seat_is_used_again_and_the_left_hear_nothing() {
     drop(leaving);
     let _joins = channels.subscribe("c", joins.clone(), plain());
     channels.publish(text("c", "x")).await;
-    stays.holds(&["x"]).await;
-    joins.holds(&["x"]).await;
-    left.holds(&[""; 0]).await;
+    stays.receives(&["x"]).await;
+    joins.receives(&["x"]).await;
+    left.receives(&[""; 0]).await;
 }
 
 #[tokio::test]
-async fn who_joins_does_not_get_what_was_published_before() {
+async fn a_new_subscriber_does_not_receive_earlier_publications() {
     let channels = Channels::default();
     let (before, after) = <(Arc<Inbox>, Arc<Inbox>)>::default();
     let _before = channels.subscribe("c", before.clone(), plain());
-    // Nothing is handed out while this test does not wait.
+    // Nothing is delivered until this test awaits.
     channels.publish(text("c", "1")).await;
     channels.publish(text("c", "2")).await;
     let _after = channels.subscribe("c", after.clone(), plain());
     channels.publish(text("c", "3")).await;
-    before.holds(&["1", "2", "3"]).await;
-    after.holds(&["3"]).await;
+    before.receives(&["1", "2", "3"]).await;
+    after.receives(&["3"]).await;
 }
 
 #[tokio::test]
-async fn other_filters_lose_repeat_and_reorder_nothing() {
+async fn replacing_filters_neither_loses_nor_repeats_nor_reorders() {
     let channels = Channels::default();
     let (first, inbox) = <(Arc<Inbox>, Arc<Inbox>)>::default();
     let mut meta = Meta::default();
     meta.set("user", Some("ann")).expect("room");
     let mut fills = || Filters::parse(&["var-subst".to_owned()], &mut meta).expect("known");
-    // A slot before its own is free.
+    // Leaves a free slot before that of the subscription.
     let free = channels.subscribe("c", first, plain());
     let subscription = channels.subscribe("c", inbox.clone(), plain());
     drop(free);
-    let mut wanted = Vec::new();
+    let mut expected = Vec::new();
     for round in 0..3 {
         for (number, filters) in [(1, fills()), (2, plain()), (3, plain()), (4, fills())] {
             let user = if round == 0 && number == 1 || number > 2 {
@@ -123,26 +123,26 @@ async fn other_filters_lose_repeat_and_reorder_nothing() {
             } else {
                 "ann"
             };
-            wanted.push(format!("{user} {round}.{number},"));
+            expected.push(format!("{user} {round}.{number},"));
             channels
                 .publish(text("c", &format!("%(user)s {round}.{number},")))
                 .await;
-            subscription.exchange_filters(filters);
+            subscription.replace_filters(filters);
         }
-        // What one round publishes waits while its filters change, and the first of the next
-        // is the only one that waits.
+        // A round is queued while the filters change, except that the first publication of the
+        // last round is queued alone.
         if round == 1 {
-            inbox.holds(&wanted).await;
+            inbox.receives(&expected).await;
         }
     }
-    inbox.holds(&wanted).await;
+    inbox.receives(&expected).await;
     assert_eq!((channels.len(), channels.subscriptions()), (1, 1));
     drop(subscription);
     assert_eq!((channels.len(), channels.subscriptions()), (0, 0));
 }
 
 #[tokio::test]
-async fn what_is_settled_is_with_the_subscribers() {
+async fn settled_channels_have_delivered_everything() {
     let channels = Channels::default();
     let inbox = Arc::new(Inbox::default());
     let _subscription = channels.subscribe("c", inbox.clone(), plain());
@@ -150,11 +150,11 @@ async fn what_is_settled_is_with_the_subscribers() {
     assert!(inbox.0.lock().is_empty());
     channels.settled("c").await;
     assert!(!inbox.0.lock().is_empty());
-    channels.settled("nobody's").await;
+    channels.settled("unknown").await;
 }
 
 #[tokio::test]
-async fn an_id_is_not_noted_on_a_channel_that_is_forgotten() {
+async fn a_publication_on_a_removed_channel_is_repeated_on_the_new_one() {
     let channels = Channels::default();
     let subscription = channels.subscribe("c", Arc::new(Inbox::default()), plain());
     let found = channels.find("c").expect("a channel");
@@ -166,7 +166,7 @@ async fn an_id_is_not_noted_on_a_channel_that_is_forgotten() {
 }
 
 #[tokio::test]
-async fn a_full_queue_makes_the_publisher_wait_and_loses_nothing() {
+async fn a_full_queue_delays_the_publisher_and_loses_nothing() {
     let channels = Channels::default();
     let inbox = Arc::new(Inbox::default());
     let _subscription = channels.subscribe("c", inbox.clone(), plain());
@@ -174,11 +174,11 @@ async fn a_full_queue_makes_the_publisher_wait_and_loses_nothing() {
     for _ in 0..8 {
         channels.publish(text("c", &large)).await;
     }
-    inbox.holds(&vec![large; 8]).await;
+    inbox.receives(&vec![large; 8]).await;
 }
 
 #[tokio::test]
-async fn filters_decide_for_each_subscriber() {
+async fn filters_apply_to_each_subscriber() {
     let channels = Channels::default();
     let mut meta = Meta::default();
     meta.set("user", Some("ann")).expect("room");
@@ -196,18 +196,18 @@ async fn filters_decide_for_each_subscriber() {
     for sender in ["ann", "bob"] {
         let mut item = Item::ws_text("c", format!("{sender} to %(user)s"));
         item.meta.insert("sender".into(), sender.into());
-        let publication = Publication::new(item).expect("for WebSockets");
+        let publication = Publication::new(item).expect("a valid item");
         assert_eq!(channels.publish(publication).await, 3);
     }
-    all.holds(&["ann to %(user)s", "bob to %(user)s"]).await;
-    others.holds(&["bob to %(user)s"]).await;
-    filled.holds(&["ann to ann", "bob to ann"]).await;
+    all.receives(&["ann to %(user)s", "bob to %(user)s"]).await;
+    others.receives(&["bob to %(user)s"]).await;
+    filled.receives(&["ann to ann", "bob to ann"]).await;
 }
 
 fn numbered(id: u32) -> Publication {
     let prev_id = id.checked_sub(1).map(|id| id.to_string());
     let item = Item::ws_text("c", id.to_string()).with_id(id.to_string(), prev_id);
-    Publication::new(item).expect("for WebSockets")
+    Publication::new(item).expect("a valid item")
 }
 
 #[tokio::test(start_paused = true)]
@@ -218,51 +218,51 @@ async fn ids_put_publications_in_order() {
     for (id, reached) in [(1, 1), (3, 0), (2, 2), (2, 0), (5, 0)] {
         assert_eq!(channels.publish(numbered(id)).await, reached, "{id}");
     }
-    inbox.holds(&["1", "2", "3"]).await;
-    let began = Instant::now();
-    inbox.holds(&["1", "2", "3", "5"]).await;
-    assert_eq!(began.elapsed(), crate::pubsub::sequencer::PATIENCE);
+    inbox.receives(&["1", "2", "3"]).await;
+    let start = Instant::now();
+    inbox.receives(&["1", "2", "3", "5"]).await;
+    assert_eq!(start.elapsed(), crate::pubsub::sequencer::WAIT_TIMEOUT);
     assert_eq!(channels.last_id("c").as_deref(), Some("5"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_id_is_known_for_a_while_after_it_was_published_to_nobody() {
+async fn an_id_without_subscribers_is_kept_for_a_while() {
     let channels = Channels::default();
-    let known = |channels: &Channels| channels.names().len();
+    let count = |channels: &Channels| channels.lock().len();
     assert_eq!(channels.publish(text("plain", "x")).await, 0);
-    assert_eq!(known(&channels), 0);
+    assert_eq!(count(&channels), 0);
     assert_eq!(channels.publish(numbered(7)).await, 0);
-    assert_eq!((known(&channels), channels.len()), (1, 0));
-    // Used again, and so known for longer.
+    assert_eq!((count(&channels), channels.len()), (1, 0));
+    // Published to again, and so kept for longer.
     tokio::time::advance(LINGER / 2).await;
     assert_eq!(channels.publish(numbered(8)).await, 0);
     tokio::time::advance(LINGER / 2).await;
     channels.tick(Instant::now());
     assert_eq!(channels.last_id("c").as_deref(), Some("8"));
-    // Left, and so known for longer.
+    // Subscribed to and left, and so kept for longer.
     let subscription = channels.subscribe("c", Arc::new(Inbox::default()), plain());
     tokio::time::advance(2 * LINGER).await;
     channels.tick(Instant::now());
     assert_eq!(channels.len(), 1);
     drop(subscription);
-    assert_eq!((known(&channels), channels.len()), (1, 0));
+    assert_eq!((count(&channels), channels.len()), (1, 0));
     tokio::time::advance(LINGER).await;
     channels.tick(Instant::now());
     assert_eq!(
-        (known(&channels), channels.0.lingering.lock().len()),
+        (count(&channels), channels.0.lingering.lock().len()),
         (0, 0)
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn channels_that_nobody_listens_to_are_bounded() {
+async fn the_number_of_channels_without_subscribers_is_limited() {
     let channels = Channels::default();
     for n in 0..MAX_LINGERING + 10 {
         let item = Item::ws_text(n.to_string(), "x").with_id("1", None);
-        let publication = Publication::new(item).expect("for WebSockets");
+        let publication = Publication::new(item).expect("a valid item");
         channels.publish(publication).await;
     }
-    assert_eq!(channels.names().len(), MAX_LINGERING);
+    assert_eq!(channels.lock().len(), MAX_LINGERING);
     assert_eq!(channels.0.lingering.lock().len(), MAX_LINGERING);
     assert_eq!(channels.last_id("0"), None);
 }

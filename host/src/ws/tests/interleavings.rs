@@ -1,71 +1,71 @@
-//! A session under whatever may happen to it, in whatever order, on a paused clock.
+//! Model tests: random sequences of everything that can happen to a session, on a paused clock.
 //!
-//! A case is what the client does and others do to the session, one step after the other,
-//! and what the backend makes of each request. The backend keeps the model_backend while it
-//! answers, and looks at each request; what must hold in the end is in [`Case::check`].
+//! A case consists of the steps of the client and others, and of the backend's planned responses.
+//! The [`ModelBackend`] checks each request that it receives; [`Case::check`] checks the results.
 
-use crate::metrics::close_reason::CloseReason;
-use crate::net::frame;
-use crate::state::Services;
-use crate::ws::driver;
-use crate::ws::outbox::Outbox;
-use crate::ws::ws_over_http::Identity;
-use crate::ws::ws_over_http::Reply;
+use std::{sync::Arc, time::Duration};
+
 use bytes::Bytes;
-use grip::ControlMessage;
-use grip::Event;
-use grip::Message;
-use grip::header::SEC_WEBSOCKET_EXTENSIONS;
-use grip::{Item, Key, publish::WsAction};
+use grip::{
+    ControlMessage, Event, Item, Key, Message, header::SEC_WEBSOCKET_EXTENSIONS, publish::WsAction,
+};
 use http::{HeaderMap, HeaderValue, Uri};
 use parking_lot::Mutex;
 use proptest::{collection::vec, option, prelude::*};
-use spin_runtime::backend::Caller;
-use std::sync::Arc;
-use std::time::Duration;
+use spin_runtime::{backend::Caller, manifest::WebSocketLimits};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use crate::config::Limits;
-use crate::ws::session::*;
-use crate::ws::tests::{
-    model_backend::{Kind, Ledger, ModelBackend, Outcome, Plan, Said},
-    wire::{CLOSE, Wire, masked, received},
-};
 use crate::{
     http::signer::Signer,
+    metrics::close_reason::CloseReason,
+    net::frame,
     pubsub::{channels::Channels, publication::Publication},
-    state::sessions::Stage,
-    ws::request_head::RequestHead,
+    state::{Services, sessions::Stage},
+    ws::{
+        driver,
+        outbox::Outbox,
+        request_head::RequestHead,
+        session::Session,
+        tests::{
+            model_backend::{
+                Kind, Ledger, MAX_INCOMING, MAX_MESSAGE, ModelBackend, Outcome, Plan, ScriptedEvent,
+            },
+            wire::{CLOSE, Wire, masked, received},
+        },
+        ws_over_http::{ConnectionInfo, EventsResponse},
+    },
 };
 
-/// The largest message of a client here, and how much may wait for the backend.
-pub(crate) const MAX_MESSAGE: usize = 400;
-pub(crate) const BOUND: usize = 1500;
+/// How many bytes may be queued for a client.
+const MAX_OUTGOING: usize = 4000;
 
-/// How much a client may leave unread here.
-const MAX_UNREAD: usize = 4000;
-
-/// What happens, but for what the backend does.
+/// Something that happens to a session, apart from the backend's responses.
 #[derive(Clone, Debug)]
 enum Step {
-    /// A message, in one frame or in several.
-    Say(Kind, usize, bool),
-    /// A frame that no client may send, by number.
+    /// The client sends a message of this length, in one frame or in several.
+    Send {
+        kind: Kind,
+        length: usize,
+        fragmented: bool,
+    },
+    /// The client sends one of several invalid frames.
     Malformed(u8),
-    /// A close frame, with a code or without.
+    /// The client sends a close frame.
     Close(Option<u16>),
-    /// The end of the stream, or an error of it.
-    Vanish(bool),
-    /// The client reads so many more bytes, and then no more; or all again.
+    /// The connection ends with EOF.
+    Eof,
+    /// The connection ends with an error.
+    Reset,
+    /// The client reads only this many more bytes, or reads everything again.
     Read(Option<usize>),
     Publish,
     Refresh,
     PublishClose,
-    /// What the sweeper does.
+    /// The host drops a silent client.
     Silent,
-    /// What the host does when it stops.
+    /// The host shuts down.
     Shutdown,
     WaitMs(u64),
 }
@@ -74,15 +74,15 @@ enum Step {
 struct Case {
     steps: Vec<Step>,
     plans: Vec<Plan>,
-    /// The client answers a close frame.
-    polite: bool,
+    /// Whether the client answers a close frame.
+    answers_close: bool,
 }
 
-/// What the case has come to.
-struct Outcomes {
-    ending: CloseReason,
+/// What can be observed after a case.
+struct Results {
+    reason: CloseReason,
     sent: Vec<(Kind, Vec<u8>)>,
-    /// What was published while the client was subscribed and nothing closed it.
+    /// Texts published while the client was open and subscribed.
     published: Vec<String>,
     received: Vec<(u8, Vec<u8>)>,
     always_read: bool,
@@ -93,43 +93,37 @@ impl Case {
         let model_backend = Arc::new(ModelBackend {
             start: Instant::now(),
             plans: Mutex::new(self.plans.clone().into()),
-            page: Mutex::default(),
+            ledger: Mutex::default(),
         });
         let key = Key::parse("a key of some length, as it must be").expect("a key");
         let services = Arc::new(Services::new(
             model_backend.clone(),
-            "model_backend",
+            "model",
             Signer::new(key),
-            Limits {
-                max_message_bytes: MAX_MESSAGE,
-                max_incoming_buffer_bytes: BOUND,
-                max_outgoing_buffer_bytes: MAX_UNREAD,
-                ..Limits::default()
+            WebSocketLimits {
+                max_message_size: MAX_MESSAGE,
+                max_incoming_buffer: MAX_INCOMING,
+                max_outgoing_buffer: MAX_OUTGOING,
+                ..WebSocketLimits::default()
             },
             CancellationToken::new(),
         ));
-        let outbox = Outbox::new(services.limits.max_outgoing_buffer_bytes);
-        let registration = services.sessions.register(outbox.clone()).expect("room");
-        let identity = Identity {
+        let outbox = Outbox::new(services.limits.max_outgoing_buffer);
+        let guard = services.sessions.register(outbox.clone()).expect("room");
+        let info = ConnectionInfo {
             head: RequestHead::new(&Uri::from_static("/ws"), &HeaderMap::new()),
             id: HeaderValue::from_static("id"),
             caller: Caller::Host,
             meta: Vec::new(),
         };
-        let mut reply = Reply {
+        let mut response = EventsResponse {
             headers: HeaderMap::new(),
             events: vec![ControlMessage::subscribe("c").into_event()],
         };
         let grip = HeaderValue::from_static("grip");
-        reply.headers.insert(SEC_WEBSOCKET_EXTENSIONS, grip);
+        response.headers.insert(SEC_WEBSOCKET_EXTENSIONS, grip);
         let wire = Arc::new(Wire::default());
-        let session = Session::new(
-            services.clone(),
-            identity,
-            outbox.clone(),
-            registration,
-            reply,
-        );
+        let session = Session::new(services.clone(), info, outbox.clone(), guard, response);
         let mut session = tokio::spawn(driver::serve(session, wire.clone(), Bytes::new()));
 
         let (mut sent, mut published) = (Vec::new(), Vec::new());
@@ -137,14 +131,14 @@ impl Case {
         let last = [Step::Close(Some(4000)), Step::WaitMs(200_000)];
         for step in self.steps.iter().chain(&last) {
             match step {
-                Step::Read(room) => always_read &= room.is_none(),
+                Step::Read(capacity) => always_read &= capacity.is_none(),
                 Step::Close(_) if std::mem::replace(&mut closed, true) => continue,
-                Step::Malformed(_) | Step::Vanish(_) => closed = true,
-                Step::Say(..) if closed => continue,
+                Step::Malformed(_) | Step::Eof | Step::Reset => closed = true,
+                Step::Send { .. } if closed => continue,
                 _ => {}
             }
             let channels = &services.channels;
-            step.take(
+            step.run(
                 &wire,
                 &outbox,
                 channels,
@@ -156,15 +150,15 @@ impl Case {
             let is_closed = received(&wire.lock().to_client)
                 .last()
                 .is_some_and(|(opcode, _)| *opcode == CLOSE);
-            if self.polite && is_closed && !std::mem::replace(&mut closed, true) {
+            if self.answers_close && is_closed && !std::mem::replace(&mut closed, true) {
                 let frame = masked(OpCode::Control(Control::Close), &[], true);
-                wire.change(|wire| wire.to_host.extend(frame));
+                wire.update(|wire| wire.to_host.extend(frame));
             }
         }
-        wire.change(|wire| wire.ended = true);
-        let ending = timeout(Duration::from_secs(600), &mut session).await;
-        let outcomes = Outcomes {
-            ending: ending.expect("the session ends").expect("no panic"),
+        wire.update(|wire| wire.eof = true);
+        let reason = timeout(Duration::from_secs(600), &mut session).await;
+        let results = Results {
+            reason: reason.expect("no timeout").expect("no panic"),
             sent,
             published,
             received: received(&wire.lock().to_client),
@@ -173,32 +167,32 @@ impl Case {
         assert!(services.sessions.is_empty(), "still counted");
         assert_eq!(services.channels.subscriptions(), 0);
         assert!(services.channels.is_empty());
-        self.check(&model_backend.page(), &outcomes);
+        self.check(&model_backend.ledger(), &results);
     }
 
-    fn check(&self, page: &Ledger, outcomes: &Outcomes) {
-        let Outcomes {
-            ending,
+    fn check(&self, ledger: &Ledger, results: &Results) {
+        let Results {
+            reason,
             sent,
             published,
             received,
             always_read,
-        } = outcomes;
-        // Command kept, nothing twice, nothing made up.
+        } = results;
+        // Messages are in order, none are repeated or invented.
         assert!(
-            sent.starts_with(&page.taken),
+            sent.starts_with(&ledger.accepted),
             "{:?} of {sent:?}",
-            page.taken
+            ledger.accepted
         );
-        assert!(!page.under_way, "a request was given up");
-        let untroubled = !page.failed && !page.dropped && !page.stubborn;
-        if untroubled {
-            assert_eq!(page.endings.len(), 1, "{ending:?}");
-            assert_ne!(*ending, CloseReason::Failed);
+        assert!(!ledger.in_flight, "a request was cancelled");
+        let backend_ok = !ledger.failed && !ledger.dropped && !ledger.stuck;
+        if backend_ok {
+            assert_eq!(ledger.final_events.len(), 1, "{reason:?}");
+            assert_ne!(*reason, CloseReason::Failed);
         }
-        if untroubled && !page.detached && *ending == CloseReason::Client {
-            assert_eq!(page.taken, *sent, "a message is lost");
-            assert!(matches!(page.endings[..], [Event::Close(_)]));
+        if backend_ok && !ledger.detached && *reason == CloseReason::Client {
+            assert_eq!(ledger.accepted, *sent, "a message is lost");
+            assert!(matches!(ledger.final_events[..], [Event::Close(_)]));
         }
         let closes = received.iter().filter(|(opcode, _)| *opcode == CLOSE);
         let closes = closes.count();
@@ -211,16 +205,16 @@ impl Case {
             .filter(|(opcode, _)| *opcode == 1)
             .map(|(_, content)| String::from_utf8(content.clone()).expect("UTF-8"))
             .collect();
-        // What was said later comes later.
+        // Texts are received in the order in which they were sent.
         let times: Vec<u64> = texts
             .iter()
             .filter_map(|text| text.rsplit_once(" at ")?.1.parse().ok())
             .collect();
         assert!(times.is_sorted(), "{texts:?}");
-        for who in ["backend", "publish"] {
+        for sender in ["backend", "publish"] {
             let numbers: Vec<u64> = texts
                 .iter()
-                .filter_map(|text| text.strip_prefix(who)?.split(' ').nth(1)?.parse().ok())
+                .filter_map(|text| text.strip_prefix(sender)?.split(' ').nth(1)?.parse().ok())
                 .collect();
             assert!(
                 numbers.windows(2).all(|pair| pair[0] < pair[1]),
@@ -232,24 +226,22 @@ impl Case {
                 assert!(texts.contains(text), "{text:?} is lost");
             }
         }
-        // Nobody else closed it at the same moment, and the answer could be written.
-        let alone = !self.steps.iter().any(|step| {
-            matches!(
-                step,
-                Step::PublishClose | Step::Shutdown | Step::Vanish(true)
-            )
-        });
-        if alone && *always_read && *ending == CloseReason::Client && !page.dropped {
+        // No other close was concurrent, and the answer could be written.
+        let only_client_closes = !self
+            .steps
+            .iter()
+            .any(|step| matches!(step, Step::PublishClose | Step::Shutdown | Step::Reset));
+        if only_client_closes && *always_read && *reason == CloseReason::Client && !ledger.dropped {
             assert_eq!(closes, 1, "the client's close is not answered");
-            for said in &page.said {
-                assert!(texts.contains(said), "{said:?} is lost");
+            for text in &ledger.sent {
+                assert!(texts.contains(text), "{text:?} is lost");
             }
         }
     }
 }
 
 impl Step {
-    async fn take(
+    async fn run(
         &self,
         wire: &Wire,
         outbox: &Outbox,
@@ -258,15 +250,19 @@ impl Step {
         sent: &mut Vec<(Kind, Vec<u8>)>,
         published: &mut Vec<String>,
     ) {
-        let write = |bytes: Vec<u8>| wire.change(|wire| wire.to_host.extend(bytes));
+        let write = |bytes: Vec<u8>| wire.update(|wire| wire.to_host.extend(bytes));
         let publish = async |action: WsAction| {
             let mut item = Item::ws_text("c", "");
             item.ws_message = Some(action.into());
-            let item = Publication::new(item).expect("for WebSockets");
+            let item = Publication::new(item).expect("a valid item");
             channels.publish(item).await
         };
         match self {
-            Self::Say(kind, length, fragmented) => {
+            Self::Send {
+                kind,
+                length,
+                fragmented,
+            } => {
                 let mut content = format!("{} ", sent.len()).into_bytes();
                 content.resize(content.len().max(*length), b'x');
                 let opcode = match kind {
@@ -281,7 +277,7 @@ impl Step {
                 } else if *fragmented {
                     let (first, rest) = content.split_at(content.len() / 2);
                     write(masked(opcode, first, false));
-                    // A control frame may stand between, and is nobody's business.
+                    // Control frames are allowed between fragments; this one is ignored.
                     let pong = OpCode::Control(Control::Pong);
                     write(masked(pong, crate::state::sessions::PING, true));
                     write(masked(OpCode::Data(Data::Continue), rest, true));
@@ -302,20 +298,20 @@ impl Step {
                 let close = OpCode::Control(Control::Close);
                 write(masked(close, &content.unwrap_or_default(), true));
             }
-            Self::Vanish(true) => wire.change(|wire| wire.broken = true),
-            Self::Vanish(false) => wire.change(|wire| wire.ended = true),
-            Self::Read(room) => wire.change(|wire| wire.room = *room),
+            Self::Reset => wire.update(|wire| wire.broken = true),
+            Self::Eof => wire.update(|wire| wire.eof = true),
+            Self::Read(capacity) => wire.update(|wire| wire.capacity = *capacity),
             Self::Publish => {
                 let number = sent.len() + model_backend.start.elapsed().as_millis() as usize;
                 let text = model_backend.tag("publish", number);
                 let action = WsAction::Send(Message::Text(text.clone().into()));
-                let answers = model_backend.page().answers;
+                let responses = model_backend.ledger().responses;
                 let reached = publish(action).await;
-                // So that no two have the same number, and it is handed out.
+                // Makes numbers unique, and lets the publication be delivered.
                 sleep(Duration::from_millis(1)).await;
-                // An answer may have unsubscribed or dropped the client before that.
-                let as_before = answers == model_backend.page().answers;
-                if reached == 1 && as_before && outbox.stage() == Stage::Open {
+                // A response may have unsubscribed or dropped the client meanwhile.
+                let is_unchanged = responses == model_backend.ledger().responses;
+                if reached == 1 && is_unchanged && outbox.stage() == Stage::Open {
                     published.push(text);
                 }
             }
@@ -328,9 +324,7 @@ impl Step {
                 .await;
             }
             Self::Silent => outbox.disconnect(CloseReason::Silent),
-            Self::Shutdown => {
-                outbox.close(frame::close(frame::GOING_AWAY, ""), CloseReason::Shutdown)
-            }
+            Self::Shutdown => outbox.close(frame::close(frame::AWAY, ""), CloseReason::Shutdown),
             Self::WaitMs(time) => sleep(Duration::from_millis(*time)).await,
         }
     }
@@ -345,7 +339,7 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     prop_oneof![
         30 => (kind, 0..MAX_MESSAGE, any::<bool>()).prop_map(|(kind, length, fragmented)| {
-            Step::Say(kind, length, fragmented)
+            Step::Send { kind, length, fragmented }
         }),
         20 => prop_oneof![0..10_u64, 0..3000_u64, 0..100_000_u64].prop_map(Step::WaitMs),
         6 => Just(Step::Publish),
@@ -353,7 +347,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => option::of(0..3000_usize).prop_map(Step::Read),
         1 => any::<u8>().prop_map(Step::Malformed),
         1 => option::of(Just(4005)).prop_map(Step::Close),
-        1 => any::<bool>().prop_map(Step::Vanish),
+        1 => prop_oneof![Just(Step::Eof), Just(Step::Reset)],
         1 => Just(Step::PublishClose),
         1 => Just(Step::Silent),
         1 => Just(Step::Shutdown),
@@ -367,19 +361,19 @@ fn plan() -> impl Strategy<Value = Plan> {
         message,
         timeout: None,
     };
-    let said = prop_oneof![
-        20 => Just(Said::Content),
-        2 => Just(Said::Control(keep_alive)),
-        2 => Just(Said::Control(delayed)),
-        1 => Just(Said::Control(ControlMessage::FlushDelayed)),
-        1 => Just(Said::Control(ControlMessage::subscribe("d"))),
-        1 => Just(Said::Control(ControlMessage::unsubscribe("c"))),
-        1 => Just(Said::Control(ControlMessage::Detach)),
-        1 => Just(Said::Neither),
-        1 => Just(Said::Nonsense),
-        1 => Just(Said::Close),
-        1 => Just(Said::Disconnect),
-        1 => Just(Said::Open),
+    let event = prop_oneof![
+        20 => Just(ScriptedEvent::Content),
+        2 => Just(ScriptedEvent::Control(keep_alive)),
+        2 => Just(ScriptedEvent::Control(delayed)),
+        1 => Just(ScriptedEvent::Control(ControlMessage::FlushDelayed)),
+        1 => Just(ScriptedEvent::Control(ControlMessage::subscribe("d"))),
+        1 => Just(ScriptedEvent::Control(ControlMessage::unsubscribe("c"))),
+        1 => Just(ScriptedEvent::Control(ControlMessage::Detach)),
+        1 => Just(ScriptedEvent::NoPrefix),
+        1 => Just(ScriptedEvent::InvalidControl),
+        1 => Just(ScriptedEvent::Close),
+        1 => Just(ScriptedEvent::Disconnect),
+        1 => Just(ScriptedEvent::Open),
     ];
     let accept = prop_oneof![
         6 => Just(None),
@@ -387,10 +381,10 @@ fn plan() -> impl Strategy<Value = Plan> {
         1 => Just(Some(101)),
     ];
     let keep_alive = option::of(prop_oneof![Just(0), 1..60_u64]);
-    let events = (vec(said, 0..3), accept, keep_alive);
+    let events = (vec(event, 0..3), accept, keep_alive);
     let outcome = prop_oneof![
-        30 => events.prop_map(|(said, accept, keep_alive)| Outcome::Events {
-            said, accept, keep_alive,
+        30 => events.prop_map(|(events, accept, keep_alive)| Outcome::Events {
+            events, accept, keep_alive,
         }),
         8 => Just(Outcome::Unreachable),
         1 => Just(Outcome::Status),
@@ -402,23 +396,23 @@ fn plan() -> impl Strategy<Value = Plan> {
         1 => Just(Outcome::Failed),
     ];
     (prop_oneof![0..10_u64, 0..5000_u64], outcome)
-        .prop_map(|(after_ms, outcome)| Plan { after_ms, outcome })
+        .prop_map(|(delay_ms, outcome)| Plan { delay_ms, outcome })
 }
 
 fn case() -> impl Strategy<Value = Case> {
-    (vec(step(), 0..40), vec(plan(), 0..12), any::<bool>()).prop_map(|(steps, plans, polite)| {
-        Case {
+    (vec(step(), 0..40), vec(plan(), 0..12), any::<bool>()).prop_map(
+        |(steps, plans, answers_close)| Case {
             steps,
             plans,
-            polite,
-        }
-    })
+            answers_close,
+        },
+    )
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn a_session_keeps_its_word_whatever_happens(case in case()) {
+    fn any_interleaving_keeps_order_and_loses_nothing(case in case()) {
         tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)

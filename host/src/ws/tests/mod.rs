@@ -1,4 +1,5 @@
-//! Tests of sessions against a scripted backend and client, and model tests of their order.
+//! Tests of sessions: `session` and `timed` script the backend, `interleavings` checks random
+//! sequences against a model.
 
 mod interleavings;
 mod model_backend;

@@ -1,17 +1,21 @@
-//! A backend that answers as it is planned, and keeps the model_backend while it does.
+//! A backend that responds as planned, and keeps a ledger to check the session's requests.
 
-use crate::backoff;
 use std::{collections::VecDeque, time::Duration};
-
-use parking_lot::{Mutex, MutexGuard};
 
 use grip::{ControlMessage, Event, event};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
-use spin_runtime::backend::{Backend, BackendError, Body, ResponseFuture, full};
+use parking_lot::{Mutex, MutexGuard};
+use spin_runtime::backend::{Answer, Backend, BackendError, Body, full};
 use tokio::time::{Instant, sleep};
 
-use crate::ws::tests::interleavings::{BOUND, MAX_MESSAGE};
+use crate::backoff;
+
+/// The maximum size of a client's message.
+pub(crate) const MAX_MESSAGE: usize = 400;
+
+/// The size of pending events above which the client is not read.
+pub(crate) const MAX_INCOMING: usize = 1500;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -21,18 +25,18 @@ pub(crate) enum Kind {
     Pong,
 }
 
-/// What the backend makes of one request.
+/// The planned response to one request.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    pub(crate) after_ms: u64,
+    pub(crate) delay_ms: u64,
     pub(crate) outcome: Outcome,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
     Events {
-        said: Vec<Said>,
-        /// So much of what was offered is taken, in percent; over 100 is more than that.
+        events: Vec<ScriptedEvent>,
+        /// The percentage of content to accept. More than 100 accepts more than was sent.
         accept: Option<usize>,
         keep_alive: Option<u64>,
     },
@@ -40,98 +44,100 @@ pub(crate) enum Outcome {
     NotEvents,
     Malformed,
     Oversized,
-    /// The body ends early, or never.
+    /// The body ends early.
     Broken,
+    /// The body does not end.
     Stalled,
     Unreachable,
     Failed,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) enum Said {
+pub(crate) enum ScriptedEvent {
     Content,
     Control(ControlMessage),
-    Neither,
-    Nonsense,
+    NoPrefix,
+    InvalidControl,
     Close,
     Disconnect,
     Open,
 }
 
-/// The backend, with its model_backend.
 pub(crate) struct ModelBackend {
     pub(crate) start: Instant,
     pub(crate) plans: Mutex<VecDeque<Plan>>,
-    pub(crate) page: Mutex<Ledger>,
+    pub(crate) ledger: Mutex<Ledger>,
 }
 
+/// What the backend has received and sent so far.
 #[derive(Default)]
 pub(crate) struct Ledger {
-    pub(crate) under_way: bool,
-    /// What was offered last and not taken: the next request begins with it.
-    pub(crate) again: Vec<Event>,
-    /// It was not even reached, so that the next request is the same.
-    pub(crate) unreached: u32,
-    /// Messages taken whole, and the part of the next that was taken.
-    pub(crate) taken: Vec<(Kind, Vec<u8>)>,
-    pub(crate) part: Vec<u8>,
-    /// CLOSE and DISCONNECT.
-    pub(crate) endings: Vec<Event>,
-    /// It answered what cannot be acted on, or did not answer.
+    pub(crate) in_flight: bool,
+    /// Events that were not accepted, with which the next request must begin.
+    remaining: Vec<Event>,
+    /// How often in a row the backend was unreachable, so that the next request must be the same.
+    unreachable: u32,
+    /// Messages accepted as a whole.
+    pub(crate) accepted: Vec<(Kind, Vec<u8>)>,
+    /// The accepted part of the next message.
+    partial: Vec<u8>,
+    /// CLOSE and DISCONNECT events.
+    pub(crate) final_events: Vec<Event>,
+    /// A response was invalid or missing.
     pub(crate) failed: bool,
-    /// It took nothing of what it was offered, which may be an error.
-    pub(crate) stubborn: bool,
+    /// A response accepted nothing, which may be an error.
+    pub(crate) stuck: bool,
     pub(crate) detached: bool,
     pub(crate) dropped: bool,
-    pub(crate) closed: bool,
-    /// How many answers it gave that can be acted on.
-    pub(crate) answers: usize,
-    /// How often it said content.
-    pub(crate) contents: usize,
-    /// The content that must reach a client who reads and closes.
-    pub(crate) said: Vec<String>,
+    closed: bool,
+    /// The number of valid responses.
+    pub(crate) responses: usize,
+    /// The number of content messages sent.
+    contents: usize,
+    /// Content that must reach a client that reads everything and closes.
+    pub(crate) sent: Vec<String>,
 }
 
 impl ModelBackend {
-    pub(crate) fn page(&self) -> MutexGuard<'_, Ledger> {
-        self.page.lock()
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock()
     }
 
-    /// A text that nobody else says, and when it was said.
-    pub(crate) fn tag(&self, who: &str, number: usize) -> String {
-        format!("{who} {number} at {}", self.start.elapsed().as_millis())
+    /// Returns a unique text with its sender and the time.
+    pub(crate) fn tag(&self, sender: &str, number: usize) -> String {
+        format!("{sender} {number} at {}", self.start.elapsed().as_millis())
     }
 
     fn fail(&self) {
-        self.page().failed = true;
+        self.ledger().failed = true;
     }
 }
 
 impl Backend for ModelBackend {
-    fn call(&self, request: Request<Body>) -> ResponseFuture<'_> {
+    fn call(&self, request: Request<Body>) -> Answer<'_> {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
-            let body = body.collect().await.expect("the host's own").to_bytes();
+            let body = body.collect().await.expect("a body").to_bytes();
             let events = event::decode_all(body, grip::Limits::default()).expect("events");
-            self.page().begin(&parts.headers, &events);
+            self.ledger().check_request(&parts.headers, &events);
             let plan = self.plans.lock().pop_front();
             let plan = plan.unwrap_or(Plan {
-                after_ms: 1,
+                delay_ms: 1,
                 outcome: Outcome::Events {
-                    said: Vec::new(),
+                    events: Vec::new(),
                     accept: None,
                     keep_alive: Some(0),
                 },
             });
-            sleep(Duration::from_millis(plan.after_ms)).await;
-            self.page().under_way = false;
-            let unreached = std::mem::take(&mut self.page().unreached);
+            sleep(Duration::from_millis(plan.delay_ms)).await;
+            self.ledger().in_flight = false;
+            let unreachable = std::mem::take(&mut self.ledger().unreachable);
             match plan.outcome {
                 Outcome::Unreachable => {
-                    let mut page = self.page();
-                    page.unreached = unreached + 1;
-                    page.failed |= unreached == backoff::RETRIES;
-                    page.again = events;
+                    let mut ledger = self.ledger();
+                    ledger.unreachable = unreachable + 1;
+                    ledger.failed |= unreachable == backoff::RETRIES;
+                    ledger.remaining = events;
                     return Err(BackendError::Unreachable {
                         upstream: "test".into(),
                         source: anyhow::anyhow!("refused"),
@@ -151,12 +157,12 @@ impl Backend for ModelBackend {
             response.headers_mut().insert("content-type", content_type);
             match plan.outcome {
                 Outcome::Events {
-                    said,
+                    events: scripted,
                     accept,
                     keep_alive,
                 } => {
-                    let mut page = self.page();
-                    let accepted = page.take(events, accept);
+                    let mut ledger = self.ledger();
+                    let accepted = ledger.accept(events, accept);
                     for (name, value) in [
                         ("content-bytes-accepted", accepted.map(|bytes| bytes as u64)),
                         ("keep-alive-interval", keep_alive),
@@ -165,8 +171,8 @@ impl Backend for ModelBackend {
                             response.headers_mut().insert(name, value.into());
                         }
                     }
-                    let said = page.say(&said, |number| self.tag("backend", number));
-                    *response.body_mut() = full(event::encode_all(&said));
+                    let events = ledger.respond(&scripted, |number| self.tag("backend", number));
+                    *response.body_mut() = full(event::encode_all(&events));
                     return Ok(response);
                 }
                 Outcome::Status => *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
@@ -191,50 +197,53 @@ impl Backend for ModelBackend {
 }
 
 impl Ledger {
-    /// Looks at a request as it comes.
-    pub(crate) fn begin(&mut self, headers: &HeaderMap, events: &[Event]) {
-        assert!(!self.under_way, "two requests at once");
-        assert!(!self.failed, "a backend that failed is told {events:?}");
-        assert!(!self.dropped, "a backend that dropped the client is asked");
-        self.under_way = true;
-        let old: usize = match self.unreached {
-            0 => self.again.iter().map(Event::content_len).sum(),
-            // The same as the last time, and so with the same header.
+    /// Checks a request against everything before it.
+    fn check_request(&mut self, headers: &HeaderMap, events: &[Event]) {
+        assert!(!self.in_flight, "two requests at once");
+        assert!(!self.failed, "{events:?} for a backend that has failed");
+        assert!(!self.dropped, "a request after the client was dropped");
+        self.in_flight = true;
+        let remaining: usize = match self.unreachable {
+            0 => self.remaining.iter().map(Event::content_len).sum(),
+            // A retry, which also has the same header.
             _ => {
-                assert_eq!(events, self.again, "not the same again");
+                assert_eq!(events, self.remaining, "a different retry");
                 return;
             }
         };
         let replayed = headers.get("content-bytes-replayed");
         let replayed = replayed.map_or(0, |bytes| bytes.to_str().unwrap().parse().unwrap());
-        assert_eq!(old, replayed);
+        assert_eq!(remaining, replayed);
         assert!(
-            events.starts_with(&self.again),
-            "what was not taken is lost"
+            events.starts_with(&self.remaining),
+            "events that were not accepted are lost"
         );
         let size: usize = events.iter().map(Event::content_len).sum();
-        assert!(size < BOUND + MAX_MESSAGE + 200, "{size} bytes at once");
-        let ended = |event: &Event| matches!(event, Event::Close(_) | Event::Disconnect);
-        if let Some(end) = events.iter().position(ended) {
-            assert_eq!(end + 1, events.len(), "told after the end");
+        assert!(
+            size < MAX_INCOMING + MAX_MESSAGE + 200,
+            "{size} bytes at once"
+        );
+        let is_final = |event: &Event| matches!(event, Event::Close(_) | Event::Disconnect);
+        if let Some(last) = events.iter().position(is_final) {
+            assert_eq!(last + 1, events.len(), "events after the final one");
         }
         assert!(
-            self.endings.is_empty(),
+            self.final_events.is_empty(),
             "{events:?} after {:?}",
-            self.endings
+            self.final_events
         );
     }
 
-    /// Takes so many percent of the content, and gives the header that says so.
-    pub(crate) fn take(&mut self, events: Vec<Event>, percent: Option<usize>) -> Option<usize> {
-        let offered: usize = events.iter().map(Event::content_len).sum();
-        let accepted = percent.map(|percent| offered * percent / 100 + percent / 101);
-        let mut left = accepted.unwrap_or(offered);
-        if left > offered {
+    /// Accepts a percentage of the content, and returns the value of `Content-Bytes-Accepted`.
+    fn accept(&mut self, events: Vec<Event>, percent: Option<usize>) -> Option<usize> {
+        let sent: usize = events.iter().map(Event::content_len).sum();
+        let accepted = percent.map(|percent| sent * percent / 100 + percent / 101);
+        let mut left = accepted.unwrap_or(sent);
+        if left > sent {
             self.failed = true;
             return accepted;
         }
-        let last = matches!(events.last(), Some(Event::Disconnect));
+        let disconnects = matches!(events.last(), Some(Event::Disconnect));
         let count = events.len();
         let mut events = VecDeque::from(events);
         while let Some(event) = events.pop_front() {
@@ -250,13 +259,13 @@ impl Ledger {
                 }
                 _ => {
                     left -= event.content_len();
-                    self.endings.push(event);
+                    self.final_events.push(event);
                     continue;
                 }
             };
             let part = left.min(content.len());
             left -= part;
-            self.part.extend(&content[..part]);
+            self.partial.extend(&content[..part]);
             if part < content.len() {
                 let rest = content.slice(part..);
                 events.push_front(match kind {
@@ -267,54 +276,60 @@ impl Ledger {
                 });
                 break;
             }
-            self.taken.push((kind, std::mem::take(&mut self.part)));
+            self.accepted
+                .push((kind, std::mem::take(&mut self.partial)));
         }
-        if last && self.endings.is_empty() {
-            self.endings.push(Event::Disconnect);
+        if disconnects && self.final_events.is_empty() {
+            self.final_events.push(Event::Disconnect);
             events.clear();
         }
-        self.stubborn |= events.len() == count && left == accepted.unwrap_or(offered) && count > 0;
-        self.again = events.into();
+        self.stuck |= events.len() == count && left == accepted.unwrap_or(sent) && count > 0;
+        self.remaining = events.into();
         accepted
     }
 
-    /// The events of an answer.
-    pub(crate) fn say(&mut self, said: &[Said], tag: impl Fn(usize) -> String) -> Vec<Event> {
-        self.answers += 1;
+    /// Returns the events of a response.
+    fn respond(&mut self, scripted: &[ScriptedEvent], tag: impl Fn(usize) -> String) -> Vec<Event> {
+        self.responses += 1;
         let mut events = Vec::new();
-        // What is told a detached connection's CLOSE goes nowhere.
-        let is_heard = !self.detached && !self.failed;
-        let mut counts = is_heard && !self.stubborn;
-        let is_last = |said: &&Said| matches!(said, Said::Close | Said::Disconnect | Said::Open);
-        // A client may be dropped for it also where taking nothing was no error.
-        let last = said.iter().find(is_last);
-        self.dropped |= is_heard && matches!(last, Some(Said::Disconnect));
-        for said in said {
-            events.push(match said {
-                Said::Content => {
+        // The response to a detached connection's CLOSE is ignored.
+        let is_attached = !self.detached && !self.failed;
+        let mut has_effect = is_attached && !self.stuck;
+        let is_last = |event: &&ScriptedEvent| {
+            matches!(
+                event,
+                ScriptedEvent::Close | ScriptedEvent::Disconnect | ScriptedEvent::Open
+            )
+        };
+        // Applies even if the response accepts nothing, since that may not be an error.
+        let last = scripted.iter().find(is_last);
+        self.dropped |= is_attached && matches!(last, Some(ScriptedEvent::Disconnect));
+        for event in scripted {
+            events.push(match event {
+                ScriptedEvent::Content => {
                     let tag = tag(self.contents);
                     self.contents += 1;
                     let event = Event::text(format!("m:{tag}"));
-                    if counts && !self.closed {
-                        self.said.push(tag);
+                    if has_effect && !self.closed {
+                        self.sent.push(tag);
                     }
                     event
                 }
-                Said::Control(control) => {
-                    self.detached |= counts && *control == ControlMessage::Detach;
+                ScriptedEvent::Control(control) => {
+                    self.detached |= has_effect && *control == ControlMessage::Detach;
                     control.clone().into_event()
                 }
-                Said::Neither => Event::text("neither"),
-                Said::Nonsense => Event::text("c:{\"type\":7}"),
-                Said::Close => Event::close(4001, "enough"),
-                Said::Disconnect => Event::Disconnect,
-                Said::Open => Event::Open,
+                ScriptedEvent::NoPrefix => Event::text("neither"),
+                ScriptedEvent::InvalidControl => Event::text("c:{\"type\":7}"),
+                ScriptedEvent::Close => Event::close(4001, "enough"),
+                ScriptedEvent::Disconnect => Event::Disconnect,
+                ScriptedEvent::Open => Event::Open,
             });
-            if counts {
-                self.failed |= matches!(said, Said::Open);
-                self.closed |= matches!(said, Said::Close);
+            if has_effect {
+                self.failed |= matches!(event, ScriptedEvent::Open);
+                self.closed |= matches!(event, ScriptedEvent::Close);
             }
-            counts &= !is_last(&said);
+            has_effect &= !is_last(&event);
         }
         events
     }

@@ -1,24 +1,17 @@
-//! A session between a scripted backend and a real client.
+//! Tests of a session between a scripted backend and a real client.
 
-use crate::metrics::close_reason::CloseReason;
-use crate::net::frame;
-use crate::state::Services;
-use crate::ws::driver;
-use crate::ws::outbox::Outbox;
-use crate::ws::ws_over_http::Identity;
-use crate::ws::ws_over_http::Reply;
+use std::{sync::Arc, time::Duration};
+
 use bytes::Bytes;
-use grip::ControlMessage;
-use grip::Event;
-use std::sync::Arc;
-use std::time::Duration;
-
-use parking_lot::Mutex;
-
 use futures_util::{SinkExt, StreamExt};
-use grip::{Key, event};
+use grip::{ControlMessage, Event, Key, event};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use spin_runtime::{
+    backend::{Answer, Backend, BackendError, Body, Caller, full},
+    manifest::WebSocketLimits,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot},
@@ -28,43 +21,44 @@ use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 use tokio_util::sync::CancellationToken;
 use tungstenite::Message;
 
-use crate::config::Limits;
-use crate::ws::session::*;
 use crate::{
     http::signer::Signer,
+    metrics::close_reason::CloseReason,
+    net::frame,
     pubsub::{channels::Channels, publication::Publication},
-    ws::request_head::RequestHead,
+    state::Services,
+    ws::{
+        driver,
+        outbox::Outbox,
+        request_head::RequestHead,
+        session::Session,
+        ws_over_http::{ConnectionInfo, EventsResponse},
+    },
 };
-use spin_runtime::backend::{Backend, BackendError, Body, Caller, ResponseFuture, full};
 
-/// Hands each request to the test, and waits for what it answers.
-pub(crate) struct Scripted(mpsc::UnboundedSender<Asked>);
+/// Passes each request to the test, and waits for its response.
+pub(crate) struct ScriptedBackend(mpsc::UnboundedSender<ReceivedRequest>);
 
-/// A request that the test has to answer.
-pub(crate) struct Asked {
+/// A request that the test must respond to.
+pub(crate) struct ReceivedRequest {
     pub(crate) headers: HeaderMap,
     pub(crate) events: Vec<Event>,
-    pub(crate) answer: oneshot::Sender<Result<Response<Body>, BackendError>>,
+    pub(crate) responder: oneshot::Sender<Result<Response<Body>, BackendError>>,
 }
 
-impl Backend for Scripted {
-    fn call(&self, request: Request<Body>) -> ResponseFuture<'_> {
+impl Backend for ScriptedBackend {
+    fn call(&self, request: Request<Body>) -> Answer<'_> {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
-            let body = body
-                .collect()
-                .await
-                .expect("the host's own body")
-                .to_bytes();
-            let events =
-                event::decode_all(body, grip::Limits::default()).expect("the host's own events");
-            let (answer, answered) = oneshot::channel();
-            let _ = self.0.send(Asked {
+            let body = body.collect().await.expect("a body").to_bytes();
+            let events = event::decode_all(body, grip::Limits::default()).expect("events");
+            let (responder, response) = oneshot::channel();
+            let _ = self.0.send(ReceivedRequest {
                 headers: parts.headers,
                 events,
-                answer,
+                responder,
             });
-            answered.await.unwrap_or_else(|_| {
+            response.await.unwrap_or_else(|_| {
                 Err(BackendError::Deadline {
                     component: "test".into(),
                     limit: Duration::ZERO,
@@ -74,18 +68,18 @@ impl Backend for Scripted {
     }
 }
 
-impl Asked {
-    /// The backend is not reached.
-    pub(crate) fn miss(self) {
-        let _ = self.answer.send(Err(BackendError::Unreachable {
+impl ReceivedRequest {
+    /// Fails as if the backend could not be reached.
+    pub(crate) fn fail_unreachable(self) {
+        let _ = self.responder.send(Err(BackendError::Unreachable {
             upstream: "test".into(),
             source: anyhow::anyhow!("refused"),
         }));
     }
-    pub(crate) fn answer(self, events: &[Event]) {
-        self.answer_with(events, &[]);
+    pub(crate) fn respond(self, events: &[Event]) {
+        self.respond_with(events, &[]);
     }
-    pub(crate) fn answer_with(self, events: &[Event], headers: &[(&'static str, &'static str)]) {
+    pub(crate) fn respond_with(self, events: &[Event], headers: &[(&'static str, &'static str)]) {
         let mut response = Response::new(full(event::encode_all(events)));
         for (name, value) in [("content-type", "application/websocket-events")]
             .iter()
@@ -95,70 +89,77 @@ impl Asked {
                 .headers_mut()
                 .insert(*name, HeaderValue::from_static(value));
         }
-        let _ = self.answer.send(Ok(response));
+        let _ = self.responder.send(Ok(response));
     }
 }
 
-/// A session behind its handshake, with what the backend is asked and what it shares with others.
-pub(crate) fn session(
+/// Creates a session whose backend has responded to OPEN with these headers and events, and
+/// returns the requests that it sends from then on.
+pub(crate) fn new_session(
     headers: &[(&'static str, &'static str)],
     events: &[Event],
-    limits: Limits,
-) -> (Session, mpsc::UnboundedReceiver<Asked>, Arc<Services>) {
-    let (asked, backend) = mpsc::unbounded_channel();
+    limits: WebSocketLimits,
+) -> (
+    Session,
+    mpsc::UnboundedReceiver<ReceivedRequest>,
+    Arc<Services>,
+) {
+    let (sender, backend) = mpsc::unbounded_channel();
     let key = Key::parse("a key of some length, since it has to be").expect("a key");
     let services = Arc::new(Services::new(
-        Arc::new(Scripted(asked)),
+        Arc::new(ScriptedBackend(sender)),
         "scripted",
         Signer::new(key),
         limits,
         CancellationToken::new(),
     ));
-    let outbox = Outbox::new(services.limits.max_outgoing_buffer_bytes);
-    let registration = services.sessions.register(outbox.clone()).expect("room");
+    let outbox = Outbox::new(services.limits.max_outgoing_buffer);
+    let guard = services.sessions.register(outbox.clone()).expect("room");
     let mut request_headers = HeaderMap::new();
     request_headers.insert("cookie", HeaderValue::from_static("a=1"));
-    let identity = Identity {
+    let info = ConnectionInfo {
         head: RequestHead::new(&Uri::from_static("/ws?x=1"), &request_headers),
         id: HeaderValue::from_static("the-id"),
         caller: Caller::Host,
         meta: Vec::new(),
     };
-    let mut reply = Reply {
+    let mut response = EventsResponse {
         headers: HeaderMap::new(),
         events: events.to_vec(),
     };
     for (name, value) in headers {
-        reply.headers.insert(*name, HeaderValue::from_static(value));
+        response
+            .headers
+            .insert(*name, HeaderValue::from_static(value));
     }
-    let session = Session::new(services.clone(), identity, outbox, registration, reply);
+    let session = Session::new(services.clone(), info, outbox, guard, response);
     (session, backend, services)
 }
 
-/// An open session: its client, its backend, and what it shares with others.
-struct Opened {
+/// An open session with its client and its backend.
+struct TestSession {
     client: WebSocketStream<TcpStream>,
-    backend: mpsc::UnboundedReceiver<Asked>,
+    backend: mpsc::UnboundedReceiver<ReceivedRequest>,
     services: Arc<Services>,
     session: tokio::task::JoinHandle<CloseReason>,
 }
 
-impl Opened {
-    async fn with(
+impl TestSession {
+    async fn open_with(
         headers: &[(&'static str, &'static str)],
         events: &[Event],
-        limits: Limits,
+        limits: WebSocketLimits,
     ) -> Self {
-        Self::prepared(headers, events, limits, |_| {}).await
+        Self::open_prepared(headers, events, limits, |_| {}).await
     }
 
-    async fn prepared(
+    async fn open_prepared(
         headers: &[(&'static str, &'static str)],
         events: &[Event],
-        limits: Limits,
+        limits: WebSocketLimits,
         prepare: impl FnOnce(&mut Session),
     ) -> Self {
-        let (mut session, backend, services) = session(headers, events, limits);
+        let (mut session, backend, services) = new_session(headers, events, limits);
         prepare(&mut session);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let client = TcpStream::connect(listener.local_addr().expect("an address"))
@@ -175,36 +176,36 @@ impl Opened {
         }
     }
 
-    async fn plain() -> Self {
-        Self::with(&[], &[], Limits::default()).await
+    async fn open() -> Self {
+        Self::open_with(&[], &[], WebSocketLimits::default()).await
     }
 
-    async fn say(&mut self, text: &str) {
+    async fn send(&mut self, text: &str) {
         self.client.send(Message::text(text)).await.expect("sends");
     }
 
-    async fn hear(&mut self) -> Message {
+    async fn receive(&mut self) -> Message {
         let next = timeout(Duration::from_secs(30), self.client.next()).await;
-        next.expect("something comes")
-            .expect("not the end")
+        next.expect("no timeout")
+            .expect("no EOF")
             .expect("a message")
     }
 
-    async fn asked(&mut self) -> Asked {
-        let asked = timeout(Duration::from_secs(100), self.backend.recv()).await;
-        asked.expect("a request comes").expect("the session lives")
+    async fn request(&mut self) -> ReceivedRequest {
+        let request = timeout(Duration::from_secs(100), self.backend.recv()).await;
+        request.expect("no timeout").expect("an open session")
     }
 
-    /// Waits for the end of the session, which nothing is left of.
-    async fn gone(&mut self) -> CloseReason {
-        let ending = timeout(Duration::from_secs(30), &mut self.session).await;
+    /// Waits for the end of the session, and checks that it has released everything.
+    async fn closed(&mut self) -> CloseReason {
+        let reason = timeout(Duration::from_secs(30), &mut self.session).await;
         assert!(self.services.sessions.is_empty() && self.services.channels.is_empty());
-        ending.expect("the session ends").expect("without a panic")
+        reason.expect("no timeout").expect("no panic")
     }
 }
 
 async fn publish(channels: &Channels, item: grip::Item) -> usize {
-    let publication = Publication::new(item).expect("for WebSockets");
+    let publication = Publication::new(item).expect("a valid item");
     channels.publish(publication).await
 }
 
@@ -213,10 +214,10 @@ fn text(text: &'static str) -> Event {
 }
 
 #[tokio::test]
-async fn one_request_at_a_time_and_the_rest_together_in_the_next() {
-    let mut opened = Opened::plain().await;
-    opened.say("one").await;
-    let first = opened.asked().await;
+async fn messages_during_a_request_are_batched_into_the_next() {
+    let mut session = TestSession::open().await;
+    session.send("one").await;
+    let first = session.request().await;
     assert_eq!(first.events, [text("one")]);
     assert_eq!(first.headers["connection-id"], "the-id");
     assert_eq!(
@@ -225,30 +226,30 @@ async fn one_request_at_a_time_and_the_rest_together_in_the_next() {
     );
     assert_eq!(first.headers["cookie"], "a=1");
     assert!(
-        opened
+        session
             .services
             .signer
             .verifies(first.headers["grip-sig"].to_str().expect("a token"))
     );
     for word in ["two", "three", "four"] {
-        opened.say(word).await;
+        session.send(word).await;
     }
-    // A ping is answered by the session: once the pong is here, all before it was read.
-    opened
+    // The pong shows that the session has read everything before the ping.
+    session
         .client
         .send(Message::Ping(Bytes::new()))
         .await
         .expect("sends");
-    assert!(matches!(opened.hear().await, Message::Pong(_)));
+    assert!(matches!(session.receive().await, Message::Pong(_)));
     assert!(
-        opened.backend.try_recv().is_err(),
-        "a second request is under way"
+        session.backend.try_recv().is_err(),
+        "a second request is in flight"
     );
-    first.answer(&[text("1"), Event::Binary(Bytes::from_static(b"\x01"))]);
-    assert_eq!(opened.hear().await, Message::text("1"));
-    assert_eq!(opened.hear().await, Message::binary(vec![1]));
+    first.respond(&[text("1"), Event::Binary(Bytes::from_static(b"\x01"))]);
+    assert_eq!(session.receive().await, Message::text("1"));
+    assert_eq!(session.receive().await, Message::binary(vec![1]));
     assert_eq!(
-        opened.asked().await.events,
+        session.request().await.events,
         [
             text("two"),
             text("three"),
@@ -259,38 +260,38 @@ async fn one_request_at_a_time_and_the_rest_together_in_the_next() {
 }
 
 #[tokio::test]
-async fn grip_tells_content_from_control() {
+async fn grip_prefixes_separate_content_from_control() {
     let subscribe = ControlMessage::subscribe("orders").into_event();
-    let mut opened = Opened::with(
+    let mut session = TestSession::open_with(
         &[("sec-websocket-extensions", "grip")],
         &[subscribe, text("m:hello")],
-        Limits::default(),
+        WebSocketLimits::default(),
     )
     .await;
-    assert_eq!(opened.hear().await, Message::text("hello"));
-    assert_eq!(opened.services.channels.subscriptions(), 1);
+    assert_eq!(session.receive().await, Message::text("hello"));
+    assert_eq!(session.services.channels.subscriptions(), 1);
     assert_eq!(
         publish(
-            &opened.services.channels,
+            &session.services.channels,
             grip::Item::ws_text("orders", "news")
         )
         .await,
         1
     );
-    assert_eq!(opened.hear().await, Message::text("news"));
+    assert_eq!(session.receive().await, Message::text("news"));
 
-    opened.say("leave").await;
+    session.send("leave").await;
     let unsubscribe = ControlMessage::unsubscribe("orders").into_event();
-    opened.asked().await.answer(&[
+    session.request().await.respond(&[
         text("neither"),
         unsubscribe,
         text("c:nonsense"),
         text("m:left"),
     ]);
-    assert_eq!(opened.hear().await, Message::text("left"));
+    assert_eq!(session.receive().await, Message::text("left"));
     assert_eq!(
         publish(
-            &opened.services.channels,
+            &session.services.channels,
             grip::Item::ws_text("orders", "news")
         )
         .await,
@@ -299,112 +300,117 @@ async fn grip_tells_content_from_control() {
 }
 
 #[tokio::test]
-async fn without_grip_all_is_content() {
-    let mut opened = Opened::with(
+async fn without_grip_everything_is_content() {
+    let mut session = TestSession::open_with(
         &[],
         &[text("c:{\"type\":\"detach\"}"), text("m:x")],
-        Limits::default(),
+        WebSocketLimits::default(),
     )
     .await;
     assert_eq!(
-        opened.hear().await,
+        session.receive().await,
         Message::text("c:{\"type\":\"detach\"}")
     );
-    assert_eq!(opened.hear().await, Message::text("m:x"));
+    assert_eq!(session.receive().await, Message::text("m:x"));
 }
 
 #[tokio::test]
-async fn meta_is_told_again_until_it_is_forgotten() {
-    let mut opened = Opened::with(&[("set-meta-user", "alice")], &[], Limits::default()).await;
-    opened.say("1").await;
-    let asked = opened.asked().await;
-    assert_eq!(asked.headers["meta-user"], "alice");
-    asked.answer_with(&[], &[("set-meta-user", "bob"), ("set-meta-role", "cook")]);
-    opened.say("2").await;
-    let asked = opened.asked().await;
+async fn meta_headers_are_repeated_until_removed() {
+    let mut session = TestSession::open_with(
+        &[("set-meta-user", "alice")],
+        &[],
+        WebSocketLimits::default(),
+    )
+    .await;
+    session.send("1").await;
+    let request = session.request().await;
+    assert_eq!(request.headers["meta-user"], "alice");
+    request.respond_with(&[], &[("set-meta-user", "bob"), ("set-meta-role", "cook")]);
+    session.send("2").await;
+    let request = session.request().await;
     assert_eq!(
-        (&asked.headers["meta-user"], &asked.headers["meta-role"]),
+        (&request.headers["meta-user"], &request.headers["meta-role"]),
         (&"bob".parse().unwrap(), &"cook".parse().unwrap())
     );
-    asked.answer_with(&[], &[("set-meta-user", "")]);
-    opened.say("3").await;
-    let asked = opened.asked().await;
-    assert!(!asked.headers.contains_key("meta-user") && asked.headers["meta-role"] == "cook");
+    request.respond_with(&[], &[("set-meta-user", "")]);
+    session.send("3").await;
+    let request = session.request().await;
+    assert!(!request.headers.contains_key("meta-user") && request.headers["meta-role"] == "cook");
 }
 
 #[tokio::test]
-async fn a_client_that_closes_hears_the_backends_code() {
-    let mut opened = Opened::plain().await;
+async fn a_closing_client_receives_the_close_code_of_the_backend() {
+    let mut session = TestSession::open().await;
     let frame = tungstenite::protocol::CloseFrame {
         code: 4001.into(),
         reason: "bye".into(),
     };
-    opened
+    session
         .client
         .send(Message::Close(Some(frame)))
         .await
         .expect("sends");
-    let asked = opened.asked().await;
-    assert_eq!(asked.events, [Event::close(4001, "bye")]);
-    asked.answer(&[Event::close(4002, "so long")]);
-    match opened.hear().await {
+    let request = session.request().await;
+    assert_eq!(request.events, [Event::close(4001, "bye")]);
+    request.respond(&[Event::close(4002, "so long")]);
+    match session.receive().await {
         Message::Close(Some(frame)) => assert_eq!(
             (u16::from(frame.code), frame.reason.as_str()),
             (4002, "so long")
         ),
         other => panic!("{other:?}"),
     }
-    opened.gone().await;
+    session.closed().await;
 }
 
 #[tokio::test]
-async fn a_backend_that_closes_is_told_of_the_clients_answer() {
-    let mut opened = Opened::plain().await;
-    opened.say("?").await;
-    opened.asked().await.answer(&[
+async fn a_closing_backend_receives_the_close_of_the_client() {
+    let mut session = TestSession::open().await;
+    session.send("?").await;
+    session.request().await.respond(&[
         text("last words"),
         Event::close(4003, "enough"),
         text("too late"),
     ]);
-    assert_eq!(opened.hear().await, Message::text("last words"));
-    match opened.hear().await {
+    assert_eq!(session.receive().await, Message::text("last words"));
+    match session.receive().await {
         Message::Close(Some(frame)) => assert_eq!(u16::from(frame.code), 4003),
         other => panic!("{other:?}"),
     }
-    // Reading on is what lets the client library send its answer, and it then waits for the end.
-    let answer = async {
-        let asked = opened.backend.recv().await.expect("the session lives");
-        assert_eq!(asked.events, [Event::close(4003, "enough")]);
-        asked.answer(&[]);
+    // The client library sends its close frame only when it is polled, and then waits for EOF.
+    let close = async {
+        let request = session.backend.recv().await.expect("an open session");
+        assert_eq!(request.events, [Event::close(4003, "enough")]);
+        request.respond(&[]);
     };
-    let (end, ()) = tokio::join!(opened.client.next(), answer);
+    let (end, ()) = tokio::join!(session.client.next(), close);
     assert!(end.is_none_or(|end| end.is_err()));
-    opened.gone().await;
+    session.closed().await;
 }
 
 #[tokio::test]
-async fn a_client_that_vanishes_is_a_disconnect_told_once() {
-    let mut opened = Opened::plain().await;
-    opened.say("one").await;
-    let asked = opened.asked().await;
-    drop(std::mem::replace(&mut opened.client, unconnected().await));
-    asked.answer(&[text("nobody hears it")]);
-    let asked = opened.asked().await;
-    assert_eq!(asked.events, [Event::Disconnect]);
-    asked.answer(&[]);
-    opened.gone().await;
-    assert!(opened.backend.try_recv().is_err());
+async fn a_vanished_client_is_reported_as_one_disconnect() {
+    let mut session = TestSession::open().await;
+    session.send("one").await;
+    let request = session.request().await;
+    drop(std::mem::replace(&mut session.client, unconnected().await));
+    request.respond(&[text("lost")]);
+    let request = session.request().await;
+    assert_eq!(request.events, [Event::Disconnect]);
+    request.respond(&[]);
+    session.closed().await;
+    assert!(session.backend.try_recv().is_err());
 }
 
 #[tokio::test]
 async fn a_backend_that_fails_closes_with_1011() {
     for status in [StatusCode::OK, StatusCode::INTERNAL_SERVER_ERROR] {
-        let mut opened = Opened::plain().await;
-        opened.say("?").await;
+        let mut session = TestSession::open().await;
+        session.send("?").await;
         let mut response = Response::new(full("not events"));
         *response.status_mut() = status;
-        let _ = opened.asked().await.answer.send(Ok(response));
-        match opened.hear().await {
+        let _ = session.request().await.responder.send(Ok(response));
+        match session.receive().await {
             Message::Close(Some(frame)) => assert_eq!(u16::from(frame.code), frame::FAILED),
             other => panic!("{other:?}"),
         }
@@ -412,23 +418,23 @@ async fn a_backend_that_fails_closes_with_1011() {
 }
 
 #[tokio::test]
-async fn a_backend_may_drop_the_client() {
-    let mut opened = Opened::plain().await;
-    opened.say("?").await;
-    opened.asked().await.answer(&[Event::Disconnect]);
-    assert!(opened.client.next().await.is_none_or(|end| end.is_err()));
-    opened.gone().await;
+async fn a_disconnect_event_drops_the_client() {
+    let mut session = TestSession::open().await;
+    session.send("?").await;
+    session.request().await.respond(&[Event::Disconnect]);
+    assert!(session.client.next().await.is_none_or(|end| end.is_err()));
+    session.closed().await;
 }
 
 #[tokio::test]
-async fn a_flood_is_held_back_and_nothing_of_it_lost() {
+async fn a_flood_is_slowed_down_without_loss() {
     const MESSAGES: usize = 3000;
-    let limits = Limits {
-        max_incoming_buffer_bytes: 20_000,
-        ..Limits::default()
+    let limits = WebSocketLimits {
+        max_incoming_buffer: 20_000,
+        ..WebSocketLimits::default()
     };
-    let mut opened = Opened::with(&[], &[], limits).await;
-    let client = std::mem::replace(&mut opened.client, unconnected().await);
+    let mut session = TestSession::open_with(&[], &[], limits).await;
+    let client = std::mem::replace(&mut session.client, unconnected().await);
     let (mut sink, _stream) = client.split();
     let flood = tokio::spawn(async move {
         for n in 0..MESSAGES {
@@ -441,182 +447,185 @@ async fn a_flood_is_held_back_and_nothing_of_it_lost() {
     let mut next = 0;
     let largest = Mutex::new(0);
     while next < MESSAGES {
-        let asked = opened.asked().await;
-        let size: usize = asked.events.iter().map(Event::content_len).sum();
+        let request = session.request().await;
+        let size: usize = request.events.iter().map(Event::content_len).sum();
         let mut largest = largest.lock();
         *largest = size.max(*largest);
-        for event in &asked.events {
+        for event in &request.events {
             assert_eq!(*event, Event::text(format!("{next:0>5000}")));
             next += 1;
         }
-        asked.answer(&[]);
+        request.respond(&[]);
     }
-    // The bound, and the message that went over it.
+    // The limit, and the message that exceeded it.
     assert!(*largest.lock() <= 25_000);
-    drop(flood.await.expect("the flood ends"));
+    drop(flood.await.expect("no panic"));
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_kept_alive_as_the_backend_asks() {
-    let mut opened = Opened::prepared(&[], &[], Limits::default(), |session| {
-        // Shorter than a header can say.
+async fn an_idle_session_sends_empty_requests_at_the_keep_alive_interval() {
+    let mut session = TestSession::open_prepared(&[], &[], WebSocketLimits::default(), |session| {
+        // Shorter than a header can set.
         session.keep_alive = Some(Duration::from_millis(50));
     })
     .await;
     let start = Instant::now();
-    let asked = opened.asked().await;
-    assert_eq!(asked.events, []);
+    let request = session.request().await;
+    assert_eq!(request.events, []);
     assert!(start.elapsed() >= Duration::from_millis(50));
-    // It stays as it is until the backend says something else; 0 stops it.
-    asked.answer(&[]);
-    let asked = opened.asked().await;
-    assert_eq!(asked.events, []);
-    asked.answer_with(&[], &[("keep-alive-interval", "0")]);
-    opened.say("still here").await;
-    assert_eq!(opened.asked().await.events, [text("still here")]);
+    // The interval applies until the backend changes it; 0 turns it off.
+    request.respond(&[]);
+    let request = session.request().await;
+    assert_eq!(request.events, []);
+    request.respond_with(&[], &[("keep-alive-interval", "0")]);
+    session.send("still here").await;
+    assert_eq!(session.request().await.events, [text("still here")]);
 }
 
 #[tokio::test]
-async fn a_refresh_asks_with_no_events() {
+async fn a_refresh_sends_an_empty_request() {
     let subscribe = ControlMessage::subscribe("c").into_event();
-    let mut opened = Opened::with(
+    let mut session = TestSession::open_with(
         &[("sec-websocket-extensions", "grip")],
         &[subscribe],
-        Limits::default(),
+        WebSocketLimits::default(),
     )
     .await;
     let refresh = grip::Item {
         ws_message: Some(grip::publish::WsAction::Refresh.into()),
         ..grip::Item::new("c")
     };
-    publish(&opened.services.channels, refresh).await;
-    assert_eq!(opened.asked().await.events, []);
+    publish(&session.services.channels, refresh).await;
+    assert_eq!(session.request().await.events, []);
 }
 
 #[tokio::test]
-async fn a_detached_connection_hears_publications_and_says_nothing() {
+async fn a_detached_session_receives_publications_but_sends_no_events() {
     let control = [
         ControlMessage::subscribe("c").into_event(),
         ControlMessage::Detach.into_event(),
     ];
-    let mut opened = Opened::with(
+    let mut session = TestSession::open_with(
         &[("sec-websocket-extensions", "grip")],
         &control,
-        Limits::default(),
+        WebSocketLimits::default(),
     )
     .await;
-    // It is told that this is the last it hears, and what it says to that is not acted on.
-    let asked = opened.asked().await;
-    assert_eq!(asked.events, [Event::Close(None)]);
-    opened.say("into the void").await;
-    asked.answer(&[text("m:nobody hears it"), Event::Disconnect]);
+    // The CLOSE is the last event for the backend, and the response to it is ignored.
+    let request = session.request().await;
+    assert_eq!(request.events, [Event::Close(None)]);
+    session.send("into the void").await;
+    request.respond(&[text("m:ignored"), Event::Disconnect]);
     let news = grip::Item::ws_text("c", "news");
-    publish(&opened.services.channels, news).await;
-    assert_eq!(opened.hear().await, Message::text("news"));
-    opened.client.close(None).await.expect("closes");
-    assert!(matches!(opened.hear().await, Message::Close(_)));
-    assert_eq!(opened.gone().await, CloseReason::Client);
-    assert!(opened.backend.try_recv().is_err());
+    publish(&session.services.channels, news).await;
+    assert_eq!(session.receive().await, Message::text("news"));
+    session.client.close(None).await.expect("closes");
+    assert!(matches!(session.receive().await, Message::Close(_)));
+    assert_eq!(session.closed().await, CloseReason::Client);
+    assert!(session.backend.try_recv().is_err());
 }
 
 #[tokio::test]
-async fn what_is_not_taken_is_offered_again_with_what_came_since() {
-    let mut opened = Opened::plain().await;
-    opened.say("[foo][hello").await;
-    let asked = opened.asked().await;
-    assert!(!asked.headers.contains_key("content-bytes-replayed"));
-    asked.answer_with(&[text("one")], &[("content-bytes-accepted", "5")]);
-    assert_eq!(opened.hear().await, Message::text("one"));
-    opened.say(" world]").await;
-    let asked = opened.asked().await;
-    assert_eq!(asked.headers["content-bytes-replayed"], "6");
-    assert_eq!(asked.events, [text("[hello"), text(" world]")]);
-    asked.answer_with(&[], &[("content-bytes-accepted", "13")]);
-    opened.say("next").await;
-    let asked = opened.asked().await;
-    assert!(!asked.headers.contains_key("content-bytes-replayed"));
-    assert_eq!(asked.events, [text("next")]);
-    // The rest of what a client has said before it closed is offered at once, with its close.
-    opened.client.close(None).await.expect("closes");
-    asked.answer_with(&[], &[("content-bytes-accepted", "1")]);
-    let asked = opened.asked().await;
-    assert_eq!(asked.events, [text("ext"), Event::Close(None)]);
-    asked.answer_with(&[], &[("content-bytes-accepted", "2")]);
-    let asked = opened.asked().await;
-    assert_eq!(asked.headers["content-bytes-replayed"], "1");
-    assert_eq!(asked.events, [text("t"), Event::Close(None)]);
-    asked.answer(&[]);
-    assert_eq!(opened.gone().await, CloseReason::Client);
+async fn content_that_was_not_accepted_is_sent_again_with_later_events() {
+    let mut session = TestSession::open().await;
+    session.send("[foo][hello").await;
+    let request = session.request().await;
+    assert!(!request.headers.contains_key("content-bytes-replayed"));
+    request.respond_with(&[text("one")], &[("content-bytes-accepted", "5")]);
+    assert_eq!(session.receive().await, Message::text("one"));
+    session.send(" world]").await;
+    let request = session.request().await;
+    assert_eq!(request.headers["content-bytes-replayed"], "6");
+    assert_eq!(request.events, [text("[hello"), text(" world]")]);
+    request.respond_with(&[], &[("content-bytes-accepted", "13")]);
+    session.send("next").await;
+    let request = session.request().await;
+    assert!(!request.headers.contains_key("content-bytes-replayed"));
+    assert_eq!(request.events, [text("next")]);
+    // When the client closes, the rest is sent again at once, together with the close.
+    session.client.close(None).await.expect("closes");
+    request.respond_with(&[], &[("content-bytes-accepted", "1")]);
+    let request = session.request().await;
+    assert_eq!(request.events, [text("ext"), Event::Close(None)]);
+    request.respond_with(&[], &[("content-bytes-accepted", "2")]);
+    let request = session.request().await;
+    assert_eq!(request.headers["content-bytes-replayed"], "1");
+    assert_eq!(request.events, [text("t"), Event::Close(None)]);
+    request.respond(&[]);
+    assert_eq!(session.closed().await, CloseReason::Client);
 }
 
 #[tokio::test]
-async fn answers_that_make_no_sense_close_with_1011_and_are_the_last() {
+async fn invalid_responses_close_with_1011_and_detach_the_backend() {
     for (events, headers) in [
         (&[text("x"), Event::Open, text("y")][..], &[][..]),
         (&[], &[("content-bytes-accepted", "2")]),
     ] {
-        let mut opened = Opened::plain().await;
-        opened.say("?").await;
-        opened.asked().await.answer_with(events, headers);
+        let mut session = TestSession::open().await;
+        session.send("?").await;
+        session.request().await.respond_with(events, headers);
         if !events.is_empty() {
-            assert_eq!(opened.hear().await, Message::text("x"));
+            assert_eq!(session.receive().await, Message::text("x"));
         }
-        match opened.hear().await {
+        match session.receive().await {
             Message::Close(Some(frame)) => assert_eq!(u16::from(frame.code), frame::FAILED),
             other => panic!("{other:?}"),
         }
-        let end = opened.client.next().await;
+        let end = session.client.next().await;
         assert!(end.is_none_or(|end| end.is_err()));
-        assert_eq!(opened.gone().await, CloseReason::Failed);
-        assert!(opened.backend.try_recv().is_err());
+        assert_eq!(session.closed().await, CloseReason::Failed);
+        assert!(session.backend.try_recv().is_err());
     }
 }
 
 #[tokio::test]
-async fn pings_are_answered_and_told_but_not_pongs_for_the_host() {
-    let mut opened = Opened::plain().await;
+async fn pings_are_answered_and_forwarded_but_pongs_for_the_host_are_not() {
+    let mut session = TestSession::open().await;
     for message in [
         Message::Ping("a".into()),
         Message::Pong(Bytes::from_static(crate::state::sessions::PING)),
         Message::Pong("b".into()),
     ] {
-        opened.client.send(message).await.expect("sends");
+        session.client.send(message).await.expect("sends");
     }
-    assert_eq!(opened.hear().await, Message::Pong("a".into()));
-    let mut told = Vec::new();
-    while told.len() < 2 {
-        let asked = opened.asked().await;
-        told.extend(asked.events.clone());
-        asked.answer(&[Event::Ping(Bytes::from_static(b"c"))]);
+    assert_eq!(session.receive().await, Message::Pong("a".into()));
+    let mut forwarded = Vec::new();
+    while forwarded.len() < 2 {
+        let request = session.request().await;
+        forwarded.extend(request.events.clone());
+        request.respond(&[Event::Ping(Bytes::from_static(b"c"))]);
     }
-    assert_eq!(told, [Event::Ping("a".into()), Event::Pong("b".into())]);
-    assert_eq!(opened.hear().await, Message::Ping("c".into()));
+    assert_eq!(
+        forwarded,
+        [Event::Ping("a".into()), Event::Pong("b".into())]
+    );
+    assert_eq!(session.receive().await, Message::Ping("c".into()));
 }
 
 #[tokio::test]
-async fn what_the_client_said_before_it_heard_of_the_close_is_told() {
-    let mut opened = Opened::plain().await;
-    opened.say("?").await;
-    let asked = opened.asked().await;
-    asked.answer(&[Event::close(4003, "enough")]);
-    // Not read yet, and so not known.
-    opened.say("mine").await;
-    let asked = opened.asked().await;
-    assert_eq!(asked.events, [text("mine")]);
-    asked.answer(&[]);
-    assert!(matches!(opened.hear().await, Message::Close(_)));
-    let answer = async {
-        let asked = opened.backend.recv().await.expect("the session lives");
-        assert_eq!(asked.events, [Event::close(4003, "enough")]);
-        asked.answer(&[]);
+async fn messages_sent_before_the_close_arrived_are_forwarded() {
+    let mut session = TestSession::open().await;
+    session.send("?").await;
+    let request = session.request().await;
+    request.respond(&[Event::close(4003, "enough")]);
+    // The client has not read the close frame yet.
+    session.send("mine").await;
+    let request = session.request().await;
+    assert_eq!(request.events, [text("mine")]);
+    request.respond(&[]);
+    assert!(matches!(session.receive().await, Message::Close(_)));
+    let close = async {
+        let request = session.backend.recv().await.expect("an open session");
+        assert_eq!(request.events, [Event::close(4003, "enough")]);
+        request.respond(&[]);
     };
-    let (end, ()) = tokio::join!(opened.client.next(), answer);
+    let (end, ()) = tokio::join!(session.client.next(), close);
     assert!(end.is_none_or(|end| end.is_err()));
-    assert_eq!(opened.gone().await, CloseReason::Backend);
+    assert_eq!(session.closed().await, CloseReason::Backend);
 }
 
 #[tokio::test]
-async fn filters_look_at_what_the_backend_has_set() {
+async fn filters_use_the_metadata_set_by_the_backend() {
     let subscribe = |filters: &[&str]| ControlMessage::Subscribe {
         channel: "c".into(),
         filters: filters.iter().map(|&name| name.to_owned()).collect(),
@@ -628,13 +637,13 @@ async fn filters_look_at_what_the_backend_has_set() {
     let control = [
         subscribe(&["skip-self"]).into_event(),
         set_meta.into_event(),
-        // There is no such filter: what was joined stays as it was.
+        // An unknown filter leaves the subscription unchanged.
         subscribe(&["unheard-of"]).into_event(),
     ];
-    let mut opened = Opened::with(
+    let mut session = TestSession::open_with(
         &[("sec-websocket-extensions", "grip")],
         &control,
-        Limits::default(),
+        WebSocketLimits::default(),
     )
     .await;
     let from = |sender: &str, text: &str| {
@@ -642,21 +651,21 @@ async fn filters_look_at_what_the_backend_has_set() {
         item.meta.insert("sender".into(), sender.into());
         item
     };
-    publish(&opened.services.channels, from("alice", "her own")).await;
-    publish(&opened.services.channels, from("bob", "another's")).await;
-    assert_eq!(opened.hear().await, Message::text("another's"));
-    // The same channel with other filters is not joined twice.
-    opened.say("?").await;
-    let asked = opened.asked().await;
-    asked.answer(&[subscribe(&[]).into_event(), text("m:joined")]);
-    assert_eq!(opened.hear().await, Message::text("joined"));
-    publish(&opened.services.channels, from("alice", "again")).await;
-    publish(&opened.services.channels, from("bob", "and again")).await;
-    assert_eq!(opened.hear().await, Message::text("again"));
-    assert_eq!(opened.hear().await, Message::text("and again"));
+    publish(&session.services.channels, from("alice", "her own")).await;
+    publish(&session.services.channels, from("bob", "another's")).await;
+    assert_eq!(session.receive().await, Message::text("another's"));
+    // Subscribing again replaces the filters instead of adding a subscription.
+    session.send("?").await;
+    let request = session.request().await;
+    request.respond(&[subscribe(&[]).into_event(), text("m:joined")]);
+    assert_eq!(session.receive().await, Message::text("joined"));
+    publish(&session.services.channels, from("alice", "again")).await;
+    publish(&session.services.channels, from("bob", "and again")).await;
+    assert_eq!(session.receive().await, Message::text("again"));
+    assert_eq!(session.receive().await, Message::text("and again"));
 }
 
-/// A client to put in the place of one that is taken out.
+/// Returns a client to replace one that is taken out.
 async fn unconnected() -> WebSocketStream<TcpStream> {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let stream = TcpStream::connect(listener.local_addr().expect("an address"))

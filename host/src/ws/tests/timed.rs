@@ -1,16 +1,10 @@
-//! What a session does when time passes, on a paused clock.
+//! Tests of what a session does over time, on a paused clock.
 
-use crate::backoff;
-use crate::metrics::close_reason::CloseReason;
-use crate::net::frame;
-use crate::ws::driver;
+use std::{sync::Arc, time::Duration};
+
 use bytes::Bytes;
-use grip::ControlMessage;
-use grip::Event;
-use grip::Message;
-use grip::control::KeepAliveMode;
-use std::sync::Arc;
-use std::time::Duration;
+use grip::{ControlMessage, Event, Message, control::KeepAliveMode};
+use spin_runtime::manifest::WebSocketLimits;
 use tokio::{
     sync::mpsc,
     task::JoinHandle,
@@ -18,27 +12,33 @@ use tokio::{
 };
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use crate::ws::tests::{
-    session::{Asked, session},
-    wire::{CLOSE, Wire, masked, received},
+use crate::{
+    backoff,
+    metrics::close_reason::CloseReason,
+    net::frame,
+    ws::{
+        driver,
+        tests::{
+            session::{ReceivedRequest, new_session},
+            wire::{CLOSE, Wire, masked, received},
+        },
+    },
 };
 
-use crate::config::Limits;
-
-struct Timed {
+struct TimedSession {
     wire: Arc<Wire>,
-    backend: mpsc::UnboundedReceiver<Asked>,
+    backend: mpsc::UnboundedReceiver<ReceivedRequest>,
     session: JoinHandle<CloseReason>,
 }
 
-impl Timed {
+impl TimedSession {
     fn open(control: Vec<ControlMessage>) -> Self {
         let events: Vec<_> = control
             .into_iter()
             .map(ControlMessage::into_event)
             .collect();
         let grip = [("sec-websocket-extensions", "grip")];
-        let (session, backend, _) = session(&grip, &events, Limits::default());
+        let (session, backend, _) = new_session(&grip, &events, WebSocketLimits::default());
         let wire = Arc::new(Wire::default());
         let session = tokio::spawn(driver::serve(session, wire.clone(), Bytes::new()));
         Self {
@@ -48,22 +48,22 @@ impl Timed {
         }
     }
 
-    fn say(&self, text: &str) {
+    fn send(&self, text: &str) {
         let frame = masked(OpCode::Data(Data::Text), text.as_bytes(), true);
-        self.wire.change(|wire| wire.to_host.extend(frame));
+        self.wire.update(|wire| wire.to_host.extend(frame));
     }
 
     fn close(&self, code: u16) {
         let frame = masked(OpCode::Control(Control::Close), &code.to_be_bytes(), true);
-        self.wire.change(|wire| wire.to_host.extend(frame));
+        self.wire.update(|wire| wire.to_host.extend(frame));
     }
 
-    async fn asked(&mut self) -> Asked {
-        self.backend.recv().await.expect("the session lives")
+    async fn request(&mut self) -> ReceivedRequest {
+        self.backend.recv().await.expect("an open session")
     }
 
-    /// After how long the session has let its connection go, which closes it.
-    async fn let_go(&self) -> Duration {
+    /// Waits until the session has dropped its connection, and returns how long that took.
+    async fn disconnected(&self) -> Duration {
         let start = Instant::now();
         while Arc::strong_count(&self.wire) > 1 {
             assert!(!self.session.is_finished() && start.elapsed() < Duration::from_secs(60));
@@ -72,31 +72,32 @@ impl Timed {
         start.elapsed()
     }
 
-    /// The texts that the client got within so many seconds, and when, in seconds from now.
-    async fn hear(&self, seconds: u64) -> Vec<(u64, String)> {
+    /// Returns the texts that the client receives within some seconds, each with the seconds since
+    /// the start.
+    async fn receive_for(&self, seconds: u64) -> Vec<(u64, String)> {
         let start = Instant::now();
-        let mut heard = Vec::new();
-        self.wire.change(|wire| wire.to_client.clear());
-        // In the middle between seconds, so that what is due at one has been sent.
+        let mut texts = Vec::new();
+        self.wire.update(|wire| wire.to_client.clear());
+        // Between two full seconds, so that everything due at the first has been sent.
         sleep(Duration::from_millis(500)).await;
         loop {
             let bytes = std::mem::take(&mut self.wire.lock().to_client);
-            let texts = received(&bytes).into_iter();
-            heard.extend(texts.map(|(_, text)| {
+            let frames = received(&bytes).into_iter();
+            texts.extend(frames.map(|(_, text)| {
                 let text = String::from_utf8(text).expect("UTF-8");
                 (start.elapsed().as_secs(), text)
             }));
             if start.elapsed() > Duration::from_secs(seconds) {
-                return heard;
+                return texts;
             }
             sleep(Duration::from_secs(1)).await;
         }
     }
 }
 
-fn at(heard: &[(u64, &str)]) -> Vec<(u64, String)> {
-    let heard = heard.iter();
-    heard.map(|(at, text)| (*at, (*text).to_owned())).collect()
+fn at(texts: &[(u64, &str)]) -> Vec<(u64, String)> {
+    let texts = texts.iter();
+    texts.map(|(at, text)| (*at, (*text).to_owned())).collect()
 }
 
 fn message(text: &'static str) -> Message {
@@ -104,14 +105,14 @@ fn message(text: &'static str) -> Message {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_backend_that_is_not_reached_is_told_the_same_five_times_more() {
-    let mut timed = Timed::open(Vec::new());
-    for reached in [true, false] {
-        timed.say("one");
+async fn an_unreachable_backend_is_retried_five_times_with_the_same_events() {
+    let mut session = TimedSession::open(Vec::new());
+    for recovers in [true, false] {
+        session.send("one");
         let mut last = Instant::now();
         for attempt in 0..=backoff::RETRIES {
-            let asked = timed.asked().await;
-            assert_eq!(asked.events, [Event::text("one")]);
+            let request = session.request().await;
+            assert_eq!(request.events, [Event::text("one")]);
             if attempt > 0 {
                 let pause = Duration::from_secs(1 << (attempt - 1));
                 let waited = last.elapsed();
@@ -119,120 +120,138 @@ async fn a_backend_that_is_not_reached_is_told_the_same_five_times_more() {
             }
             last = Instant::now();
             if attempt == 0 {
-                timed.say("two");
+                session.send("two");
             }
-            if reached && attempt == backoff::RETRIES {
-                asked.answer(&[]);
+            if recovers && attempt == backoff::RETRIES {
+                request.respond(&[]);
             } else {
-                asked.miss();
+                request.fail_unreachable();
             }
         }
-        if reached {
-            let asked = timed.asked().await;
-            assert_eq!(asked.events, [Event::text("two")]);
-            asked.answer(&[]);
+        if recovers {
+            let request = session.request().await;
+            assert_eq!(request.events, [Event::text("two")]);
+            request.respond(&[]);
         }
     }
     sleep(Duration::from_millis(1)).await;
-    let frames = received(&timed.wire.lock().to_client);
+    let frames = received(&session.wire.lock().to_client);
     assert_eq!(frames.len(), 1, "{frames:?}");
     assert_eq!(frames[0].0, CLOSE);
     assert_eq!(frames[0].1[..2], frame::FAILED.to_be_bytes());
-    // It is not told of the end, having failed.
-    assert_eq!(timed.session.await.expect("no panic"), CloseReason::Failed);
-    assert!(timed.backend.recv().await.is_none());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_client_that_does_not_answer_a_close_is_disconnected() {
-    let mut timed = Timed::open(Vec::new());
-    timed.say("?");
-    timed.asked().await.answer(&[Event::close(4000, "")]);
-    let start = Instant::now();
-    let asked = timed.asked().await;
-    assert_eq!(asked.events, [Event::Disconnect]);
-    assert_eq!(start.elapsed().as_secs(), 5);
-    asked.answer(&[]);
-    assert_eq!(timed.session.await.expect("no panic"), CloseReason::Backend);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_client_that_vanishes_while_a_backend_is_not_reached_is_told_last() {
-    let mut timed = Timed::open(Vec::new());
-    timed.say("one");
-    timed.asked().await.miss();
-    timed.wire.change(|wire| wire.ended = true);
-    let asked = timed.asked().await;
-    assert_eq!(asked.events, [Event::text("one")]);
-    asked.answer(&[]);
-    let asked = timed.asked().await;
-    assert_eq!(asked.events, [Event::Disconnect]);
-    asked.answer(&[]);
+    // A backend that has failed receives no further events.
     assert_eq!(
-        timed.session.await.expect("no panic"),
+        session.session.await.expect("no panic"),
+        CloseReason::Failed
+    );
+    assert!(session.backend.recv().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_answer_a_close_is_disconnected_after_five_seconds() {
+    let mut session = TimedSession::open(Vec::new());
+    session.send("?");
+    session.request().await.respond(&[Event::close(4000, "")]);
+    let start = Instant::now();
+    let request = session.request().await;
+    assert_eq!(request.events, [Event::Disconnect]);
+    assert_eq!(start.elapsed().as_secs(), 5);
+    request.respond(&[]);
+    assert_eq!(
+        session.session.await.expect("no panic"),
+        CloseReason::Backend
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disconnect_is_sent_after_events_that_are_being_retried() {
+    let mut session = TimedSession::open(Vec::new());
+    session.send("one");
+    session.request().await.fail_unreachable();
+    session.wire.update(|wire| wire.eof = true);
+    let request = session.request().await;
+    assert_eq!(request.events, [Event::text("one")]);
+    request.respond(&[]);
+    let request = session.request().await;
+    assert_eq!(request.events, [Event::Disconnect]);
+    request.respond(&[]);
+    assert_eq!(
+        session.session.await.expect("no panic"),
         CloseReason::Vanished
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_keep_alive_message_goes_out_when_nothing_else_does() {
-    let mut timed = Timed::open(vec![ControlMessage::keep_alive(message("still"), 10)]);
-    assert_eq!(timed.hear(25).await, at(&[(10, "still"), (20, "still")]));
-    // 25.5 s now; what is sent begins the time anew.
-    timed.say("?");
-    timed.asked().await.answer(&[grip::control::content("!")]);
-    assert_eq!(timed.hear(12).await, at(&[(0, "!"), (10, "still")]));
-    // No content turns it off.
-    timed.say("?");
+async fn an_idle_keep_alive_message_is_sent_after_silence() {
+    let mut session = TimedSession::open(vec![ControlMessage::keep_alive(message("still"), 10)]);
+    assert_eq!(
+        session.receive_for(25).await,
+        at(&[(10, "still"), (20, "still")])
+    );
+    // At 25.5 s. Other messages restart the timeout.
+    session.send("?");
+    session
+        .request()
+        .await
+        .respond(&[grip::control::content("!")]);
+    assert_eq!(
+        session.receive_for(12).await,
+        at(&[(0, "!"), (10, "still")])
+    );
+    // A keep-alive without a message turns it off.
+    session.send("?");
     let off = ControlMessage::KeepAlive {
         message: None,
         timeout: None,
         mode: KeepAliveMode::Idle,
     };
-    timed.asked().await.answer(&[off.into_event()]);
-    assert_eq!(timed.hear(100).await, []);
+    session.request().await.respond(&[off.into_event()]);
+    assert_eq!(session.receive_for(100).await, []);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_interval_does_not_ask_what_else_is_sent() {
+async fn an_interval_keep_alive_message_is_sent_regardless_of_others() {
     let keep_alive = ControlMessage::KeepAlive {
         message: Some(Message::Ping(Bytes::from_static(b"ping"))),
         timeout: None,
         mode: KeepAliveMode::Interval,
     };
-    let mut timed = Timed::open(vec![keep_alive]);
-    assert_eq!(timed.hear(29).await, []);
-    timed.say("?");
-    timed.asked().await.answer(&[grip::control::content("!")]);
-    // 29.5 s now; without a timeout it is 55.
+    let mut session = TimedSession::open(vec![keep_alive]);
+    assert_eq!(session.receive_for(29).await, []);
+    session.send("?");
+    session
+        .request()
+        .await
+        .respond(&[grip::control::content("!")]);
+    // At 29.5 s. The default timeout is 55 seconds.
     assert_eq!(
-        timed.hear(90).await,
+        session.receive_for(90).await,
         at(&[(0, "!"), (26, "ping"), (81, "ping")])
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_delayed_message_goes_out_in_time_or_when_it_is_flushed() {
+async fn a_delayed_message_is_sent_when_due_or_flushed() {
     let delayed = |text, timeout| ControlMessage::SendDelayed {
         message: message(text),
         timeout,
     };
-    let mut timed = Timed::open(vec![delayed("first", Some(5)), delayed("second", None)]);
-    // One at a time: the second sends the first.
-    let heard = timed.hear(3).await;
-    assert_eq!(heard, at(&[(0, "first"), (1, "second")]));
-    timed.say("?");
+    let mut session = TimedSession::open(vec![delayed("first", Some(5)), delayed("second", None)]);
+    // Only one message can be delayed: the second flushes the first.
+    let texts = session.receive_for(3).await;
+    assert_eq!(texts, at(&[(0, "first"), (1, "second")]));
+    session.send("?");
     let third = delayed("third", Some(7)).into_event();
-    timed.asked().await.answer(&[third]);
-    timed.say("?");
+    session.request().await.respond(&[third]);
+    session.send("?");
     sleep(Duration::from_secs(1)).await;
     let flush = ControlMessage::FlushDelayed.into_event();
-    timed.asked().await.answer(&[flush.clone(), flush]);
-    assert_eq!(timed.hear(20).await, at(&[(0, "third")]));
+    session.request().await.respond(&[flush.clone(), flush]);
+    assert_eq!(session.receive_for(20).await, at(&[(0, "third")]));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_without_later_messages_has_no_timer() {
+async fn a_session_without_scheduled_messages_has_no_timers() {
     let off = ControlMessage::KeepAlive {
         message: None,
         timeout: None,
@@ -240,74 +259,83 @@ async fn a_session_without_later_messages_has_no_timer() {
     };
     let keep_alive = ControlMessage::keep_alive(message("x"), 10).into_event();
     let grip = [("sec-websocket-extensions", "grip")];
-    let limits = Limits::default;
-    let (session, ..) = session(&grip, &[keep_alive, off.into_event()], limits());
+    let limits = WebSocketLimits::default;
+    let (session, ..) = new_session(&grip, &[keep_alive, off.into_event()], limits());
     assert!(session.timers.is_none());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clients_close_is_answered_when_the_backend_is_not_reached() {
-    let mut timed = Timed::open(Vec::new());
+async fn a_close_is_answered_even_if_the_backend_is_unreachable() {
+    let mut session = TimedSession::open(Vec::new());
     let close = masked(OpCode::Control(Control::Close), &[0x0f, 0xa1], true);
-    timed.wire.change(|wire| wire.to_host.extend(close));
+    session.wire.update(|wire| wire.to_host.extend(close));
     for _ in 0..=backoff::RETRIES {
-        let asked = timed.asked().await;
-        assert_eq!(asked.events, [Event::close(4001, "")]);
-        asked.miss();
+        let request = session.request().await;
+        assert_eq!(request.events, [Event::close(4001, "")]);
+        request.fail_unreachable();
     }
-    assert_eq!(timed.session.await.expect("no panic"), CloseReason::Client);
-    let frames = received(&timed.wire.lock().to_client);
+    assert_eq!(
+        session.session.await.expect("no panic"),
+        CloseReason::Client
+    );
+    let frames = received(&session.wire.lock().to_client);
     assert_eq!(frames, [(CLOSE, vec![0x0f, 0xa1])]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_was_closed_is_let_go_before_the_backend_answers() {
-    let mut timed = Timed::open(Vec::new());
-    timed.say("x");
+async fn a_closed_client_is_disconnected_before_the_backend_responds() {
+    let mut session = TimedSession::open(Vec::new());
+    session.send("x");
     let close = [Event::close(4000, "")];
-    timed.asked().await.answer(&close);
+    session.request().await.respond(&close);
     sleep(Duration::from_millis(1)).await;
-    let frames = received(&timed.wire.lock().to_client);
+    let frames = received(&session.wire.lock().to_client);
     assert_eq!(frames, [(CLOSE, 4000_u16.to_be_bytes().to_vec())]);
-    timed.close(4000);
-    let asked = timed.asked().await;
-    assert_eq!(asked.events, close);
-    assert!(timed.let_go().await < Duration::from_secs(1));
-    // The request goes on, and what it is answered is of no use to anybody.
+    session.close(4000);
+    let request = session.request().await;
+    assert_eq!(request.events, close);
+    assert!(session.disconnected().await < Duration::from_secs(1));
+    // The request is still in flight, and its response will be ignored.
     sleep(Duration::from_secs(20)).await;
-    assert!(!asked.answer.is_closed() && !timed.session.is_finished());
-    asked.answer(&[Event::text("too late")]);
-    assert_eq!(timed.session.await.expect("no panic"), CloseReason::Backend);
-    assert_eq!(received(&timed.wire.lock().to_client).len(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_client_that_does_not_take_the_close_is_let_go_in_time() {
-    let mut timed = Timed::open(Vec::new());
-    timed.say("x");
-    let asked = timed.asked().await;
-    timed.wire.change(|wire| wire.room = Some(0));
-    asked.answer(&[Event::close(4000, "")]);
-    // Not an answer: it closes at the same moment, and reads no more.
-    timed.close(4001);
-    let asked = timed.asked().await;
-    assert_eq!(asked.events, [Event::close(4001, "")]);
-    let waited = timed.let_go().await;
-    assert!((Duration::from_secs(4)..Duration::from_secs(6)).contains(&waited));
-    asked.answer(&[]);
-    assert_eq!(timed.session.await.expect("no panic"), CloseReason::Backend);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_client_that_vanished_is_let_go_before_the_backend_answers() {
-    let mut timed = Timed::open(Vec::new());
-    timed.wire.change(|wire| wire.ended = true);
-    let asked = timed.asked().await;
-    assert_eq!(asked.events, [Event::Disconnect]);
-    assert!(timed.let_go().await < Duration::from_secs(1));
-    asked.answer(&[]);
+    assert!(!request.responder.is_closed() && !session.session.is_finished());
+    request.respond(&[Event::text("too late")]);
     assert_eq!(
-        timed.session.await.expect("no panic"),
+        session.session.await.expect("no panic"),
+        CloseReason::Backend
+    );
+    assert_eq!(received(&session.wire.lock().to_client).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_the_close_is_disconnected_after_five_seconds() {
+    let mut session = TimedSession::open(Vec::new());
+    session.send("x");
+    let request = session.request().await;
+    session.wire.update(|wire| wire.capacity = Some(0));
+    request.respond(&[Event::close(4000, "")]);
+    // Not an answer: the client closes at the same time, and stops reading.
+    session.close(4001);
+    let request = session.request().await;
+    assert_eq!(request.events, [Event::close(4001, "")]);
+    let waited = session.disconnected().await;
+    assert!((Duration::from_secs(4)..Duration::from_secs(6)).contains(&waited));
+    request.respond(&[]);
+    assert_eq!(
+        session.session.await.expect("no panic"),
+        CloseReason::Backend
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vanished_client_is_disconnected_before_the_backend_responds() {
+    let mut session = TimedSession::open(Vec::new());
+    session.wire.update(|wire| wire.eof = true);
+    let request = session.request().await;
+    assert_eq!(request.events, [Event::Disconnect]);
+    assert!(session.disconnected().await < Duration::from_secs(1));
+    request.respond(&[]);
+    assert_eq!(
+        session.session.await.expect("no panic"),
         CloseReason::Vanished
     );
 }

@@ -1,4 +1,4 @@
-//! A connection in memory, and frames as a client sends and gets them.
+//! A connection in memory, and the frames that a client sends and receives.
 
 use std::{
     collections::VecDeque,
@@ -6,9 +6,8 @@ use std::{
     task::{Context, Poll},
 };
 
-use parking_lot::{Mutex, MutexGuard};
-
 use futures_util::task::AtomicWaker;
+use parking_lot::{Mutex, MutexGuard};
 use tungstenite::protocol::frame::{Frame, FrameHeader, coding::OpCode};
 
 use crate::ws::outbox::Connection;
@@ -25,74 +24,75 @@ pub(crate) struct Wire {
 pub(crate) struct State {
     pub(crate) to_host: VecDeque<u8>,
     pub(crate) to_client: Vec<u8>,
-    /// How much more the client takes; `None`: everything.
-    pub(crate) room: Option<usize>,
-    pub(crate) ended: bool,
+    /// How many more bytes the client reads; `None` means everything.
+    pub(crate) capacity: Option<usize>,
+    pub(crate) eof: bool,
     pub(crate) broken: bool,
 }
 
 impl Wire {
-    /// Its state.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
 
-    /// Changes its state, and wakes who waits for that.
-    pub(crate) fn change(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.lock());
+    /// Changes the state and wakes the session.
+    pub(crate) fn update(&self, update: impl FnOnce(&mut State)) {
+        update(&mut self.lock());
         self.reader.wake();
         self.writer.wake();
     }
 }
 
 impl Connection for Wire {
-    fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut state = self.lock();
         if state.broken {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
-        if state.to_host.is_empty() && !state.ended {
+        if state.to_host.is_empty() && !state.eof {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        io::Read::read(&mut state.to_host, into)
+        io::Read::read(&mut state.to_host, buffer)
     }
-    fn try_write(&self, from: &[IoSlice<'_>]) -> io::Result<usize> {
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut state = self.lock();
         if state.broken {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        let from = from.iter().flat_map(|slice| slice.iter().copied());
+        let bytes = slices.iter().flat_map(|slice| slice.iter().copied());
         let before = state.to_client.len();
-        match state.room {
+        match state.capacity {
             Some(0) => return Err(io::ErrorKind::WouldBlock.into()),
-            Some(room) => state.to_client.extend(from.take(room)),
-            None => state.to_client.extend(from),
+            Some(capacity) => state.to_client.extend(bytes.take(capacity)),
+            None => state.to_client.extend(bytes),
         }
         let written = state.to_client.len() - before;
-        state.room = state.room.map(|room| room - written);
+        state.capacity = state.capacity.map(|capacity| capacity - written);
         Ok(written)
     }
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.reader.register(cx.waker());
         let state = self.lock();
-        match state.to_host.is_empty() && !state.ended && !state.broken {
-            true => Poll::Pending,
-            false => Poll::Ready(Ok(())),
+        if state.to_host.is_empty() && !state.eof && !state.broken {
+            Poll::Pending
+        } else {
+            Poll::Ready(Ok(()))
         }
     }
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.writer.register(cx.waker());
-        match self.lock().room == Some(0) && !self.lock().broken {
-            true => Poll::Pending,
-            false => Poll::Ready(Ok(())),
+        if self.lock().capacity == Some(0) && !self.lock().broken {
+            Poll::Pending
+        } else {
+            Poll::Ready(Ok(()))
         }
     }
 }
 
-/// The frame of a client, masked.
-pub(crate) fn masked(opcode: OpCode, content: &[u8], last: bool) -> Vec<u8> {
+/// Returns a client's frame, which is masked.
+pub(crate) fn masked(opcode: OpCode, content: &[u8], is_final: bool) -> Vec<u8> {
     let header = FrameHeader {
-        is_final: last,
+        is_final,
         opcode,
         mask: Some([1, 2, 3, 4]),
         ..FrameHeader::default()
@@ -103,7 +103,7 @@ pub(crate) fn masked(opcode: OpCode, content: &[u8], last: bool) -> Vec<u8> {
     bytes
 }
 
-/// What a client got, as far as it is whole: opcode and content of each frame.
+/// Returns the opcode and content of each complete frame that a client has received.
 pub(crate) fn received(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut frames = Vec::new();
     while let [first, length, rest @ ..] = bytes {
@@ -115,7 +115,7 @@ pub(crate) fn received(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
         if rest.len() < length {
             break;
         }
-        assert_eq!(first & 0xf0, 0x80, "no whole frame");
+        assert_eq!(first & 0xf0, 0x80, "a fragmented frame");
         frames.push((first & 0xf, rest[..length].to_vec()));
         bytes = &rest[length..];
     }
