@@ -118,7 +118,11 @@ impl GripResponse {
         }
         let json = read_body(body, MAX_HELD_BODY, REPLY_PATIENCE).await?;
         let mut instruct = instruct.with_json(&json)?;
-        let response = instruct.response.take().map(PublishedResponse::new).transpose();
+        let response = instruct
+            .response
+            .take()
+            .map(PublishedResponse::new)
+            .transpose();
         parts.headers = HeaderMap::new();
         let body = match response.map_err(GripResponseError::Response)? {
             Some(response) => {

@@ -13,7 +13,7 @@ use crate::{
         inbox::Received,
     },
     http::{body::read_body, headers::remove_headers},
-    pubsub::publication::{PublishedResponse, Publication, is_framing_header},
+    pubsub::publication::{Publication, PublishedResponse, is_framing_header},
     ws::ws_over_http::REPLY_PATIENCE,
 };
 use spin_runtime::backend::{Body, full};
@@ -87,7 +87,7 @@ fn action(held: &mut HeldRequest, publication: &Publication) -> Action {
         }
         Disposition::Deliver(filters) => filters.clone(),
     };
-    let Some(published) = &format.answer else {
+    let Some(published) = &format.response else {
         return Action::Retry;
     };
     match filters.rewrite(published.body.clone(), &held.cursors.ids) {

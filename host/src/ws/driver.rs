@@ -117,7 +117,7 @@ impl Driver {
             connection.clone(),
             session.outbox.clone(),
             early,
-            session.services.limits.max_message_size,
+            session.services.limits.max_message_bytes,
         );
         session.outbox.attach(connection);
         // The time that the backend took to accept the client is not silence.
@@ -306,7 +306,7 @@ impl Driver {
             response => response.map_err(|error| error.to_string()),
         };
         self.retries = 0;
-        let limit = self.session.services.limits.max_incoming_buffer;
+        let limit = self.session.services.limits.max_incoming_buffer_bytes;
         let response = response.and_then(|response| {
             let accepted = self.pending.accept(response.accepted(), limit);
             accepted.map_err(|error| error.to_string())?;
@@ -450,7 +450,7 @@ impl Driver {
     }
 
     fn is_full(&self) -> bool {
-        self.pending.bytes() >= self.session.services.limits.max_incoming_buffer
+        self.pending.bytes() >= self.session.services.limits.max_incoming_buffer_bytes
     }
 
     /// Records a sign of life of the client.

@@ -18,10 +18,11 @@ use tracing::{Instrument, debug, debug_span, error};
 use tungstenite::handshake::derive_accept_key;
 use uuid::Uuid;
 
+use crate::config::AllowedOrigins;
 use crate::{
     http::{
-        error_response::{answer, failure},
-        headers::{remove_hop_headers, remove_private_headers, tokens},
+        error_response::{backend_error_response, text_response},
+        headers::{list_items, remove_hop_headers, remove_private_headers},
     },
     metrics::registry::Dropped,
     net::connection::{ConnectionHandle, Io},
@@ -34,10 +35,7 @@ use crate::{
         ws_over_http::{ConnectionInfo, EventsResponse, RoundTripError, round_trip},
     },
 };
-use spin_runtime::{
-    backend::{Body, Caller, empty},
-    manifest::AllowedOrigins,
-};
+use spin_runtime::backend::{Body, Caller, empty};
 
 /// Returns whether a request asks for a WebSocket. Other upgrades are ignored.
 pub(crate) fn is_upgrade<B>(request: &Request<B>) -> bool {
@@ -53,14 +51,14 @@ pub(crate) async fn open(
     mut request: Request<Incoming>,
     client: SocketAddr,
 ) -> Response<Body> {
-    let accept_key = match validate(&request, &services.limits.allowed_origins) {
+    let accept_key = match validate(&request, &services.allowed_origins) {
         Ok(accept_key) => accept_key,
         Err(refusal) => return *refusal,
     };
-    let outbox = Outbox::new(services.limits.max_outgoing_buffer);
+    let outbox = Outbox::new(services.limits.max_outgoing_buffer_bytes);
     let Some(guard) = services.sessions.register(outbox.clone()) else {
         services.metrics.dropped(Dropped::Full).inc();
-        return answer(
+        return text_response(
             StatusCode::SERVICE_UNAVAILABLE,
             "too many open WebSockets, try again later",
         );
@@ -86,9 +84,11 @@ pub(crate) async fn open(
     };
     // Runs in its own task: this future is dropped when the client disconnects, but a backend
     // that has accepted must then receive a DISCONNECT.
-    tokio::spawn(ConnectionHandle::carry(connection, handshake.serve(upgraded)).instrument(span));
+    tokio::spawn(
+        ConnectionHandle::run_upgraded(connection, handshake.serve(upgraded)).instrument(span),
+    );
     response.await.unwrap_or_else(|_| {
-        answer(
+        text_response(
             StatusCode::INTERNAL_SERVER_ERROR,
             "WebSocket handshake failed",
         )
@@ -145,7 +145,7 @@ impl Handshake {
             Err(_) => Box::pin(driver::abandon(session)).await,
         };
         debug!(reason = reason.name(), "session closed");
-        metrics.ended(reason);
+        metrics.session_ended(reason);
     }
 }
 
@@ -156,12 +156,12 @@ fn validate<B>(
     origins: &AllowedOrigins,
 ) -> Result<String, Box<Response<Body>>> {
     let headers = request.headers();
-    let refuse = |status, text: &str| Err(Box::new(answer(status, text)));
+    let refuse = |status, text: &str| Err(Box::new(text_response(status, text)));
     if headers
         .get(header::SEC_WEBSOCKET_VERSION)
         .is_none_or(|version| version != "13")
     {
-        let mut refusal = answer(
+        let mut refusal = text_response(
             StatusCode::UPGRADE_REQUIRED,
             "Sec-WebSocket-Version must be 13",
         );
@@ -278,7 +278,7 @@ fn refusal(error: RoundTripError, info: &ConnectionInfo) -> Response<Body> {
             if response.status().is_success()
                 || response.status() == StatusCode::METHOD_NOT_ALLOWED =>
         {
-            answer(
+            text_response(
                 StatusCode::UPGRADE_REQUIRED,
                 "this route does not accept WebSockets",
             )
@@ -287,11 +287,11 @@ fn refusal(error: RoundTripError, info: &ConnectionInfo) -> Response<Body> {
             remove_private_headers(response.headers_mut());
             *response
         }
-        RoundTripError::Backend(error) => failure(&error),
+        RoundTripError::Backend(error) => backend_error_response(&error),
         error => {
             let route = info.head.path();
             error!(connection = ?info.id, route, %error, "WebSocket handshake failed");
-            answer(
+            text_response(
                 StatusCode::BAD_GATEWAY,
                 "invalid WebSocket-over-HTTP response from the backend",
             )
@@ -336,7 +336,7 @@ fn into_tcp_stream(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
 
 /// Returns whether a comma-separated header contains `token`, ignoring case.
 fn contains_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    tokens(headers, name).any(|item| item.eq_ignore_ascii_case(token))
+    list_items(headers, name).any(|item| item.eq_ignore_ascii_case(token))
 }
 
 #[cfg(test)]

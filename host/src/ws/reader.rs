@@ -38,13 +38,13 @@ impl Reader {
         connection: Arc<dyn Connection>,
         outbox: Arc<Outbox>,
         early: Bytes,
-        max_message_size: usize,
+        max_message_bytes: usize,
     ) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(0)
-            .max_message_size(Some(max_message_size))
-            .max_frame_size(Some(max_message_size));
+            .max_message_size(Some(max_message_bytes))
+            .max_frame_size(Some(max_message_bytes));
         let wire = Wire {
             connection,
             outbox,

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use grip::{
-    CloseFrame, ControlMessage, Event, Extension, Message, extension::Sort,
+    CloseFrame, ControlMessage, Event, Extension, Message, extension::MessageKind,
     header::SEC_WEBSOCKET_EXTENSIONS,
 };
 
@@ -159,10 +159,10 @@ impl Session {
         let Some(grip) = &self.grip else {
             return self.send(encode(content));
         };
-        match grip.sort(&content) {
-            Sort::Content(inner) => self.send(encode(content.slice_ref(inner))),
-            Sort::Neither => warn_session!(self, "message without GRIP prefix dropped"),
-            Sort::Control(json) => match ControlMessage::parse(json) {
+        match grip.classify(&content) {
+            MessageKind::Content(inner) => self.send(encode(content.slice_ref(inner))),
+            MessageKind::Unprefixed => warn_session!(self, "message without GRIP prefix dropped"),
+            MessageKind::Control(json) => match ControlMessage::parse(json) {
                 Ok(message) => self.handle_control(message),
                 Err(error) => warn_session!(self, %error, "invalid control message dropped"),
             },

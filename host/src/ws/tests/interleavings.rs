@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use crate::config::Limits;
 use bytes::Bytes;
 use grip::{
     ControlMessage, Event, Item, Key, Message, header::SEC_WEBSOCKET_EXTENSIONS, publish::WsAction,
@@ -12,7 +13,7 @@ use grip::{
 use http::{HeaderMap, HeaderValue, Uri};
 use parking_lot::Mutex;
 use proptest::{collection::vec, option, prelude::*};
-use spin_runtime::{backend::Caller, manifest::WebSocketLimits};
+use spin_runtime::backend::Caller;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
@@ -100,15 +101,15 @@ impl Case {
             model_backend.clone(),
             "model",
             Signer::new(key),
-            WebSocketLimits {
-                max_message_size: MAX_MESSAGE,
-                max_incoming_buffer: MAX_INCOMING,
-                max_outgoing_buffer: MAX_OUTGOING,
-                ..WebSocketLimits::default()
+            Limits {
+                max_message_bytes: MAX_MESSAGE,
+                max_incoming_buffer_bytes: MAX_INCOMING,
+                max_outgoing_buffer_bytes: MAX_OUTGOING,
+                ..Limits::default()
             },
             CancellationToken::new(),
         ));
-        let outbox = Outbox::new(services.limits.max_outgoing_buffer);
+        let outbox = Outbox::new(services.limits.max_outgoing_buffer_bytes);
         let guard = services.sessions.register(outbox.clone()).expect("room");
         let info = ConnectionInfo {
             head: RequestHead::new(&Uri::from_static("/ws"), &HeaderMap::new()),

@@ -6,7 +6,7 @@ use grip::{ControlMessage, Event, event};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use parking_lot::{Mutex, MutexGuard};
-use spin_runtime::backend::{Answer, Backend, BackendError, Body, full};
+use spin_runtime::backend::{Backend, BackendError, Body, ResponseFuture, full};
 use tokio::time::{Instant, sleep};
 
 use crate::backoff;
@@ -114,7 +114,7 @@ impl ModelBackend {
 }
 
 impl Backend for ModelBackend {
-    fn call(&self, request: Request<Body>) -> Answer<'_> {
+    fn call(&self, request: Request<Body>) -> ResponseFuture<'_> {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             let body = body.collect().await.expect("a body").to_bytes();

@@ -2,16 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use crate::config::Limits;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use grip::{ControlMessage, Event, Key, event};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
-use spin_runtime::{
-    backend::{Answer, Backend, BackendError, Body, Caller, full},
-    manifest::WebSocketLimits,
-};
+use spin_runtime::backend::{Backend, BackendError, Body, Caller, ResponseFuture, full};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot},
@@ -47,7 +45,7 @@ pub(crate) struct ReceivedRequest {
 }
 
 impl Backend for ScriptedBackend {
-    fn call(&self, request: Request<Body>) -> Answer<'_> {
+    fn call(&self, request: Request<Body>) -> ResponseFuture<'_> {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             let body = body.collect().await.expect("a body").to_bytes();
@@ -98,7 +96,7 @@ impl ReceivedRequest {
 pub(crate) fn new_session(
     headers: &[(&'static str, &'static str)],
     events: &[Event],
-    limits: WebSocketLimits,
+    limits: Limits,
 ) -> (
     Session,
     mpsc::UnboundedReceiver<ReceivedRequest>,
@@ -113,7 +111,7 @@ pub(crate) fn new_session(
         limits,
         CancellationToken::new(),
     ));
-    let outbox = Outbox::new(services.limits.max_outgoing_buffer);
+    let outbox = Outbox::new(services.limits.max_outgoing_buffer_bytes);
     let guard = services.sessions.register(outbox.clone()).expect("room");
     let mut request_headers = HeaderMap::new();
     request_headers.insert("cookie", HeaderValue::from_static("a=1"));
@@ -148,7 +146,7 @@ impl TestSession {
     async fn open_with(
         headers: &[(&'static str, &'static str)],
         events: &[Event],
-        limits: WebSocketLimits,
+        limits: Limits,
     ) -> Self {
         Self::open_prepared(headers, events, limits, |_| {}).await
     }
@@ -156,7 +154,7 @@ impl TestSession {
     async fn open_prepared(
         headers: &[(&'static str, &'static str)],
         events: &[Event],
-        limits: WebSocketLimits,
+        limits: Limits,
         prepare: impl FnOnce(&mut Session),
     ) -> Self {
         let (mut session, backend, services) = new_session(headers, events, limits);
@@ -177,7 +175,7 @@ impl TestSession {
     }
 
     async fn open() -> Self {
-        Self::open_with(&[], &[], WebSocketLimits::default()).await
+        Self::open_with(&[], &[], Limits::default()).await
     }
 
     async fn send(&mut self, text: &str) {
@@ -265,7 +263,7 @@ async fn grip_prefixes_separate_content_from_control() {
     let mut session = TestSession::open_with(
         &[("sec-websocket-extensions", "grip")],
         &[subscribe, text("m:hello")],
-        WebSocketLimits::default(),
+        Limits::default(),
     )
     .await;
     assert_eq!(session.receive().await, Message::text("hello"));
@@ -304,7 +302,7 @@ async fn without_grip_everything_is_content() {
     let mut session = TestSession::open_with(
         &[],
         &[text("c:{\"type\":\"detach\"}"), text("m:x")],
-        WebSocketLimits::default(),
+        Limits::default(),
     )
     .await;
     assert_eq!(
@@ -316,12 +314,8 @@ async fn without_grip_everything_is_content() {
 
 #[tokio::test]
 async fn meta_headers_are_repeated_until_removed() {
-    let mut session = TestSession::open_with(
-        &[("set-meta-user", "alice")],
-        &[],
-        WebSocketLimits::default(),
-    )
-    .await;
+    let mut session =
+        TestSession::open_with(&[("set-meta-user", "alice")], &[], Limits::default()).await;
     session.send("1").await;
     let request = session.request().await;
     assert_eq!(request.headers["meta-user"], "alice");
@@ -429,9 +423,9 @@ async fn a_disconnect_event_drops_the_client() {
 #[tokio::test]
 async fn a_flood_is_slowed_down_without_loss() {
     const MESSAGES: usize = 3000;
-    let limits = WebSocketLimits {
-        max_incoming_buffer: 20_000,
-        ..WebSocketLimits::default()
+    let limits = Limits {
+        max_incoming_buffer_bytes: 20_000,
+        ..Limits::default()
     };
     let mut session = TestSession::open_with(&[], &[], limits).await;
     let client = std::mem::replace(&mut session.client, unconnected().await);
@@ -464,7 +458,7 @@ async fn a_flood_is_slowed_down_without_loss() {
 
 #[tokio::test]
 async fn an_idle_session_sends_empty_requests_at_the_keep_alive_interval() {
-    let mut session = TestSession::open_prepared(&[], &[], WebSocketLimits::default(), |session| {
+    let mut session = TestSession::open_prepared(&[], &[], Limits::default(), |session| {
         // Shorter than a header can set.
         session.keep_alive = Some(Duration::from_millis(50));
     })
@@ -488,7 +482,7 @@ async fn a_refresh_sends_an_empty_request() {
     let mut session = TestSession::open_with(
         &[("sec-websocket-extensions", "grip")],
         &[subscribe],
-        WebSocketLimits::default(),
+        Limits::default(),
     )
     .await;
     let refresh = grip::Item {
@@ -508,7 +502,7 @@ async fn a_detached_session_receives_publications_but_sends_no_events() {
     let mut session = TestSession::open_with(
         &[("sec-websocket-extensions", "grip")],
         &control,
-        WebSocketLimits::default(),
+        Limits::default(),
     )
     .await;
     // The CLOSE is the last event for the backend, and the response to it is ignored.
@@ -643,7 +637,7 @@ async fn filters_use_the_metadata_set_by_the_backend() {
     let mut session = TestSession::open_with(
         &[("sec-websocket-extensions", "grip")],
         &control,
-        WebSocketLimits::default(),
+        Limits::default(),
     )
     .await;
     let from = |sender: &str, text: &str| {

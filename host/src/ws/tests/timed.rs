@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use crate::config::Limits;
 use bytes::Bytes;
 use grip::{ControlMessage, Event, Message, control::KeepAliveMode};
-use spin_runtime::manifest::WebSocketLimits;
 use tokio::{
     sync::mpsc,
     task::JoinHandle,
@@ -38,7 +38,7 @@ impl TimedSession {
             .map(ControlMessage::into_event)
             .collect();
         let grip = [("sec-websocket-extensions", "grip")];
-        let (session, backend, _) = new_session(&grip, &events, WebSocketLimits::default());
+        let (session, backend, _) = new_session(&grip, &events, Limits::default());
         let wire = Arc::new(Wire::default());
         let session = tokio::spawn(driver::serve(session, wire.clone(), Bytes::new()));
         Self {
@@ -259,7 +259,7 @@ async fn a_session_without_scheduled_messages_has_no_timers() {
     };
     let keep_alive = ControlMessage::keep_alive(message("x"), 10).into_event();
     let grip = [("sec-websocket-extensions", "grip")];
-    let limits = WebSocketLimits::default;
+    let limits = Limits::default;
     let (session, ..) = new_session(&grip, &[keep_alive, off.into_event()], limits());
     assert!(session.timers.is_none());
 }
