@@ -78,7 +78,7 @@ impl TestHost {
     fn new(limits: Limits) -> Self {
         let (sender, requests) = mpsc::unbounded_channel();
         let backend = Arc::new(ScriptedBackend(sender));
-        let key = Key::parse("a key of some length, since it has to be").expect("a key");
+        let key = Key::parse("a key that is long enough for tokens").expect("a key");
         let config = HostConfig {
             limits,
             ..HostConfig::default()
@@ -565,7 +565,7 @@ async fn stale_first_response_of_a_stream_is_retried() {
     // A gap without a next link ends the stream.
     let unordered = Item {
         no_seq: true,
-        ..numbered(stream_item("10"), 10)
+        ..with_ids(stream_item("10"), 10)
     };
     host.publish(unordered).await;
     assert_eq!(next_chunk(&mut stream).await, None);
@@ -605,7 +605,7 @@ async fn response_without_dropped_publications_is_fetched_again() {
     let mut stream = host.open_stream(&old, "1 to 7 ").await;
     let unordered = Item {
         no_seq: true,
-        ..numbered(stream_item("9 "), 9)
+        ..with_ids(stream_item("9 "), 9)
     };
     host.publish(unordered).await;
     let reading = tokio::spawn(async move { (next_chunk(&mut stream).await, stream) });

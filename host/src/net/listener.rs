@@ -148,8 +148,9 @@ mod tests {
     #[tokio::test]
     async fn accepted_sockets_have_the_options() {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let listener = Listener::bind(address, "--listen", &Shutdown::default());
-        let listener = listener.await.expect("free port");
+        let shutdown = Shutdown::default();
+        let listener = Listener::bind(address, "--listen", &shutdown).await;
+        let listener = listener.expect("free port");
         let _client = TcpStream::connect(listener.address()).await;
         let (accepted, _) = listener.tcp.accept().await.expect("client");
         let socket = SockRef::from(&accepted);

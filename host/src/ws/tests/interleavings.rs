@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::config::Limits;
+use crate::config::{HostConfig, Limits};
 use bytes::Bytes;
 use grip::{
     ControlMessage, Event, Item, Key, Message, header::SEC_WEBSOCKET_EXTENSIONS, publish::WsAction,
@@ -96,16 +96,19 @@ impl Case {
             plans: Mutex::new(self.plans.clone().into()),
             ledger: Mutex::default(),
         });
-        let key = Key::parse("a key of some length, as it must be").expect("a key");
+        let key = Key::parse("a key that is long enough for tokens").expect("a key");
         let services = Arc::new(Services::new(
             model_backend.clone(),
             "model",
             Signer::new(key),
-            Limits {
-                max_message_bytes: MAX_MESSAGE,
-                max_incoming_buffer_bytes: MAX_INCOMING,
-                max_outgoing_buffer_bytes: MAX_OUTGOING,
-                ..Limits::default()
+            &HostConfig {
+                limits: Limits {
+                    max_message_bytes: MAX_MESSAGE,
+                    max_incoming_buffer_bytes: MAX_INCOMING,
+                    max_outgoing_buffer_bytes: MAX_OUTGOING,
+                    ..Limits::DEFAULT
+                },
+                ..HostConfig::default()
             },
             CancellationToken::new(),
         ));
@@ -325,7 +328,9 @@ impl Step {
                 .await;
             }
             Self::Silent => outbox.disconnect(CloseReason::Silent),
-            Self::Shutdown => outbox.close(frame::close(frame::AWAY, ""), CloseReason::Shutdown),
+            Self::Shutdown => {
+                outbox.close(frame::close(frame::GOING_AWAY, ""), CloseReason::Shutdown)
+            }
             Self::WaitMs(time) => sleep(Duration::from_millis(*time)).await,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::config::Limits;
+use crate::config::{HostConfig, Limits};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use grip::{ControlMessage, Event, Key, event};
@@ -103,12 +103,15 @@ pub(crate) fn new_session(
     Arc<Services>,
 ) {
     let (sender, backend) = mpsc::unbounded_channel();
-    let key = Key::parse("a key of some length, since it has to be").expect("a key");
+    let key = Key::parse("a key that is long enough for tokens").expect("a key");
     let services = Arc::new(Services::new(
         Arc::new(ScriptedBackend(sender)),
         "scripted",
         Signer::new(key),
-        limits,
+        &HostConfig {
+            limits,
+            ..HostConfig::default()
+        },
         CancellationToken::new(),
     ));
     let outbox = Outbox::new(services.limits.max_outgoing_buffer_bytes);
