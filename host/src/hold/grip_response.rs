@@ -18,7 +18,6 @@ use crate::{
         headers::remove_headers,
     },
     pubsub::publication::PublishedResponse,
-    ws::ws_over_http::REPLY_PATIENCE,
 };
 use spin_runtime::backend::{Backend, Body, empty, full};
 
@@ -116,7 +115,7 @@ impl GripResponse {
         if parts.status != StatusCode::OK {
             return Err(GripResponseError::Status(parts.status));
         }
-        let json = read_body(body, MAX_HELD_BODY, REPLY_PATIENCE).await?;
+        let json = read_body(body, MAX_HELD_BODY, Limits::DEFAULT.response_body_timeout).await?;
         let mut instruct = instruct.with_json(&json)?;
         let response = instruct
             .response

@@ -1,5 +1,6 @@
 //! Held responses: the client gets one published response, or the backend's after a timeout.
 
+use crate::config::Limits;
 use http::{Response, header, response::Parts};
 use hyper::ext::ReasonPhrase;
 use tokio::time::sleep;
@@ -14,7 +15,6 @@ use crate::{
     },
     http::{body::read_body, headers::remove_headers},
     pubsub::publication::{Publication, PublishedResponse, is_framing_header},
-    ws::ws_over_http::REPLY_PATIENCE,
 };
 use spin_runtime::backend::{Body, full};
 
@@ -39,7 +39,7 @@ enum Action {
 /// Waits for a publication or the timeout. `default` is the backend's response.
 pub(super) async fn wait(held: &mut HeldRequest, default: Response<Body>) -> Outcome {
     let (mut parts, body) = default.into_parts();
-    let body = match read_body(body, MAX_HELD_BODY, REPLY_PATIENCE).await {
+    let body = match read_body(body, MAX_HELD_BODY, Limits::DEFAULT.response_body_timeout).await {
         Ok(body) => body,
         Err(error) => {
             warn!(route = held.request.path(), %error, "failed to read the response to hold");

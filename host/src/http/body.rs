@@ -1,13 +1,11 @@
 //! Reads whole bodies within a size and a time limit.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
-use bytes::Bytes;
-use futures_util::{FutureExt as _, future::BoxFuture};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::time::timeout;
-
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
 use spin_runtime::backend::{Body, BodyError};
+use tokio::time::timeout;
 
 /// Why a body could not be read to its end.
 #[derive(Debug, thiserror::Error)]
@@ -22,21 +20,40 @@ pub(crate) enum ReadBodyError {
 
 /// Returns the content of a body of at most `max_bytes` that ends within `time_limit`.
 ///
-/// A body that arrives in one piece is not copied. Trailers are dropped.
+/// A body that arrives in one frame is not copied, and nothing is allocated for it: each event of a
+/// WebSocket takes this path. Trailers are dropped.
 pub(crate) async fn read_body(
     body: Body,
     max_bytes: usize,
     time_limit: Duration,
 ) -> Result<Bytes, ReadBodyError> {
-    // Boxed, since the compiler cannot prove that the unboxed future is `Send`: its error type is
-    // converted into itself.
-    let collect: BoxFuture<'static, _> = Limited::new(body, max_bytes).collect().boxed();
-    match timeout(time_limit, collect).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ReadBodyError::TooLarge(max_bytes)),
-        Ok(Err(error)) => Err(ReadBodyError::Incomplete(error)),
-        Err(_) => Err(ReadBodyError::Timeout(time_limit)),
+    timeout(time_limit, read(body, max_bytes))
+        .await
+        .unwrap_or(Err(ReadBodyError::Timeout(time_limit)))
+}
+
+async fn read(mut body: Body, max_bytes: usize) -> Result<Bytes, ReadBodyError> {
+    let mut first = Bytes::new();
+    let mut joined = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(ReadBodyError::Incomplete)?.into_data() else {
+            continue;
+        };
+        if first.len() + joined.len() + data.len() > max_bytes {
+            return Err(ReadBodyError::TooLarge(max_bytes));
+        }
+        if first.is_empty() && joined.is_empty() {
+            first = data;
+        } else {
+            joined.extend_from_slice(&mem::take(&mut first));
+            joined.extend_from_slice(&data);
+        }
     }
+    Ok(if joined.is_empty() {
+        first
+    } else {
+        joined.freeze()
+    })
 }
 
 #[cfg(test)]

@@ -9,46 +9,48 @@ use tungstenite::protocol::{
     },
 };
 
-/// Close code: the endpoint goes away (RFC 6455, 7.4.1).
+/// The endpoint is going away (RFC 6455, section 7.4.1).
 pub(crate) const GOING_AWAY: u16 = 1001;
-/// Close code: a frame broke the protocol.
-pub(crate) const PROTOCOL: u16 = 1002;
-/// Close code: text that is not UTF-8.
-pub(crate) const INVALID: u16 = 1007;
-/// Close code: a message over the limit.
-pub(crate) const TOO_BIG: u16 = 1009;
-/// Close code: the backend failed.
-pub(crate) const FAILED: u16 = 1011;
-/// Close code: come again later (registered with IANA).
-pub(crate) const AGAIN: u16 = 1013;
+/// A frame violates the protocol.
+pub(crate) const PROTOCOL_ERROR: u16 = 1002;
+/// A text message is not UTF-8.
+pub(crate) const INVALID_PAYLOAD: u16 = 1007;
+/// A message exceeds the limit.
+pub(crate) const MESSAGE_TOO_BIG: u16 = 1009;
+/// The backend failed.
+pub(crate) const INTERNAL_ERROR: u16 = 1011;
+/// The client should reconnect later (registered with IANA).
+pub(crate) const TRY_AGAIN_LATER: u16 = 1013;
 
-/// The most bytes that a close frame's reason or a ping may have.
-const CONTROL_PAYLOAD: usize = 125;
+/// The largest payload of a control frame, in bytes.
+const MAX_CONTROL_PAYLOAD: usize = 125;
 
-/// A text message. The content must be UTF-8.
+/// Encodes a text message. The content must be UTF-8.
 pub(crate) fn text(content: Bytes) -> Bytes {
     encode(Frame::message(content, OpCode::Data(Data::Text), true))
 }
 
-/// A binary message.
+/// Encodes a binary message.
 pub(crate) fn binary(content: Bytes) -> Bytes {
     encode(Frame::message(content, OpCode::Data(Data::Binary), true))
 }
 
-/// A ping; content beyond 125 bytes is cut, as a control frame holds no more.
+/// Encodes a ping. Content beyond 125 bytes is truncated.
 pub(crate) fn ping(mut content: Bytes) -> Bytes {
-    content.truncate(CONTROL_PAYLOAD);
+    content.truncate(MAX_CONTROL_PAYLOAD);
     encode(Frame::ping(content))
 }
 
-/// A pong, cut like a ping.
+/// Encodes a pong. Content beyond 125 bytes is truncated.
 pub(crate) fn pong(mut content: Bytes) -> Bytes {
-    content.truncate(CONTROL_PAYLOAD);
+    content.truncate(MAX_CONTROL_PAYLOAD);
     encode(Frame::pong(content))
 }
 
-/// A close frame. A code that must not be sent becomes 1000, as an endpoint would
-/// take the frame for an error; a long reason is cut between characters.
+/// Encodes a close frame.
+///
+/// A code that must not be sent becomes 1000, since the client would reject the frame. A long reason
+/// is truncated between two characters.
 pub(crate) fn close(code: u16, reason: &str) -> Bytes {
     let code = CloseCode::from(code);
     let code = if code.is_allowed() {
@@ -56,14 +58,14 @@ pub(crate) fn close(code: u16, reason: &str) -> Bytes {
     } else {
         CloseCode::Normal
     };
-    let reason = &reason[..reason.floor_char_boundary(CONTROL_PAYLOAD - 2)];
+    let reason = &reason[..reason.floor_char_boundary(MAX_CONTROL_PAYLOAD - 2)];
     encode(Frame::close(Some(CloseFrame {
         code,
         reason: Utf8Bytes::from(reason),
     })))
 }
 
-/// A close frame without a code.
+/// Encodes a close frame without a code.
 pub(crate) fn close_without_code() -> Bytes {
     encode(Frame::close(None))
 }
@@ -81,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_take_the_three_forms() {
+    fn lengths_are_encoded_in_all_three_forms() {
         assert_eq!(text(Bytes::from_static(b"hi")), &[0x81, 2, b'h', b'i'][..]);
         assert_eq!(binary(Bytes::from(vec![7; 126]))[..4], [0x82, 126, 0, 126]);
         assert_eq!(
@@ -91,11 +93,17 @@ mod tests {
     }
 
     #[test]
-    fn control_frames_stay_within_their_limit() {
-        assert_eq!(ping(Bytes::from(vec![0; 200])).len(), 2 + CONTROL_PAYLOAD);
+    fn control_frames_are_truncated() {
+        assert_eq!(
+            ping(Bytes::from(vec![0; 200])).len(),
+            2 + MAX_CONTROL_PAYLOAD
+        );
         assert_eq!(close(1000, &"é".repeat(100)).len(), 2 + 2 + 122);
         assert_eq!(close(1005, "")[2..4], 1000_u16.to_be_bytes());
-        assert_eq!(close(AGAIN, "")[2..4], AGAIN.to_be_bytes());
+        assert_eq!(
+            close(TRY_AGAIN_LATER, "")[2..4],
+            TRY_AGAIN_LATER.to_be_bytes()
+        );
         assert_eq!(close_without_code(), &[0x88, 0][..]);
     }
 }

@@ -4,6 +4,7 @@
 //! without subscribers. A client that subscribes shortly afterwards can then detect whether it has
 //! missed something.
 
+use crate::config::Limits;
 use std::{
     collections::{HashMap, VecDeque},
     fmt,
@@ -30,10 +31,10 @@ use crate::{
 };
 
 /// How long a channel without subscribers is kept.
-const LINGER: Duration = Duration::from_secs(60);
+const LINGER: Duration = Limits::DEFAULT.idle_channel_lifetime;
 
 /// The most channels that are kept without subscribers.
-const MAX_LINGERING: usize = 100_000;
+const MAX_LINGERING: usize = Limits::DEFAULT.max_idle_channels;
 
 /// How often expired channels are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);

@@ -3,6 +3,7 @@
 //! A subscription names its filters. They look at the metadata that the backend has set for the
 //! connection, and at the metadata of the publication. Names and meanings are those of Pushpin.
 
+use crate::config::Limits;
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -11,7 +12,7 @@ use parking_lot::Mutex;
 use crate::pubsub::sequencer::Id;
 
 /// The most names in a connection's metadata.
-pub(crate) const MAX_META: usize = 100;
+pub(crate) const MAX_META: usize = Limits::DEFAULT.max_metadata_entries;
 
 /// A connection's metadata, set by its backend. Costs only a pointer while it is empty.
 #[derive(Debug, Default)]

@@ -4,6 +4,7 @@
 //! published, it waits for its predecessor, within bounds on time and number. The bounds are those
 //! of Pushpin; what exceeds them is published out of order here instead of being dropped.
 
+use crate::config::Limits;
 use std::{
     collections::{HashSet, VecDeque},
     sync::Arc,
@@ -13,17 +14,17 @@ use std::{
 use tokio::time::Instant;
 
 /// How long a publication waits for its predecessor.
-pub(super) const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const WAIT_TIMEOUT: Duration = Limits::DEFAULT.reorder_timeout;
 /// The most publications that wait on one channel.
-const MAX_WAITING: usize = 100;
+const MAX_WAITING: usize = Limits::DEFAULT.max_reordered_items;
 /// The most bytes that wait on one channel.
-const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
+const MAX_WAITING_BYTES: usize = Limits::DEFAULT.max_reordered_bytes;
 /// How long an id is remembered, to detect duplicates.
-const DEDUPE_WINDOW: Duration = Duration::from_secs(60);
+const DEDUPE_WINDOW: Duration = Limits::DEFAULT.known_id_lifetime;
 /// The most ids that are remembered for one channel.
-const MAX_REMEMBERED_IDS: usize = 1000;
+const MAX_REMEMBERED_IDS: usize = Limits::DEFAULT.known_ids_per_channel;
 /// The longest id that is remembered, in bytes. Longer ids are ignored.
-pub(super) const MAX_ID: usize = 1024;
+pub(super) const MAX_ID: usize = Limits::DEFAULT.max_id_bytes;
 
 /// An id on a channel.
 pub(crate) type Id = Arc<str>;

@@ -4,6 +4,7 @@
 //! no task runs for long. Publications that arrive while a shard is busy are batched, so that a
 //! client receives a burst of messages in one write.
 
+use crate::config::Limits;
 use std::{mem, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
@@ -21,7 +22,7 @@ use crate::pubsub::{
 pub(super) const SHARD_SLOTS: usize = 128;
 
 /// The queued bytes above which publishers must wait for a shard.
-pub(super) const QUEUE_BYTES: usize = 1024 * 1024;
+pub(super) const QUEUE_BYTES: usize = Limits::DEFAULT.max_shard_queue_bytes;
 
 /// A WebSocket that receives publications. Called from the fan-out, so it must not block.
 pub(crate) trait SocketSubscriber: Send + Sync + 'static {

@@ -1,5 +1,6 @@
 //! The task of a session: waits for the client, the backend and others, and handles one at a time.
 
+use crate::config::Limits;
 use std::{
     future::{Future, poll_fn},
     mem,
@@ -31,7 +32,7 @@ use crate::{
 };
 
 /// How long a client may take to answer a close frame, and to read what was sent before it.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Limits::DEFAULT.close_timeout;
 
 /// Serves an open WebSocket until it is closed, and returns why it was closed. `early` holds bytes
 /// that were received together with the handshake.

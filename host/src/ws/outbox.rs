@@ -21,14 +21,14 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::{net::TcpStream, time::Instant};
 
 use crate::{
+    config::Limits,
     metrics::close_reason::CloseReason,
-    net::frame::{self, AGAIN},
+    net::frame,
     pubsub::{publication::Delivery, shard::SocketSubscriber},
     state::{
         activity::Activity,
         sessions::{Client, Stage},
     },
-    ws::ws_over_http::MAX_RESPONSE_BYTES,
 };
 
 /// Added to the length of each queued entry, so that many small entries are bounded too.
@@ -147,7 +147,7 @@ impl Outbox {
         let limit = match state.connection {
             Some(_) => self.limit,
             // The response to OPEN is queued as a whole before the connection is attached.
-            None => self.limit.max(MAX_RESPONSE_BYTES),
+            None => self.limit.max(Limits::DEFAULT.max_response_events_bytes),
         };
         if state.backlog() > limit {
             state.overflow();
@@ -344,8 +344,10 @@ impl State {
     /// close frame is not taken for the rest of it.
     fn overflow(&mut self) {
         self.queue.truncate(usize::from(self.partial));
-        self.queue
-            .push_back(frame::close(AGAIN, "the client does not keep up"));
+        self.queue.push_back(frame::close(
+            frame::TRY_AGAIN_LATER,
+            "the client does not keep up",
+        ));
         self.queued_bytes = self.queue.iter().map(Bytes::len).sum();
         self.closing = true;
         self.close = Some(CloseReason::Slow);

@@ -4,13 +4,14 @@
 //! reach the backend can therefore be repeated, and an event that was accepted in part is sent
 //! again without that part.
 
+use crate::config::Limits;
 use grip::Event;
 
 /// Added to the content length of each event, so that many empty messages are bounded too.
 const EVENT_BYTES: usize = 64;
 
 /// The most events in one request, which is the default limit of decoders.
-const MAX_EVENTS: usize = 10_000;
+const MAX_EVENTS: usize = Limits::DEFAULT.max_events_per_request;
 
 /// A queue of events, the first of which may be in a request in flight.
 #[derive(Default)]

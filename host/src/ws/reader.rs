@@ -131,13 +131,14 @@ impl Write for Wire {
 pub(super) fn close_code(error: &Error) -> Option<(u16, String)> {
     use tungstenite::error::{CapacityError, ProtocolError};
     match error {
-        Error::Capacity(CapacityError::MessageTooLong { max_size, .. }) => {
-            Some((frame::TOO_BIG, format!("message exceeds {max_size} bytes")))
-        }
-        Error::Capacity(error) => Some((frame::TOO_BIG, error.to_string())),
-        Error::Utf8(_) => Some((frame::INVALID, "text must be UTF-8".into())),
+        Error::Capacity(CapacityError::MessageTooLong { max_size, .. }) => Some((
+            frame::MESSAGE_TOO_BIG,
+            format!("message exceeds {max_size} bytes"),
+        )),
+        Error::Capacity(error) => Some((frame::MESSAGE_TOO_BIG, error.to_string())),
+        Error::Utf8(_) => Some((frame::INVALID_PAYLOAD, "text must be UTF-8".into())),
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
-        Error::Protocol(error) => Some((frame::PROTOCOL, error.to_string())),
+        Error::Protocol(error) => Some((frame::PROTOCOL_ERROR, error.to_string())),
         _ => None,
     }
 }

@@ -4,6 +4,7 @@
 //! the backend is in flight, messages that arrive meanwhile are batched into the next request, and
 //! the events of a response are applied in sequence.
 
+use crate::config::Limits;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -28,7 +29,7 @@ use crate::{
 };
 
 /// The most channels a session can subscribe to.
-const MAX_SUBSCRIPTIONS: usize = 1000;
+const MAX_SUBSCRIPTIONS: usize = Limits::DEFAULT.max_subscriptions;
 
 /// Logs a warning with the fields that identify a session, which its span may not provide: the
 /// span is disabled unless the level is debug.
@@ -150,7 +151,7 @@ impl Session {
         warn_session!(self, error, "backend failed, closing with 1011");
         self.link = Link::Detached;
         self.outbox.close(
-            frame::close(frame::FAILED, "the backend failed"),
+            frame::close(frame::INTERNAL_ERROR, "the backend failed"),
             CloseReason::Failed,
         );
     }

@@ -2,11 +2,11 @@
 //!
 //! The protocol is described at <https://pushpin.org/docs/protocols/websocket-over-http/>.
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use grip::{
-    Event, EventError, Limits,
+    Event, EventError,
     header::{
         CONNECTION_ID, CONTENT_BYTES_ACCEPTED, CONTENT_BYTES_REPLAYED, GRIP_FEATURE, GRIP_SIG,
         KEEP_ALIVE_INTERVAL, META_PREFIX, SEC_WEBSOCKET_EXTENSIONS, SET_META_PREFIX,
@@ -14,28 +14,27 @@ use grip::{
     },
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::BodyExt;
-use tokio::time::timeout;
 
 use crate::{
-    http::signer::Signer,
+    config::Limits,
+    http::{
+        body::{ReadBodyError, read_body},
+        signer::Signer,
+    },
     pubsub::filter::{MAX_META, MetaFull},
     ws::request_head::RequestHead,
 };
 use spin_runtime::backend::{self, Backend, BackendError, Body, Caller};
 
-/// The maximum size of a response's body, in bytes; as in Pushpin.
-pub(super) const MAX_RESPONSE_BYTES: usize = 1_000_000;
+const MAX_RESPONSE_BYTES: usize = Limits::DEFAULT.max_response_events_bytes;
 
-/// How long a response's body may take after its head has arrived.
-pub(crate) const REPLY_PATIENCE: Duration = Duration::from_secs(60);
+const BODY_TIMEOUT: Duration = Limits::DEFAULT.response_body_timeout;
 
 /// The value of `Grip-Feature`, which lists the supported GRIP features; as in Pushpin.
 const FEATURES: &str = "status, session, link:next, filter:skip-self, filter:skip-users, \
                         filter:require-sub, filter:build-id, filter:var-subst";
 
-/// The shortest keep-alive interval that a backend can set; as in Pushpin.
-const MIN_KEEP_ALIVE: Duration = Duration::from_secs(20);
+const MIN_KEEP_ALIVE: Duration = Limits::DEFAULT.min_keep_alive_interval;
 
 /// What each request to the backend repeats about a connection.
 #[derive(Debug)]
@@ -65,12 +64,8 @@ pub(super) enum RoundTripError {
     /// The response is complete, but does not consist of events.
     #[error("expected status 200 with content type {WEBSOCKET_EVENTS}, got {} with {:?}", .0.status(), .0.headers().get(header::CONTENT_TYPE))]
     Refused(Box<Response<Body>>),
-    #[error("response body ended early: {0}")]
-    Body(backend::BodyError),
-    #[error("response body did not end within {REPLY_PATIENCE:?}")]
-    Timeout,
-    #[error("response body exceeds {MAX_RESPONSE_BYTES} bytes")]
-    TooLarge,
+    #[error("response {0}")]
+    Body(#[from] ReadBodyError),
     #[error("malformed events in the response: {0}")]
     Malformed(#[from] EventError),
     /// The response to OPEN neither accepts nor refuses the connection.
@@ -94,11 +89,9 @@ pub(super) async fn round_trip(
         return Err(RoundTripError::Refused(Box::new(response)));
     }
     let (parts, body) = response.into_parts();
-    let body = timeout(REPLY_PATIENCE, read(body))
-        .await
-        .map_err(|_| RoundTripError::Timeout)??;
+    let body = read_body(body, MAX_RESPONSE_BYTES, BODY_TIMEOUT).await?;
     // The size of the body bounds both.
-    let limits = Limits {
+    let limits = grip::Limits {
         content: MAX_RESPONSE_BYTES,
         events: MAX_RESPONSE_BYTES,
     };
@@ -107,27 +100,6 @@ pub(super) async fn round_trip(
         headers: parts.headers,
         events,
     })
-}
-
-/// Reads a whole body, without copying if it arrives as a single frame.
-async fn read(mut body: Body) -> Result<Bytes, RoundTripError> {
-    let mut first = Bytes::new();
-    let mut all = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(RoundTripError::Body)?.into_data() else {
-            continue;
-        };
-        if first.len() + all.len() + data.len() > MAX_RESPONSE_BYTES {
-            return Err(RoundTripError::TooLarge);
-        }
-        if first.is_empty() && all.is_empty() {
-            first = data;
-        } else {
-            all.extend_from_slice(&mem::take(&mut first));
-            all.extend_from_slice(&data);
-        }
-    }
-    Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
 impl RoundTripError {

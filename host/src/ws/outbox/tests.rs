@@ -7,6 +7,8 @@ use parking_lot::Mutex;
 
 use super::*;
 
+const MAX_RESPONSE_BYTES: usize = Limits::DEFAULT.max_response_events_bytes;
+
 /// Accepts `capacity` bytes, then blocks.
 #[derive(Default)]
 struct Pipe {

@@ -408,7 +408,7 @@ async fn a_backend_that_fails_closes_with_1011() {
         *response.status_mut() = status;
         let _ = session.request().await.responder.send(Ok(response));
         match session.receive().await {
-            Message::Close(Some(frame)) => assert_eq!(u16::from(frame.code), frame::FAILED),
+            Message::Close(Some(frame)) => assert_eq!(u16::from(frame.code), frame::INTERNAL_ERROR),
             other => panic!("{other:?}"),
         }
     }
@@ -565,7 +565,7 @@ async fn invalid_responses_close_with_1011_and_detach_the_backend() {
             assert_eq!(session.receive().await, Message::text("x"));
         }
         match session.receive().await {
-            Message::Close(Some(frame)) => assert_eq!(u16::from(frame.code), frame::FAILED),
+            Message::Close(Some(frame)) => assert_eq!(u16::from(frame.code), frame::INTERNAL_ERROR),
             other => panic!("{other:?}"),
         }
         let end = session.client.next().await;

@@ -138,7 +138,7 @@ async fn an_unreachable_backend_is_retried_five_times_with_the_same_events() {
     let frames = received(&session.wire.lock().to_client);
     assert_eq!(frames.len(), 1, "{frames:?}");
     assert_eq!(frames[0].0, CLOSE);
-    assert_eq!(frames[0].1[..2], frame::FAILED.to_be_bytes());
+    assert_eq!(frames[0].1[..2], frame::INTERNAL_ERROR.to_be_bytes());
     // A backend that has failed receives no further events.
     assert_eq!(
         session.session.await.expect("no panic"),
