@@ -79,7 +79,7 @@ impl Gateway {
         }
         // Before everything of the application, whose routes may be any.
         let own = self.reload.as_ref();
-        if let Some(answer) = own.and_then(|reload| reload.answer(&request)) {
+        if let Some(answer) = own.and_then(|reload| reload.handle(&request)) {
             return answer;
         }
         let rules = self.rules.load_full();
@@ -107,10 +107,10 @@ impl Gateway {
         if handshake::is_upgrade(&request) {
             return handshake::open(&rules.services, request, client).await;
         }
-        let page = own.and_then(|reload| reload.page(&mut request));
+        let script = own.and_then(|reload| reload.prepare(&mut request));
         let response = proxy::forward(&rules.services, boxed(request)).await;
-        match page {
-            Some(page) => page.inject(response),
+        match script {
+            Some(script) => script.inject(response),
             None => response,
         }
     }

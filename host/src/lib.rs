@@ -42,12 +42,12 @@ mod ws;
 
 use crate::http::signer::Signer;
 use crate::upstream::tunnel::Tunnels;
-pub use dev::{build::build, process::ended};
+pub use dev::{build::build, process::wait_for_builds};
 
 use app::{Application, Values};
 use control::Control;
 use dev::reload::Reload;
-use dev::watch::Watch;
+use dev::watch::{PendingChanges, Watch};
 use gateway::{Gateway, Rules};
 use net::listener::Listener;
 use prometheus_client::metrics::gauge::Gauge;
@@ -228,7 +228,7 @@ impl Host {
             None => {
                 let variables = values.settle(&manifest)?;
                 let watch = match options.watch {
-                    true => Some(Watch::begin(&manifest).await?),
+                    true => Some(Watch::start(&manifest).await?),
                     false => None,
                 };
                 let embedded = load(&manifest, &variables, options.embedded(&manifest)).await?;
@@ -289,7 +289,7 @@ impl Host {
         timers.exchange(&host.manifest.host.timers);
         host.public.spawn(timers.ended());
         if let Some((watch, embedded, reload)) = watched {
-            let application = Application {
+            let mut application = Application {
                 values,
                 key,
                 limit,
@@ -299,7 +299,12 @@ impl Host {
                 private: host.manifest.host.private.clone(),
                 timers,
             };
-            let (watch, stop) = (watch.run(application, reload), host.stop.clone());
+            let apply = async move |manifest: &Manifest, changes: &PendingChanges| {
+                let components = changes.components.clone();
+                let only_code = changes.is_components_only();
+                application.exchange(manifest, components, only_code).await
+            };
+            let (watch, stop) = (watch.run(apply, reload), host.stop.clone());
             host.rest.spawn(async move {
                 stop.run_until_cancelled(watch).await;
             });

@@ -140,7 +140,7 @@ fn main() -> ExitCode {
             let ended = runtime.block_on(run(cli.command));
             // A compilation under way may take long, and nobody waits for it any more.
             runtime.shutdown_timeout(LAST);
-            socket_host::ended(false);
+            socket_host::wait_for_builds(false);
             ended
         });
     match ended {
@@ -208,7 +208,7 @@ async fn up(options: Up) -> Result<()> {
     tokio::select! {
         _ = host.stop() => Ok(()),
         () = signals.next() => {
-            socket_host::ended(true);
+            socket_host::wait_for_builds(true);
             std::process::exit(1)
         }
     }
