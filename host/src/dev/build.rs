@@ -8,11 +8,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use spin_runtime::manifest::{Build, Manifest, suggest};
 use tokio::{io::AsyncReadExt as _, net::unix::pipe::Receiver, process::Command, time::timeout};
 
-use crate::dev::process::BuildProcess;
-use crate::terminal::note;
-use spin_runtime::manifest::{Build, Manifest, suggest};
+use crate::{dev::process::BuildProcess, terminal::note};
 
 /// Bytes that are kept of the output of a component's commands.
 const MAX_OUTPUT_BYTES: usize = 64 << 10;

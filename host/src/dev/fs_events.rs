@@ -14,13 +14,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::{Mutex, MutexGuard};
-
 use anyhow::{Context as _, Result};
 use notify::{
     EventKind,
     event::{AccessKind, AccessMode, ModifyKind},
 };
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tracing::debug;
 

@@ -9,7 +9,6 @@ use std::{
 };
 
 use parking_lot::Mutex;
-
 use rustix::process::{
     Pid, WaitId, WaitIdOptions, kill_process_group, test_kill_process_group, waitid,
 };

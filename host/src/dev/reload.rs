@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use serde_json::{Value, json};
+use spin_runtime::backend::{Body, full};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -20,11 +21,10 @@ use crate::{
     dev::inject::{ScriptTag, is_page_request},
     http::error_response::answer,
 };
-use spin_runtime::backend::{Body, full};
 
 /// Path of the event stream.
 const EVENTS_PATH: &str = "/.socket-host/reload";
-/// Path of the script, [`reload.js`](./reload.js).
+/// Path of the script.
 const SCRIPT_PATH: &str = "/.socket-host/reload.js";
 /// Maximum number of pages that listen at the same time.
 const MAX_LISTENERS: usize = 256;

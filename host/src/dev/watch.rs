@@ -286,7 +286,7 @@ impl Watch {
         let old = std::mem::replace(&mut self.manifest, manifest);
         for warning in &self.manifest.warnings {
             if !old.warnings.contains(warning) {
-                warn!("{warning}");
+                warn!(%warning, "manifest warning");
             }
         }
         let needs_build = |component: &&Component| {
