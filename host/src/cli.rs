@@ -143,7 +143,7 @@ pub fn run() -> ExitCode {
             let result = runtime.block_on(run_command(cli.command));
             // A compilation in progress may take long, and its result is not needed.
             runtime.shutdown_timeout(EXIT_FLUSH_TIMEOUT);
-            process::ended(false);
+            process::wait_for_builds(false);
             result
         });
     match result {
@@ -191,7 +191,7 @@ async fn up(options: Up) -> Result<()> {
     tokio::select! {
         _ = host.stop() => Ok(()),
         () = signals.next() => {
-            process::ended(true);
+            process::wait_for_builds(true);
             std::process::exit(1)
         }
     }

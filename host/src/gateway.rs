@@ -116,7 +116,7 @@ impl Gateway {
         }
         // The reload endpoint takes precedence over the routes of the application.
         let reload = self.reload.as_ref();
-        if let Some(response) = reload.and_then(|reload| reload.answer(&request)) {
+        if let Some(response) = reload.and_then(|reload| reload.handle(&request)) {
             return response;
         }
         let rules = self.rules();
@@ -142,10 +142,10 @@ impl Gateway {
         if handshake::is_upgrade(&request) {
             return handshake::open(&rules.services, request, client).await;
         }
-        let page = reload.and_then(|reload| reload.page(&mut request));
+        let script = reload.and_then(|reload| reload.prepare(&mut request));
         let response = proxy::forward(&rules.services, request.map(boxed)).await;
-        match page {
-            Some(page) => page.inject(response),
+        match script {
+            Some(script) => script.inject(response),
             None => response,
         }
     }

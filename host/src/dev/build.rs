@@ -1,4 +1,4 @@
-//! Runs the commands that build components: `[component.ID.build]`.
+//! Runs the build commands of components: `[component.ID.build]`.
 
 use std::{
     collections::VecDeque,
@@ -8,59 +8,59 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use spin_runtime::manifest::{Build, Manifest, suggest};
 use tokio::{io::AsyncReadExt as _, net::unix::pipe::Receiver, process::Command, time::timeout};
 
-use crate::dev::process::Running;
-use crate::terminal::print_error_line as note;
-use spin_runtime::{
-    Manifest,
-    manifest::{Build, suggest},
-};
+use crate::{dev::process::BuildProcess, terminal::note};
 
-/// What is kept of a command's output: its end.
-const KEPT_OUTPUT: usize = 64 << 10;
-/// How long output is read when its command has ended. What the command left running may hold the
-/// other end for ever, or write without end.
-const LAST_OUTPUT: Duration = Duration::from_millis(100);
+/// Bytes that are kept of the output of a component's commands.
+const MAX_OUTPUT_BYTES: usize = 64 << 10;
+/// How long output is read after the command has exited. Its background processes may keep the pipe
+/// open, or write to it for ever.
+const OUTPUT_GRACE: Duration = Duration::from_millis(100);
 
-/// Builds the components that say how, one command after another, in the manifest's order of ids;
-/// only those named, if some are. What the commands print goes to the terminal, from which they
-/// read nothing. When the future is dropped, the running command is ended with what it started: see
-/// [`ended`].
+/// Builds the components that have a build command, one after another, ordered by id.
+///
+/// `only` restricts this to the components it names. The commands print to the terminal and have an
+/// empty stdin. Dropping the future terminates the running command and its child processes: see
+/// [`wait_for_builds`](crate::wait_for_builds).
 ///
 /// # Errors
-/// The first command that fails, with its component and status; no later one is run. Before any
-/// is run: a name that is no component's.
+/// Fails if `only` names an unknown component, before any command runs. Otherwise fails with the
+/// first command that fails, and runs no further ones.
 pub async fn build(manifest: &Manifest, only: Option<&[String]>) -> anyhow::Result<()> {
     for id in only.unwrap_or_default() {
         if !manifest.components.contains_key(id) {
-            let known = manifest.components.keys().map(String::as_str);
-            let suggestion = suggest(id, known.clone());
+            let ids = manifest.components.keys().map(String::as_str);
+            let suggestion = suggest(id, ids.clone());
             bail!(
-                "there is no component {id:?}{suggestion}; {} has {}",
+                "unknown component {id:?}{suggestion}: {} defines {}",
                 manifest.path.display(),
-                known.collect::<Vec<_>>().join(", ")
+                ids.collect::<Vec<_>>().join(", ")
             );
         }
     }
-    let wanted = |id: &String| only.is_none_or(|only| only.contains(id));
     for (id, component) in &manifest.components {
-        if let Some(build) = component.build.as_ref().filter(|_| wanted(id)) {
-            run(id, build, None).await?;
+        let is_selected = only.is_none_or(|only| only.contains(id));
+        if let Some(build) = component.build.as_ref().filter(|_| is_selected) {
+            build_component(id, build, None).await?;
         }
     }
     Ok(())
 }
 
-/// Builds one component as [`build`] does. `output` gets the end of what the commands print, which
-/// goes to the terminal as well.
+/// Builds one component as [`build`] does. `output` also receives what the commands print.
 ///
 /// # Errors
-/// The first command that fails, with the component and its status.
-pub async fn run(id: &str, build: &Build, mut output: Option<&mut Output>) -> anyhow::Result<()> {
+/// Fails with the first command that fails.
+pub(crate) async fn build_component(
+    id: &str,
+    build: &Build,
+    mut output: Option<&mut OutputTail>,
+) -> anyhow::Result<()> {
     if !build.workdir.is_dir() {
         bail!(
-            "component.{id}.build.workdir: there is no folder {}",
+            "component.{id}.build.workdir: folder {} does not exist",
             build.workdir.display()
         );
     }
@@ -72,85 +72,84 @@ pub async fn run(id: &str, build: &Build, mut output: Option<&mut Output>) -> an
             .current_dir(&build.workdir)
             .envs(&build.environment);
         let status = match &mut output {
-            Some(output) => output.of(command).await,
-            None => match Running::start(&mut command) {
-                Ok(mut running) => running.ended().await,
+            Some(output) => output.capture(command).await,
+            None => match BuildProcess::spawn(&mut command) {
+                Ok(mut process) => process.wait().await,
                 Err(error) => Err(error),
             },
         };
         let status = status.with_context(|| {
-            format!("component {id}: cannot run the build command `{line}` with `sh`")
+            format!("component {id}: failed to run build command `{line}` with `sh`")
         })?;
         if !status.success() {
-            bail!("component {id}: the build command `{line}` failed with {status}");
+            bail!("component {id}: build command `{line}` failed with {status}");
         }
     }
     Ok(())
 }
 
-/// The end of what commands print.
+/// The end of the output of commands.
 #[derive(Default)]
-pub struct Output {
-    end: VecDeque<u8>,
-    is_cut: bool,
+pub(crate) struct OutputTail {
+    bytes: VecDeque<u8>,
+    is_truncated: bool,
 }
 
-impl Output {
-    /// As text, with a line that says so when the beginning is missing.
-    pub fn text(&self) -> String {
-        let bytes: Vec<u8> = self.end.iter().copied().collect();
+impl OutputTail {
+    /// Returns the output as text. If its beginning is missing, a line says where to find it.
+    pub(crate) fn text(&self) -> String {
+        let bytes: Vec<u8> = self.bytes.iter().copied().collect();
         let text = String::from_utf8_lossy(&bytes);
-        match self.is_cut {
-            // Not within a line, nor within a character.
-            true => {
-                let whole = text.split_once('\n').map_or("", |(_, rest)| rest);
-                format!("… the beginning is in the terminal\n{whole}")
-            }
-            false => text.into_owned(),
+        if self.is_truncated {
+            // The first line may be incomplete.
+            let lines = text.split_once('\n').map_or("", |(_, lines)| lines);
+            format!("… earlier output is in the terminal\n{lines}")
+        } else {
+            text.into_owned()
         }
     }
 
-    /// Runs a command whose stdout and stderr go to our stderr, in their order, and in here.
-    async fn of(&mut self, mut command: Command) -> io::Result<ExitStatus> {
+    /// Runs a command. Its stdout and stderr are interleaved, copied to our stderr, and kept here.
+    async fn capture(&mut self, mut command: Command) -> io::Result<ExitStatus> {
         let (reader, writer) = io::pipe()?;
         command.stdout(writer.try_clone()?).stderr(writer);
-        // It does not see that the output ends in a terminal.
+        // Cargo sees a pipe, although its output ends up in a terminal.
         if io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
             command.env("CARGO_TERM_COLOR", "always");
         }
-        let mut running = Running::start(&mut command)?;
-        // The command holds our end of the pipe.
+        let mut process = BuildProcess::spawn(&mut command)?;
+        // Closes our copy of the pipe's writing end, so that reading comes to an end.
         drop(command);
         let mut reader = Receiver::from_owned_fd(reader.into())?;
-        let mut piece = vec![0; 8 << 10];
+        let mut buffer = vec![0; 8 << 10];
         let status = loop {
             tokio::select! {
                 biased;
-                read = reader.read(&mut piece) => match read? {
-                    0 => break running.ended().await?,
-                    length => self.add(&piece[..length]),
+                read = reader.read(&mut buffer) => match read? {
+                    0 => break process.wait().await?,
+                    length => self.push(&buffer[..length]),
                 },
-                status = running.ended() => break status?,
+                status = process.wait() => break status?,
             }
         };
-        let rest = async {
+        let remaining = async {
             loop {
-                match reader.read(&mut piece).await? {
+                match reader.read(&mut buffer).await? {
                     0 => return Ok(status),
-                    length => self.add(&piece[..length]),
+                    length => self.push(&buffer[..length]),
                 }
             }
         };
-        timeout(LAST_OUTPUT, rest).await.unwrap_or(Ok(status))
+        timeout(OUTPUT_GRACE, remaining).await.unwrap_or(Ok(status))
     }
 
-    fn add(&mut self, bytes: &[u8]) {
-        // A closed terminal is no reason to stop.
+    fn push(&mut self, bytes: &[u8]) {
+        // A closed terminal does not fail the build.
         let _ = io::stderr().lock().write_all(bytes);
-        self.end.extend(bytes);
-        let surplus = self.end.len().saturating_sub(KEPT_OUTPUT);
-        self.is_cut |= surplus > 0;
-        self.end.drain(..surplus);
+        self.bytes.extend(bytes);
+        let surplus = self.bytes.len().saturating_sub(MAX_OUTPUT_BYTES);
+        self.is_truncated |= surplus > 0;
+        self.bytes.drain(..surplus);
     }
 }
 

@@ -1,7 +1,7 @@
-//! Notices changed files: the system's events say where to look, and a look says what changed.
+//! Reports changed files: file system events say where to scan, and a scan finds the changes.
 //!
-//! Events come late, twice, or not at all when there are too many; what a file's metadata says is
-//! right. So an event is a hint, and a burst of them is one look.
+//! Events may be late, duplicate, or lost when there are too many, but a file's metadata is always
+//! right. So an event is only a hint, and a burst of events leads to one scan.
 
 use std::{
     collections::BTreeSet,
@@ -14,209 +14,209 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::{Mutex, MutexGuard};
-
 use anyhow::{Context as _, Result};
 use notify::{
     EventKind,
     event::{AccessKind, AccessMode, ModifyKind},
 };
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tracing::debug;
 
 use crate::dev::{scanner::Scanner, watch_set::WatchSet};
 
-/// A burst of events is over when no file is being written and there is no event for this long,
-const QUIET: Duration = Duration::from_millis(5);
-/// or when it has gone on for this long.
-const BURST: Duration = Duration::from_millis(150);
-/// Events that may wait for a look. When there are more, everything is looked at.
-const WAITING: usize = 1024;
+/// A burst ends after this time without an event, unless a file is still being written.
+const QUIET_PERIOD: Duration = Duration::from_millis(5);
+/// A burst ends after this time in any case.
+const MAX_BURST: Duration = Duration::from_millis(150);
+/// Capacity of the queue of hints. If it is full, the next scan covers everything.
+const HINT_QUEUE: usize = 1024;
 
-/// Tells which files of an application change. Dropping it ends the watching.
-pub(crate) struct Changes {
+/// Watches the files of an application, until it is dropped.
+pub(crate) struct FileWatcher {
     shared: Arc<Shared>,
     hints: SyncSender<Hint>,
 }
 
-/// Where something happened.
+/// Paths to scan.
 #[derive(Default)]
 struct Hint {
     paths: Vec<PathBuf>,
-    /// A file is being written; another hint comes when that is done.
-    unfinished: bool,
+    /// The file is still being written. Another hint follows when it is closed.
+    is_writing: bool,
 }
 
 #[derive(Default)]
 struct Shared {
-    found: Mutex<Found>,
-    /// Told when something was found.
-    changed: Notify,
-    /// Events were lost.
-    lost: AtomicBool,
+    state: Mutex<State>,
+    /// Notified when [`State::changed`] is not empty.
+    notify: Notify,
+    /// Events were lost since the last scan.
+    has_lost_events: AtomicBool,
 }
 
 #[derive(Default)]
-struct Found {
-    /// Files that changed, came or went since they were last asked for.
-    files: BTreeSet<PathBuf>,
-    /// What to watch for from the next look on.
-    interests: Option<Arc<WatchSet>>,
-    /// Nobody asks any more.
-    ended: bool,
+struct State {
+    /// Changed, new and deleted files that have not been returned yet.
+    changed: BTreeSet<PathBuf>,
+    /// Replaces the watch set at the next scan.
+    watch_set: Option<Arc<WatchSet>>,
+    /// The [`FileWatcher`] has been dropped.
+    is_closed: bool,
 }
 
-impl Changes {
-    /// Begins to watch for changes.
+impl FileWatcher {
+    /// Starts to watch for changes.
     ///
     /// # Errors
-    /// When the system has no more watches to give, or no thread can be started.
-    pub(crate) fn watch(interests: Arc<WatchSet>) -> Result<Self> {
+    /// Fails if the system cannot create another watcher or thread.
+    pub(crate) fn start(watch_set: Arc<WatchSet>) -> Result<Self> {
         let shared = Arc::new(Shared::default());
-        let (hints, heard) = sync_channel(WAITING);
+        let (hints, receiver) = sync_channel(HINT_QUEUE);
         let watcher = {
             let (shared, hints) = (shared.clone(), hints.clone());
-            notify::recommended_watcher(move |event| shared.hint(&hints, event))
+            notify::recommended_watcher(move |event| shared.handle_event(&hints, event))
         };
         let watcher = watcher.context(
-            "cannot watch for changes; on Linux, fs.inotify.max_user_instances may be too low",
+            "failed to create a file watcher; on Linux, fs.inotify.max_user_instances may be too low",
         )?;
-        let mut eye = Scanner::new(watcher, interests);
-        eye.look_at_all();
-        let eyed = shared.clone();
+        let mut scanner = Scanner::new(watcher, watch_set);
+        scanner.scan_all();
+        let watcher = Self { shared, hints };
+        let shared = watcher.shared.clone();
         std::thread::Builder::new()
             .name("watch".into())
-            .spawn(move || eyed.run(eye, &heard))
-            .context("cannot start the thread that watches for changes")?;
-        Ok(Self { shared, hints })
+            .spawn(move || shared.run(scanner, &receiver))
+            .context("failed to start the file watcher thread")?;
+        Ok(watcher)
     }
 
-    /// Watches for changes to other files from now on.
-    pub(crate) fn exchange(&self, interests: Arc<WatchSet>) {
-        self.shared.lock().interests = Some(interests);
-        // When there is no room, a look is about to come anyway.
+    /// Replaces the set of watched files.
+    pub(crate) fn replace(&self, watch_set: Arc<WatchSet>) {
+        self.shared.lock().watch_set = Some(watch_set);
+        // If the queue is full, a scan is due anyway.
         let _ = self.hints.try_send(Hint::default());
     }
 
-    /// Waits until files have changed. What is not taken, because this was dropped, comes with the
-    /// next call.
-    pub(crate) async fn next(&self) -> BTreeSet<PathBuf> {
+    /// Waits until files have changed, and returns them. Cancel safe.
+    pub(crate) async fn changed(&self) -> BTreeSet<PathBuf> {
         loop {
-            let files = std::mem::take(&mut self.shared.lock().files);
-            if !files.is_empty() {
-                return files;
+            let changed = std::mem::take(&mut self.shared.lock().changed);
+            if !changed.is_empty() {
+                return changed;
             }
-            self.shared.changed.notified().await;
+            self.shared.notify.notified().await;
         }
     }
 }
 
-impl Drop for Changes {
+impl Drop for FileWatcher {
     fn drop(&mut self) {
-        self.shared.lock().ended = true;
+        self.shared.lock().is_closed = true;
         let _ = self.hints.try_send(Hint::default());
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Found> {
-        self.found.lock()
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
     }
 
-    /// Hears of an event, on the system's thread.
-    fn hint(&self, hints: &SyncSender<Hint>, event: notify::Result<notify::Event>) {
+    /// Turns an event into a hint. Called on the thread of the event source.
+    fn handle_event(&self, hints: &SyncSender<Hint>, event: notify::Result<notify::Event>) {
         let hint = match event {
             Ok(event) if event.need_rescan() => {
-                self.lost.store(true, SeqCst);
+                self.has_lost_events.store(true, SeqCst);
                 Hint::default()
             }
-            Ok(event) => match Hint::of(event) {
+            Ok(event) => match Hint::from_event(event) {
                 Some(hint) => hint,
                 None => return,
             },
             Err(error) => {
-                debug!("watching: {error}");
-                self.lost.store(true, SeqCst);
+                debug!(%error, "file watcher failed");
+                self.has_lost_events.store(true, SeqCst);
                 Hint::default()
             }
         };
         if let Err(TrySendError::Full(_)) = hints.try_send(hint) {
-            self.lost.store(true, SeqCst);
+            self.has_lost_events.store(true, SeqCst);
         }
     }
 
-    fn run(&self, mut eye: Scanner, heard: &Receiver<Hint>) {
-        while let Ok(first) = heard.recv() {
-            let Some(mut paths) = burst(first, heard, |path| eye.minds(path), BURST) else {
+    fn run(&self, mut scanner: Scanner, hints: &Receiver<Hint>) {
+        while let Ok(first) = hints.recv() {
+            let is_relevant = |path: &Path| scanner.contains(path);
+            let Some(mut paths) = debounce(first, hints, is_relevant, MAX_BURST) else {
                 return;
             };
-            if self.lost.swap(false, SeqCst) {
+            if self.has_lost_events.swap(false, SeqCst) {
                 paths = vec![PathBuf::from("/")];
             }
-            let interests = self.lock().interests.take();
-            let mut changed = eye.look(paths);
-            if let Some(interests) = interests {
-                changed.extend(eye.exchange(interests));
+            let watch_set = self.lock().watch_set.take();
+            let mut changed = scanner.scan(paths);
+            if let Some(watch_set) = watch_set {
+                changed.extend(scanner.replace(watch_set));
             }
-            let mut found = self.lock();
-            if found.ended {
+            let mut state = self.lock();
+            if state.is_closed {
                 return;
             }
-            found.files.extend(changed);
-            let any = !found.files.is_empty();
-            drop(found);
-            if any {
-                self.changed.notify_one();
+            state.changed.extend(changed);
+            if !state.changed.is_empty() {
+                self.notify.notify_one();
             }
         }
     }
 }
 
 impl Hint {
-    fn of(event: notify::Event) -> Option<Self> {
-        let unfinished = match event.kind {
+    fn from_event(event: notify::Event) -> Option<Self> {
+        let is_writing = match event.kind {
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => false,
-            // Reading is no change, or builds would cause themselves.
+            // A build reads its sources, and must not trigger another build.
             EventKind::Access(_) => return None,
-            // Elsewhere than on Linux nothing tells when a file is closed.
+            // Only Linux reports when a file is closed.
             EventKind::Modify(ModifyKind::Data(_)) => cfg!(target_os = "linux"),
             _ => false,
         };
         Some(Self {
             paths: event.paths,
-            unfinished,
+            is_writing,
         })
     }
 }
 
-/// Waits for the end of a burst, and gives all its paths; `None` when nobody hints any more.
+/// Waits for the end of a burst, and returns its paths. Returns `None` when the channel is closed.
 ///
-/// Editors that save in place empty a file, write it and close it: what is seen in between is half
-/// a file. Of those that `matter` the end is awaited, but no longer than `most`.
-fn burst(
+/// Editors that save in place truncate a file, write it, and close it. A scan must not see the file
+/// in between, so the burst lasts until relevant files are closed, but no longer than `max`.
+fn debounce(
     first: Hint,
-    heard: &Receiver<Hint>,
-    matter: impl Fn(&Path) -> bool,
-    most: Duration,
+    hints: &Receiver<Hint>,
+    is_relevant: impl Fn(&Path) -> bool,
+    max: Duration,
 ) -> Option<Vec<PathBuf>> {
-    let end = Instant::now() + most;
-    let mut unfinished = BTreeSet::new();
+    let deadline = Instant::now() + max;
+    let mut writing = BTreeSet::new();
     let mut paths = Vec::new();
     let mut hint = first;
     loop {
         for path in hint.paths {
-            match hint.unfinished && matter(&path) {
-                true => unfinished.insert(path.clone()),
-                false => unfinished.remove(&path),
-            };
+            if hint.is_writing && is_relevant(&path) {
+                writing.insert(path.clone());
+            } else {
+                writing.remove(&path);
+            }
             paths.push(path);
         }
-        let left = end.saturating_duration_since(Instant::now());
-        let quiet = match unfinished.is_empty() {
-            true => QUIET.min(left),
-            false => left,
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let timeout = if writing.is_empty() {
+            QUIET_PERIOD.min(remaining)
+        } else {
+            remaining
         };
-        hint = match heard.recv_timeout(quiet) {
+        hint = match hints.recv_timeout(timeout) {
             Ok(hint) => hint,
             Err(RecvTimeoutError::Timeout) => return Some(paths),
             Err(RecvTimeoutError::Disconnected) => return None,
@@ -232,112 +232,111 @@ mod tests {
 
     use super::*;
 
-    /// An application in `folder`, whose manifest is at `path`.
-    fn changes(folder: &Path, path: &str) -> (Changes, Arc<WatchSet>) {
+    /// Watches an application in `folder` whose manifest is at `path`.
+    fn watch(folder: &Path, path: &str) -> (FileWatcher, Arc<WatchSet>) {
         let text = "spin_manifest_version = 2\napplication.name = \"test\"\n\
             trigger.http = [{ route = \"/\", component = \"a\" }]\n\
             [component.a]\nsource = \"a.wasm\"\n\
             files = [{ source = \"static\", destination = \"/static\" }]\n";
         let manifest = Manifest::parse(text, folder.join(path)).unwrap();
-        let interests = Arc::new(WatchSet::of(&manifest).unwrap());
-        (Changes::watch(interests.clone()).unwrap(), interests)
+        let watch_set = Arc::new(WatchSet::new(&manifest).unwrap());
+        (FileWatcher::start(watch_set.clone()).unwrap(), watch_set)
     }
 
-    /// Waits until a change of this file is told.
-    async fn told(changes: &Changes, file: &Path) {
-        let told = async { while !changes.next().await.contains(file) {} };
-        let told = tokio::time::timeout(Duration::from_secs(20), told).await;
-        assert!(told.is_ok(), "{} is not told of", file.display());
+    async fn wait_for_change(watcher: &FileWatcher, file: &Path) {
+        let change = async { while !watcher.changed().await.contains(file) {} };
+        let result = tokio::time::timeout(Duration::from_secs(20), change).await;
+        assert!(result.is_ok(), "no change of {}", file.display());
     }
 
     #[tokio::test]
-    async fn a_manifest_that_is_named_by_a_detour_is_watched() {
+    async fn a_manifest_whose_path_contains_parent_folders_is_watched() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().canonicalize().unwrap();
         fs::create_dir_all(folder.join("static/deep")).unwrap();
         fs::create_dir_all(folder.join("elsewhere/inner")).unwrap();
         std::os::unix::fs::symlink("elsewhere/inner", folder.join("link")).unwrap();
-        // What is above a link's folder is above where it leads.
+        // The second path leads through the parent of the link's target.
         for path in ["static/../spin.toml", "link/../../spin.toml"] {
-            let (changes, interests) = changes(&folder, path);
+            let (watcher, watch_set) = watch(&folder, path);
             let file = folder.join("static/deep/a.js");
             fs::write(&file, path).unwrap();
-            told(&changes, &file).await;
+            wait_for_change(&watcher, &file).await;
             let file = folder.join("spin.toml");
             fs::write(&file, path).unwrap();
-            told(&changes, &file).await;
-            assert!(interests.plan([&file]).settings);
+            wait_for_change(&watcher, &file).await;
+            assert!(watch_set.plan([&file]).settings);
         }
     }
 
     #[tokio::test]
-    async fn what_takes_the_place_of_a_folder_is_watched_with_all_below() {
+    async fn a_folder_that_replaces_another_is_watched_recursively() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         for name in ["static", "one", "two"] {
             fs::create_dir_all(folder.join(name).join("deep/er")).unwrap();
             fs::write(folder.join(name).join("deep/er/a.js"), name).unwrap();
         }
-        let (changes, _) = changes(folder, "spin.toml");
+        let (watcher, _) = watch(folder, "spin.toml");
         let file = folder.join("static/deep/er/a.js");
         for next in ["one", "two"] {
             fs::rename(folder.join("static"), folder.join(format!("before-{next}"))).unwrap();
             fs::rename(folder.join(next), folder.join("static")).unwrap();
-            told(&changes, &file).await;
+            wait_for_change(&watcher, &file).await;
             for content in ["a", "b", "c"] {
                 fs::write(&file, content).unwrap();
-                told(&changes, &file).await;
+                wait_for_change(&watcher, &file).await;
             }
         }
     }
 
     #[tokio::test]
-    async fn a_folder_that_comes_to_be_is_watched_with_all_below() {
+    async fn a_new_folder_is_watched_recursively() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().canonicalize().unwrap();
-        let (changes, _) = changes(&folder, "spin.toml");
+        let (watcher, _) = watch(&folder, "spin.toml");
         let file = folder.join("static/deep/a.js");
         for kind in ["folder", "file", "folder"] {
             let root = folder.join("static");
             if kind == "file" {
                 fs::remove_dir_all(&root).unwrap();
                 fs::write(&root, kind).unwrap();
-                told(&changes, &root).await;
+                wait_for_change(&watcher, &root).await;
                 fs::remove_file(&root).unwrap();
                 continue;
             }
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(&file, kind).unwrap();
-            told(&changes, &file).await;
+            wait_for_change(&watcher, &file).await;
             fs::write(&file, "another").unwrap();
-            told(&changes, &file).await;
+            wait_for_change(&watcher, &file).await;
         }
     }
 
     #[test]
-    fn a_file_that_is_being_written_holds_a_burst_until_it_is_whole() {
+    fn a_burst_lasts_until_relevant_files_are_closed() {
         let hour = Duration::from_secs(3600);
-        let hint = |path: &str, unfinished| Hint {
+        let hint = |path: &str, is_writing| Hint {
             paths: vec![path.into()],
-            unfinished,
+            is_writing,
         };
-        let (hints, heard) = sync_channel(8);
+        let (hints, receiver) = sync_channel(8);
         let writer = std::thread::spawn(move || {
-            for (path, unfinished) in [("b.css", true), ("a.css", false), ("b.css", false)] {
-                std::thread::sleep(QUIET * 3);
-                hints.send(hint(path, unfinished)).unwrap();
+            for (path, is_writing) in [("b.css", true), ("a.css", false), ("b.css", false)] {
+                std::thread::sleep(QUIET_PERIOD * 3);
+                hints.send(hint(path, is_writing)).unwrap();
             }
             hints
         });
-        let css = |path: &Path| path.extension().is_some_and(|end| end == "css");
-        let paths = burst(hint("a.css", true), &heard, css, hour).unwrap();
+        let css = |path: &Path| path.extension().is_some_and(|extension| extension == "css");
+        let paths = debounce(hint("a.css", true), &receiver, css, hour).unwrap();
         let expected = ["a.css", "b.css", "a.css", "b.css"].map(PathBuf::from);
         assert_eq!(paths, expected);
-        // One that nobody minds does not, nor one for ever.
+        // Irrelevant files do not prolong a burst, and relevant ones only up to the maximum.
         let hints = writer.join().unwrap();
-        assert!(burst(hint("log", true), &heard, css, hour).is_some());
-        assert!(burst(hint("a.css", true), &heard, css, QUIET).is_some());
+        assert!(debounce(hint("log", true), &receiver, css, hour).is_some());
+        assert!(debounce(hint("a.css", true), &receiver, css, QUIET_PERIOD).is_some());
         drop(hints);
-        assert!(burst(hint("a.css", true), &heard, css, hour).is_none());
+        assert!(debounce(hint("a.css", true), &receiver, css, hour).is_none());
     }
 }

@@ -1,63 +1,140 @@
-//! Puts a piece of markup into an HTML page while the page streams by.
+//! Appends a script tag to HTML pages.
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
-use spin_runtime::backend::{Body, BodyError};
+use http_body_util::BodyExt as _;
+use spin_runtime::backend::{Body, BodyError, full};
 
-/// A page whose head gets `markup` at its end; a page without one gets it before its body, or
-/// else after everything. It is put in exactly once, whatever the page.
-pub(crate) struct Injected {
-    page: Body,
-    markup: Bytes,
-    scanner: Scanner,
-    /// What came and is not yet told from a place for the markup.
-    held: BytesMut,
-    place: Place,
+use crate::http::error_response::Failed;
+
+/// Response headers that describe the page without the script.
+const INVALIDATED_HEADERS: [&str; 6] = [
+    "etag",
+    "last-modified",
+    "accept-ranges",
+    "content-md5",
+    "content-digest",
+    "digest",
+];
+
+/// A script tag for the response to a page request.
+pub(crate) struct ScriptTag(String);
+
+impl ScriptTag {
+    pub(crate) fn new(markup: String) -> Self {
+        Self(markup)
+    }
+
+    /// Appends the tag to a response if that is an HTML page. Browsers run a script that comes after
+    /// `</html>` as if it ended the body.
+    pub(crate) fn inject(self, mut response: Response<Body>) -> Response<Body> {
+        if response.extensions_mut().remove::<Failed>().is_some() {
+            response = error_page(response);
+        }
+        if !is_complete_html(&response) {
+            return response;
+        }
+        let (mut parts, body) = response.into_parts();
+        let headers = &mut parts.headers;
+        if let Some(length) = headers.remove(header::CONTENT_LENGTH)
+            && let Some(length) = length
+                .to_str()
+                .ok()
+                .and_then(|text| text.trim().parse().ok())
+            && let Some(length) = u64::checked_add(length, size(self.0.as_bytes()))
+        {
+            headers.insert(header::CONTENT_LENGTH, length.into());
+        }
+        for name in INVALIDATED_HEADERS {
+            headers.remove(name);
+        }
+        // A cached page would keep the script after `--watch` has ended.
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let body = AppendedBody::new(body, self.0.into());
+        Response::from_parts(parts, body.boxed_unsync())
+    }
 }
 
-enum Place {
-    /// Is looked for.
-    Sought,
-    /// Was found; the page passes as it is.
-    Found,
-    /// The page has ended.
-    Ended,
+/// Returns whether a browser requests a page to navigate to, and not a fragment.
+pub(crate) fn is_page_request<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    let accepts = headers.get_all(header::ACCEPT).iter();
+    let mut accepts = accepts.filter_map(|value| value.to_str().ok());
+    let destination = headers.get("sec-fetch-dest");
+    matches!(*request.method(), Method::GET | Method::POST)
+        && accepts.any(|types| types.to_ascii_lowercase().contains("text/html"))
+        && destination.is_none_or(|destination| destination == "document")
 }
 
-impl Injected {
-    /// See the type's words.
-    pub(crate) fn new(page: Body, markup: Bytes) -> Self {
+/// Returns whether a response has a whole HTML page as its body, to which markup can be appended.
+fn is_complete_html(response: &Response<Body>) -> bool {
+    let has_page = !matches!(
+        response.status(),
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::PARTIAL_CONTENT
+    );
+    has_page && is_html(response.headers()) && is_uncompressed(response.headers())
+}
+
+fn is_html(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+        let value = value.to_str().unwrap_or_default().to_ascii_lowercase();
+        let media_type = value.split(';').next().unwrap_or_default();
+        media_type.trim() == "text/html" && !value.contains("utf-16")
+    })
+}
+
+fn is_uncompressed(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    codings.all(|coding| coding == "identity")
+}
+
+/// Replaces the text of an error response by a page, which reloads once the error is fixed.
+fn error_page(response: Response<Body>) -> Response<Body> {
+    let status = response.status();
+    // A missing route is not logged.
+    let reason = if status == StatusCode::NOT_FOUND {
+        "The application has no route for this path."
+    } else {
+        "The application did not respond. See the terminal for the reason."
+    };
+    let page = format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{status}</title></head>\
+         <body><h1>{status}</h1><p>{reason}</p></body></html>"
+    );
+    let mut response = response.map(|_| full(page));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/html; charset=utf-8"),
+    );
+    response
+}
+
+/// A body followed by more data.
+struct AppendedBody {
+    body: Body,
+    /// `None` once it has been sent.
+    suffix: Option<Bytes>,
+    /// The trailers of `body`, which come after the suffix.
+    trailers: Option<Frame<Bytes>>,
+}
+
+impl AppendedBody {
+    fn new(body: Body, suffix: Bytes) -> Self {
         Self {
-            page,
-            markup,
-            scanner: Scanner::default(),
-            held: BytesMut::new(),
-            place: Place::Sought,
-        }
-    }
-
-    /// What may be sent of a page that goes on with `piece`.
-    fn pass(&mut self, piece: Bytes) -> Bytes {
-        self.held.extend_from_slice(&piece);
-        match self.scanner.scan(&self.held) {
-            Scan::Found(at) => {
-                self.place = Place::Found;
-                let mut sent = self.held.split_to(at);
-                sent.extend_from_slice(&self.markup);
-                sent.unsplit(self.held.split());
-                sent.freeze()
-            }
-            Scan::Clear(until) => self.held.split_to(until).freeze(),
+            body,
+            suffix: Some(suffix),
+            trailers: None,
         }
     }
 }
 
-impl http_body::Body for Injected {
+impl http_body::Body for AppendedBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -65,191 +142,37 @@ impl http_body::Body for Injected {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        loop {
-            if matches!(self.place, Place::Ended) {
-                return Poll::Ready(None);
-            }
-            let frame = std::task::ready!(Pin::new(&mut self.page).poll_frame(cx));
-            if matches!(self.place, Place::Found) {
-                return Poll::Ready(frame);
-            }
-            match frame {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(piece) => {
-                        let passed = self.pass(piece);
-                        if !passed.is_empty() {
-                            return Poll::Ready(Some(Ok(Frame::data(passed))));
-                        }
-                    }
-                    // Behind the page nothing more can be put into it, and browsers read none.
-                    Err(_trailers) => {}
-                },
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => {
-                    self.place = Place::Ended;
-                    let mut rest = self.held.split();
-                    rest.extend_from_slice(&self.markup);
-                    return Poll::Ready(Some(Ok(Frame::data(rest.freeze()))));
-                }
-            }
+        if self.suffix.is_none() {
+            return Poll::Ready(self.trailers.take().map(Ok));
         }
+        match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            Some(Ok(frame)) if frame.is_trailers() => self.trailers = Some(frame),
+            None => {}
+            frame => return Poll::Ready(frame),
+        }
+        Poll::Ready(self.suffix.take().map(|suffix| Ok(Frame::data(suffix))))
     }
 
     fn is_end_stream(&self) -> bool {
-        match self.place {
-            Place::Sought => false,
-            Place::Found => self.page.is_end_stream(),
-            Place::Ended => true,
-        }
+        self.suffix.is_none() && self.trailers.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let rest = match self.place {
-            Place::Sought => self.markup.len() + self.held.len(),
-            Place::Found | Place::Ended => 0,
+        let Some(suffix) = self.suffix.as_deref().map(size) else {
+            return SizeHint::with_exact(0);
         };
-        let rest = u64::try_from(rest).unwrap_or(u64::MAX);
-        let page = self.page.size_hint();
+        let body = self.body.size_hint();
         let mut hint = SizeHint::new();
-        if let Some(upper) = page.upper().and_then(|upper| upper.checked_add(rest)) {
+        if let Some(upper) = body.upper().and_then(|upper| upper.checked_add(suffix)) {
             hint.set_upper(upper);
         }
-        hint.set_lower(page.lower().saturating_add(rest));
+        hint.set_lower(body.lower().saturating_add(suffix));
         hint
     }
 }
 
-/// Elements whose content is no markup, and may hold what looks like the end of the head.
-const TEXT_ONLY: [&str; 6] = [
-    "script", "style", "title", "textarea", "noscript", "template",
-];
-/// The most that has to be seen behind a `<` to know what it begins: `</textarea` and one more.
-const LOOK_AHEAD: usize = 11;
-
-/// Reads markup as far as needed to know where the head ends.
-#[derive(Default)]
-struct Scanner {
-    within: Within,
-}
-
-#[derive(Clone, Copy, Default)]
-enum Within {
-    #[default]
-    Text,
-    /// Until `-->`.
-    Comment,
-    /// Until `>` outside of quotes; of an element with text only, or another.
-    Tag {
-        quote: Option<u8>,
-        text_only: Option<&'static str>,
-    },
-    /// Until the end tag.
-    TextOnly(&'static str),
-}
-
-/// What a scan has found.
-#[derive(Debug, PartialEq, Eq)]
-enum Scan {
-    /// The place for the markup.
-    Found(usize),
-    /// No place before this; what comes after it is to be shown again with more.
-    Clear(usize),
-}
-
-impl Scanner {
-    fn scan(&mut self, page: &[u8]) -> Scan {
-        let mut at = 0;
-        while let Some(rest) = page.get(at..).filter(|rest| !rest.is_empty()) {
-            match self.within {
-                Within::Text => {
-                    let Some(start) = rest.iter().position(|byte| *byte == b'<') else {
-                        return Scan::Clear(page.len());
-                    };
-                    at += start;
-                    let rest = &rest[start..];
-                    if rest.starts_with(b"<!--") {
-                        // `<!-->` is a whole comment.
-                        (self.within, at) = (Within::Comment, at + 2);
-                    } else if is_tag(rest, "</head") || is_tag(rest, "<body") {
-                        return Scan::Found(at);
-                    } else if is_undecided(rest) {
-                        return Scan::Clear(at);
-                    } else if rest[1].is_ascii_alphabetic() {
-                        let text_only = TEXT_ONLY.into_iter().find(|name| is_tag(&rest[1..], name));
-                        let quote = None;
-                        (self.within, at) = (Within::Tag { quote, text_only }, at + 1);
-                    } else {
-                        at += 1;
-                    }
-                }
-                Within::Comment => match find(rest, b"-->") {
-                    Some(end) => (self.within, at) = (Within::Text, at + end + 3),
-                    None => return Scan::Clear(page.len().saturating_sub(2).max(at)),
-                },
-                Within::Tag {
-                    quote: Some(quote),
-                    text_only,
-                } => match rest.iter().position(|byte| *byte == quote) {
-                    Some(end) => {
-                        let quote = None;
-                        (self.within, at) = (Within::Tag { quote, text_only }, at + end + 1);
-                    }
-                    None => return Scan::Clear(page.len()),
-                },
-                Within::Tag {
-                    quote: None,
-                    text_only,
-                } => {
-                    let ends = |byte: &u8| matches!(byte, b'>' | b'"' | b'\'');
-                    let Some(end) = rest.iter().position(ends) else {
-                        return Scan::Clear(page.len());
-                    };
-                    at += end + 1;
-                    self.within = match (rest[end], text_only) {
-                        (b'>', Some(name)) => Within::TextOnly(name),
-                        (b'>', None) => Within::Text,
-                        (quote, text_only) => {
-                            let quote = Some(quote);
-                            Within::Tag { quote, text_only }
-                        }
-                    };
-                }
-                Within::TextOnly(name) => {
-                    let Some(start) = find(rest, b"</") else {
-                        return Scan::Clear(page.len().saturating_sub(1).max(at));
-                    };
-                    at += start;
-                    if is_tag(&rest[start + 2..], name) {
-                        self.within = Within::Text;
-                    } else if is_undecided(&rest[start..]) {
-                        return Scan::Clear(at);
-                    } else {
-                        at += 2;
-                    }
-                }
-            }
-        }
-        Scan::Clear(page.len())
-    }
-}
-
-/// Whether the page goes on with this tag, in whatever case, and not with one that begins alike.
-fn is_tag(page: &[u8], tag: &str) -> bool {
-    let name = page.get(..tag.len());
-    name.is_some_and(|name| name.eq_ignore_ascii_case(tag.as_bytes()))
-        && page
-            .get(tag.len())
-            .is_some_and(|next| next.is_ascii_whitespace() || matches!(next, b'>' | b'/'))
-}
-
-/// Whether more has to be seen of what begins with `<` to know what it is.
-fn is_undecided(page: &[u8]) -> bool {
-    let goes_on = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'!' | b'-');
-    page.len() < LOOK_AHEAD && page[1..].iter().all(goes_on)
-}
-
-fn find(page: &[u8], what: &[u8]) -> Option<usize> {
-    page.windows(what.len()).position(|window| window == what)
+fn size(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -258,113 +181,111 @@ mod tests {
     use http_body::Body as _;
     use http_body_util::{BodyExt, StreamBody};
     use proptest::prelude::*;
+    use spin_runtime::backend::BackendError;
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::http::error_response::failure;
 
     const MARK: &str = "<MARK>";
 
-    /// A page that comes in these pieces.
-    fn streamed(pieces: Vec<Bytes>) -> Body {
-        let frames = pieces.into_iter().map(|piece| Ok(Frame::data(piece)));
+    fn appended(body: Body) -> AppendedBody {
+        AppendedBody::new(body, Bytes::from_static(MARK.as_bytes()))
+    }
+
+    fn streamed(frames: Vec<Result<Frame<Bytes>, BodyError>>) -> Body {
         BodyExt::boxed_unsync(StreamBody::new(stream::iter(frames)))
     }
 
-    fn injected(pieces: Vec<Bytes>) -> String {
-        let body = Injected::new(streamed(pieces), Bytes::from_static(MARK.as_bytes()));
-        let collected = body.collect().now_or_never().unwrap().unwrap();
-        String::from_utf8(collected.to_bytes().into()).unwrap()
-    }
-
-    fn whole(page: &str) -> String {
-        injected(vec![Bytes::copy_from_slice(page.as_bytes())])
+    fn text(bytes: Bytes) -> String {
+        String::from_utf8(bytes.into()).unwrap()
     }
 
     #[test]
-    fn the_end_of_the_head_is_the_place() {
-        for page in [
-            "<!doctype html><html><head><title>a</title>|</head><body>b</body></html>",
-            "<HTML><HEAD><TITLE>a</TITLE>|</HEAD\n><BODY>b",
-            "<title>no head</title>|<body class=x><p>",
-            "<!-- </head> --><head>|</head>",
-            "<!--><head>|</head><!-- -->",
-            "<head><script>let a = '</head>';</script>|</head>",
-            "<head><style>/* </head> */</style>|</head>",
-            "<head><script src=\"</head>\"></script>|</head>",
-            "<head><meta content='a > </head>'>|</head>",
-            "<header>a</header>|<body>",
-            "<head>|</head></head><body>",
-            "<p>neither the one nor the other</p>|",
-            "a < b and c </heads> <bodyguard>|",
-            "<script>never ended </head>|",
-            "|",
-            "<|",
-            "</hea|",
-        ] {
-            assert_eq!(whole(&page.replace('|', "")), page.replace('|', MARK));
-        }
-    }
-
-    #[test]
-    fn nothing_is_held_back_that_need_not_be() {
+    fn data_is_passed_on_as_it_arrives() {
         let (sender, receiver) = mpsc::unbounded_channel::<&'static str>();
-        let pieces = stream::unfold(receiver, async |mut receiver| {
-            let piece = receiver.recv().await?;
-            Some((Ok(Frame::data(Bytes::from(piece))), receiver))
+        let chunks = stream::unfold(receiver, async |mut receiver| {
+            let chunk = receiver.recv().await?;
+            Some((Ok(Frame::data(Bytes::from(chunk))), receiver))
         });
-        let page = BodyExt::boxed_unsync(StreamBody::new(pieces));
-        let mut body = Injected::new(page, Bytes::from_static(MARK.as_bytes()));
-        let mut next = |piece: &'static str| {
-            sender.send(piece).unwrap();
-            let frame = body.frame().now_or_never().flatten();
-            frame
-                .map(|frame| String::from_utf8(frame.unwrap().into_data().unwrap().into()).unwrap())
+        let mut body = appended(BodyExt::boxed_unsync(StreamBody::new(chunks)));
+        let mut next = || {
+            let frame = body.frame().now_or_never()?;
+            frame.map(|frame| text(frame.unwrap().into_data().unwrap()))
         };
-        assert_eq!(next("<html><p>first").as_deref(), Some("<html><p>first"));
-        assert_eq!(next(" second, </he").as_deref(), Some(" second, "));
-        assert_eq!(next("ad"), None);
-        assert_eq!(next(">third").as_deref(), Some("<MARK></head>third"));
-        assert_eq!(next("</head>").as_deref(), Some("</head>"));
+        for chunk in ["<html><p>first", " second, </he", "ad>"] {
+            sender.send(chunk).unwrap();
+            assert_eq!(next().as_deref(), Some(chunk));
+        }
+        assert_eq!(next(), None);
+        drop(sender);
+        assert_eq!(next().as_deref(), Some(MARK));
+        assert_eq!(next(), None);
+        assert!(body.is_end_stream());
     }
 
     #[test]
-    fn an_error_of_the_page_is_an_error() {
-        let frames = [
+    fn trailers_come_after_the_suffix() {
+        let trailers = HeaderMap::from_iter([(header::ETAG, HeaderValue::from_static("a"))]);
+        let frames = vec![
+            Ok(Frame::data(Bytes::from_static(b"<p>"))),
+            Ok(Frame::trailers(trailers.clone())),
+        ];
+        let body = appended(streamed(frames));
+        let collected = body.collect().now_or_never().unwrap().unwrap();
+        assert_eq!(collected.trailers(), Some(&trailers));
+        assert_eq!(text(collected.to_bytes()), format!("<p>{MARK}"));
+    }
+
+    #[test]
+    fn an_error_of_the_body_is_an_error() {
+        let frames = vec![
             Ok(Frame::data(Bytes::from_static(b"<p>"))),
             Err("broken".into()),
         ];
-        let page = BodyExt::boxed_unsync(StreamBody::new(stream::iter(frames)));
-        let body = Injected::new(page, Bytes::from_static(MARK.as_bytes()));
+        let body = appended(streamed(frames));
         assert!(body.collect().now_or_never().unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn an_error_page_gives_the_reason() {
+        let error_page = async |error: &BackendError| {
+            let page = ScriptTag("<script></script>".to_owned()).inject(failure(error));
+            text(page.into_body().collect().await.unwrap().to_bytes())
+        };
+        let path = "/nowhere".to_owned();
+        let not_found = error_page(&BackendError::NoRoute { path }).await;
+        assert!(not_found.contains("no route for this path"), "{not_found}");
+        assert!(!not_found.contains("terminal"), "{not_found}");
+        let component = "page".to_owned();
+        let source = anyhow::anyhow!("it trapped");
+        let failed = error_page(&BackendError::Failed { component, source }).await;
+        assert!(failed.contains("See the terminal"), "{failed}");
+        for page in [not_found, failed] {
+            assert!(page.contains("<script></script>"), "{page}");
+        }
     }
 
     proptest! {
         #[test]
-        fn pieces_make_no_difference(
-            words in prop::collection::vec(prop::sample::select(vec![
-                "<head>", "</head>", "</HEAD >", "<body>", "<!--", "-->", "<script>", "</script>", "<style a='", "'>",
-                "</style>", "<", ">", "\"", "</", "a", " ", "<p>", "<title>", "</title>", "--", "é",
-            ]), 0..20),
+        fn the_whole_page_comes_first_whatever_its_chunks(
+            page in "[<>/a-eé\"' !-]{0,40}",
             cuts in prop::collection::vec(0usize..200, 0..6),
         ) {
-            let page = words.concat();
-            let expected = whole(&page);
-            prop_assert_eq!(expected.replacen(MARK, "", 1), page.clone());
-            let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut % (page.len() + 1)).collect();
-            cuts.push(0);
-            cuts.push(page.len());
+            let bytes = Bytes::from(page.clone());
+            let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut % (bytes.len() + 1)).collect();
+            cuts.extend([0, bytes.len()]);
             cuts.sort_unstable();
-            let bytes = Bytes::from(page);
-            let pieces = cuts.windows(2).map(|cut| bytes.slice(cut[0]..cut[1])).collect();
-            prop_assert_eq!(injected(pieces), expected);
+            let chunks = cuts.windows(2).map(|cut| Ok(Frame::data(bytes.slice(cut[0]..cut[1]))));
+            let body = appended(streamed(chunks.collect()));
+            let collected = body.collect().now_or_never().unwrap().unwrap();
+            prop_assert_eq!(text(collected.to_bytes()), page + MARK);
         }
 
         #[test]
-        fn the_hint_is_right(page in "[<>/a-e !-]{0,40}") {
-            let full = spin_runtime::backend::full(page.clone());
-            let body = Injected::new(full, Bytes::from_static(MARK.as_bytes()));
+        fn the_size_hint_includes_the_suffix(page in "[<>/a-e !-]{0,40}") {
             let length = u64::try_from(page.len() + MARK.len()).unwrap();
-            prop_assert_eq!(body.size_hint().exact(), Some(length));
+            prop_assert_eq!(appended(full(page)).size_hint().exact(), Some(length));
         }
     }
 }

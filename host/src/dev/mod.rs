@@ -1,4 +1,11 @@
-//! `--watch` and `build`: building components, watching files, and reloading.
+//! Development support: `socket-host build` and `up --watch`.
+//!
+//! In reading order:
+//! - [`build`] runs the build commands of components, each in a [`process`] group of its own.
+//! - [`watch`] is the main loop of `--watch`: it rebuilds, reloads, and notifies pages.
+//! - [`watch_set`] knows which files an application depends on, given as [`pattern`]s.
+//! - [`fs_events`] debounces file system events; [`scanner`] then finds the files that changed.
+//! - [`reload`] sends events to open pages; [`inject`] adds its script to HTML responses.
 
 pub(crate) mod build;
 mod fs_events;

@@ -1,56 +1,56 @@
-//! Files that a manifest names, one by one or many at once, and what has to be watched for them.
+//! Patterns of file names in a manifest, and the folders to watch for their matches.
 
-use std::path::{Component as Part, Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
-/// A file, a folder with all that is in it, or a glob.
+/// A file, a folder with everything below it, or a glob.
 pub(crate) struct Pattern {
-    /// Everything that matches is in here.
+    /// Contains all matches.
     folder: PathBuf,
-    /// Of paths relative to `folder`.
+    /// Matches paths relative to `folder`.
     glob: GlobSet,
-    /// Where to look for it.
+    /// The folder to watch, or a path that may become one.
     pub(crate) root: PathBuf,
-    /// Whether what matches may be further down than in `root` itself.
+    /// Whether folders below `root` may contain matches.
     pub(crate) deep: bool,
 }
 
 impl Pattern {
-    /// What `glob` means in `folder`; it may lead out of it with `..`.
+    /// Parses `glob`, relative to `folder`. It may leave the folder with `..`.
     ///
     /// # Errors
-    /// When it is no glob; names it.
+    /// Fails if the glob is invalid. The error contains it.
     pub(crate) fn new(folder: &Path, glob: &str) -> Result<Self> {
         let parts: Vec<_> = glob.split('/').filter(|part| !part.is_empty()).collect();
-        let is_fixed = |part: &&str| !part.contains(['*', '?', '[', '{']);
-        let fixed = parts.iter().take_while(|part| is_fixed(part)).count();
-        // What has this very name comes first, where components' files are gathered too.
-        if fixed == parts.len() || folder.join(glob).is_dir() {
-            return Self::exactly(&folder.join(glob));
+        let is_literal = |part: &&str| !part.contains(['*', '?', '[', '{']);
+        let literal = parts.iter().take_while(|part| is_literal(part)).count();
+        // A literal match takes precedence over wildcards, as it does for components' files.
+        if literal == parts.len() || folder.join(glob).is_dir() {
+            return Self::literal(&folder.join(glob));
         }
-        let folder = clean(&folder.join(parts[..fixed].join("/")));
-        let rest = parts[fixed..].join("/");
-        let deep = parts.len() - fixed > 1 || rest.contains("**");
-        // A file of this name may yet come.
-        let globs = [&globset::escape(&rest), &rest];
+        let folder = normalize(&folder.join(parts[..literal].join("/")));
+        let wildcards = parts[literal..].join("/");
+        let deep = parts.len() - literal > 1 || wildcards.contains("**");
+        // A file with this literal name may be created later.
+        let globs = [&globset::escape(&wildcards), &wildcards];
         Self::build(folder.clone(), &globs, folder, deep).with_context(|| format!("{glob:?}"))
     }
 
-    /// A file, or a folder with all that is in it, or what may become one of the two: which of them
-    /// it is may change.
+    /// Matches a file, or a folder with everything below it. The path need not exist yet, and may
+    /// change from one to the other.
     ///
     /// # Errors
-    /// When the name is too long for a glob.
-    pub(crate) fn exactly(path: &Path) -> Result<Self> {
-        let path = clean(path);
+    /// Fails if the name is too long for a glob.
+    pub(crate) fn literal(path: &Path) -> Result<Self> {
+        let path = normalize(path);
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
             return Self::build(path.clone(), &["**"], path, true);
         };
         let name = globset::escape(&name.to_string_lossy());
         let globs = [&name, &format!("{name}/**")];
-        // Where there is no such folder, the one in which it may come to be is looked at.
+        // If the root is not a folder, the scanner watches the nearest existing parent.
         Self::build(folder.to_owned(), &globs, path, true)
     }
 
@@ -75,32 +75,31 @@ impl Pattern {
         })
     }
 
-    /// Whether this file is meant.
     pub(crate) fn matches(&self, file: &Path) -> bool {
         file.strip_prefix(&self.folder)
             .is_ok_and(|path| self.glob.is_match(path))
     }
 }
 
-/// A path without `.` and `..`; other links than those before a `..` stay in it.
-pub(crate) fn clean(path: &Path) -> PathBuf {
-    let mut clean = PathBuf::new();
+/// Removes `.` and `..` from a path. Resolves symbolic links only before a `..`.
+pub(crate) fn normalize(path: &Path) -> PathBuf {
+    let mut normalized = PathBuf::new();
     for part in path.components() {
         match part {
-            Part::CurDir => {}
-            Part::ParentDir => {
-                // What is above the folder that a link leads to is not what is above the link.
-                if clean.is_symlink()
-                    && let Ok(real) = clean.canonicalize()
+            Component::CurDir => {}
+            Component::ParentDir => {
+                // The parent of a link's target differs from the parent of the link.
+                if normalized.is_symlink()
+                    && let Ok(target) = normalized.canonicalize()
                 {
-                    clean = real;
+                    normalized = target;
                 }
-                clean.pop();
+                normalized.pop();
             }
-            part => clean.push(part),
+            part => normalized.push(part),
         }
     }
-    clean
+    normalized
 }
 
 #[cfg(test)]
@@ -110,16 +109,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_pattern_and_any_path_are_read(glob in "[a./*?{}\\[\\]!~-]{0,12}", path in "[a./*~#]{0,12}") {
+        fn matching_never_panics(glob in "[a./*?{}\\[\\]!~-]{0,12}", path in "[a./*~#]{0,12}") {
             if let Ok(pattern) = Pattern::new(Path::new("/root"), &glob) {
                 let _ = pattern.matches(&Path::new("/root").join(path));
             }
         }
 
         #[test]
-        fn what_matches_is_where_the_pattern_is_looked_for(glob in "[ab*/.]{1,8}", path in "[ab/]{1,8}") {
+        fn matches_are_below_the_root(glob in "[ab*/.]{1,8}", path in "[ab/]{1,8}") {
             if let Ok(pattern) = Pattern::new(Path::new("/root"), &glob) {
-                let path = clean(&Path::new("/root").join(path.trim_start_matches('/')));
+                let path = normalize(&Path::new("/root").join(path.trim_start_matches('/')));
                 let rest = path.strip_prefix(&pattern.root);
                 if pattern.matches(&path) {
                     prop_assert!(pattern.deep || rest.unwrap().components().count() <= 1);
@@ -129,10 +128,10 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_a_file_or_a_folder_whatever_it_is_now() {
+    fn a_literal_pattern_matches_a_file_and_a_folder() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("a*b");
-        let pattern = Pattern::exactly(&root).unwrap();
+        let pattern = Pattern::literal(&root).unwrap();
         for is_folder in [false, true] {
             if is_folder {
                 std::fs::create_dir(&root).unwrap();
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_wildcards_in_it_is_a_name_too() {
+    fn wildcards_also_match_literally() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         std::fs::create_dir_all(root.join("pages/[id]")).unwrap();

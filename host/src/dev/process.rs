@@ -1,4 +1,4 @@
-//! A build command that runs, with all that it started, and how they are ended.
+//! Runs a build command in a process group of its own, and terminates the group.
 
 use std::{
     io,
@@ -9,7 +9,6 @@ use std::{
 };
 
 use parking_lot::Mutex;
-
 use rustix::process::{
     Pid, WaitId, WaitIdOptions, kill_process_group, test_kill_process_group, waitid,
 };
@@ -18,58 +17,58 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-/// How long what is asked to end may take: a package manager cut off has to be mended by hand.
-const GRACE: Duration = Duration::from_secs(2);
-/// How often it is looked whether it has ended.
-const LOOK: Duration = Duration::from_millis(10);
+/// Time between SIGTERM and SIGKILL. A package manager that is killed may leave a broken cache.
+const TERM_GRACE: Duration = Duration::from_secs(2);
+/// Interval of the checks whether a terminated group has exited.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The threads that end what was asked to.
-static ENDINGS: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
-/// What was asked to end is killed instead.
-static AT_ONCE: AtomicBool = AtomicBool::new(false);
+/// Threads that wait for terminated groups.
+static REAPERS: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
+/// Set when terminated groups are killed without waiting for [`TERM_GRACE`].
+static KILL: AtomicBool = AtomicBool::new(false);
 
-/// Waits for the end of build commands that were dropped, and of all that they started: 2 s at most,
-/// or no time when they are to end `at_once`, and they are killed. A process whose end comes before
-/// leaves them running.
-pub fn ended(at_once: bool) {
-    AT_ONCE.fetch_or(at_once, SeqCst);
-    let mut endings = ENDINGS.lock();
-    for ending in std::mem::take(&mut *endings) {
-        // A thread that panicked has nothing left to say.
-        let _ = ending.join();
+/// Waits until cancelled builds and their child processes have exited.
+///
+/// This takes 2 seconds at most, after which they are killed. With `kill`, they are killed at once.
+/// A process that exits without calling this leaves them running.
+pub fn wait_for_builds(kill: bool) {
+    KILL.fetch_or(kill, SeqCst);
+    let mut reapers = REAPERS.lock();
+    for reaper in std::mem::take(&mut *reapers) {
+        let _ = reaper.join();
     }
 }
 
-/// A command that runs, and what it started, in a process group of their own. Dropping this asks
-/// them all to end, unless the command has ended, and kills them when they do not; see [`ended`].
-pub(crate) struct Running {
-    /// `None` when this is dropped.
+/// A running command and its child processes, in a process group of their own.
+///
+/// If this is dropped before the command exits, the group gets SIGTERM, and later SIGKILL: see
+/// [`wait_for_builds`].
+pub(crate) struct BuildProcess {
+    /// `Some` until this is dropped.
     child: Option<Child>,
-    /// The number is the group's for as long as nobody has waited for the command.
+    /// `None` once the command has been waited for, since its number may be reused then.
     group: Option<Pid>,
-    /// Tells when a process that was started has ended, or was stopped.
-    children: Signal,
+    sigchld: Signal,
 }
 
-impl Running {
-    /// Without anything to read, and without the terminal: that stops a group that is not in its
-    /// foreground.
-    pub(crate) fn start(command: &mut Command) -> io::Result<Self> {
-        let children = signal(SignalKind::child())?;
+impl BuildProcess {
+    /// Starts a command with an empty stdin.
+    pub(crate) fn spawn(command: &mut Command) -> io::Result<Self> {
+        let sigchld = signal(SignalKind::child())?;
         let child = command.stdin(Stdio::null()).process_group(0).spawn()?;
         let group = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
         Ok(Self {
             child: Some(child),
             group,
-            children,
+            sigchld,
         })
     }
 
-    /// Waits for the end of the command, not of what it left running.
+    /// Waits until the command exits. Its background processes may still run.
     ///
     /// # Errors
-    /// Also when it waits for the terminal, which it would do for ever.
-    pub(crate) async fn ended(&mut self) -> io::Result<ExitStatus> {
+    /// Fails if the command is stopped because it uses the terminal: it would never continue.
+    pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
         let Some(child) = &mut self.child else {
             return Err(io::ErrorKind::NotFound.into());
         };
@@ -80,10 +79,10 @@ impl Running {
                     self.group = None;
                     return Ok(status);
                 }
-                _ = self.children.recv() => if self.group.is_some_and(waits_for_terminal) {
+                _ = self.sigchld.recv() => if self.group.is_some_and(is_stopped_by_terminal) {
                     return Err(io::Error::other(
-                        "it was stopped when it asked something at the terminal, which builds do not have: \
-                         run it there by hand first",
+                        "the command was stopped because it tried to use the terminal, \
+                         which is not available to builds: run it by hand first",
                     ));
                 }
             }
@@ -91,8 +90,8 @@ impl Running {
     }
 }
 
-/// Whether a command was stopped because the terminal is not its own.
-fn waits_for_terminal(command: Pid) -> bool {
+/// Returns whether a command was stopped because it used the terminal from the background.
+fn is_stopped_by_terminal(command: Pid) -> bool {
     let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     let status = waitid(WaitId::Pid(command), options).ok().flatten();
     let signal = status.and_then(|status| status.stopping_signal());
@@ -100,39 +99,39 @@ fn waits_for_terminal(command: Pid) -> bool {
     signal.is_some_and(|signal| terminal.iter().any(|other| other.as_raw() == signal))
 }
 
-impl Drop for Running {
+impl Drop for BuildProcess {
     fn drop(&mut self) {
         let (Some(child), Some(group)) = (self.child.take(), self.group) else {
             return;
         };
-        // What is stopped hears of it when it goes on. Both fail when there is nobody left.
+        // A stopped process handles SIGTERM once it continues. Both fail if the group has exited.
         let _ = kill_process_group(group, rustix::process::Signal::TERM);
         let _ = kill_process_group(group, rustix::process::Signal::CONT);
         let thread = std::thread::Builder::new().name("build".into());
-        match thread.spawn(move || end(child, group)) {
-            Ok(ending) => {
-                let mut endings = ENDINGS.lock();
-                endings.retain(|ending| !ending.is_finished());
-                endings.push(ending);
+        match thread.spawn(move || reap(child, group)) {
+            Ok(reaper) => {
+                let mut reapers = REAPERS.lock();
+                reapers.retain(|reaper| !reaper.is_finished());
+                reapers.push(reaper);
             }
             Err(_) => drop(kill_process_group(group, rustix::process::Signal::KILL)),
         }
     }
 }
 
-/// Waits for the end of a group that was asked to end, and kills it when that takes too long.
-fn end(mut command: Child, group: Pid) {
-    let late = Instant::now() + GRACE;
+/// Waits for a terminated group to exit, and kills it after [`TERM_GRACE`].
+fn reap(mut command: Child, group: Pid) {
+    let deadline = Instant::now() + TERM_GRACE;
     loop {
-        // As long as it is not waited for, it is there.
+        // An exited command counts as a member of the group until it is waited for.
         let _ = command.try_wait();
         if test_kill_process_group(group).is_err() {
             return;
         }
-        if AT_ONCE.load(SeqCst) || Instant::now() >= late {
+        if KILL.load(SeqCst) || Instant::now() >= deadline {
             let _ = kill_process_group(group, rustix::process::Signal::KILL);
             return;
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }

@@ -1,105 +1,110 @@
-// Live reload: what socket-host puts into pages while it runs with --watch.
+// Live reload: socket-host adds this script to pages while it runs with --watch.
 //
-// The host sends its whole state at each change: how many times the application and its style
-// sheets have been exchanged since it started, and what is wrong at the moment. The page came with
-// the numbers it was made with, so nothing is missed between the two, or while it did not listen.
+// On each change, the host sends its whole state: how often pages and style sheets have been
+// reloaded since its start, and the current problems. The script tag carries the counters as of the
+// request for the page, so no change is missed before the page listens, or while it does not.
 (() => {
   "use strict";
 
   const EVENTS = "/.socket-host/reload";
-  /** A stream that the browser has given up is asked for again after this, in ms. */
-  const RETRY = 2000;
-  const RELOADED = "socket-host-reload";
+  /** Reconnect delay after an error that ended the event source, such as a 503. */
+  const RETRY_MS = 2000;
+  const STORAGE_KEY = "socket-host-reload";
 
   const script = document.currentScript;
   if (!script || globalThis.socketHostReload) return;
   globalThis.socketHostReload = true;
+  // `start` identifies the run of the host; `pages` and `styles` count reloads.
   let [start, pages, styles] = script.dataset.state.split(" ");
   let source;
-  let retry;
+  let retryTimer;
 
   function listen() {
-    clearTimeout(retry);
+    clearTimeout(retryTimer);
     source?.close();
     source = undefined;
-    // A browser opens few connections to a host: those of tabs that nobody sees are left to others.
+    // Browsers limit the connections to a host, so hidden tabs do not occupy one.
     if (document.hidden) return;
     source = new EventSource(EVENTS);
-    source.onmessage = ({ data }) => heed(JSON.parse(data));
+    source.onmessage = ({ data }) => update(JSON.parse(data));
     source.onerror = () => {
-      if (source?.readyState === EventSource.CLOSED) retry = setTimeout(listen, RETRY);
+      if (source?.readyState === EventSource.CLOSED) retryTimer = setTimeout(listen, RETRY_MS);
     };
   }
 
-  function heed(state) {
-    const key = `${state.start} ${state.pages}`;
-    if (key !== `${start} ${pages}` && reload(key)) return;
+  function update(state) {
+    const version = `${state.start} ${state.pages}`;
+    if (version !== `${start} ${pages}` && reload(version)) return;
     overlay.show(state.problems);
     if (String(state.styles) !== styles) {
       styles = String(state.styles);
-      restyle().catch((error) => {
-        console.warn("socket-host: style sheets cannot be exchanged in place", error);
-        reload(`${key} ${styles}`);
+      reloadStyles().catch((error) => {
+        console.warn("socket-host: failed to replace the style sheets, reloading the page", error);
+        reload(`${version} ${styles}`);
       });
     }
   }
 
-  /** False when that was tried already: a page that comes from a cache is as old as before. */
-  function reload(key) {
-    if (stored() === key) return false;
+  /**
+   * Reloads the page. Returns false if it has been reloaded for this version before: a page from a
+   * cache would stay outdated, and reload for ever.
+   */
+  function reload(version) {
+    if (lastReload() === version) return false;
     try {
-      sessionStorage.setItem(RELOADED, key);
+      sessionStorage.setItem(STORAGE_KEY, version);
     } catch {
-      // Without storage, reloading cannot be told from reloading again; nothing else is lost.
+      // Without storage, repeated reloads are not detected.
     }
     source?.close();
     location.reload();
     return true;
   }
 
-  function stored() {
+  function lastReload() {
     try {
-      return sessionStorage.getItem(RELOADED);
+      return sessionStorage.getItem(STORAGE_KEY);
     } catch {
       return null;
     }
   }
 
   /**
-   * Takes the style sheets that the page would come with now. Their names may hold a fingerprint of
-   * their content, which only a new copy of the page tells.
+   * Replaces the style sheets by those of a new copy of the page, since their names may contain a
+   * fingerprint of their content.
    */
-  async function restyle() {
-    const answer = await fetch(location.href, { cache: "no-store", headers: { accept: "text/html" } });
-    const type = answer.headers.get("content-type") ?? "";
-    if (!answer.ok || !type.startsWith("text/html")) throw new Error(`${answer.status} ${type}`);
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    const wanted = sheets(page).map((link) => new URL(link.getAttribute("href"), document.baseURI));
-    const present = sheets(document);
+  async function reloadStyles() {
+    const response = await fetch(location.href, { cache: "no-store", headers: { accept: "text/html" } });
+    const type = response.headers.get("content-type") ?? "";
+    if (!response.ok || !type.startsWith("text/html")) throw new Error(`unexpected response: ${response.status} ${type}`);
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    const urls = styleSheets(page).map((link) => new URL(link.getAttribute("href"), document.baseURI));
+    const links = styleSheets(document);
     const names = (list) => list.map((url) => nameOf(new URL(url, document.baseURI))).join();
-    if (names(wanted) !== names(present.map(({ href }) => href))) throw new Error("others are linked");
-    await Promise.all(present.map((link, index) => exchange(link, wanted[index])));
+    if (names(urls) !== names(links.map(({ href }) => href))) throw new Error("the page links other style sheets");
+    await Promise.all(links.map((link, index) => replaceSheet(link, urls[index])));
   }
 
-  function sheets(page) {
+  /** Returns the links to style sheets of this origin. */
+  function styleSheets(page) {
     const links = [...page.querySelectorAll("link[rel~=stylesheet][href]")];
     return links.filter((link) => {
       const url = new URL(link.getAttribute("href"), document.baseURI);
-      return url.origin === location.origin && !link.dataset.leaving;
+      return url.origin === location.origin && !link.dataset.replaced;
     });
   }
 
-  /** A sheet's path without the fingerprint in it: `/page.0123abcd.css` is `/page.css`. */
+  /** Returns a style sheet's path without its fingerprint: `/page.css` for `/page.0123abcd.css`. */
   function nameOf(url) {
     return url.pathname.replace(/[.-][\w-]{6,64}(?=\.css$)/, "");
   }
 
-  /** The old sheet stays until the new one is there, so that the page is never bare. */
-  function exchange(link, url) {
+  /** Removes the old style sheet once the new one has loaded, so that the page is never unstyled. */
+  function replaceSheet(link, url) {
     if (url.pathname === new URL(link.href).pathname) url.searchParams.set("v", styles);
     const next = link.cloneNode();
     next.href = url.href;
-    link.dataset.leaving = "";
+    link.dataset.replaced = "";
     return new Promise((resolve, reject) => {
       next.onload = () => {
         link.remove();
@@ -107,14 +112,17 @@
       };
       next.onerror = () => {
         next.remove();
-        delete link.dataset.leaving;
-        reject(new Error(`${url} does not load`));
+        delete link.dataset.replaced;
+        reject(new Error(`failed to load ${url}`));
       };
       link.after(next);
     });
   }
 
-  /** What is wrong, over the page, out of reach of its styles and without styles in its markup. */
+  /**
+   * Displays problems over the page. A shadow root isolates it from the styles of the page, and a
+   * constructed style sheet needs no `style-src` in its Content-Security-Policy.
+   */
   const overlay = {
     host: null,
     shown: "[]",
@@ -145,9 +153,9 @@
       panel.append(close);
       for (const { title, text } of problems) {
         panel.append(element("h2", {}, title));
-        if (text) panel.append(coloured(text));
+        if (text) panel.append(terminalText(text));
       }
-      panel.append(element("p", {}, "What is served is what there was before. This goes when it is mended."));
+      panel.append(element("p", {}, "The previous version is still served. This message disappears when the problem is fixed."));
       root.append(panel);
       (document.body ?? document.documentElement).append(this.host);
     },
@@ -160,11 +168,11 @@
     return element;
   }
 
-  /** A terminal's text: its colours become classes, what else it asks of a terminal is left out. */
-  function coloured(text) {
+  /** Renders terminal output: colours become classes, and other escape sequences are removed. */
+  function terminalText(text) {
     const pre = element("pre", { tabindex: "0" });
     let classes = new Set();
-    // Operating system commands (links), control sequences, other escapes.
+    // Operating system commands (such as links), control sequences, other escape sequences.
     const parts = text.split(/(\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b\[[0-?]*[ -/]*[@-~]|\x1b[^[\]])/);
     parts.forEach((part, index) => {
       if (index % 2 === 0) {
@@ -172,34 +180,35 @@
         return;
       }
       const codes = /^\x1b\[([\d;]*)m$/.exec(part)?.[1];
-      if (codes !== undefined) classes = styled(classes, codes.split(";").map(Number));
+      if (codes !== undefined) classes = applyCodes(classes, codes.split(";").map(Number));
     });
     return pre;
   }
 
   const COLOURS = ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"];
 
-  function styled(before, codes) {
-    const after = new Set(before);
-    const colour = (name) => {
-      for (const other of COLOURS) after.delete(other);
-      if (name) after.add(name);
+  /** Applies the codes of an SGR sequence (Select Graphic Rendition) to a set of classes. */
+  function applyCodes(current, codes) {
+    const classes = new Set(current);
+    const setColour = (name) => {
+      for (const other of COLOURS) classes.delete(other);
+      if (name) classes.add(name);
     };
     for (let index = 0; index < codes.length; index += 1) {
       const code = codes[index];
-      if (code === 0) after.clear();
-      else if (code === 1) after.add("bold");
-      else if (code === 22) after.delete("bold");
-      else if (code >= 30 && code <= 37) colour(COLOURS[code - 30]);
-      else if (code >= 90 && code <= 97) colour(COLOURS[code - 90]);
-      else if (code === 39) colour();
+      if (code === 0) classes.clear();
+      else if (code === 1) classes.add("bold");
+      else if (code === 22) classes.delete("bold");
+      else if (code >= 30 && code <= 37) setColour(COLOURS[code - 30]);
+      else if (code >= 90 && code <= 97) setColour(COLOURS[code - 90]);
+      else if (code === 39) setColour();
       else if (code === 38 || code === 48) {
-        // A colour of 256, of which rustc uses the first 16, or three bytes.
-        if (code === 38 && codes[index + 1] === 5) colour(COLOURS[codes[index + 2] % 8]);
+        // One of 256 colours, of which rustc uses the first 16, or three bytes.
+        if (code === 38 && codes[index + 1] === 5) setColour(COLOURS[codes[index + 2] % 8]);
         index += codes[index + 1] === 5 ? 2 : 4;
       }
     }
-    return after;
+    return classes;
   }
 
   const STYLE = `
@@ -252,7 +261,7 @@
     }
   }, { capture: true });
   addEventListener("visibilitychange", listen);
-  // A page that comes back from the browser's memory has lost its stream.
+  // A page that is restored from the back/forward cache has lost its connection.
   addEventListener("pageshow", ({ persisted }) => persisted && listen());
   listen();
 })();

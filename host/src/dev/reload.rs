@@ -1,8 +1,8 @@
-//! Live reload: tells open pages what to load again and what is wrong, with `--watch` only.
+//! Live reload: makes open pages reload, and shows them what is wrong. Used with `--watch` only.
 //!
-//! Pages get a script of the host's own, which listens to server-sent events of the host's own.
-//! Each event is the whole state, so there is no queue that could overflow and nothing to catch up
-//! with: a page that missed ten changes has missed nothing.
+//! Each page gets a script from the host, which listens to server-sent events from the host. An
+//! event carries the whole state. No queue can overflow, and a page that missed events needs only
+//! the latest one.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -12,70 +12,68 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use serde_json::{Value, json};
+use spin_runtime::backend::{Body, full};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    dev::inject::Injected,
-    http::error_response::{BackendFailure, text_response},
+    dev::inject::{ScriptTag, is_page_request},
+    http::error_response::answer,
 };
-use spin_runtime::backend::{Body, full};
 
-/// Where pages listen.
-const EVENTS: &str = "/.socket-host/reload";
-/// Where their script is.
-const SCRIPT: &str = "/.socket-host/reload.js";
-/// Pages that may listen at once.
-const MOST_PAGES: usize = 256;
-/// How soon a browser asks again when the host has been away.
-const RETRY: &str = "retry: 250\n\n";
-/// How often a silent stream shows life, so that either side notices when the other is gone.
-const ALIVE: Duration = Duration::from_secs(15);
+/// Path of the event stream.
+const EVENTS_PATH: &str = "/.socket-host/reload";
+/// Path of the script.
+const SCRIPT_PATH: &str = "/.socket-host/reload.js";
+/// Maximum number of pages that listen at the same time.
+const MAX_LISTENERS: usize = 256;
+/// Makes browsers reconnect 250 ms after the stream ends.
+const RETRY_FIELD: &str = "retry: 250\n\n";
+/// Interval of comments on an idle stream, so that each side detects a lost connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// See the module's words.
+/// Publishes the state of the application to open pages.
 pub(crate) struct Reload {
     state: watch::Sender<State>,
-    places: Arc<Semaphore>,
-    /// Ends the streams.
+    permits: Arc<Semaphore>,
+    /// Ends the event streams.
     stop: CancellationToken,
 }
 
-/// What pages are told.
+/// The content of an event.
 #[derive(Clone, Debug)]
 struct State {
-    /// Of this start of the host: pages of an earlier one load again.
+    /// Identifies this run of the host, so that pages from an earlier run reload.
     start: Uuid,
-    /// How often the application has been exchanged.
+    /// Counts reloads of pages.
     pages: u64,
-    /// How often style sheets alone have been.
+    /// Counts reloads of style sheets alone.
     styles: u64,
     problems: Vec<Problem>,
 }
 
-/// Something that keeps the application from being what its files say.
+/// A reason why the served application is older than its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
-    /// What is wrong, in a line.
+    /// One line of plain text.
     pub(crate) title: String,
-    /// The compiler's words, with a terminal's colours; or nothing.
+    /// Details, such as a compiler's output with its ANSI colours. May be empty.
     pub(crate) text: String,
 }
 
-/// What pages are to do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum News {
-    /// Nothing beyond showing the problems there are.
-    #[default]
+/// What pages have to reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReloadEvent {
     Nothing,
-    /// To take the style sheets again, in place.
+    /// The style sheets, in place.
     Styles,
-    /// To load again.
+    /// The whole page.
     Pages,
 }
 
 impl Reload {
-    /// For a host that ends with `stop`.
+    /// Creates a publisher whose event streams end when `stop` is cancelled.
     pub(crate) fn new(stop: CancellationToken) -> Self {
         let (state, _) = watch::channel(State {
             start: Uuid::new_v4(),
@@ -85,60 +83,61 @@ impl Reload {
         });
         Self {
             state,
-            places: Arc::new(Semaphore::new(MOST_PAGES)),
+            permits: Arc::new(Semaphore::new(MAX_LISTENERS)),
             stop,
         }
     }
 
-    /// Tells all pages the news, and what is wrong from now on.
-    pub(crate) fn tell(&self, news: News, problems: Vec<Problem>) {
+    /// Sends an event and the current problems to all pages.
+    pub(crate) fn broadcast(&self, event: ReloadEvent, problems: Vec<Problem>) {
         self.state.send_if_modified(|state| {
-            let is_news = news != News::Nothing || state.problems != problems;
-            match news {
-                News::Nothing => {}
-                News::Styles => state.styles += 1,
-                News::Pages => state.pages += 1,
+            let is_modified = event != ReloadEvent::Nothing || state.problems != problems;
+            match event {
+                ReloadEvent::Nothing => {}
+                ReloadEvent::Styles => state.styles += 1,
+                ReloadEvent::Pages => state.pages += 1,
             }
             state.problems = problems;
-            is_news
+            is_modified
         });
     }
 
-    /// Answers requests for the host's own paths.
-    pub(crate) fn answer<B>(&self, request: &Request<B>) -> Option<Response<Body>> {
+    /// Responds to requests for the event stream and the script. Returns `None` for other paths.
+    pub(crate) fn handle<B>(&self, request: &Request<B>) -> Option<Response<Body>> {
         let path = request.uri().path();
-        if path != EVENTS && path != SCRIPT {
+        if path != EVENTS_PATH && path != SCRIPT_PATH {
             return None;
         }
         if request.method() != Method::GET {
-            let mut refusal =
-                text_response(StatusCode::METHOD_NOT_ALLOWED, "the method here is GET");
-            set(refusal.headers_mut(), header::ALLOW, "GET");
-            return Some(refusal);
+            let mut response = answer(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
+            set(response.headers_mut(), header::ALLOW, "GET");
+            return Some(response);
         }
-        // Compilers quote what they compile, which is no other site's affair.
+        // Compiler errors quote source code, which other sites must not read.
         let site = request.headers().get("sec-fetch-site");
         if site.is_some_and(|site| site != "same-origin" && site != "none") {
-            return Some(text_response(
+            return Some(answer(
                 StatusCode::FORBIDDEN,
-                "only for pages of this host",
+                "cross-site requests are not allowed",
             ));
         }
-        Some(match path {
-            EVENTS => self.events(),
-            _ => script(),
+        Some(if path == EVENTS_PATH {
+            self.events()
+        } else {
+            script()
         })
     }
 
-    /// Prepares a request, and gives what is to be put into the answer if it is for a page.
-    pub(crate) fn page<B>(&self, request: &mut Request<B>) -> Option<Page> {
-        // To compress takes code that was compiled in a hurry longer than to send takes here; and
-        // nothing can be put into a page that is compressed.
+    /// Prepares a request so that a script tag can be appended to the response. Returns the tag if
+    /// the request is for a page.
+    pub(crate) fn prepare<B>(&self, request: &mut Request<B>) -> Option<ScriptTag> {
+        // Nothing can be appended to a compressed page. Other responses are not compressed either:
+        // components are compiled without optimization here, and compress slower than loopback sends.
         request.headers_mut().remove(header::ACCEPT_ENCODING);
-        if !is_for_page(request) {
+        if !is_page_request(request) {
             return None;
         }
-        // A whole page: nothing can be put into another.
+        // The response must be a complete page.
         for name in [
             header::IF_NONE_MATCH,
             header::IF_MODIFIED_SINCE,
@@ -153,23 +152,26 @@ impl Reload {
             styles,
             ..
         } = &*state;
-        // Numbers and a UUID need no escapes.
-        Some(Page(format!(
-            r#"<script src="{SCRIPT}" data-state="{start} {pages} {styles}" async></script>"#
+        // Numbers and a UUID need no escaping.
+        Some(ScriptTag::new(format!(
+            r#"<script src="{SCRIPT_PATH}" data-state="{start} {pages} {styles}" async></script>"#
         )))
     }
 
     fn events(&self) -> Response<Body> {
-        let Ok(place) = self.places.clone().try_acquire_owned() else {
-            return text_response(StatusCode::SERVICE_UNAVAILABLE, "too many pages listen");
+        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
+            return answer(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many pages are listening",
+            );
         };
         let mut state = self.state.subscribe();
         state.mark_changed();
         let listener = Listener {
-            first: true,
+            is_new: true,
             state,
             stop: self.stop.clone(),
-            _place: place,
+            _permit: permit,
         };
         let events = stream::unfold(listener, |mut listener| async {
             let event = listener.next().await?;
@@ -185,28 +187,28 @@ impl Reload {
     }
 }
 
-/// A page that listens.
+/// The event stream of one page.
 struct Listener {
-    first: bool,
+    is_new: bool,
     state: watch::Receiver<State>,
     stop: CancellationToken,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Listener {
-    /// The next piece of the stream; `None` when the host stops.
+    /// Waits for the next chunk of the stream. Returns `None` when the host stops.
     async fn next(&mut self) -> Option<Bytes> {
-        if std::mem::take(&mut self.first) {
-            return Some(Bytes::from_static(RETRY.as_bytes()));
+        if std::mem::take(&mut self.is_new) {
+            return Some(Bytes::from_static(RETRY_FIELD.as_bytes()));
         }
         tokio::select! {
             changed = self.state.changed() => {
                 changed.ok()?;
                 let state = self.state.borrow_and_update();
-                // JSON has no line breaks outside of its escapes.
+                // Compact JSON contains no line breaks, which would end the field.
                 Some(format!("data: {}\n\n", state.json()).into())
             }
-            () = tokio::time::sleep(ALIVE) => Some(Bytes::from_static(b":\n\n")),
+            () = tokio::time::sleep(KEEP_ALIVE) => Some(Bytes::from_static(b":\n\n")),
             () = self.stop.cancelled() => None,
         }
     }
@@ -239,130 +241,6 @@ fn script() -> Response<Body> {
     response
 }
 
-/// Whether a request is a browser's for a page of its own, not for a piece of one.
-fn is_for_page<B>(request: &Request<B>) -> bool {
-    let headers = request.headers();
-    let accepts = headers.get_all(header::ACCEPT).iter();
-    let mut accepts = accepts.filter_map(|value| value.to_str().ok());
-    let is_document = headers.get("sec-fetch-dest");
-    matches!(*request.method(), Method::GET | Method::POST)
-        && accepts.any(|types| types.to_ascii_lowercase().contains("text/html"))
-        && is_document.is_none_or(|destination| destination == "document")
-}
-
-/// What a page gets to listen with.
-pub(crate) struct Page(String);
-
-impl Page {
-    /// Puts the script into an answer that is a page; another passes as it is.
-    pub(crate) fn inject(self, mut response: Response<Body>) -> Response<Body> {
-        if response
-            .extensions_mut()
-            .remove::<BackendFailure>()
-            .is_some()
-        {
-            return self.of_failure(response);
-        }
-        let headers = response.headers();
-        let is_html = headers.get(header::CONTENT_TYPE).is_some_and(|value| {
-            let value = value.to_str().unwrap_or_default().to_ascii_lowercase();
-            value
-                .split(';')
-                .next()
-                .is_some_and(|kind| kind.trim() == "text/html")
-                && !value.contains("utf-16")
-        });
-        let is_plain = headers
-            .get_all(header::CONTENT_ENCODING)
-            .iter()
-            .all(|coding| coding == "identity");
-        let status = response.status();
-        let has_body = !matches!(
-            status,
-            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::PARTIAL_CONTENT
-        );
-        if !is_html || !is_plain || !has_body {
-            return response;
-        }
-        let (mut head, body) = response.into_parts();
-        let headers = &mut head.headers;
-        let length = headers.get(header::CONTENT_LENGTH).map(|length| {
-            let length: Option<u64> = length.to_str().ok()?.trim().parse().ok();
-            length?.checked_add(u64::try_from(self.0.len()).ok()?)
-        });
-        match length {
-            Some(Some(length)) => drop(headers.insert(header::CONTENT_LENGTH, length.into())),
-            Some(None) => drop(headers.remove(header::CONTENT_LENGTH)),
-            None => {}
-        }
-        // What was true of the page without the script.
-        for name in [
-            "etag",
-            "last-modified",
-            "accept-ranges",
-            "content-md5",
-            "content-digest",
-            "digest",
-        ] {
-            headers.remove(name);
-        }
-        // Nor is it to be met again when nobody watches.
-        set(headers, header::CACHE_CONTROL, "no-store");
-        let body = Injected::new(body, self.0.into());
-        Response::from_parts(head, body.boxed_unsync())
-    }
-
-    /// Makes a page of the host's own words where the application has no answer: it loads again
-    /// when there may be one.
-    fn of_failure(self, response: Response<Body>) -> Response<Body> {
-        let status = response.status();
-        // Nothing is logged of what was not asked of anybody.
-        let why = match status {
-            StatusCode::NOT_FOUND => "The application has no route for this path.",
-            _ => "The application gave no answer; the terminal says why.",
-        };
-        let page = format!(
-            "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{status}</title></head>\
-             <body><h1>{status}</h1><p>{why}</p></body></html>"
-        );
-        let mut response = response.map(|_| full(page));
-        set(
-            response.headers_mut(),
-            header::CONTENT_TYPE,
-            "text/html; charset=utf-8",
-        );
-        self.inject(response)
-    }
-}
-
 fn set(headers: &mut HeaderMap, name: header::HeaderName, value: &'static str) {
     headers.insert(name, HeaderValue::from_static(value));
-}
-
-#[cfg(test)]
-mod tests {
-    use spin_runtime::backend::BackendError;
-
-    use super::*;
-    use crate::http::error_response::backend_error_response;
-
-    #[tokio::test]
-    async fn a_page_says_why_there_is_no_answer() {
-        let told = async |error: &BackendError| {
-            let page = Page("<script></script>".to_owned()).inject(backend_error_response(error));
-            let body = page.into_body().collect().await.expect("a page");
-            String::from_utf8(body.to_bytes().into()).expect("text")
-        };
-        let path = "/nowhere".to_owned();
-        let nowhere = told(&BackendError::NoRoute { path }).await;
-        assert!(nowhere.contains("no route for this path"), "{nowhere}");
-        assert!(!nowhere.contains("terminal"), "{nowhere}");
-        let component = "page".to_owned();
-        let source = anyhow::anyhow!("it trapped");
-        let failed = told(&BackendError::Failed { component, source }).await;
-        assert!(failed.contains("the terminal says why"), "{failed}");
-        for page in [nowhere, failed] {
-            assert!(page.contains("<script></script>"), "{page}");
-        }
-    }
 }

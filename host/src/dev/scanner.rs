@@ -1,4 +1,4 @@
-//! Looks at files: which of them are others than at the last look.
+//! Detects files that changed since the last scan.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,8 +15,7 @@ use tracing::warn;
 
 use crate::dev::watch_set::WatchSet;
 
-/// What tells one content of a file from the next without reading it. Permissions and names of the
-/// same file are left out: they change no content.
+/// Metadata that changes with the content of a file, unlike permissions and link counts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     modified: Option<SystemTime>,
@@ -24,80 +23,82 @@ struct Stamp {
     inode: u64,
 }
 
-/// What tells a folder from another that takes its place.
+/// Distinguishes a folder from another one at the same path.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Identity {
     device: u64,
     inode: u64,
 }
 
-/// See the module's words.
+/// Compares the files of a [`WatchSet`] with their state at the last scan.
 pub(crate) struct Scanner {
     watcher: RecommendedWatcher,
-    interests: Arc<WatchSet>,
-    /// The folders that are watched.
+    watch_set: Arc<WatchSet>,
+    /// The watched folders.
     folders: BTreeMap<PathBuf, Identity>,
-    /// The files of interest, as they were at the last look.
+    /// The files of the watch set, as of the last scan.
     files: BTreeMap<PathBuf, Stamp>,
-    /// A folder could not be watched, and it was said.
-    failed: bool,
+    /// A folder that cannot be watched has been logged.
+    has_warned: bool,
 }
 
 impl Scanner {
-    /// Sees nothing before the first look. `watcher` is told which folders to watch.
-    pub(crate) fn new(watcher: RecommendedWatcher, interests: Arc<WatchSet>) -> Self {
+    /// Creates a scanner that knows no files yet. It adds the folders to watch to `watcher`.
+    pub(crate) fn new(watcher: RecommendedWatcher, watch_set: Arc<WatchSet>) -> Self {
         Self {
             watcher,
-            interests,
+            watch_set,
             folders: BTreeMap::new(),
             files: BTreeMap::new(),
-            failed: false,
+            has_warned: false,
         }
     }
 
-    /// Whether it looks at this file.
-    pub(crate) fn minds(&self, file: &Path) -> bool {
-        self.interests.has(file)
+    /// Returns whether this file is in the watch set.
+    pub(crate) fn contains(&self, file: &Path) -> bool {
+        self.watch_set.contains(file)
     }
 
-    /// Looks at other files from now on, and gives what has changed of those it looked at before.
-    pub(crate) fn exchange(&mut self, interests: Arc<WatchSet>) -> BTreeSet<PathBuf> {
-        let before = std::mem::replace(&mut self.interests, interests);
-        let mut changed = self.look_at_all();
-        changed.retain(|file| before.has(file));
+    /// Replaces the watch set. Returns the changed files that were in the old one.
+    pub(crate) fn replace(&mut self, watch_set: Arc<WatchSet>) -> BTreeSet<PathBuf> {
+        let old = std::mem::replace(&mut self.watch_set, watch_set);
+        let mut changed = self.scan_all();
+        changed.retain(|file| old.contains(file));
         changed
     }
 
-    /// Looks where something happened, and gives what has changed. `/` stands for everywhere.
-    pub(crate) fn look(&mut self, hints: Vec<PathBuf>) -> BTreeSet<PathBuf> {
+    /// Scans the given paths, and returns the changed files. A folder, such as `/`, causes a scan of
+    /// everything.
+    pub(crate) fn scan(&mut self, paths: Vec<PathBuf>) -> BTreeSet<PathBuf> {
         let mut changed = BTreeSet::new();
-        let mut all = false;
-        for path in hints {
-            let names = match self.folders.contains_key(&path) || path.is_dir() {
-                true => Vec::new(),
-                false => self.names(&path),
+        let mut needs_full_scan = false;
+        for path in paths {
+            let aliases = if self.folders.contains_key(&path) || path.is_dir() {
+                Vec::new()
+            } else {
+                self.aliases(&path)
             };
-            if names.is_empty() {
-                // A folder, or the system has another name for it.
-                all = true;
-                // Its watch ended with it, if it was deleted and made again.
-                self.forget(&path);
+            if aliases.is_empty() {
+                // A folder, or a file whose folder is not known by this path.
+                needs_full_scan = true;
+                // A folder that was deleted and created again has lost its watch.
+                self.unwatch_tree(&path);
             }
-            for file in names {
-                if self.interests.has(&file) && self.compare(&file) {
+            for file in aliases {
+                if self.watch_set.contains(&file) && self.update(&file) {
                     changed.insert(file);
                 }
             }
         }
-        if all {
-            changed.extend(self.look_at_all());
+        if needs_full_scan {
+            changed.extend(self.scan_all());
         }
         changed
     }
 
-    /// The names of a file in a watched folder: the system tells one of them, and a folder has
-    /// several where a link leads to it.
-    fn names(&self, file: &Path) -> Vec<PathBuf> {
+    /// Returns all paths of a file in a watched folder. An event has one of them, and there are
+    /// several if symbolic links lead to the folder.
+    fn aliases(&self, file: &Path) -> Vec<PathBuf> {
         let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else {
             return Vec::new();
         };
@@ -108,56 +109,58 @@ impl Scanner {
         same.map(|(folder, _)| folder.join(name)).collect()
     }
 
-    /// Looks at everything there is.
-    pub(crate) fn look_at_all(&mut self) -> BTreeSet<PathBuf> {
-        // First of all, since a folder that was renamed takes its watch with it.
-        let gone: Vec<_> = self
+    /// Scans all files, and returns those that changed.
+    pub(crate) fn scan_all(&mut self) -> BTreeSet<PathBuf> {
+        // The watch of a renamed folder follows it, so it has to be removed first.
+        let replaced: Vec<_> = self
             .folders
             .iter()
-            .filter(|(folder, known)| identity(folder) != Some(**known))
+            .filter(|(folder, old)| identity(folder) != Some(**old))
             .map(|(folder, _)| folder.clone())
             .collect();
-        for folder in gone {
-            self.forget(&folder);
+        for folder in replaced {
+            self.unwatch_tree(&folder);
         }
-        let interests = self.interests.clone();
-        let mut look = Look::default();
-        for (root, deep) in interests.roots() {
-            match root.is_dir() {
-                true => self.search(root, deep, &mut look),
-                // Wherever it may come to be.
-                false => {
-                    let above = root.ancestors().find(|folder| folder.is_dir());
-                    self.search(above.unwrap_or(Path::new("/")), false, &mut look);
-                }
+        let watch_set = self.watch_set.clone();
+        let mut snapshot = Snapshot::default();
+        for (root, deep) in watch_set.roots() {
+            if root.is_dir() {
+                self.visit(root, deep, &mut snapshot);
+            } else {
+                // The nearest existing parent reports when the root is created.
+                let parent = root.ancestors().find(|folder| folder.is_dir());
+                self.visit(parent.unwrap_or(Path::new("/")), false, &mut snapshot);
             }
         }
-        let unwatched = self.folders.keys();
-        let unwatched: Vec<_> = unwatched
-            .filter(|folder| !look.folders.contains(*folder))
+        let unused: Vec<_> = self
+            .folders
+            .keys()
+            .filter(|folder| !snapshot.folders.contains(*folder))
             .cloned()
             .collect();
-        for folder in unwatched {
+        for folder in unused {
             self.unwatch(&folder);
         }
-        // Those of them that have another name.
-        for folder in &look.folders {
+        // Removing a watch also removes it from other paths of the same folder.
+        for folder in &snapshot.folders {
             self.watch(folder);
         }
-        let before = std::mem::replace(&mut self.files, look.files);
-        let now = &self.files;
-        let changed = now
+        let old = std::mem::replace(&mut self.files, snapshot.files);
+        let new = &self.files;
+        let changed = new
             .iter()
-            .filter(|(file, stamp)| before.get(*file) != Some(stamp));
-        let gone = before.keys().filter(|file| !now.contains_key(*file));
-        let gone = gone.filter(|file| interests.has(file));
-        changed.map(|(file, _)| file).chain(gone).cloned().collect()
+            .filter(|(file, stamp)| old.get(*file) != Some(stamp))
+            .map(|(file, _)| file);
+        let deleted = old
+            .keys()
+            .filter(|file| !new.contains_key(*file) && watch_set.contains(file));
+        changed.chain(deleted).cloned().collect()
     }
 
-    /// Watches a folder, and then reads it: what comes in between is seen by one of the two.
-    fn search(&mut self, folder: &Path, deep: bool, look: &mut Look) {
-        let is_new = look.folders.insert(folder.to_owned());
-        let is_deeper = deep && look.deep.insert(folder.to_owned());
+    /// Watches a folder, then reads it. In this order, no change between the two is missed.
+    fn visit(&mut self, folder: &Path, deep: bool, snapshot: &mut Snapshot) {
+        let is_new = snapshot.folders.insert(folder.to_owned());
+        let is_deeper = deep && snapshot.deep.insert(folder.to_owned());
         if !is_new && !is_deeper {
             return;
         }
@@ -168,13 +171,13 @@ impl Scanner {
         for entry in entries.flatten() {
             let path = entry.path();
             match entry.file_type() {
-                Ok(kind) if kind.is_dir() && deep && WatchSet::is_searched(&path) => {
-                    self.search(&path, true, look);
+                Ok(kind) if kind.is_dir() && deep && !WatchSet::is_skipped(&path) => {
+                    self.visit(&path, true, snapshot);
                 }
                 Ok(kind) if kind.is_dir() => {}
-                Ok(_) if self.interests.has(&path) => {
+                Ok(_) if self.watch_set.contains(&path) => {
                     if let Some(stamp) = stamp(&path) {
-                        look.files.insert(path, stamp);
+                        snapshot.files.insert(path, stamp);
                     }
                 }
                 _ => {}
@@ -182,75 +185,77 @@ impl Scanner {
         }
     }
 
-    /// Whether a file is another than at the last look, which this is now.
-    fn compare(&mut self, file: &Path) -> bool {
-        let before = match stamp(file) {
-            Some(now) => {
-                let before = self.files.insert(file.to_owned(), now);
-                return before != Some(now);
-            }
+    /// Records the current state of a file, and returns whether it changed.
+    fn update(&mut self, file: &Path) -> bool {
+        let new = stamp(file);
+        let old = match new {
+            Some(stamp) => self.files.insert(file.to_owned(), stamp),
             None => self.files.remove(file),
         };
-        before.is_some()
+        old != new
     }
 
     fn watch(&mut self, folder: &Path) {
         if self.folders.contains_key(folder) {
             return;
         }
-        // Asked for first: if another folder takes its place now, the next look sees that it has.
+        // Read before watching: if the folder is replaced in between, the next scan detects it.
         let Some(identity) = identity(folder) else {
             return;
         };
         match self.watcher.watch(folder, RecursiveMode::NonRecursive) {
             Ok(()) => drop(self.folders.insert(folder.to_owned(), identity)),
-            // It was deleted meanwhile, which is an event of its own.
+            // Deleted in the meantime, which its parent reports.
             Err(_) if !folder.is_dir() => {}
             Err(error) => {
-                if !std::mem::replace(&mut self.failed, true) {
+                if !std::mem::replace(&mut self.has_warned, true) {
                     warn!(
                         folder = %folder.display(),
-                        "cannot be watched: {error}; on Linux, fs.inotify.max_user_watches may be too low"
+                        %error,
+                        "failed to watch folder; on Linux, fs.inotify.max_user_watches may be too low"
                     );
                 }
             }
         }
     }
 
-    /// Ends the watch of a folder and of all below, as the system's library does by itself when one
-    /// is renamed or deleted. The next look at everything watches what there is then.
-    fn forget(&mut self, folder: &Path) {
-        let below = (Bound::Included(folder), Bound::Unbounded);
-        let below = self.folders.range::<Path, _>(below);
-        let below = below.take_while(|(path, _)| path.starts_with(folder));
-        let below: Vec<_> = below.map(|(path, _)| path.clone()).collect();
-        for folder in below {
+    /// Removes the watches of a folder and everything below it. The next full scan restores those
+    /// that are needed.
+    fn unwatch_tree(&mut self, folder: &Path) {
+        let range = (Bound::Included(folder), Bound::Unbounded);
+        let tree: Vec<_> = self
+            .folders
+            .range::<Path, _>(range)
+            .take_while(|(path, _)| path.starts_with(folder))
+            .map(|(path, _)| path.clone())
+            .collect();
+        for folder in tree {
             self.unwatch(&folder);
         }
     }
 
-    /// Ends the watch of a folder, by all its names: it is one watch.
+    /// Removes the watch of a folder, which all its paths share.
     fn unwatch(&mut self, folder: &Path) {
         let Some(identity) = self.folders.get(folder).copied() else {
             return;
         };
         let watcher = &mut self.watcher;
-        self.folders.retain(|name, other| {
-            let is_other = *other != identity;
-            if !is_other {
-                // The system has often forgotten it already.
-                let _ = watcher.unwatch(name);
+        self.folders.retain(|path, other| {
+            let is_retained = *other != identity;
+            if !is_retained {
+                // Fails if the system has removed the watch already.
+                let _ = watcher.unwatch(path);
             }
-            is_other
+            is_retained
         });
     }
 }
 
-/// What a look at everything finds.
+/// The result of a full scan.
 #[derive(Default)]
-struct Look {
+struct Snapshot {
     folders: BTreeSet<PathBuf>,
-    /// Of the folders, those searched further down.
+    /// The folders whose subfolders are visited too.
     deep: BTreeSet<PathBuf>,
     files: BTreeMap<PathBuf, Stamp>,
 }
@@ -281,57 +286,62 @@ mod tests {
 
     use super::*;
 
-    fn interests(folder: &Path, files: &str) -> Arc<WatchSet> {
+    fn watch_set(folder: &Path, files: &str) -> Arc<WatchSet> {
         let text = format!(
             "spin_manifest_version = 2\napplication.name = \"test\"\n\
              trigger.http = [{{ route = \"/\", component = \"a\" }}]\n\
              [component.a]\nsource = \"a.wasm\"\nfiles = [{files}]\n"
         );
         let manifest = Manifest::parse(&text, folder.join("spin.toml")).unwrap();
-        Arc::new(WatchSet::of(&manifest).unwrap())
+        Arc::new(WatchSet::new(&manifest).unwrap())
     }
 
-    fn eye(interests: Arc<WatchSet>) -> Scanner {
-        let mut eye = Scanner::new(notify::recommended_watcher(|_| {}).unwrap(), interests);
-        eye.look_at_all();
-        eye
+    fn scanner(watch_set: Arc<WatchSet>) -> Scanner {
+        let mut scanner = Scanner::new(notify::recommended_watcher(|_| {}).unwrap(), watch_set);
+        scanner.scan_all();
+        scanner
     }
 
     #[test]
-    fn an_edit_beside_a_change_of_interests_is_seen() {
+    fn a_change_is_found_while_the_watch_set_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         for file in ["a.js", "b.js", "c.js"] {
             fs::write(folder.join(file), "one").unwrap();
         }
-        let mut eye = eye(interests(folder, "\"a.js\", \"b.js\""));
+        let mut scanner = scanner(watch_set(folder, "\"a.js\", \"b.js\""));
         for file in ["a.js", "b.js", "c.js"] {
             fs::write(folder.join(file), "another").unwrap();
         }
-        // What was not looked at before has not changed.
-        let changed = eye.exchange(interests(folder, "\"b.js\", \"c.js\""));
+        // Files that were not in the old watch set do not count as changed.
+        let changed = scanner.replace(watch_set(folder, "\"b.js\", \"c.js\""));
         assert_eq!(changed, BTreeSet::from([folder.join("b.js")]));
-        assert_eq!(eye.look_at_all(), BTreeSet::new());
+        assert_eq!(scanner.scan_all(), BTreeSet::new());
     }
 
     #[test]
-    fn a_file_is_seen_by_each_name_of_its_folder() {
+    fn a_change_is_reported_for_each_path_of_a_folder() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         fs::create_dir(folder.join("real")).unwrap();
         std::os::unix::fs::symlink("real", folder.join("link")).unwrap();
-        let both = interests(folder, "\"real/*.js\", \"link/*.js\"");
-        let mut eye = eye(both.clone());
+        let both = watch_set(folder, "\"real/*.js\", \"link/*.js\"");
+        let mut scanner = scanner(both.clone());
         let files = BTreeSet::from(["real", "link"].map(|name| folder.join(name).join("a.js")));
         for hint in &files {
             fs::write(hint, hint.to_str().unwrap()).unwrap();
             fs::rename(hint, folder.join("new")).unwrap();
             fs::rename(folder.join("new"), hint).unwrap();
-            assert_eq!(eye.look(vec![hint.clone()]), files, "{}", hint.display());
+            assert_eq!(
+                scanner.scan(vec![hint.clone()]),
+                files,
+                "{}",
+                hint.display()
+            );
         }
-        // Without one name it is watched by the other.
-        eye.exchange(interests(folder, "\"link/*.js\""));
-        let watched: Vec<_> = eye.folders.keys().collect();
+        // Removing one path keeps the watch of the other.
+        scanner.replace(watch_set(folder, "\"link/*.js\""));
+        let watched: Vec<_> = scanner.folders.keys().collect();
         assert_eq!(watched, [folder, &folder.join("link")]);
     }
 }

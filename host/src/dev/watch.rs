@@ -1,7 +1,8 @@
-//! Keeps a running application as its files say: builds what changed, exchanges it, tells pages.
+//! Keeps a running application up to date with its files.
 //!
-//! What changes is noticed by [`changes`], found by [`eye`] and weighed by [`interests`]. Whatever goes wrong, the
-//! application that was there before goes on.
+//! Changed files lead to builds, and to changes of the running application, which a callback
+//! applies. Open pages are notified of both. When any step fails, the previous version keeps
+//! running.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,14 +13,19 @@ use std::{
 };
 
 use anyhow::Result;
-use spin_runtime::{Manifest, ManifestError};
-use tracing::{debug, error, info, warn};
-
-use crate::dev::{
-    build::{self, Output},
-    reload::{News, Problem, Reload},
+use spin_runtime::{
+    Changes, Manifest, ManifestError,
+    manifest::{Build, Component},
 };
-use crate::dev::{fs_events::Changes, watch_set::WatchSet};
+use tracing::{Instrument as _, debug, error, info, info_span, warn};
+
+use crate::config::AppConfig;
+use crate::dev::{
+    build::{self, OutputTail},
+    fs_events::FileWatcher,
+    reload::{Problem, Reload, ReloadEvent},
+    watch_set::WatchSet,
+};
 
 /// An application that can be reloaded.
 pub(crate) trait Apply: Send {
@@ -27,117 +33,70 @@ pub(crate) trait Apply: Send {
     /// code has changed.
     fn apply(
         &mut self,
-        config: &crate::config::AppConfig,
-        changes: &spin_runtime::Changes,
+        config: &AppConfig,
+        changes: &Changes,
     ) -> impl Future<Output = Result<Vec<String>>> + Send;
 }
 
-/// See the module's words.
+/// Watches an application, rebuilds its components and applies changes.
 pub(crate) struct Watch {
-    /// What the files say, which is served as soon as it can be.
-    manifest: Manifest,
-    interests: Arc<WatchSet>,
-    changes: Changes,
+    /// The latest valid configuration, which may not have been applied yet.
+    config: AppConfig,
+    watch_set: Arc<WatchSet>,
+    file_watcher: FileWatcher,
     problems: Problems,
-    /// What the next exchange brings.
-    due: Due,
+    pending: PendingChanges,
 }
 
-/// What is wrong, by where it went wrong: mended by the same step.
+/// Changes that have not been applied to the running application.
 #[derive(Default)]
-struct Problems(BTreeMap<Step, Problem>);
-
-/// In the order in which problems are shown.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Step {
-    /// Reading the manifest.
-    Settings,
-    /// Building a component.
-    Build(String),
-    /// Loading all of it.
-    Load,
-}
-
-/// What an exchange is for.
-#[derive(Default)]
-struct Due {
-    /// Components whose files are read again.
-    fresh: BTreeSet<String>,
+struct PendingChanges {
+    /// Components whose wasm may have changed.
+    components: BTreeSet<String>,
+    /// The manifest or `.env` changed.
     settings: bool,
+    /// Files of components changed that are not style sheets.
     files: bool,
+    /// Style sheets changed.
     styles: bool,
 }
 
-impl Due {
-    fn is_any(&self) -> bool {
-        !self.fresh.is_empty() || self.settings || self.files || self.styles
+impl PendingChanges {
+    /// Returns whether at most the wasm of components changed.
+    fn is_components_only(&self) -> bool {
+        !(self.settings || self.files || self.styles)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.components.is_empty() && self.is_components_only()
     }
 }
 
-/// Components being built, and what came of it.
-struct Building {
-    components: BTreeSet<String>,
-    results: Pin<Box<dyn Future<Output = Vec<Built>> + Send>>,
-}
+/// The current problem of each stage that failed.
+#[derive(Default)]
+struct Problems(BTreeMap<Stage, Problem>);
 
-/// A component, and what came of building it.
-type Built = (String, Result<(), Problem>);
-
-impl Building {
-    fn of(manifest: &Manifest, components: BTreeSet<String>) -> Self {
-        let results = Box::pin(build(manifest.clone(), components.clone()));
-        Self {
-            components,
-            results,
-        }
-    }
-}
-
-/// Whether there is a component that says how it is built.
-fn is_built(manifest: &Manifest, id: &str) -> bool {
-    let component = manifest.components.get(id);
-    component.is_some_and(|component| component.build.is_some())
-}
-
-/// Builds the components that say how, each whatever became of the one before.
-async fn build(manifest: Manifest, components: BTreeSet<String>) -> Vec<Built> {
-    let mut results = Vec::new();
-    for id in components {
-        let component = manifest.components.get(&id);
-        let Some(build) = component.and_then(|component| component.build.as_ref()) else {
-            continue;
-        };
-        let mut output = Output::default();
-        let start = Instant::now();
-        let built = build::run(&id, build, Some(&mut output)).await;
-        let took = start.elapsed();
-        let built = built.map_err(|error| {
-            error!("{error:#}; what was there before goes on");
-            Problem {
-                title: format!("{error:#}"),
-                text: output.text(),
-            }
-        });
-        if built.is_ok() {
-            info!(component = id, ?took, "built");
-        }
-        results.push((id, built));
-    }
-    results
+/// A stage that can fail. The order is that in which problems are displayed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    ReadSettings,
+    Build(String),
+    Apply,
 }
 
 impl Problems {
-    fn note(&mut self, step: Step, result: Result<(), Problem>) {
+    /// Sets or clears the problem of a stage.
+    fn record(&mut self, stage: Stage, result: Result<(), Problem>) {
         match result {
-            Ok(()) => drop(self.0.remove(&step)),
-            Err(problem) => drop(self.0.insert(step, problem)),
+            Ok(()) => drop(self.0.remove(&stage)),
+            Err(problem) => drop(self.0.insert(stage, problem)),
         }
     }
 
-    /// Components whose last build failed.
-    fn unbuilt(&self) -> impl Iterator<Item = &String> {
-        self.0.keys().filter_map(|step| match step {
-            Step::Build(id) => Some(id),
+    /// Returns the components whose last build failed.
+    fn failed_builds(&self) -> impl Iterator<Item = &String> {
+        self.0.keys().filter_map(|stage| match stage {
+            Stage::Build(id) => Some(id),
             _ => None,
         })
     }
@@ -147,200 +106,258 @@ impl Problems {
     }
 }
 
+/// A component's id and the result of its build.
+type BuildResult = (String, Result<(), Problem>);
+
+/// Builds that are running. Dropping this terminates them.
+struct RunningBuilds {
+    components: BTreeSet<String>,
+    results: Pin<Box<dyn Future<Output = Vec<BuildResult>> + Send>>,
+}
+
+impl RunningBuilds {
+    fn start(manifest: &Manifest, components: BTreeSet<String>) -> Self {
+        let results = Box::pin(build_all(manifest.clone(), components.clone()));
+        Self {
+            components,
+            results,
+        }
+    }
+}
+
+/// Builds components one after another. A failed build does not prevent the next one.
+async fn build_all(manifest: Manifest, components: BTreeSet<String>) -> Vec<BuildResult> {
+    let mut results = Vec::new();
+    for id in components {
+        let component = manifest.components.get(&id);
+        if let Some(build) = component.and_then(|component| component.build.as_ref()) {
+            let span = info_span!("build", component = id);
+            let result = build_component(&id, build).instrument(span).await;
+            results.push((id, result));
+        }
+    }
+    results
+}
+
+async fn build_component(id: &str, build: &Build) -> Result<(), Problem> {
+    let mut output = OutputTail::default();
+    let start = Instant::now();
+    match build::build_component(id, build, Some(&mut output)).await {
+        Ok(()) => {
+            info!(component = id, took = ?start.elapsed(), "built");
+            Ok(())
+        }
+        Err(error) => {
+            let title = format!("{error:#}");
+            error!(error = title, "build failed, keeping the previous version");
+            Err(Problem {
+                title,
+                text: output.text(),
+            })
+        }
+    }
+}
+
+fn has_build(manifest: &Manifest, id: &str) -> bool {
+    let component = manifest.components.get(id);
+    component.is_some_and(|component| component.build.is_some())
+}
+
 impl Watch {
-    /// Begins to watch the files of an application, and builds the components that say how. One
-    /// that cannot be built is what it was before.
+    /// Starts to watch an application, and builds its components. A failed build is logged, and
+    /// leaves the component's previous wasm in place.
     ///
     /// # Errors
-    /// When a pattern of the manifest is none, or the system gives no more watches.
-    pub(crate) async fn start(config: &crate::config::AppConfig) -> Result<Self> {
+    /// Fails if a pattern in the manifest is invalid, or the system cannot watch files.
+    pub(crate) async fn start(config: &AppConfig) -> Result<Self> {
         let manifest = &config.manifest;
-        let interests = Arc::new(WatchSet::of(manifest)?);
-        // What changes while it is built is built again.
-        let changes = Changes::watch(interests.clone())?;
+        let watch_set = Arc::new(WatchSet::new(manifest)?);
+        // Starts before the builds, so that a change during a build leads to another one.
+        let file_watcher = FileWatcher::start(watch_set.clone())?;
         let mut watch = Self {
-            manifest: manifest.clone(),
-            interests,
-            changes,
+            config: config.clone(),
+            watch_set,
+            file_watcher,
             problems: Problems::default(),
-            due: Due::default(),
+            pending: PendingChanges::default(),
         };
         let all = manifest.components.keys().cloned().collect();
-        for (id, built) in build(manifest.clone(), all).await {
-            watch.problems.note(Step::Build(id), built);
+        for (id, result) in build_all(manifest.clone(), all).await {
+            watch.problems.record(Stage::Build(id), result);
         }
         Ok(watch)
     }
 
-    /// Does all that changes ask for, to the application that was loaded meanwhile, and tells
-    /// pages. Runs until it is dropped, which ends a build under way.
+    /// Handles changes and notifies pages, until it is dropped. This terminates running builds.
+    ///
+    /// Changes are applied to `app`.
     pub(crate) async fn run(mut self, mut app: impl Apply, reload: Arc<Reload>) {
-        reload.tell(News::Nothing, self.problems.list());
-        let mut to_build = BTreeSet::new();
-        let mut building: Option<Building> = None;
+        reload.broadcast(ReloadEvent::Nothing, self.problems.list());
+        let mut queue = BTreeSet::new();
+        let mut builds: Option<RunningBuilds> = None;
         loop {
-            if building.is_none() && !to_build.is_empty() {
-                let components = std::mem::take(&mut to_build);
-                // Their files are read when they are whole.
-                self.due.fresh.retain(|id| !components.contains(id));
-                building = Some(Building::of(&self.manifest, components));
+            if builds.is_none() && !queue.is_empty() {
+                let components = std::mem::take(&mut queue);
+                // Their wasm is incomplete until the build ends.
+                self.pending
+                    .components
+                    .retain(|id| !components.contains(id));
+                builds = Some(RunningBuilds::start(&self.config.manifest, components));
             }
             let results = async {
-                match &mut building {
-                    Some(building) => (&mut building.results).await,
+                match &mut builds {
+                    Some(builds) => (&mut builds.results).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 results = results => {
-                    building = None;
-                    self.built(results);
+                    builds = None;
+                    self.record_builds(results);
                 }
-                changed = self.changes.next() => {
-                    to_build.extend(self.changed(&changed));
-                    let current = building.iter().flat_map(|building| &building.components);
-                    for id in to_build.iter().chain(current) {
-                        self.due.fresh.remove(id);
+                changed = self.file_watcher.changed() => {
+                    queue.extend(self.handle_changes(&changed));
+                    let running = builds.iter().flat_map(|builds| &builds.components);
+                    for id in queue.iter().chain(running) {
+                        self.pending.components.remove(id);
                     }
                 }
             }
-            let current = building.iter().flat_map(|building| &building.components);
-            let awaited = to_build.iter().chain(current);
-            let is_ready = !self.lacks(awaited.chain(self.problems.unbuilt()));
-            let news = match self.due.is_any() && is_ready {
-                true => self.exchange(&mut app).await,
-                false => News::Nothing,
+            let running = builds.iter().flat_map(|builds| &builds.components);
+            let unfinished = queue.iter().chain(running);
+            let is_complete = !self.any_missing(unfinished.chain(self.problems.failed_builds()));
+            let event = if is_complete && !self.pending.is_empty() {
+                self.apply_pending(&mut app).await
+            } else {
+                ReloadEvent::Nothing
             };
-            reload.tell(news, self.problems.list());
+            reload.broadcast(event, self.problems.list());
         }
     }
 
-    /// Whether one of these was never made.
-    fn lacks<'a>(&self, mut components: impl Iterator<Item = &'a String>) -> bool {
+    /// Returns whether the wasm of any of these components does not exist.
+    fn any_missing<'a>(&self, mut components: impl Iterator<Item = &'a String>) -> bool {
         components.any(|id| {
-            let component = self.manifest.components.get(id);
+            let component = self.config.manifest.components.get(id);
             component.is_some_and(|component| !component.source.exists())
         })
     }
 
-    fn built(&mut self, results: Vec<Built>) {
-        for (id, built) in results {
-            // It may have gone from the manifest meanwhile.
-            if !is_built(&self.manifest, &id) {
+    fn record_builds(&mut self, results: Vec<BuildResult>) {
+        for (id, result) in results {
+            // The manifest may have changed during the build.
+            if !has_build(&self.config.manifest, &id) {
                 continue;
             }
-            if built.is_ok() {
-                self.due.fresh.insert(id.clone());
+            if result.is_ok() {
+                self.pending.components.insert(id.clone());
             }
-            self.problems.note(Step::Build(id), built);
+            self.problems.record(Stage::Build(id), result);
         }
     }
 
-    /// Weighs changed files; gives the components to build.
-    fn changed(&mut self, files: &BTreeSet<PathBuf>) -> BTreeSet<String> {
-        let plan = self.interests.plan(files);
+    /// Updates the pending changes, and returns the components to build.
+    fn handle_changes(&mut self, files: &BTreeSet<PathBuf>) -> BTreeSet<String> {
+        let plan = self.watch_set.plan(files);
         let mut to_build = plan.build;
         if plan.settings {
-            let read = self.read_settings();
-            let read = read.map(|components| to_build.extend(components));
-            self.problems.note(
-                Step::Settings,
-                read.inspect_err(|problem| {
-                    error!("{}; what was there before goes on", problem.text);
-                }),
-            );
+            let result = self.read_settings();
+            if let Err(problem) = &result {
+                error!(
+                    error = problem.text,
+                    "invalid manifest, keeping the previous version"
+                );
+            }
+            let result = result.map(|components| to_build.extend(components));
+            self.problems.record(Stage::ReadSettings, result);
         }
-        // One that was deleted is about to be made again, or else the code that is there is kept.
+        // A component whose wasm was deleted keeps the loaded one. Often a new file follows.
         let exists = |id: &String| {
-            let component = self.manifest.components.get(id);
+            let component = self.config.manifest.components.get(id);
             component.is_some_and(|component| component.source.exists())
         };
-        self.due.fresh.extend(plan.code.into_iter().filter(exists));
-        self.due.files |= plan.files;
-        self.due.styles |= plan.styles;
-        to_build.retain(|id| self.manifest.components.contains_key(id));
+        self.pending
+            .components
+            .extend(plan.wasm.into_iter().filter(exists));
+        self.pending.files |= plan.files;
+        self.pending.styles |= plan.styles;
+        to_build.retain(|id| self.config.manifest.components.contains_key(id));
         to_build
     }
 
-    /// Reads the manifest again; gives the components that are built in another way than before,
-    /// or never were.
+    /// Reads the manifest again. Returns the components whose build changed, or whose wasm does not
+    /// exist.
     fn read_settings(&mut self) -> Result<BTreeSet<String>, Problem> {
         let problem = |text: String| Problem {
-            title: "The manifest cannot be used".to_owned(),
+            title: "Invalid manifest".to_owned(),
             text,
         };
-        let manifest = Manifest::load(&self.manifest.path, spin_runtime::ManifestUse::Embedded)
+        let config = AppConfig::load(&self.config.manifest.path)
             .map_err(|error: ManifestError| problem(error.to_string()))?;
-        let interests = WatchSet::of(&manifest).map_err(|error| problem(format!("{error:#}")))?;
-        let before = std::mem::replace(&mut self.manifest, manifest);
-        for warning in &self.manifest.warnings {
-            if !before.warnings.contains(warning) {
-                warn!("{warning}");
+        let watch_set =
+            WatchSet::new(&config.manifest).map_err(|error| problem(format!("{error:#}")))?;
+        let old = std::mem::replace(&mut self.config, config).manifest;
+        for warning in &self.config.manifest.warnings {
+            if !old.warnings.contains(warning) {
+                warn!(%warning, "manifest warning");
             }
         }
-        let to_build = self.manifest.components.values().filter(|component| {
-            let old = before.components.get(&component.id);
+        let needs_build = |component: &&Component| {
+            let old = old.components.get(&component.id);
             component.build.is_some()
                 && (old.is_none_or(|old| old.build != component.build)
                     || !component.source.exists())
-        });
+        };
+        let to_build = self.config.manifest.components.values().filter(needs_build);
         let to_build = to_build.map(|component| component.id.clone()).collect();
-        self.interests = Arc::new(interests);
-        self.changes.exchange(self.interests.clone());
-        let manifest = &self.manifest;
-        self.problems.0.retain(|step, _| match step {
-            Step::Build(id) => is_built(manifest, id),
+        self.watch_set = Arc::new(watch_set);
+        self.file_watcher.replace(self.watch_set.clone());
+        let manifest = &self.config.manifest;
+        self.problems.0.retain(|stage, _| match stage {
+            Stage::Build(id) => has_build(manifest, id),
             _ => true,
         });
-        self.due.settings = true;
+        self.pending.settings = true;
         Ok(to_build)
     }
 
-    async fn exchange(&mut self, app: &mut impl Apply) -> News {
+    /// Applies the pending changes, and returns the event for pages. After a failure they stay
+    /// pending.
+    async fn apply_pending(&mut self, app: &mut impl Apply) -> ReloadEvent {
         let start = Instant::now();
-        let fresh = self.due.fresh.clone();
-        let only_code = !(self.due.settings || self.due.files || self.due.styles);
-        let config = crate::config::AppConfig {
-            manifest: self.manifest.clone(),
-            host: Default::default(),
+        let changes = Changes {
+            code: self.pending.components.clone(),
+            only_code: self.pending.is_components_only(),
         };
-        let changes = spin_runtime::Changes {
-            code: fresh,
-            only_code,
-        };
-        let exchanged = app.apply(&config, &changes);
-        match exchanged.await {
+        match app.apply(&self.config, &changes).await {
             Ok(changed) => {
-                self.problems.note(Step::Load, Ok(()));
-                let due = std::mem::take(&mut self.due);
-                let news = if due.settings || due.files || !changed.is_empty() {
-                    News::Pages
-                } else if due.styles {
-                    News::Styles
-                } else {
-                    News::Nothing
-                };
+                self.problems.record(Stage::Apply, Ok(()));
+                let applied = std::mem::take(&mut self.pending);
                 let took = start.elapsed();
-                let components = changed.join(", ");
-                match news {
-                    News::Pages => info!(
-                        components,
-                        settings = due.settings,
-                        files = due.files,
+                if applied.settings || applied.files || !changed.is_empty() {
+                    info!(
+                        components = changed.join(", "),
+                        settings = applied.settings,
+                        files = applied.files,
                         ?took,
-                        "exchanged"
-                    ),
-                    News::Styles => info!(?took, "style sheets exchanged"),
-                    News::Nothing => debug!(?took, "nothing is different"),
+                        "application reloaded"
+                    );
+                    ReloadEvent::Pages
+                } else if applied.styles {
+                    info!(?took, "style sheets reloaded");
+                    ReloadEvent::Styles
+                } else {
+                    debug!(?took, "no component changed");
+                    ReloadEvent::Nothing
                 }
-                news
             }
             Err(error) => {
                 let text = format!("{error:#}");
-                error!("{text}; what was there before goes on");
-                let title = "The application cannot be loaded".to_owned();
-                self.problems.note(Step::Load, Err(Problem { title, text }));
-                News::Nothing
+                error!(error = text, "reload failed, keeping the previous version");
+                let title = "Failed to load the application".to_owned();
+                self.problems
+                    .record(Stage::Apply, Err(Problem { title, text }));
+                ReloadEvent::Nothing
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What an application is made of on disk, and what a change to a part of it asks for.
+//! The files that an application depends on, and the actions that a change to one requires.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,79 +8,79 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use spin_runtime::{
-    ExcludedFiles, Manifest,
-    manifest::{Component, Files},
+    excluded::Excluded,
+    manifest::{Component, Files, Manifest},
 };
 
-use crate::dev::pattern::{Pattern, clean};
+use crate::dev::pattern::{Pattern, normalize};
 
-/// Folders that are not searched: what is in them is made, not written. A pattern that names one
-/// of them still finds its way in.
-const NOT_SEARCHED: [&str; 4] = ["target", "node_modules", ".git", ".spin"];
+/// Names of folders with generated files. They are scanned only if a pattern names them literally.
+const SKIPPED_FOLDERS: [&str; 4] = ["target", "node_modules", ".git", ".spin"];
 
 /// The files that an application depends on.
 pub(crate) struct WatchSet {
-    /// The manifest, and `.env` beside it.
+    /// The manifest, and the `.env` file next to it.
     settings: [PathBuf; 2],
-    components: Vec<Parts>,
-    /// The folders to look at, and whether also at what is below them.
+    components: Vec<ComponentFiles>,
+    /// The folders to scan, and whether to scan their subfolders.
     roots: BTreeMap<PathBuf, bool>,
 }
 
 /// The files of one component.
-struct Parts {
+struct ComponentFiles {
     id: String,
-    /// What its build depends on: `build.watch`.
+    /// Inputs of its build: `build.watch`.
     sources: Vec<Pattern>,
-    /// What its build makes: `source`.
-    code: PathBuf,
-    /// What it sees of the file system: `files`, without `exclude_files`.
+    /// Output of its build: `source`.
+    wasm: PathBuf,
+    /// Files that it can read: `files`.
     files: Vec<Pattern>,
-    /// Of paths in `root`.
-    excluded: ExcludedFiles,
-    /// The manifest's folder.
+    /// `exclude_files`, relative to `root`.
+    excluded: Excluded,
+    /// The folder of the manifest.
     root: PathBuf,
 }
 
-/// What a set of changes asks for.
+/// The actions that a set of changes requires.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// The manifest has to be read again.
+    /// Read the manifest again.
     pub(crate) settings: bool,
-    /// Components to build.
+    /// Build these components.
     pub(crate) build: BTreeSet<String>,
-    /// Components whose wasm is another.
-    pub(crate) code: BTreeSet<String>,
-    /// Files that components see have changed, not only style sheets.
+    /// Load the wasm of these components.
+    pub(crate) wasm: BTreeSet<String>,
+    /// Reload pages, because files of components changed that are not style sheets.
     pub(crate) files: bool,
-    /// Style sheets that components see have changed.
+    /// Reload style sheets.
     pub(crate) styles: bool,
 }
 
 impl WatchSet {
-    /// The files of an application.
+    /// Collects the files of an application.
     ///
     /// # Errors
-    /// Names the key of a pattern that is none.
-    pub(crate) fn of(manifest: &Manifest) -> Result<Self> {
+    /// Fails if a pattern is invalid. The error contains its key.
+    pub(crate) fn new(manifest: &Manifest) -> Result<Self> {
         let components = manifest.components.values();
         let components = components
             .map(|component| {
-                Parts::of(component, &manifest.root)
+                ComponentFiles::new(component, &manifest.root)
                     .with_context(|| format!("component.{}", component.id))
             })
             .collect::<Result<Vec<_>>>()?;
-        let root = clean(&manifest.root);
-        let settings = [clean(&manifest.path), root.join(".env")];
+        let root = normalize(&manifest.root);
+        let settings = [normalize(&manifest.path), root.join(".env")];
         let mut roots = BTreeMap::new();
-        let mut look = |folder: &Path, deep| *roots.entry(folder.to_owned()).or_default() |= deep;
-        look(&root, false);
-        for parts in &components {
-            if let Some(folder) = parts.code.parent() {
-                look(folder, false);
+        let mut add_root =
+            |folder: &Path, deep| *roots.entry(folder.to_owned()).or_default() |= deep;
+        add_root(&root, false);
+        for component in &components {
+            if let Some(folder) = component.wasm.parent() {
+                add_root(folder, false);
             }
-            for pattern in parts.sources.iter().chain(&parts.files) {
-                look(&pattern.root, pattern.deep);
+            for pattern in component.sources.iter().chain(&component.files) {
+                add_root(&pattern.root, pattern.deep);
             }
         }
         Ok(Self {
@@ -90,52 +90,54 @@ impl WatchSet {
         })
     }
 
-    /// The folders to look at, each with whether what is below it counts too. One that does not
-    /// exist may come to be.
+    /// Returns the folders to scan, each with whether to scan its subfolders. They need not exist.
     pub(crate) fn roots(&self) -> impl Iterator<Item = (&Path, bool)> {
         self.roots
             .iter()
             .map(|(folder, deep)| (folder.as_path(), *deep))
     }
 
-    /// Whether a folder below a root is looked at.
-    pub(crate) fn is_searched(folder: &Path) -> bool {
+    /// Returns whether a subfolder of a root is not scanned.
+    pub(crate) fn is_skipped(folder: &Path) -> bool {
         folder
             .file_name()
-            .is_none_or(|name| !NOT_SEARCHED.iter().any(|other| name == *other))
+            .is_some_and(|name| SKIPPED_FOLDERS.iter().any(|other| name == *other))
     }
 
-    /// Whether a change of this file asks for anything.
-    pub(crate) fn has(&self, file: &Path) -> bool {
+    /// Returns whether a change to this file requires any action.
+    pub(crate) fn contains(&self, file: &Path) -> bool {
         !is_scratch(file)
-            && (self.settings.iter().any(|own| own == file)
-                || self.components.iter().any(|parts| {
-                    parts.code == file || parts.is_source(file) || parts.is_file(file)
+            && (self.settings.iter().any(|path| path == file)
+                || self.components.iter().any(|component| {
+                    component.wasm == file || component.is_source(file) || component.is_file(file)
                 }))
     }
 
-    /// Whether a build makes this file: one that depended on it would not come to an end.
-    fn is_code(&self, file: &Path) -> bool {
-        self.components.iter().any(|parts| parts.code == file)
+    fn is_wasm(&self, file: &Path) -> bool {
+        self.components
+            .iter()
+            .any(|component| component.wasm == file)
     }
 
-    /// What changes of these files, new and deleted ones included, ask for.
+    /// Returns the actions for changed, new and deleted files.
     pub(crate) fn plan<'a>(&self, changed: impl IntoIterator<Item = &'a PathBuf>) -> Plan {
         let mut plan = Plan::default();
         for file in changed {
             plan.settings |= self.settings.contains(file);
-            let is_code = self.is_code(file);
-            for parts in &self.components {
-                if parts.is_source(file) && !is_code {
-                    plan.build.insert(parts.id.clone());
+            // The output of a build must not trigger another build.
+            let is_wasm = self.is_wasm(file);
+            for component in &self.components {
+                if component.is_source(file) && !is_wasm {
+                    plan.build.insert(component.id.clone());
                 }
-                if parts.code == *file {
-                    plan.code.insert(parts.id.clone());
+                if component.wasm == *file {
+                    plan.wasm.insert(component.id.clone());
                 }
-                if parts.is_file(file) {
-                    match file.extension() == Some(OsStr::new("css")) {
-                        true => plan.styles = true,
-                        false => plan.files = true,
+                if component.is_file(file) {
+                    if file.extension() == Some(OsStr::new("css")) {
+                        plan.styles = true;
+                    } else {
+                        plan.files = true;
                     }
                 }
             }
@@ -144,24 +146,24 @@ impl WatchSet {
     }
 }
 
-impl Parts {
-    fn of(component: &Component, root: &Path) -> Result<Self> {
+impl ComponentFiles {
+    fn new(component: &Component, root: &Path) -> Result<Self> {
         let sources = component.build.iter().flat_map(|build| {
             let globs = build.watch.iter();
             globs.map(|glob| Pattern::new(&build.workdir, glob))
         });
-        // A leading slash means the manifest's folder, as it does where files are gathered.
+        // A leading slash refers to the manifest's folder, as it does when the files are loaded.
         let files = component.files.iter().map(|files| match files {
             Files::Glob(glob) => Pattern::new(root, glob.trim_start_matches('/')),
-            Files::Placed { source, .. } => Pattern::exactly(source),
+            Files::Placed { source, .. } => Pattern::literal(source),
         });
         Ok(Self {
             id: component.id.clone(),
             sources: sources.collect::<Result<_>>().context("build.watch")?,
-            code: clean(&component.source),
+            wasm: normalize(&component.source),
             files: files.collect::<Result<_>>().context("files")?,
-            excluded: ExcludedFiles::new(&component.exclude_files).context("exclude_files")?,
-            root: clean(root),
+            excluded: Excluded::new(&component.exclude_files).context("exclude_files")?,
+            root: normalize(root),
         })
     }
 
@@ -173,11 +175,11 @@ impl Parts {
         self.files.iter().any(|pattern| pattern.matches(file))
             && !file
                 .strip_prefix(&self.root)
-                .is_ok_and(|path| self.excluded.contains(path))
+                .is_ok_and(|path| self.excluded.has(path))
     }
 }
 
-/// What editors and systems leave beside the files that are meant.
+/// Returns whether a file is a temporary or backup file of an editor or the system.
 fn is_scratch(file: &Path) -> bool {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     name.starts_with(".#")
@@ -193,7 +195,7 @@ fn is_scratch(file: &Path) -> bool {
             "___jb_old___",
         ]
         .iter()
-        .any(|end| name.ends_with(end))
+        .any(|suffix| name.ends_with(suffix))
 }
 
 #[cfg(test)]
@@ -221,44 +223,44 @@ command = "make"
 watch = ["orders/**/*.rs", "shared/a.rs", "Makefile", "target/*.wasm"]
 "#;
 
-    fn interests() -> (tempfile::TempDir, WatchSet) {
+    fn watch_set() -> (tempfile::TempDir, WatchSet) {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("static")).unwrap();
         let manifest = Manifest::parse(MANIFEST, folder.path().join("spin.toml")).unwrap();
-        let interests = WatchSet::of(&manifest).unwrap();
-        (folder, interests)
+        let watch_set = WatchSet::new(&manifest).unwrap();
+        (folder, watch_set)
     }
 
-    /// What a change of these files leads to, in a word for each thing.
+    /// Returns the actions for these files as text.
     fn plan(changed: &[&str]) -> String {
-        let (folder, interests) = interests();
+        let (folder, watch_set) = watch_set();
         let files: Vec<_> = changed
             .iter()
             .map(|file| folder.path().join(file))
             .collect();
-        let kept: Vec<_> = files
+        let watched: Vec<_> = files
             .iter()
-            .filter(|file| interests.has(file))
+            .filter(|file| watch_set.contains(file))
             .cloned()
             .collect();
-        let plan = interests.plan(&kept);
+        let plan = watch_set.plan(&watched);
         assert_eq!(
-            kept.is_empty(),
+            watched.is_empty(),
             plan == Plan::default(),
             "{changed:?}: {plan:?}"
         );
-        let mut words: Vec<String> = Vec::new();
-        words.extend(plan.settings.then(|| "settings".to_owned()));
-        words.extend(plan.build.iter().map(|id| format!("build {id}")));
-        words.extend(plan.code.iter().map(|id| format!("load {id}")));
-        words.extend(plan.files.then(|| "files".to_owned()));
-        words.extend(plan.styles.then(|| "styles".to_owned()));
-        words.join(", ")
+        let mut actions: Vec<String> = Vec::new();
+        actions.extend(plan.settings.then(|| "settings".to_owned()));
+        actions.extend(plan.build.iter().map(|id| format!("build {id}")));
+        actions.extend(plan.wasm.iter().map(|id| format!("load {id}")));
+        actions.extend(plan.files.then(|| "files".to_owned()));
+        actions.extend(plan.styles.then(|| "styles".to_owned()));
+        actions.join(", ")
     }
 
     #[test]
-    fn what_a_change_leads_to() {
-        for (changed, leads_to) in [
+    fn changes_lead_to_actions() {
+        for (changed, actions) in [
             ("spin.toml", "settings"),
             (".env", "settings"),
             ("page/src/lib.rs", "build page"),
@@ -287,7 +289,7 @@ watch = ["orders/**/*.rs", "shared/a.rs", "Makefile", "target/*.wasm"]
             ("static/page.css", "build page, styles"),
             ("README.md", ""),
         ] {
-            assert_eq!(plan(&[changed]), leads_to, "{changed}");
+            assert_eq!(plan(&[changed]), actions, "{changed}");
         }
         assert_eq!(
             plan(&["static/a.css", "static/a.js", "orders/x.rs", "spin.toml"]),
@@ -296,7 +298,7 @@ watch = ["orders/**/*.rs", "shared/a.rs", "Makefile", "target/*.wasm"]
     }
 
     #[test]
-    fn what_editors_leave_behind_is_no_change() {
+    fn scratch_files_are_ignored() {
         for file in [
             "page/src/.#lib.rs",
             "static/page.css~",
@@ -311,9 +313,9 @@ watch = ["orders/**/*.rs", "shared/a.rs", "Makefile", "target/*.wasm"]
     }
 
     #[test]
-    fn only_the_folders_of_patterns_are_looked_at_and_what_is_made_is_not_searched() {
-        let (folder, interests) = interests();
-        let roots: Vec<_> = interests
+    fn roots_come_from_patterns_and_generated_folders_are_skipped() {
+        let (folder, watch_set) = watch_set();
+        let roots: Vec<_> = watch_set
             .roots()
             .map(|(root, deep)| {
                 let root = root.strip_prefix(folder.path()).unwrap();
@@ -334,15 +336,15 @@ watch = ["orders/**/*.rs", "shared/a.rs", "Makefile", "target/*.wasm"]
             ("target", false),
         ];
         assert_eq!(roots, expected.map(|(root, deep)| (root.to_owned(), deep)));
-        assert!(!WatchSet::is_searched(Path::new("/a/target")));
-        assert!(WatchSet::is_searched(Path::new("/target/src")));
+        assert!(WatchSet::is_skipped(Path::new("/a/target")));
+        assert!(!WatchSet::is_skipped(Path::new("/target/src")));
     }
 
     #[test]
-    fn a_pattern_that_is_none_is_named() {
+    fn an_invalid_pattern_is_named() {
         let text = MANIFEST.replace("orders/**/*.rs", "orders/[");
         let manifest = Manifest::parse(&text, "/nowhere/spin.toml").unwrap();
-        let error = format!("{:#}", WatchSet::of(&manifest).err().unwrap());
+        let error = format!("{:#}", WatchSet::new(&manifest).err().unwrap());
         assert!(
             error.contains("component.orders")
                 && error.contains("build.watch")

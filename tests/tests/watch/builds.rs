@@ -1,4 +1,4 @@
-//! What is saved is built, and what does not build changes nothing.
+//! Changed sources are built, and a failed build keeps the previous version.
 
 use std::{fs, process::Stdio, time::Duration};
 
@@ -8,48 +8,52 @@ use tests::{Server, eventually};
 
 use crate::{
     project::{Project, wasm},
-    stream::Stream,
+    stream::ReloadStream,
 };
 
 #[tokio::test]
-async fn what_is_saved_is_built_and_served_and_a_failed_build_leaves_what_there_was() -> Result<()>
-{
+async fn changed_sources_are_built_and_a_failed_build_keeps_the_previous_version() -> Result<()> {
     let project = Project::new("")?;
     let host = project.start()?;
-    ensure!(project.runs() == 1, "it is built first");
+    ensure!(project.runs() == 1, "the start builds the component");
     ensure!(host.get("/").await? == (200, "probe".into()));
-    let mut page = Stream::open(&host).await?;
+    let mut page = ReloadStream::open(&host).await?;
 
     project.write("src/lib.rs", "mistake")?;
-    let problem = page.broken().await?;
-    for words in [
+    let problem = page.problem().await?;
+    for text in [
         "component app",
         "sh compiler",
         "<b>mistake</b> in src/lib.rs",
         "\\u001b[31merror",
     ] {
-        ensure!(problem.contains(words), "no {words:?} in {problem}");
+        ensure!(problem.contains(text), "no {text:?} in {problem}");
     }
     host.logged(&["<b>mistake</b> in src/lib.rs"]).await?;
     host.logged(&["ERROR", "sh compiler", "exit status: 1"])
         .await?;
     ensure!(
         host.get("/").await? == (200, "probe".into()),
-        "it still serves"
+        "the previous version is served"
     );
-    ensure!(page.told() == (0, 0), "{}", page.state);
-    // A page that is opened meanwhile is told at once.
-    ensure!(Stream::open(&host).await?.problems().contains("mistake"));
+    ensure!(page.counts() == (0, 0), "{}", page.state);
+    // A new page receives the problem at once.
+    ensure!(
+        ReloadStream::open(&host)
+            .await?
+            .problems()
+            .contains("mistake")
+    );
 
     project.write("src/lib.rs", &wasm("probe02").display().to_string())?;
-    page.pages().await?;
+    page.page_reload().await?;
     ensure!(page.problems() == "[]", "{}", page.state);
     ensure!(
         host.get("/host").await?.1 == host.address.to_string(),
-        "the new one serves"
+        "the new version is served"
     );
 
-    // A new file, in a new folder.
+    // A new file in a new folder triggers a build, and so does removing it.
     fs::create_dir(project.path("src/deep"))?;
     let runs = project.runs();
     project.write("src/deep/mod.rs", "")?;
@@ -57,28 +61,28 @@ async fn what_is_saved_is_built_and_served_and_a_failed_build_leaves_what_there_
     let runs = project.runs();
     fs::remove_dir_all(project.path("src/deep"))?;
     eventually("a build", async || (project.runs() > runs).then_some(())).await?;
-    // The same wasm as before: there is nothing to load again.
-    project.write("static/page.css", "told of after all else")?;
-    page.styles().await?;
-    ensure!(page.told() == (1, 1));
+    // The wasm is unchanged, so there was no page reload.
+    project.write("static/page.css", "reloaded after everything else")?;
+    page.style_reload().await?;
+    ensure!(page.counts() == (1, 1));
     Ok(())
 }
 
 #[tokio::test]
-async fn a_first_build_that_fails_leaves_what_was_built_before() -> Result<()> {
+async fn a_failed_first_build_serves_the_result_of_an_earlier_build() -> Result<()> {
     let project = Project::new("")?;
     fs::copy(wasm("probe"), project.path("app.wasm"))?;
     project.write("src/lib.rs", "mistake")?;
     let host = project.start()?;
     ensure!(host.get("/").await? == (200, "probe".into()));
-    let mut page = Stream::open(&host).await?;
+    let mut page = ReloadStream::open(&host).await?;
     ensure!(page.problems().contains("mistake"));
     project.write("src/lib.rs", &wasm("probe").display().to_string())?;
-    page.mended().await?;
-    // Without anything to serve there is no start.
+    page.no_problem().await?;
+    // Without an earlier build, the start fails.
     let empty = Project::new("")?;
     empty.write("src/lib.rs", "mistake")?;
-    let error = empty.start().err().context("it starts")?.to_string();
+    let error = empty.start().err().context("the host started")?.to_string();
     ensure!(
         error.contains("<b>mistake</b>") && error.contains("app.wasm does not exist"),
         "{error}"
@@ -86,11 +90,11 @@ async fn a_first_build_that_fails_leaves_what_was_built_before() -> Result<()> {
     Ok(())
 }
 
-/// A project that is served, with a page, whose second build waits for the end of the file `wait`.
-async fn building() -> Result<(Project, Server, Stream)> {
+/// Starts a host and its second build, which runs until the file `wait` is removed.
+async fn start_build() -> Result<(Project, Server, ReloadStream)> {
     let project = Project::new("")?;
     let host = project.start()?;
-    let page = Stream::open(&host).await?;
+    let page = ReloadStream::open(&host).await?;
     project.write("wait", "")?;
     project.write("src/a.rs", "")?;
     eventually("a build", async || (project.runs() == 2).then_some(())).await?;
@@ -98,54 +102,54 @@ async fn building() -> Result<(Project, Server, Stream)> {
 }
 
 #[tokio::test]
-async fn saves_during_a_build_lead_to_one_more() -> Result<()> {
-    let (project, _host, mut page) = building().await?;
+async fn changes_during_a_build_lead_to_one_more_build() -> Result<()> {
+    let (project, _host, mut page) = start_build().await?;
     for n in 0..5 {
         project.write("src/b.rs", &n.to_string())?;
         tokio::time::sleep(Duration::from_millis(40)).await;
     }
     project.write("src/lib.rs", &wasm("probe02").display().to_string())?;
-    // Seen in another way: the style sheet is newer than the saves, and told of.
+    // The reload of the newer style sheet shows that the other changes were detected.
     project.write("static/page.css", "two")?;
-    page.styles().await?;
-    ensure!(project.runs() == 2, "it still builds");
+    page.style_reload().await?;
+    ensure!(project.runs() == 2, "the build is still running");
     fs::remove_file(project.path("wait"))?;
-    page.pages().await?;
+    page.page_reload().await?;
     eventually("another build", async || {
         (project.runs() == 3).then_some(())
     })
     .await?;
-    // Nor is there one more behind it: the next change makes the next run.
+    // No further build follows: the next change causes the next run.
     project.write("src/c.rs", "")?;
     eventually("another build", async || {
         (project.runs() >= 4).then_some(())
     })
     .await?;
     project.write("static/page.css", "three")?;
-    page.styles().await?;
+    page.style_reload().await?;
     ensure!(project.runs() == 4, "{} runs", project.runs());
     Ok(())
 }
 
 #[tokio::test]
-async fn the_end_of_the_host_is_the_end_of_its_streams_and_builds() -> Result<()> {
-    let (_project, host, mut page) = building().await?;
+async fn stopping_the_host_ends_its_streams_and_builds() -> Result<()> {
+    let (_project, host, mut page) = start_build().await?;
     host.signal(Signal::TERM)?;
     let start = std::time::Instant::now();
     ensure!(host.ended().await? == Some(0));
     ensure!(
         start.elapsed() < Duration::from_secs(20),
-        "it drained for too long"
+        "draining took too long"
     );
     ensure!(page.next().await.is_err());
     Ok(())
 }
 
 #[tokio::test]
-async fn a_component_that_goes_while_it_is_built_leaves_no_problem_behind() -> Result<()> {
+async fn removing_a_component_during_its_build_discards_the_failure() -> Result<()> {
     let project = Project::new("")?;
-    let alone = fs::read_to_string(project.path("spin.toml"))?;
-    let both = alone.clone()
+    let original = fs::read_to_string(project.path("spin.toml"))?;
+    let extended = original.clone()
         + r#"
 [[trigger.http]]
 route = "/second/..."
@@ -153,32 +157,32 @@ component = "second"
 [component.second]
 source = "app.wasm"
 [component.second.build]
-command = "touch begun; while [ -e wait ]; do sleep 0.01; done; echo second >> runs; exit 1"
+command = "touch started; while [ -e wait ]; do sleep 0.01; done; echo second >> runs; exit 1"
 watch = ["second"]
 "#;
-    project.write("spin.toml", &both)?;
+    project.write("spin.toml", &extended)?;
     let host = project.start()?;
-    let mut page = Stream::open(&host).await?;
+    let mut page = ReloadStream::open(&host).await?;
     ensure!(
-        page.broken().await?.contains("component second"),
+        page.problem().await?.contains("component second"),
         "{}",
         page.state
     );
     let runs = project.runs();
     project.write("wait", "")?;
-    fs::remove_file(project.path("begun"))?;
+    fs::remove_file(project.path("started"))?;
     project.write("second", "changed")?;
-    let begun = project.path("begun");
-    eventually("a build", async || begun.exists().then_some(())).await?;
-    project.write("spin.toml", &alone)?;
-    page.pages().await?;
+    let started = project.path("started");
+    eventually("a build", async || started.exists().then_some(())).await?;
+    project.write("spin.toml", &original)?;
+    page.page_reload().await?;
     ensure!(page.problems() == "[]", "{}", page.state);
     fs::remove_file(project.path("wait"))?;
-    eventually("the end of its build", async || {
+    eventually("the end of the build", async || {
         (project.runs() > runs).then_some(())
     })
     .await?;
-    // One at a time: what came of it has been noted before this is built.
+    // Builds run one at a time: this one starts after the result of the other has been recorded.
     let runs = project.runs();
     project.write("src/a.rs", "")?;
     eventually("another build", async || {
@@ -186,18 +190,18 @@ watch = ["second"]
     })
     .await?;
     project.write("static/page.css", "two")?;
-    page.styles().await?;
+    page.style_reload().await?;
     ensure!(page.problems() == "[]", "{}", page.state);
     Ok(())
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_signal_ends_a_build_with_all_that_it_started() -> Result<()> {
+async fn a_signal_terminates_a_build_and_its_processes() -> Result<()> {
     let project = Project::new("")?;
     project.rewrite(
         "sh compiler",
-        "trap 'touch orderly; exit' TERM; sleep 600 & echo $! > pid.new; mv pid.new pid; wait",
+        "trap 'touch terminated; exit' TERM; sleep 600 & echo $! > pid.new; mv pid.new pid; wait",
     )?;
     let pid = project.path("pid");
     for (arguments, code) in [(&["build"][..], 1), (&["up", "--build"], 0)] {
@@ -211,18 +215,18 @@ async fn a_signal_ends_a_build_with_all_that_it_started() -> Result<()> {
         eventually("a build", async || pid.exists().then_some(())).await?;
         let process = child.id().and_then(|id| id.try_into().ok());
         let process = process.and_then(rustix::process::Pid::from_raw);
-        rustix::process::kill_process(process.context("it has ended")?, Signal::INT)?;
+        rustix::process::kill_process(process.context("the process has exited")?, Signal::INT)?;
         ensure!(child.wait().await?.code() == Some(code), "{arguments:?}");
-        // What it does at its end was done before the host's.
-        fs::remove_file(project.path("orderly"))?;
-        let started = fs::read_to_string(&pid)?;
+        // The host waited until the build had handled SIGTERM.
+        fs::remove_file(project.path("terminated"))?;
+        let child_pid = fs::read_to_string(&pid)?;
         let stat = std::path::Path::new("/proc")
-            .join(started.trim())
+            .join(child_pid.trim())
             .join("stat");
-        eventually("the end of what it started", async || {
-            // It may be left as a zombie where nobody adopts it.
-            let runs = fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
-            (!runs).then_some(())
+        eventually("the exit of its child process", async || {
+            // It may remain as a zombie if no init process reaps it.
+            let is_running = fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
+            (!is_running).then_some(())
         })
         .await?;
         fs::remove_file(&pid)?;

@@ -1,69 +1,69 @@
-//! What components see of the file system.
+//! Files of components.
 
 use std::{fs, time::Duration};
 
 use anyhow::{Result, ensure};
 use tests::eventually;
 
-use crate::{project::Project, stream::Stream};
+use crate::{project::Project, stream::ReloadStream};
 
 #[tokio::test]
-async fn static_files_are_served_as_they_are_and_pages_told() -> Result<()> {
+async fn changed_files_are_served_and_reload_pages() -> Result<()> {
     let project = Project::new("")?;
     let host = project.start()?;
-    let mut page = Stream::open(&host).await?;
+    let mut page = ReloadStream::open(&host).await?;
     let read = async |path: &str| host.get(&format!("/read?path={path}")).await;
     ensure!(read("/static/page.css").await?.1 == "one");
 
     project.write("static/page.css", "two")?;
-    page.styles().await?;
+    page.style_reload().await?;
     ensure!(read("/static/page.css").await?.1 == "two");
-    // In place, as other editors save.
+    // Some editors save in place.
     fs::write(project.path("static/page.css"), "three")?;
-    page.styles().await?;
+    page.style_reload().await?;
     ensure!(read("/static/page.css").await?.1 == "three");
 
     project.write("static/page.js", "two")?;
-    page.pages().await?;
-    // Picked by a glob, and so gathered elsewhere: replaced, new, and deleted.
+    page.page_reload().await?;
+    // The files of a glob are copied when the application is loaded. Replaces, adds and deletes one.
     ensure!(read("/globbed/a.txt").await?.1 == "one");
     project.write("globbed/a.txt", "two")?;
-    page.pages().await?;
+    page.page_reload().await?;
     ensure!(read("/globbed/a.txt").await?.1 == "two");
     project.write("globbed/b.txt", "new")?;
-    page.pages().await?;
+    page.page_reload().await?;
     ensure!(read("/globbed/b.txt").await?.1 == "new");
     fs::remove_file(project.path("globbed/b.txt"))?;
-    page.pages().await?;
+    page.page_reload().await?;
     ensure!(read("/globbed/b.txt").await?.0 == 502);
 
-    // A folder goes and comes back with other files, as when a branch is checked out.
-    let other = project.path("other");
-    fs::rename(project.path("static"), &other)?;
+    // A folder is replaced by one with other files, as when a branch is checked out.
+    let moved = project.path("other");
+    fs::rename(project.path("static"), &moved)?;
     fs::create_dir(project.path("static"))?;
     for n in 0..300 {
         fs::write(project.path(&format!("static/{n}.js")), "x")?;
     }
     let read_last = async || (read("/static/299.js").await.ok()?.1 == "x").then_some(());
     eventually("the new files", read_last).await?;
-    // The new folder is watched as the old one was. What came in more than one look is told before
-    // this, or with it.
-    let (_, styles) = page.told();
-    let mut saves = 0;
-    while page.told().1 == styles {
-        saves += 1;
+    // The new folder is watched like the old one. The new files may be found in several scans, so
+    // page reloads may come before this change or together with it.
+    let (_, styles) = page.counts();
+    let mut attempts = 0;
+    while page.counts().1 == styles {
+        attempts += 1;
         ensure!(
-            saves < 100,
-            "no style sheet of the new folder is told of: {}",
+            attempts < 100,
+            "no reload for a style sheet in the new folder: {}",
             page.state
         );
-        project.write("static/last.css", &saves.to_string())?;
-        let told = page.until("styles", |state| state["styles"] != styles);
-        let _ = tokio::time::timeout(Duration::from_millis(500), told).await;
+        project.write("static/last.css", &attempts.to_string())?;
+        let reload = page.until("a style sheet reload", |state| state["styles"] != styles);
+        let _ = tokio::time::timeout(Duration::from_millis(500), reload).await;
     }
-    page.mended().await?;
-    // What was moved away is none of its any more.
-    fs::write(other.join("page.css"), "four")?;
+    page.no_problem().await?;
+    // The old folder is not watched any more.
+    fs::write(moved.join("page.css"), "four")?;
     project.write("static/page.css", "five")?;
-    page.styles().await
+    page.style_reload().await
 }

@@ -1,4 +1,4 @@
-//! Components are replaced while sockets and requests go on.
+//! Components are replaced while sockets are open and requests are served.
 
 use std::{
     fs,
@@ -14,13 +14,13 @@ use anyhow::{Context, Result, bail, ensure};
 use tests::{Answer, PATIENCE, Server, eventually, read_answer, workspace};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
-use crate::{project::wasm, stream::Stream};
+use crate::{project::wasm, stream::ReloadStream};
 
-/// Sockets that are open while components are replaced.
+/// Number of open sockets.
 const SOCKETS: usize = 200;
-/// How often one is replaced.
-const SWAPS: usize = 10;
-/// What is asked for all the time.
+/// How often the component is replaced.
+const REPLACEMENTS: usize = 10;
+/// Paths that are requested continuously.
 const PATHS: [&str; 4] = [
     "/api/orders",
     "/api/orders?limit=1",
@@ -28,7 +28,7 @@ const PATHS: [&str; 4] = [
     "/static/kitchen.svg",
 ];
 
-/// A GET on a connection that may have been used before.
+/// Sends a GET request on a connection that may be reused.
 async fn get(connection: &mut TcpStream, path: &str) -> Result<Answer> {
     let head = format!(
         "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n",
@@ -39,22 +39,22 @@ async fn get(connection: &mut TcpStream, path: &str) -> Result<Answer> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_component_is_replaced_under_load_and_nobody_is_disturbed() -> Result<()> {
-    // The order service says what it makes of nonsense; each build says it in other words.
-    const WORDS: &str = "unknown event: ";
+async fn replacing_a_component_under_load_disturbs_no_client() -> Result<()> {
+    // Each build changes the error message of the order service, so that it can be recognised.
+    const MESSAGE: &str = "unknown event: ";
     let code = fs::read(wasm("orders"))?;
-    let places: Vec<_> = (0..code.len() - WORDS.len())
-        .filter(|&at| &code[at..at + WORDS.len()] == WORDS.as_bytes())
+    let offsets: Vec<_> = (0..code.len() - MESSAGE.len())
+        .filter(|&at| &code[at..at + MESSAGE.len()] == MESSAGE.as_bytes())
         .collect();
     ensure!(
-        places.len() == 1,
-        "{WORDS:?} is in the component at {places:?}"
+        offsets.len() == 1,
+        "{MESSAGE:?} is in the component at {offsets:?}"
     );
-    let words = |build: usize| format!("unknown ev{build:03}: ");
+    let message = |build: usize| format!("unknown ev{build:03}: ");
     let folder = tests::closed_burger();
     let built = |build: usize| -> Result<PathBuf> {
         let mut code = code.clone();
-        code[places[0]..places[0] + WORDS.len()].copy_from_slice(words(build).as_bytes());
+        code[offsets[0]..offsets[0] + MESSAGE.len()].copy_from_slice(message(build).as_bytes());
         let file = folder.path().join(format!("{build}.built"));
         fs::write(&file, code)?;
         Ok(file)
@@ -76,7 +76,7 @@ async fn a_component_is_replaced_under_load_and_nobody_is_disturbed() -> Result<
             .replace("components/build page", "true")
             .replace("components/orders/**/*.rs", "next"),
     )?;
-    // As most editors save: another file takes its place.
+    // Most editors save by replacing the file.
     let save = |build: usize| -> Result<()> {
         let new = folder.path().join("next~");
         fs::write(&new, built(build)?.display().to_string())?;
@@ -84,35 +84,38 @@ async fn a_component_is_replaced_under_load_and_nobody_is_disturbed() -> Result<
     };
     save(0)?;
     let host = Arc::new(Server::start(folder.path(), &["--watch", "--quiet"])?);
-    let mut page = Stream::open(&host).await?;
+    let mut page = ReloadStream::open(&host).await?;
 
     let mut sockets = Vec::new();
     for _ in 0..SOCKETS {
         sockets.push(host.socket("/api/ws").await?);
     }
     let stop = Arc::new(AtomicBool::new(false));
-    let asked = Arc::new(AtomicUsize::new(0));
+    let requests = Arc::new(AtomicUsize::new(0));
     let mut load = tokio::task::JoinSet::new();
-    // Steady requests, each on a connection of its own, or all on one: every answer must be right.
+    // Continuous requests, with and without reuse of the connection. Every response must be 200.
     for path in PATHS {
-        for kept in [false, true] {
-            let (host, stop, asked) = (host.clone(), stop.clone(), asked.clone());
+        for reuse in [false, true] {
+            let (host, stop, requests) = (host.clone(), stop.clone(), requests.clone());
             load.spawn(async move {
                 let mut connection = TcpStream::connect(host.address).await?;
                 while !stop.load(SeqCst) {
-                    if !kept {
+                    if !reuse {
                         connection = TcpStream::connect(host.address).await?;
                     }
-                    let answer = get(&mut connection, path);
-                    let answer = timeout(PATIENCE, answer).await.context("no answer")??;
-                    ensure!(answer.status == 200, "{path}, kept {kept}: {answer:?}");
-                    asked.fetch_add(1, SeqCst);
+                    let response = get(&mut connection, path);
+                    let response = timeout(PATIENCE, response).await.context("no response")??;
+                    ensure!(
+                        response.status == 200,
+                        "{path}, reuse {reuse}: {response:?}"
+                    );
+                    requests.fetch_add(1, SeqCst);
                 }
                 Ok(())
             });
         }
     }
-    // And a talk on every socket.
+    // Continuous pings on every socket.
     for mut socket in sockets {
         let stop = stop.clone();
         load.spawn(async move {
@@ -126,37 +129,37 @@ async fn a_component_is_replaced_under_load_and_nobody_is_disturbed() -> Result<
         });
     }
 
-    let mut witness = host.socket("/api/ws").await?;
-    for build in 1..=SWAPS {
-        let before = asked.load(SeqCst);
+    let mut socket = host.socket("/api/ws").await?;
+    for build in 1..=REPLACEMENTS {
+        let before = requests.load(SeqCst);
         save(build)?;
-        page.pages().await?;
+        page.page_reload().await?;
         ensure!(page.problems() == "[]", "{}", page.state);
-        // On the socket that was open all the time.
-        witness.send(r#"{"event":"dance"}"#).await?;
-        let error = witness.event_named("error").await?.to_string();
+        // This socket has been open since before the first replacement.
+        socket.send(r#"{"event":"dance"}"#).await?;
+        let error = socket.event_named("error").await?.to_string();
         ensure!(
-            error.contains(&words(build)),
+            error.contains(&message(build)),
             "after build {build}: {error}"
         );
         let load = &mut load;
-        eventually("requests in between", async || match load.try_join_next() {
+        eventually("more requests", async || match load.try_join_next() {
             Some(task) => Some(
                 task.context("a task panicked")
                     .flatten()
-                    .and_then(|()| bail!("a task ended although nobody stopped it")),
+                    .and_then(|()| bail!("a task ended before it was stopped")),
             ),
-            None => (asked.load(SeqCst) > before + 20).then_some(Ok(())),
+            None => (requests.load(SeqCst) > before + 20).then_some(Ok(())),
         })
         .await??;
     }
     stop.store(true, SeqCst);
-    let mut ended = 0;
+    let mut finished = 0;
     while let Some(task) = load.join_next().await {
         task??;
-        ended += 1;
+        finished += 1;
     }
-    ensure!(ended == SOCKETS + 2 * PATHS.len());
+    ensure!(finished == SOCKETS + 2 * PATHS.len());
     ensure!(host.count("sessions").await? <= 201);
     let log = host.log().lock().map(|log| log.clone()).unwrap_or_default();
     ensure!(!log.contains("ERROR") && !log.contains("WARN"), "{log}");

@@ -1,4 +1,4 @@
-//! `--watch`: what is saved is served, and nobody who is connected notices more than they should.
+//! `--watch`: changed files are built and served, and connections are not interrupted.
 
 mod builds;
 mod files;

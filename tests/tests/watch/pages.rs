@@ -1,4 +1,4 @@
-//! What pages get to listen with, and how requests reach components.
+//! The reload script in pages, and the requests that components receive.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use tests::{Server, request};
 use crate::project::Project;
 
 #[tokio::test]
-async fn pages_get_the_script_and_other_answers_do_not() -> Result<()> {
+async fn only_pages_get_the_script() -> Result<()> {
     let page = r#"<!doctype html><html><head><title>x</title></head><body>y</body></html>"#;
     let manifest = format!(
         r#"
@@ -22,38 +22,36 @@ route = "/text"
 static_response = {{ headers = {{ content-type = "text/plain" }}, body = '{page}' }}
 [[trigger.http]]
 route = "/..."
-static_response = {{ status_code = 404, body = "of the application" }}
+static_response = {{ status_code = 404, body = "from the application" }}
 "#,
         page.len()
     );
-    let project = Project::of(Path::new("none"), &manifest)?;
-    let ask = async |host: &Server, path: &str, more: &str| {
+    let project = Project::with_manifest(Path::new("none"), &manifest)?;
+    let get = async |host: &Server, path: &str, headers: &str| {
         let host = host.address;
         request(
             host,
-            &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{more}\r\n"),
+            &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n"),
         )
         .await
     };
     let document = "Accept: text/html,*/*;q=0.8\r\nSec-Fetch-Dest: document\r\n";
     let host = project.start()?;
     for accept in [document, "Accept: text/html\r\n"] {
-        let answer = ask(&host, "/page", accept).await?;
-        let script = answer
-            .body
-            .find("<script src=\"/.socket-host/reload.js\" data-state=\"");
+        let response = get(&host, "/page", accept).await?;
+        // The whole page, followed by one script.
+        let script = response.body.strip_prefix(page);
         ensure!(
-            script < answer.body.find("</head>") && script.is_some(),
-            "{answer:?}"
+            script.is_some_and(|script| {
+                script.starts_with("<script src=\"/.socket-host/reload.js\" data-state=\"")
+                    && script.ends_with("></script>")
+                    && script.matches("<script").count() == 1
+            }),
+            "{response:?}"
         );
-        let rest = answer.body.replace(
-            &answer.body[script.unwrap_or(0)..answer.body.find("</head>").unwrap_or(0)],
-            "",
-        );
-        ensure!(rest == page, "{answer:?}");
-        let head = answer.head.to_ascii_lowercase();
+        let head = response.head.to_ascii_lowercase();
         ensure!(
-            head.contains(&format!("content-length: {}\r\n", answer.body.len())),
+            head.contains(&format!("content-length: {}\r\n", response.body.len())),
             "{head}"
         );
         ensure!(
@@ -66,47 +64,47 @@ static_response = {{ status_code = 404, body = "of the application" }}
         ("/page", "Accept: text/html\r\nSec-Fetch-Dest: empty\r\n"),
         ("/text", document),
     ] {
-        let answer = ask(&host, path, accept).await?;
-        ensure!(answer.body == page, "{path} {accept}: {answer:?}");
+        let response = get(&host, path, accept).await?;
+        ensure!(response.body == page, "{path} {accept}: {response:?}");
     }
-    let script = ask(&host, "/.socket-host/reload.js", "").await?;
+    let script = get(&host, "/.socket-host/reload.js", "").await?;
     ensure!(
         script.status == 200 && script.head.contains("text/javascript"),
         "{script:?}"
     );
-    let elsewhere = ask(
+    let cross_site = get(
         &host,
         "/.socket-host/reload",
         "Sec-Fetch-Site: cross-site\r\n",
     )
     .await?;
-    ensure!(elsewhere.status == 403, "{elsewhere:?}");
+    ensure!(cross_site.status == 403, "{cross_site:?}");
 
-    // Without --watch all of this is the application's.
+    // Without --watch, the application receives these requests.
     let host = Server::start(project.0.path(), &[])?;
     for path in ["/.socket-host/reload", "/.socket-host/reload.js"] {
-        let answer = ask(&host, path, document).await?;
+        let response = get(&host, path, document).await?;
         ensure!(
-            answer.status == 404 && answer.body == "of the application",
-            "{answer:?}"
+            response.status == 404 && response.body == "from the application",
+            "{response:?}"
         );
     }
-    ensure!(ask(&host, "/page", document).await?.body == page);
+    ensure!(get(&host, "/page", document).await?.body == page);
     Ok(())
 }
 
 #[tokio::test]
-async fn components_are_not_asked_to_compress() -> Result<()> {
+async fn accept_encoding_is_removed_only_with_watch() -> Result<()> {
     let project = Project::new("")?;
     for watch in [&["--watch"][..], &["--build"]] {
         let host = Server::start(project.0.path(), watch)?;
         let address = host.address;
-        let asked =
+        let get =
             format!("GET /headers HTTP/1.1\r\nHost: {address}\r\nAccept-Encoding: br\r\n\r\n");
-        let headers = request(address, &asked).await?.body;
-        let passed_on = headers.contains("accept-encoding");
+        let headers = request(address, &get).await?.body;
+        let is_forwarded = headers.contains("accept-encoding");
         ensure!(
-            passed_on == watch.contains(&"--build"),
+            is_forwarded == watch.contains(&"--build"),
             "{watch:?}: {headers}"
         );
     }

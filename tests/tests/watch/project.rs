@@ -1,4 +1,4 @@
-//! Applications in folders of their own, whose components are built by copying.
+//! Applications in temporary folders, with a fake compiler.
 
 use std::{
     fs,
@@ -9,11 +9,12 @@ use anyhow::{Result, ensure};
 use tempfile::TempDir;
 use tests::{Server, workspace};
 
-/// An application in a folder of its own, whose component is built by copying.
+/// An application in a temporary folder. Building its component copies a wasm file.
 pub struct Project(pub TempDir);
 
-/// What makes `app.wasm`: a compiler for tests. It says what it is told to say, waits as long as it
-/// is told to wait, fails when the source says so, and keeps a list of its runs.
+/// A fake compiler that makes `app.wasm`. It appends to the file `runs`, waits while the file `wait`
+/// exists, and fails if the source contains "mistake". Otherwise it copies the file that the source
+/// names.
 const COMPILER: &str = r#"
 echo run >> runs
 while [ -e wait ]; do sleep 0.01; done
@@ -26,9 +27,9 @@ mv app.new app.wasm
 "#;
 
 impl Project {
-    /// The probe component, with more in its table.
+    /// Creates an application with the probe component. `more` is added to the component's table.
     pub fn new(more: &str) -> Result<Self> {
-        Self::of(
+        Self::with_manifest(
             &wasm("probe"),
             &format!(
                 r#"
@@ -48,8 +49,8 @@ watch = ["src/**/*.rs"]
         )
     }
 
-    /// An application with this manifest; `first` is what its source names.
-    pub fn of(first: &Path, manifest: &str) -> Result<Self> {
+    /// Creates an application with this manifest. The source names `first`.
+    pub fn with_manifest(first: &Path, manifest: &str) -> Result<Self> {
         let project = Self(TempDir::new()?);
         for folder in ["src", "static", "globbed"] {
             fs::create_dir(project.path(folder))?;
@@ -67,21 +68,21 @@ watch = ["src/**/*.rs"]
         self.0.path().join(file)
     }
 
-    /// Saves a file in the way of most editors: another takes its place.
+    /// Saves a file as most editors do: by replacing it.
     pub fn write(&self, file: &str, text: &str) -> Result<()> {
         let new = self.path(&format!("{file}~"));
         fs::write(&new, text)?;
         Ok(fs::rename(new, self.path(file))?)
     }
 
-    /// Saves another manifest, in which `old` is `new`.
+    /// Saves the manifest with `old` replaced by `new`.
     pub fn rewrite(&self, old: &str, new: &str) -> Result<()> {
         let manifest = fs::read_to_string(self.path("spin.toml"))?;
         ensure!(manifest.contains(old), "no {old:?} in {manifest}");
         self.write("spin.toml", &manifest.replace(old, new))
     }
 
-    /// How often the compiler ran.
+    /// Returns how often the compiler ran.
     pub fn runs(&self) -> usize {
         let runs = fs::read_to_string(self.path("runs")).unwrap_or_default();
         runs.lines().count()
@@ -92,7 +93,7 @@ watch = ["src/**/*.rs"]
     }
 }
 
-/// A component that the tests build.
+/// Returns the path of a component that `tests/run` builds.
 pub fn wasm(name: &str) -> PathBuf {
     workspace().join(format!("target/wasm32-wasip2/component/{name}.wasm"))
 }

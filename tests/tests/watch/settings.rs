@@ -1,4 +1,4 @@
-//! The manifest, and `.env` beside it.
+//! Changes to the manifest, and to the `.env` file next to it.
 
 use std::fs;
 
@@ -6,21 +6,21 @@ use anyhow::{Result, ensure};
 use tests::{Server, read_answer};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-use crate::{project::Project, stream::Stream};
+use crate::{project::Project, stream::ReloadStream};
 
 #[tokio::test]
-async fn a_changed_manifest_is_served_and_one_that_is_wrong_is_not() -> Result<()> {
+async fn a_changed_manifest_is_applied_unless_it_is_invalid() -> Result<()> {
     let project = Project::new("[component.app.environment]\nWORD = \"one\"\n")?;
     let host = project.start()?;
-    let mut page = Stream::open(&host).await?;
+    let mut page = ReloadStream::open(&host).await?;
     ensure!(host.get("/env").await?.1.contains(r#""WORD":"one""#));
 
     project.rewrite("WORD = \"one\"", "WORD = \"two\"")?;
-    page.pages().await?;
+    page.page_reload().await?;
     ensure!(host.get("/env").await?.1.contains(r#""WORD":"two""#));
 
     project.rewrite("source = \"app.wasm\"", "sauce = \"app.wasm\"")?;
-    let problem = page.broken().await?;
+    let problem = page.problem().await?;
     ensure!(
         problem.contains("component.app.sauce") && problem.contains("spin.toml:"),
         "{problem}"
@@ -28,16 +28,16 @@ async fn a_changed_manifest_is_served_and_one_that_is_wrong_is_not() -> Result<(
     host.logged(&["component.app.sauce"]).await?;
     ensure!(
         host.get("/env").await?.1.contains(r#""WORD":"two""#),
-        "it still serves"
+        "the previous version is served"
     );
-    // What is served is still watched.
+    // The files of the served version are still watched.
     project.write("static/page.css", "two")?;
-    page.styles().await?;
+    page.style_reload().await?;
     project.rewrite("sauce", "source")?;
-    page.pages().await?;
+    page.page_reload().await?;
     ensure!(page.problems() == "[]", "{}", page.state);
 
-    // Another component, built for the first time; private routes; a timer; limits.
+    // Adds a component that has not been built, a private route, a timer, and a limit.
     project.write(
         "spin.toml",
         &(fs::read_to_string(project.path("spin.toml"))?
@@ -58,17 +58,17 @@ every = "50ms"
 max-connections = 1
 "#),
     )?;
-    page.pages().await?;
+    page.page_reload().await?;
     ensure!(
         host.get("/second/uri").await?.0 == 404,
-        "the second component answers by itself"
+        "the second component responds"
     );
     ensure!(
         host.get("/second/headers")
             .await?
             .1
-            .contains("not found"),
-        "it is private"
+            .contains("nothing here"),
+        "the route is private"
     );
     let ticks = project.path(".spin/logs/second_stdout.txt");
     let count = || {
@@ -80,34 +80,34 @@ max-connections = 1
     host.logged(&["timer", "/second/print", "404"]).await?;
     ensure!(count() == 0);
 
-    // As at the start: what leads nowhere is said.
+    // A new warning is logged, as it is at start-up.
     let nowhere = "route = \"/.well-known/spin/second\"";
     project.rewrite("route = \"/second/...\"", nowhere)?;
-    page.pages().await?;
-    let words = ["WARN", "/.well-known/spin/second", "answered by the host"];
-    host.logged(&words).await?;
+    page.page_reload().await?;
+    let warning = ["WARN", "/.well-known/spin/second", "answered by the host"];
+    host.logged(&warning).await?;
     project.rewrite(nowhere, "route = \"/second/...\"")?;
-    page.pages().await?;
+    page.page_reload().await?;
 
-    // What is not changed while it runs is said.
+    // A change that requires a restart is an error.
     project.rewrite(
         "spin_manifest_version = 2\n",
         "spin_manifest_version = 2\nvariables.grip_key = { default = \"\" }\n",
     )?;
-    page.pages().await?;
+    page.page_reload().await?;
     project.write(".env", "SPIN_VARIABLE_GRIP_KEY=a-key-of-another-host\n")?;
-    let problem = page.broken().await?;
+    let problem = page.problem().await?;
     ensure!(
         problem.contains("grip_key") && problem.contains("start the host again"),
         "{problem}"
     );
     fs::remove_file(project.path(".env"))?;
-    page.mended().await?;
+    page.no_problem().await?;
     Ok(())
 }
 
 #[tokio::test]
-async fn max_connections_holds_at_once_for_held_requests() -> Result<()> {
+async fn a_changed_max_connections_applies_to_held_requests() -> Result<()> {
     let folder = tests::closed_burger();
     let path = folder.path().join("spin.toml");
     let text = fs::read_to_string(&path)?
@@ -117,7 +117,7 @@ async fn max_connections_holds_at_once_for_held_requests() -> Result<()> {
     ensure!(text.contains(table), "{text}");
     fs::write(&path, &text)?;
     let host = Server::start(folder.path(), &["--watch", "--quiet"])?;
-    let mut page = Stream::open(&host).await?;
+    let mut page = ReloadStream::open(&host).await?;
     let hold = async || -> Result<(u16, TcpStream)> {
         let mut socket = TcpStream::connect(host.address).await?;
         let head = format!(
@@ -129,16 +129,16 @@ async fn max_connections_holds_at_once_for_held_requests() -> Result<()> {
     };
     let (first, second) = (hold().await?, hold().await?);
     ensure!((first.0, second.0) == (200, 200));
-    for (most, status) in [(2, 503), (3, 200)] {
-        let table = format!("{table}max-connections = {most}\n");
+    for (limit, status) in [(2, 503), (3, 200)] {
+        let table = format!("{table}max-connections = {limit}\n");
         let new = folder.path().join("spin.toml~");
         fs::write(
             &new,
             text.replace("[application.tool.socket-host.websocket]\n", &table),
         )?;
         fs::rename(new, &path)?;
-        page.pages().await?;
-        ensure!(hold().await?.0 == status, "{most}");
+        page.page_reload().await?;
+        ensure!(hold().await?.0 == status, "max-connections = {limit}");
     }
     Ok(())
 }

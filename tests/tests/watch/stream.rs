@@ -1,4 +1,4 @@
-//! What a page hears.
+//! A client of the reload event stream.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -8,15 +8,16 @@ use tokio::{
     net::TcpStream,
 };
 
-/// What a page hears.
-pub struct Stream {
+/// The event stream of `/.socket-host/reload`, as a page receives it.
+pub struct ReloadStream {
     socket: TcpStream,
-    heard: String,
-    /// The last state that was heard.
+    /// Received text that has not been parsed yet.
+    buffer: String,
+    /// The last state that was received.
     pub state: Value,
 }
 
-impl Stream {
+impl ReloadStream {
     pub async fn open(host: &Server) -> Result<Self> {
         let mut socket = TcpStream::connect(host.address).await?;
         let head = format!(
@@ -35,7 +36,7 @@ impl Stream {
         );
         let mut stream = Self {
             socket,
-            heard: String::new(),
+            buffer: String::new(),
             state: Value::Null,
         };
         stream.next().await?;
@@ -46,55 +47,56 @@ impl Stream {
     pub async fn next(&mut self) -> Result<()> {
         let mut bytes = vec![0; 128 << 10];
         loop {
-            // Each event is a chunk, and so is whole within the chunks' framing.
-            if let Some((_, rest)) = self.heard.split_once("data: ")
+            // The host sends each event as one chunk, so the framing does not split it.
+            if let Some((_, rest)) = self.buffer.split_once("data: ")
                 && let Some((event, after)) = rest.split_once("\n\n")
             {
                 self.state = serde_json::from_str(event)?;
-                self.heard = after.to_owned();
+                self.buffer = after.to_owned();
                 return Ok(());
             }
             let read = tokio::time::timeout(PATIENCE, self.socket.read(&mut bytes));
-            let length = read.await.context("nothing is told")??;
-            ensure!(length > 0, "the stream ended: {}", self.heard);
-            self.heard += &String::from_utf8_lossy(&bytes[..length]);
+            let length = read.await.context("no event")??;
+            ensure!(length > 0, "the stream ended: {}", self.buffer);
+            self.buffer += &String::from_utf8_lossy(&bytes[..length]);
         }
     }
 
-    /// Waits for a state in which this holds.
-    pub async fn until(&mut self, what: &str, holds: impl Fn(&Value) -> bool) -> Result<()> {
-        let told = async {
-            while !holds(&self.state) {
+    /// Waits for a state that satisfies the predicate.
+    pub async fn until(&mut self, what: &str, predicate: impl Fn(&Value) -> bool) -> Result<()> {
+        let state = async {
+            while !predicate(&self.state) {
                 self.next().await?;
             }
             Ok(())
         };
-        match tokio::time::timeout(PATIENCE, told).await {
-            Ok(told) => told,
-            Err(_) => bail!("waited in vain for {what}: {}", self.state),
+        match tokio::time::timeout(PATIENCE, state).await {
+            Ok(result) => result,
+            Err(_) => bail!("timed out waiting for {what}: {}", self.state),
         }
     }
 
-    /// How often pages were told to load again, and to take their style sheets again.
-    pub fn told(&self) -> (u64, u64) {
+    /// Returns how often pages and style sheets have been reloaded.
+    pub fn counts(&self) -> (u64, u64) {
         let count = |name: &str| self.state[name].as_u64().unwrap_or_default();
         (count("pages"), count("styles"))
     }
 
-    /// Waits until pages are told to load again; more than once is a failure.
-    pub async fn pages(&mut self) -> Result<()> {
-        let (pages, styles) = self.told();
-        self.until("pages", |state| state["pages"] != pages).await?;
-        ensure!(self.told() == (pages + 1, styles), "{}", self.state);
+    /// Waits for a reload of pages. Fails if there is more than one, or a reload of style sheets.
+    pub async fn page_reload(&mut self) -> Result<()> {
+        let (pages, styles) = self.counts();
+        self.until("a page reload", |state| state["pages"] != pages)
+            .await?;
+        ensure!(self.counts() == (pages + 1, styles), "{}", self.state);
         Ok(())
     }
 
-    /// Waits until pages are told to take their style sheets again, and nothing else.
-    pub async fn styles(&mut self) -> Result<()> {
-        let (pages, styles) = self.told();
-        self.until("styles", |state| state["styles"] != styles)
+    /// Waits for a reload of style sheets. Fails if there is more than one, or a reload of pages.
+    pub async fn style_reload(&mut self) -> Result<()> {
+        let (pages, styles) = self.counts();
+        self.until("a style sheet reload", |state| state["styles"] != styles)
             .await?;
-        ensure!(self.told() == (pages, styles + 1), "{}", self.state);
+        ensure!(self.counts() == (pages, styles + 1), "{}", self.state);
         Ok(())
     }
 
@@ -102,14 +104,14 @@ impl Stream {
         self.state["problems"].to_string()
     }
 
-    pub async fn mended(&mut self) -> Result<()> {
+    pub async fn no_problem(&mut self) -> Result<()> {
         self.until("no problem", |state| {
             state["problems"] == serde_json::json!([])
         })
         .await
     }
 
-    pub async fn broken(&mut self) -> Result<String> {
+    pub async fn problem(&mut self) -> Result<String> {
         self.until("a problem", |state| {
             state["problems"] != serde_json::json!([])
         })

@@ -16,7 +16,7 @@ fn manifest(folder: &Path, builds: &[(&str, &str)]) -> Manifest {
 }
 
 #[tokio::test]
-async fn commands_run_in_order_where_they_should() {
+async fn commands_run_in_order_in_their_workdir() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("sub")).unwrap();
     let manifest = manifest(
@@ -45,7 +45,7 @@ async fn commands_run_in_order_where_they_should() {
 }
 
 #[tokio::test]
-async fn the_first_failure_ends_it() {
+async fn the_first_failure_stops_the_build() {
     let folder = tempfile::tempdir().unwrap();
     let manifest = manifest(
         folder.path(),
@@ -57,13 +57,13 @@ async fn the_first_failure_ends_it() {
     let error = build(&manifest, None).await.unwrap_err().to_string();
     assert_eq!(
         error,
-        "component a: the build command `exit 3` failed with exit status: 3"
+        "component a: build command `exit 3` failed with exit status: 3"
     );
     assert!(!folder.path().join("later").exists());
 }
 
 #[tokio::test]
-async fn wrong_names_and_folders_are_named() {
+async fn errors_name_unknown_components_and_missing_folders() {
     let folder = tempfile::tempdir().unwrap();
     let manifest = manifest(
         folder.path(),
@@ -92,30 +92,36 @@ async fn wrong_names_and_folders_are_named() {
 }
 
 #[tokio::test]
-async fn the_end_of_the_output_is_kept_in_its_order() {
+async fn output_is_kept_in_order_and_truncated_at_the_beginning() {
     let build = |command: &str| Build {
         commands: vec![command.to_owned()],
         workdir: std::env::temp_dir(),
         watch: Vec::new(),
         environment: Default::default(),
     };
-    let mut output = Output::default();
+    let mut output = OutputTail::default();
     let failing = build("echo one; echo two >&2; echo three; exit 1");
-    assert!(run("a", &failing, Some(&mut output)).await.is_err());
+    assert!(
+        build_component("a", &failing, Some(&mut output))
+            .await
+            .is_err()
+    );
     assert_eq!(output.text(), "one\ntwo\nthree\n");
 
-    let mut output = Output::default();
+    let mut output = OutputTail::default();
     let long = build("for n in $(seq 100 199); do printf '%01000d\\n' $n; done");
-    run("a", &long, Some(&mut output)).await.unwrap();
+    build_component("a", &long, Some(&mut output))
+        .await
+        .unwrap();
     let text = output.text();
-    assert!(text.len() <= KEPT_OUTPUT + 100 && text.ends_with("199\n"));
-    let (note, lines) = text.split_once('\n').unwrap();
-    assert_eq!(note, "… the beginning is in the terminal");
+    assert!(text.len() <= MAX_OUTPUT_BYTES + 100 && text.ends_with("199\n"));
+    let (notice, lines) = text.split_once('\n').unwrap();
+    assert_eq!(notice, "… earlier output is in the terminal");
     assert!(lines.lines().all(|line| line.len() == 1000), "{lines}");
 }
 
 #[tokio::test]
-async fn what_a_command_leaves_running_does_not_hold_the_build() {
+async fn background_processes_do_not_delay_the_build() {
     for command in [
         "sleep 20 & echo $!",
         "while sleep 0.01; do echo chatter; done & echo $!",
@@ -126,47 +132,47 @@ async fn what_a_command_leaves_running_does_not_hold_the_build() {
             watch: Vec::new(),
             environment: Default::default(),
         };
-        let mut output = Output::default();
-        let built = run("a", &build, Some(&mut output));
+        let mut output = OutputTail::default();
+        let built = build_component("a", &build, Some(&mut output));
         timeout(Duration::from_secs(10), built)
             .await
             .unwrap()
             .unwrap();
         let text = output.text();
-        let left = text.lines().find_map(|line| line.parse().ok()).unwrap();
-        let left = Pid::from_raw(left).unwrap();
-        // One that writes has ended for want of a reader.
-        let _ = rustix::process::kill_process(left, Signal::KILL);
+        let pid = text.lines().find_map(|line| line.parse().ok()).unwrap();
+        let pid = Pid::from_raw(pid).unwrap();
+        // The one that writes has exited already, because its pipe is closed.
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
     }
 }
 
 #[tokio::test]
-async fn a_build_that_asks_at_the_terminal_is_not_waited_for() {
+async fn a_build_that_uses_the_terminal_fails() {
     let folder = tempfile::tempdir().unwrap();
-    // As the system does to all of a group in the background.
+    // The system sends SIGTTIN to a background group that reads from its terminal.
     let manifest = manifest(
         folder.path(),
         &[("a", "build.command = \"kill -s TTIN 0; touch later\"")],
     );
     let component = manifest.components["a"].build.as_ref().unwrap();
     for captured in [false, true] {
-        let mut output = Output::default();
-        let built = run("a", component, captured.then_some(&mut output));
+        let mut output = OutputTail::default();
+        let built = build_component("a", component, captured.then_some(&mut output));
         let built = timeout(Duration::from_secs(20), built).await;
-        let error = format!("{:#}", built.expect("it hangs").unwrap_err());
+        let error = format!("{:#}", built.expect("the build hangs").unwrap_err());
         assert!(
-            error.contains("component a") && error.contains("at the terminal"),
+            error.contains("component a") && error.contains("use the terminal"),
             "{error}"
         );
     }
     assert!(!folder.path().join("later").exists());
 }
 
-/// Runs a build until it says that it runs, in a file of process ids, and drops it.
+/// Runs a build until it writes a file with process ids, drops it, and returns the ids.
 #[cfg(target_os = "linux")]
 async fn run_until_started(build: &Build, folder: &Path, captured: bool) -> String {
     let pids = folder.join("pids");
-    let mut output = Output::default();
+    let mut output = OutputTail::default();
     let output = captured.then_some(&mut output);
     let started = async {
         while !pids.exists() {
@@ -174,7 +180,7 @@ async fn run_until_started(build: &Build, folder: &Path, captured: bool) -> Stri
         }
     };
     tokio::select! {
-        result = run("a", build, output) => panic!("ended early: {result:?}"),
+        result = build_component("a", build, output) => panic!("the build finished: {result:?}"),
         () = started => {}
     }
     let text = fs::read_to_string(&pids).unwrap();
@@ -184,15 +190,14 @@ async fn run_until_started(build: &Build, folder: &Path, captured: bool) -> Stri
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_dropped_build_ends_with_what_it_started() {
+async fn dropping_a_build_terminates_its_processes() {
     let folder = tempfile::tempdir().unwrap();
-    // In order, and not heeding what it is asked to.
-    for (before, in_order) in [
+    // One handles SIGTERM, and one ignores it.
+    for (trap, handles_term) in [
         ("trap 'touch ended; exit' TERM", true),
         ("trap '' TERM", false),
     ] {
-        let command =
-            format!("{before}; sleep 600 & echo $$ $! > pids.new; mv pids.new pids; wait");
+        let command = format!("{trap}; sleep 600 & echo $$ $! > pids.new; mv pids.new pids; wait");
         let manifest = manifest(
             folder.path(),
             &[("a", &format!("build.command = {command:?}"))],
@@ -201,18 +206,17 @@ async fn a_dropped_build_ends_with_what_it_started() {
         for captured in [false, true] {
             let pids = run_until_started(build, folder.path(), captured).await;
             for pid in pids.split_whitespace() {
-                gone(pid).await;
+                wait_for_exit(pid).await;
             }
             let ended = folder.path().join("ended");
-            assert_eq!(fs::remove_file(ended).is_ok(), in_order, "{before}");
+            assert_eq!(fs::remove_file(ended).is_ok(), handles_term, "{trap}");
         }
     }
 }
 
-/// Waits for the end of a process. Reaping is tokio's, or the system's, in the background; one
-/// that is left as a zombie was killed.
+/// Waits until a process exits. A zombie counts as exited: it may be reaped later, or never.
 #[cfg(target_os = "linux")]
-async fn gone(pid: &str) {
+async fn wait_for_exit(pid: &str) {
     let stat = Path::new("/proc").join(pid).join("stat");
     for _ in 0..2000 {
         match fs::read_to_string(&stat) {
@@ -221,5 +225,5 @@ async fn gone(pid: &str) {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    panic!("{pid} still runs");
+    panic!("process {pid} is still running");
 }
