@@ -1,9 +1,10 @@
 //! Delays between attempts to reach the backend, for sessions and for held streams.
 
-use crate::config::Limits;
 use std::time::Duration;
 
 use rand::RngExt;
+
+use crate::config::Limits;
 
 /// How often an attempt is retried. Pushpin does the same.
 pub(crate) const RETRIES: u32 = Limits::DEFAULT.backend_retries;

@@ -8,13 +8,16 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use spin_runtime::manifest::{Build, Manifest, suggest};
+use spin_runtime::{
+    Manifest,
+    manifest::{Build, suggest},
+};
 use tokio::{io::AsyncReadExt as _, net::unix::pipe::Receiver, process::Command, time::timeout};
 
-use crate::{dev::process::BuildProcess, terminal::note};
+use crate::{config::Limits, dev::process::BuildProcess, terminal::print_error_line};
 
 /// Bytes that are kept of the output of a component's commands.
-const MAX_OUTPUT_BYTES: usize = 64 << 10;
+const MAX_OUTPUT_BYTES: usize = Limits::DEFAULT.build_output_bytes;
 /// How long output is read after the command has exited. Its background processes may keep the pipe
 /// open, or write to it for ever.
 const OUTPUT_GRACE: Duration = Duration::from_millis(100);
@@ -28,7 +31,7 @@ const OUTPUT_GRACE: Duration = Duration::from_millis(100);
 /// # Errors
 /// Fails if `only` names an unknown component, before any command runs. Otherwise fails with the
 /// first command that fails, and runs no further ones.
-pub async fn build(manifest: &Manifest, only: Option<&[String]>) -> anyhow::Result<()> {
+pub(crate) async fn build(manifest: &Manifest, only: Option<&[String]>) -> anyhow::Result<()> {
     for id in only.unwrap_or_default() {
         if !manifest.components.contains_key(id) {
             let ids = manifest.components.keys().map(String::as_str);
@@ -65,7 +68,7 @@ pub(crate) async fn build_component(
         );
     }
     for line in &build.commands {
-        note(format_args!("Building component {id} with `{line}`"));
+        print_error_line(format_args!("Building component {id} with `{line}`"));
         let mut command = Command::new("sh");
         command
             .args(["-c", line])

@@ -230,6 +230,8 @@ mod tests {
 
     use spin_runtime::Manifest;
 
+    use spin_runtime::ManifestUse;
+
     use super::*;
 
     /// Watches an application in `folder` whose manifest is at `path`.
@@ -238,7 +240,7 @@ mod tests {
             trigger.http = [{ route = \"/\", component = \"a\" }]\n\
             [component.a]\nsource = \"a.wasm\"\n\
             files = [{ source = \"static\", destination = \"/static\" }]\n";
-        let manifest = Manifest::parse(text, folder.join(path)).unwrap();
+        let manifest = Manifest::parse(text, folder.join(path), ManifestUse::Embedded).unwrap();
         let watch_set = Arc::new(WatchSet::new(&manifest).unwrap());
         (FileWatcher::start(watch_set.clone()).unwrap(), watch_set)
     }

@@ -11,7 +11,7 @@ use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use spin_runtime::backend::{Body, BodyError, full};
 
-use crate::http::error_response::Failed;
+use crate::http::error_response::BackendFailure;
 
 /// Response headers that describe the page without the script.
 const INVALIDATED_HEADERS: [&str; 6] = [
@@ -34,7 +34,11 @@ impl ScriptTag {
     /// Appends the tag to a response if that is an HTML page. Browsers run a script that comes after
     /// `</html>` as if it ended the body.
     pub(crate) fn inject(self, mut response: Response<Body>) -> Response<Body> {
-        if response.extensions_mut().remove::<Failed>().is_some() {
+        if response
+            .extensions_mut()
+            .remove::<BackendFailure>()
+            .is_some()
+        {
             response = error_page(response);
         }
         if !is_complete_html(&response) {
@@ -185,7 +189,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::http::error_response::failure;
+    use crate::http::error_response::backend_error_response;
 
     const MARK: &str = "<MARK>";
 
@@ -250,7 +254,8 @@ mod tests {
     #[tokio::test]
     async fn an_error_page_gives_the_reason() {
         let error_page = async |error: &BackendError| {
-            let page = ScriptTag("<script></script>".to_owned()).inject(failure(error));
+            let page =
+                ScriptTag("<script></script>".to_owned()).inject(backend_error_response(error));
             text(page.into_body().collect().await.unwrap().to_bytes())
         };
         let path = "/nowhere".to_owned();

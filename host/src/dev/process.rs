@@ -17,8 +17,10 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
+use crate::config::Limits;
+
 /// Time between SIGTERM and SIGKILL. A package manager that is killed may leave a broken cache.
-const TERM_GRACE: Duration = Duration::from_secs(2);
+const TERM_GRACE: Duration = Limits::DEFAULT.build_stop_timeout;
 /// Interval of the checks whether a terminated group has exited.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -31,7 +33,7 @@ static KILL: AtomicBool = AtomicBool::new(false);
 ///
 /// This takes 2 seconds at most, after which they are killed. With `kill`, they are killed at once.
 /// A process that exits without calling this leaves them running.
-pub fn wait_for_builds(kill: bool) {
+pub(crate) fn wait_for_builds(kill: bool) {
     KILL.fetch_or(kill, SeqCst);
     let mut reapers = REAPERS.lock();
     for reaper in std::mem::take(&mut *reapers) {

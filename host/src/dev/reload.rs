@@ -18,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
+    config::Limits,
     dev::inject::{ScriptTag, is_page_request},
-    http::error_response::answer,
+    http::error_response::text_response,
 };
 
 /// Path of the event stream.
@@ -27,7 +28,7 @@ const EVENTS_PATH: &str = "/.socket-host/reload";
 /// Path of the script.
 const SCRIPT_PATH: &str = "/.socket-host/reload.js";
 /// Maximum number of pages that listen at the same time.
-const MAX_LISTENERS: usize = 256;
+const MAX_LISTENERS: usize = Limits::DEFAULT.max_watching_pages;
 /// Makes browsers reconnect 250 ms after the stream ends.
 const RETRY_FIELD: &str = "retry: 250\n\n";
 /// Interval of comments on an idle stream, so that each side detects a lost connection.
@@ -109,14 +110,14 @@ impl Reload {
             return None;
         }
         if request.method() != Method::GET {
-            let mut response = answer(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
+            let mut response = text_response(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
             set(response.headers_mut(), header::ALLOW, "GET");
             return Some(response);
         }
         // Compiler errors quote source code, which other sites must not read.
         let site = request.headers().get("sec-fetch-site");
         if site.is_some_and(|site| site != "same-origin" && site != "none") {
-            return Some(answer(
+            return Some(text_response(
                 StatusCode::FORBIDDEN,
                 "cross-site requests are not allowed",
             ));
@@ -160,7 +161,7 @@ impl Reload {
 
     fn events(&self) -> Response<Body> {
         let Ok(permit) = self.permits.clone().try_acquire_owned() else {
-            return answer(
+            return text_response(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too many pages are listening",
             );

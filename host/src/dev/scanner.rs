@@ -284,6 +284,8 @@ fn identity(folder: &Path) -> Option<Identity> {
 mod tests {
     use spin_runtime::Manifest;
 
+    use spin_runtime::ManifestUse;
+
     use super::*;
 
     fn watch_set(folder: &Path, files: &str) -> Arc<WatchSet> {
@@ -292,7 +294,8 @@ mod tests {
              trigger.http = [{{ route = \"/\", component = \"a\" }}]\n\
              [component.a]\nsource = \"a.wasm\"\nfiles = [{files}]\n"
         );
-        let manifest = Manifest::parse(&text, folder.join("spin.toml")).unwrap();
+        let manifest =
+            Manifest::parse(&text, folder.join("spin.toml"), ManifestUse::Embedded).unwrap();
         Arc::new(WatchSet::new(&manifest).unwrap())
     }
 

@@ -19,12 +19,14 @@ use spin_runtime::{
 };
 use tracing::{Instrument as _, debug, error, info, info_span, warn};
 
-use crate::config::AppConfig;
-use crate::dev::{
-    build::{self, OutputTail},
-    fs_events::FileWatcher,
-    reload::{Problem, Reload, ReloadEvent},
-    watch_set::WatchSet,
+use crate::{
+    config::AppConfig,
+    dev::{
+        build::{self, OutputTail},
+        fs_events::FileWatcher,
+        reload::{Problem, Reload, ReloadEvent},
+        watch_set::WatchSet,
+    },
 };
 
 /// An application that can be reloaded.

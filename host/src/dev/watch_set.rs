@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use spin_runtime::{
-    excluded::Excluded,
-    manifest::{Component, Files, Manifest},
+    ExcludedFiles, Manifest,
+    manifest::{Component, Files},
 };
 
 use crate::dev::pattern::{Pattern, normalize};
@@ -36,7 +36,7 @@ struct ComponentFiles {
     /// Files that it can read: `files`.
     files: Vec<Pattern>,
     /// `exclude_files`, relative to `root`.
-    excluded: Excluded,
+    excluded: ExcludedFiles,
     /// The folder of the manifest.
     root: PathBuf,
 }
@@ -162,7 +162,7 @@ impl ComponentFiles {
             sources: sources.collect::<Result<_>>().context("build.watch")?,
             wasm: normalize(&component.source),
             files: files.collect::<Result<_>>().context("files")?,
-            excluded: Excluded::new(&component.exclude_files).context("exclude_files")?,
+            excluded: ExcludedFiles::new(&component.exclude_files).context("exclude_files")?,
             root: normalize(root),
         })
     }
@@ -175,7 +175,7 @@ impl ComponentFiles {
         self.files.iter().any(|pattern| pattern.matches(file))
             && !file
                 .strip_prefix(&self.root)
-                .is_ok_and(|path| self.excluded.has(path))
+                .is_ok_and(|path| self.excluded.contains(path))
     }
 }
 
@@ -201,6 +201,7 @@ fn is_scratch(file: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use spin_runtime::ManifestUse;
 
     const MANIFEST: &str = r#"
 spin_manifest_version = 2
@@ -226,7 +227,12 @@ watch = ["orders/**/*.rs", "shared/a.rs", "Makefile", "target/*.wasm"]
     fn watch_set() -> (tempfile::TempDir, WatchSet) {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("static")).unwrap();
-        let manifest = Manifest::parse(MANIFEST, folder.path().join("spin.toml")).unwrap();
+        let manifest = Manifest::parse(
+            MANIFEST,
+            folder.path().join("spin.toml"),
+            ManifestUse::Embedded,
+        )
+        .unwrap();
         let watch_set = WatchSet::new(&manifest).unwrap();
         (folder, watch_set)
     }
@@ -343,7 +349,7 @@ watch = ["orders/**/*.rs", "shared/a.rs", "Makefile", "target/*.wasm"]
     #[test]
     fn an_invalid_pattern_is_named() {
         let text = MANIFEST.replace("orders/**/*.rs", "orders/[");
-        let manifest = Manifest::parse(&text, "/nowhere/spin.toml").unwrap();
+        let manifest = Manifest::parse(&text, "/nowhere/spin.toml", ManifestUse::Embedded).unwrap();
         let error = format!("{:#}", WatchSet::new(&manifest).err().unwrap());
         assert!(
             error.contains("component.orders")

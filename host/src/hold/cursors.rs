@@ -1,6 +1,5 @@
 //! The channels of a hold: its position on each of them, and its filters.
 
-use crate::config::Limits;
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -10,6 +9,7 @@ use anyhow::{Context, ensure};
 use grip::{Instruct, hold::HoldMode};
 
 use crate::{
+    config::Limits,
     hold::inbox::Inbox,
     pubsub::{
         channels::{Channels, Subscription},

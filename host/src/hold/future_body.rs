@@ -10,12 +10,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use parking_lot::Mutex;
-
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame};
-
+use parking_lot::Mutex;
 use spin_runtime::backend::{Body, BodyError};
 
 /// Sends data from the future to its body. It buffers one chunk.

@@ -1,6 +1,5 @@
 //! Parses a backend's response into GRIP instructions and a response for the client.
 
-use crate::config::Limits;
 use bytes::Bytes;
 use grip::{
     Instruct, InstructError,
@@ -9,9 +8,11 @@ use grip::{
 };
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, header, response::Parts};
 use hyper::ext::ReasonPhrase;
+use spin_runtime::backend::{Backend, Body, empty, full};
 use tracing::error;
 
 use crate::{
+    config::Limits,
     http::{
         body::{ReadBodyError, read_body},
         error_response::{backend_error_response, text_response},
@@ -19,7 +20,6 @@ use crate::{
     },
     pubsub::publication::PublishedResponse,
 };
-use spin_runtime::backend::{Backend, Body, empty, full};
 
 /// The largest response body that is kept in memory, in bytes: instructions, or the response to
 /// send when a hold times out.

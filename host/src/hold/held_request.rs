@@ -4,6 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use grip::{Instruct, hold::HoldMode};
 use http::{Method, Response};
+use spin_runtime::backend::Body;
 use tracing::warn;
 
 use crate::{
@@ -11,7 +12,6 @@ use crate::{
     net::connection::ConnectionHandle,
     state::{Services, holds::HoldGuard},
 };
-use spin_runtime::backend::Body;
 
 /// A request that waits for published content.
 ///

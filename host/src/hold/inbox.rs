@@ -9,9 +9,8 @@ use std::{
     task::{Context, Poll},
 };
 
-use parking_lot::Mutex;
-
 use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 
 use crate::{

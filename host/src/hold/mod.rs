@@ -13,7 +13,6 @@
 //! - [`response`] waits for one publication.
 //! - [`stream`] appends publications to a body, which is a [`future_body`].
 
-use crate::config::Limits;
 use std::sync::Arc;
 
 use grip::{Instruct, hold::HoldMode};
@@ -22,6 +21,7 @@ use spin_runtime::backend::{Body, empty};
 use tracing::{debug, warn};
 
 use crate::{
+    config::Limits,
     hold::{
         cursors::Cursors, grip_response::GripResponse, held_request::HeldRequest, inbox::Inbox,
         replay::ReplayableRequest, response::Outcome,

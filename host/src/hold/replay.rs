@@ -1,13 +1,10 @@
 //! A client's request, kept so that it can be sent to the backend again.
 
-use crate::config::Limits;
 use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
-
-use parking_lot::Mutex;
 
 use bytes::Bytes;
 use grip::{
@@ -17,10 +14,11 @@ use grip::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header, uri::Authority};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use parking_lot::Mutex;
+use spin_runtime::backend::{self, Body, BodyError, Caller};
 use url::Url;
 
-use crate::{http::signer::Signer, pubsub::filter::LastIds};
-use spin_runtime::backend::{self, Body, BodyError, Caller};
+use crate::{config::Limits, http::signer::Signer, pubsub::filter::LastIds};
 
 /// The largest request body that is kept, in bytes. Pushpin has the same limit.
 const MAX_BODY: usize = Limits::DEFAULT.max_replay_body_bytes;

@@ -1,12 +1,13 @@
 //! Held responses: the client gets one published response, or the backend's after a timeout.
 
-use crate::config::Limits;
 use http::{Response, header, response::Parts};
 use hyper::ext::ReasonPhrase;
+use spin_runtime::backend::{Body, full};
 use tokio::time::sleep;
 use tracing::warn;
 
 use crate::{
+    config::Limits,
     hold::{
         cursors::Disposition,
         grip_response::{MAX_HELD_BODY, invalid_response, set_reason_phrase},
@@ -16,7 +17,6 @@ use crate::{
     http::{body::read_body, headers::remove_headers},
     pubsub::publication::{Publication, PublishedResponse, is_framing_header},
 };
-use spin_runtime::backend::{Body, full};
 
 /// The outcome of waiting for a publication.
 pub(super) enum Outcome {

@@ -16,21 +16,23 @@ use bytes::{Bytes, BytesMut};
 use grip::{control::KeepAliveMode, hold::HoldMode, publish::StreamAction};
 use http::{Method, Response, header};
 use http_body_util::BodyExt;
+use spin_runtime::backend::{Body, BodyError};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::backoff;
-use crate::config::Limits;
-use crate::hold::{
-    cursors::Disposition,
-    future_body::{self, BodySender},
-    grip_response::{GripResponse, has_content_encoding},
-    held_request::HeldRequest,
-    inbox::Received,
+use crate::{
+    backoff,
+    config::Limits,
+    hold::{
+        cursors::Disposition,
+        future_body::{self, BodySender},
+        grip_response::{GripResponse, has_content_encoding},
+        held_request::HeldRequest,
+        inbox::Received,
+    },
+    pubsub::{filter::LastIds, publication::Publication},
 };
-use crate::pubsub::{filter::LastIds, publication::Publication};
-use spin_runtime::backend::{Body, BodyError};
 
 /// Publications that arrive together are sent in chunks of up to this many bytes.
 const MAX_CHUNK: usize = 64 * 1024;

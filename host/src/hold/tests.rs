@@ -9,6 +9,7 @@ use grip::{
 };
 use http::{HeaderMap, HeaderValue, Request, Uri};
 use http_body_util::BodyExt;
+use spin_runtime::backend::{Backend, BackendError, Caller, ResponseFuture, full};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -23,7 +24,6 @@ use crate::{
     proxy,
     pubsub::publication::Publication,
 };
-use spin_runtime::backend::{Backend, BackendError, Caller, ResponseFuture, full};
 
 /// A backend that sends each request to the test and waits for its response.
 struct ScriptedBackend(mpsc::UnboundedSender<BackendRequest>);

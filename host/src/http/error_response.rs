@@ -1,7 +1,6 @@
 //! Responses that the host sends by itself: a status and a line of text.
 
 use http::{HeaderValue, Response, StatusCode, header};
-
 use spin_runtime::backend::{BackendError, Body, full};
 
 /// Marks a response of [`backend_error_response`], as an extension.

@@ -1,15 +1,15 @@
 //! Signs the host's requests, so that backends can verify where they come from.
 
-use crate::config::Limits;
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use parking_lot::Mutex;
-
 use grip::signature::{self, Key};
 use http::HeaderValue;
+use parking_lot::Mutex;
+
+use crate::config::Limits;
 
 /// The `iss` claim of every token.
 const ISSUER: &str = "socket-host";

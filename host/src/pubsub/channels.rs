@@ -4,7 +4,6 @@
 //! without subscribers. A client that subscribes shortly afterwards can then detect whether it has
 //! missed something.
 
-use crate::config::Limits;
 use std::{
     collections::{HashMap, VecDeque},
     fmt,
@@ -20,6 +19,7 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
 use crate::{
+    config::Limits,
     metrics::registry::Traffic,
     pubsub::{
         channel::Channel,

@@ -3,13 +3,12 @@
 //! A subscription names its filters. They look at the metadata that the backend has set for the
 //! connection, and at the metadata of the publication. Names and meanings are those of Pushpin.
 
-use crate::config::Limits;
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 
-use crate::pubsub::sequencer::Id;
+use crate::{config::Limits, pubsub::sequencer::Id};
 
 /// The most names in a connection's metadata.
 pub(crate) const MAX_META: usize = Limits::DEFAULT.max_metadata_entries;

@@ -4,7 +4,6 @@
 //! published, it waits for its predecessor, within bounds on time and number. The bounds are those
 //! of Pushpin; what exceeds them is published out of order here instead of being dropped.
 
-use crate::config::Limits;
 use std::{
     collections::{HashSet, VecDeque},
     sync::Arc,
@@ -12,6 +11,8 @@ use std::{
 };
 
 use tokio::time::Instant;
+
+use crate::config::Limits;
 
 /// How long a publication waits for its predecessor.
 pub(super) const WAIT_TIMEOUT: Duration = Limits::DEFAULT.reorder_timeout;

@@ -4,7 +4,6 @@
 //! no task runs for long. Publications that arrive while a shard is busy are batched, so that a
 //! client receives a burst of messages in one write.
 
-use crate::config::Limits;
 use std::{mem, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
@@ -12,9 +11,12 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tracing::debug;
 
-use crate::pubsub::{
-    filter::{Filters, LastIds},
-    publication::{Delivery, Publication, ResponseForm, SocketForm, stream_bytes},
+use crate::{
+    config::Limits,
+    pubsub::{
+        filter::{Filters, LastIds},
+        publication::{Delivery, Publication, ResponseForm, SocketForm, stream_bytes},
+    },
 };
 
 /// The most subscribers in a shard. Delivering a message to all of them, with one system call

@@ -15,10 +15,8 @@ mod pool;
 mod progress;
 pub(crate) mod tunnel;
 
-use crate::config::Limits;
 use std::{sync::Arc, time::Duration};
 
-use crate::config::UpstreamUrl;
 use anyhow::{Context as _, anyhow};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery};
 use http_body_util::BodyExt;
@@ -27,12 +25,17 @@ use spin_runtime::backend::{Backend, BackendError, Body, Caller, ResponseFuture,
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
-use crate::http::{
-    forwarded,
-    headers::{list_items, remove_hop_headers},
+use crate::{
+    config::{Limits, UpstreamUrl},
+    http::{
+        forwarded,
+        headers::{list_items, remove_hop_headers},
+    },
+    upstream::{
+        pool::{Connection, Lease, Pool, SendError},
+        progress::Progress,
+    },
 };
-use crate::upstream::pool::{Connection, Lease, Pool, SendError};
-use crate::upstream::progress::Progress;
 
 /// How often a request is sent if its connection turns out to be closed.
 const MAX_ATTEMPTS: usize = Limits::DEFAULT.upstream_attempts;

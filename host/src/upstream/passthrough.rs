@@ -5,8 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use anyhow::bail;
 use spin_runtime::Routes;
 
-use crate::config;
-use crate::upstream::Upstream;
+use crate::{config, upstream::Upstream};
 
 /// The upstream of a passthrough route.
 #[derive(Clone)]

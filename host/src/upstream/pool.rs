@@ -4,7 +4,6 @@
 //! time, an HTTP/2 connection as many as the upstream allows. A request that fails before it was
 //! sent is returned with the error, so that it can be sent again.
 
-use crate::config::Limits;
 use std::{
     collections::VecDeque,
     future::{Future, poll_fn},
@@ -16,9 +15,6 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
-
-use crate::config::{UpstreamScheme, UpstreamUrl};
 use anyhow::{Context, Result, anyhow};
 use http::{Request, Response, Uri, header};
 use hyper::{
@@ -30,6 +26,7 @@ use hyper_util::{
     client::legacy::connect::{Connection as _, HttpConnector},
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
+use parking_lot::Mutex;
 use spin_runtime::backend::Body;
 use tokio::{
     net::TcpStream,
@@ -38,6 +35,8 @@ use tokio::{
 };
 use tower_service::Service;
 use tracing::debug;
+
+use crate::config::{Limits, UpstreamScheme, UpstreamUrl};
 
 /// The time limit for opening a connection, including DNS and TLS.
 const CONNECT_TIMEOUT: Duration = Limits::DEFAULT.upstream_connect_timeout;

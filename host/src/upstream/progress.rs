@@ -6,11 +6,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use parking_lot::Mutex;
-
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
+use parking_lot::Mutex;
 use spin_runtime::backend::{Body, BodyError};
 use tokio::time::Instant;
 

@@ -1,6 +1,5 @@
 //! Tunnels: upgraded connections whose bytes are relayed to and from an upstream.
 
-use crate::config::Limits;
 use std::{io, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
@@ -16,6 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use crate::{
+    config::Limits,
     http::{
         error_response::{backend_error_response, text_response},
         headers::list_items,

@@ -1,6 +1,5 @@
 //! The task of a session: waits for the client, the backend and others, and handles one at a time.
 
-use crate::config::Limits;
 use std::{
     future::{Future, poll_fn},
     mem,
@@ -19,6 +18,7 @@ use tungstenite::Message;
 
 use crate::{
     backoff,
+    config::Limits,
     metrics::close_reason::CloseReason,
     net::frame,
     state::sessions::{self, Stage},

@@ -13,13 +13,14 @@ use hyper::{
     upgrade::{OnUpgrade, Upgraded},
 };
 use hyper_util::{rt::TokioIo, server::conn::auto::upgrade};
+use spin_runtime::backend::{Body, Caller, empty};
 use tokio::{net::TcpStream, sync::oneshot};
 use tracing::{Instrument, debug, debug_span, error};
 use tungstenite::handshake::derive_accept_key;
 use uuid::Uuid;
 
-use crate::config::AllowedOrigins;
 use crate::{
+    config::AllowedOrigins,
     http::{
         error_response::{backend_error_response, text_response},
         headers::{list_items, remove_hop_headers, remove_private_headers},
@@ -35,7 +36,6 @@ use crate::{
         ws_over_http::{ConnectionInfo, EventsResponse, RoundTripError, round_trip},
     },
 };
-use spin_runtime::backend::{Body, Caller, empty};
 
 /// Returns whether a request asks for a WebSocket. Other upgrades are ignored.
 pub(crate) fn is_upgrade<B>(request: &Request<B>) -> bool {

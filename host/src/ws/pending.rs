@@ -4,8 +4,9 @@
 //! reach the backend can therefore be repeated, and an event that was accepted in part is sent
 //! again without that part.
 
-use crate::config::Limits;
 use grip::Event;
+
+use crate::config::Limits;
 
 /// Added to the content length of each event, so that many empty messages are bounded too.
 const EVENT_BYTES: usize = 64;

@@ -4,7 +4,6 @@
 //! the backend is in flight, messages that arrive meanwhile are batched into the next request, and
 //! the events of a response are applied in sequence.
 
-use crate::config::Limits;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -14,6 +13,7 @@ use grip::{
 };
 
 use crate::{
+    config::Limits,
     metrics::close_reason::CloseReason,
     net::frame,
     pubsub::{

@@ -14,6 +14,7 @@ use grip::{
     },
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use spin_runtime::backend::{self, Backend, BackendError, Body, Caller};
 
 use crate::{
     config::Limits,
@@ -24,7 +25,6 @@ use crate::{
     pubsub::filter::{MAX_META, MetaFull},
     ws::request_head::RequestHead,
 };
-use spin_runtime::backend::{self, Backend, BackendError, Body, Caller};
 
 const MAX_RESPONSE_BYTES: usize = Limits::DEFAULT.max_response_events_bytes;
 

@@ -1,6 +1,7 @@
 use std::{fs, path::Path};
 
 use rustix::process::{Pid, Signal};
+use spin_runtime::ManifestUse;
 
 use super::*;
 
@@ -12,7 +13,7 @@ fn manifest(folder: &Path, builds: &[(&str, &str)]) -> Manifest {
         "spin_manifest_version = 2\napplication.name = \"test\"\n\
          trigger.http = [{{ route = \"/\", static_response = {{}} }}]\n{components}"
     );
-    Manifest::parse(&text, folder.join("spin.toml")).unwrap()
+    Manifest::parse(&text, folder.join("spin.toml"), ManifestUse::Embedded).unwrap()
 }
 
 #[tokio::test]

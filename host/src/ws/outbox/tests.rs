@@ -161,7 +161,10 @@ async fn a_client_that_does_not_read_is_closed_with_1013_after_a_whole_frame() {
     pipe.add_capacity(1000);
     poll_fn(|cx| outbox.poll_drained(cx)).await;
     let mut expected = b"four".to_vec();
-    expected.extend_from_slice(&frame::close(AGAIN, "the client does not keep up"));
+    expected.extend_from_slice(&frame::close(
+        frame::TRY_AGAIN_LATER,
+        "the client does not keep up",
+    ));
     assert_eq!(pipe.written(), expected);
 }
 

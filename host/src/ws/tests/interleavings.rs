@@ -5,7 +5,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::config::{HostConfig, Limits};
 use bytes::Bytes;
 use grip::{
     ControlMessage, Event, Item, Key, Message, header::SEC_WEBSOCKET_EXTENSIONS, publish::WsAction,
@@ -19,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use crate::{
+    config::{HostConfig, Limits},
     http::signer::Signer,
     metrics::close_reason::CloseReason,
     net::frame,

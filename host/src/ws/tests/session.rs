@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::config::{HostConfig, Limits};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use grip::{ControlMessage, Event, Key, event};
@@ -20,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tungstenite::Message;
 
 use crate::{
+    config::{HostConfig, Limits},
     http::signer::Signer,
     metrics::close_reason::CloseReason,
     net::frame,

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::config::Limits;
 use bytes::Bytes;
 use grip::{ControlMessage, Event, Message, control::KeepAliveMode};
 use tokio::{
@@ -14,6 +13,7 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use crate::{
     backoff,
+    config::Limits,
     metrics::close_reason::CloseReason,
     net::frame,
     ws::{
