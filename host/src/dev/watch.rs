@@ -151,7 +151,7 @@ async fn build_component(id: &str, build: &Build) -> Result<(), Problem> {
         }
         Err(error) => {
             let title = format!("{error:#}");
-            error!(error = title, "build failed, keeping the previous version");
+            error!(error = %title, "build failed, keeping the previous version");
             Err(Problem {
                 title,
                 text: output.text(),
@@ -266,7 +266,7 @@ impl Watch {
             let result = self.read_settings();
             if let Err(problem) = &result {
                 error!(
-                    error = problem.text,
+                    error = %problem.text,
                     "invalid manifest, keeping the previous version"
                 );
             }
@@ -355,7 +355,7 @@ impl Watch {
             }
             Err(error) => {
                 let text = format!("{error:#}");
-                error!(error = text, "reload failed, keeping the previous version");
+                error!(error = %text, "reload failed, keeping the previous version");
                 let title = "Failed to load the application".to_owned();
                 self.problems
                     .record(Stage::Apply, Err(Problem { title, text }));
