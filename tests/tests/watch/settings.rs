@@ -67,7 +67,7 @@ max-connections = 1
         host.get("/second/headers")
             .await?
             .1
-            .contains("nothing here"),
+            .contains("not found"),
         "the route is private"
     );
     let ticks = project.path(".spin/logs/second_stdout.txt");
@@ -98,7 +98,7 @@ max-connections = 1
     project.write(".env", "SPIN_VARIABLE_GRIP_KEY=a-key-of-another-host\n")?;
     let problem = page.problem().await?;
     ensure!(
-        problem.contains("grip_key") && problem.contains("start the host again"),
+        problem.contains("grip_key") && problem.contains("restart the host"),
         "{problem}"
     );
     fs::remove_file(project.path(".env"))?;
