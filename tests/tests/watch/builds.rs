@@ -30,8 +30,8 @@ async fn what_is_saved_is_built_and_served_and_a_failed_build_leaves_what_there_
     ] {
         ensure!(problem.contains(words), "no {words:?} in {problem}");
     }
-    host.logged(&["<b>mistake</b> in src/lib.rs"]).await?;
-    host.logged(&["ERROR", "sh compiler", "exit status: 1"])
+    host.wait_for_log(&["<b>mistake</b> in src/lib.rs"]).await?;
+    host.wait_for_log(&["ERROR", "sh compiler", "exit status: 1"])
         .await?;
     ensure!(
         host.get("/").await? == (200, "probe".into()),
@@ -132,7 +132,7 @@ async fn the_end_of_the_host_is_the_end_of_its_streams_and_builds() -> Result<()
     let (_project, host, mut page) = building().await?;
     host.signal(Signal::TERM)?;
     let start = std::time::Instant::now();
-    ensure!(host.ended().await? == Some(0));
+    ensure!(host.wait().await? == Some(0));
     ensure!(
         start.elapsed() < Duration::from_secs(20),
         "it drained for too long"
@@ -201,7 +201,7 @@ async fn a_signal_ends_a_build_with_all_that_it_started() -> Result<()> {
     )?;
     let pid = project.path("pid");
     for (arguments, code) in [(&["build"][..], 1), (&["up", "--build"], 0)] {
-        let mut command = tokio::process::Command::new(tests::program());
+        let mut command = tokio::process::Command::new(tests::host_binary());
         command.args(arguments).arg("--from").arg(project.0.path());
         if arguments[0] == "up" {
             command.args(["--listen", "127.0.0.1:0", "--control", "127.0.0.1:0"]);

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use tests::{Answer, PATIENCE, Server, eventually, read_answer, workspace};
+use tests::{Response, Server, TIMEOUT, eventually, read_response, workspace};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
 use crate::{project::wasm, stream::Stream};
@@ -29,13 +29,13 @@ const PATHS: [&str; 4] = [
 ];
 
 /// A GET on a connection that may have been used before.
-async fn get(connection: &mut TcpStream, path: &str) -> Result<Answer> {
+async fn get(connection: &mut TcpStream, path: &str) -> Result<Response> {
     let head = format!(
         "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n",
         connection.peer_addr()?
     );
     connection.write_all(head.as_bytes()).await?;
-    read_answer(connection, true).await
+    read_response(connection, true).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -51,7 +51,7 @@ async fn a_component_is_replaced_under_load_and_nobody_is_disturbed() -> Result<
         "{WORDS:?} is in the component at {places:?}"
     );
     let words = |build: usize| format!("unknown ev{build:03}: ");
-    let folder = tests::closed_burger();
+    let folder = tests::burger_without_timer();
     let built = |build: usize| -> Result<PathBuf> {
         let mut code = code.clone();
         code[places[0]..places[0] + WORDS.len()].copy_from_slice(words(build).as_bytes());
@@ -104,7 +104,7 @@ async fn a_component_is_replaced_under_load_and_nobody_is_disturbed() -> Result<
                         connection = TcpStream::connect(host.address).await?;
                     }
                     let answer = get(&mut connection, path);
-                    let answer = timeout(PATIENCE, answer).await.context("no answer")??;
+                    let answer = timeout(TIMEOUT, answer).await.context("no answer")??;
                     ensure!(answer.status == 200, "{path}, kept {kept}: {answer:?}");
                     asked.fetch_add(1, SeqCst);
                 }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use tests::{Server, read_answer};
+use tests::{Server, read_response};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::{project::Project, stream::Stream};
@@ -25,7 +25,7 @@ async fn a_changed_manifest_is_served_and_one_that_is_wrong_is_not() -> Result<(
         problem.contains("component.app.sauce") && problem.contains("spin.toml:"),
         "{problem}"
     );
-    host.logged(&["component.app.sauce"]).await?;
+    host.wait_for_log(&["component.app.sauce"]).await?;
     ensure!(
         host.get("/env").await?.1.contains(r#""WORD":"two""#),
         "it still serves"
@@ -77,7 +77,8 @@ max-connections = 1
             .lines()
             .count()
     };
-    host.logged(&["timer", "/second/print", "404"]).await?;
+    host.wait_for_log(&["timer", "/second/print", "404"])
+        .await?;
     ensure!(count() == 0);
 
     // As at the start: what leads nowhere is said.
@@ -85,7 +86,7 @@ max-connections = 1
     project.rewrite("route = \"/second/...\"", nowhere)?;
     page.pages().await?;
     let words = ["WARN", "/.well-known/spin/second", "answered by the host"];
-    host.logged(&words).await?;
+    host.wait_for_log(&words).await?;
     project.rewrite(nowhere, "route = \"/second/...\"")?;
     page.pages().await?;
 
@@ -108,7 +109,7 @@ max-connections = 1
 
 #[tokio::test]
 async fn max_connections_holds_at_once_for_held_requests() -> Result<()> {
-    let folder = tests::closed_burger();
+    let folder = tests::burger_without_timer();
     let path = folder.path().join("spin.toml");
     let text = fs::read_to_string(&path)?
         .replace("components/build orders", "true")
@@ -125,7 +126,7 @@ async fn max_connections_holds_at_once_for_held_requests() -> Result<()> {
             host.address
         );
         socket.write_all(head.as_bytes()).await?;
-        Ok((read_answer(&mut socket, false).await?.status, socket))
+        Ok((read_response(&mut socket, false).await?.status, socket))
     };
     let (first, second) = (hold().await?, hold().await?);
     ensure!((first.0, second.0) == (200, 200));

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use tests::{PATIENCE, Server};
+use tests::{Server, TIMEOUT};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -26,7 +26,7 @@ impl Stream {
         socket.write_all(head.as_bytes()).await?;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
-            head.push(tokio::time::timeout(PATIENCE, socket.read_u8()).await??);
+            head.push(tokio::time::timeout(TIMEOUT, socket.read_u8()).await??);
         }
         let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
         ensure!(
@@ -54,7 +54,7 @@ impl Stream {
                 self.heard = after.to_owned();
                 return Ok(());
             }
-            let read = tokio::time::timeout(PATIENCE, self.socket.read(&mut bytes));
+            let read = tokio::time::timeout(TIMEOUT, self.socket.read(&mut bytes));
             let length = read.await.context("nothing is told")??;
             ensure!(length > 0, "the stream ended: {}", self.heard);
             self.heard += &String::from_utf8_lossy(&bytes[..length]);
@@ -69,7 +69,7 @@ impl Stream {
             }
             Ok(())
         };
-        match tokio::time::timeout(PATIENCE, told).await {
+        match tokio::time::timeout(TIMEOUT, told).await {
             Ok(told) => told,
             Err(_) => bail!("waited in vain for {what}: {}", self.state),
         }
