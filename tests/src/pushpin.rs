@@ -1,48 +1,50 @@
-//! Debian's Pushpin: what its processes read before they serve.
+//! Configuration files for Debian's Pushpin.
 //!
-//! Debian builds it without an HTTP client of its own; `zurl` is that client, a second process,
-//! which by default refuses to connect to the loopback.
+//! Debian builds Pushpin without an HTTP client. A second process, `zurl`, is its client; by
+//! default it refuses to connect to loopback addresses.
 
 use std::{net::SocketAddr, path::Path};
 
 use anyhow::{Context, Result, ensure};
 
-/// Where Debian keeps the names that Pushpin's processes find each other by.
+/// The configuration, installed by Debian, with which Pushpin's processes find each other.
 const INTERNAL: &str = "/usr/lib/pushpin/internal.conf";
 
-/// How a Pushpin is set up. Its limits on the rate of messages are always out of the way: by
-/// default it sends 2,500 a second, and keeps 25,000 waiting.
+/// The configuration of a Pushpin instance.
+///
+/// Its rate limits are always raised out of the way: by default it sends 2,500 messages a second
+/// and queues 25,000.
 pub struct Pushpin<'a> {
-    /// Where clients connect.
+    /// The address for clients.
     pub public: SocketAddr,
-    /// Where publishers connect.
+    /// The address for publishers.
     pub control: SocketAddr,
-    /// Where requests go.
+    /// The address of the backend.
     pub upstream: SocketAddr,
-    /// What it signs with, as `base64:…` or as it is.
+    /// The signing key, either plain or as `base64:…`.
     pub key: &'a str,
-    /// What a client's connection may keep waiting in each direction, in bytes. All of it is
-    /// reserved for each of `connections`.
+    /// The buffer of a client connection in each direction, in bytes. Pushpin reserves it for
+    /// each of `connections` at start.
     pub client_buffer: usize,
-    /// The most connections of clients.
+    /// The maximum number of client connections.
     pub connections: usize,
-    /// How much it logs: 0 is errors alone, 2 every request.
+    /// The log level: 0 logs errors only, 2 logs every request.
     pub log_level: u8,
 }
 
-/// A program, and its only argument.
+/// A program and its only argument.
 pub type Program = (&'static str, String);
 
 impl Pushpin<'_> {
-    /// Writes what its processes read into `folder`, where they also meet, and gives the two
-    /// programs to run: the HTTP client, and Pushpin itself.
+    /// Writes the configuration into `folder`, which also holds the processes' sockets. Returns
+    /// the two programs to run: the HTTP client and Pushpin itself.
     ///
     /// # Errors
-    /// When Pushpin is not installed, or the folder cannot be written to.
+    /// If Pushpin is not installed, or if the folder is not writable.
     pub fn configure(&self, folder: &Path) -> Result<[Program; 2]> {
         ensure!(
             Path::new(INTERNAL).exists(),
-            "{INTERNAL} is missing; `tests/install pushpin zurl` installs it on Debian"
+            "{INTERNAL} is missing: on Debian, install it with `tests/install pushpin zurl`"
         );
         let Self {
             public,
@@ -53,37 +55,37 @@ impl Pushpin<'_> {
             connections,
             log_level,
         } = self;
-        let here = folder.display();
+        let dir = folder.display();
         let pushpin = format!(
             "[global]
 include={INTERNAL}
-rundir={here}
+rundir={dir}
 ipc_prefix=pushpin-
 
 [runner]
 services=condure,pushpin-proxy,pushpin-handler
 http_port={public}
-logdir={here}
+logdir={dir}
 log_level={log_level}
 client_buffer_size={client_buffer}
 client_maxconn={connections}
 
 [proxy]
-zurl_out_specs=ipc://{here}/zurl-in
-zurl_out_stream_specs=ipc://{here}/zurl-in-stream
-zurl_in_specs=ipc://{here}/zurl-out
+zurl_out_specs=ipc://{dir}/zurl-in
+zurl_out_stream_specs=ipc://{dir}/zurl-in-stream
+zurl_in_specs=ipc://{dir}/zurl-out
 routesfile=routes
 sig_iss=pushpin
 sig_key={key}
 updates_check=off
 
 [handler]
-push_in_spec=ipc://{here}/push-in
-push_in_sub_specs=ipc://{here}/push-in-sub
+push_in_spec=ipc://{dir}/push-in
+push_in_sub_specs=ipc://{dir}/push-in-sub
 push_in_http_addr={}
 push_in_http_port={}
-stats_spec=ipc://{here}/stats
-command_spec=ipc://{here}/command
+stats_spec=ipc://{dir}/stats
+command_spec=ipc://{dir}/command
 message_rate=1000000000
 message_hwm=1000000000
 ",
@@ -92,10 +94,10 @@ message_hwm=1000000000
         );
         let zurl = format!(
             "[General]
-in_spec=ipc://{here}/zurl-in
-in_stream_spec=ipc://{here}/zurl-in-stream
-out_spec=ipc://{here}/zurl-out
-in_req_spec=ipc://{here}/zurl-req
+in_spec=ipc://{dir}/zurl-in
+in_stream_spec=ipc://{dir}/zurl-in-stream
+out_spec=ipc://{dir}/zurl-out
+in_req_spec=ipc://{dir}/zurl-req
 defpolicy=allow
 allow=
 deny=
@@ -115,7 +117,7 @@ out_hwm=100000
             std::fs::write(&path, content)
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
-        let configured = |name: &str| format!("--config={here}/{name}.conf");
-        Ok(["zurl", "pushpin"].map(|name| (name, configured(name))))
+        let config_option = |name: &str| format!("--config={dir}/{name}.conf");
+        Ok(["zurl", "pushpin"].map(|name| (name, config_option(name))))
     }
 }

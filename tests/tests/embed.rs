@@ -1,4 +1,4 @@
-//! The host as a library: it ends when whoever embeds it wants it to.
+//! The host as a library: shutdown and drop.
 
 use std::{
     net::SocketAddr,
@@ -18,14 +18,14 @@ use hyper_util::{
     server::conn::auto,
 };
 use socket_host::{Host, HostOptions};
-use tests::{Client, PATIENCE, eventually, manifest_in_folder};
+use tests::{Client, TIMEOUT, app_with_manifest, eventually};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     time::timeout,
 };
 
-/// A server that opens WebSockets, and never answers anything else; `waiting` says how many wait.
+/// Starts a server that opens WebSockets and never responds to other requests. `waiting` counts those.
 async fn backend(waiting: Arc<AtomicUsize>) -> Result<SocketAddr> {
     struct Waiting(Arc<AtomicUsize>);
     impl Drop for Waiting {
@@ -44,7 +44,7 @@ async fn backend(waiting: Arc<AtomicUsize>) -> Result<SocketAddr> {
                     let body = request.into_body().collect().await?.to_bytes();
                     if body != "OPEN\r\n" {
                         waiting.fetch_add(1, SeqCst);
-                        let _waits = Waiting(waiting);
+                        let _guard = Waiting(waiting);
                         std::future::pending::<()>().await;
                     }
                     let events = http::HeaderValue::from_static("application/websocket-events");
@@ -63,8 +63,8 @@ async fn backend(waiting: Arc<AtomicUsize>) -> Result<SocketAddr> {
     Ok(address)
 }
 
-/// A host with everything under way that it can have: a request, a WebSocket whose message waits for
-/// an answer, and a timer's call.
+/// A host with all kinds of work in progress: a request, a WebSocket whose message waits for a reply,
+/// and a timer call.
 struct Busy {
     host: Host,
     request: TcpStream,
@@ -76,7 +76,7 @@ impl Busy {
     async fn start() -> Result<Self> {
         let waiting = Arc::<AtomicUsize>::default();
         let upstream = backend(waiting.clone()).await?;
-        let folder = manifest_in_folder(
+        let folder = app_with_manifest(
             "spin_manifest_version = 2\napplication.name = \"embedded\"\n\
              [[trigger.http]]\nroute = \"/...\"\nstatic_response = {}\n\
              [[application.tool.socket-host.timer]]\nrequest = \"POST /tick\"\nevery = \"1h\"\n",
@@ -100,9 +100,9 @@ impl Busy {
             .await?;
         let mut socket = Client::open(host.address(), "/", &[])
             .await
-            .map_err(|refused| refused.error)?;
+            .map_err(|failed| failed.error)?;
         socket.send("hello").await?;
-        waiting_are(&waiting, 3).await?;
+        wait_for_requests(&waiting, 3).await?;
         Ok(Self {
             host,
             request,
@@ -112,24 +112,24 @@ impl Busy {
     }
 }
 
-async fn waiting_are(waiting: &AtomicUsize, count: usize) -> Result<()> {
+async fn wait_for_requests(waiting: &AtomicUsize, count: usize) -> Result<()> {
     eventually(&format!("{count} requests at the backend"), async || {
         (waiting.load(SeqCst) == count).then_some(())
     })
     .await
 }
 
-/// Waits until nothing is left of a host.
-async fn is_gone(
+/// Waits until a host has closed its ports and connections.
+async fn ensure_stopped(
     addresses: [SocketAddr; 2],
     mut request: TcpStream,
     mut socket: Client,
     waiting: &AtomicUsize,
 ) -> Result<()> {
-    waiting_are(waiting, 0).await?;
-    let rest = timeout(PATIENCE, request.read_to_end(&mut Vec::new())).await;
-    // Reset, or at its end.
-    let _ = rest.context("the request's connection stays")?;
+    wait_for_requests(waiting, 0).await?;
+    let rest = timeout(TIMEOUT, request.read_to_end(&mut Vec::new())).await;
+    // Either reset or closed.
+    let _ = rest.context("the request's connection stays open")?;
     while let Ok(Some(message)) = socket.next().await {
         ensure!(message.is_close(), "{message:?}");
     }
@@ -143,21 +143,21 @@ async fn is_gone(
 }
 
 #[tokio::test]
-async fn a_host_that_is_dropped_is_gone() -> Result<()> {
+async fn a_dropped_host_closes_everything() -> Result<()> {
     let busy = Busy::start().await?;
     let addresses = [busy.host.address(), busy.host.control_address()];
     drop(busy.host);
-    is_gone(addresses, busy.request, busy.socket, &busy.waiting).await
+    ensure_stopped(addresses, busy.request, busy.socket, &busy.waiting).await
 }
 
 #[tokio::test]
-async fn what_does_not_end_in_time_is_cut_off() -> Result<()> {
+async fn work_is_aborted_after_the_shutdown_timeout() -> Result<()> {
     let busy = Busy::start().await?;
     let addresses = [busy.host.address(), busy.host.control_address()];
-    // Time passes as soon as nobody has anything to do.
+    // The paused clock advances whenever all tasks are idle.
     tokio::time::pause();
     let in_time = busy.host.stop().await;
     tokio::time::resume();
-    ensure!(!in_time, "the backend has not answered");
-    is_gone(addresses, busy.request, busy.socket, &busy.waiting).await
+    ensure!(!in_time, "the host reports a clean shutdown");
+    ensure_stopped(addresses, busy.request, busy.socket, &busy.waiting).await
 }

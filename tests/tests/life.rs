@@ -1,4 +1,4 @@
-//! The host's life: what it says when it cannot start, what it survives, and how it ends.
+//! Life cycle of the host: start, failures and shutdown.
 
 use std::{
     io::{BufRead, BufReader},
@@ -15,19 +15,19 @@ use rustix::{
 };
 use tempfile::TempDir;
 use tests::{
-    PATIENCE, Server, burger, eventually, probe, program, read_answer, request, workspace,
+    Server, TIMEOUT, burger, eventually, host_binary, probe, read_response, request, workspace,
 };
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 #[tokio::test]
-async fn a_signal_closes_sockets_with_1001_and_the_exit_code_is_0() -> Result<()> {
+async fn signals_close_sockets_with_1001_and_exit_with_0() -> Result<()> {
     for signal in [Signal::TERM, Signal::HUP] {
         let folder = burger("20ms..40ms");
-        // Whoever runs the tests may ignore SIGHUP, and what is ignored is inherited.
+        // An ignored SIGHUP would be inherited from the test's parent.
         let mut command = Command::new("env");
         command
             .arg("--default-signal=HUP")
-            .arg(program())
+            .arg(host_binary())
             .args(["up", "--from"])
             .arg(folder.path());
         let host = Server::run(command, &["--quiet"])?;
@@ -40,7 +40,7 @@ async fn a_signal_closes_sockets_with_1001_and_the_exit_code_is_0() -> Result<()
             ensure!(socket.closed().await? == Some(1001), "{signal:?}");
         }
         let log = host.log();
-        ensure!(host.ended().await? == Some(0), "{signal:?}");
+        ensure!(host.wait().await? == Some(0), "{signal:?}");
         let log = log.lock().map(|log| log.clone()).unwrap_or_default();
         ensure!(!log.contains("ERROR"), "{log}");
     }
@@ -49,11 +49,11 @@ async fn a_signal_closes_sockets_with_1001_and_the_exit_code_is_0() -> Result<()
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_host_that_is_to_outlive_its_terminal_does() -> Result<()> {
+async fn nohup_ignores_hangups() -> Result<()> {
     let folder = burger("20ms..40ms");
     let mut command = Command::new("nohup");
     command
-        .arg(program())
+        .arg(host_binary())
         .arg("up")
         .arg("--from")
         .arg(folder.path());
@@ -65,32 +65,32 @@ async fn a_host_that_is_to_outlive_its_terminal_does() -> Result<()> {
         socket.event_named("pong").await?;
     }
     host.signal(Signal::TERM)?;
-    ensure!(host.ended().await? == Some(0));
+    ensure!(host.wait().await? == Some(0));
     Ok(())
 }
 
 #[test]
-fn check_finds_a_key_that_is_none() -> Result<()> {
+fn check_rejects_an_invalid_key() -> Result<()> {
     let folder = burger("1h");
     let check = |key: &str| {
-        Command::new(program())
+        Command::new(host_binary())
             .args(["check", "--from"])
             .arg(folder.path())
             .env("SPIN_VARIABLE_GRIP_KEY", key)
             .output()
     };
-    let wrong = check("base64:!")?;
-    let told = String::from_utf8_lossy(&wrong.stderr);
+    let output = check("base64:!")?;
+    let error = String::from_utf8_lossy(&output.stderr);
     ensure!(
-        wrong.status.code() == Some(1) && told.contains("grip_key"),
-        "{told}"
+        output.status.code() == Some(1) && error.contains("grip_key"),
+        "{error}"
     );
     ensure!(check("base64:a2V5")?.status.success());
     Ok(())
 }
 
 #[tokio::test]
-async fn a_request_under_way_is_finished_when_the_host_stops() -> Result<()> {
+async fn running_requests_complete_at_shutdown() -> Result<()> {
     for signal in [Signal::TERM, Signal::INT] {
         let folder = probe("");
         let host = Server::start(folder.path(), &[])?;
@@ -111,121 +111,124 @@ async fn a_request_under_way_is_finished_when_the_host_stops() -> Result<()> {
             TcpStream::connect(address).await.is_err().then_some(())
         })
         .await?;
-        let ready = asked(host.control, "/readyz").await?;
+        let ready = get(host.control, "/readyz").await?;
         ensure!(ready == (503, "stopping\n".to_owned()), "{ready:?}");
-        let answer = tokio::time::timeout(PATIENCE, read_answer(&mut stream, true)).await??;
-        let whole = request_whole(folder.path()).await?;
-        ensure!(answer.status == 200 && answer.body == whole, "{answer:?}");
-        ensure!(host.ended().await? == Some(0));
+        let response = tokio::time::timeout(TIMEOUT, read_response(&mut stream, true)).await??;
+        let expected = stream_body(folder.path()).await?;
+        ensure!(
+            response.status == 200 && response.body == expected,
+            "{response:?}"
+        );
+        ensure!(host.wait().await? == Some(0));
     }
     Ok(())
 }
 
-/// What `/stream` answers when nothing comes between.
-async fn request_whole(folder: &Path) -> Result<String> {
+/// Returns the complete body of `/stream`.
+async fn stream_body(folder: &Path) -> Result<String> {
     let host = Server::start(folder, &[])?;
     Ok(host.get("/stream?chunks=10&ms=0").await?.1)
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_it_at_once() -> Result<()> {
+async fn a_second_signal_exits_at_once() -> Result<()> {
     let folder = probe("");
     let host = Server::start(folder.path(), &[])?;
     let mut stream = TcpStream::connect(host.address).await?;
     stream
         .write_all(format!("GET /hang HTTP/1.1\r\nHost: {}\r\n\r\n", host.address).as_bytes())
         .await?;
-    // Under way for sure once another request was answered after it.
+    // Certainly running once a later request has completed.
     ensure!(host.get("/headers").await?.0 == 200);
     host.signal(Signal::TERM)?;
-    host.logged(&["Stopping"]).await?;
+    host.wait_for_log(&["Shutting down"]).await?;
     host.signal(Signal::TERM)?;
-    ensure!(host.ended().await? == Some(1));
+    ensure!(host.wait().await? == Some(1));
     Ok(())
 }
 
-/// Makes `path` a component's file that is never read to its end.
-fn endless(path: &Path) -> Result<()> {
+/// Replaces a component's file with a pipe, so that reading it blocks.
+fn block_reads(path: &Path) -> Result<()> {
     let pipe = path.with_extension("pipe");
-    let made = Command::new("mkfifo").arg(&pipe).status()?;
-    ensure!(made.success(), "mkfifo: {made}");
+    let status = Command::new("mkfifo").arg(&pipe).status()?;
+    ensure!(status.success(), "mkfifo: {status}");
     Ok(std::fs::rename(pipe, path)?)
 }
 
-/// Waits until it is being read; that goes on until this is dropped.
-async fn is_read(path: &Path) -> Result<OwnedFd> {
+/// Waits until the pipe is being read. The read blocks until the result is dropped.
+async fn wait_for_reader(path: &Path) -> Result<OwnedFd> {
     eventually("a reader of the component's file", async || {
-        // Without one, a pipe cannot be opened in this way.
+        // Fails unless the pipe has a reader.
         let flags = OFlags::WRONLY | OFlags::NONBLOCK;
         rustix::fs::open(path, flags, Mode::empty()).ok()
     })
     .await
 }
 
-/// What a port answers to a GET.
-async fn asked(address: SocketAddr, path: &str) -> Result<(u16, String)> {
-    let asked = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    let answer = request(address, &asked).await?;
-    Ok((answer.status, answer.body))
+/// Sends a GET request and returns the status and the body.
+async fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
+    let bytes = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let response = request(address, &bytes).await?;
+    Ok((response.status, response.body))
 }
 
-/// The probe, and its wasm in the application's own folder.
-fn probe_beside() -> Result<(TempDir, PathBuf)> {
+/// Writes the probe application with a copy of its component and returns the copy's path.
+fn probe_with_copy() -> Result<(TempDir, PathBuf)> {
     let folder = probe("");
     let manifest = folder.path().join("spin.toml");
     let text = std::fs::read_to_string(&manifest)?;
     let built = text.split('"').find(|part| part.ends_with(".wasm"));
-    let built = built.context("a source")?;
-    let own = folder.path().join("probe.wasm");
-    std::fs::copy(built, &own)?;
+    let built = built.context("no source in the manifest")?;
+    let copy = folder.path().join("probe.wasm");
+    std::fs::copy(built, &copy)?;
     std::fs::write(&manifest, text.replace(built, "probe.wasm"))?;
-    Ok((folder, own))
+    Ok((folder, copy))
 }
 
 #[tokio::test]
-async fn a_signal_ends_it_while_components_are_compiled() -> Result<()> {
-    let (folder, wasm) = probe_beside()?;
-    endless(&wasm)?;
-    // One that is free, since it says its addresses only when it serves.
+async fn a_signal_during_startup_exits_with_0() -> Result<()> {
+    let (folder, wasm) = probe_with_copy()?;
+    block_reads(&wasm)?;
+    // A fixed port, since the host prints its addresses only once it serves.
     let control = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let mut child = Command::new(program())
+    let mut child = Command::new(host_binary())
         .args(["up", "--listen", "127.0.0.1:0", "--control"])
         .arg(control.to_string())
         .arg("--from")
         .arg(folder.path())
         .spawn()?;
-    let _reading = is_read(&wasm).await?;
-    let ready = asked(control, "/readyz").await?;
+    let _reading = wait_for_reader(&wasm).await?;
+    let ready = get(control, "/readyz").await?;
     ensure!(ready == (503, "starting\n".to_owned()), "{ready:?}");
-    let health = asked(control, "/healthz").await?;
+    let health = get(control, "/healthz").await?;
     ensure!(
         health.0 == 200 && health.1.contains("starting"),
         "{health:?}"
     );
     kill_process(Pid::from_child(&child), Signal::TERM)?;
-    let ended = eventually("its end", async || child.try_wait().ok().flatten()).await;
+    let status = eventually("the exit", async || child.try_wait().ok().flatten()).await;
     child.kill()?;
-    ensure!(ended?.code() == Some(0));
+    ensure!(status?.code() == Some(0));
     Ok(())
 }
 
 #[tokio::test]
-async fn a_component_that_is_being_exchanged_is_not_waited_for() -> Result<()> {
-    let (folder, wasm) = probe_beside()?;
+async fn shutdown_does_not_wait_for_a_reload() -> Result<()> {
+    let (folder, wasm) = probe_with_copy()?;
     let host = Server::start(folder.path(), &["--watch"])?;
-    endless(&wasm)?;
-    let _reading = is_read(&wasm).await?;
+    block_reads(&wasm)?;
+    let _reading = wait_for_reader(&wasm).await?;
     ensure!(host.get("/headers").await?.0 == 200);
     host.signal(Signal::TERM)?;
-    ensure!(host.ended().await? == Some(0));
+    ensure!(host.wait().await? == Some(0));
     Ok(())
 }
 
 #[tokio::test]
-async fn whoever_reads_its_output_may_be_gone() -> Result<()> {
+async fn closed_output_pipes_are_ignored() -> Result<()> {
     let closed = || std::io::pipe().map(|(_, writer)| writer);
     let folder = probe("");
-    let mut child = Command::new(program())
+    let mut child = Command::new(host_binary())
         .env("RUST_LOG", "debug")
         .args(["up", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0"])
         .arg("--from")
@@ -234,39 +237,39 @@ async fn whoever_reads_its_output_may_be_gone() -> Result<()> {
         .stderr(closed()?)
         .spawn()?;
     let mut lines = BufReader::new(child.stdout.take().context("stdout")?).lines();
-    let first = lines.next().context("its first line")??;
+    let first = lines.next().context("no output")??;
     drop(lines);
     let address = first
         .strip_prefix("Serving http://")
-        .context("an address")?;
+        .context("no address in the output")?;
     for (path, status) in [
         ("/print?line=x", 200),
         ("/trap", 500),
         ("/print?line=x", 200),
     ] {
-        let asked = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
-        let answer = request(address.parse()?, &asked).await?;
-        ensure!(answer.status == status, "{path}: {answer:?}");
+        let bytes = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+        let response = request(address.parse()?, &bytes).await?;
+        ensure!(response.status == status, "{path}: {response:?}");
     }
     kill_process(Pid::from_child(&child), Signal::TERM)?;
-    let ended = eventually("its end", async || child.try_wait().ok().flatten()).await;
+    let status = eventually("the exit", async || child.try_wait().ok().flatten()).await;
     child.kill()?;
-    ensure!(ended?.code() == Some(0));
+    ensure!(status?.code() == Some(0));
 
     for command in [&["check"][..], &["up", "--control", "127.0.0.1:0"]] {
-        let ended = Command::new(program())
+        let status = Command::new(host_binary())
             .args(command)
             .args(["--from", "/nowhere"])
             .stdout(closed()?)
             .stderr(closed()?)
             .status()?;
-        ensure!(ended.code() == Some(1), "{command:?}: {ended}");
+        ensure!(status.code() == Some(1), "{command:?}: {status}");
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn a_trap_is_a_500_and_the_host_lives_on() -> Result<()> {
+async fn a_trap_is_a_500_and_the_host_keeps_serving() -> Result<()> {
     let folder = probe("");
     let host = Server::start(folder.path(), &[])?;
     for _ in 0..3 {
@@ -274,15 +277,15 @@ async fn a_trap_is_a_500_and_the_host_lives_on() -> Result<()> {
         ensure!(status == 500 && !body.contains("wasm"), "{status} {body}");
         ensure!(host.get("/headers").await?.0 == 200);
     }
-    host.logged(&["component", "probe", "/..."]).await?;
-    host.logged(&["unreachable"]).await?;
+    host.wait_for_log(&["component", "probe", "/..."]).await?;
+    host.wait_for_log(&["unreachable"]).await?;
     Ok(())
 }
 
 #[tokio::test]
-async fn a_component_that_never_answers_is_cut_at_its_deadline() -> Result<()> {
+async fn a_component_without_a_response_is_a_504() -> Result<()> {
     let folder = probe("");
-    // Also the deadline of what is answered at once, on a machine that may stall.
+    // Applies to fast requests too: long enough for a machine that stalls.
     let host = Server::start(folder.path(), &["--request-timeout", "3s"])?;
     for path in ["/hang", "/spin"] {
         ensure!(host.get(path).await?.0 == 504, "{path}");
@@ -292,7 +295,7 @@ async fn a_component_that_never_answers_is_cut_at_its_deadline() -> Result<()> {
 }
 
 #[tokio::test]
-async fn http_is_served_as_http() -> Result<()> {
+async fn http_1_1_is_supported() -> Result<()> {
     let folder = probe("");
     let host = Server::start(folder.path(), &[])?;
     // Two requests on one connection.
@@ -303,22 +306,22 @@ async fn http_is_served_as_http() -> Result<()> {
                 format!("GET /headers HTTP/1.1\r\nHost: {}\r\n\r\n", host.address).as_bytes(),
             )
             .await?;
-        ensure!(read_answer(&mut stream, true).await?.status == 200);
+        ensure!(read_response(&mut stream, true).await?.status == 200);
     }
-    // HEAD has no body, and the connection goes on.
+    // HEAD has no body, and the connection is kept.
     stream
         .write_all(format!("HEAD /headers HTTP/1.1\r\nHost: {}\r\n\r\n", host.address).as_bytes())
         .await?;
-    ensure!(read_answer(&mut stream, false).await?.status == 200);
-    // A body is asked for before it is sent.
+    ensure!(read_response(&mut stream, false).await?.status == 200);
+    // `100 Continue` requests the body.
     let head = format!(
         "POST /echo HTTP/1.1\r\nHost: {}\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
         host.address
     );
     stream.write_all(head.as_bytes()).await?;
-    ensure!(read_answer(&mut stream, false).await?.status == 100);
+    ensure!(read_response(&mut stream, false).await?.status == 100);
     stream.write_all(b"hello").await?;
-    let echoed = read_answer(&mut stream, true).await?;
+    let echoed = read_response(&mut stream, true).await?;
     ensure!(
         echoed.status == 200 && echoed.body.contains("hello"),
         "{echoed:?}"
@@ -338,10 +341,10 @@ async fn http_is_served_as_http() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_keeps_it_from_starting_is_said() -> Result<()> {
+async fn start_errors_name_their_cause() -> Result<()> {
     let fails = async |folder: &Path, options: &[&str], words: &[&str]| -> Result<()> {
         let error = match Server::start(folder, options) {
-            Ok(_) => anyhow::bail!("it starts, without {words:?}"),
+            Ok(_) => anyhow::bail!("the host starts, expected an error with {words:?}"),
             Err(error) => error.to_string(),
         };
         for word in words {
@@ -412,9 +415,9 @@ async fn what_keeps_it_from_starting_is_said() -> Result<()> {
 }
 
 #[test]
-fn check_says_what_would_be_served() -> Result<()> {
+fn check_prints_the_routes_and_timers() -> Result<()> {
     let check = |folder: &Path| {
-        Command::new(program())
+        Command::new(host_binary())
             .args(["check", "--from"])
             .arg(folder)
             .output()

@@ -1,4 +1,4 @@
-//! Orders: made on time, sent to every socket, numbered without gaps whatever happens to the host.
+//! Orders: their schedule, delivery and numbering.
 
 use std::collections::HashSet;
 
@@ -8,9 +8,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tests::{Client, Server, burger, eventually};
 
-/// Milliseconds since 1970, of the one form that timestamps have.
+/// Parses an order's timestamp into milliseconds since 1970.
 fn milliseconds(order: &Value) -> Result<i64> {
-    let text = order["timestamp"].as_str().context("a timestamp")?;
+    let text = order["timestamp"].as_str().context("no timestamp")?;
     let digits: String = text
         .chars()
         .map(|c| if c.is_ascii_digit() { '0' } else { c })
@@ -18,7 +18,7 @@ fn milliseconds(order: &Value) -> Result<i64> {
     ensure!(digits == "0000-00-00T00:00:00.000Z", "timestamp {text}");
     let number = |range: std::ops::Range<usize>| text[range].parse::<i64>();
     let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
-    // Days since 1970 in the civil calendar, the year beginning in March.
+    // Days since 1970 in the civil calendar, with years that start in March.
     let (y, m) = if month > 2 {
         (year, month - 3)
     } else {
@@ -32,10 +32,10 @@ fn milliseconds(order: &Value) -> Result<i64> {
 fn id(order: &Value) -> Result<i64> {
     order["id"]
         .as_i64()
-        .with_context(|| format!("an id in {order}"))
+        .with_context(|| format!("no id in {order}"))
 }
 
-fn has_the_fields_of_an_order(order: &Value) -> Result<()> {
+fn check_order(order: &Value) -> Result<()> {
     let text = order.to_string();
     let object = order.as_object().context("an object")?;
     let keys: HashSet<_> = object.keys().map(String::as_str).collect();
@@ -48,7 +48,7 @@ fn has_the_fields_of_an_order(order: &Value) -> Result<()> {
     ensure!(
         ["dining room", "takeout", "drive thru"]
             .iter()
-            .any(|known| order["destination"] == *known),
+            .any(|destination| order["destination"] == *destination),
         "{text}"
     );
     ensure!(
@@ -70,7 +70,7 @@ fn has_the_fields_of_an_order(order: &Value) -> Result<()> {
             item.as_object().is_some_and(|item| item.len() == 2),
             "item {item}"
         );
-        let possible: &[&str] = match item["name"].as_str().context("a name")? {
+        let allowed: &[&str] = match item["name"].as_str().context("a name")? {
             "Double Burger" | "Cheeseburger" | "Hamburger" => &burger,
             "French Fries" => &["no salt", "well done", "add sauce"],
             "Vanilla Shake" | "Strawberry Shake" | "Chocolate Shake" => &[],
@@ -83,7 +83,7 @@ fn has_the_fields_of_an_order(order: &Value) -> Result<()> {
             "item {item}"
         );
         ensure!(
-            distinct.iter().all(|one| possible.contains(one)),
+            distinct.iter().all(|one| allowed.contains(one)),
             "item {item}"
         );
     }
@@ -91,7 +91,8 @@ fn has_the_fields_of_an_order(order: &Value) -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_first_comes_at_once_and_the_next_after_2_to_6_seconds_on_every_socket() -> Result<()> {
+async fn the_first_order_comes_at_once_and_the_next_after_2_to_6_seconds_on_every_socket()
+-> Result<()> {
     let folder = burger("2s..6s");
     let host = Server::start(folder.path(), &[])?;
     let first = eventually("the first order", async || {
@@ -111,10 +112,10 @@ async fn the_first_comes_at_once_and_the_next_after_2_to_6_seconds_on_every_sock
         for socket in &mut sockets[1..] {
             ensure!(
                 socket.order().await? == order,
-                "the sockets do not hear the same"
+                "the sockets receive different orders"
             );
         }
-        has_the_fields_of_an_order(&order)?;
+        check_order(&order)?;
         ensure!(
             id(&order)? == id(&last)? + 1,
             "{} after {}",
@@ -122,7 +123,7 @@ async fn the_first_comes_at_once_and_the_next_after_2_to_6_seconds_on_every_sock
             last["id"]
         );
         let pause = milliseconds(&order)? - milliseconds(&last)?;
-        // A busy machine may be late, but never early.
+        // Orders may be late on a busy machine, but never early.
         ensure!((2000..10_000).contains(&pause), "a pause of {pause} ms");
         last = order;
     }
@@ -137,7 +138,7 @@ async fn the_first_comes_at_once_and_the_next_after_2_to_6_seconds_on_every_sock
 #[tokio::test]
 async fn ids_rise_by_one_across_restarts_and_kills() -> Result<()> {
     let folder = burger("20ms..40ms");
-    let mut wanted = 100;
+    let mut expected = 100;
     for signal in [Signal::TERM, Signal::KILL, Signal::KILL, Signal::INT] {
         let host = Server::start(folder.path(), &["--quiet"])?;
         let mut socket = host.socket("/api/ws").await?;
@@ -145,7 +146,7 @@ async fn ids_rise_by_one_across_restarts_and_kills() -> Result<()> {
             socket.order().await?;
         }
         host.signal(signal)?;
-        let code = host.ended().await?;
+        let code = host.wait().await?;
         ensure!(
             signal == Signal::KILL || code == Some(0),
             "{signal:?} ended with {code:?}"
@@ -159,11 +160,15 @@ async fn ids_rise_by_one_across_restarts_and_kills() -> Result<()> {
             .await?;
         let orders = page["orders"].as_array().context("orders")?.clone();
         for order in &orders {
-            ensure!(id(order)? == wanted, "{} instead of {wanted}", order["id"]);
-            wanted += 1;
+            ensure!(
+                id(order)? == expected,
+                "{} instead of {expected}",
+                order["id"]
+            );
+            expected += 1;
         }
-        after = wanted - 1;
-        if wanted >= 140 && !orders.is_empty() {
+        after = expected - 1;
+        if expected >= 140 && !orders.is_empty() {
             return Ok(());
         }
     }
@@ -174,7 +179,7 @@ async fn a_client_that_reconnects_misses_nothing() -> Result<()> {
     let folder = burger("20ms..40ms");
     let host = Server::start(folder.path(), &["--quiet"])?;
     let last = host.socket("/api/ws").await?.order().await?;
-    // The socket is gone; orders go on. First subscribe, then fetch.
+    // Orders are created while the socket is closed. Subscribe first, then fetch.
     let mut socket = host.socket("/api/ws").await?;
     let live = socket.order().await?;
     let missed = host
@@ -186,14 +191,14 @@ async fn a_client_that_reconnects_misses_nothing() -> Result<()> {
         .iter()
         .map(id)
         .collect::<Result<_>>()?;
-    let wanted: Vec<_> = (id(&last)? + 1..=*missed.last().context("an order")?).collect();
-    ensure!(missed == wanted, "{missed:?}");
+    let expected: Vec<_> = (id(&last)? + 1..=*missed.last().context("an order")?).collect();
+    ensure!(missed == expected, "{missed:?}");
     ensure!(missed.contains(&id(&live)?), "{live} is not in {missed:?}");
     Ok(())
 }
 
 #[tokio::test]
-async fn what_is_asked_of_the_history_is_checked() -> Result<()> {
+async fn invalid_history_requests_are_errors() -> Result<()> {
     let folder = burger("1h");
     let host = Server::start(folder.path(), &[])?;
     for (path, status) in [
@@ -204,14 +209,14 @@ async fn what_is_asked_of_the_history_is_checked() -> Result<()> {
         ("/api/orders/99999", 404),
         ("/api/nothing", 404),
     ] {
-        let answer = host.get(path).await?;
-        ensure!(answer.0 == status, "{path}: {answer:?}");
+        let response = host.get(path).await?;
+        ensure!(response.0 == status, "{path}: {response:?}");
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn a_status_changes_on_every_socket() -> Result<()> {
+async fn status_changes_are_sent_to_every_socket() -> Result<()> {
     let folder = burger("1h");
     let host = Server::start(folder.path(), &[])?;
     eventually("the first order", async || {
@@ -227,9 +232,9 @@ async fn a_status_changes_on_every_socket() -> Result<()> {
         let order = socket.event_named("order-updated").await?["order"].clone();
         ensure!(order["id"] == 100 && order["status"] == "fired", "{order}");
     }
-    // Not back, and not to what is none.
-    for nonsense in ["received", "eaten"] {
-        one.send(&change(nonsense)).await?;
+    // Neither a status before this one nor an unknown status.
+    for invalid in ["received", "eaten"] {
+        one.send(&change(invalid)).await?;
         let error = one.event_named("error").await?;
         ensure!(
             error["message"]
@@ -244,18 +249,18 @@ async fn a_status_changes_on_every_socket() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_new_host_on_the_same_state_goes_on() -> Result<()> {
+async fn a_new_host_continues_from_the_stored_state() -> Result<()> {
     let (folder, state) = (burger("1h"), TempDir::new()?);
     let state = state.path().to_str().context("a path")?;
-    for wanted in 100..103 {
+    for expected in 100..103 {
         let host = Server::start(folder.path(), &["--state-dir", state])?;
         eventually("the next order", async || {
-            host.get_json(&format!("/api/orders/{wanted}")).await.ok()
+            host.get_json(&format!("/api/orders/{expected}")).await.ok()
         })
         .await?;
         ensure!(
-            host.get(&format!("/api/orders/{}", wanted + 1)).await?.0 == 404,
-            "one order a start"
+            host.get(&format!("/api/orders/{}", expected + 1)).await?.0 == 404,
+            "more than one order per start"
         );
         let refused = Client::open(host.address, "/", &[])
             .await
@@ -263,7 +268,7 @@ async fn a_new_host_on_the_same_state_goes_on() -> Result<()> {
             .and_then(|refused| refused.status);
         ensure!(
             refused == Some(426),
-            "the page is no WebSocket: {refused:?}"
+            "the page route does not accept WebSockets: {refused:?}"
         );
     }
     Ok(())

@@ -1,11 +1,11 @@
-//! The outside: private routes stay closed, and nobody pretends to be the host.
+//! Untrusted clients: private routes, forged headers and the control port.
 
 use anyhow::{Result, ensure};
-use tests::{Server, burger, closed_burger, eventually, probe, request};
+use tests::{Server, burger, burger_without_timer, eventually, probe, request};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 #[tokio::test]
-async fn the_private_route_is_not_there_however_it_is_spelled() -> Result<()> {
+async fn private_routes_are_not_found_in_any_spelling() -> Result<()> {
     let folder = burger("1h");
     let host = Server::start(folder.path(), &[])?;
     eventually("the first order", async || {
@@ -41,7 +41,7 @@ async fn the_private_route_is_not_there_however_it_is_spelled() -> Result<()> {
         for method in [
             "POST", "GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "BREW",
         ] {
-            let answer = request(
+            let response = request(
                 host.address,
                 &format!(
                     "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\n\r\n",
@@ -49,9 +49,9 @@ async fn the_private_route_is_not_there_however_it_is_spelled() -> Result<()> {
                 ),
             )
             .await?;
-            // What is no path at all is refused as that.
-            let refused = answer.status == 404 || (answer.status == 400 && path.contains('\\'));
-            ensure!(refused, "{method} {path}: {answer:?}");
+            // Invalid paths are a 400.
+            let refused = response.status == 404 || (response.status == 400 && path.contains('\\'));
+            ensure!(refused, "{method} {path}: {response:?}");
         }
     }
     let absolute = format!(
@@ -64,13 +64,13 @@ async fn the_private_route_is_not_there_however_it_is_spelled() -> Result<()> {
     );
     ensure!(
         host.get("/api/orders/101").await?.0 == 404,
-        "an order was made from outside"
+        "an order was created from outside"
     );
     Ok(())
 }
 
 #[tokio::test]
-async fn a_request_names_one_host() -> Result<()> {
+async fn requests_have_exactly_one_host() -> Result<()> {
     let folder = probe("");
     let host = Server::start(folder.path(), &[])?;
     for (head, status) in [
@@ -81,14 +81,14 @@ async fn a_request_names_one_host() -> Result<()> {
         ("GET http://a/headers HTTP/1.1\r\nHost: A:80\r\n", 200),
         ("GET /headers HTTP/1.0\r\n", 200),
     ] {
-        let answer = request(host.address, &format!("{head}\r\n")).await?;
-        ensure!(answer.status == status, "{head:?}: {answer:?}");
+        let response = request(host.address, &format!("{head}\r\n")).await?;
+        ensure!(response.status == status, "{head:?}: {response:?}");
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn headers_of_the_host_do_not_come_from_outside() -> Result<()> {
+async fn forged_headers_of_the_host_are_removed() -> Result<()> {
     let folder = probe("");
     let host = Server::start(folder.path(), &[])?;
     let spoofed = [
@@ -102,7 +102,7 @@ async fn headers_of_the_host_do_not_come_from_outside() -> Result<()> {
         "Spin-Client-Addr: 1.2.3.4:5",
         "Spin-Matched-Route: /x",
     ];
-    let answer = request(
+    let response = request(
         host.address,
         &format!(
             "GET /headers HTTP/1.1\r\nHost: {}\r\nX-Mine: kept\r\n{}\r\n\r\n",
@@ -111,12 +111,12 @@ async fn headers_of_the_host_do_not_come_from_outside() -> Result<()> {
         ),
     )
     .await?;
-    ensure!(answer.status == 200, "{answer:?}");
-    let seen = answer.body.to_ascii_lowercase();
-    ensure!(seen.contains("x-mine"), "{seen}");
-    ensure!(seen.contains("grip-sig"), "{seen}");
+    ensure!(response.status == 200, "{response:?}");
+    let body = response.body.to_ascii_lowercase();
+    ensure!(body.contains("x-mine"), "{body}");
+    ensure!(body.contains("grip-sig"), "{body}");
     for spoof in [
-        // The host's own is there instead.
+        // Replaced by the host's own signature.
         "eyjhbgcioijiuzi1nij9.e30.x",
         "grip-hold",
         "\"grip-feature\":\"x\"",
@@ -126,13 +126,13 @@ async fn headers_of_the_host_do_not_come_from_outside() -> Result<()> {
         "1.2.3.4",
         "\"/x\"",
     ] {
-        ensure!(!seen.contains(spoof), "{spoof} in {seen}");
+        ensure!(!body.contains(spoof), "{spoof} in {body}");
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn events_made_by_hand_are_refused() -> Result<()> {
+async fn forged_events_are_rejected() -> Result<()> {
     let folder = burger("1h");
     let host = Server::start(folder.path(), &[])?;
     for content_type in [
@@ -140,7 +140,7 @@ async fn events_made_by_hand_are_refused() -> Result<()> {
         "Application/WebSocket-Events; charset=utf-8",
     ] {
         let events = "OPEN\r\n";
-        let answer = request(
+        let response = request(
             host.address,
             &format!(
                 "POST /api/ws HTTP/1.1\r\nHost: {}\r\nContent-Type: {content_type}\r\nConnection-Id: 1\r\nContent-Length: {}\r\n\r\n{events}",
@@ -149,20 +149,20 @@ async fn events_made_by_hand_are_refused() -> Result<()> {
             ),
         )
         .await?;
-        ensure!(answer.status == 403, "{answer:?}");
+        ensure!(response.status == 403, "{response:?}");
     }
-    // A body of events under another name is no event either: the component wants the host's signature.
-    let answer = request(
+    // With another content type, the component rejects the missing signature.
+    let response = request(
         host.address,
         &format!("POST /api/ws HTTP/1.1\r\nHost: {}\r\nContent-Type: text/plain\r\nContent-Length: 6\r\n\r\nOPEN\r\n", host.address),
     )
     .await?;
-    ensure!(answer.status >= 400, "{answer:?}");
+    ensure!(response.status >= 400, "{response:?}");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_browser_page_cannot_publish() -> Result<()> {
+async fn web_pages_cannot_publish() -> Result<()> {
     let folder = burger("1h");
     let host = Server::start(folder.path(), &[])?;
     let body = r#"{"items":[{"channel":"orders","formats":{"ws-message":{"content":"forged"}}}]}"#;
@@ -173,8 +173,8 @@ async fn a_browser_page_cannot_publish() -> Result<()> {
         ("Authorization: Bearer nonsense\r\n", 401),
         ("Authorization: Basic eDp5\r\n", 401),
     ] {
-        let answer = host.publish(headers, body).await?;
-        ensure!(answer.status == status, "{headers:?}: {answer:?}");
+        let response = host.publish(headers, body).await?;
+        ensure!(response.status == status, "{headers:?}: {response:?}");
     }
     for (body, text) in [
         ("{", "body"),
@@ -182,24 +182,24 @@ async fn a_browser_page_cannot_publish() -> Result<()> {
         (r#"{"items":[{}]}"#, "items[0]"),
         ("[]", "body"),
     ] {
-        let answer = host.publish("", body).await?;
+        let response = host.publish("", body).await?;
         ensure!(
-            answer.status == 400 && answer.body.contains(text),
-            "{body}: {answer:?}"
+            response.status == 400 && response.body.contains(text),
+            "{body}: {response:?}"
         );
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn the_control_port_tells_how_the_host_is() -> Result<()> {
+async fn the_control_port_serves_readiness_and_metrics() -> Result<()> {
     let folder = probe("");
     let host = Server::start(folder.path(), &[])?;
-    let asked = async |method: &str, path: &str| {
+    let send = async |method: &str, path: &str| {
         let request_line = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         request(host.control, &request_line).await
     };
-    let ready = asked("GET", "/readyz").await?;
+    let ready = send("GET", "/readyz").await?;
     ensure!(
         (ready.status, ready.body.trim()) == (200, "ready"),
         "{ready:?}"
@@ -210,15 +210,15 @@ async fn the_control_port_tells_how_the_host_is() -> Result<()> {
         ("GET", "/publish/", 405),
         ("GET", "/", 404),
     ] {
-        let answer = asked(method, path).await?;
-        ensure!(answer.status == status, "{method} {path}: {answer:?}");
+        let response = send(method, path).await?;
+        ensure!(response.status == status, "{method} {path}: {response:?}");
     }
 
     ensure!(host.get("/headers").await?.0 == 200);
     ensure!(host.get("/headers").await?.0 == 200);
-    let metrics = asked("GET", "/metrics").await?;
+    let metrics = send("GET", "/metrics").await?;
     ensure!(metrics.status == 200, "{metrics:?}");
-    let told = |line: &str| metrics.body.lines().any(|told| told == line);
+    let has = |line: &str| metrics.body.lines().any(|metric| metric == line);
     for line in [
         r#"socket_host_backend_requests_total{component="probe",status="200"} 2"#,
         r#"socket_host_backend_seconds_count{component="probe"} 2"#,
@@ -226,14 +226,14 @@ async fn the_control_port_tells_how_the_host_is() -> Result<()> {
         r#"socket_host_sessions{state="open"} 0"#,
         "# EOF",
     ] {
-        ensure!(told(line), "{line} is not in\n{}", metrics.body);
+        ensure!(has(line), "{line} is not in\n{}", metrics.body);
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn what_happens_to_sockets_and_timers_is_counted() -> Result<()> {
-    let folder = closed_burger();
+async fn metrics_count_sockets_and_timers() -> Result<()> {
+    let folder = burger_without_timer();
     let host = Server::start(folder.path(), &[])?;
     let mut socket = host.socket("/api/ws").await?;
     let (ping, pong) = (r#"{"event":"ping"}"#, r#"{"event":"pong"}"#);
@@ -242,7 +242,8 @@ async fn what_happens_to_sockets_and_timers_is_counted() -> Result<()> {
     let mut stream = TcpStream::connect(host.address).await?;
     let get = "GET /api/orders/stream HTTP/1.1\r\nHost: localhost\r\n\r\n";
     stream.write_all(get.as_bytes()).await?;
-    host.counts("socket_host_holds{mode=\"stream\"} 1").await?;
+    host.wait_for_metric("socket_host_holds{mode=\"stream\"} 1")
+        .await?;
 
     let item = r#"{"items":[{"channel":"orders","ws-message":{"content":"{}"},"http-stream":{"content":"data"}}]}"#;
     for (body, status) in [(item, 200), ("nonsense", 400)] {
@@ -251,13 +252,13 @@ async fn what_happens_to_sockets_and_timers_is_counted() -> Result<()> {
     socket.event().await?;
     for line in [
         "socket_host_sessions{state=\"open\"} 1".to_owned(),
-        // The stream is on another channel too.
+        // The stream is subscribed to a second channel.
         "socket_host_channels 2".to_owned(),
         "socket_host_subscriptions 3".to_owned(),
         "socket_host_received_messages_total 1".to_owned(),
         format!("socket_host_received_bytes_total {}", ping.len()),
         "socket_host_replied_messages_total 1".to_owned(),
-        // With the head of its frame.
+        // Includes the frame header.
         format!("socket_host_replied_bytes_total {}", 2 + pong.len()),
         "socket_host_published_messages_total 2".to_owned(),
         format!("socket_host_published_bytes_total {}", 2 + "{}data".len()),
@@ -265,12 +266,13 @@ async fn what_happens_to_sockets_and_timers_is_counted() -> Result<()> {
         "socket_host_publishes_total{status=\"400\"} 1".to_owned(),
         "socket_host_items_total 1".to_owned(),
     ] {
-        host.counts(&line).await?;
+        host.wait_for_metric(&line).await?;
     }
     drop(stream);
-    host.counts("socket_host_holds{mode=\"stream\"} 0").await?;
+    host.wait_for_metric("socket_host_holds{mode=\"stream\"} 0")
+        .await?;
     socket.0.close(None).await?;
-    host.counts("socket_host_sessions_ended_total{reason=\"client\"} 1")
+    host.wait_for_metric("socket_host_sessions_ended_total{reason=\"client\"} 1")
         .await?;
 
     let timers = |path: &str| {
@@ -285,7 +287,7 @@ every = "1h"
     let host = Server::start(folder.path(), &[])?;
     for (timer, outcome) in [("/headers", "success"), ("/trap", "failure")] {
         let labels = format!("timer=\"{timer}\",outcome=\"{outcome}\"");
-        host.counts(&format!("socket_host_timer_runs_total{{{labels}}} 1"))
+        host.wait_for_metric(&format!("socket_host_timer_runs_total{{{labels}}} 1"))
             .await?;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Slow clients and flooding ones: what they cost is bounded, and nobody else waits for them.
+//! Slow and flooding clients: their memory is bounded, and others are not delayed.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
-use tests::{Client, PATIENCE, Server, closed_burger, eventually};
+use tests::{Client, Server, TIMEOUT, burger_without_timer, eventually};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot},
@@ -18,60 +18,60 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-/// Bytes in a message of these tests.
+/// The message size in bytes.
 const MESSAGE: usize = 16 << 10;
 
-/// More than the host and the kernel's buffers on both sides hold for one client: at most
-/// 1, 4 and 6 MiB.
-const TOO_MUCH: usize = 20 << 20;
+/// More bytes than the host and the kernel buffer for one client: at most 1 MiB in the host, 4 and
+/// 6 MiB in the kernel's send and receive buffers.
+const OVERFLOW: usize = 20 << 20;
 
-/// What the host's memory may grow by in KiB: several times the bound for a client, and
-/// a small part of what was sent.
-const GROWTH_KIB: u64 = 8 << 10;
+/// The allowed growth of the host's memory in KiB: several times the bound for a client, and a small
+/// part of the bytes sent.
+const GROWTH_MAX_KIB: u64 = 8 << 10;
 
-/// Nobody who reads waits this long for a message.
-const DELAY: Duration = Duration::from_secs(2);
+/// The maximum delay of a message to a client that reads.
+const DELAY_MAX: Duration = Duration::from_secs(2);
 
 #[tokio::test]
-async fn a_client_that_does_not_read_delays_nobody_and_is_closed_with_1013() -> Result<()> {
-    let folder = closed_burger();
+async fn a_client_that_does_not_read_is_closed_with_1013_without_delaying_others() -> Result<()> {
+    let folder = burger_without_timer();
     let host = Server::start(folder.path(), &[])?;
     let mut slow = host.socket("/api/ws").await?;
     let mut others = Vec::new();
     for _ in 0..3 {
         others.push(host.socket("/api/ws").await?);
     }
-    let before = host.resident()?;
+    let before = host.resident_kib()?;
     let text = "x".repeat(MESSAGE);
     let item = json!({"channel": "orders", "formats": {"ws-message": {"content": text}}});
     let body = json!({"items": [item]}).to_string();
     let mut published = 0;
     let mut resident = before;
-    while published < TOO_MUCH {
-        let answer = host.publish("", &body).await?;
-        ensure!(answer.status == 200, "{answer:?}");
+    while published < OVERFLOW {
+        let response = host.publish("", &body).await?;
+        ensure!(response.status == 200, "{response:?}");
         published += MESSAGE;
         for other in &mut others {
-            let message = timeout(DELAY, other.next())
+            let message = timeout(DELAY_MAX, other.next())
                 .await
-                .context("another is delayed")??;
+                .context("another client is delayed")??;
             ensure!(
                 message == Some(Message::text(&*text)),
-                "something else came"
+                "another message was received"
             );
         }
-        resident = resident.max(host.resident()?);
+        resident = resident.max(host.resident_kib()?);
     }
     ensure!(
-        resident < before + GROWTH_KIB,
+        resident < before + GROWTH_MAX_KIB,
         "{before} KiB before, {resident} KiB after {published} bytes"
     );
-    // It reads again: what was begun before the close, the close, the end.
+    // When it reads again, it receives the messages already being sent, the close, and the end.
     let mut read = 0;
     loop {
         match slow.next().await? {
             Some(Message::Text(part)) => {
-                ensure!(part.len() == MESSAGE, "a message is cut");
+                ensure!(part.len() == MESSAGE, "a message is truncated");
                 read += part.len();
             }
             Some(Message::Close(frame)) => {
@@ -79,112 +79,109 @@ async fn a_client_that_does_not_read_delays_nobody_and_is_closed_with_1013() -> 
                 ensure!(code == Some(1013), "{code:?}");
                 break;
             }
-            other => bail!("{other:?}, not a close"),
+            other => bail!("received {other:?}, expected a close"),
         }
     }
-    ensure!(read < published, "all was buffered");
-    ensure!(
-        slow.next().await?.is_none(),
-        "there is more after the close"
-    );
-    eventually("its session's end", async || {
+    ensure!(read < published, "all messages were buffered");
+    ensure!(slow.next().await?.is_none(), "data follows the close");
+    eventually("the end of the session", async || {
         (host.count("sessions").await.ok()? == 3).then_some(())
     })
     .await
 }
 
 #[tokio::test]
-async fn a_flood_is_pushed_back_on_by_tcp() -> Result<()> {
+async fn a_flooding_client_is_slowed_by_tcp() -> Result<()> {
     let (upstream, mut requests) = backend().await?;
     let host = Server::in_front_of(&format!("http://{upstream}"), &[])?;
     let address = host.address;
     let opening = tokio::spawn(async move { Client::open(address, "/", &[]).await });
     let open = requests.recv().await.context("a request")?;
-    ensure!(open.body == "OPEN\r\n", "the first request opens");
-    open.answer("OPEN\r\n")?;
+    ensure!(open.body == "OPEN\r\n", "the first request is not an OPEN");
+    open.reply("OPEN\r\n")?;
     let mut client = opening.await?.map_err(|refused| refused.error)?;
 
-    // The backend lets the request with the first message wait.
-    let before = host.resident()?;
+    // The backend does not reply to the first message.
+    let before = host.resident_kib()?;
     let text = "x".repeat(MESSAGE);
     let mut sent = 0;
     loop {
-        ensure!(sent < TOO_MUCH, "a flood is taken in whole");
-        match timeout(DELAY, client.send(&text)).await {
+        ensure!(sent < OVERFLOW, "the host does not slow the client");
+        match timeout(DELAY_MAX, client.send(&text)).await {
             Ok(result) => result?,
             Err(_) => break,
         }
         sent += MESSAGE;
     }
-    let resident = host.resident()?;
+    let resident = host.resident_kib()?;
     ensure!(
-        resident < before + GROWTH_KIB,
+        resident < before + GROWTH_MAX_KIB,
         "{before} KiB before, {resident} KiB after {sent} bytes"
     );
 
-    // It answers: all that was sent arrives, and more can be sent.
-    let answering = tokio::spawn(async move {
+    // Once the backend replies, all messages arrive, and more can be sent.
+    let replying = tokio::spawn(async move {
         let mut content = 0;
         loop {
             let request = requests.recv().await.context("a request")?;
             content += request.body.iter().filter(|byte| **byte == b'x').count();
             let last = request.body.ends_with(b"TEXT 3\r\nend\r\n");
-            request.answer("")?;
+            request.reply("")?;
             if last {
                 return anyhow::Ok(content);
             }
         }
     });
-    timeout(PATIENCE, client.0.flush())
+    timeout(TIMEOUT, client.0.flush())
         .await
-        .context("it stays blocked")??;
-    timeout(PATIENCE, client.send("end"))
+        .context("sending stays blocked")??;
+    timeout(TIMEOUT, client.send("end"))
         .await
-        .context("it stays blocked")??;
-    let content = timeout(PATIENCE, answering)
+        .context("sending stays blocked")??;
+    let content = timeout(TIMEOUT, replying)
         .await
-        .context("not all arrives")???;
-    // The message whose sending was given up had been begun: it came, too.
+        .context("not all messages arrive")???;
+    // The message whose sending timed out had been started, so it arrives too.
     ensure!(
         content == sent + MESSAGE,
-        "{content} bytes came of {sent} and a message"
+        "{content} bytes arrived of {sent} and one message"
     );
     Ok(())
 }
 
-/// A request of the host to the backend.
-struct Asked {
+/// A request from the host to the backend.
+struct BackendRequest {
     body: Bytes,
-    reply: oneshot::Sender<&'static str>,
+    sender: oneshot::Sender<&'static str>,
 }
 
-impl Asked {
-    /// Answers with these events.
-    fn answer(self, events: &'static str) -> Result<()> {
-        self.reply
+impl BackendRequest {
+    /// Replies with these events.
+    fn reply(self, events: &'static str) -> Result<()> {
+        self.sender
             .send(events)
             .ok()
-            .context("the host has given up")
+            .context("the host has cancelled the request")
     }
 }
 
-/// A backend whose requests the test answers when it wants to.
-async fn backend() -> Result<(SocketAddr, mpsc::UnboundedReceiver<Asked>)> {
+/// Starts a backend and returns its requests, to which the test replies.
+async fn backend() -> Result<(SocketAddr, mpsc::UnboundedReceiver<BackendRequest>)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let (asked, requests) = mpsc::unbounded_channel();
+    let (sender, requests) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let asked = asked.clone();
+            let requests = sender.clone();
             let service = service_fn(move |request: hyper::Request<Incoming>| {
-                let asked = asked.clone();
+                let requests = requests.clone();
                 async move {
                     let body = request.into_body().collect().await?;
-                    let (reply, replied) = oneshot::channel();
+                    let (sender, events) = oneshot::channel();
                     let body = body.to_bytes();
-                    let _ = asked.send(Asked { body, reply });
+                    let _ = requests.send(BackendRequest { body, sender });
                     let mut response =
-                        Response::new(Full::<Bytes>::from(replied.await.unwrap_or("")));
+                        Response::new(Full::<Bytes>::from(events.await.unwrap_or("")));
                     response.headers_mut().insert(
                         "content-type",
                         http::HeaderValue::from_static("application/websocket-events"),

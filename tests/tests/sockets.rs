@@ -1,8 +1,8 @@
-//! Sockets: what clients may say, what they may not, and what is left of them.
+//! WebSockets of Socket Burger: valid and invalid messages, handshakes and cleanup.
 
 use anyhow::{Context, Result, ensure};
 use futures_util::SinkExt;
-use tests::{Client, PATIENCE, Server, closed_burger, eventually, request};
+use tests::{Client, Server, TIMEOUT, burger_without_timer, eventually, request};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -10,11 +10,11 @@ use tokio::{
 use tokio_tungstenite::tungstenite::Message;
 
 #[tokio::test]
-async fn pings_are_answered_and_nonsense_is_an_error_that_leaves_the_socket_open() -> Result<()> {
-    let folder = closed_burger();
+async fn pings_get_a_pong_and_invalid_messages_an_error() -> Result<()> {
+    let folder = burger_without_timer();
     let host = Server::start(folder.path(), &[])?;
     let mut socket = host.socket("/api/ws").await?;
-    for nonsense in [
+    for invalid in [
         "",
         "nonsense",
         "{}",
@@ -23,20 +23,20 @@ async fn pings_are_answered_and_nonsense_is_an_error_that_leaves_the_socket_open
         r#"{"event":"order-status"}"#,
         "\u{0}",
     ] {
-        socket.send(nonsense).await?;
+        socket.send(invalid).await?;
         let error = socket.event_named("error").await?;
         ensure!(
             error["message"]
                 .as_str()
                 .is_some_and(|text| !text.is_empty()),
-            "{nonsense:?}: {error}"
+            "{invalid:?}: {error}"
         );
     }
     socket.0.send(Message::binary(vec![0xff; 10])).await?;
     socket.event_named("error").await?;
     socket.send(r#"{"event":"ping"}"#).await?;
     ensure!(socket.event().await? == serde_json::json!({"event": "pong"}));
-    // A control frame, answered by the host itself.
+    // A ping frame, to which the host itself replies.
     socket.0.send(Message::Ping("still there?".into())).await?;
     loop {
         if let Message::Pong(content) = socket.next().await?.context("a pong")? {
@@ -47,8 +47,8 @@ async fn pings_are_answered_and_nonsense_is_an_error_that_leaves_the_socket_open
 }
 
 #[tokio::test]
-async fn many_messages_at_once_are_answered_in_order() -> Result<()> {
-    let folder = closed_burger();
+async fn many_messages_get_their_replies_in_order() -> Result<()> {
+    let folder = burger_without_timer();
     let host = Server::start(folder.path(), &[])?;
     let mut socket = host.socket("/api/ws").await?;
     for n in 0..500 {
@@ -74,8 +74,8 @@ async fn many_messages_at_once_are_answered_in_order() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_close_is_answered_with_its_code() -> Result<()> {
-    let folder = closed_burger();
+async fn a_close_is_returned_with_its_code() -> Result<()> {
+    let folder = burger_without_timer();
     let host = Server::start(folder.path(), &[])?;
     let mut socket = host.socket("/api/ws").await?;
     let frame = tokio_tungstenite::tungstenite::protocol::CloseFrame {
@@ -91,8 +91,8 @@ async fn a_close_is_answered_with_its_code() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_breaks_the_protocol_is_closed_with_a_code_that_says_so() -> Result<()> {
-    /// A frame of up to 125 bytes, or of more with a 16-bit length.
+async fn protocol_violations_are_closed_with_their_code() -> Result<()> {
+    /// Encodes a frame with a 7-bit or 16-bit length.
     fn frame(first: u8, masked: bool, payload: &[u8]) -> Vec<u8> {
         let mask = if masked { 0x80 } else { 0 };
         let mut frame = vec![first];
@@ -109,10 +109,10 @@ async fn what_breaks_the_protocol_is_closed_with_a_code_that_says_so() -> Result
         frame.extend(payload);
         frame
     }
-    let folder = closed_burger();
+    let folder = burger_without_timer();
     let host = Server::start(folder.path(), &[])?;
     let too_long = {
-        // The head alone says it: 64 KiB and a byte, in a 64-bit length, and a mask.
+        // The header alone, for 64 KiB and one byte, with a 64-bit length and a mask.
         let mut frame = vec![0x81, 0x80 | 127];
         frame.extend((64_u64 * 1024 + 1).to_be_bytes());
         frame.extend([0; 4]);
@@ -150,9 +150,7 @@ async fn what_breaks_the_protocol_is_closed_with_a_code_that_says_so() -> Result
             let mut frame = [0; 4];
             stream.read_exact(&mut frame).await.map(|_| frame)
         };
-        let close = tokio::time::timeout(PATIENCE, close)
-            .await
-            .context(what)??;
+        let close = tokio::time::timeout(TIMEOUT, close).await.context(what)??;
         ensure!(close[0] == 0x88, "{what}: {close:?}");
         ensure!(
             u16::from_be_bytes([close[2], close[3]]) == code,
@@ -174,8 +172,8 @@ fn handshake(host: &Server) -> String {
 }
 
 #[tokio::test]
-async fn upgrades_that_are_not_get_their_status_at_once() -> Result<()> {
-    let folder = closed_burger();
+async fn refused_upgrades_get_their_status_at_once() -> Result<()> {
+    let folder = burger_without_timer();
     let host = Server::start(folder.path(), &[])?;
     for (path, status) in [
         ("/", 426),
@@ -187,7 +185,7 @@ async fn upgrades_that_are_not_get_their_status_at_once() -> Result<()> {
         let refused = Client::open(host.address, path, &[])
             .await
             .err()
-            .with_context(|| format!("{path} opens"))?;
+            .with_context(|| format!("{path} accepts the upgrade"))?;
         ensure!(refused.status == Some(status), "{path}: {refused:?}");
     }
     let foreign = Client::open(
@@ -200,15 +198,15 @@ async fn upgrades_that_are_not_get_their_status_at_once() -> Result<()> {
         foreign.err().and_then(|refused| refused.status) == Some(403),
         "a foreign origin"
     );
-    let own = format!("http://{}", host.address);
-    Client::open(host.address, "/api/ws", &[("origin", &own)])
+    let same_origin = format!("http://{}", host.address);
+    Client::open(host.address, "/api/ws", &[("origin", &same_origin)])
         .await
-        .map_err(|refused| refused.error)?;
-    let old = handshake(&host).replace("Version: 13", "Version: 8");
-    let answer = request(host.address, &old).await?;
+        .map_err(|failed| failed.error)?;
+    let old_version = handshake(&host).replace("Version: 13", "Version: 8");
+    let response = request(host.address, &old_version).await?;
     ensure!(
-        answer.status == 426 && answer.head.contains("sec-websocket-version: 13"),
-        "{answer:?}"
+        response.status == 426 && response.head.contains("sec-websocket-version: 13"),
+        "{response:?}"
     );
     let keyless = handshake(&host).replace("dGhlIHNhbXBsZSBub25jZQ==", "");
     ensure!(
@@ -219,8 +217,8 @@ async fn upgrades_that_are_not_get_their_status_at_once() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_thousand_sockets_leave_nothing_behind() -> Result<()> {
-    let folder = closed_burger();
+async fn closed_sockets_leave_nothing_behind() -> Result<()> {
+    let folder = burger_without_timer();
     let host = Server::start(folder.path(), &[])?;
     let round = async || -> Result<u64> {
         let mut sockets = Vec::new();
@@ -230,21 +228,21 @@ async fn a_thousand_sockets_leave_nothing_behind() -> Result<()> {
         ensure!(
             host.count("sessions").await? == 1000 && host.count("subscriptions").await? == 1000
         );
-        // Half say goodbye, half vanish.
+        // Half of them close, half disconnect.
         for socket in sockets.iter_mut().step_by(2) {
             socket.0.close(None).await?;
         }
         drop(sockets);
         eventually("no session and no subscription", async || {
-            let left =
+            let remaining =
                 host.count("sessions").await.ok()? + host.count("subscriptions").await.ok()?;
-            (left + host.count("channels").await.ok()? == 0).then_some(())
+            (remaining + host.count("channels").await.ok()? == 0).then_some(())
         })
         .await?;
-        host.resident()
+        host.resident_kib()
     };
-    // The first rounds fill what is kept for the next: instances, allocator, tables. A thousand
-    // leaked sockets are 4 MiB and more, in each round.
+    // The first rounds fill caches: instances, allocator, tables. A thousand leaked sockets would be
+    // 4 MiB or more in each round.
     let mut before = round().await?;
     let mut growth = Vec::new();
     for _ in 0..10 {
@@ -255,12 +253,12 @@ async fn a_thousand_sockets_leave_nothing_behind() -> Result<()> {
         }
         before = after;
     }
-    anyhow::bail!("each thousand sockets left memory behind, in KiB: {growth:?}")
+    anyhow::bail!("memory grows in each round, in KiB: {growth:?}")
 }
 
 #[tokio::test]
-async fn a_client_that_stops_reading_is_closed_and_delays_nobody() -> Result<()> {
-    let folder = closed_burger();
+async fn a_client_that_stops_reading_is_closed_without_delaying_others() -> Result<()> {
+    let folder = burger_without_timer();
     let host = Server::start(folder.path(), &[])?;
     let mut stuck = TcpStream::connect(host.address).await?;
     stuck.write_all(handshake(&host).as_bytes()).await?;
@@ -269,7 +267,7 @@ async fn a_client_that_stops_reading_is_closed_and_delays_nobody() -> Result<()>
     })
     .await?;
     let mut reader = host.socket("/api/ws").await?;
-    // Well above what the kernel's buffers and the outbox hold.
+    // Well above the size of the kernel's buffers and the outbox.
     let content = "x".repeat(100_000);
     let body = serde_json::json!({"items": [{"channel": "orders", "formats": {"ws-message": {"content": content}}}]}).to_string();
     for _ in 0..200 {
@@ -279,12 +277,12 @@ async fn a_client_that_stops_reading_is_closed_and_delays_nobody() -> Result<()>
             other => anyhow::bail!("{other:?}"),
         }
     }
-    host.logged(&["does not keep up"]).await?;
+    host.wait_for_log(&["does not keep up"]).await?;
     eventually("the stuck session to end", async || {
         (host.count("sessions").await.ok()? == 1).then_some(())
     })
     .await?;
-    // It is still served.
+    // The reader is still served.
     reader.send(r#"{"event":"ping"}"#).await?;
     ensure!(reader.event().await?["event"] == "pong");
     drop(stuck);

@@ -1,4 +1,4 @@
-//! The orders as server-sent events: each of them once and in order, also after an absence.
+//! Orders as server-sent events: delivery once and in order, including after a reconnect.
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -7,14 +7,14 @@ use http_body_util::{BodyExt, Empty};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tests::{PATIENCE, Server, burger, eventually};
+use tests::{Server, TIMEOUT, burger, eventually};
 use tokio::{net::TcpStream, time::timeout};
 
-/// A held stream as an `EventSource` has it.
+/// A client of a held stream, like an `EventSource`.
 struct Events {
     body: Incoming,
     text: String,
-    /// Its end is the client's.
+    /// Closes the connection on drop.
     _sender: http1::SendRequest<Empty<Bytes>>,
 }
 
@@ -31,12 +31,12 @@ impl Events {
         }
         let response = sender.send_request(request.body(Empty::new())?).await?;
         ensure!(response.status() == 200, "{response:?}");
-        let held = |name: &str| response.headers().keys().any(|key| key.as_str() == name);
+        let has = |name: &str| response.headers().keys().any(|key| key.as_str() == name);
         ensure!(
             response.headers()["content-type"] == "text/event-stream",
             "{response:?}"
         );
-        ensure!(!held("grip-hold") && !held("grip-channel"), "{response:?}");
+        ensure!(!has("grip-hold") && !has("grip-channel"), "{response:?}");
         Ok(Self {
             body: response.into_body(),
             text: String::new(),
@@ -44,7 +44,7 @@ impl Events {
         })
     }
 
-    /// The id of the next new order.
+    /// Returns the id of the next new order.
     async fn order(&mut self) -> Result<u64> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
@@ -57,13 +57,13 @@ impl Events {
                 if field("event: ").as_deref() != Some("order-received") {
                     continue;
                 }
-                let id = field("id: ").context("an id")?.parse()?;
-                let data: Value = serde_json::from_str(&field("data: ").context("data")?)?;
+                let id = field("id: ").context("no id")?.parse()?;
+                let data: Value = serde_json::from_str(&field("data: ").context("no data")?)?;
                 ensure!(data["event"] == "order-received", "{data}");
                 ensure!(data["detail"]["order"]["id"] == id, "{data}");
                 return Ok(id);
             }
-            let part = timeout(PATIENCE, self.body.frame()).await?;
+            let part = timeout(TIMEOUT, self.body.frame()).await?;
             let part = part.context("the stream ended")??;
             if let Some(data) = part.data_ref() {
                 self.text.push_str(std::str::from_utf8(data)?);
@@ -71,18 +71,18 @@ impl Events {
         }
     }
 
-    /// The next new orders are those from `first` on, `count` of them.
-    async fn are(&mut self, first: u64, count: u64) -> Result<()> {
-        for wanted in first..first + count {
+    /// Fails unless the next new orders are the `count` orders from `first` on.
+    async fn expect_orders(&mut self, first: u64, count: u64) -> Result<()> {
+        for expected in first..first + count {
             let id = self.order().await?;
-            ensure!(id == wanted, "order {id} where {wanted} was to come");
+            ensure!(id == expected, "received order {id}, expected {expected}");
         }
         Ok(())
     }
 }
 
 #[tokio::test]
-async fn every_order_comes_once_and_in_order_also_after_an_absence() -> Result<()> {
+async fn orders_are_received_once_and_in_order_even_after_a_reconnect() -> Result<()> {
     let folder = burger("30ms");
     let host = Server::start(folder.path(), &[])?;
     let holds = async || {
@@ -92,10 +92,10 @@ async fn every_order_comes_once_and_in_order_also_after_an_absence() -> Result<(
 
     let mut events = Events::open(&host, None).await?;
     let first = events.order().await?;
-    events.are(first + 1, 9).await?;
+    events.expect_orders(first + 1, 9).await?;
     ensure!(holds().await == Some(1));
     drop(events);
-    // Who is gone is subscribed to nothing.
+    // A client that disconnects is unsubscribed.
     eventually("the end of the hold", async || {
         (holds().await? == 0).then_some(())
     })
@@ -108,9 +108,9 @@ async fn every_order_comes_once_and_in_order_also_after_an_absence() -> Result<(
     })
     .await?;
     let mut events = Events::open(&host, Some(last)).await?;
-    events.are(last + 1, 40).await?;
+    events.expect_orders(last + 1, 40).await?;
 
-    // More than a part's worth behind: the host fetches part after part.
+    // So far behind that the host fetches several parts.
     drop(events);
     eventually("many more orders", async || {
         let (status, _) = host
@@ -121,5 +121,5 @@ async fn every_order_comes_once_and_in_order_also_after_an_absence() -> Result<(
     })
     .await?;
     let mut events = Events::open(&host, Some(last)).await?;
-    events.are(last + 1, 270).await
+    events.expect_orders(last + 1, 270).await
 }

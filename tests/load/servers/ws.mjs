@@ -1,6 +1,6 @@
-// The comparison server: what a careful Node programmer writes with `ws`.
-// The same interface as socket-host with Socket Burger's components, as far as
-// the load program needs it; a publish is serialised once.
+// A Node server with `ws`, to compare socket-host with. It has the interface of socket-host with
+// Socket Burger's components, as far as the load program needs it. A publish is encoded once for
+// all sockets.
 
 import { createServer } from "node:http";
 import { parseArgs } from "node:util";
@@ -32,7 +32,7 @@ sockets.on("connection", (socket) => {
   });
 });
 
-function answer(response, status, text) {
+function respond(response, status, text) {
   response.writeHead(status, { "Content-Type": "text/plain", "Content-Length": Buffer.byteLength(text) });
   response.end(text);
 }
@@ -47,8 +47,8 @@ function publish(body) {
 }
 
 const app = createServer((request, response) => {
-  if (request.url === "/healthz") answer(response, 200, "OK\n");
-  else answer(response, 404, "Not found\n");
+  if (request.url === "/healthz") respond(response, 200, "OK\n");
+  else respond(response, 404, "not found\n");
 });
 
 app.on("upgrade", (request, stream, head) => {
@@ -62,24 +62,24 @@ app.on("upgrade", (request, stream, head) => {
 
 const control = createServer((request, response) => {
   if (request.method !== "POST" || request.url !== "/publish/") {
-    if (request.url === "/healthz") answer(response, 200, "OK\n");
-    else answer(response, 404, "Not found\n");
+    if (request.url === "/healthz") respond(response, 200, "OK\n");
+    else respond(response, 404, "not found\n");
     return;
   }
-  const parts = [];
+  const chunks = [];
   let length = 0;
-  request.on("data", (part) => {
-    length += part.length;
-    if (length <= BODY_MAX) parts.push(part);
+  request.on("data", (chunk) => {
+    length += chunk.length;
+    if (length <= BODY_MAX) chunks.push(chunk);
   });
   request.on("end", () => {
-    if (length > BODY_MAX) return answer(response, 413, "Body too long\n");
+    if (length > BODY_MAX) return respond(response, 413, "body too long\n");
     try {
-      publish(Buffer.concat(parts).toString());
+      publish(Buffer.concat(chunks).toString());
     } catch (error) {
-      return answer(response, 400, `${error.message}\n`);
+      return respond(response, 400, `${error.message}\n`);
     }
-    answer(response, 200, "Published\n");
+    respond(response, 200, "Published\n");
   });
 });
 

@@ -1,8 +1,8 @@
-//! The scripted backend: an HTTP server whose requests a case takes one by one, looks at,
-//! and answers when it wants to.
+//! Scripted backend: an HTTP server whose requests a case receives, checks and replies to one by
+//! one.
 //!
-//! All cases share the server. A request belongs to the case whose name is the first
-//! segment of its path.
+//! All cases share the server. A request belongs to the case whose name is the first segment of its
+//! path.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use crate::case::{PATIENCE, subscribe};
+use crate::case::{TIMEOUT, subscribe};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use grip::{
@@ -31,13 +31,13 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-/// The path, and the channel, of requests that ask whether a proxy is ready. They go through
-/// all its parts, and belong to no case.
+/// The path and the channel of readiness checks, which pass through all parts of a proxy. They
+/// belong to no case.
 pub const READINESS: &str = "/ready";
 
 type Scripts = Arc<Mutex<HashMap<String, mpsc::UnboundedSender<Request>>>>;
 
-/// The server. It runs until it is stopped, or with the runtime that it was started on.
+/// The server. It runs until it is stopped or its runtime ends.
 pub struct Backend {
     address: SocketAddr,
     scripts: Scripts,
@@ -46,7 +46,7 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Listens on a free port of the loopback.
+    /// Listens on a free port of the loopback address.
     pub async fn start() -> Result<Self> {
         Self::start_at("127.0.0.1:0".parse()?).await
     }
@@ -72,7 +72,7 @@ impl Backend {
                 let service = service_fn(move |request| serve(scripts.clone(), request));
                 connections.spawn(async move {
                     let builder = auto::Builder::new(TokioExecutor::new());
-                    // Its end is the proxy's business.
+                    // The proxy handles connection errors.
                     let _ = builder
                         .serve_connection(TokioIo::new(stream), service)
                         .await;
@@ -89,18 +89,18 @@ impl Backend {
         })
     }
 
-    /// Listens no more and cuts all connections.
+    /// Stops listening and closes all connections.
     pub async fn stop(self) -> Result<()> {
         let _ = self.stop.send(());
         Ok(self.serving.await?)
     }
 
-    /// Where it listens.
+    /// Returns the address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The requests below `/NAME/`, until the script is dropped.
+    /// Returns the requests below `/NAME/`. They are received until the script is dropped.
     pub fn script(&self, name: &str) -> Script {
         let (sender, requests) = mpsc::unbounded_channel();
         if let Ok(mut scripts) = self.scripts.lock() {
@@ -116,7 +116,7 @@ async fn serve(
     scripts: Scripts,
     request: hyper::Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let nobody = |why: &str| Reply::new(404).body(why.to_owned()).response;
+    let not_found = |reason: &str| Reply::new(404).body(reason.to_owned()).response;
     let (head, body) = request.into_parts();
     if let Some(part) = head.uri.path().strip_prefix(READINESS) {
         return Ok(readiness(&head.method, part).response);
@@ -127,10 +127,10 @@ async fn serve(
         .ok()
         .and_then(|scripts| scripts.get(name).cloned());
     let Some(sender) = sender else {
-        return Ok(nobody("no case has this name"));
+        return Ok(not_found("no case has this name"));
     };
     let Ok(body) = body.collect().await else {
-        return Ok(nobody("the request has no end"));
+        return Ok(not_found("the request is incomplete"));
     };
     let (reply, replied) = oneshot::channel();
     let request = Request {
@@ -139,14 +139,15 @@ async fn serve(
         reply,
     };
     if sender.send(request).is_err() {
-        return Ok(nobody("the case is over"));
+        return Ok(not_found("the case has ended"));
     }
     Ok(replied
         .await
-        .unwrap_or_else(|_| nobody("the case did not answer this")))
+        .unwrap_or_else(|_| not_found("the case did not reply")))
 }
 
-/// A WebSocket that listens to the channel, or a stream in two parts, the second of which does.
+/// Replies to a readiness check with a subscribed WebSocket, or with a stream in two parts, the
+/// second of which is held.
 pub fn readiness(method: &Method, part: &str) -> Reply {
     if method == Method::POST {
         return Reply::open_grip(&[&subscribe(READINESS)]);
@@ -163,29 +164,29 @@ pub fn readiness(method: &Method, part: &str) -> Reply {
     }
 }
 
-/// The requests of one case, in the order in which they came.
+/// The requests of one case, in order of arrival.
 pub struct Script {
     requests: AsyncMutex<mpsc::UnboundedReceiver<Request>>,
 }
 
 impl Script {
-    /// The next request.
+    /// Waits for the next request.
     pub async fn next(&self) -> Result<Request> {
-        tokio::time::timeout(PATIENCE, async { self.requests.lock().await.recv().await })
+        tokio::time::timeout(TIMEOUT, async { self.requests.lock().await.recv().await })
             .await
-            .context("no request comes to the backend")?
-            .context("the backend is gone")
+            .context("the backend received no request")?
+            .context("the backend was stopped")
     }
 
-    /// A request that has come and was not taken.
-    pub async fn waiting(&self) -> Option<Request> {
+    /// Returns the next request if it has arrived.
+    pub async fn try_next(&self) -> Option<Request> {
         self.requests.lock().await.try_recv().ok()
     }
 }
 
-/// A request, whole. The answer to one that is dropped is a 404.
+/// A complete request. If it is dropped, the response is a 404.
 pub struct Request {
-    /// Method, path, headers.
+    /// The method, path and headers.
     pub head: Parts,
     /// The body.
     pub body: Bytes,
@@ -193,91 +194,91 @@ pub struct Request {
 }
 
 impl Request {
-    /// A header's text, if there is exactly one.
+    /// Returns the value of a header that occurs exactly once.
     pub fn header(&self, name: &str) -> Option<&str> {
-        one(&self.head.headers, name)
+        single_header(&self.head.headers, name)
     }
 
-    /// The events in the body.
+    /// Decodes the events in the body.
     pub fn events(&self) -> Result<Vec<Event>> {
         Ok(decode_all(self.body.clone(), Limits::default())?)
     }
 
-    /// Fails unless the body is exactly these events, in the canonical form.
+    /// Fails unless the body is exactly these events, in canonical form.
     pub fn expect(&self, events: &[Event]) -> Result<()> {
         let expected = encode_all(events);
-        // The case of the hexadecimal digits is left to the proxy.
+        // The case of hexadecimal digits may differ.
         ensure!(
             self.events()? == events && self.body.len() == expected.len(),
-            "the body is {:?}, not {expected:?}",
+            "the body is {:?}, expected {expected:?}",
             self.body
         );
         Ok(())
     }
 
-    /// Answers.
+    /// Sends the response.
     pub fn reply(self, reply: Reply) -> Result<()> {
         self.reply
             .send(reply.response)
             .ok()
-            .context("the proxy has given up the request")
+            .context("the proxy has cancelled the request")
     }
 }
 
-/// A header's text, if there is exactly one.
-pub fn one<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+/// Returns the value of a header that occurs exactly once.
+pub fn single_header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value)
 }
 
-/// An answer.
+/// A response of the backend.
 #[derive(Clone, Debug)]
 pub struct Reply {
-    /// What is sent.
+    /// The response.
     pub response: Response<Full<Bytes>>,
 }
 
 impl Reply {
-    /// An answer with this status, and nothing else.
+    /// Creates an empty response with this status.
     pub fn new(status: u16) -> Self {
         let mut response = Response::default();
-        *response.status_mut() = StatusCode::from_u16(status).expect("a status of a case");
+        *response.status_mut() = StatusCode::from_u16(status).expect("a valid status");
         Self { response }
     }
 
-    /// 200 and events.
+    /// Creates a 200 with these events.
     pub fn events(events: &[Event]) -> Self {
         Self::new(200)
             .header("content-type", "application/websocket-events")
             .body(encode_all(events))
     }
 
-    /// 200 and no events.
+    /// Creates a 200 without events.
     pub fn nothing() -> Self {
         Self::events(&[])
     }
 
-    /// What accepts a WebSocket, without GRIP.
+    /// Accepts a WebSocket, without GRIP.
     pub fn open() -> Self {
         Self::events(&[Event::Open])
     }
 
-    /// What accepts a WebSocket with GRIP on, and more messages as they are.
+    /// Accepts a WebSocket with GRIP and sends these messages, prefixes included.
     pub fn open_grip(messages: &[&str]) -> Self {
         let messages = messages.iter().map(|message| Event::text(*message));
         let events: Vec<Event> = [Event::Open].into_iter().chain(messages).collect();
         Self::events(&events).header("sec-websocket-extensions", "grip")
     }
 
-    /// One more header.
+    /// Adds a header.
     pub fn header(mut self, name: &'static str, value: &str) -> Self {
-        let value = value.parse().expect("a header of a case");
+        let value = value.parse().expect("a valid header");
         self.response.headers_mut().append(name, value);
         self
     }
 
-    /// This body.
+    /// Sets the body.
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         *self.response.body_mut() = Full::new(body.into());
         self

@@ -1,5 +1,5 @@
-//! Socket Burger as it is, behind either proxy: its components run where nobody holds a
-//! connection or calls them on a timer, as on any platform for Spin components.
+//! Socket Burger behind either proxy. Its components run on a plain platform for Spin components,
+//! which neither holds connections nor has timers.
 
 use std::{
     convert::Infallible,
@@ -27,8 +27,8 @@ use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
     backend::{READINESS, readiness},
-    case::{Case, cases, same},
-    client::{self, Held, Socket},
+    case::{Case, cases, ensure_eq},
+    client::{self, HeldResponse, Socket},
     proxy::{KEY, Proxy},
 };
 
@@ -37,16 +37,16 @@ cases! {
     stream
 }
 
-/// The platform with the components, behind a proxy of its own.
+/// The components on a platform, behind their own proxy.
 struct Kitchen {
-    /// Where the platform listens.
+    /// The address of the platform.
     address: SocketAddr,
     proxy: Proxy,
     _platform: JoinSet<()>,
     _folders: [TempDir; 2],
 }
 
-/// What requests go to, once it is there: it must know the proxy, and the proxy it.
+/// The application. Set after the start of the proxy: each needs the other's address.
 type App = Arc<OnceLock<Embedded>>;
 
 impl Kitchen {
@@ -56,15 +56,15 @@ impl Kitchen {
         let app = App::default();
         let mut platform = JoinSet::new();
         platform.spawn(serve(listener, app.clone()));
-        let proxy = case.own_proxy(address).await?;
+        let proxy = case.start_proxy(address).await?;
 
-        let (folder, state) = (tests::closed_burger(), tempfile::tempdir()?);
+        let (folder, state) = (tests::burger_without_timer(), tempfile::tempdir()?);
         let manifest = Manifest::load(folder.path(), ManifestUse::Embedded)?;
-        let given = [
+        let provided = [
             ("grip_url".into(), format!("http://{}", proxy.control)),
             ("grip_key".into(), KEY.into()),
         ];
-        let variables = Variables::new(&manifest, &given, Default::default(), |_| None)?;
+        let variables = Variables::new(&manifest, &provided, Default::default(), |_| None)?;
         let options = EmbeddedOptions {
             quiet: true,
             limits: Limits {
@@ -79,7 +79,7 @@ impl Kitchen {
             anyhow::Ok(app)
         };
         let loaded = tokio::task::spawn_blocking(load).await??;
-        ensure!(app.set(loaded).is_ok(), "there is one application");
+        ensure!(app.set(loaded).is_ok(), "the application was set twice");
         Ok(Self {
             address,
             proxy,
@@ -88,33 +88,33 @@ impl Kitchen {
         })
     }
 
-    /// Has an order made as the platform's own timers would, straight by the component: a proxy
-    /// lets nobody pass for the host. Gives its id.
-    async fn make(&self) -> Result<u64> {
+    /// Creates an order and returns its id. Calls the component directly, as the platform's own
+    /// timers would: a proxy rejects forged signatures.
+    async fn create_order(&self) -> Result<u64> {
         let key = Key::parse(KEY)?;
         let (now, minute) = (SystemTime::now(), Duration::from_secs(60));
         let token = grip::signature::sign(&key, "timer", now, minute);
         let request = client::request("POST", "/internal/orders", &[("grip-sig", &token)], "")?;
-        let answer = client::send(self.address, request).await?;
-        ensure!(answer.status == 201, "{answer:?}");
-        let order: Value = serde_json::from_str(&answer.text())?;
+        let response = client::send(self.address, request).await?;
+        ensure!(response.status == 201, "{response:?}");
+        let order: Value = serde_json::from_str(&response.text())?;
         let id = order["id"].as_u64();
-        id.with_context(|| format!("an id in {order}"))
+        id.with_context(|| format!("no id in {order}"))
     }
 }
 
-/// What a platform does: requests to components, and nothing else.
+/// Passes requests to the components.
 async fn serve(listener: TcpListener, app: App) {
     let mut connections = JoinSet::new();
     while let Ok((stream, client)) = listener.accept().await {
         let app = app.clone();
         let service = service_fn(move |request| {
             let app = app.clone();
-            async move { Ok::<_, Infallible>(answer(&app, request, client).await) }
+            async move { Ok::<_, Infallible>(handle(&app, request, client).await) }
         });
         connections.spawn(async move {
             let builder = auto::Builder::new(TokioExecutor::new());
-            // Its end is the proxy's business.
+            // The proxy handles connection errors.
             let _ = builder
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
@@ -122,7 +122,7 @@ async fn serve(listener: TcpListener, app: App) {
     }
 }
 
-async fn answer(app: &App, request: Request<Incoming>, client: SocketAddr) -> Response<Body> {
+async fn handle(app: &App, request: Request<Incoming>, client: SocketAddr) -> Response<Body> {
     if let Some(part) = request.uri().path().strip_prefix(READINESS) {
         return readiness(request.method(), part)
             .response
@@ -133,21 +133,21 @@ async fn answer(app: &App, request: Request<Incoming>, client: SocketAddr) -> Re
     };
     let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
     request.extensions_mut().insert(Caller::Client(client));
-    let answer = app.call(request).await;
-    answer.unwrap_or_else(|_| failure(StatusCode::INTERNAL_SERVER_ERROR))
+    let response = app.call(request).await;
+    response.unwrap_or_else(|_| failure(StatusCode::INTERNAL_SERVER_ERROR))
 }
 
 fn failure(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(full("no answer"));
+    let mut response = Response::new(full("no response"));
     *response.status_mut() = status;
     response
 }
 
-/// The next order that a socket gets, and its id.
+/// Returns the order in the next event of a socket.
 async fn order(socket: &mut Socket, event: &str) -> Result<Value> {
     let text = socket.text().await?;
     let message: Value = serde_json::from_str(&text)?;
-    ensure!(message["event"] == event, "{text}, not {event}");
+    ensure!(message["event"] == event, "{text}, expected {event}");
     Ok(message["detail"]["order"].clone())
 }
 
@@ -156,29 +156,29 @@ async fn websocket(case: &Case) -> Result<()> {
     let origin = format!("http://{}", kitchen.proxy.public);
     let headers = [("origin", origin.as_str())];
     let upgrade = client::upgrade(kitchen.proxy.public, "/api/ws", &headers)?;
-    let mut socket = client::shake(kitchen.proxy.public, upgrade)
+    let mut socket = client::handshake(kitchen.proxy.public, upgrade)
         .await?
         .accepted()?;
     socket.send(r#"{"event":"ping"}"#).await?;
     socket.expect(r#"{"event":"pong"}"#).await?;
-    // Pushpin may be told of the subscription a little later.
+    // Pushpin's processes may learn of the subscription a little later.
     let first = loop {
-        kitchen.make().await?;
+        kitchen.create_order().await?;
         let received = order(&mut socket, "order-received");
         match tokio::time::timeout(Duration::from_secs(1), received).await {
             Ok(received) => break received?["id"].as_u64().context("an id")?,
             Err(_) => continue,
         }
     };
-    let second = kitchen.make().await?;
+    let second = kitchen.create_order().await?;
     let received = loop {
         let received = order(&mut socket, "order-received").await?;
-        // Those that were given up above, on a slow machine.
+        // Skips orders of attempts above that timed out, on a slow machine.
         if received["id"].as_u64() >= Some(second) {
             break received;
         }
     };
-    same("id", received["id"].as_u64(), Some(second))?;
+    ensure_eq("id", received["id"].as_u64(), Some(second))?;
     ensure!(
         first < second && received["status"] == "received",
         "{received}"
@@ -186,40 +186,40 @@ async fn websocket(case: &Case) -> Result<()> {
     let fire = format!(r#"{{"event":"order-status","detail":{{"id":{second},"status":"fired"}}}}"#);
     socket.send(&fire).await?;
     let updated = order(&mut socket, "order-updated").await?;
-    same("id", updated["id"].as_u64(), Some(second))?;
-    same("status", updated["status"].as_str(), Some("fired"))?;
+    ensure_eq("id", updated["id"].as_u64(), Some(second))?;
+    ensure_eq("status", updated["status"].as_str(), Some("fired"))?;
     socket.close(1000, "").await?;
-    same(
+    ensure_eq(
         "close",
         socket.closed().await?.map(|(code, _)| code),
         Some(1000),
     )
 }
 
-/// Each order once, in order, also those that are made while a part is fetched.
+/// Each order is received once and in order, even if created while a part is being fetched.
 async fn stream(case: &Case) -> Result<()> {
     let kitchen = Kitchen::open(case).await?;
-    let before = kitchen.make().await?;
+    let before = kitchen.create_order().await?;
     let path = format!("/api/orders/stream?after={before}");
-    kitchen.make().await?;
+    kitchen.create_order().await?;
     let request = client::request("GET", &path, &[], "")?;
     let mut stream = client::hold(kitchen.proxy.public, request).await?;
-    same(
+    ensure_eq(
         "type",
         stream.header("content-type"),
         Some("text/event-stream"),
     )?;
     for _ in 0..10 {
-        kitchen.make().await?;
+        kitchen.create_order().await?;
     }
     for id in before + 1..=before + 11 {
-        same("id", next_id(&mut stream).await?, id)?;
+        ensure_eq("id", next_id(&mut stream).await?, id)?;
     }
     Ok(())
 }
 
-/// The id of the next server-sent event that has one.
-async fn next_id(stream: &mut Held) -> Result<u64> {
+/// Returns the id of the next server-sent event that has one.
+async fn next_id(stream: &mut HeldResponse) -> Result<u64> {
     loop {
         let line = stream.line().await?;
         if let Some(id) = line.strip_prefix("id: ") {

@@ -1,4 +1,4 @@
-//! A case at work: what it says to the proxy as a client, as a publisher, and as the backend.
+//! The context of a running case, which acts as client, publisher and backend of the proxy.
 
 use std::{
     fmt::Debug,
@@ -20,43 +20,43 @@ use tokio::{sync::OnceCell, task::JoinHandle};
 
 use crate::{
     backend::{Backend, Reply, Request, Script},
-    client::{self, Answer, Held, Socket},
+    client::{self, HeldResponse, Response, Socket},
     proxy::{KEY, Kind, Proxies, Proxy},
 };
 
-/// Nothing that a case waits for takes this long, unless it never comes: the longest is the
-/// shortest keep-alive interval, 20 s.
-pub const PATIENCE: Duration = Duration::from_secs(40);
+/// The time after which a case gives up waiting. The longest regular wait is the shortest
+/// keep-alive interval, 20 s.
+pub const TIMEOUT: Duration = Duration::from_secs(40);
 
-/// A proxy has read what is on the loopback long before that.
-const SETTLED: Duration = Duration::from_secs(1);
+/// Ample time for a proxy to read what was sent to it over loopback.
+const SETTLE_TIME: Duration = Duration::from_secs(1);
 
-/// Between two looks at what a proxy counts.
-const LOOK: Duration = Duration::from_millis(10);
+/// The pause between two polls of a proxy's metrics.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A case under way.
-type Running<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
+/// The future of a running case.
+type CaseFuture<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
 
-/// An entry of the table of cases.
-pub struct Registered {
-    /// Its function's name.
+/// An entry in a table of cases.
+pub struct Entry {
+    /// The name of its function.
     pub name: &'static str,
-    /// Its function.
-    pub run: fn(&Case) -> Running<'_>,
-    /// Whether the two proxies differ.
+    /// The function.
+    pub run: fn(&Case) -> CaseFuture<'_>,
+    /// Whether the proxies behave differently.
     pub differs: bool,
 }
 
-/// The table of a file's cases; those where the proxies differ come after `differs:`.
+/// Defines the table of a file's cases. Those in which the proxies differ follow `differs:`.
 macro_rules! cases {
     ($($name:ident)* $(; differs: $($different:ident)*)?) => {
-        pub const CASES: &[crate::case::Registered] = &[
-            $(crate::case::Registered {
+        pub const CASES: &[crate::case::Entry] = &[
+            $(crate::case::Entry {
                 name: stringify!($name),
                 run: |case| Box::pin($name(case)),
                 differs: false,
             },)*
-            $($(crate::case::Registered {
+            $($(crate::case::Entry {
                 name: stringify!($different),
                 run: |case| Box::pin($different(case)),
                 differs: true,
@@ -66,25 +66,25 @@ macro_rules! cases {
 }
 pub(crate) use cases;
 
-/// A case at work.
+/// A running case.
 pub struct Case {
-    /// Its own part of the backend.
+    /// The backend's requests for this case.
     pub script: Script,
     name: String,
     kind: Kind,
     proxies: Arc<Proxies>,
-    /// One for this case alone.
-    own: OnceCell<Proxy>,
+    /// A proxy used by this case only.
+    own_proxy: OnceCell<Proxy>,
     differs: bool,
-    told: AtomicBool,
+    checked_difference: AtomicBool,
 }
 
 impl Case {
-    /// Makes a case of that name, which is also the first segment of its paths.
+    /// Creates a case. Its name is also the first segment of its paths.
     pub fn new(
         name: &str,
         kind: Kind,
-        registered: &Registered,
+        entry: &Entry,
         proxies: Arc<Proxies>,
         backend: &Backend,
     ) -> Self {
@@ -94,122 +94,128 @@ impl Case {
             name,
             kind,
             proxies,
-            own: OnceCell::new(),
-            differs: registered.differs,
-            told: AtomicBool::new(false),
+            own_proxy: OnceCell::new(),
+            differs: entry.differs,
+            checked_difference: AtomicBool::new(false),
         }
     }
 
-    /// Runs it; fails also when it was to tell a difference and did not.
-    pub async fn run(&self, registered: &Registered) -> Result<()> {
-        (registered.run)(self).await?;
+    /// Runs the case. Fails if a case under `differs:` never calls [`Case::differ`].
+    pub async fn run(&self, entry: &Entry) -> Result<()> {
+        (entry.run)(self).await?;
         ensure!(
-            !self.differs || self.told.load(Ordering::Relaxed),
-            "this case is said to tell a difference and tells none"
+            !self.differs || self.checked_difference.load(Ordering::Relaxed),
+            "the case is listed under `differs:` but checks no difference"
         );
         Ok(())
     }
 
-    /// What this proxy does, where the two differ.
+    /// Returns the value for the proxy under test, where the two differ.
     pub fn differ<T>(&self, pushpin: T, socket_host: T) -> T {
-        assert!(self.differs, "this case is not said to tell a difference");
-        self.told.store(true, Ordering::Relaxed);
+        assert!(self.differs, "the case is not listed under `differs:`");
+        self.checked_difference.store(true, Ordering::Relaxed);
         match self.kind {
             Kind::Pushpin => pushpin,
             Kind::SocketHost => socket_host,
         }
     }
 
-    /// A channel of its own.
+    /// Returns the case's own channel.
     pub fn channel(&self) -> &str {
         &self.name
     }
 
-    /// A path of its own.
+    /// Returns the case's own path.
     pub fn path(&self) -> String {
         format!("/{}/", self.name)
     }
 
-    /// The proxy, started if it is not yet.
+    /// Returns the proxy and starts it if necessary.
     pub async fn proxy(&self) -> Result<&Proxy> {
-        match self.own.get() {
-            Some(own) => Ok(own),
+        match self.own_proxy.get() {
+            Some(proxy) => Ok(proxy),
             None => self.proxies.get(self.kind).await,
         }
     }
 
-    /// Has a proxy of its own from here on, so that [`Case::until`] can wait for what it counts.
-    /// Pushpin is shared: it does not tell what it has read.
-    pub async fn alone(&self) -> Result<()> {
+    /// Switches to a proxy used by this case only, for [`Case::wait_for_metric`]. Pushpin stays
+    /// shared: its metrics are not used.
+    pub async fn use_own_proxy(&self) -> Result<()> {
         if self.kind == Kind::SocketHost {
-            let own = self.proxies.another(self.kind).await?;
-            ensure!(self.own.set(own).is_ok(), "it has one already");
+            let proxy = self.proxies.start(self.kind).await?;
+            ensure!(
+                self.own_proxy.set(proxy).is_ok(),
+                "the case already has its own proxy"
+            );
         }
         Ok(())
     }
 
-    /// Waits until the proxy, which is for this case alone, has this line in its metrics.
-    /// Pushpin is given time.
-    pub async fn until(&self, line: &str) -> Result<()> {
+    /// Waits until the case's own proxy has this line in its metrics. With Pushpin, waits for a
+    /// fixed time.
+    pub async fn wait_for_metric(&self, line: &str) -> Result<()> {
         if self.kind == Kind::Pushpin {
             self.settle().await;
             return Ok(());
         }
-        let own = self.own.get().context("what others do is counted too")?;
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let proxy = self
+            .own_proxy
+            .get()
+            .context("metrics require `use_own_proxy`")?;
+        let deadline = tokio::time::Instant::now() + TIMEOUT;
         loop {
             let request = client::request("GET", "/metrics", &[], "")?;
-            let metrics = client::send(own.control, request).await?.text();
-            if metrics.lines().any(|told| told == line) {
+            let metrics = client::send(proxy.control, request).await?.text();
+            if metrics.lines().any(|metric| metric == line) {
                 return Ok(());
             }
             ensure!(
                 tokio::time::Instant::now() < deadline,
                 "{line:?} is not in\n{metrics}"
             );
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Sends an HTTP request; the answer comes when the backend's part has been played.
+    /// Sends an HTTP request. The task completes once the case has replied as the backend.
     pub async fn request(
         &self,
         method: &str,
         headers: &[(&str, &str)],
         body: &str,
-    ) -> Result<JoinHandle<Result<Answer>>> {
+    ) -> Result<JoinHandle<Result<Response>>> {
         let request = client::request(method, &self.path(), headers, body)?;
         let address = self.proxy().await?.public;
         Ok(tokio::spawn(client::send(address, request)))
     }
 
-    /// Sends a GET and plays the backend's part: the request that came, and the answer.
-    pub async fn get(&self, reply: Reply) -> Result<Answer> {
-        let asked = self.request("GET", &[], "").await?;
+    /// Sends a GET request, replies as the backend, and returns the response.
+    pub async fn get(&self, reply: Reply) -> Result<Response> {
+        let pending = self.request("GET", &[], "").await?;
         self.script.next().await?.reply(reply)?;
-        asked.await?
+        pending.await?
     }
 
-    /// Sends a GET whose answer is held, and plays the backend's part.
-    pub async fn hold(&self, reply: Reply) -> Result<Held> {
-        let asked = self.hold_later().await?;
+    /// Sends a GET request whose response is held, and replies as the backend.
+    pub async fn hold(&self, reply: Reply) -> Result<HeldResponse> {
+        let pending = self.start_hold().await?;
         self.script.next().await?.reply(reply)?;
-        asked.await?
+        pending.await?
     }
 
-    /// The same; the head comes when the backend's part has been played.
-    pub async fn hold_later(&self) -> Result<JoinHandle<Result<Held>>> {
+    /// Like [`Case::hold`], but the task completes once the case has replied as the backend.
+    pub async fn start_hold(&self) -> Result<JoinHandle<Result<HeldResponse>>> {
         let request = client::request("GET", &self.path(), &[], "")?;
         let address = self.proxy().await?.public;
         Ok(tokio::spawn(client::hold(address, request)))
     }
 
-    /// A proxy for this case alone, in front of another backend.
-    pub async fn own_proxy(&self, upstream: SocketAddr) -> Result<Proxy> {
+    /// Starts a proxy for this case only, in front of another backend.
+    pub async fn start_proxy(&self, upstream: SocketAddr) -> Result<Proxy> {
         Proxy::start(self.kind, upstream).await
     }
 
-    /// Asks for a WebSocket; the answer comes when the backend's part has been played.
+    /// Requests a WebSocket. The task completes once the case has replied as the backend.
     pub async fn connect(
         &self,
         headers: &[(&'static str, &str)],
@@ -217,26 +223,26 @@ impl Case {
         self.connect_to(self.proxy().await?.public, headers)
     }
 
-    /// The same, to a proxy of the case's own.
+    /// Like [`Case::connect`], but to another proxy.
     pub fn connect_to(
         &self,
         address: SocketAddr,
         headers: &[(&'static str, &str)],
     ) -> Result<JoinHandle<Result<client::Handshake>>> {
         let request = client::upgrade(address, &self.path(), headers)?;
-        Ok(tokio::spawn(client::shake(address, request)))
+        Ok(tokio::spawn(client::handshake(address, request)))
     }
 
     /// Opens a WebSocket.
     pub async fn open(&self, reply: Reply) -> Result<Socket> {
-        let asked = self.connect(&[]).await?;
+        let pending = self.connect(&[]).await?;
         let request = self.script.next().await?;
         request.expect(&[Event::Open])?;
         request.reply(reply)?;
-        asked.await??.accepted()
+        pending.await??.accepted()
     }
 
-    /// Opens a WebSocket with GRIP on that listens to the case's channel.
+    /// Opens a WebSocket with GRIP that is subscribed to the case's channel.
     pub async fn subscribe(&self) -> Result<Socket> {
         let subscribe = subscribe(self.channel());
         let mut socket = self.open(Reply::open_grip(&[&subscribe])).await?;
@@ -244,19 +250,19 @@ impl Case {
         Ok(socket)
     }
 
-    /// Waits until a subscription is in force: see `open::subscribed_with_the_101`.
+    /// Waits until a subscription is active. See `open::subscribed_with_the_101`.
     pub async fn subscribed(&self, socket: &mut Socket, channel: &str) -> Result<()> {
         if self.kind == Kind::SocketHost {
             return Ok(());
         }
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + TIMEOUT;
         for n in 0.. {
             let probe = format!("probe {n}");
             self.publish(ws_text(channel, &probe)).await?;
-            let arrived = socket.text();
-            match tokio::time::timeout(Duration::from_millis(100), arrived).await {
+            let received = socket.text();
+            match tokio::time::timeout(Duration::from_millis(100), received).await {
                 Ok(text) => {
-                    // Earlier ones were sent before, so this is the last.
+                    // Skips earlier probes, which may arrive late.
                     let mut text = text?;
                     while text != probe {
                         text = socket.text().await?;
@@ -265,65 +271,66 @@ impl Case {
                 }
                 Err(_) => ensure!(
                     tokio::time::Instant::now() < deadline,
-                    "{channel}: never subscribed"
+                    "not subscribed to {channel}"
                 ),
             }
         }
         Ok(())
     }
 
-    /// Has the case's channel known for long. What is held on one that was new a second ago is
-    /// asked for again by Pushpin: see `response::on_a_new_channel`.
-    pub async fn known(&self) -> Result<()> {
+    /// Makes the case's channel known to Pushpin, which requests holds on a new channel twice. See
+    /// `response::on_a_new_channel`.
+    pub async fn register_channel(&self) -> Result<()> {
         if self.kind == Kind::SocketHost {
             return Ok(());
         }
-        let asked = self.request("GET", &[], "").await?;
+        let pending = self.request("GET", &[], "").await?;
         let hold = Reply::new(200)
             .header("grip-hold", "response")
             .header("grip-channel", self.channel());
         self.script.next().await?.reply(hold)?;
         self.script.next().await?.reply(Reply::new(200))?;
-        asked.await??;
+        pending.await??;
         Ok(())
     }
 
-    /// Publishes an item, which must succeed.
+    /// Publishes an item. Fails unless it is accepted.
     pub async fn publish(&self, item: Value) -> Result<()> {
         self.publish_all(json!([item])).await
     }
 
-    /// Publishes items, which must succeed.
+    /// Publishes items. Fails unless they are accepted.
     pub async fn publish_all(&self, items: Value) -> Result<()> {
-        let answer = self
+        let response = self
             .post_publish(&json!({ "items": items }).to_string())
             .await?;
         ensure!(
-            answer.status == 200 && answer.text().trim_end() == "Published",
-            "publishing: {answer:?}"
+            response.status == 200 && response.text().trim_end() == "Published",
+            "publishing failed: {response:?}"
         );
         Ok(())
     }
 
-    /// Posts a body to the publish address, with a good token.
-    pub async fn post_publish(&self, body: &str) -> Result<Answer> {
+    /// Posts a body to the publish endpoint, with a valid token.
+    pub async fn post_publish(&self, body: &str) -> Result<Response> {
         let key = Key::parse(KEY)?;
-        let token = grip::signature::sign(&key, "tests", SystemTime::now(), PATIENCE * 2);
+        let token = grip::signature::sign(&key, "tests", SystemTime::now(), TIMEOUT * 2);
         let authorization = format!("Bearer {token}");
         self.post_publish_as(&[("authorization", &authorization)], body)
             .await
     }
 
-    /// Posts a body to the publish address, with these headers.
-    pub async fn post_publish_as(&self, headers: &[(&str, &str)], body: &str) -> Result<Answer> {
+    /// Posts a body to the publish endpoint, with these headers.
+    pub async fn post_publish_as(&self, headers: &[(&str, &str)], body: &str) -> Result<Response> {
         let mut all = vec![("content-type", "application/json")];
         all.extend(headers);
         let request = client::request("POST", "/publish/", &all, body)?;
         client::send(self.proxy().await?.control, request).await
     }
 
-    /// Takes the next request, which must have exactly these events, and answers it.
-    pub async fn exchange(&self, events: &[Event], reply: Reply) -> Result<HeaderMap> {
+    /// Receives the next request, which must have exactly these events, and replies. Returns the
+    /// request's headers.
+    pub async fn round_trip(&self, events: &[Event], reply: Reply) -> Result<HeaderMap> {
         let request = self.script.next().await?;
         request.expect(events)?;
         let headers = request.head.headers.clone();
@@ -331,54 +338,61 @@ impl Case {
         Ok(headers)
     }
 
-    /// Has the client say `say`, and the backend answer it with a message that comes back:
-    /// whatever was to happen before that has happened.
-    pub async fn barrier(&self, socket: &mut Socket, say: &str) -> Result<()> {
-        socket.send(say).await?;
+    /// Sends `text` to the backend, which sends it back. Everything that was in progress before has
+    /// then happened.
+    pub async fn barrier(&self, socket: &mut Socket, text: &str) -> Result<()> {
+        socket.send(text).await?;
         let request = self.script.next().await?;
-        request.expect(&[Event::text(say)])?;
-        request.reply(Reply::events(&[Event::text(format!("m:{say}"))]))?;
-        socket.expect(say).await
+        request.expect(&[Event::text(text)])?;
+        request.reply(Reply::events(&[Event::text(format!("m:{text}"))]))?;
+        socket.expect(text).await
     }
 
-    /// Time for what must not happen, and for Pushpin to do what nothing tells it has done.
+    /// Waits for a fixed time: for what must not happen, or for Pushpin's processes to synchronize.
     pub async fn settle(&self) {
-        tokio::time::sleep(SETTLED).await;
+        tokio::time::sleep(SETTLE_TIME).await;
     }
 
-    /// Fails if there is a request that was not expected.
+    /// Fails if the backend has received another request.
     pub async fn no_request(&self) -> Result<()> {
-        match self.script.waiting().await {
+        match self.script.try_next().await {
             None => Ok(()),
             Some(Request { head, body, .. }) => {
-                bail!("there is a request too many: {} {body:?}", head.uri)
+                bail!("unexpected request: {} {body:?}", head.uri)
             }
         }
     }
 }
 
-/// The control message that subscribes to a channel.
+/// Returns the control message that subscribes to a channel.
 pub fn subscribe(channel: &str) -> String {
     control(json!({"type": "subscribe", "channel": channel}))
 }
 
-/// A control message.
+/// Formats a control message.
 pub fn control(message: Value) -> String {
     format!("c:{message}")
 }
 
-/// A text for the WebSockets on a channel.
+/// Returns an item with a text for WebSockets.
 pub fn ws_text(channel: &str, text: &str) -> Value {
     json!({"channel": channel, "formats": {"ws-message": {"content": text}}})
 }
 
-/// A text for the streams on a channel.
+/// Returns an item with a text for streams.
 pub fn stream_text(channel: &str, text: &str) -> Value {
     json!({"channel": channel, "formats": {"http-stream": {"content": text}}})
 }
 
-/// Fails unless the two are equal.
-pub fn same<A: PartialEq<B> + Debug, B: Debug>(what: &str, actual: A, expected: B) -> Result<()> {
-    ensure!(actual == expected, "{what}: {actual:?}, not {expected:?}");
+/// Fails unless both values are equal.
+pub fn ensure_eq<A: PartialEq<B> + Debug, B: Debug>(
+    what: &str,
+    actual: A,
+    expected: B,
+) -> Result<()> {
+    ensure!(
+        actual == expected,
+        "{what}: {actual:?}, expected {expected:?}"
+    );
     Ok(())
 }

@@ -1,12 +1,12 @@
-//! What a case is as a client: of HTTP, one connection a request, and of WebSockets.
+//! HTTP client with one connection per request, and WebSocket client.
 
 use std::net::SocketAddr;
 
-use crate::case::PATIENCE;
+use crate::case::TIMEOUT;
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, client::conn::http1, ext::ReasonPhrase, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
@@ -27,9 +27,9 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::backend::one;
+use crate::backend::single_header;
 
-/// An HTTP request.
+/// Builds an HTTP request.
 pub fn request(
     method: &str,
     path: &str,
@@ -46,32 +46,32 @@ pub fn request(
     Ok(request.body(Full::new(Bytes::from(body.to_owned())))?)
 }
 
-/// Sends a request and reads its answer to the end.
-pub async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> Result<Answer> {
+/// Sends a request and reads the complete response.
+pub async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> Result<Response> {
     let held = hold(address, request).await?;
-    tokio::time::timeout(PATIENCE, held.whole())
+    tokio::time::timeout(TIMEOUT, held.complete())
         .await
-        .context("the answer does not end")?
+        .context("the response does not end")?
 }
 
-/// Sends a request and reads the head of its answer.
-pub async fn hold(address: SocketAddr, request: Request<Full<Bytes>>) -> Result<Held> {
+/// Sends a request and reads the head of the response.
+pub async fn hold(address: SocketAddr, request: Request<Full<Bytes>>) -> Result<HeldResponse> {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let connection = Connection(tokio::spawn(async move {
         let _ = connection.with_upgrades().await;
     }));
-    let response = tokio::time::timeout(PATIENCE, sender.send_request(request))
+    let response = tokio::time::timeout(TIMEOUT, sender.send_request(request))
         .await
-        .context("no answer comes")??;
-    Ok(Held {
+        .context("no response")??;
+    Ok(HeldResponse {
         response,
         read: Vec::new(),
         _connection: connection,
     })
 }
 
-/// The task of a connection. Dropped, the connection is closed, unless it was upgraded.
+/// The task of a connection. Closes the connection on drop, unless it was upgraded.
 struct Connection(JoinHandle<()>);
 
 impl Drop for Connection {
@@ -80,43 +80,43 @@ impl Drop for Connection {
     }
 }
 
-/// An answer whose body still comes. Dropped, the connection is closed.
-pub struct Held {
-    response: Response<Incoming>,
+/// A response whose body is still being sent. Closes the connection on drop.
+pub struct HeldResponse {
+    response: http::Response<Incoming>,
     read: Vec<u8>,
     _connection: Connection,
 }
 
-impl Held {
-    /// The status.
+impl HeldResponse {
+    /// Returns the status.
     pub fn status(&self) -> u16 {
         self.response.status().as_u16()
     }
 
-    /// The reason phrase, where it is not the usual one.
+    /// Returns the reason phrase if it is not the standard one.
     pub fn reason(&self) -> Option<&str> {
         let reason = self.response.extensions().get::<ReasonPhrase>()?;
         std::str::from_utf8(reason.as_bytes()).ok()
     }
 
-    /// A header's text, if there is exactly one.
+    /// Returns the value of a header that occurs exactly once.
     pub fn header(&self, name: &str) -> Option<&str> {
-        one(self.response.headers(), name)
+        single_header(self.response.headers(), name)
     }
 
-    /// All headers.
+    /// Returns all headers.
     pub fn headers(&self) -> &HeaderMap {
         self.response.headers()
     }
 
-    /// Reads until all of `expected` has come, and nothing else before it.
+    /// Reads `expected`. Fails if anything else is received.
     pub async fn expect(&mut self, expected: &str) -> Result<()> {
         let expected = expected.as_bytes();
         while self.read.len() < expected.len() && expected.starts_with(&self.read) {
-            match self.more().await? {
+            match self.read_more().await? {
                 Some(data) => self.read.extend(data),
                 None => bail!(
-                    "the body ends after {:?}, before {:?}",
+                    "the body ends after {:?}, expected {:?}",
                     String::from_utf8_lossy(&self.read),
                     String::from_utf8_lossy(expected)
                 ),
@@ -124,7 +124,7 @@ impl Held {
         }
         ensure!(
             self.read.starts_with(expected),
-            "{:?} comes, not {:?}",
+            "received {:?}, expected {:?}",
             String::from_utf8_lossy(&self.read),
             String::from_utf8_lossy(expected)
         );
@@ -132,43 +132,43 @@ impl Held {
         Ok(())
     }
 
-    /// The next line, with its end.
+    /// Returns the next line with its line feed.
     pub async fn line(&mut self) -> Result<String> {
         loop {
             if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
                 let line = self.read.drain(..=end).collect();
                 return Ok(String::from_utf8(line)?);
             }
-            let more = self.more().await?.context("the body ends")?;
+            let more = self.read_more().await?.context("the body ends")?;
             self.read.extend(more);
         }
     }
 
-    /// The next so many bytes.
+    /// Returns the next `length` bytes.
     pub async fn bytes(&mut self, length: usize) -> Result<Vec<u8>> {
         while self.read.len() < length {
-            let more = self.more().await?.context("the body ends")?;
+            let more = self.read_more().await?.context("the body ends")?;
             self.read.extend(more);
         }
         Ok(self.read.drain(..length).collect())
     }
 
-    /// Reads until the end, which must be next.
+    /// Fails unless the body ends here.
     pub async fn ended(&mut self) -> Result<()> {
-        match self.more().await? {
+        match self.read_more().await? {
             None if self.read.is_empty() => Ok(()),
             more => bail!(
-                "more comes: {:?} {more:?}",
+                "the body continues: {:?} {more:?}",
                 String::from_utf8_lossy(&self.read)
             ),
         }
     }
 
-    async fn more(&mut self) -> Result<Option<Bytes>> {
+    async fn read_more(&mut self) -> Result<Option<Bytes>> {
         loop {
-            let frame = tokio::time::timeout(PATIENCE, self.response.body_mut().frame())
+            let frame = tokio::time::timeout(TIMEOUT, self.response.body_mut().frame())
                 .await
-                .context("no more of the body comes")?;
+                .context("the body does not continue")?;
             match frame.transpose()?.map(|frame| frame.into_data()) {
                 Some(Ok(data)) if data.is_empty() => {}
                 Some(Ok(data)) => return Ok(Some(data)),
@@ -178,12 +178,12 @@ impl Held {
         }
     }
 
-    async fn whole(mut self) -> Result<Answer> {
+    async fn complete(mut self) -> Result<Response> {
         let mut body = std::mem::take(&mut self.read);
-        while let Some(data) = self.more().await? {
+        while let Some(data) = self.read_more().await? {
             body.extend(data);
         }
-        Ok(Answer {
+        Ok(Response {
             status: self.status(),
             headers: std::mem::take(self.response.headers_mut()),
             body: body.into(),
@@ -191,9 +191,9 @@ impl Held {
     }
 }
 
-/// An answer, whole.
+/// A complete response.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     /// The status code.
     pub status: u16,
     /// The headers.
@@ -202,10 +202,10 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-impl Answer {
-    /// A header's text, if there is exactly one.
+impl Response {
+    /// Returns the value of a header that occurs exactly once.
     pub fn header(&self, name: &str) -> Option<&str> {
-        one(&self.headers, name)
+        single_header(&self.headers, name)
     }
 
     /// The body as text.
@@ -214,7 +214,7 @@ impl Answer {
     }
 }
 
-/// A request for a WebSocket.
+/// Builds a request for a WebSocket.
 pub fn upgrade(
     address: SocketAddr,
     path: &str,
@@ -231,15 +231,18 @@ pub fn upgrade(
     Ok(request)
 }
 
-/// Asks for a WebSocket. An answer that refuses it is read to its end.
-pub async fn shake(address: SocketAddr, request: Request<()>) -> Result<Handshake> {
+/// Requests a WebSocket. If it is refused, reads the complete response.
+pub async fn handshake(address: SocketAddr, request: Request<()>) -> Result<Handshake> {
     let key = request.headers().get("sec-websocket-key");
-    let accept = derive_accept_key(key.context("a key")?.as_bytes());
+    let accept = derive_accept_key(
+        key.context("no Sec-WebSocket-Key in the request")?
+            .as_bytes(),
+    );
     let mut held = hold(address, request.map(|()| Full::default())).await?;
     if held.status() != StatusCode::SWITCHING_PROTOCOLS.as_u16() {
-        let answer = tokio::time::timeout(PATIENCE, held.whole()).await;
+        let response = tokio::time::timeout(TIMEOUT, held.complete()).await;
         return Ok(Handshake::Refused(
-            answer.context("the refusal does not end")??,
+            response.context("the response does not end")??,
         ));
     }
     for (name, value) in [
@@ -247,10 +250,10 @@ pub async fn shake(address: SocketAddr, request: Request<()>) -> Result<Handshak
         ("upgrade", "websocket"),
         ("sec-websocket-accept", accept.as_str()),
     ] {
-        let said = held.header(name).unwrap_or_default();
+        let actual = held.header(name).unwrap_or_default();
         ensure!(
-            said.eq_ignore_ascii_case(value),
-            "{name} is {said:?} in a 101"
+            actual.eq_ignore_ascii_case(value),
+            "{name} is {actual:?} in the 101"
         );
     }
     let headers = std::mem::take(held.response.headers_mut());
@@ -259,45 +262,45 @@ pub async fn shake(address: SocketAddr, request: Request<()>) -> Result<Handshak
     Ok(Handshake::Accepted(Box::new(Socket(socket.await)), headers))
 }
 
-/// The answer to a handshake.
+/// The result of a handshake.
 pub enum Handshake {
-    /// A socket, and the headers of the 101.
+    /// The socket and the headers of the 101.
     Accepted(Box<Socket>, HeaderMap),
-    /// Another answer.
-    Refused(Answer),
+    /// Any other response.
+    Refused(Response),
 }
 
 impl Handshake {
-    /// The socket.
+    /// Returns the socket. Fails if it was refused.
     pub fn accepted(self) -> Result<Socket> {
         Ok(self.accepted_with_headers()?.0)
     }
 
-    /// The socket, and the headers of the 101.
+    /// Returns the socket and the headers of the 101. Fails if it was refused.
     pub fn accepted_with_headers(self) -> Result<(Socket, HeaderMap)> {
         match self {
             Self::Accepted(socket, headers) => Ok((*socket, headers)),
-            Self::Refused(answer) => bail!("the handshake is refused: {answer:?}"),
+            Self::Refused(response) => bail!("the handshake is refused: {response:?}"),
         }
     }
 
-    /// The answer that refuses it.
-    pub fn refused(self) -> Result<Answer> {
+    /// Returns the response that refused the socket. Fails if it was accepted.
+    pub fn refused(self) -> Result<Response> {
         match self {
-            Self::Refused(answer) => {
-                ensure!(answer.status != StatusCode::SWITCHING_PROTOCOLS.as_u16());
-                Ok(answer)
+            Self::Refused(response) => {
+                ensure!(response.status != StatusCode::SWITCHING_PROTOCOLS.as_u16());
+                Ok(response)
             }
-            Self::Accepted(..) => bail!("the handshake is accepted"),
+            Self::Accepted(..) => bail!("the handshake was accepted"),
         }
     }
 }
 
-/// A WebSocket. Dropped, it is gone without a close.
+/// A WebSocket. Disconnects without a close on drop.
 pub struct Socket(WebSocketStream<TokioIo<Upgraded>>);
 
 impl Socket {
-    /// Sends a text.
+    /// Sends a text message.
     pub async fn send(&mut self, text: &str) -> Result<()> {
         self.message(Message::text(text)).await
     }
@@ -307,18 +310,18 @@ impl Socket {
         Ok(self.0.send(message).await?)
     }
 
-    /// Sends the pong for a ping that was read, if there was one.
+    /// Sends the pending pong, if any.
     pub async fn flush(&mut self) -> Result<()> {
         Ok(self.0.flush().await?)
     }
 
-    /// Sends a frame as it is: one of several that are a message together.
+    /// Sends one frame of a fragmented message.
     pub async fn frame(&mut self, kind: Data, last: bool, payload: &'static [u8]) -> Result<()> {
         let frame = Frame::message(payload, OpCode::Data(kind), last);
         self.message(Message::Frame(frame)).await
     }
 
-    /// Sends a close.
+    /// Sends a close frame.
     pub async fn close(&mut self, code: u16, reason: &str) -> Result<()> {
         let frame = CloseFrame {
             code: code.into(),
@@ -327,49 +330,52 @@ impl Socket {
         self.message(Message::Close(Some(frame))).await
     }
 
-    /// The next message of any kind; `None` at the end of the connection, however it ends.
+    /// Returns the next message of any kind, or `None` at the end of the connection.
     pub async fn next(&mut self) -> Result<Option<Message>> {
-        let next = tokio::time::timeout(PATIENCE, self.0.next())
+        let next = tokio::time::timeout(TIMEOUT, self.0.next())
             .await
-            .context("nothing comes to the client")?;
+            .context("the client received no message")?;
         match next.transpose() {
             Ok(message) => Ok(message),
-            // Cut without a close.
+            // Disconnected without a close.
             Err(Error::Protocol(_) | Error::Io(_) | Error::ConnectionClosed) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// The next message, which must be text.
+    /// Returns the next message, which must be text.
     pub async fn text(&mut self) -> Result<String> {
         match self.next().await? {
             Some(Message::Text(text)) => Ok(text.as_str().to_owned()),
-            other => bail!("{other:?} comes to the client, not a text"),
+            other => bail!("the client received {other:?}, expected a text"),
         }
     }
 
-    /// Fails unless this text is next.
+    /// Fails unless the next message is this text.
     pub async fn expect(&mut self, text: &str) -> Result<()> {
-        let came = self.text().await?;
-        ensure!(came == text, "{came:?} comes to the client, not {text:?}");
+        let received = self.text().await?;
+        ensure!(
+            received == text,
+            "the client received {received:?}, expected {text:?}"
+        );
         Ok(())
     }
 
-    /// Fails unless a close is next; gives its code and reason.
+    /// Returns code and reason of the next message, which must be a close.
     pub async fn closed(&mut self) -> Result<Option<(u16, String)>> {
         match self.next().await? {
             Some(Message::Close(frame)) => {
                 Ok(frame.map(|frame| (frame.code.into(), frame.reason.as_str().to_owned())))
             }
-            other => bail!("{other:?} comes to the client, not a close"),
+            other => bail!("the client received {other:?}, expected a close"),
         }
     }
 
     /// Fails unless the connection ends next, without a close.
-    pub async fn cut(&mut self) -> Result<()> {
+    pub async fn disconnected(&mut self) -> Result<()> {
         match self.next().await? {
             None => Ok(()),
-            other => bail!("{other:?} comes to the client, not the end"),
+            other => bail!("the client received {other:?}, expected a disconnect"),
         }
     }
 }

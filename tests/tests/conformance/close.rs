@@ -1,4 +1,4 @@
-//! The closing handshake, from either side.
+//! The closing handshake, started by either side.
 
 use std::slice::from_ref;
 use std::time::{Duration, Instant};
@@ -10,15 +10,15 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
     backend::Reply,
-    case::{Case, cases, same},
+    case::{Case, cases, ensure_eq},
 };
 
-/// Less than any proxy waits for a backend.
+/// Shorter than any proxy's timeout for the backend.
 const PROMPT: Duration = Duration::from_secs(10);
 
 cases! {
     by_the_client
-    by_the_client_answered_otherwise
+    by_the_client_with_another_reply
     by_the_backend
     by_a_publisher
     after_messages
@@ -32,9 +32,9 @@ async fn by_the_client(case: &Case) -> Result<()> {
     let mut socket = case.open(Reply::open()).await?;
     socket.close(4321, "going home").await?;
     let close = Event::close(4321, "going home");
-    case.exchange(from_ref(&close), Reply::events(from_ref(&close)))
+    case.round_trip(from_ref(&close), Reply::events(from_ref(&close)))
         .await?;
-    same(
+    ensure_eq(
         "close",
         socket.closed().await?,
         Some((4321, "going home".into())),
@@ -44,21 +44,21 @@ async fn by_the_client(case: &Case) -> Result<()> {
 async fn by_the_client_without_a_code(case: &Case) -> Result<()> {
     let mut socket = case.open(Reply::open()).await?;
     socket.message(Message::Close(None)).await?;
-    case.exchange(&[Event::Close(None)], Reply::events(&[Event::Close(None)]))
+    case.round_trip(&[Event::Close(None)], Reply::events(&[Event::Close(None)]))
         .await?;
     let code = case.differ(Some((1000, String::new())), None);
-    same("close", socket.closed().await?, code)
+    ensure_eq("close", socket.closed().await?, code)
 }
 
-async fn by_the_client_answered_otherwise(case: &Case) -> Result<()> {
+async fn by_the_client_with_another_reply(case: &Case) -> Result<()> {
     let mut socket = case.open(Reply::open()).await?;
     socket.close(4321, "").await?;
-    let reply = Reply::events(&[Event::close(4000, "so be it")]);
-    case.exchange(&[Event::close(4321, "")], reply).await?;
-    same(
+    let reply = Reply::events(&[Event::close(4000, "other reply")]);
+    case.round_trip(&[Event::close(4321, "")], reply).await?;
+    ensure_eq(
         "close",
         socket.closed().await?,
-        Some((4000, "so be it".into())),
+        Some((4000, "other reply".into())),
     )
 }
 
@@ -69,19 +69,19 @@ async fn by_the_backend(case: &Case) -> Result<()> {
     socket.send("x").await?;
     let reply =
         Reply::events(&[Event::close(4100, "kitchen closed")]).header("keep-alive-interval", "120");
-    case.exchange(&[Event::text("x")], reply).await?;
-    same(
+    case.round_trip(&[Event::text("x")], reply).await?;
+    ensure_eq(
         "close",
         socket.closed().await?,
         Some((4100, "kitchen closed".into())),
     )?;
-    // The client's answer repeats the code. Both have closed then, and the connection ends
-    // although the backend has not said anything to that.
+    // The client replies with the same code. The connection then ends without waiting for the
+    // backend.
     let since = Instant::now();
-    same("end", socket.next().await?, None)?;
+    ensure_eq("end", socket.next().await?, None)?;
     ensure!(since.elapsed() < PROMPT, "{:?}", since.elapsed());
     let request = case.script.next().await?;
-    same(
+    ensure_eq(
         "events",
         request.events()?,
         [Event::close(4100, "kitchen closed")],
@@ -92,10 +92,10 @@ async fn by_the_backend(case: &Case) -> Result<()> {
 async fn by_the_backend_without_a_code(case: &Case) -> Result<()> {
     let mut socket = case.open(Reply::open()).await?;
     socket.send("x").await?;
-    case.exchange(&[Event::text("x")], Reply::events(&[Event::Close(None)]))
+    case.round_trip(&[Event::text("x")], Reply::events(&[Event::Close(None)]))
         .await?;
     let code = case.differ(Some((1000, String::new())), None);
-    same("close", socket.closed().await?, code)
+    ensure_eq("close", socket.closed().await?, code)
 }
 
 async fn by_a_publisher(case: &Case) -> Result<()> {
@@ -103,7 +103,7 @@ async fn by_a_publisher(case: &Case) -> Result<()> {
     let action = json!({"action": "close", "code": 4200, "reason": "moved"});
     case.publish(json!({"channel": case.channel(), "formats": {"ws-message": action}}))
         .await?;
-    same(
+    ensure_eq(
         "close",
         socket.closed().await?,
         Some((4200, "moved".into())),
@@ -119,17 +119,18 @@ async fn after_messages(case: &Case) -> Result<()> {
     socket.send("last").await?;
     socket.close(1000, "").await?;
     request.reply(Reply::nothing())?;
-    // Together, unless the close is read later than that.
-    let mut told = Vec::new();
-    while told.last() != Some(&close) {
+    // In one request, unless the proxy reads the close later.
+    let mut events = Vec::new();
+    while events.last() != Some(&close) {
         let request = case.script.next().await?;
-        told.extend(request.events()?);
-        request.reply(match told.last() == Some(&close) {
-            true => Reply::events(&[Event::text("thanks"), close.clone()]),
-            false => Reply::nothing(),
+        events.extend(request.events()?);
+        request.reply(if events.last() == Some(&close) {
+            Reply::events(&[Event::text("thanks"), close.clone()])
+        } else {
+            Reply::nothing()
         })?;
     }
-    same("events", told, [Event::text("last"), close])?;
+    ensure_eq("events", events, [Event::text("last"), close])?;
     socket.expect("thanks").await?;
-    same("close", socket.closed().await?, Some((1000, String::new())))
+    ensure_eq("close", socket.closed().await?, Some((1000, String::new())))
 }

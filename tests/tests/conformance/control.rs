@@ -1,4 +1,4 @@
-//! Control messages, each kind.
+//! Control messages.
 
 use std::slice::from_ref;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
     backend::Reply,
-    case::{Case, cases, control, same, subscribe, ws_text},
+    case::{Case, cases, control, ensure_eq, subscribe, ws_text},
 };
 
 cases! {
@@ -29,29 +29,33 @@ cases! {
     skip_self
     meta_of_a_control_message
     session
-    unknown_is_passed_over
-    malformed_is_passed_over
+    unknown_type_is_ignored
+    malformed_message_is_ignored
     ;
     differs:
     in_a_binary_message
     keep_alive_on_time
 }
 
-/// Has the client say something and the backend answer with these messages.
-async fn answer(case: &Case, socket: &mut crate::client::Socket, messages: &[&str]) -> Result<()> {
+/// Sends a text from the client, to which the backend replies with these messages.
+async fn reply_with(
+    case: &Case,
+    socket: &mut crate::client::Socket,
+    messages: &[&str],
+) -> Result<()> {
     socket.send("go").await?;
     let events: Vec<Event> = messages
         .iter()
         .map(|message| Event::text(*message))
         .collect();
-    case.exchange(&[Event::text("go")], Reply::events(&events))
+    case.round_trip(&[Event::text("go")], Reply::events(&events))
         .await?;
     Ok(())
 }
 
 async fn subscribe_later(case: &Case) -> Result<()> {
     let mut socket = case.open(Reply::open_grip(&[])).await?;
-    answer(case, &mut socket, &[&subscribe(case.channel()), "m:done"]).await?;
+    reply_with(case, &mut socket, &[&subscribe(case.channel()), "m:done"]).await?;
     socket.expect("done").await?;
     case.subscribed(&mut socket, case.channel()).await?;
     case.publish(ws_text(case.channel(), "news")).await?;
@@ -77,7 +81,7 @@ async fn several_channels(case: &Case) -> Result<()> {
 
 async fn subscribe_twice(case: &Case) -> Result<()> {
     let mut socket = case.subscribe().await?;
-    answer(case, &mut socket, &[&subscribe(case.channel()), "m:done"]).await?;
+    reply_with(case, &mut socket, &[&subscribe(case.channel()), "m:done"]).await?;
     socket.expect("done").await?;
     case.publish(ws_text(case.channel(), "once")).await?;
     socket.expect("once").await?;
@@ -88,9 +92,9 @@ async fn unsubscribe(case: &Case) -> Result<()> {
     let mut socket = case.subscribe().await?;
     let other = format!("{}-other", case.channel());
     let unsubscribe = control(json!({"type": "unsubscribe", "channel": case.channel()}));
-    // In order: when the other is joined, this one has been left.
+    // Processed in order: once subscribed to the other channel, this one is unsubscribed.
     let replies = [&unsubscribe, &subscribe(&other), "m:done"];
-    answer(case, &mut socket, &replies).await?;
+    reply_with(case, &mut socket, &replies).await?;
     socket.expect("done").await?;
     case.subscribed(&mut socket, &other).await?;
     case.publish(ws_text(case.channel(), "not for us")).await?;
@@ -100,21 +104,21 @@ async fn unsubscribe(case: &Case) -> Result<()> {
 
 async fn detach(case: &Case) -> Result<()> {
     let mut socket = case.subscribe().await?;
-    answer(
+    reply_with(
         case,
         &mut socket,
         &[&control(json!({"type": "detach"})), "m:detached"],
     )
     .await?;
     socket.expect("detached").await?;
-    // Pushpin's processes tell it each other, while the message goes on.
+    // Pushpin's processes synchronize after the message is sent.
     case.settle().await;
     socket.send("into the void").await?;
     case.publish(ws_text(case.channel(), "still connected"))
         .await?;
     socket.expect("still connected").await?;
-    // That it is detached is told as a close.
-    case.exchange(&[Event::Close(None)], Reply::nothing())
+    // The backend receives a close for the detached socket.
+    case.round_trip(&[Event::Close(None)], Reply::nothing())
         .await?;
     case.no_request().await
 }
@@ -128,7 +132,7 @@ async fn keep_alive(case: &Case) -> Result<()> {
     Ok(())
 }
 
-/// Not before its time, which Pushpin shortens by up to a second each time.
+/// Keep-alives are never early. Pushpin sends them up to a second early.
 async fn keep_alive_on_time(case: &Case) -> Result<()> {
     let message = control(json!({"type": "keep-alive", "timeout": 1, "content": "idle"}));
     let mut due = Instant::now();
@@ -141,12 +145,12 @@ async fn keep_alive_on_time(case: &Case) -> Result<()> {
                 return Ok(());
             }
         }
-        bail!("none comes early");
+        bail!("no keep-alive is early");
     }
     for _ in 0..3 {
         due += Duration::from_secs(1);
         socket.expect("idle").await?;
-        ensure!(Instant::now() >= due, "one comes early");
+        ensure!(Instant::now() >= due, "a keep-alive is early");
     }
     Ok(())
 }
@@ -176,23 +180,23 @@ async fn keep_alive_kinds(case: &Case) -> Result<()> {
         keep_alive["timeout"] = 1.into();
         let mut socket = case.open(Reply::open_grip(&[&control(keep_alive)])).await?;
         let is_ping = matches!(message, Message::Ping(_));
-        same("message", socket.next().await?, Some(message))?;
+        ensure_eq("message", socket.next().await?, Some(message))?;
         if is_ping {
-            // What the client answers is told.
+            // The backend receives the client's pong.
             socket.flush().await?;
-            case.exchange(&[Event::Pong("p".into())], Reply::nothing())
+            case.round_trip(&[Event::Pong("p".into())], Reply::nothing())
                 .await?;
         }
-        // More of them, on a slow machine, the client does not read, and so does not answer.
+        // The client reads no more pings, of which a slow machine may send several.
         socket.close(1000, "").await?;
         let close = Event::close(1000, "");
-        case.exchange(from_ref(&close), Reply::events(from_ref(&close)))
+        case.round_trip(from_ref(&close), Reply::events(from_ref(&close)))
             .await?;
     }
     Ok(())
 }
 
-/// In the mode `interval`, what is sent meanwhile puts nothing off.
+/// In the mode `interval`, other messages do not postpone keep-alives.
 async fn keep_alive_interval(case: &Case) -> Result<()> {
     let message =
         json!({"type": "keep-alive", "timeout": 2, "mode": "interval", "content": "tick"});
@@ -209,13 +213,13 @@ async fn keep_alive_interval(case: &Case) -> Result<()> {
         match socket.text().await?.as_str() {
             "other" => others += 1,
             "tick" if others >= 3 => return Ok(()),
-            // On a slow machine, as it would in the other mode.
+            // Early, which the other mode would allow on a slow machine.
             text => {
-                same("text", text, "tick")?;
+                ensure_eq("text", text, "tick")?;
                 others = 0;
             }
         }
-        ensure!(others < 100, "there is no tick among 10 s of others");
+        ensure!(others < 100, "no tick among 10 s of other messages");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -224,7 +228,7 @@ async fn keep_alive_off(case: &Case) -> Result<()> {
     let message = control(json!({"type": "keep-alive", "timeout": 1, "content": "idle"}));
     let mut socket = case.open(Reply::open_grip(&[&message])).await?;
     socket.expect("idle").await?;
-    answer(
+    reply_with(
         case,
         &mut socket,
         &[&control(json!({"type": "keep-alive"})), "m:off"],
@@ -255,7 +259,7 @@ async fn flush_delayed(case: &Case) -> Result<()> {
     let message = json!({"type": "send-delayed", "timeout": 300, "content": "late"});
     let mut socket = case.open(Reply::open_grip(&[&control(message)])).await?;
     case.barrier(&mut socket, "nothing yet").await?;
-    answer(
+    reply_with(
         case,
         &mut socket,
         &[&control(json!({"type": "flush-delayed"}))],
@@ -280,31 +284,35 @@ async fn skip_self(case: &Case) -> Result<()> {
     socket.expect("bob's").await
 }
 
-/// It is for filters, and not told to the backend.
+/// It is for filters and not sent to the backend.
 async fn meta_of_a_control_message(case: &Case) -> Result<()> {
     let user = json!({"type": "set-meta", "name": "user", "value": "ada"});
     let mut socket = case.open(Reply::open_grip(&[&control(user)])).await?;
     socket.send("x").await?;
-    let headers = case.exchange(&[Event::text("x")], Reply::nothing()).await?;
-    same("meta", headers.get("meta-user"), None)
+    let headers = case
+        .round_trip(&[Event::text("x")], Reply::nothing())
+        .await?;
+    ensure_eq("meta", headers.get("meta-user"), None)
 }
 
-/// The name of a session is nothing to the client, nor to a backend that has given it.
+/// A session's name is sent neither to the client nor to the backend, which has set it.
 async fn session(case: &Case) -> Result<()> {
     let named = control(json!({"type": "session", "id": "ada's"}));
     let mut socket = case.open(Reply::open_grip(&[&named, "m:open"])).await?;
     socket.expect("open").await?;
     let replies = [&named, &*control(json!({"type": "session"})), "m:done"];
-    answer(case, &mut socket, &replies).await?;
+    reply_with(case, &mut socket, &replies).await?;
     socket.expect("done").await?;
     socket.send("x").await?;
-    let headers = case.exchange(&[Event::text("x")], Reply::nothing()).await?;
-    same("session", headers.get("grip-session-id"), None)
+    let headers = case
+        .round_trip(&[Event::text("x")], Reply::nothing())
+        .await?;
+    ensure_eq("session", headers.get("grip-session-id"), None)
 }
 
-async fn unknown_is_passed_over(case: &Case) -> Result<()> {
+async fn unknown_type_is_ignored(case: &Case) -> Result<()> {
     let mut socket = case.open(Reply::open_grip(&[])).await?;
-    answer(
+    reply_with(
         case,
         &mut socket,
         &[&control(json!({"type": "dance"})), "m:open"],
@@ -313,9 +321,9 @@ async fn unknown_is_passed_over(case: &Case) -> Result<()> {
     socket.expect("open").await
 }
 
-async fn malformed_is_passed_over(case: &Case) -> Result<()> {
+async fn malformed_message_is_ignored(case: &Case) -> Result<()> {
     let mut socket = case.open(Reply::open_grip(&[])).await?;
-    answer(
+    reply_with(
         case,
         &mut socket,
         &["c:{", "c:", "c:[]", r#"c:{"type":"subscribe"}"#, "m:open"],
@@ -329,7 +337,7 @@ async fn in_a_binary_message(case: &Case) -> Result<()> {
     socket.send("go").await?;
     let message = Event::Binary(subscribe(case.channel()).into());
     let reply = Reply::events(&[message, Event::text("m:after")]);
-    case.exchange(&[Event::text("go")], reply).await?;
+    case.round_trip(&[Event::text("go")], reply).await?;
     socket.expect("after").await?;
     case.settle().await;
     case.publish(ws_text(case.channel(), "news")).await?;

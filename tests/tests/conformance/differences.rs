@@ -1,4 +1,4 @@
-//! The table in `docs/grip.md` has a row for each case that tells a difference, and no other.
+//! Checks that the table in `docs/grip.md` has exactly one row for each case under `differs:`.
 
 use std::collections::BTreeSet;
 
@@ -6,10 +6,10 @@ use anyhow::{Context, Result, ensure};
 
 use crate::CASES;
 
-/// The heading over the table.
+/// The heading above the table.
 const HEADING: &str = "## Differences from Pushpin";
 
-/// Compares the table with the cases. A row begins with the case's name, in backticks.
+/// Compares the table with the cases. A row starts with the case's name in backticks.
 pub fn documented() -> Result<()> {
     let path = tests::workspace().join("docs/grip.md");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -22,18 +22,18 @@ pub fn documented() -> Result<()> {
         .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
         .map(str::to_owned)
         .collect();
-    let told: BTreeSet<String> = CASES
+    let listed: BTreeSet<String> = CASES
         .iter()
         .flat_map(|(module, cases)| cases.iter().map(move |case| (module, case)))
         .filter(|(_, case)| case.differs)
         .map(|(module, case)| format!("{module}::{}", case.name))
         .collect();
     ensure!(
-        documented == told,
+        documented == listed,
         "{}: rows without a case: {:?}; cases without a row: {:?}",
         path.display(),
-        documented.difference(&told).collect::<Vec<_>>(),
-        told.difference(&documented).collect::<Vec<_>>()
+        documented.difference(&listed).collect::<Vec<_>>(),
+        listed.difference(&documented).collect::<Vec<_>>()
     );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Events in both directions, once a WebSocket is open.
+//! Events in both directions on an open WebSocket.
 
 use anyhow::{Result, bail};
 use grip::Event;
@@ -6,7 +6,7 @@ use tokio_tungstenite::tungstenite::{Message, protocol::frame::coding::Data};
 
 use crate::{
     backend::Reply,
-    case::{Case, cases, same},
+    case::{Case, cases, ensure_eq},
 };
 
 cases! {
@@ -39,18 +39,18 @@ cases! {
 async fn kinds_from_the_client(case: &Case) -> Result<()> {
     let mut socket = case.open(Reply::open()).await?;
     socket.send("text, été").await?;
-    case.exchange(&[Event::text("text, été")], Reply::nothing())
+    case.round_trip(&[Event::text("text, été")], Reply::nothing())
         .await?;
     socket
         .message(Message::binary(vec![0, 255, 13, 10]))
         .await?;
     let binary = Event::Binary(vec![0, 255, 13, 10].into());
-    case.exchange(&[binary], Reply::nothing()).await?;
+    case.round_trip(&[binary], Reply::nothing()).await?;
     socket.message(Message::Pong("pong".into())).await?;
-    case.exchange(&[Event::Pong("pong".into())], Reply::nothing())
+    case.round_trip(&[Event::Pong("pong".into())], Reply::nothing())
         .await?;
     socket.send("after").await?;
-    case.exchange(&[Event::text("after")], Reply::nothing())
+    case.round_trip(&[Event::text("after")], Reply::nothing())
         .await?;
     Ok(())
 }
@@ -59,17 +59,18 @@ async fn pings(case: &Case) -> Result<()> {
     let mut socket = case.open(Reply::open()).await?;
     socket.message(Message::Ping("ping".into())).await?;
     let reply = Reply::events(&[Event::Pong("the backend's".into())]);
-    case.exchange(&[Event::Ping("ping".into())], reply).await?;
+    case.round_trip(&[Event::Ping("ping".into())], reply)
+        .await?;
     if case.differ(false, true) {
-        // Whether the client is heard does not depend on the backend.
-        same(
+        // The host replies itself: liveness does not depend on the backend.
+        ensure_eq(
             "pong",
             socket.next().await?,
             Some(Message::Pong("ping".into())),
         )?;
     }
     let pong = Message::Pong("the backend's".into());
-    same("pong", socket.next().await?, Some(pong))
+    ensure_eq("pong", socket.next().await?, Some(pong))
 }
 
 async fn kinds_from_the_backend(case: &Case) -> Result<()> {
@@ -82,14 +83,14 @@ async fn kinds_from_the_backend(case: &Case) -> Result<()> {
         Event::Pong("pong".into()),
         Event::text("end"),
     ]);
-    case.exchange(&[Event::text("go")], reply).await?;
+    case.round_trip(&[Event::text("go")], reply).await?;
     socket.expect("text, été").await?;
     for message in [
         Message::binary(vec![0, 255, 13, 10]),
         Message::Ping("ping".into()),
         Message::Pong("pong".into()),
     ] {
-        same("message", socket.next().await?, Some(message))?;
+        ensure_eq("message", socket.next().await?, Some(message))?;
     }
     socket.expect("end").await
 }
@@ -98,8 +99,8 @@ async fn empty_text(case: &Case) -> Result<()> {
     let mut socket = case.open(Reply::open()).await?;
     socket.send("").await?;
     let request = case.script.next().await?;
-    // With a length of 0, or without one: the protocol allows both.
-    same("events", request.events()?, [Event::text("")])?;
+    // With a length of 0 or without a length: the protocol allows both.
+    ensure_eq("events", request.events()?, [Event::text("")])?;
     request.reply(Reply::events(&[Event::text("")]))?;
     socket.expect("").await
 }
@@ -121,11 +122,11 @@ async fn fragmented(case: &Case) -> Result<()> {
         }
         request.reply(Reply::nothing())?;
     }
-    same("texts", texts, ["one, two, three", "four"])
+    ensure_eq("texts", texts, ["one, two, three", "four"])
 }
 
 async fn batching(case: &Case) -> Result<()> {
-    case.alone().await?;
+    case.use_own_proxy().await?;
     let mut socket = case.open(Reply::open()).await?;
     socket.send("first").await?;
     let request = case.script.next().await?;
@@ -133,13 +134,14 @@ async fn batching(case: &Case) -> Result<()> {
     for text in ["second", "third", "fourth"] {
         socket.send(text).await?;
     }
-    case.until("socket_host_received_messages_total 4").await?;
-    // Time for a second request, which must not come.
+    case.wait_for_metric("socket_host_received_messages_total 4")
+        .await?;
+    // Time for a second request, which must not be sent.
     case.settle().await;
     case.no_request().await?;
     request.reply(Reply::nothing())?;
     let batch = ["second", "third", "fourth"].map(Event::text);
-    case.exchange(&batch, Reply::nothing()).await?;
+    case.round_trip(&batch, Reply::nothing()).await?;
     Ok(())
 }
 
@@ -152,10 +154,10 @@ async fn one_request_at_a_time(case: &Case) -> Result<()> {
     while seen < 100 {
         let request = case.script.next().await?;
         for event in request.events()? {
-            same("event", event, Event::text(seen.to_string()))?;
+            ensure_eq("event", event, Event::text(seen.to_string()))?;
             seen += 1;
         }
-        // Others would have come meanwhile.
+        // Other requests would arrive meanwhile.
         tokio::task::yield_now().await;
         case.no_request().await?;
         request.reply(Reply::nothing())?;
@@ -172,7 +174,7 @@ async fn order_of_a_batch(case: &Case) -> Result<()> {
             .iter()
             .map(|text| Event::text(text.as_str()))
             .collect();
-        case.exchange(&[Event::text("go")], Reply::events(&events))
+        case.round_trip(&[Event::text("go")], Reply::events(&events))
             .await?;
         for text in texts {
             socket.expect(&text).await?;
@@ -184,15 +186,15 @@ async fn order_of_a_batch(case: &Case) -> Result<()> {
 async fn disconnect_from_the_backend(case: &Case) -> Result<()> {
     let mut socket = case.open(Reply::open()).await?;
     socket.send("x").await?;
-    case.exchange(&[Event::text("x")], Reply::events(&[Event::Disconnect]))
+    case.round_trip(&[Event::text("x")], Reply::events(&[Event::Disconnect]))
         .await?;
-    socket.cut().await
+    socket.disconnected().await
 }
 
 async fn client_gone(case: &Case) -> Result<()> {
     let socket = case.open(Reply::open()).await?;
     drop(socket);
-    case.exchange(&[Event::Disconnect], Reply::nothing())
+    case.round_trip(&[Event::Disconnect], Reply::nothing())
         .await?;
     Ok(())
 }
@@ -206,28 +208,28 @@ async fn client_gone_during_a_request(case: &Case) -> Result<()> {
     case.settle().await;
     case.no_request().await?;
     request.reply(Reply::events(&[Event::text("too late")]))?;
-    case.exchange(&[Event::Disconnect], Reply::nothing())
+    case.round_trip(&[Event::Disconnect], Reply::nothing())
         .await?;
     Ok(())
 }
 
-/// Answers a message with what is no proper answer, and gives how the socket ends.
+/// Sends an invalid reply to a message and returns the next message of the socket.
 async fn end(case: &Case, reply: Reply) -> Result<Option<Message>> {
     let mut socket = case.open(Reply::open()).await?;
     socket.send("x").await?;
-    case.exchange(&[Event::text("x")], reply).await?;
+    case.round_trip(&[Event::text("x")], reply).await?;
     socket.next().await
 }
 
-/// Fails unless the socket ends as it does when the backend fails: Pushpin cuts it,
-/// socket-host closes it with 1011.
+/// Fails unless the socket ends as on a backend failure: Pushpin disconnects it, socket-host closes
+/// it with 1011.
 async fn fails(case: &Case, reply: Reply) -> Result<()> {
     let code = match end(case, reply).await? {
         Some(Message::Close(Some(frame))) => Some(u16::from(frame.code)),
         None => None,
-        other => bail!("{other:?} comes to the client"),
+        other => bail!("the client received {other:?}"),
     };
-    same("close code", code, case.differ(None, Some(1011)))
+    ensure_eq("close code", code, case.differ(None, Some(1011)))
 }
 
 async fn error_status(case: &Case) -> Result<()> {
@@ -252,7 +254,7 @@ async fn truncated(case: &Case) -> Result<()> {
     if case.differ(false, true) {
         return fails(case, reply).await;
     }
-    same(
+    ensure_eq(
         "end",
         end(case, reply).await?,
         Some(Message::text("hello\r\n")),
@@ -264,14 +266,14 @@ async fn unknown_type(case: &Case) -> Result<()> {
     if case.differ(false, true) {
         return fails(case, reply).await;
     }
-    same("end", end(case, reply).await?, Some(Message::text("hello")))
+    ensure_eq("end", end(case, reply).await?, Some(Message::text("hello")))
 }
 
 async fn large_messages(case: &Case) -> Result<()> {
     let mut socket = case.open(Reply::open()).await?;
     let large = "0123456789abcdef".repeat(3_000);
     socket.send(&large).await?;
-    case.exchange(
+    case.round_trip(
         &[Event::text(&*large)],
         Reply::events(&[Event::text(&*large)]),
     )
@@ -287,7 +289,7 @@ async fn grip_off(case: &Case) -> Result<()> {
         Event::text(r#"c:{"type":"detach"}"#),
         Event::text("without"),
     ]);
-    case.exchange(&[Event::text("x")], reply).await?;
+    case.round_trip(&[Event::text("x")], reply).await?;
     socket.expect("m:with a prefix").await?;
     socket.expect(r#"c:{"type":"detach"}"#).await?;
     socket.expect("without").await
@@ -303,9 +305,9 @@ async fn grip_on(case: &Case) -> Result<()> {
         Event::Binary("dropped".into()),
         Event::text("m:m:"),
     ]);
-    case.exchange(&[Event::text("x")], reply).await?;
+    case.round_trip(&[Event::text("x")], reply).await?;
     socket.expect("kept").await?;
-    same(
+    ensure_eq(
         "binary",
         socket.next().await?,
         Some(Message::binary("binary")),
@@ -318,7 +320,7 @@ async fn message_prefix(case: &Case) -> Result<()> {
     let mut socket = case.open(reply).await?;
     socket.send("x").await?;
     let reply = Reply::events(&[Event::text("m:dropped"), Event::text("out kept")]);
-    case.exchange(&[Event::text("x")], reply).await?;
+    case.round_trip(&[Event::text("x")], reply).await?;
     socket.expect("kept").await
 }
 
@@ -328,10 +330,10 @@ async fn empty_message_prefix(case: &Case) -> Result<()> {
     socket.send("x").await?;
     let reply = Reply::events(&[
         Event::text(r#"c:{"type":"unsubscribe","channel":"none"}"#),
-        Event::text("as it is"),
+        Event::text("unchanged"),
         Event::text("m:also"),
     ]);
-    case.exchange(&[Event::text("x")], reply).await?;
-    socket.expect("as it is").await?;
+    case.round_trip(&[Event::text("x")], reply).await?;
+    socket.expect("unchanged").await?;
     socket.expect("m:also").await
 }

@@ -1,5 +1,5 @@
-//! Filters: which items reach a client, and what is written into them, by what the backend has
-//! said of the client and the publisher of the item.
+//! Filters: they select and modify items for a client, by metadata from the backend and from the
+//! publisher.
 
 use anyhow::{Result, ensure};
 use grip::Event;
@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::{
     backend::Reply,
-    case::{Case, cases, control, same, stream_text, ws_text},
-    client::{Held, Socket},
+    case::{Case, cases, control, ensure_eq, stream_text, ws_text},
+    client::{HeldResponse, Socket},
 };
 
 cases! {
@@ -18,12 +18,12 @@ cases! {
     build_id_in_hexadecimal
     build_id_for_sockets
     var_subst
-    var_subst_of_what_there_is_not
-    of_the_content
-    of_other_content
+    var_subst_of_an_unknown_variable
+    content_filter
+    missing_content_filter
     meta_of_a_hold
-    meta_that_changes
-    of_a_response
+    changed_meta
+    response
     ;
     differs:
     build_id_in_the_answer_of_the_backend
@@ -31,7 +31,7 @@ cases! {
     unknown
 }
 
-/// A socket on the case's channel with filters, of a client with metadata.
+/// Opens a socket on the case's channel with filters and metadata.
 async fn socket(case: &Case, filters: &[&str], meta: &[(&str, &str)]) -> Result<Socket> {
     let subscribe = json!({"type": "subscribe", "channel": case.channel(), "filters": filters});
     let mut messages: Vec<String> = meta
@@ -45,7 +45,7 @@ async fn socket(case: &Case, filters: &[&str], meta: &[(&str, &str)]) -> Result<
     Ok(socket)
 }
 
-/// The answer that holds a stream on these channels, for a client with metadata.
+/// Returns the reply that holds a stream on these channels with metadata.
 fn stream(channels: &[&str], meta: &[(&str, &str)]) -> Reply {
     let mut reply = Reply::new(200).header("grip-hold", "stream");
     for channel in channels {
@@ -55,24 +55,25 @@ fn stream(channels: &[&str], meta: &[(&str, &str)]) -> Reply {
         .iter()
         .map(|(name, value)| format!("{name}=\"{value}\""))
         .collect();
-    match meta.is_empty() {
-        true => reply,
-        false => reply.header("grip-set-meta", &meta.join(", ")),
+    if meta.is_empty() {
+        reply
+    } else {
+        reply.header("grip-set-meta", &meta.join(", "))
     }
 }
 
-/// A text in all forms of a stream and a socket, with what filters look at.
+/// Returns an item with a text for streams and sockets, and with metadata for filters.
 fn item(case: &Case, text: &str, meta: Value) -> Value {
     let content = json!({"content": text});
     let formats = json!({"ws-message": content, "http-stream": content});
     json!({"channel": case.channel(), "formats": formats, "meta": meta})
 }
 
-/// Fails unless of what is published only the last comes.
+/// Publishes items and fails unless only the last one is received.
 async fn only_the_last(
     case: &Case,
     socket: &mut Socket,
-    stream: &mut Held,
+    stream: &mut HeldResponse,
     items: &[(&str, Value)],
 ) -> Result<()> {
     for (text, meta) in items {
@@ -99,7 +100,7 @@ async fn skip_users(case: &Case) -> Result<()> {
     only_the_last(case, &mut socket, &mut stream, &items).await
 }
 
-/// A socket counts as on no channel.
+/// A socket counts as subscribed to no channel.
 async fn require_sub(case: &Case) -> Result<()> {
     let mut socket = socket(case, &["require-sub"], &[]).await?;
     let other = format!("{}-other", case.channel());
@@ -118,13 +119,13 @@ async fn require_sub(case: &Case) -> Result<()> {
     socket.expect("of none").await
 }
 
-/// A stream that follows ids on the case's channel, with a filter that writes them.
+/// Returns the reply that holds a stream with ids on the case's channel and with `build-id`.
 fn with_ids(case: &Case, meta: &[(&str, &str)]) -> Reply {
     let channel = format!("{}; prev-id=1; filter=build-id", case.channel());
     stream(&[&channel], meta).header("grip-link", &format!("<{}next>; rel=next", case.path()))
 }
 
-/// The item after that.
+/// Returns the item that follows.
 fn second(case: &Case, text: &str) -> Value {
     let mut item = stream_text(case.channel(), text);
     item["id"] = "2".into();
@@ -133,7 +134,7 @@ fn second(case: &Case, text: &str) -> Value {
 }
 
 async fn build_id(case: &Case) -> Result<()> {
-    case.known().await?;
+    case.register_channel().await?;
     let format = format!("<%({})s>", case.channel());
     let mut stream = case.hold(with_ids(case, &[("id_format", &format)])).await?;
     case.publish(second(case, "%I, %(other)I, 100%%")).await?;
@@ -141,7 +142,7 @@ async fn build_id(case: &Case) -> Result<()> {
 }
 
 async fn build_id_in_hexadecimal(case: &Case) -> Result<()> {
-    case.known().await?;
+    case.register_channel().await?;
     let format = format!("<%({})s>", case.channel());
     let meta = [("id_format", &*format), ("id_encoding", "hex")];
     let mut stream = case.hold(with_ids(case, &meta)).await?;
@@ -149,7 +150,7 @@ async fn build_id_in_hexadecimal(case: &Case) -> Result<()> {
     stream.expect("3c323e, 6f74686572").await
 }
 
-/// They have no id of their own, since they follow none.
+/// Sockets have no ids of their own, since they track none.
 async fn build_id_for_sockets(case: &Case) -> Result<()> {
     let mut socket = socket(case, &["build-id"], &[("id_format", "x")]).await?;
     for text in ["%I", "%(other)I"] {
@@ -159,7 +160,7 @@ async fn build_id_for_sockets(case: &Case) -> Result<()> {
 }
 
 async fn build_id_in_the_answer_of_the_backend(case: &Case) -> Result<()> {
-    case.known().await?;
+    case.register_channel().await?;
     let reply = with_ids(case, &[("id_format", "x")]).body("%(first)I,");
     let mut stream = case.hold(reply).await?;
     stream.expect(case.differ("first,", "%(first)I,")).await?;
@@ -178,8 +179,8 @@ async fn var_subst(case: &Case) -> Result<()> {
     stream.expect("ada in a, b, 100%").await
 }
 
-/// A socket does not get it, and a stream ends, so that its client asks again.
-async fn var_subst_of_what_there_is_not(case: &Case) -> Result<()> {
+/// A socket does not receive the item. A stream ends, so that its client reconnects.
+async fn var_subst_of_an_unknown_variable(case: &Case) -> Result<()> {
     let mut socket = socket(case, &["var-subst"], &[]).await?;
     let channel = format!("{}; filter=var-subst", case.channel());
     let mut stream = case.hold(stream(&[&channel], &[])).await?;
@@ -192,30 +193,30 @@ async fn var_subst_of_what_there_is_not(case: &Case) -> Result<()> {
     stream.ended().await
 }
 
-/// A text that counts on filters.
-fn counts_on(case: &Case, text: &str, filters: &[&str]) -> Value {
+/// Returns an item with a text that requires filters.
+fn with_content_filters(case: &Case, text: &str, filters: &[&str]) -> Value {
     let content = json!({"content": text, "content-filters": filters});
     let formats = json!({"ws-message": content, "http-stream": content});
     json!({"channel": case.channel(), "formats": formats})
 }
 
-async fn of_the_content(case: &Case) -> Result<()> {
+async fn content_filter(case: &Case) -> Result<()> {
     let (meta, filters) = ([("user", "ada")], ["skip-self", "var-subst"]);
     let mut socket = socket(case, &filters, &meta).await?;
     let channel = format!("{}; filter=skip-self; filter=var-subst", case.channel());
     let mut stream = case.hold(stream(&[&channel], &meta)).await?;
-    // Those that look at the content are meant.
-    case.publish(counts_on(case, "%(user)s", &["var-subst"]))
+    // Only the filters that modify the content have to be listed.
+    case.publish(with_content_filters(case, "%(user)s", &["var-subst"]))
         .await?;
     socket.expect("ada").await?;
     stream.expect("ada").await
 }
 
-/// A socket does not get it, and a stream ends.
-async fn of_other_content(case: &Case) -> Result<()> {
+/// A socket does not receive the item, and a stream ends.
+async fn missing_content_filter(case: &Case) -> Result<()> {
     let mut socket = socket(case, &[], &[]).await?;
     let mut stream = case.hold(stream(&[case.channel()], &[])).await?;
-    case.publish(counts_on(case, "%(user)s", &["var-subst"]))
+    case.publish(with_content_filters(case, "%(user)s", &["var-subst"]))
         .await?;
     case.publish(item(case, "after", json!({}))).await?;
     socket.expect("after").await?;
@@ -224,9 +225,10 @@ async fn of_other_content(case: &Case) -> Result<()> {
 
 async fn no_filters_of_the_content(case: &Case) -> Result<()> {
     let mut socket = socket(case, &["var-subst"], &[]).await?;
-    case.publish(counts_on(case, "counts on none", &[])).await?;
+    case.publish(with_content_filters(case, "requires none", &[]))
+        .await?;
     if case.differ(false, true) {
-        socket.expect("counts on none").await?;
+        socket.expect("requires none").await?;
     }
     case.publish(ws_text(case.channel(), "after")).await?;
     socket.expect("after").await
@@ -248,8 +250,8 @@ async fn meta_of_a_hold(case: &Case) -> Result<()> {
     stream.expect("bob's in b").await
 }
 
-/// What was said last counts, also for a subscription from before.
-async fn meta_that_changes(case: &Case) -> Result<()> {
+/// The latest metadata applies to earlier subscriptions as well.
+async fn changed_meta(case: &Case) -> Result<()> {
     let mut socket = socket(case, &["skip-self"], &[("user", "ada")]).await?;
     for (user, own, other) in [(Some("bob"), "bob", "ada"), (None, "nobody", "bob")] {
         let mut change = json!({"type": "set-meta", "name": "user"});
@@ -258,10 +260,10 @@ async fn meta_that_changes(case: &Case) -> Result<()> {
         }
         socket.send("go").await?;
         let reply = [Event::text(control(change)), Event::text("m:done")];
-        case.exchange(&[Event::text("go")], Reply::events(&reply))
+        case.round_trip(&[Event::text("go")], Reply::events(&reply))
             .await?;
         socket.expect("done").await?;
-        // Pushpin's processes tell it each other.
+        // Pushpin's processes synchronize.
         case.settle().await;
         for sender in [own, other] {
             case.publish(item(case, sender, json!({"sender": sender})))
@@ -275,34 +277,34 @@ async fn meta_that_changes(case: &Case) -> Result<()> {
     Ok(())
 }
 
-async fn of_a_response(case: &Case) -> Result<()> {
-    case.alone().await?;
-    case.known().await?;
+async fn response(case: &Case) -> Result<()> {
+    case.use_own_proxy().await?;
+    case.register_channel().await?;
     for (text, status, body) in [("for %(user)s", 200, Some("for ada")), ("%(x)s", 502, None)] {
-        let asked = case.request("GET", &[], "").await?;
+        let pending = case.request("GET", &[], "").await?;
         let channel = format!("{}; filter=skip-self; filter=var-subst", case.channel());
         let reply = Reply::new(200)
             .header("grip-hold", "response")
             .header("grip-channel", &channel)
             .header("grip-set-meta", "user=ada");
         case.script.next().await?.reply(reply)?;
-        case.until("socket_host_subscriptions 1").await?;
+        case.wait_for_metric("socket_host_subscriptions 1").await?;
         for (sender, text) in [("ada", "her own"), ("bob", text)] {
             let formats = json!({"http-response": {"body": text}});
             let meta = json!({"sender": sender});
             case.publish(json!({"channel": case.channel(), "formats": formats, "meta": meta}))
                 .await?;
         }
-        let answer = asked.await??;
-        same("status", answer.status, status)?;
+        let response = pending.await??;
+        ensure_eq("status", response.status, status)?;
         if let Some(body) = body {
-            same("body", &*answer.text(), body)?;
+            ensure_eq("body", &*response.text(), body)?;
         }
     }
     Ok(())
 }
 
-/// Of a subscription and of a hold.
+/// In a subscription and in a hold.
 async fn unknown(case: &Case) -> Result<()> {
     let subscribe = json!({"type": "subscribe", "channel": case.channel(), "filters": ["dance"]});
     let reply = Reply::open_grip(&[&control(subscribe)]);
@@ -317,7 +319,7 @@ async fn unknown(case: &Case) -> Result<()> {
     }
     case.publish(ws_text(case.channel(), "news")).await?;
     case.barrier(&mut socket, "nothing else").await?;
-    let answer = case.get(stream(&[&channel], &[])).await?;
-    ensure!(answer.status == 502, "{answer:?}");
+    let response = case.get(stream(&[&channel], &[])).await?;
+    ensure!(response.status == 502, "{response:?}");
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! `Keep-Alive-Interval`: empty requests for a connection on which nothing happens.
+//! `Keep-Alive-Interval`: empty requests for an idle connection.
 //!
-//! These cases are slow: 20 s is the shortest interval there is.
+//! These cases are slow: the shortest interval is 20 s.
 
 use std::time::{Duration, Instant};
 
@@ -12,14 +12,14 @@ use crate::{
     case::{Case, cases},
 };
 
-/// Less than the shortest interval: Pushpin's timers are coarse.
-const LEAST: Duration = Duration::from_secs(19);
+/// Less than the shortest interval, as Pushpin's timers are coarse.
+const INTERVAL_MIN: Duration = Duration::from_secs(19);
 
 cases! {
     empty_request
     at_least_20_s
     stopped
-    stays_when_not_said_again
+    kept_without_the_header
 }
 
 async fn empty_request(case: &Case) -> Result<()> {
@@ -28,8 +28,8 @@ async fn empty_request(case: &Case) -> Result<()> {
         .open(Reply::open().header("keep-alive-interval", "20"))
         .await?;
     let reply = Reply::events(&[Event::text("still here")]).header("keep-alive-interval", "20");
-    case.exchange(&[], reply).await?;
-    ensure!(since.elapsed() >= LEAST, "{:?}", since.elapsed());
+    case.round_trip(&[], reply).await?;
+    ensure!(since.elapsed() >= INTERVAL_MIN, "{:?}", since.elapsed());
     socket.expect("still here").await
 }
 
@@ -38,8 +38,8 @@ async fn at_least_20_s(case: &Case) -> Result<()> {
     let _socket = case
         .open(Reply::open().header("keep-alive-interval", "1"))
         .await?;
-    case.exchange(&[], Reply::nothing()).await?;
-    ensure!(since.elapsed() >= LEAST, "{:?}", since.elapsed());
+    case.round_trip(&[], Reply::nothing()).await?;
+    ensure!(since.elapsed() >= INTERVAL_MIN, "{:?}", since.elapsed());
     Ok(())
 }
 
@@ -49,17 +49,18 @@ async fn stopped(case: &Case) -> Result<()> {
         .await?;
     socket.send("x").await?;
     let reply = Reply::nothing().header("keep-alive-interval", "0");
-    case.exchange(&[Event::text("x")], reply).await?;
-    tokio::time::sleep(LEAST + Duration::from_secs(3)).await;
+    case.round_trip(&[Event::text("x")], reply).await?;
+    tokio::time::sleep(INTERVAL_MIN + Duration::from_secs(3)).await;
     case.no_request().await
 }
 
-async fn stays_when_not_said_again(case: &Case) -> Result<()> {
+async fn kept_without_the_header(case: &Case) -> Result<()> {
     let mut socket = case
         .open(Reply::open().header("keep-alive-interval", "20"))
         .await?;
     socket.send("x").await?;
-    case.exchange(&[Event::text("x")], Reply::nothing()).await?;
-    case.exchange(&[], Reply::nothing()).await?;
+    case.round_trip(&[Event::text("x")], Reply::nothing())
+        .await?;
+    case.round_trip(&[], Reply::nothing()).await?;
     Ok(())
 }

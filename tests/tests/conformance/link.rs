@@ -1,4 +1,4 @@
-//! `Grip-Link`: where a stream goes on, and who is told that its client is gone.
+//! `Grip-Link`: the next part of a stream, and the request sent when its client disconnects.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     backend::{Reply, Request},
-    case::{Case, cases, same, stream_text},
+    case::{Case, cases, ensure_eq, stream_text},
 };
 
 cases! {
@@ -29,30 +29,30 @@ fn next(case: &Case, name: &str) -> String {
     format!("<{}{name}>; rel=next", case.path())
 }
 
-/// Fails unless a request is for what is called so below the case's path.
-fn is_at(case: &Case, request: &Request, name: &str) -> Result<()> {
+/// Fails unless a request is for `name` below the case's path.
+fn ensure_path(case: &Case, request: &Request, name: &str) -> Result<()> {
     let path = format!("{}{name}", case.path());
-    same("path", request.head.uri.path(), &*path)
+    ensure_eq("path", request.head.uri.path(), &*path)
 }
 
-/// Without a hold, the parts follow each other at once, as one body.
+/// Without a hold, the parts are sent at once as one body.
 async fn next_without_a_hold(case: &Case) -> Result<()> {
-    let asked = case.hold_later().await?;
+    let pending = case.start_hold().await?;
     let reply = Reply::new(200)
         .header("grip-link", &next(case, "2"))
         .body("first,");
     case.script.next().await?.reply(reply)?;
     let request = case.script.next().await?;
-    is_at(case, &request, "2")?;
-    same("method", request.head.method.as_str(), "GET")?;
+    ensure_path(case, &request, "2")?;
+    ensure_eq("method", request.head.method.as_str(), "GET")?;
     request.reply(Reply::new(200).body("second"))?;
-    let mut stream = asked.await??;
+    let mut stream = pending.await??;
     stream.expect("first,second").await?;
     stream.ended().await
 }
 
 async fn next_when_quiet(case: &Case) -> Result<()> {
-    case.known().await?;
+    case.register_channel().await?;
     let reply = Reply::new(200)
         .header("grip-hold", "stream")
         .header("grip-channel", case.channel())
@@ -67,7 +67,7 @@ async fn next_when_quiet(case: &Case) -> Result<()> {
         "{:?}",
         since.elapsed()
     );
-    is_at(case, &request, "2")?;
+    ensure_path(case, &request, "2")?;
     request.reply(
         Reply::new(200)
             .header("grip-hold", "stream")
@@ -80,7 +80,7 @@ async fn next_when_quiet(case: &Case) -> Result<()> {
 }
 
 async fn next_after_a_missed_item(case: &Case) -> Result<()> {
-    case.known().await?;
+    case.register_channel().await?;
     let hold = |id: &str| {
         Reply::new(200)
             .header("grip-hold", "stream")
@@ -95,10 +95,10 @@ async fn next_after_a_missed_item(case: &Case) -> Result<()> {
     };
     let mut stream = case.hold(hold("1").body("up to 1,")).await?;
     stream.expect("up to 1,").await?;
-    // It follows one that was never seen here.
+    // The item before it was not published.
     case.publish(item("3", "2")).await?;
     let request = case.script.next().await?;
-    is_at(case, &request, "2")?;
+    ensure_path(case, &request, "2")?;
     request.reply(hold("3").body("up to 3,"))?;
     stream.expect("up to 3,").await?;
     case.publish(item("4", "3")).await?;
@@ -111,7 +111,7 @@ fn hint(case: &Case) -> Value {
 }
 
 async fn next_after_a_hint(case: &Case) -> Result<()> {
-    case.known().await?;
+    case.register_channel().await?;
     let hold = || {
         Reply::new(200)
             .header("grip-hold", "stream")
@@ -122,14 +122,14 @@ async fn next_after_a_hint(case: &Case) -> Result<()> {
     stream.expect("first,").await?;
     case.publish(hint(case)).await?;
     let request = case.script.next().await?;
-    is_at(case, &request, "2")?;
+    ensure_path(case, &request, "2")?;
     request.reply(hold().body("second,"))?;
     stream.expect("second,").await?;
     case.publish(stream_text(case.channel(), "third")).await?;
     stream.expect("third").await
 }
 
-/// There is nothing to fetch then.
+/// Without a link, there is nothing to fetch.
 async fn hint_without_a_link(case: &Case) -> Result<()> {
     let reply = Reply::new(200)
         .header("grip-hold", "stream")
@@ -143,9 +143,9 @@ async fn hint_without_a_link(case: &Case) -> Result<()> {
     case.no_request().await
 }
 
-/// The backend is told what the stream has, of each channel with ids.
+/// The backend receives the last id of each channel with ids.
 async fn last_ids(case: &Case) -> Result<()> {
-    case.known().await?;
+    case.register_channel().await?;
     let (with, without) = (case.channel(), format!("{}-other", case.channel()));
     let hold = |id: &str| {
         Reply::new(200)
@@ -167,12 +167,12 @@ async fn last_ids(case: &Case) -> Result<()> {
     case.publish(hint).await?;
     let request = case.script.next().await?;
     let last = format!("{with}; last-id=3");
-    same("last", request.header("grip-last"), Some(&*last))?;
+    ensure_eq("last", request.header("grip-last"), Some(&*last))?;
     request.reply(hold("3").body("up to 3,"))?;
     stream.expect("up to 3,").await
 }
 
-/// A stream on the case's channel.
+/// Returns the reply that holds a stream on the case's channel.
 fn hold(case: &Case) -> Reply {
     Reply::new(200)
         .header("grip-hold", "stream")
@@ -189,7 +189,7 @@ fn with_id(case: &Case, id: &str, previous: Option<&str>) -> Value {
 }
 
 async fn prev_id_matches(case: &Case) -> Result<()> {
-    case.known().await?;
+    case.register_channel().await?;
     let first = case.hold(hold(case)).await?;
     case.publish(with_id(case, "1", None)).await?;
     let reply = Reply::new(200)
@@ -203,9 +203,9 @@ async fn prev_id_matches(case: &Case) -> Result<()> {
     Ok(())
 }
 
-/// What was published between the backend's look and the hold is in the next part.
+/// The next part contains items published between the backend's read and the hold.
 async fn prev_id_differs(case: &Case) -> Result<()> {
-    case.known().await?;
+    case.register_channel().await?;
     let mut first = case.hold(hold(case)).await?;
     case.publish(with_id(case, "1", None)).await?;
     case.publish(with_id(case, "2", Some("1"))).await?;
@@ -216,15 +216,15 @@ async fn prev_id_differs(case: &Case) -> Result<()> {
         .header("grip-link", &format!("<{}next>; rel=next", case.path()));
     let mut stream = case.hold(reply.body("up to 1,")).await?;
     let request = case.script.next().await?;
-    is_at(case, &request, "next")?;
+    ensure_path(case, &request, "next")?;
     let last = format!("{}; last-id=1", case.channel());
-    same("last", request.header("grip-last"), Some(&*last))?;
+    ensure_eq("last", request.header("grip-last"), Some(&*last))?;
     request.reply(Reply::new(200).body("up to 2"))?;
     stream.expect("up to 1,up to 2").await?;
     stream.ended().await
 }
 
-/// Without a place to go on from, Pushpin has no use for it.
+/// Without a link, Pushpin ends the stream.
 async fn prev_id_without_a_link(case: &Case) -> Result<()> {
     let mut first = case.hold(hold(case)).await?;
     case.publish(with_id(case, "1", None)).await?;
@@ -240,14 +240,14 @@ async fn prev_id_without_a_link(case: &Case) -> Result<()> {
         stream.expect("up to 1,").await?;
         return stream.ended().await;
     }
-    // Behind what was published, the request is sent again.
-    let asked = case.hold_later().await?;
+    // The hold lags behind the published items, so the request is sent again.
+    let pending = case.start_hold().await?;
     case.script.next().await?.reply(follows("0"))?;
     let request = case.script.next().await?;
     let last = format!("{}; last-id=0", case.channel());
-    same("last", request.header("grip-last"), Some(&*last))?;
+    ensure_eq("last", request.header("grip-last"), Some(&*last))?;
     request.reply(follows("1"))?;
-    let mut stream = asked.await??;
+    let mut stream = pending.await??;
     case.publish(with_id(case, "2", Some("1"))).await?;
     stream.expect("up to 1,<2>").await
 }
@@ -263,9 +263,9 @@ async fn gone(case: &Case) -> Result<()> {
     drop(stream);
     if case.differ(false, true) {
         let request = case.script.next().await?;
-        same("method", request.head.method.as_str(), "POST")?;
-        is_at(case, &request, "gone")?;
-        same("body", request.body.len(), 0)?;
+        ensure_eq("method", request.head.method.as_str(), "POST")?;
+        ensure_path(case, &request, "gone")?;
+        ensure_eq("body", request.body.len(), 0)?;
         request.reply(Reply::new(200))?;
     } else {
         case.settle().await;

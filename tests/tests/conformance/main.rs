@@ -1,10 +1,10 @@
-//! One suite for two GRIP proxies: each case runs against Debian's Pushpin and against
+//! Conformance suite for two GRIP proxies: each case runs against Debian's Pushpin and against
 //! socket-host, both in front of the same scripted backend.
 //!
-//! Where the two differ on purpose, the case says what each of them does, and
-//! `docs/grip.md` has a row with the case's name; `differences::documented` compares the
-//! two lists. The program is its own harness because the proxies live for all trials and
-//! must be gone after the last one: statics are never dropped.
+//! Where the two differ on purpose, the case checks both behaviours, and `docs/grip.md` has a row
+//! with the case's name; `differences::documented` compares the two lists. The program is its own
+//! test harness because the trials share the proxies, which must be stopped after the last trial:
+//! statics are never dropped.
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use libtest_mimic::{Arguments, Trial};
 
 use self::{
     backend::Backend,
-    case::{Case, Registered},
+    case::{Case, Entry},
     proxy::{Kind, Proxies},
 };
 
@@ -42,8 +42,8 @@ mod signature;
 mod stream;
 mod unreachable;
 
-/// The cases, by the file that has them.
-const CASES: &[(&str, &[Registered])] = &[
+/// The cases, by file.
+const CASES: &[(&str, &[Entry])] = &[
     ("burger", burger::CASES),
     ("close", close::CASES),
     ("control", control::CASES),
@@ -63,20 +63,19 @@ const CASES: &[(&str, &[Registered])] = &[
     ("unreachable", unreachable::CASES),
 ];
 
-/// Trials wait much more than they compute: the slow ones wait all at the same time.
-const AT_ONCE: usize = 64;
+/// The number of concurrent trials. They mostly wait, so that the slow ones should run together.
+const CONCURRENCY: usize = 64;
 
-/// Pushpin's processes lose a message between them now and then where much happens at once. What
-/// is tested is socket-host, which has one try; that Pushpin does what a case says must be seen
-/// once.
-const PUSHPIN_TRIES: usize = 3;
+/// The number of attempts with Pushpin, whose processes occasionally lose a message under load. It
+/// is enough that Pushpin passes once. socket-host, which is under test, has one attempt.
+const PUSHPIN_ATTEMPTS: usize = 3;
 
-/// Between two tries, since whatever lost the message may not be over.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The pause between two attempts, for the load to decrease.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 fn main() -> Result<ExitCode> {
     let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(AT_ONCE);
+    arguments.test_threads.get_or_insert(CONCURRENCY);
     let runtime = tokio::runtime::Runtime::new()?;
     let backend = Arc::new(runtime.block_on(Backend::start())?);
     let proxies = Arc::new(Proxies::new(backend.address()));
@@ -86,26 +85,26 @@ fn main() -> Result<ExitCode> {
     })];
     for kind in [Kind::Pushpin, Kind::SocketHost] {
         for (module, cases) in CASES {
-            for registered in *cases {
-                let name = format!("{kind}::{module}::{}", registered.name);
+            for entry in *cases {
+                let name = format!("{kind}::{module}::{}", entry.name);
                 let (proxies, backend) = (proxies.clone(), backend.clone());
                 let handle = runtime.handle().clone();
                 trials.push(Trial::test(name.clone(), move || {
                     let run = async |name: &str| {
-                        let case = Case::new(name, kind, registered, proxies.clone(), &backend);
-                        case.run(registered).await
+                        let case = Case::new(name, kind, entry, proxies.clone(), &backend);
+                        case.run(entry).await
                     };
-                    let tries = match kind {
-                        Kind::Pushpin => PUSHPIN_TRIES,
+                    let attempts = match kind {
+                        Kind::Pushpin => PUSHPIN_ATTEMPTS,
                         Kind::SocketHost => 1,
                     };
                     Ok(handle.block_on(async {
-                        for again in 1..tries {
-                            match run(&format!("{name}-{again}")).await {
+                        for attempt in 1..attempts {
+                            match run(&format!("{name}-{attempt}")).await {
                                 Ok(()) => return Ok(()),
-                                Err(error) => eprintln!("{name}, try {again}: {error:#}"),
+                                Err(error) => eprintln!("{name}, attempt {attempt}: {error:#}"),
                             }
-                            tokio::time::sleep(PAUSE).await;
+                            tokio::time::sleep(RETRY_DELAY).await;
                         }
                         run(&name).await
                     })?)
@@ -114,7 +113,7 @@ fn main() -> Result<ExitCode> {
         }
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
-    // Those that were started: the trials, which shared them, are gone.
+    // Stops the proxies: the trials, which shared them, are done.
     drop(proxies);
     Ok(conclusion.exit_code())
 }

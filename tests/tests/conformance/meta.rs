@@ -1,20 +1,20 @@
-//! What the backend asks to be told again with each request: `Set-Meta-*` and `Meta-*`.
+//! `Set-Meta-*` and `Meta-*`: metadata that the proxy stores and returns with each request.
 
 use anyhow::Result;
 use grip::Event;
 
 use crate::{
     backend::Reply,
-    case::{Case, cases, same},
+    case::{Case, cases, ensure_eq},
 };
 
 cases! {
-    remembered
-    replaced_and_forgotten
+    stored
+    replaced_and_removed
     not_from_the_client
 }
 
-async fn remembered(case: &Case) -> Result<()> {
+async fn stored(case: &Case) -> Result<()> {
     let reply = Reply::open()
         .header("set-meta-user", "ada")
         .header("set-meta-room", "a b c");
@@ -22,14 +22,14 @@ async fn remembered(case: &Case) -> Result<()> {
     for text in ["1", "2"] {
         socket.send(text).await?;
         let headers = case
-            .exchange(&[Event::text(text)], Reply::nothing())
+            .round_trip(&[Event::text(text)], Reply::nothing())
             .await?;
-        same(
+        ensure_eq(
             "user",
             headers.get("meta-user").map(|value| value.as_bytes()),
             Some(&b"ada"[..]),
         )?;
-        same(
+        ensure_eq(
             "room",
             headers.get("meta-room").map(|value| value.as_bytes()),
             Some(&b"a b c"[..]),
@@ -38,7 +38,7 @@ async fn remembered(case: &Case) -> Result<()> {
     Ok(())
 }
 
-async fn replaced_and_forgotten(case: &Case) -> Result<()> {
+async fn replaced_and_removed(case: &Case) -> Result<()> {
     let reply = Reply::open()
         .header("set-meta-user", "ada")
         .header("set-meta-room", "1");
@@ -47,25 +47,27 @@ async fn replaced_and_forgotten(case: &Case) -> Result<()> {
     let reply = Reply::nothing()
         .header("set-meta-user", "bob")
         .header("set-meta-room", "");
-    case.exchange(&[Event::text("1")], reply).await?;
+    case.round_trip(&[Event::text("1")], reply).await?;
     socket.send("2").await?;
-    let headers = case.exchange(&[Event::text("2")], Reply::nothing()).await?;
-    same(
+    let headers = case
+        .round_trip(&[Event::text("2")], Reply::nothing())
+        .await?;
+    ensure_eq(
         "user",
         headers.get("meta-user").map(|value| value.as_bytes()),
         Some(&b"bob"[..]),
     )?;
-    same("room", headers.get("meta-room"), None)
+    ensure_eq("room", headers.get("meta-room"), None)
 }
 
 async fn not_from_the_client(case: &Case) -> Result<()> {
-    let asked = case.connect(&[("meta-user", "forged")]).await?;
+    let pending = case.connect(&[("meta-user", "forged")]).await?;
     let request = case.script.next().await?;
-    same("on OPEN", request.header("meta-user"), None)?;
+    ensure_eq("on OPEN", request.header("meta-user"), None)?;
     request.reply(Reply::open().header("set-meta-user", "ada"))?;
-    let mut socket = asked.await??.accepted()?;
+    let mut socket = pending.await??.accepted()?;
     socket.send("x").await?;
     let request = case.script.next().await?;
-    same("later", request.header("meta-user"), Some("ada"))?;
+    ensure_eq("later", request.header("meta-user"), Some("ada"))?;
     request.reply(Reply::nothing())
 }

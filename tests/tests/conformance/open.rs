@@ -1,4 +1,4 @@
-//! Opening a WebSocket: what the backend is told, and what the client is answered.
+//! Opening a WebSocket: the request to the backend and the response to the client.
 
 use anyhow::{Context, Result, ensure};
 use grip::{Event, event::encode_all};
@@ -6,20 +6,20 @@ use serde_json::json;
 
 use crate::{
     backend::Reply,
-    case::{Case, cases, same, subscribe, ws_text},
+    case::{Case, cases, ensure_eq, subscribe, ws_text},
 };
 
 cases! {
     accepted
     refused
-    told_to_the_backend
-    told_later
+    request_to_the_backend
+    later_requests
     connection_id
     subprotocol
     headers_of_the_101
     messages_with_the_open
     close_at_once
-    server_error_passes
+    server_error_is_forwarded
     no_event
     client_gone
     ;
@@ -34,64 +34,64 @@ cases! {
 }
 
 async fn accepted(case: &Case) -> Result<()> {
-    let asked = case.connect(&[]).await?;
+    let pending = case.connect(&[]).await?;
     let request = case.script.next().await?;
-    same("method", request.head.method.as_str(), "POST")?;
-    same("body", &*request.body, b"OPEN\r\n")?;
+    ensure_eq("method", request.head.method.as_str(), "POST")?;
+    ensure_eq("body", &*request.body, b"OPEN\r\n")?;
     request.reply(Reply::open())?;
-    let mut socket = asked.await??.accepted()?;
+    let mut socket = pending.await??.accepted()?;
     socket.send("hello").await?;
     let reply = Reply::events(&[Event::text("hello yourself")]);
-    case.exchange(&[Event::text("hello")], reply).await?;
+    case.round_trip(&[Event::text("hello")], reply).await?;
     socket.expect("hello yourself").await
 }
 
 async fn refused(case: &Case) -> Result<()> {
-    let asked = case.connect(&[]).await?;
+    let pending = case.connect(&[]).await?;
     let reply = Reply::new(403)
         .header("content-type", "text/x-reason")
         .header("x-why", "no ticket")
         .body("tickets are at the door");
     case.script.next().await?.reply(reply)?;
-    let answer = asked.await??.refused()?;
-    same("status", answer.status, 403)?;
-    same(
+    let response = pending.await??.refused()?;
+    ensure_eq("status", response.status, 403)?;
+    ensure_eq(
         "content-type",
-        answer.header("content-type"),
+        response.header("content-type"),
         Some("text/x-reason"),
     )?;
-    same("x-why", answer.header("x-why"), Some("no ticket"))?;
-    same("body", answer.text().as_str(), "tickets are at the door")
+    ensure_eq("x-why", response.header("x-why"), Some("no ticket"))?;
+    ensure_eq("body", response.text().as_str(), "tickets are at the door")
 }
 
-async fn server_error_passes(case: &Case) -> Result<()> {
-    let asked = case.connect(&[]).await?;
+async fn server_error_is_forwarded(case: &Case) -> Result<()> {
+    let pending = case.connect(&[]).await?;
     let reply = Reply::new(503).header("retry-after", "7").body("later");
     case.script.next().await?.reply(reply)?;
-    let answer = asked.await??.refused()?;
-    same("status", answer.status, 503)?;
-    same("retry-after", answer.header("retry-after"), Some("7"))?;
-    same("body", answer.text().as_str(), "later")
+    let response = pending.await??.refused()?;
+    ensure_eq("status", response.status, 503)?;
+    ensure_eq("retry-after", response.header("retry-after"), Some("7"))?;
+    ensure_eq("body", response.text().as_str(), "later")
 }
 
-/// A backend that accepts a client that has gone meanwhile hears of that.
+/// A backend that accepts a client which has disconnected meanwhile receives a `DISCONNECT`.
 async fn client_gone(case: &Case) -> Result<()> {
-    let asked = case.connect(&[]).await?;
+    let pending = case.connect(&[]).await?;
     let request = case.script.next().await?;
     let id = request.header("connection-id").map(str::to_owned);
-    asked.abort();
-    ensure!(asked.await.is_err(), "the client has an answer");
+    pending.abort();
+    ensure!(pending.await.is_err(), "the client received a response");
     case.settle().await;
     request.reply(Reply::open())?;
     let request = case.script.next().await?;
     request.expect(&[Event::Disconnect])?;
-    same("id", request.header("connection-id"), id.as_deref())?;
+    ensure_eq("id", request.header("connection-id"), id.as_deref())?;
     request.reply(Reply::nothing())
 }
 
-async fn told_to_the_backend(case: &Case) -> Result<()> {
+async fn request_to_the_backend(case: &Case) -> Result<()> {
     let origin = format!("http://{}", case.proxy().await?.public);
-    let asked = case
+    let pending = case
         .connect(&[
             ("x-mine", "my header"),
             ("cookie", "a=b"),
@@ -100,7 +100,7 @@ async fn told_to_the_backend(case: &Case) -> Result<()> {
         ])
         .await?;
     let request = case.script.next().await?;
-    same("path", request.head.uri.path(), &*case.path())?;
+    ensure_eq("path", request.head.uri.path(), &*case.path())?;
     for (name, value) in [
         ("x-mine", "my header"),
         ("cookie", "a=b"),
@@ -112,7 +112,7 @@ async fn told_to_the_backend(case: &Case) -> Result<()> {
         ("sec-websocket-extensions", "grip"),
         ("sec-websocket-protocol", "x, y"),
     ] {
-        same(name, request.header(name), Some(value))?;
+        ensure_eq(name, request.header(name), Some(value))?;
     }
     ensure!(
         request
@@ -127,35 +127,35 @@ async fn told_to_the_backend(case: &Case) -> Result<()> {
         "Grip-Feature: {features}"
     );
     for name in ["upgrade", "content-bytes-replayed"] {
-        same(name, request.header(name), None)?;
+        ensure_eq(name, request.header(name), None)?;
     }
     request.reply(Reply::open().header("sec-websocket-protocol", "x"))?;
-    asked.await??.accepted()?;
+    pending.await??.accepted()?;
     Ok(())
 }
 
 async fn headers_of_the_handshake(case: &Case) -> Result<()> {
-    let asked = case.connect(&[]).await?;
+    let pending = case.connect(&[]).await?;
     let request = case.script.next().await?;
     for name in ["sec-websocket-key", "sec-websocket-version"] {
-        same(
+        ensure_eq(
             name,
             request.header(name).is_some(),
             case.differ(true, false),
         )?;
     }
     request.reply(Reply::open())?;
-    asked.await??.accepted()?;
+    pending.await??.accepted()?;
     Ok(())
 }
 
-async fn told_later(case: &Case) -> Result<()> {
-    let asked = case.connect(&[("x-mine", "my header")]).await?;
+async fn later_requests(case: &Case) -> Result<()> {
+    let pending = case.connect(&[("x-mine", "my header")]).await?;
     let request = case.script.next().await?;
     let features = request.header("grip-feature").map(str::to_owned);
     ensure!(features.is_some(), "no Grip-Feature");
     request.reply(Reply::open_grip(&[]))?;
-    let mut socket = asked.await??.accepted()?;
+    let mut socket = pending.await??.accepted()?;
     socket.send("x").await?;
     let request = case.script.next().await?;
     for (name, value) in [
@@ -166,7 +166,7 @@ async fn told_later(case: &Case) -> Result<()> {
         ("grip-feature", features.as_deref()),
         ("content-bytes-replayed", None),
     ] {
-        same(name, request.header(name), value)?;
+        ensure_eq(name, request.header(name), value)?;
     }
     request.reply(Reply::nothing())
 }
@@ -174,20 +174,20 @@ async fn told_later(case: &Case) -> Result<()> {
 async fn connection_id(case: &Case) -> Result<()> {
     let mut ids = Vec::new();
     for _ in 0..2 {
-        let asked = case.connect(&[("connection-id", "forged")]).await?;
+        let pending = case.connect(&[("connection-id", "forged")]).await?;
         let request = case.script.next().await?;
         let id = request
             .header("connection-id")
             .context("one id")?
             .to_owned();
         request.reply(Reply::open())?;
-        let mut socket = asked.await??.accepted()?;
+        let mut socket = pending.await??.accepted()?;
         for text in ["1", "2"] {
             socket.send(text).await?;
             let headers = case
-                .exchange(&[Event::text(text)], Reply::nothing())
+                .round_trip(&[Event::text(text)], Reply::nothing())
                 .await?;
-            same(
+            ensure_eq(
                 "connection-id",
                 headers.get("connection-id").context("an id")?,
                 &*id,
@@ -208,18 +208,18 @@ async fn connection_id(case: &Case) -> Result<()> {
 }
 
 async fn subprotocol(case: &Case) -> Result<()> {
-    let asked = case
+    let pending = case
         .connect(&[("sec-websocket-protocol", "soup, bread")])
         .await?;
     let request = case.script.next().await?;
-    same(
+    ensure_eq(
         "offered",
         request.header("sec-websocket-protocol"),
         Some("soup, bread"),
     )?;
     request.reply(Reply::open().header("sec-websocket-protocol", "bread"))?;
-    let (_, headers) = asked.await??.accepted_with_headers()?;
-    same(
+    let (_, headers) = pending.await??.accepted_with_headers()?;
+    ensure_eq(
         "chosen",
         headers.get("sec-websocket-protocol").context("one")?,
         "bread",
@@ -227,7 +227,7 @@ async fn subprotocol(case: &Case) -> Result<()> {
 }
 
 async fn headers_of_the_101(case: &Case) -> Result<()> {
-    let asked = case.connect(&[]).await?;
+    let pending = case.connect(&[]).await?;
     let reply = Reply::open_grip(&[])
         .header("x-theirs", "their header")
         .header("set-cookie", "a=b")
@@ -235,13 +235,13 @@ async fn headers_of_the_101(case: &Case) -> Result<()> {
         .header("keep-alive-interval", "120")
         .header("set-meta-user", "ada");
     case.script.next().await?.reply(reply)?;
-    let (_, headers) = asked.await??.accepted_with_headers()?;
-    same(
+    let (_, headers) = pending.await??.accepted_with_headers()?;
+    ensure_eq(
         "x-theirs",
         headers.get("x-theirs").context("x-theirs")?,
         "their header",
     )?;
-    same("cookies", headers.get_all("set-cookie").iter().count(), 2)?;
+    ensure_eq("cookies", headers.get_all("set-cookie").iter().count(), 2)?;
     for name in [
         "content-type",
         "content-length",
@@ -262,38 +262,38 @@ async fn messages_with_the_open(case: &Case) -> Result<()> {
 }
 
 async fn empty_with_keep_alive(case: &Case) -> Result<()> {
-    let asked = case.connect(&[]).await?;
+    let pending = case.connect(&[]).await?;
     let request = case.script.next().await?;
     request.reply(Reply::nothing().header("keep-alive-interval", "20"))?;
     if case.differ(true, false) {
-        // It asks again, and lets the client wait.
-        case.exchange(&[Event::Open], Reply::open()).await?;
+        // It sends the request again while the client waits.
+        case.round_trip(&[Event::Open], Reply::open()).await?;
     }
-    let mut socket = asked.await??.accepted()?;
+    let mut socket = pending.await??.accepted()?;
     socket.send("x").await?;
-    case.exchange(&[Event::text("x")], Reply::events(&[Event::text("y")]))
+    case.round_trip(&[Event::text("x")], Reply::events(&[Event::text("y")]))
         .await?;
     socket.expect("y").await
 }
 
 async fn grip_headers_of_the_101(case: &Case) -> Result<()> {
-    let asked = case.connect(&[]).await?;
+    let pending = case.connect(&[]).await?;
     let reply = Reply::open_grip(&[]).header("grip-secret", "x");
     case.script.next().await?.reply(reply)?;
-    let (_, headers) = asked.await??.accepted_with_headers()?;
-    same(
+    let (_, headers) = pending.await??.accepted_with_headers()?;
+    ensure_eq(
         "seen",
         headers.contains_key("grip-secret"),
         case.differ(true, false),
     )
 }
 
-/// Whether what is published right after the 101 reaches the client.
+/// Whether items published right after the 101 reach the client.
 async fn subscribed_with_the_101(case: &Case) -> Result<()> {
     let subscribe = subscribe(case.channel());
     let mut socket = case.open(Reply::open_grip(&[&subscribe])).await?;
     if case.differ(true, false) {
-        // Now and then it does, so nothing is said of the first.
+        // Sometimes they do, so the first one is not checked.
         case.subscribed(&mut socket, case.channel()).await?;
     }
     case.publish(ws_text(case.channel(), "first")).await?;
@@ -304,50 +304,50 @@ async fn close_at_once(case: &Case) -> Result<()> {
     let reply = Reply::events(&[Event::Open, Event::text("bye"), Event::close(4001, "full")]);
     let mut socket = case.open(reply).await?;
     socket.expect("bye").await?;
-    same("close", socket.closed().await?, Some((4001, "full".into())))
+    ensure_eq("close", socket.closed().await?, Some((4001, "full".into())))
 }
 
 async fn no_event(case: &Case) -> Result<()> {
-    let asked = case.connect(&[]).await?;
+    let pending = case.connect(&[]).await?;
     case.script.next().await?.reply(Reply::nothing())?;
-    same("status", asked.await??.refused()?.status, 502)
+    ensure_eq("status", pending.await??.refused()?.status, 502)
 }
 
 async fn wrong_type(case: &Case) -> Result<()> {
-    let asked = case.connect(&[]).await?;
+    let pending = case.connect(&[]).await?;
     let reply = Reply::new(200)
         .header("content-type", "text/plain")
         .body(encode_all(&[Event::Open]));
     case.script.next().await?.reply(reply)?;
-    same(
+    ensure_eq(
         "status",
-        asked.await??.refused()?.status,
+        pending.await??.refused()?.status,
         case.differ(200, 426),
     )
 }
 
 async fn plain_ok(case: &Case) -> Result<()> {
-    let asked = case.connect(&[]).await?;
+    let pending = case.connect(&[]).await?;
     let reply = Reply::new(200)
         .header("content-type", "application/json")
         .body(json!({"hello": "world"}).to_string());
     case.script.next().await?.reply(reply)?;
-    same(
+    ensure_eq(
         "status",
-        asked.await??.refused()?.status,
+        pending.await??.refused()?.status,
         case.differ(200, 426),
     )
 }
 
 async fn malformed(case: &Case) -> Result<()> {
-    let asked = case.connect(&[]).await?;
-    // A length, and no such content.
+    let pending = case.connect(&[]).await?;
+    // A length without content.
     let reply = Reply::nothing().body("OPEN 5\r\n");
     case.script.next().await?.reply(reply)?;
-    let answer = asked.await??;
+    let response = pending.await??;
     if case.differ(true, false) {
-        answer.accepted().map(drop)
+        response.accepted().map(drop)
     } else {
-        same("status", answer.refused()?.status, 502)
+        ensure_eq("status", response.refused()?.status, 502)
     }
 }

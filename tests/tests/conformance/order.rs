@@ -1,4 +1,4 @@
-//! `id` and `prev-id`: the order of a channel's items, and those that come twice.
+//! `id` and `prev-id`: order and deduplication of a channel's items.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -57,7 +57,7 @@ async fn duplicate(case: &Case) -> Result<()> {
     case.barrier(&mut socket, "nothing else").await
 }
 
-/// One that never comes is not waited for for ever.
+/// Later items are not delayed for ever by a missing one.
 async fn missing(case: &Case) -> Result<()> {
     let mut socket = case.subscribe().await?;
     case.publish(item(case, "1", None)).await?;

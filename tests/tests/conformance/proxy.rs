@@ -1,4 +1,4 @@
-//! The proxies: one of each kind for all cases, and more for a case that asks for its own.
+//! The proxies: one of each kind shared by the cases, and more for cases that need their own.
 
 use std::{
     fmt,
@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 
 use crate::pushpin::Pushpin;
 
-/// The key that both proxies sign with, and that publishers to socket-host sign with.
+/// The key with which the proxies and the publishers sign.
 pub const KEY: &str = "base64:dGhlIHRlc3RzJyBvd24ga2V5LCBzaGFyZWQgYnkgYm90aA==";
 
 /// A kind of proxy.
@@ -19,7 +19,7 @@ pub const KEY: &str = "base64:dGhlIHRlc3RzJyBvd24ga2V5LCBzaGFyZWQgYnkgYm90aA==";
 pub enum Kind {
     /// Debian's Pushpin.
     Pushpin,
-    /// The host of this workspace.
+    /// The host in this workspace.
     SocketHost,
 }
 
@@ -40,7 +40,7 @@ pub struct Proxies {
 }
 
 impl Proxies {
-    /// None yet; they will be in front of `upstream`.
+    /// Prepares proxies in front of `upstream`, without starting them.
     pub fn new(upstream: SocketAddr) -> Self {
         Self {
             upstream,
@@ -49,12 +49,12 @@ impl Proxies {
         }
     }
 
-    /// One more of that kind, in front of the same backend.
-    pub async fn another(&self, kind: Kind) -> Result<Proxy> {
+    /// Starts another proxy in front of the same backend.
+    pub async fn start(&self, kind: Kind) -> Result<Proxy> {
         Proxy::start(kind, self.upstream).await
     }
 
-    /// The proxy of that kind. It is started once, also when that fails.
+    /// Returns the shared proxy and starts it if necessary. A failed start is not repeated.
     pub async fn get(&self, kind: Kind) -> Result<&Proxy> {
         let proxy = match kind {
             Kind::Pushpin => &self.pushpin,
@@ -62,18 +62,18 @@ impl Proxies {
         };
         let start = async || {
             let started = Proxy::start(kind, self.upstream).await;
-            started.map_err(|error| format!("{kind} does not start: {error:#}"))
+            started.map_err(|error| format!("cannot start {kind}: {error:#}"))
         };
         let started = proxy.get_or_init(start).await;
         started.as_ref().map_err(|error| anyhow!("{error}"))
     }
 }
 
-/// A running proxy. Dropped, it is stopped.
+/// A running proxy. Stopped on drop.
 pub struct Proxy {
-    /// Where clients connect.
+    /// The address for clients.
     pub public: SocketAddr,
-    /// Where publishers connect.
+    /// The address for publishers.
     pub control: SocketAddr,
     _process: Process,
 }
@@ -84,7 +84,7 @@ enum Process {
 }
 
 impl Proxy {
-    /// Starts a proxy in front of `upstream`, and waits until it serves.
+    /// Starts a proxy in front of `upstream` and waits until it serves.
     pub async fn start(kind: Kind, upstream: SocketAddr) -> Result<Self> {
         match kind {
             Kind::Pushpin => {
@@ -109,8 +109,7 @@ impl Proxy {
     }
 }
 
-/// An address of the loopback that nobody listens at, for programs that do not choose
-/// one themselves.
+/// Returns a free loopback address, for programs that cannot choose one themselves.
 pub fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }

@@ -1,4 +1,4 @@
-//! Publishing to WebSockets: forms, actions, and what is no item.
+//! Publishing to WebSockets: formats, actions and invalid items.
 
 use anyhow::{Result, ensure};
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
     backend::Reply,
-    case::{Case, cases, same, ws_text},
+    case::{Case, cases, ensure_eq, ws_text},
 };
 
 cases! {
@@ -24,7 +24,7 @@ cases! {
     hint
     malformed_bodies
     malformed_items
-    nothing_of_a_bad_request
+    bad_request_publishes_nothing
     wrong_method
     ;
     differs:
@@ -37,7 +37,7 @@ cases! {
 
 async fn text(case: &Case) -> Result<()> {
     let mut socket = case.subscribe().await?;
-    for text in ["hello", "été 🍔", "m:as it is", "c:{}"] {
+    for text in ["hello", "été 🍔", "m:unchanged", "c:{}"] {
         case.publish(ws_text(case.channel(), text)).await?;
         socket.expect(text).await?;
     }
@@ -56,7 +56,7 @@ async fn binary(case: &Case) -> Result<()> {
     let formats = json!({"ws-message": {"content-bin": content}});
     case.publish(json!({"channel": case.channel(), "formats": formats}))
         .await?;
-    same(
+    ensure_eq(
         "message",
         socket.next().await?,
         Some(Message::binary(vec![0, 1, 254, 255])),
@@ -74,7 +74,7 @@ async fn kinds(case: &Case) -> Result<()> {
         let formats = json!({"ws-message": {"type": kind, "content": "x"}});
         case.publish(json!({"channel": case.channel(), "formats": formats}))
             .await?;
-        same("message", socket.next().await?, Some(message))?;
+        ensure_eq("message", socket.next().await?, Some(message))?;
     }
     Ok(())
 }
@@ -102,7 +102,7 @@ async fn to_all_subscribers(case: &Case) -> Result<()> {
         let subscribe = crate::case::subscribe(case.channel());
         sockets.push(case.open(Reply::open_grip(&[&subscribe])).await?);
     }
-    // Each has its own last probe behind it; those of others may follow.
+    // Each socket may still receive the probes of others.
     for socket in &mut sockets {
         case.subscribed(socket, case.channel()).await?;
     }
@@ -114,7 +114,7 @@ async fn to_all_subscribers(case: &Case) -> Result<()> {
 }
 
 async fn no_subscribers(case: &Case) -> Result<()> {
-    case.publish(ws_text(case.channel(), "nobody listens"))
+    case.publish(ws_text(case.channel(), "no subscribers"))
         .await
 }
 
@@ -127,7 +127,7 @@ async fn other_formats_only(case: &Case) -> Result<()> {
     socket.expect("for sockets").await
 }
 
-/// A WebSocket has nothing to fetch anew.
+/// A hint does not apply to WebSockets.
 async fn hint(case: &Case) -> Result<()> {
     let mut socket = case.subscribe().await?;
     let formats = json!({"ws-message": {"action": "hint"}});
@@ -142,21 +142,21 @@ async fn refresh(case: &Case) -> Result<()> {
     let mut socket = case.subscribe().await?;
     let formats = json!({"ws-message": {"action": "refresh"}});
     let body = json!({"items": [{"channel": case.channel(), "formats": formats}]});
-    let answer = case.post_publish(&body.to_string()).await?;
-    same("status", answer.status, case.differ(400, 200))?;
-    if answer.status == 400 {
+    let response = case.post_publish(&body.to_string()).await?;
+    ensure_eq("status", response.status, case.differ(400, 200))?;
+    if response.status == 400 {
         return Ok(());
     }
-    case.exchange(&[], Reply::events(&[Event::text("m:fresh")]))
+    case.round_trip(&[], Reply::events(&[Event::text("m:fresh")]))
         .await?;
     socket.expect("fresh").await
 }
 
 async fn malformed_bodies(case: &Case) -> Result<()> {
     for body in ["{", "[]", "{}", r#"{"items":{}}"#, r#"{"items":[1]}"#] {
-        let answer = case.post_publish(body).await?;
-        same(body, answer.status, 400)?;
-        ensure!(!answer.body.is_empty(), "{body}: no reason");
+        let response = case.post_publish(body).await?;
+        ensure_eq(body, response.status, 400)?;
+        ensure!(!response.body.is_empty(), "{body}: no reason");
     }
     Ok(())
 }
@@ -177,9 +177,9 @@ async fn malformed_items(case: &Case) -> Result<()> {
         json!({"channel": channel, "formats": {"http-response": {"code": 204}}}),
     ] {
         let body = json!({"items": [item]}).to_string();
-        let answer = case.post_publish(&body).await?;
-        same(&body, answer.status, 400)?;
-        ensure!(!answer.body.is_empty(), "{body}: no reason");
+        let response = case.post_publish(&body).await?;
+        ensure_eq(&body, response.status, 400)?;
+        ensure!(!response.body.is_empty(), "{body}: no reason");
     }
     Ok(())
 }
@@ -187,47 +187,47 @@ async fn malformed_items(case: &Case) -> Result<()> {
 async fn malformed_base64(case: &Case) -> Result<()> {
     let formats = json!({"ws-message": {"content-bin": "*"}});
     let item = json!({"channel": case.channel(), "formats": formats});
-    let answer = case
+    let response = case
         .post_publish(&json!({"items": [item]}).to_string())
         .await?;
-    same("status", answer.status, case.differ(200, 400))
+    ensure_eq("status", response.status, case.differ(200, 400))
 }
 
 async fn no_body(case: &Case) -> Result<()> {
-    same(
+    ensure_eq(
         "status",
         case.post_publish("").await?.status,
         case.differ(411, 400),
     )
 }
 
-async fn nothing_of_a_bad_request(case: &Case) -> Result<()> {
+async fn bad_request_publishes_nothing(case: &Case) -> Result<()> {
     let mut socket = case.subscribe().await?;
     let items = json!([ws_text(case.channel(), "good"), {"channel": case.channel()}]);
-    let answer = case
+    let response = case
         .post_publish(&json!({"items": items}).to_string())
         .await?;
-    same("status", answer.status, 400)?;
+    ensure_eq("status", response.status, 400)?;
     case.publish(ws_text(case.channel(), "after")).await?;
     socket.expect("after").await
 }
 
 async fn without_a_token(case: &Case) -> Result<()> {
     let body = json!({"items": [ws_text(case.channel(), "x")]}).to_string();
-    let answer = case.post_publish_as(&[], &body).await?;
-    same("status", answer.status, case.differ(200, 401))
+    let response = case.post_publish_as(&[], &body).await?;
+    ensure_eq("status", response.status, case.differ(200, 401))
 }
 
 async fn with_a_bad_token(case: &Case) -> Result<()> {
     let body = json!({"items": [ws_text(case.channel(), "x")]}).to_string();
-    let answer = case
+    let response = case
         .post_publish_as(&[("authorization", "Bearer a.b.c")], &body)
         .await?;
-    same("status", answer.status, case.differ(200, 401))
+    ensure_eq("status", response.status, case.differ(200, 401))
 }
 
 async fn wrong_method(case: &Case) -> Result<()> {
     let request = crate::client::request("GET", "/publish/", &[], "")?;
-    let answer = crate::client::send(case.proxy().await?.control, request).await?;
-    same("status", answer.status, 405)
+    let response = crate::client::send(case.proxy().await?.control, request).await?;
+    ensure_eq("status", response.status, 405)
 }

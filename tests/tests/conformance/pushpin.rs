@@ -1,4 +1,4 @@
-//! Debian's Pushpin as two processes: their start, and their end.
+//! Debian's Pushpin as child processes.
 
 use std::{
     fs::File,
@@ -18,32 +18,32 @@ use crate::{
     proxy::{KEY, free_address},
 };
 
-/// It starts in well under a second.
-const STARTING: Duration = Duration::from_secs(20);
+/// The time for Pushpin to start. It usually takes less than a second.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What is not through in this time is tried again.
-const PROBE: Duration = Duration::from_secs(1);
+/// The timeout of a readiness check.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Between two looks at whether it serves, or has ended.
-const LOOK: Duration = Duration::from_millis(20);
+/// The pause between two checks whether Pushpin serves, or has exited.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long its processes may take to end before they are killed.
-const STOPPING: Duration = Duration::from_secs(5);
+/// The time for the processes to exit before they are killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A running Pushpin. Dropped, all its processes are stopped.
+/// A running Pushpin. Its processes are stopped on drop.
 pub struct Pushpin {
-    /// Where clients connect.
+    /// The address for clients.
     pub public: SocketAddr,
-    /// Where publishers connect.
+    /// The address for publishers.
     pub control: SocketAddr,
     processes: Vec<Child>,
     folder: TempDir,
 }
 
 impl Pushpin {
-    /// Starts it in front of `upstream`, and waits until it serves.
+    /// Starts Pushpin in front of `upstream` and waits until it serves.
     pub async fn start(upstream: SocketAddr) -> Result<Self> {
-        // Somebody else may take a port between our look and its start.
+        // Another process may take one of its ports before it starts.
         let mut last = None;
         for _ in 0..3 {
             match Self::start_once(upstream).await {
@@ -51,7 +51,7 @@ impl Pushpin {
                 Err(error) => last = Some(error),
             }
         }
-        Err(last.context("never tried")?)
+        Err(last.context("no attempt")?)
     }
 
     async fn start_once(upstream: SocketAddr) -> Result<Self> {
@@ -76,19 +76,19 @@ impl Pushpin {
         for (program, argument) in programs {
             pushpin.spawn(program, &argument)?;
         }
-        let deadline = Instant::now() + STARTING;
-        while !pushpin.serves().await {
+        let deadline = Instant::now() + START_TIMEOUT;
+        while !pushpin.is_ready().await {
             for process in &mut pushpin.processes {
                 if let Some(status) = process.try_wait()? {
-                    bail!("a process ended with {status}; {}", pushpin.log());
+                    bail!("a process exited with {status}; {}", pushpin.log());
                 }
             }
             ensure!(
                 Instant::now() < deadline,
-                "it does not serve; {}",
+                "it does not become ready; {}",
                 pushpin.log()
             );
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         Ok(pushpin)
     }
@@ -102,40 +102,42 @@ impl Pushpin {
             .stderr(log)
             .spawn()
             .with_context(|| {
-                format!("cannot run {program}; `tests/install pushpin zurl` installs it on Debian")
+                format!(
+                    "cannot run {program}: on Debian, install it with `tests/install pushpin zurl`"
+                )
             })?;
         self.processes.push(process);
         Ok(())
     }
 
-    /// Whether its processes are in touch: each looks for the others when it starts, and until it
-    /// has found them some requests are lost and some are answered with 500.
-    async fn serves(&self) -> bool {
-        let through = async {
+    /// Checks whether the processes have found each other. Before that, requests are lost or get a
+    /// 500.
+    async fn is_ready(&self) -> bool {
+        let check = async {
             let next = client::request("GET", READINESS, &[], "")?;
             let mut stream = client::hold(self.public, next).await?;
-            // There is no backend.
+            // The backend is not running.
             if stream.status() == 502 {
-                return self.publishes().await;
+                return self.publish_check().await;
             }
             stream.expect("linked,held,").await?;
             let upgrade = client::upgrade(self.public, READINESS, &[])?;
-            let mut socket = client::shake(self.public, upgrade).await?.accepted()?;
-            self.publishes().await?;
+            let mut socket = client::handshake(self.public, upgrade).await?.accepted()?;
+            self.publish_check().await?;
             stream.expect("published").await?;
             socket.expect("published").await
         };
-        matches!(tokio::time::timeout(PROBE, through).await, Ok(Ok(())))
+        matches!(tokio::time::timeout(CHECK_TIMEOUT, check).await, Ok(Ok(())))
     }
 
-    /// Publishes to those who ask whether it serves.
-    async fn publishes(&self) -> Result<()> {
+    /// Publishes to the sockets and streams of the readiness check.
+    async fn publish_check(&self) -> Result<()> {
         let published = json!({"content": "published"});
         let formats = json!({"ws-message": published, "http-stream": published});
         let items = json!({"items": [{"channel": READINESS, "formats": formats}]});
         let publish = client::request("POST", "/publish/", &[], &items.to_string())?;
-        let answer = client::send(self.control, publish).await?;
-        ensure!(answer.status == 200, "{answer:?}");
+        let response = client::send(self.control, publish).await?;
+        ensure!(response.status == 200, "{response:?}");
         Ok(())
     }
 
@@ -147,7 +149,7 @@ impl Pushpin {
         let logs = logs.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
         logs.map(|path| {
             let log = std::fs::read_to_string(&path).unwrap_or_default();
-            format!("{} said:\n{log}", path.display())
+            format!("{}:\n{log}", path.display())
         })
         .collect()
     }
@@ -155,18 +157,18 @@ impl Pushpin {
 
 impl Drop for Pushpin {
     fn drop(&mut self) {
-        // Killed, `pushpin` would leave the processes behind that it started.
+        // If killed, `pushpin` would leave its child processes behind.
         for process in &mut self.processes {
             let _ = kill_process(Pid::from_child(process), Signal::TERM);
         }
-        let deadline = Instant::now() + STOPPING;
+        let deadline = Instant::now() + STOP_TIMEOUT;
         for process in &mut self.processes {
             while !matches!(process.try_wait(), Ok(Some(_)) | Err(_)) {
                 if Instant::now() > deadline {
-                    eprintln!("a process of Pushpin does not end: {}", process.id());
+                    eprintln!("a process of Pushpin does not exit: {}", process.id());
                     let _ = process.kill();
                 }
-                std::thread::sleep(LOOK);
+                std::thread::sleep(POLL_INTERVAL);
             }
         }
     }

@@ -1,13 +1,13 @@
-//! A backend that takes only a part of what it is offered: `Content-Bytes-Accepted`.
+//! `Content-Bytes-Accepted`: a backend that accepts only part of a request's content.
 //!
-//! Pushpin knows it since 1.41; Debian's does not look at it, and what was offered is gone.
+//! Pushpin supports it since 1.41. Debian's version ignores it and drops the rest.
 
 use anyhow::Result;
 use grip::Event;
 
 use crate::{
     backend::Reply,
-    case::{Case, cases, same},
+    case::{Case, cases, ensure_eq},
 };
 
 cases! {
@@ -23,10 +23,12 @@ async fn all_accepted(case: &Case) -> Result<()> {
     let mut socket = case.open(Reply::open()).await?;
     socket.send("12345").await?;
     let reply = Reply::nothing().header("content-bytes-accepted", "5");
-    case.exchange(&[Event::text("12345")], reply).await?;
+    case.round_trip(&[Event::text("12345")], reply).await?;
     socket.send("6").await?;
-    let headers = case.exchange(&[Event::text("6")], Reply::nothing()).await?;
-    same("replayed", headers.get("content-bytes-replayed"), None)
+    let headers = case
+        .round_trip(&[Event::text("6")], Reply::nothing())
+        .await?;
+    ensure_eq("replayed", headers.get("content-bytes-replayed"), None)
 }
 
 async fn offered_again(case: &Case) -> Result<()> {
@@ -35,26 +37,26 @@ async fn offered_again(case: &Case) -> Result<()> {
     let request = case.script.next().await?;
     request.expect(&[Event::text("12345")])?;
     socket.send("678").await?;
-    // Where it comes after the answer, the rest has waited for it.
+    // If the proxy reads it after the reply, the rest waits for it.
     request.reply(Reply::nothing().header("content-bytes-accepted", "0"))?;
     let request = case.script.next().await?;
     if case.differ(true, false) {
         request.expect(&[Event::text("678")])?;
         return request.reply(Reply::nothing());
     }
-    same(
+    ensure_eq(
         "replayed",
         request.header("content-bytes-replayed"),
         Some("5"),
     )?;
     request.expect(&[Event::text("12345"), Event::text("678")])?;
     request.reply(Reply::nothing().header("content-bytes-accepted", "5"))?;
-    // The rest waits for more.
+    // The rest is sent with the next message.
     case.settle().await;
     case.no_request().await?;
     socket.send("9").await?;
     let request = case.script.next().await?;
-    same(
+    ensure_eq(
         "replayed",
         request.header("content-bytes-replayed"),
         Some("3"),
@@ -69,14 +71,14 @@ async fn part_of_a_message(case: &Case) -> Result<()> {
     let request = case.script.next().await?;
     request.expect(&[Event::text("12345")])?;
     socket.send("678").await?;
-    // Where it comes after the answer, the rest has waited for it.
+    // If the proxy reads it after the reply, the rest waits for it.
     request.reply(Reply::nothing().header("content-bytes-accepted", "2"))?;
     let request = case.script.next().await?;
     if case.differ(true, false) {
         request.expect(&[Event::text("678")])?;
         return request.reply(Reply::nothing());
     }
-    same(
+    ensure_eq(
         "replayed",
         request.header("content-bytes-replayed"),
         Some("3"),
@@ -89,12 +91,13 @@ async fn more_than_offered(case: &Case) -> Result<()> {
     let mut socket = case.open(Reply::open()).await?;
     socket.send("12345").await?;
     let reply = Reply::nothing().header("content-bytes-accepted", "6");
-    case.exchange(&[Event::text("12345")], reply).await?;
+    case.round_trip(&[Event::text("12345")], reply).await?;
     if case.differ(true, false) {
         socket.send("6").await?;
-        case.exchange(&[Event::text("6")], Reply::nothing()).await?;
+        case.round_trip(&[Event::text("6")], Reply::nothing())
+            .await?;
         return Ok(());
     }
     let close = Some((1011, "the backend failed".into()));
-    same("close", socket.closed().await?, close)
+    ensure_eq("close", socket.closed().await?, close)
 }

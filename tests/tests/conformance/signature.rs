@@ -1,4 +1,4 @@
-//! `Grip-Sig`: the token that shows a backend who its requests come from.
+//! `Grip-Sig`: the token that authenticates the proxy to the backend.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,7 +7,7 @@ use grip::{Event, Key};
 
 use crate::{
     backend::{Reply, Request},
-    case::{Case, cases, same},
+    case::{Case, cases, ensure_eq},
     proxy::KEY,
 };
 
@@ -20,8 +20,8 @@ fn verify(request: &Request) -> Result<()> {
     let token = request.header("grip-sig").context("one Grip-Sig")?;
     let now = SystemTime::now();
     let claims = grip::signature::verify(&Key::parse(KEY)?, token, now)?;
-    let left = claims.expires.duration_since(now)?;
-    ensure!(left > Duration::from_secs(10), "{left:?} left");
+    let validity = claims.expires.duration_since(now)?;
+    ensure!(validity > Duration::from_secs(10), "valid for {validity:?}");
     ensure!(
         claims.issuer.is_some_and(|issuer| !issuer.is_empty()),
         "no issuer"
@@ -32,11 +32,11 @@ fn verify(request: &Request) -> Result<()> {
 }
 
 async fn on_websocket_requests(case: &Case) -> Result<()> {
-    let asked = case.connect(&[("grip-sig", "a.b.c")]).await?;
+    let pending = case.connect(&[("grip-sig", "a.b.c")]).await?;
     let request = case.script.next().await?;
     verify(&request)?;
     request.reply(Reply::open())?;
-    let mut socket = asked.await??.accepted()?;
+    let mut socket = pending.await??.accepted()?;
     socket.send("x").await?;
     let request = case.script.next().await?;
     request.expect(&[Event::text("x")])?;
@@ -45,9 +45,9 @@ async fn on_websocket_requests(case: &Case) -> Result<()> {
 }
 
 async fn on_http_requests(case: &Case) -> Result<()> {
-    let asked = case.request("GET", &[("grip-sig", "a.b.c")], "").await?;
+    let pending = case.request("GET", &[("grip-sig", "a.b.c")], "").await?;
     let request = case.script.next().await?;
     verify(&request)?;
     request.reply(Reply::new(200))?;
-    same("status", asked.await??.status, 200)
+    ensure_eq("status", pending.await??.status, 200)
 }

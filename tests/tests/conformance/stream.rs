@@ -1,4 +1,4 @@
-//! HTTP responses held as a stream: `Grip-Hold: stream`.
+//! `Grip-Hold: stream`: HTTP responses held as a stream.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{
     backend::Reply,
-    case::{Case, cases, same, stream_text},
+    case::{Case, cases, ensure_eq, stream_text},
     client,
 };
 
@@ -37,7 +37,7 @@ cases! {
     of_a_backend_that_compresses
 }
 
-/// A stream on the case's channel.
+/// Returns the reply that holds a stream on the case's channel.
 fn hold(case: &Case) -> Reply {
     Reply::new(200)
         .header("content-type", "text/event-stream")
@@ -45,26 +45,26 @@ fn hold(case: &Case) -> Reply {
         .header("grip-channel", case.channel())
 }
 
-/// What is published cannot be appended to what is compressed.
+/// Items cannot be appended to a compressed body.
 async fn of_a_backend_that_compresses(case: &Case) -> Result<()> {
-    /// "first,", by gzip.
-    const PACKED: &[u8] = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\x4b\xcb\x2c\x2a\x2e\xd1\x01\x00\xd7\x36\x47\x15\x06\x00\x00\x00";
+    /// "first,", compressed with gzip.
+    const GZIPPED: &[u8] = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\x4b\xcb\x2c\x2a\x2e\xd1\x01\x00\xd7\x36\x47\x15\x06\x00\x00\x00";
     let request = client::request("GET", &case.path(), &[("accept-encoding", "gzip")], "")?;
-    let asked = tokio::spawn(client::hold(case.proxy().await?.public, request));
+    let pending = tokio::spawn(client::hold(case.proxy().await?.public, request));
     let request = case.script.next().await?;
     let accepted = request.header("accept-encoding").unwrap_or_default();
     ensure!(accepted.contains("gzip"), "{accepted:?}");
-    // Pushpin unpacks more than the client does.
-    same("the client's", accepted == "gzip", case.differ(false, true))?;
-    let packed = hold(case).header("content-encoding", "gzip");
-    request.reply(packed.body(PACKED))?;
+    // Pushpin accepts more encodings than the client.
+    ensure_eq("the client's", accepted == "gzip", case.differ(false, true))?;
+    let compressed = hold(case).header("content-encoding", "gzip");
+    request.reply(compressed.body(GZIPPED))?;
     if case.differ(false, true) {
         let request = case.script.next().await?;
-        same("again", request.header("accept-encoding"), Some("identity"))?;
+        ensure_eq("again", request.header("accept-encoding"), Some("identity"))?;
         request.reply(hold(case).body("first,"))?;
     }
-    let mut stream = asked.await??;
-    same("coding", stream.header("content-encoding"), None)?;
+    let mut stream = pending.await??;
+    ensure_eq("coding", stream.header("content-encoding"), None)?;
     stream.expect("first,").await?;
     case.publish(stream_text(case.channel(), "second")).await?;
     stream.expect("second").await
@@ -74,14 +74,14 @@ async fn held(case: &Case) -> Result<()> {
     let mut stream = case
         .hold(hold(case).header("x-kept", "1").body("first,"))
         .await?;
-    same("status", stream.status(), 200)?;
-    same(
+    ensure_eq("status", stream.status(), 200)?;
+    ensure_eq(
         "type",
         stream.header("content-type"),
         Some("text/event-stream"),
     )?;
-    same("x-kept", stream.header("x-kept"), Some("1"))?;
-    same("length", stream.header("content-length"), None)?;
+    ensure_eq("x-kept", stream.header("x-kept"), Some("1"))?;
+    ensure_eq("length", stream.header("content-length"), None)?;
     for name in stream.headers().keys() {
         ensure!(
             !name.as_str().starts_with("grip-"),
@@ -140,7 +140,7 @@ async fn instruct(case: &Case) -> Result<()> {
         .header("content-type", "application/grip-instruct")
         .body(instruct.to_string());
     let mut stream = case.hold(reply).await?;
-    same("status", stream.status(), 200)?;
+    ensure_eq("status", stream.status(), 200)?;
     stream.expect("first,").await?;
     case.publish(stream_text(case.channel(), "second")).await?;
     stream.expect("second").await
@@ -160,9 +160,9 @@ async fn instruct_status_and_headers(case: &Case) -> Result<()> {
         .header("content-type", "application/grip-instruct")
         .body(instruct.to_string());
     let mut stream = case.hold(reply).await?;
-    same("status", stream.status(), 203)?;
-    same("type", stream.header("content-type"), Some("text/x"))?;
-    same("x-mine", stream.header("x-mine"), Some("1"))?;
+    ensure_eq("status", stream.status(), 203)?;
+    ensure_eq("type", stream.header("content-type"), Some("text/x"))?;
+    ensure_eq("x-mine", stream.header("x-mine"), Some("1"))?;
     stream.expect("first,").await
 }
 
@@ -170,8 +170,8 @@ async fn status(case: &Case) -> Result<()> {
     let mut stream = case
         .hold(hold(case).header("grip-status", "203 Hearsay").body("x"))
         .await?;
-    same("status", stream.status(), 203)?;
-    same("reason", stream.reason(), Some("Hearsay"))?;
+    ensure_eq("status", stream.status(), 203)?;
+    ensure_eq("reason", stream.reason(), Some("Hearsay"))?;
     stream.expect("x").await
 }
 
@@ -185,7 +185,7 @@ async fn keep_alive(case: &Case, header: &str, expected: &str) -> Result<()> {
     Ok(())
 }
 
-/// Not before its time, which Pushpin shortens by up to a second each time.
+/// Keep-alives are never early. Pushpin sends them up to a second early.
 async fn keep_alive_on_time(case: &Case) -> Result<()> {
     let mut due = Instant::now();
     let reply = hold(case).header("grip-keep-alive", "idle; timeout=1");
@@ -198,12 +198,12 @@ async fn keep_alive_on_time(case: &Case) -> Result<()> {
                 return Ok(());
             }
         }
-        bail!("none comes early");
+        bail!("no keep-alive is early");
     }
     for _ in 0..3 {
         due += Duration::from_secs(1);
         stream.expect("idle").await?;
-        ensure!(Instant::now() >= due, "one comes early");
+        ensure!(Instant::now() >= due, "a keep-alive is early");
     }
     Ok(())
 }
@@ -229,13 +229,13 @@ async fn keep_alive_interval(case: &Case) -> Result<()> {
         match stream.bytes(4).await?.as_slice() {
             b"more" => others += 1,
             b"tick" if others >= 3 => return Ok(()),
-            // On a slow machine, as it would in the other mode.
+            // Early, which the other mode would allow on a slow machine.
             other => {
-                same("text", other, b"tick")?;
+                ensure_eq("text", other, b"tick")?;
                 others = 0;
             }
         }
-        ensure!(others < 100, "there is no tick among 10 s of others");
+        ensure!(others < 100, "no tick among 10 s of other messages");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -266,7 +266,7 @@ async fn expose_headers(case: &Case) -> Result<()> {
         ("content-type", None),
         ("grip-channel", None),
     ] {
-        same(name, stream.header(name), value)?;
+        ensure_eq(name, stream.header(name), value)?;
     }
     Ok(())
 }
@@ -288,7 +288,7 @@ async fn skip_self(case: &Case) -> Result<()> {
     stream.expect("bob's").await
 }
 
-/// A client that leaves is no reason for anything else.
+/// A client that disconnects does not affect other clients.
 async fn client_gone(case: &Case) -> Result<()> {
     let gone = case.hold(hold(case)).await?;
     let mut stays = case.hold(hold(case)).await?;
@@ -305,7 +305,7 @@ async fn without_a_channel(case: &Case) -> Result<()> {
     let mut stream = case
         .hold(Reply::new(200).header("grip-hold", "stream").body("x"))
         .await?;
-    same("status", stream.status(), 200)?;
+    ensure_eq("status", stream.status(), 200)?;
     stream.expect("x").await
 }
 
@@ -313,7 +313,7 @@ async fn unknown_hold(case: &Case) -> Result<()> {
     let reply = Reply::new(200)
         .header("grip-hold", "dance")
         .header("grip-channel", "x");
-    same("status", case.get(reply).await?.status, 502)
+    ensure_eq("status", case.get(reply).await?.status, 502)
 }
 
 async fn malformed_instruct(case: &Case) -> Result<()> {
@@ -326,7 +326,7 @@ async fn malformed_instruct(case: &Case) -> Result<()> {
         r#"{"response":{"code":"x"}}"#,
     ] {
         let reply = Reply::new(200).header("content-type", "application/grip-instruct");
-        same(body, case.get(reply.body(body)).await?.status, 502)?;
+        ensure_eq(body, case.get(reply.body(body)).await?.status, 502)?;
     }
     Ok(())
 }

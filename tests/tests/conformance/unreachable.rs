@@ -1,4 +1,4 @@
-//! A backend that is not there, or comes back. These cases have a proxy of their own.
+//! An unreachable or restarting backend. These cases use their own proxy.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use grip::Event;
 
 use crate::{
     backend::{Backend, Reply},
-    case::{Case, cases, same},
+    case::{Case, cases, ensure_eq},
     client,
     proxy::{Proxy, free_address},
 };
@@ -19,9 +19,9 @@ cases! {
 }
 
 async fn http(case: &Case) -> Result<()> {
-    let proxy = case.own_proxy(free_address()?).await?;
+    let proxy = case.start_proxy(free_address()?).await?;
     let request = client::request("GET", "/", &[], "")?;
-    same(
+    ensure_eq(
         "status",
         client::send(proxy.public, request).await?.status,
         502,
@@ -29,40 +29,40 @@ async fn http(case: &Case) -> Result<()> {
 }
 
 async fn open(case: &Case) -> Result<()> {
-    let proxy = case.own_proxy(free_address()?).await?;
-    let asked = case.connect_to(proxy.public, &[])?;
-    same("status", asked.await??.refused()?.status, 502)
+    let proxy = case.start_proxy(free_address()?).await?;
+    let pending = case.connect_to(proxy.public, &[])?;
+    ensure_eq("status", pending.await??.refused()?.status, 502)
 }
 
-/// What a client says while the backend restarts arrives, once and in order.
+/// Messages sent while the backend restarts are delivered once and in order.
 async fn retried(case: &Case) -> Result<()> {
     let backend = Backend::start().await?;
     let script = backend.script(case.channel());
     let address = backend.address();
-    let proxy: Proxy = case.own_proxy(address).await?;
-    let asked = case.connect_to(proxy.public, &[])?;
+    let proxy: Proxy = case.start_proxy(address).await?;
+    let pending = case.connect_to(proxy.public, &[])?;
     script
         .next()
         .await?
         .reply(Reply::open().header("set-meta-user", "ada"))?;
-    let mut socket = asked.await??.accepted()?;
+    let mut socket = pending.await??.accepted()?;
     backend.stop().await?;
     drop(script);
-    // The proxy has heard of it.
+    // Time for the proxy to notice.
     case.settle().await;
     socket.send("1").await?;
     socket.send("2").await?;
-    // The first tries fail; the next comes after 1 to 2 s.
+    // The first attempts fail; the next follows after 1 to 2 s.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let backend = Backend::start_at(address).await?;
     let script = backend.script(case.channel());
     let mut events = Vec::new();
     while events.len() < 2 {
         let request = script.next().await?;
-        same("user", request.header("meta-user"), Some("ada"))?;
+        ensure_eq("user", request.header("meta-user"), Some("ada"))?;
         events.extend(request.events()?);
         request.reply(Reply::events(&[Event::text("yes")]))?;
         socket.expect("yes").await?;
     }
-    same("events", events, ["1", "2"].map(Event::text).to_vec())
+    ensure_eq("events", events, ["1", "2"].map(Event::text).to_vec())
 }

@@ -1,11 +1,11 @@
-//! What components see of the file system.
+//! The file system of components.
 
 use http::StatusCode;
 
-use crate::fixture::{Fixture, get, manifest, refused, wasm};
+use crate::fixture::{Fixture, get, load_error, manifest, wasm};
 
 #[tokio::test]
-async fn files_are_seen_where_the_manifest_puts_them_and_nowhere_else() {
+async fn files_are_visible_only_where_the_manifest_mounts_them() {
     let app = Fixture::new();
     assert_eq!(
         app.ok("/probe/read?path=files/open/a.txt").await,
@@ -32,21 +32,21 @@ async fn files_are_seen_where_the_manifest_puts_them_and_nowhere_else() {
         "/placed/../../spin.toml",
         "/placed/../../../../../../etc/passwd",
     ] {
-        let answer = app
-            .answer(get(&format!("/probe/read?path={path}")))
+        let response = app
+            .send(get(&format!("/probe/read?path={path}")))
             .await
             .unwrap();
         assert_eq!(
-            answer.status(),
+            response.status(),
             StatusCode::BAD_GATEWAY,
             "{path}: {}",
-            answer.body()
+            response.body()
         );
     }
 }
 
 #[tokio::test]
-async fn files_cannot_be_written() {
+async fn files_are_read_only() {
     let app = Fixture::new();
     for path in [
         "/placed/hello.txt",
@@ -64,7 +64,7 @@ async fn files_cannot_be_written() {
 }
 
 #[tokio::test]
-async fn edits_in_a_placed_folder_are_seen_at_once_and_its_links_lead_nowhere_outside() {
+async fn edits_in_a_mounted_folder_are_visible_and_links_cannot_escape_it() {
     let folder = tempfile::tempdir().unwrap();
     let page = folder.path().join("page.html");
     std::fs::write(&page, "one").unwrap();
@@ -73,32 +73,32 @@ async fn edits_in_a_placed_folder_are_seen_at_once_and_its_links_lead_nowhere_ou
         "files = [{{ source = {source:?}, destination = \"/static\" }}]"
     )));
     assert_eq!(app.ok("/probe/read?path=/static/page.html").await, "one");
-    // As an editor saves: a new file in the place of the old one.
+    // As editors save: a new file replaces the old one.
     std::fs::write(folder.path().join("page.new"), "two").unwrap();
     std::fs::rename(folder.path().join("page.new"), &page).unwrap();
     assert_eq!(app.ok("/probe/read?path=/static/page.html").await, "two");
     std::os::unix::fs::symlink("/etc/passwd", folder.path().join("link")).unwrap();
-    let answer = app
-        .answer(get("/probe/read?path=/static/link"))
+    let response = app
+        .send(get("/probe/read?path=/static/link"))
         .await
         .unwrap();
     assert_eq!(
-        answer.status(),
+        response.status(),
         StatusCode::BAD_GATEWAY,
         "{}",
-        answer.body()
+        response.body()
     );
 }
 
 #[test]
-fn files_that_are_missing_or_outside_are_refused() {
+fn missing_files_and_files_outside_are_errors() {
     let probe = format!("source = {:?}", wasm("probe"));
-    let refused = |files: &str| refused(&format!("{probe}\nfiles = {files}"));
-    let error = refused("[{ source = \"missing\", destination = \"/a\" }]");
+    let load_error = |files: &str| load_error(&format!("{probe}\nfiles = {files}"));
+    let error = load_error("[{ source = \"missing\", destination = \"/a\" }]");
     assert!(
         error.contains("files of component probe") && error.contains("missing"),
         "{error}"
     );
-    let error = refused("[\"missing.txt\"]");
+    let error = load_error("[\"missing.txt\"]");
     assert!(error.contains("missing.txt"), "{error}");
 }

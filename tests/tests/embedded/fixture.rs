@@ -1,4 +1,4 @@
-//! The fixture application, loaded without a host, and how tests talk to it.
+//! The fixture application in the embedded runtime, and requests to it.
 
 use std::{
     io::Write,
@@ -18,17 +18,17 @@ use spin_runtime::{
 };
 use tempfile::TempDir;
 
-/// Who asks, in these tests.
+/// The client's address in these tests.
 const CLIENT: &str = "192.0.2.7:4321";
 
-/// A fixture component's wasm.
+/// Returns the path of a fixture component.
 pub fn wasm(name: &str) -> PathBuf {
     let file = folder()
         .join("../../target/wasm32-wasip2/component")
         .join(format!("{name}.wasm"));
     assert!(
         file.exists(),
-        "{} does not exist: run `components/build probe probe02` first",
+        "{} is missing: build it with `components/build probe probe02`",
         file.display()
     );
     file
@@ -38,11 +38,12 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
 }
 
-/// A manifest with one component, the probe, that may use the default store, and what `more` says.
-pub fn manifest(more: &str) -> Manifest {
+/// Returns a manifest with the probe component, which may use the default store. `extra` is appended
+/// to its table.
+pub fn manifest(extra: &str) -> Manifest {
     let probe = wasm("probe");
     parse(&format!(
-        "source = {probe:?}\nkey_value_stores = [\"default\"]\n{more}"
+        "source = {probe:?}\nkey_value_stores = [\"default\"]\n{extra}"
     ))
 }
 
@@ -55,18 +56,18 @@ fn parse(component: &str) -> Manifest {
     Manifest::parse(&text, folder().join("spin.toml"), ManifestUse::Embedded).unwrap()
 }
 
-/// Why a manifest with this component does not load.
+/// Returns the error with which a manifest with this component fails to load.
 #[track_caller]
-pub fn refused(component: &str) -> String {
+pub fn load_error(component: &str) -> String {
     let state = tempfile::tempdir().unwrap();
     match load(&parse(component), EmbeddedOptions::new(state.path())) {
-        Ok(_) => panic!("it loads"),
+        Ok(_) => panic!("the manifest loads"),
         Err(error) => format!("{error:#}"),
     }
 }
 
 fn load(manifest: &Manifest, mut options: EmbeddedOptions) -> anyhow::Result<Embedded> {
-    // Tests run beside each other, and address space ends too.
+    // Tests run concurrently and share the address space.
     options.limits.instances_per_component = options.limits.instances_per_component.min(20);
     let variables = Variables::new(manifest, &[], Default::default(), |_| None)?;
     let app = Embedded::new(options)?;
@@ -74,7 +75,7 @@ fn load(manifest: &Manifest, mut options: EmbeddedOptions) -> anyhow::Result<Emb
     Ok(app)
 }
 
-/// An application, loaded, and its state folder.
+/// A loaded application and its state folder.
 pub struct Fixture {
     app: Embedded,
     manifest: Manifest,
@@ -82,16 +83,16 @@ pub struct Fixture {
     pub state: Arc<TempDir>,
 }
 
-/// Headers as the probe prints them.
+/// Headers, as printed by the probe.
 pub type Headers = std::collections::BTreeMap<String, String>;
 
 impl Fixture {
-    /// `fixtures/spin.toml` with default options.
+    /// Loads `fixtures/spin.toml` with default options.
     pub fn new() -> Self {
         Self::with(|_| {})
     }
 
-    /// `fixtures/spin.toml`.
+    /// Loads `fixtures/spin.toml` with modified options.
     pub fn with(edit: impl FnOnce(&mut EmbeddedOptions)) -> Self {
         wasm("probe");
         wasm("probe02");
@@ -99,7 +100,7 @@ impl Fixture {
         Self::at(&manifest, tempfile::tempdir().unwrap(), edit)
     }
 
-    /// Another manifest.
+    /// Loads another manifest with default options.
     pub fn of(manifest: &Manifest) -> Self {
         Self::at(manifest, tempfile::tempdir().unwrap(), |_| {})
     }
@@ -121,14 +122,15 @@ impl Fixture {
         }
     }
 
-    /// Another manifest takes the place of the one before; gives the components whose code is
-    /// another.
-    pub fn exchange(&self, manifest: &Manifest, fresh: &[&str]) -> anyhow::Result<Vec<String>> {
-        self.exchange_in_steps(manifest, fresh, false, || {})
+    /// Replaces the manifest and returns the components whose code has changed. The code of the
+    /// components in `fresh` is read again.
+    pub fn replace(&self, manifest: &Manifest, fresh: &[&str]) -> anyhow::Result<Vec<String>> {
+        self.replace_with_hook(manifest, fresh, false, || {})
     }
 
-    /// The same; only code is another, or everything may be, and `ready` is called just before.
-    pub fn exchange_in_steps(
+    /// Like [`Fixture::replace`]. With `only_code`, nothing else has changed. `ready` is called just
+    /// before the replacement.
+    pub fn replace_with_hook(
         &self,
         manifest: &Manifest,
         fresh: &[&str],
@@ -143,26 +145,26 @@ impl Fixture {
         self.app.replace(manifest, &variables, &changes, ready)
     }
 
-    /// The components that answer now.
+    /// Returns the current components.
     pub fn components(&self) -> Vec<String> {
         self.instances().into_iter().map(|(id, _)| id).collect()
     }
 
-    /// The same, and how many instances each has.
+    /// Returns the current components and their numbers of instances.
     pub fn instances(&self) -> Vec<(String, usize)> {
         let instances = self.app.instances().into_iter();
         instances.map(|(id, n)| (id.to_string(), n)).collect()
     }
 
-    /// As after a restart.
-    pub fn again(self) -> Self {
+    /// Loads the application again, as after a restart.
+    pub fn restart(self) -> Self {
         drop(self.app);
         let app = load(&self.manifest, self.options.clone()).unwrap();
         Self { app, ..self }
     }
 
-    /// Another host with the same state.
-    pub fn beside(&self) -> Self {
+    /// Loads the application a second time, with the same state.
+    pub fn second_host(&self) -> Self {
         let app = load(&self.manifest, self.options.clone()).unwrap();
         Self {
             app,
@@ -172,7 +174,7 @@ impl Fixture {
         }
     }
 
-    /// Ends the application and keeps its state.
+    /// Stops the application and returns its state folder.
     pub fn close(self) -> Arc<TempDir> {
         self.state
     }
@@ -181,28 +183,28 @@ impl Fixture {
         self.app.call(request).await
     }
 
-    /// The whole answer, whose body is text.
-    pub async fn answer(&self, request: Request<Body>) -> Result<Response<String>, BackendError> {
+    /// Sends a request and returns the complete response, whose body must be text.
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<String>, BackendError> {
         let (head, body) = self.app.call(request).await?.into_parts();
         let body = body.collect().await.expect("a complete body").to_bytes();
         let text = String::from_utf8(body.into()).expect("a body of text");
         Ok(Response::from_parts(head, text))
     }
 
-    /// The body of a GET that must succeed.
+    /// Sends a GET request, which must succeed, and returns the body.
     #[track_caller]
     pub fn ok(&self, path: &str) -> impl Future<Output = String> {
         let caller = std::panic::Location::caller();
         async move {
-            match self.answer(get(path)).await {
-                Ok(answer) if answer.status() == StatusCode::OK => answer.into_body(),
+            match self.send(get(path)).await {
+                Ok(response) if response.status() == StatusCode::OK => response.into_body(),
                 other => panic!("{caller}: {path}: {other:?}"),
             }
         }
     }
 
     pub async fn status(&self, path: &str) -> StatusCode {
-        self.answer(get(path)).await.unwrap().status()
+        self.send(get(path)).await.unwrap().status()
     }
 }
 
@@ -214,7 +216,7 @@ pub fn post(path: &str, body: impl Into<Bytes>) -> Request<Body> {
     request("POST", path, body)
 }
 
-/// A request as the listener hands it on.
+/// Builds a request as the listener passes it on.
 pub fn request(method: &str, path: &str, body: impl Into<Bytes>) -> Request<Body> {
     let client: SocketAddr = CLIENT.parse().unwrap();
     Request::builder()
@@ -226,7 +228,7 @@ pub fn request(method: &str, path: &str, body: impl Into<Bytes>) -> Request<Body
         .unwrap()
 }
 
-/// Runs `work` on a runtime of one thread and returns what it logged.
+/// Runs `work` on a single-threaded runtime and returns the log.
 pub fn logged(work: impl Future<Output = ()>) -> String {
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
@@ -256,7 +258,7 @@ pub fn logged(work: impl Future<Output = ()>) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// A server that says what it was asked.
+/// Starts a server that responds with a description of the request.
 pub async fn server() -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -5,7 +5,7 @@ use http::StatusCode;
 use crate::fixture::{Fixture, get, manifest};
 
 #[tokio::test]
-async fn keys_and_values_are_kept() {
+async fn keys_and_values_are_persistent() {
     let mut app = Fixture::new();
     assert_eq!(app.status("/probe/get?key=a").await, StatusCode::NOT_FOUND);
     assert_eq!(app.ok("/probe/set?key=a&value=1").await, "done");
@@ -17,14 +17,14 @@ async fn keys_and_values_are_kept() {
     assert_eq!(app.ok("/probe/exists?key=b").await, "Ok(false)");
     assert_eq!(app.ok("/probe/increment?key=n&by=40").await, "40");
 
-    app = app.again();
+    app = app.restart();
     assert_eq!(app.ok("/probe/get?key=a").await, "3");
     assert_eq!(app.ok("/probe/keys").await, "a,n");
     assert_eq!(app.ok("/probe/increment?key=n&by=2").await, "42");
 }
 
 #[tokio::test]
-async fn the_file_is_spins() {
+async fn the_file_has_spins_format() {
     let app = Fixture::new();
     app.ok("/probe/set?key=a&value=1").await;
     app.ok("/probe/increment?key=n&by=-2").await;
@@ -36,7 +36,7 @@ async fn the_file_is_spins() {
     };
     assert_eq!(row("a"), b"1");
     assert_eq!(row("n"), (-2i64).to_le_bytes());
-    // What another process writes is seen, also while both have the file open.
+    // Writes of another process are visible while both have the file open.
     spin.execute(
         "UPDATE spin_key_value SET value = x'6869' WHERE key = 'a'",
         [],
@@ -46,7 +46,7 @@ async fn the_file_is_spins() {
 }
 
 #[tokio::test]
-async fn a_file_that_another_process_made_and_reads_is_used_as_it_is() {
+async fn a_file_that_another_process_has_open_can_be_used() {
     let state = tempfile::tempdir().unwrap();
     let spin = rusqlite::Connection::open(state.path().join("sqlite_key_value.db")).unwrap();
     spin.execute_batch(
@@ -64,7 +64,7 @@ async fn a_file_that_another_process_made_and_reads_is_used_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn increments_at_once_never_share_a_number() {
+async fn concurrent_increments_return_distinct_numbers() {
     let app = Fixture::with(|options| options.limits.concurrent_requests_per_instance = 2);
     let increments = (0..200).map(|_| app.ok("/probe/increment?key=n&by=1"));
     let sums = futures_util::future::join_all(increments).await;
@@ -74,9 +74,9 @@ async fn increments_at_once_never_share_a_number() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_hosts_on_one_file_never_share_a_number_either() {
+async fn increments_of_two_hosts_return_distinct_numbers() {
     let one = Fixture::new();
-    let two = one.beside();
+    let two = one.second_host();
     let increments = (0..100).flat_map(|_| [&one, &two]);
     let increments = increments.map(|app| app.ok("/probe/increment?key=n&by=1"));
     let sums = futures_util::future::join_all(increments).await;
@@ -86,26 +86,34 @@ async fn two_hosts_on_one_file_never_share_a_number_either() {
 }
 
 #[tokio::test]
-async fn what_is_no_number_is_not_incremented() {
+async fn incrementing_a_value_that_is_not_a_number_is_an_error() {
     let app = Fixture::new();
     app.ok("/probe/set?key=text&value=abc").await;
-    let answer = app
-        .answer(get("/probe/increment?key=text&by=1"))
+    let response = app
+        .send(get("/probe/increment?key=text&by=1"))
         .await
         .unwrap();
-    assert!(answer.body().contains("not a number"), "{}", answer.body());
-    app.ok(&format!("/probe/increment?key=most&by={}", i64::MAX))
+    assert!(
+        response.body().contains("not a number"),
+        "{}",
+        response.body()
+    );
+    app.ok(&format!("/probe/increment?key=max&by={}", i64::MAX))
         .await;
-    let answer = app
-        .answer(get("/probe/increment?key=most&by=1"))
+    let response = app
+        .send(get("/probe/increment?key=max&by=1"))
         .await
         .unwrap();
-    assert!(answer.body().contains("out of range"), "{}", answer.body());
+    assert!(
+        response.body().contains("out of range"),
+        "{}",
+        response.body()
+    );
     assert_eq!(app.ok("/probe/get?key=text").await, "abc");
 }
 
 #[tokio::test]
-async fn a_swap_happens_only_if_nothing_changed() {
+async fn compare_and_swap_fails_after_a_change() {
     let app = Fixture::new();
     assert_eq!(
         app.ok("/probe/cas?key=new").await,
@@ -118,7 +126,7 @@ async fn a_swap_happens_only_if_nothing_changed() {
 }
 
 #[tokio::test]
-async fn a_listing_has_all_keys() {
+async fn all_keys_are_listed() {
     let app = Fixture::new();
     app.ok("/probe/fill?keys=1500").await;
     let keys = app.ok("/probe/keys").await;
@@ -128,16 +136,20 @@ async fn a_listing_has_all_keys() {
 }
 
 #[tokio::test]
-async fn stores_open_by_the_manifests_labels_only() {
+async fn only_stores_in_the_manifest_can_be_opened() {
     let app = Fixture::new();
     for (store, error) in [
         ("forbidden", "AccessDenied"),
         ("unconfigured", "NoSuchStore"),
     ] {
-        let answer = app
-            .answer(get(&format!("/probe/keys?store={store}")))
+        let response = app
+            .send(get(&format!("/probe/keys?store={store}")))
             .await
             .unwrap();
-        assert!(answer.body().contains(error), "{store}: {}", answer.body());
+        assert!(
+            response.body().contains(error),
+            "{store}: {}",
+            response.body()
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Instances: their limits, and how they end.
+//! Instances: their limits and their end.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,10 @@ use spin_runtime::backend::BackendError;
 use crate::fixture::{Fixture, get, logged};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trap_is_the_end_of_its_request_only() {
+async fn a_trap_ends_only_its_own_request() {
     let app = Fixture::new();
     for path in ["/probe/trap", "/probe02/trap"] {
-        let error = app.answer(get(path)).await.unwrap_err();
+        let error = app.send(get(path)).await.unwrap_err();
         let BackendError::Failed { component, source } = &error else {
             panic!("{error:?}")
         };
@@ -32,7 +32,7 @@ async fn a_trap_is_the_end_of_its_request_only() {
 fn a_trap_is_logged_with_component_route_and_backtrace() {
     let log = logged(async {
         let app = Fixture::new();
-        app.answer(get("/probe/trap")).await.unwrap_err();
+        app.send(get("/probe/trap")).await.unwrap_err();
     });
     for part in [
         "ERROR",
@@ -46,28 +46,28 @@ fn a_trap_is_logged_with_component_route_and_backtrace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_gets_no_answer_is_cut_at_its_deadline() {
+async fn a_request_without_a_response_ends_at_its_deadline() {
     let app = Fixture::with(|options| options.limits.request_timeout = Duration::from_secs(2));
     for path in ["/probe/hang", "/probe/spin", "/probe02/spin"] {
         let start = Instant::now();
-        let error = app.answer(get(path)).await.unwrap_err();
+        let error = app.send(get(path)).await.unwrap_err();
         let BackendError::Deadline { component, limit } = &error else {
             panic!("{path}: {error:?}")
         };
         assert_eq!(Some(component.as_str()), path.split('/').nth(1));
         assert_eq!(*limit, Duration::from_secs(2));
-        let took = start.elapsed();
+        let elapsed = start.elapsed();
         assert!(
-            took >= *limit && took < Duration::from_secs(8),
-            "{path} took {took:?}"
+            elapsed >= *limit && elapsed < Duration::from_secs(8),
+            "{path} took {elapsed:?}"
         );
     }
     assert_eq!(app.ok("/probe/").await, "probe");
 }
 
-/// On one thread, which a guest that computes must give up now and then.
+/// Runs on one thread, to which a busy guest must yield regularly.
 #[tokio::test]
-async fn a_guest_that_computes_lets_others_run() {
+async fn a_busy_guest_yields_to_others() {
     let app = Fixture::with(|options| options.limits.request_timeout = Duration::from_secs(6));
     let others = async {
         for _ in 0..5 {
@@ -76,7 +76,7 @@ async fn a_guest_that_computes_lets_others_run() {
         Instant::now()
     };
     let start = Instant::now();
-    let (spun, done) = tokio::join!(app.answer(get("/probe/spin")), others);
+    let (spun, done) = tokio::join!(app.send(get("/probe/spin")), others);
     assert!(
         matches!(spun, Err(BackendError::Deadline { .. })),
         "{spun:?}"
@@ -89,33 +89,33 @@ async fn a_guest_that_computes_lets_others_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn memory_has_a_limit() {
+async fn memory_is_limited() {
     let app = Fixture::with(|options| options.limits.instance_memory_bytes = 64 << 20);
     assert_eq!(app.ok("/probe/alloc?mib=16").await, (16 << 20).to_string());
-    let error = app.answer(get("/probe/alloc?mib=128")).await.unwrap_err();
+    let error = app.send(get("/probe/alloc?mib=128")).await.unwrap_err();
     assert!(matches!(error, BackendError::Failed { .. }), "{error:?}");
     assert_eq!(app.ok("/probe/alloc?mib=16").await, (16 << 20).to_string());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn instances_are_shared_as_long_as_the_options_say() {
+async fn instances_are_reused_as_often_as_configured() {
     let app = Fixture::with(|options| options.limits.requests_per_instance = 3);
     let mut seen = Vec::new();
     for _ in 0..7 {
         seen.push(app.ok("/probe/seen").await);
     }
     assert_eq!(seen, ["1", "2", "3", "1", "2", "3", "1"]);
-    // WASI 0.2 knows no second request.
+    // WASI 0.2 instances serve one request.
     for _ in 0..3 {
         assert_eq!(app.ok("/probe02/seen").await, "1");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_waits_shares_its_instance() {
+async fn a_waiting_request_shares_its_instance() {
     let app = Fixture::new();
     assert_eq!(app.ok("/probe/seen").await, "1");
-    // The instance counts the one that sleeps too, as soon as it has begun.
+    // The instance also counts the sleeping request once that has started.
     let others = async {
         for before in 1.. {
             match app.ok("/probe/seen").await.parse::<u32>() {
@@ -131,11 +131,11 @@ async fn a_request_that_waits_shares_its_instance() {
         Instant::now()
     };
     let (counted, woke) = tokio::join!(others, sleeping);
-    assert!(counted < woke, "not counted before it was over");
+    assert!(counted < woke, "not counted while it was sleeping");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_is_read_while_it_is_written() {
+async fn a_body_is_streamed() {
     let app = Fixture::with(|options| options.limits.request_timeout = Duration::from_secs(3));
     let start = Instant::now();
     let mut response = app
@@ -156,14 +156,14 @@ async fn a_body_is_read_while_it_is_written() {
         "{:?}",
         start.elapsed()
     );
-    // It takes longer than the deadline, which is that of the head.
+    // The body takes longer than the deadline, which applies to the head.
     let rest = response.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(rest, "1\n2\n3\n4\n");
     assert!(start.elapsed() >= Duration::from_secs(4));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_breaks_off_is_an_error_and_not_an_end() {
+async fn an_interrupted_body_is_an_error() {
     let app = Fixture::with(|options| options.limits.request_timeout = Duration::from_secs(2));
     for then in ["trap", "spin"] {
         let path = format!("/probe/stream?chunks=2&ms=1&then={then}");
@@ -187,7 +187,7 @@ async fn a_body_that_breaks_off_is_an_error_and_not_an_end() {
 }
 
 #[test]
-fn a_trap_after_the_answer_is_logged() {
+fn a_trap_after_the_response_is_logged() {
     let log = logged(async {
         let app = Fixture::new();
         let response = app
@@ -203,17 +203,17 @@ fn a_trap_after_the_answer_is_logged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_is_dropped_leaves_nothing_behind() {
+async fn a_dropped_call_frees_its_instance() {
     let app = Fixture::with(|options| {
         options.limits.instances_per_component = 2;
         options.limits.concurrent_requests_per_instance = 1;
         options.limits.request_timeout = Duration::from_secs(20);
     });
-    // More than there are instances: each must be free again long before its deadline.
+    // More calls than instances: each instance must be freed long before the deadline.
     for _ in 0..6 {
         for path in ["/probe/hang", "/probe/spin", "/probe02/spin"] {
-            let given_up = tokio::time::timeout(Duration::from_millis(50), app.call(get(path)));
-            assert!(given_up.await.is_err());
+            let cancelled = tokio::time::timeout(Duration::from_millis(50), app.call(get(path)));
+            assert!(cancelled.await.is_err());
         }
     }
     let start = Instant::now();
@@ -226,7 +226,7 @@ async fn a_call_that_is_dropped_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_is_dropped_is_the_end_of_its_stream() {
+async fn a_dropped_body_ends_its_stream() {
     let app = Fixture::with(|options| {
         options.limits.instances_per_component = 1;
         options.limits.requests_per_instance = 1;
@@ -241,17 +241,17 @@ async fn a_body_that_is_dropped_is_the_end_of_its_stream() {
     assert_eq!(app.ok("/probe/").await, "probe");
 }
 
-/// Each of these takes an instance before it is known that they could have shared one.
+/// Each request takes an instance before the host knows that it could have shared one.
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_wait_for_an_instance_when_there_is_no_room_for_more() {
+async fn requests_wait_for_a_free_instance() {
     let app = Fixture::with(|options| {
         options.limits.instances_per_component = 2;
         options.limits.idle_instance_timeout = Duration::from_secs(20);
     });
-    let asked = futures_util::future::join_all((0..50).map(|_| app.ok("/probe/sleep?ms=10")));
-    let asked = tokio::time::timeout(Duration::from_secs(15), asked).await;
+    let responses = futures_util::future::join_all((0..50).map(|_| app.ok("/probe/sleep?ms=10")));
+    let responses = tokio::time::timeout(Duration::from_secs(15), responses).await;
     assert_eq!(
-        asked.expect("nobody waits for an instance that idles"),
+        responses.expect("a request waits although an instance is idle"),
         ["slept"; 50]
     );
 }

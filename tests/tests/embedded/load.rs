@@ -1,10 +1,10 @@
-//! What is refused at load, and what is said about it.
+//! Components that cannot be loaded, and their error messages.
 
-use crate::fixture::refused;
+use crate::fixture::load_error;
 
 #[test]
-fn a_component_that_is_not_built_says_what_builds_it() {
-    let error = refused(
+fn a_missing_component_is_an_error_with_its_build_command() {
+    let error = load_error(
         "source = \"target/missing.wasm\"\nbuild = { command = \"make it\", workdir = \"sub\" }",
     );
     for part in [
@@ -16,12 +16,12 @@ fn a_component_that_is_not_built_says_what_builds_it() {
     ] {
         assert!(error.contains(part), "{part:?} in {error}");
     }
-    let error = refused("source = \"target/missing.wasm\"");
+    let error = load_error("source = \"target/missing.wasm\"");
     assert!(error.contains("no build command"), "{error}");
 }
 
 #[test]
-fn what_is_no_component_is_refused_by_name() {
+fn invalid_components_are_errors_with_their_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.wasm");
     for (bytes, complaint) in [
@@ -31,7 +31,7 @@ fn what_is_no_component_is_refused_by_name() {
         (b"\0asm\x0d\0\x01\0", "it exports nothing"),
     ] {
         std::fs::write(&file, bytes).unwrap();
-        let error = refused(&format!("source = {file:?}"));
+        let error = load_error(&format!("source = {file:?}"));
         assert!(
             error.contains(complaint) && error.contains("a.wasm"),
             "{complaint:?} in {error}"
@@ -40,7 +40,7 @@ fn what_is_no_component_is_refused_by_name() {
 }
 
 #[test]
-fn an_interface_that_is_not_provided_is_named() {
+fn an_unsupported_import_is_an_error_with_its_name() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.wasm");
     // (component (import "spin:sqlite/sqlite@3.1.0" (instance)))
@@ -51,7 +51,7 @@ fn an_interface_that_is_not_provided_is_named() {
     wasm.extend_from_slice(name);
     wasm.extend_from_slice(&[5, 0]);
     std::fs::write(&file, wasm).unwrap();
-    let error = refused(&format!("source = {file:?}"));
+    let error = load_error(&format!("source = {file:?}"));
     for part in ["component probe", "spin:sqlite/sqlite@3.1.0", "--upstream"] {
         assert!(error.contains(part), "{part:?} in {error}");
     }

@@ -1,11 +1,12 @@
-//! Components in isolation: the embedded runtime without a listener, asked by its one call.
+//! Components in the embedded runtime, called without a listener.
 
 mod baseline;
-mod exchange;
+
 mod files;
 mod fixture;
 mod key_value;
 mod life;
 mod load;
 mod outbound;
+mod replace;
 mod requests;

@@ -1,4 +1,4 @@
-//! What passes between a request and a component.
+//! Requests to components and their responses.
 
 use std::collections::BTreeMap;
 
@@ -8,19 +8,19 @@ use spin_runtime::backend::{BackendError, Caller};
 use crate::fixture::{Fixture, Headers, get, post, request};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_and_its_answer_pass_as_they_are() {
+async fn requests_and_responses_are_passed_unchanged() {
     let app = Fixture::new();
-    let answer = app.answer(post("/probe/echo", "some body")).await.unwrap();
-    assert_eq!(answer.status(), StatusCode::OK);
-    assert_eq!(answer.headers()["x-method"], "POST");
-    assert_eq!(answer.body(), "some body");
+    let response = app.send(post("/probe/echo", "some body")).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers()["x-method"], "POST");
+    assert_eq!(response.body(), "some body");
 
     let big = vec![b'x'; 3 << 20];
-    let answer = app.answer(post("/probe/echo", big.clone())).await.unwrap();
+    let response = app.send(post("/probe/echo", big.clone())).await.unwrap();
     assert!(
-        answer.body().as_bytes() == big,
-        "{} bytes came back",
-        answer.body().len()
+        response.body().as_bytes() == big,
+        "received {} bytes",
+        response.body().len()
     );
 
     assert_eq!(
@@ -30,9 +30,9 @@ async fn a_request_and_its_answer_pass_as_they_are() {
 }
 
 #[tokio::test]
-async fn components_are_told_what_spin_tells_them() {
+async fn components_receive_spins_headers() {
     let app = Fixture::new();
-    let mut asked = get("/probe/headers?x=1");
+    let mut request = get("/probe/headers?x=1");
     for (name, value) in [
         ("connection", "keep-alive, x-mine"),
         ("x-mine", "kept"),
@@ -40,9 +40,9 @@ async fn components_are_told_what_spin_tells_them() {
         ("spin-client-addr", "6.6.6.6:6"),
         ("spin-forged", "1"),
     ] {
-        asked.headers_mut().insert(name, value.parse().unwrap());
+        request.headers_mut().insert(name, value.parse().unwrap());
     }
-    let seen: Headers = serde_json::from_str(app.answer(asked).await.unwrap().body()).unwrap();
+    let seen: Headers = serde_json::from_str(app.send(request).await.unwrap().body()).unwrap();
     for (name, value) in [
         ("host", "example.com:3000"),
         ("x-mine", "kept"),
@@ -70,7 +70,7 @@ async fn components_are_told_what_spin_tells_them() {
 }
 
 #[tokio::test]
-async fn nobody_outside_is_another_component() {
+async fn clients_cannot_use_internal_host_names() {
     let app = Fixture::new();
     for (uri, host) in [
         ("/probe/headers", "hidden.spin.internal"),
@@ -81,9 +81,9 @@ async fn nobody_outside_is_another_component() {
             "hidden.spin.internal",
         ),
     ] {
-        let mut asked = get(uri);
-        asked.headers_mut().insert("host", host.parse().unwrap());
-        let seen: Headers = serde_json::from_str(app.answer(asked).await.unwrap().body()).unwrap();
+        let mut request = get(uri);
+        request.headers_mut().insert("host", host.parse().unwrap());
+        let seen: Headers = serde_json::from_str(app.send(request).await.unwrap().body()).unwrap();
         assert!(!seen.contains_key("host"), "{uri} {host}: {seen:?}");
         assert_eq!(seen["spin-full-url"], "http://localhost/probe/headers");
     }
@@ -92,19 +92,19 @@ async fn nobody_outside_is_another_component() {
         "hidden.spin.internal.example",
         "a.b.spin.internal",
     ] {
-        let mut asked = get("/probe/headers");
-        asked.headers_mut().insert("host", host.parse().unwrap());
-        let seen: Headers = serde_json::from_str(app.answer(asked).await.unwrap().body()).unwrap();
+        let mut request = get("/probe/headers");
+        request.headers_mut().insert("host", host.parse().unwrap());
+        let seen: Headers = serde_json::from_str(app.send(request).await.unwrap().body()).unwrap();
         assert_eq!(seen["host"], host);
     }
-    let mut asked = get("http://hidden.spin.internal/probe/uri");
-    asked.headers_mut().remove("host");
-    let answer = app.answer(asked).await.unwrap();
-    assert_eq!(answer.body(), "http://localhost/probe/uri");
+    let mut request = get("http://hidden.spin.internal/probe/uri");
+    request.headers_mut().remove("host");
+    let response = app.send(request).await.unwrap();
+    assert_eq!(response.body(), "http://localhost/probe/uri");
 }
 
 #[tokio::test]
-async fn the_host_answers_for_itself_where_spin_does() {
+async fn spins_built_in_routes_and_static_responses_are_served() {
     let app = Fixture::new();
     assert_eq!(app.ok("/.well-known/spin/health").await, "OK");
     let info = app.ok("/.well-known/spin/info").await;
@@ -113,7 +113,7 @@ async fn the_host_answers_for_itself_where_spin_does() {
         info,
         serde_json::json!({ "name": "fixtures", "version": "1.2.3" })
     );
-    let teapot = app.answer(get("/teapot")).await.unwrap();
+    let teapot = app.send(get("/teapot")).await.unwrap();
     assert_eq!(teapot.status(), StatusCode::IM_A_TEAPOT);
     assert_eq!(teapot.headers()["x-kind"], "short and stout");
     assert_eq!(teapot.body(), "tip me over");
@@ -124,7 +124,7 @@ async fn the_host_answers_for_itself_where_spin_does() {
         "/.well-known/spin/other",
         "/hidden",
     ] {
-        let error = app.answer(get(path)).await.unwrap_err();
+        let error = app.send(get(path)).await.unwrap_err();
         assert!(
             matches!(&error, BackendError::NoRoute { path: of } if of == path),
             "{error:?}"
@@ -133,7 +133,7 @@ async fn the_host_answers_for_itself_where_spin_does() {
 }
 
 #[tokio::test]
-async fn the_environment_is_the_manifests_and_the_options_alone() {
+async fn the_environment_contains_only_manifest_and_options() {
     let app = Fixture::with(|options| {
         options.environment = [("OVERRIDDEN", "by option"), ("FROM_OPTION", "1")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -141,7 +141,7 @@ async fn the_environment_is_the_manifests_and_the_options_alone() {
     });
     assert!(
         std::env::vars().count() > 2,
-        "the test itself has an environment that must not show"
+        "the test needs an environment that components must not see"
     );
     let seen: BTreeMap<String, String> = serde_json::from_str(&app.ok("/probe/env").await).unwrap();
     let expected = [
@@ -158,11 +158,11 @@ async fn the_environment_is_the_manifests_and_the_options_alone() {
 }
 
 #[tokio::test]
-async fn variables_are_those_of_the_component() {
+async fn components_see_only_their_own_variables() {
     let app = Fixture::new();
     assert_eq!(app.ok("/probe/variable/greeting").await, "hello, world");
     assert_eq!(app.ok("/probe02/variable").await, "hello to 0.2");
-    // The application has it, the component does not.
+    // Defined for the application, but not for the component.
     let undefined = app.ok("/probe/variable/port").await;
     assert!(undefined.contains("Undefined"), "{undefined}");
     let invalid = app.ok("/probe/variable/NO").await;
@@ -170,10 +170,10 @@ async fn variables_are_those_of_the_component() {
 }
 
 #[tokio::test]
-async fn wasi_0_2_components_have_the_same() {
+async fn wasi_0_2_components_have_the_same_features() {
     let app = Fixture::new();
-    let answer = app.answer(post("/probe02/echo", "echoed")).await.unwrap();
-    assert_eq!(answer.body(), "echoed");
+    let response = app.send(post("/probe02/echo", "echoed")).await.unwrap();
+    assert_eq!(response.body(), "echoed");
     assert_eq!(app.ok("/probe02/host").await, "example.com:3000");
     assert_eq!(app.ok("/probe02/keep").await, "value");
     assert_eq!(app.ok("/probe/get?key=kept%20by%200.2").await, "value");
@@ -186,18 +186,18 @@ async fn wasi_0_2_components_have_the_same() {
 #[tokio::test]
 async fn timers_have_no_client_address() {
     let app = Fixture::new();
-    let mut asked = request("GET", "/probe/headers", "");
-    asked.extensions_mut().insert(Caller::Host);
-    let seen: Headers = serde_json::from_str(app.answer(asked).await.unwrap().body()).unwrap();
+    let mut request = request("GET", "/probe/headers", "");
+    request.extensions_mut().insert(Caller::Host);
+    let seen: Headers = serde_json::from_str(app.send(request).await.unwrap().body()).unwrap();
     assert_eq!(seen["spin-client-addr"], "0.0.0.0:0");
 }
 
 #[tokio::test]
-async fn what_components_print_is_in_their_log_files() {
+async fn output_of_components_is_written_to_log_files() {
     let mut app = Fixture::new();
     app.ok("/probe/print?line=one%20line").await;
     app.ok("/probe02/print").await;
-    app = app.again();
+    app = app.restart();
     app.ok("/probe/print?line=another").await;
     let state = app.close();
     let log = |name: &str| std::fs::read_to_string(state.path().join("logs").join(name)).unwrap();

@@ -1,4 +1,4 @@
-//! Servers to be in front of, well-behaved and not, and a client that sees every frame.
+//! Upstream servers, including misbehaving ones, and a client that reads single frames.
 
 use std::{
     convert::Infallible,
@@ -25,7 +25,7 @@ use hyper_util::{
 };
 use serde_json::{Value, json};
 use spin_runtime::backend::{Body, BodyError, full};
-use tests::PATIENCE;
+use tests::TIMEOUT;
 use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, TcpStream},
@@ -33,7 +33,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// A server on a port of its own, until it is dropped.
+/// A server on a free port. Stopped on drop.
 pub struct Backend {
     pub address: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -41,7 +41,7 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Serves HTTP/1.1, and HTTP/2 where the client knows it.
+    /// Serves HTTP/1.1, and HTTP/2 with prior knowledge.
     pub async fn serve<H, F>(handler: H) -> Result<Self>
     where
         H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -51,8 +51,8 @@ impl Backend {
             let handler = handler.clone();
             async move {
                 let service = service_fn(move |request| {
-                    let answer = handler(request);
-                    async move { Ok::<_, Infallible>(answer.await) }
+                    let response = handler(request);
+                    async move { Ok::<_, Infallible>(response.await) }
                 });
                 let _ = auto::Builder::new(TokioExecutor::new())
                     .serve_connection_with_upgrades(TokioIo::new(stream), service)
@@ -62,7 +62,7 @@ impl Backend {
         .await
     }
 
-    /// Does with each connection what the script says, which is told which one it is, from 1.
+    /// Runs a script for each connection, with the connection's number, starting at 1.
     pub async fn script<S, F>(script: S) -> Result<Self>
     where
         S: Fn(usize, TcpStream) -> F + Send + 'static,
@@ -85,12 +85,12 @@ impl Backend {
         })
     }
 
-    /// Its URL.
+    /// Returns the server's URL.
     pub fn url(&self, scheme: &str) -> String {
         format!("{scheme}://{}", self.address)
     }
 
-    /// How many connections it has had.
+    /// Returns the number of connections accepted so far.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
@@ -102,7 +102,7 @@ impl Drop for Backend {
     }
 }
 
-/// Answers with all that came in, as JSON.
+/// Responds with the request as JSON.
 pub async fn mirror(request: Request<Incoming>) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let body = match body.collect().await {
@@ -124,7 +124,7 @@ pub async fn mirror(request: Request<Incoming>) -> Response<Body> {
     Response::new(full(seen.to_string()))
 }
 
-/// The values of a header in what [`mirror`] answers.
+/// Returns the values of a header in a response of [`mirror`].
 pub fn header<'v>(seen: &'v Value, name: &str) -> Vec<&'v str> {
     let headers = seen["headers"].as_array().map(Vec::as_slice);
     headers
@@ -135,7 +135,7 @@ pub fn header<'v>(seen: &'v Value, name: &str) -> Vec<&'v str> {
         .collect()
 }
 
-/// Reads the head of a request, and no further than its first read brings.
+/// Reads until the head of a request is complete.
 pub async fn read_head(stream: &mut TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     while !bytes.windows(4).any(|window| window == b"\r\n\r\n") {
@@ -147,47 +147,47 @@ pub async fn read_head(stream: &mut TcpStream) -> Vec<u8> {
     bytes
 }
 
-/// A body that is written piece by piece.
+/// Returns a body and the sender of its frames.
 pub fn pieces() -> (mpsc::Sender<Result<Frame<Bytes>, BodyError>>, Body) {
     let (sender, mut receiver) = mpsc::channel(1);
     let stream = futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx));
     (sender, StreamBody::new(stream).boxed_unsync())
 }
 
-/// Sends a request over HTTP/1.1, on a connection of its own.
+/// Sends a request over HTTP/1.1, on a new connection.
 pub async fn send(address: SocketAddr, request: Request<Body>) -> Result<Response<Incoming>> {
     let stream = TokioIo::new(TcpStream::connect(address).await?);
     let (mut sender, connection) = http1::handshake(stream).await?;
     tokio::spawn(connection);
-    let answer = tokio::time::timeout(PATIENCE, sender.send_request(request));
-    Ok(answer.await.context("no answer")??)
+    let response = tokio::time::timeout(TIMEOUT, sender.send_request(request));
+    Ok(response.await.context("no response")??)
 }
 
-/// Sends a request over HTTP/2, on a connection of its own.
+/// Sends a request over HTTP/2, on a new connection.
 pub async fn send_h2(address: SocketAddr, request: Request<Body>) -> Result<Response<Incoming>> {
     let stream = TokioIo::new(TcpStream::connect(address).await?);
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
     tokio::spawn(connection);
-    let answer = tokio::time::timeout(PATIENCE, sender.send_request(request));
-    Ok(answer.await.context("no answer")??)
+    let response = tokio::time::timeout(TIMEOUT, sender.send_request(request));
+    Ok(response.await.context("no response")??)
 }
 
-/// The next frame of a body; `None` at its end.
+/// Returns the next frame of a body, or `None` at its end.
 pub async fn frame(body: &mut Incoming) -> Result<Option<Frame<Bytes>>> {
-    let frame = tokio::time::timeout(PATIENCE, body.frame());
-    Ok(frame.await.context("no frame comes")?.transpose()?)
+    let frame = tokio::time::timeout(TIMEOUT, body.frame());
+    Ok(frame.await.context("no frame received")?.transpose()?)
 }
 
-/// The next data of a body, as text.
+/// Returns the next data frame of a body as text.
 pub async fn data(body: &mut Incoming) -> Result<String> {
     let frame = frame(body).await?.context("the body has ended")?;
     let data = frame.into_data().ok().context("data")?;
     Ok(String::from_utf8_lossy(&data).into_owned())
 }
 
-/// All of a body, as text.
+/// Returns the complete body as text.
 pub async fn text(body: Incoming) -> Result<String> {
-    let all = tokio::time::timeout(PATIENCE, body.collect());
+    let all = tokio::time::timeout(TIMEOUT, body.collect());
     let all = all.await.context("the body does not end")??;
     Ok(String::from_utf8_lossy(&all.to_bytes()).into_owned())
 }

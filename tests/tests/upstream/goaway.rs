@@ -1,4 +1,4 @@
-//! An HTTP/2 upstream that goes away while requests are on their way to it.
+//! An HTTP/2 upstream that sends GOAWAY while requests are being sent to it.
 
 use anyhow::{Result, ensure};
 use tests::{Server, request};
@@ -9,7 +9,7 @@ use tokio::{
 
 use super::backend::Backend;
 
-// Types and flags of frames (RFC 9113, 6).
+// Frame types and flags (RFC 9113, section 6).
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
@@ -18,7 +18,7 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
 
-/// HTTP/2 by hand: no server of a library can be made to go away at a certain moment.
+/// A connection of a minimal HTTP/2 server. Library servers cannot send GOAWAY at a given moment.
 struct Frames(TcpStream);
 
 impl Frames {
@@ -29,7 +29,7 @@ impl Frames {
         Ok(frames)
     }
 
-    /// The stream of the next request, once all of that has come.
+    /// Reads the next request and returns its stream.
     async fn request(&mut self) -> Result<u32> {
         loop {
             let mut head = [0; 9];
@@ -45,14 +45,14 @@ impl Frames {
         }
     }
 
-    /// Answers the request of a stream with 200.
-    async fn answer(&mut self, stream: u32) -> Result<()> {
-        // `:status: 200` of HPACK's static table.
+    /// Responds to a request with 200.
+    async fn respond(&mut self, stream: u32) -> Result<()> {
+        // `:status: 200` in HPACK's static table.
         self.write(HEADERS, END_STREAM | END_HEADERS, stream, &[0x88])
             .await
     }
 
-    /// Goes away, having looked at the streams up to `last`, with NO_ERROR.
+    /// Sends GOAWAY with NO_ERROR, after processing the streams up to `last`.
     async fn go_away(&mut self, last: u32) -> Result<()> {
         let mut payload = [0; 8];
         payload[..4].copy_from_slice(&last.to_be_bytes());
@@ -68,27 +68,27 @@ impl Frames {
     }
 }
 
-/// A server that answers one request of its first connection, and goes away at the next: it has
-/// looked at that only if it says so.
-async fn going_away(has_looked: bool) -> Result<Backend> {
+/// Starts a server that serves one request of its first connection and sends GOAWAY at the next,
+/// which it has either processed or not.
+async fn goaway_backend(processed: bool) -> Result<Backend> {
     Backend::script(move |number, stream| async move {
         let serving = async {
             let mut frames = Frames::accept(stream).await?;
-            let mut answered = 0;
+            let mut served = 0;
             loop {
                 let stream = frames.request().await?;
-                if number == 1 && answered == 1 {
-                    frames.go_away(if has_looked { stream } else { 1 }).await?;
-                    if has_looked {
+                if number == 1 && served == 1 {
+                    frames.go_away(if processed { stream } else { 1 }).await?;
+                    if processed {
                         return anyhow::Ok(());
                     }
-                    // Other streams could end now: the connection stays for these.
+                    // Stays open for other streams, as servers do.
                     loop {
                         frames.request().await?;
                     }
                 }
-                frames.answer(stream).await?;
-                answered += 1;
+                frames.respond(stream).await?;
+                served += 1;
             }
         };
         let _ = serving.await;
@@ -100,16 +100,16 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
 
 #[tokio::test]
-async fn what_it_has_not_looked_at_is_sent_again() -> Result<()> {
-    for asked in [
+async fn unprocessed_requests_are_retried() -> Result<()> {
+    for bytes in [
         GET,
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
     ] {
-        let backend = going_away(false).await?;
+        let backend = goaway_backend(false).await?;
         let host = Server::in_front_of(&backend.url("h2c"), &[])?;
         for _ in 0..3 {
-            let answer = request(host.address, asked).await?;
-            ensure!(answer.status == 200, "{asked:?}: {answer:?}");
+            let response = request(host.address, bytes).await?;
+            ensure!(response.status == 200, "{bytes:?}: {response:?}");
         }
         ensure!(backend.connections() == 2, "{}", backend.connections());
     }
@@ -117,24 +117,24 @@ async fn what_it_has_not_looked_at_is_sent_again() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_cannot_be_sent_again_is_told_as_not_sent() -> Result<()> {
-    let backend = going_away(false).await?;
+async fn unprocessed_requests_with_a_body_are_reported_as_not_sent() -> Result<()> {
+    let backend = goaway_backend(false).await?;
     let host = Server::in_front_of(&backend.url("h2c"), &[])?;
     ensure!(request(host.address, POST).await?.status == 200);
-    let answer = request(host.address, POST).await?;
-    ensure!(answer.status == 502, "{answer:?}");
-    ensure!(answer.body == "upstream unreachable\n", "{answer:?}");
+    let response = request(host.address, POST).await?;
+    ensure!(response.status == 502, "{response:?}");
+    ensure!(response.body == "upstream unreachable\n", "{response:?}");
     ensure!(request(host.address, POST).await?.status == 200);
     Ok(())
 }
 
 #[tokio::test]
-async fn what_it_may_have_acted_on_is_not() -> Result<()> {
-    let backend = going_away(true).await?;
+async fn processed_requests_are_not_retried() -> Result<()> {
+    let backend = goaway_backend(true).await?;
     let host = Server::in_front_of(&backend.url("h2c"), &[])?;
     ensure!(request(host.address, POST).await?.status == 200);
-    let answer = request(host.address, POST).await?;
-    ensure!(answer.status == 502, "{answer:?}");
-    ensure!(answer.body == "upstream failed\n", "{answer:?}");
+    let response = request(host.address, POST).await?;
+    ensure!(response.status == 502, "{response:?}");
+    ensure!(response.body == "upstream failed\n", "{response:?}");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Requests that are held for clients that speak HTTP/2.
+//! Held requests of HTTP/2 clients.
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use spin_runtime::backend::{Body, full};
-use tests::{PATIENCE, Server, eventually};
+use tests::{Server, TIMEOUT, eventually};
 use tokio::{net::TcpStream, time::timeout};
 
 use super::{
@@ -19,8 +19,8 @@ use super::{
     sockets::publish_formats,
 };
 
-/// Holds every request on the channel `room`: as its path says, as a stream or as a response.
-async fn holding(request: Request<Incoming>) -> Response<Body> {
+/// Holds each request on the channel `room`. The path is the mode: `stream` or `response`.
+async fn hold(request: Request<Incoming>) -> Response<Body> {
     let mut response = Response::new(full("first\n"));
     let mode = request.uri().path().trim_start_matches('/');
     let headers = response.headers_mut();
@@ -31,14 +31,14 @@ async fn holding(request: Request<Incoming>) -> Response<Body> {
     response
 }
 
-/// A host in front of that.
+/// Starts a host in front of that backend.
 async fn start() -> Result<(Backend, Server)> {
-    let backend = Backend::serve(holding).await?;
+    let backend = Backend::serve(hold).await?;
     let host = Server::in_front_of(&backend.url("http"), &["--grip-key", "secret"])?;
     Ok((backend, host))
 }
 
-/// A connection whose streams are read a little ahead only.
+/// Opens a connection with small flow-control windows.
 async fn connect(host: &Server) -> Result<SendRequest<Empty<Bytes>>> {
     let stream = TokioIo::new(TcpStream::connect(host.address).await?);
     let (sender, connection) = Builder::new(TokioExecutor::new())
@@ -49,25 +49,28 @@ async fn connect(host: &Server) -> Result<SendRequest<Empty<Bytes>>> {
     Ok(sender)
 }
 
-/// In bytes.
+/// The initial flow-control window, in bytes.
 const WINDOW: u32 = 64 << 10;
 
-fn asked(host: &Server, path: &str) -> Result<Request<Empty<Bytes>>> {
+fn get(host: &Server, path: &str) -> Result<Request<Empty<Bytes>>> {
     let uri = format!("http://{}{path}", host.address);
     Ok(Request::get(uri).body(Empty::new())?)
 }
 
-/// Begins a held stream, and reads what the backend says itself.
+/// Opens a held stream and reads the backend's own part.
 async fn stream(host: &Server, client: &mut SendRequest<Empty<Bytes>>) -> Result<Incoming> {
-    let answer = timeout(PATIENCE, client.send_request(asked(host, "/stream")?)).await??;
-    ensure!(answer.status() == 200, "{answer:?}");
-    ensure!(!answer.headers().contains_key("grip-hold"), "{answer:?}");
-    let mut body = answer.into_body();
+    let response = timeout(TIMEOUT, client.send_request(get(host, "/stream")?)).await??;
+    ensure!(response.status() == 200, "{response:?}");
+    ensure!(
+        !response.headers().contains_key("grip-hold"),
+        "{response:?}"
+    );
+    let mut body = response.into_body();
     ensure!(data(&mut body).await? == "first\n");
     Ok(body)
 }
 
-/// Waits until so many are held, and as many subscriptions are there.
+/// Waits until `count` requests are held and subscribed.
 async fn held(host: &Server, mode: &str, count: u64) -> Result<()> {
     eventually(&format!("{count} held as {mode}"), async || {
         let health = host.health().await.ok()?;
@@ -78,7 +81,7 @@ async fn held(host: &Server, mode: &str, count: u64) -> Result<()> {
 }
 
 #[tokio::test]
-async fn streams_get_what_is_published_and_a_reset_frees_them() -> Result<()> {
+async fn streams_receive_items_and_are_released_on_reset() -> Result<()> {
     let (_backend, host) = start().await?;
     let mut client = connect(&host).await?;
     let (mut one, mut other) = (
@@ -92,7 +95,7 @@ async fn streams_get_what_is_published_and_a_reset_frees_them() -> Result<()> {
     }
     drop(one);
     held(&host, "stream", 1).await?;
-    // The others on the connection go on.
+    // The other stream of the connection is not affected.
     publish_formats(&host, json!({"http-stream": {"content": "fourth\n"}})).await?;
     ensure!(data(&mut other).await? == "fourth\n");
     publish_formats(&host, json!({"http-stream": {"action": "close"}})).await?;
@@ -101,34 +104,34 @@ async fn streams_get_what_is_published_and_a_reset_frees_them() -> Result<()> {
 }
 
 #[tokio::test]
-async fn responses_get_what_is_published_and_a_reset_frees_them() -> Result<()> {
+async fn responses_receive_items_and_are_released_on_reset() -> Result<()> {
     let (_backend, host) = start().await?;
     let mut client = connect(&host).await?;
-    let mut ask = || anyhow::Ok(client.send_request(asked(&host, "/response")?));
-    let (left, waiting) = (tokio::spawn(ask()?), tokio::spawn(ask()?));
+    let mut send = || anyhow::Ok(client.send_request(get(&host, "/response")?));
+    let (cancelled, waiting) = (tokio::spawn(send()?), tokio::spawn(send()?));
     held(&host, "response", 2).await?;
-    left.abort();
+    cancelled.abort();
     held(&host, "response", 1).await?;
     let response = json!({"code": 201, "headers": {"x-by": "publisher"}, "body": "news"});
     publish_formats(&host, json!({"http-response": response})).await?;
-    let answer = timeout(PATIENCE, waiting).await???;
-    ensure!(answer.status() == 201, "{answer:?}");
-    ensure!(answer.headers()["x-by"] == "publisher", "{answer:?}");
-    ensure!(text(answer.into_body()).await? == "news");
+    let response = timeout(TIMEOUT, waiting).await???;
+    ensure!(response.status() == 201, "{response:?}");
+    ensure!(response.headers()["x-by"] == "publisher", "{response:?}");
+    ensure!(text(response.into_body()).await? == "news");
     held(&host, "response", 0).await
 }
 
 #[tokio::test]
-async fn a_stream_that_is_not_read_is_bounded_and_then_reset() -> Result<()> {
+async fn an_unread_stream_has_a_bounded_buffer_and_is_reset() -> Result<()> {
     let (_backend, host) = start().await?;
     let mut client = connect(&host).await?;
     let mut slow = stream(&host, &mut client).await?;
     let mut other = stream(&host, &mut client).await?;
     held(&host, "stream", 2).await?;
-    let before = host.resident()?;
+    let before = host.resident_kib()?;
     let piece = "x".repeat(64 << 10);
     let (mut published, mut resident) = (0, before);
-    // Many times what the host keeps for a client: 1 MiB.
+    // Many times the host's buffer for a client, which is 1 MiB.
     while published < 24 << 20 {
         publish_formats(&host, json!({"http-stream": {"content": piece}})).await?;
         published += piece.len();
@@ -136,13 +139,13 @@ async fn a_stream_that_is_not_read_is_bounded_and_then_reset() -> Result<()> {
         while read < piece.len() {
             read += data(&mut other).await?.len();
         }
-        resident = resident.max(host.resident()?);
+        resident = resident.max(host.resident_kib()?);
     }
     ensure!(
         resident < before + (8 << 10),
         "{before} KiB before, {resident} KiB after {published} bytes"
     );
-    // It is cut off as soon as it reads, and not as if that were all.
+    // The stream is reset when it is read. It must not look complete.
     let reading = async {
         let mut read = 0;
         while let Some(piece) = slow.frame().await {
@@ -153,9 +156,11 @@ async fn a_stream_that_is_not_read_is_bounded_and_then_reset() -> Result<()> {
         }
         None
     };
-    let read = timeout(PATIENCE, reading).await.context("no end")?;
-    let read = read.context("it ends as if all had been read")?;
-    ensure!(read < published / 2, "{read} bytes were kept for it");
+    let read = timeout(TIMEOUT, reading)
+        .await
+        .context("the stream does not end")?;
+    let read = read.context("the stream looks complete")?;
+    ensure!(read < published / 2, "{read} bytes were buffered");
     publish_formats(&host, json!({"http-stream": {"content": "on\n"}})).await?;
     ensure!(data(&mut other).await? == "on\n");
     held(&host, "stream", 1).await

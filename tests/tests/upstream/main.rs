@@ -1,4 +1,4 @@
-//! The host in front of a server: what goes through, what fails how, and what is tunnelled.
+//! The host as a proxy in front of an upstream server.
 
 mod backend;
 mod failures;

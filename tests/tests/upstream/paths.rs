@@ -1,15 +1,15 @@
-//! Paths that lead somewhere else than they seem to, where the upstream resolves their dots.
+//! Paths with dot segments, which an upstream may resolve.
 
 use anyhow::{Result, ensure};
-use tests::{Server, manifest_in_folder, request};
+use tests::{Server, app_with_manifest, request};
 
 use super::backend::{Backend, mirror};
 
 #[tokio::test]
-async fn nothing_leaves_the_path_of_an_upstream() -> Result<()> {
+async fn paths_cannot_escape_the_upstreams_path() -> Result<()> {
     let backend = Backend::serve(mirror).await?;
     let tool = backend.url("http") + "/tool";
-    let folder = manifest_in_folder(&format!(
+    let folder = app_with_manifest(&format!(
         "spin_manifest_version = 2\napplication.name = \"paths\"\n\
          [[trigger.http]]\nroute = \"/...\"\nstatic_response = {{}}\n\
          [application.tool.socket-host]\nprivate = [\"/internal/...\"]\n\
@@ -20,7 +20,7 @@ async fn nothing_leaves_the_path_of_an_upstream() -> Result<()> {
     let app = backend.url("http") + "/app";
     let host = Server::in_front_of(&app, &["--from", &path])?;
     let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
-    for (path, status, led) in [
+    for (path, status, forwarded) in [
         ("/orders", 200, "/app/orders"),
         ("/a/../orders", 200, "/app/a/../orders"),
         ("/dev/x", 200, "/tool/dev/x"),
@@ -34,15 +34,15 @@ async fn nothing_leaves_the_path_of_an_upstream() -> Result<()> {
         ("/dev/../../app/internal/orders", 400, ""),
         ("/own/%2E%2e/..%5capp/internal/orders", 400, ""),
     ] {
-        let asked = format!("GET {path} HTTP/1.1\r\nHost: a\r\n");
-        let answer = request(host.address, &format!("{asked}\r\n")).await?;
-        ensure!(answer.status == status, "{path}: {answer:?}");
+        let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\n");
+        let response = request(host.address, &format!("{head}\r\n")).await?;
+        ensure!(response.status == status, "{path}: {response:?}");
         if status == 200 {
-            let seen: serde_json::Value = serde_json::from_str(&answer.body)?;
-            ensure!(seen["uri"] == led, "{path}: {seen}");
+            let seen: serde_json::Value = serde_json::from_str(&response.body)?;
+            ensure!(seen["uri"] == forwarded, "{path}: {seen}");
         } else {
-            let answer = request(host.address, &format!("{asked}{upgrade}\r\n")).await?;
-            ensure!(answer.status == status, "{path}, upgraded: {answer:?}");
+            let response = request(host.address, &format!("{head}{upgrade}\r\n")).await?;
+            ensure!(response.status == status, "{path}, upgraded: {response:?}");
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Requests and answers go through as they are, but for what is about a connection.
+//! Requests and responses pass the proxy unchanged, except for hop-by-hop headers.
 
 use std::{
     sync::{
@@ -24,13 +24,13 @@ use super::backend::{
 };
 
 async fn seen(host: &Server, request: Request<Body>) -> Result<Value> {
-    let answer = send(host.address, request).await?;
-    ensure!(answer.status() == 200, "{answer:?}");
-    Ok(serde_json::from_str(&text(answer.into_body()).await?)?)
+    let response = send(host.address, request).await?;
+    ensure!(response.status() == 200, "{response:?}");
+    Ok(serde_json::from_str(&text(response.into_body()).await?)?)
 }
 
 #[tokio::test]
-async fn requests_arrive_as_they_were_sent() -> Result<()> {
+async fn requests_are_forwarded_unchanged() -> Result<()> {
     let backend = Backend::serve(mirror).await?;
     for scheme in ["http", "h2c"] {
         let before = backend.connections();
@@ -61,7 +61,7 @@ async fn requests_arrive_as_they_were_sent() -> Result<()> {
                 _ => format!("http://burger.example:81/base{target}"),
             };
             ensure!(seen["uri"] == uri, "{} instead of {uri}", seen["uri"]);
-            ensure!(seen["body"] == body, "{method}: another body");
+            ensure!(seen["body"] == body, "{method}: the body differs");
             ensure!(header(&seen, "x-twice") == ["1", "2"], "{seen}");
             ensure!(header(&seen, "cookie") == ["a=1; b=2"], "{seen}");
             ensure!(header(&seen, "x-bytes") == ["\u{fffd}\u{fffd}"], "{seen}");
@@ -85,16 +85,16 @@ async fn requests_arrive_as_they_were_sent() -> Result<()> {
                 ensure!(seen["version"] == "HTTP/2.0", "{seen}");
             }
         }
-        // A request may come just before the connection of the last is free again.
-        let most = if scheme == "http" { 4 } else { 1 };
+        // A request may arrive just before the last one has returned its connection.
+        let max = if scheme == "http" { 4 } else { 1 };
         let opened = backend.connections() - before;
-        ensure!(opened <= most, "{scheme}: {opened} connections");
+        ensure!(opened <= max, "{scheme}: {opened} connections");
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn answers_come_back_as_they_were_sent() -> Result<()> {
+async fn responses_are_forwarded_unchanged() -> Result<()> {
     async fn teapot(request: Request<Incoming>) -> Response<Body> {
         let mut response = Response::new(match *request.method() {
             Method::HEAD => empty(),
@@ -113,11 +113,11 @@ async fn answers_come_back_as_they_were_sent() -> Result<()> {
         let host = Server::in_front_of(&backend.url(scheme), &[])?;
         for method in ["GET", "HEAD"] {
             let plain = format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n");
-            let answer = request(host.address, &plain).await?;
-            ensure!(answer.status == 418, "{answer:?}");
+            let response = request(host.address, &plain).await?;
+            ensure!(response.status == 418, "{response:?}");
             ensure!(
-                answer.head.starts_with("HTTP/1.1 418 I'm a teapot\r\n"),
-                "{answer:?}"
+                response.head.starts_with("HTTP/1.1 418 I'm a teapot\r\n"),
+                "{response:?}"
             );
             for line in [
                 "content-length: 15",
@@ -125,29 +125,29 @@ async fn answers_come_back_as_they_were_sent() -> Result<()> {
                 "set-cookie: b=2",
                 "server: kettle",
             ] {
-                ensure!(answer.head.contains(line), "{line}: {answer:?}");
+                ensure!(response.head.contains(line), "{line}: {response:?}");
             }
             let body = if method == "GET" {
                 "short and stout"
             } else {
                 ""
             };
-            ensure!(answer.body == body, "{answer:?}");
+            ensure!(response.body == body, "{response:?}");
         }
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn what_is_about_a_connection_stays_behind() -> Result<()> {
+async fn hop_by_hop_headers_are_removed() -> Result<()> {
     let backend = Backend::serve(mirror).await?;
     let host = Server::in_front_of(&backend.url("http"), &[])?;
     let hops = "Connection: x-hop, keep-alive\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\n\
                 Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic eDp5\r\nTE: trailers, deflate\r\n\
                 Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\nExpect: 100-continue\r\nX-End: 2\r\n";
-    let asked = format!("GET / HTTP/1.1\r\nHost: a\r\n{hops}\r\n");
-    let answer = request(host.address, &asked).await?;
-    let seen: Value = serde_json::from_str(&answer.body)?;
+    let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{hops}\r\n");
+    let response = request(host.address, &bytes).await?;
+    let seen: Value = serde_json::from_str(&response.body)?;
     for name in [
         "x-hop",
         "keep-alive",
@@ -167,15 +167,18 @@ async fn what_is_about_a_connection_stays_behind() -> Result<()> {
 
     let raw = Backend::script(|_, mut stream| async move {
         read_head(&mut stream).await;
-        let answer = "HTTP/1.1 200 OK\r\nConnection: close, X-Secret\r\nX-Secret: 1\r\nKeep-Alive: timeout=9\r\n\
+        let response = "HTTP/1.1 200 OK\r\nConnection: close, X-Secret\r\nX-Secret: 1\r\nKeep-Alive: timeout=9\r\n\
                       Proxy-Authenticate: Basic\r\nUpgrade: h2c\r\nX-End: 2\r\nContent-Length: 2\r\n\r\nok";
-        let _ = stream.write_all(answer.as_bytes()).await;
+        let _ = stream.write_all(response.as_bytes()).await;
     })
     .await?;
     let host = Server::in_front_of(&raw.url("http"), &[])?;
-    let answer = request(host.address, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await?;
-    ensure!(answer.status == 200 && answer.body == "ok", "{answer:?}");
-    ensure!(answer.head.contains("x-end: 2"), "{answer:?}");
+    let response = request(host.address, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await?;
+    ensure!(
+        response.status == 200 && response.body == "ok",
+        "{response:?}"
+    );
+    ensure!(response.head.contains("x-end: 2"), "{response:?}");
     for name in [
         "x-secret",
         "keep-alive",
@@ -184,15 +187,15 @@ async fn what_is_about_a_connection_stays_behind() -> Result<()> {
         "close",
     ] {
         ensure!(
-            !answer.head.to_ascii_lowercase().contains(name),
-            "{name}: {answer:?}"
+            !response.head.to_ascii_lowercase().contains(name),
+            "{name}: {response:?}"
         );
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn the_client_is_told_by_a_proxy_in_front() -> Result<()> {
+async fn forwarded_headers_of_an_outer_proxy_are_extended() -> Result<()> {
     let backend = Backend::serve(mirror).await?;
     let host = Server::in_front_of(&backend.url("http"), &[])?;
     let request = Request::get("/")
@@ -223,7 +226,7 @@ async fn the_client_is_told_by_a_proxy_in_front() -> Result<()> {
     Ok(())
 }
 
-/// Answers with the pieces of the request as they come, and its trailers.
+/// Streams the request's body and trailers back.
 async fn echo(request: Request<Incoming>) -> Response<Body> {
     let mut response = Response::new(request.into_body().map_err(Into::into).boxed_unsync());
     response
@@ -233,7 +236,7 @@ async fn echo(request: Request<Incoming>) -> Response<Body> {
 }
 
 #[tokio::test]
-async fn bodies_stream_both_ways_with_their_trailers() -> Result<()> {
+async fn bodies_and_trailers_are_streamed_both_ways() -> Result<()> {
     let backend = Backend::serve(echo).await?;
     for (scheme, client) in [("http", "h1"), ("h2c", "h1"), ("http", "h2"), ("h2c", "h2")] {
         let what = format!("{client} before {scheme}");
@@ -244,16 +247,16 @@ async fn bodies_stream_both_ways_with_their_trailers() -> Result<()> {
             .header("te", "trailers")
             .header("trailer", "x-sum")
             .body(body)?;
-        let answer = match client {
+        let response = match client {
             "h1" => send(host.address, request).await,
             _ => send_h2(host.address, request).await,
         };
-        let mut answer = answer.context(what.clone())?.into_body();
+        let mut response = response.context(what.clone())?.into_body();
         for piece in ["one", "two", "three"] {
             pieces.send(Ok(Frame::data(Bytes::from(piece)))).await?;
-            // The next is not sent before this one is back.
+            // The next piece is sent after this one has been received.
             ensure!(
-                data(&mut answer).await.context(what.clone())? == piece,
+                data(&mut response).await.context(what.clone())? == piece,
                 "{what}"
             );
         }
@@ -261,18 +264,18 @@ async fn bodies_stream_both_ways_with_their_trailers() -> Result<()> {
         trailers.insert("x-sum", HeaderValue::from_static("3"));
         pieces.send(Ok(Frame::trailers(trailers.clone()))).await?;
         drop(pieces);
-        let last = frame(&mut answer)
+        let last = frame(&mut response)
             .await?
             .with_context(|| format!("{what}: no trailers"))?;
         ensure!(last.into_trailers().ok() == Some(trailers), "{what}");
-        ensure!(frame(&mut answer).await?.is_none(), "{what}");
+        ensure!(frame(&mut response).await?.is_none(), "{what}");
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn connections_are_shared_and_kept() -> Result<()> {
-    // Nobody is answered before all are there.
+async fn connections_are_shared_and_reused() -> Result<()> {
+    // No request is served before all have arrived.
     let together = Arc::new(Barrier::new(20));
     let backend = Backend::serve(move |_| {
         let together = together.clone();
@@ -282,23 +285,23 @@ async fn connections_are_shared_and_kept() -> Result<()> {
         }
     })
     .await?;
-    for (scheme, most) in [("http", 60), ("h2c", 1)] {
+    for (scheme, max) in [("http", 60), ("h2c", 1)] {
         let before = backend.connections();
         let host = Server::in_front_of(&backend.url(scheme), &[])?;
         for _ in 0..5 {
             let requests = (0..20).map(|_| host.get("/"));
-            for answer in futures_util::future::join_all(requests).await {
-                ensure!(answer? == (200, "all here".to_owned()));
+            for response in futures_util::future::join_all(requests).await {
+                ensure!(response? == (200, "all here".to_owned()));
             }
         }
         let opened = backend.connections() - before;
-        ensure!(opened <= most, "{scheme}: {opened} connections");
+        ensure!(opened <= max, "{scheme}: {opened} connections");
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_is_gone_for_the_upstream_too() -> Result<()> {
+async fn a_client_disconnect_closes_the_upstream_request() -> Result<()> {
     let open = Arc::new(AtomicUsize::new(0));
     let count = open.clone();
     let backend = Backend::serve(move |_| {
@@ -317,16 +320,16 @@ async fn a_client_that_leaves_is_gone_for_the_upstream_too() -> Result<()> {
     .await?;
     for scheme in ["http", "h2c"] {
         let host = Server::in_front_of(&backend.url(scheme), &[])?;
-        let answer = send(
+        let response = send(
             host.address,
             Request::get("/").header("host", "a").body(empty())?,
         )
         .await?;
-        let mut body = answer.into_body();
+        let mut body = response.into_body();
         ensure!(data(&mut body).await? == "held");
         ensure!(open.load(Ordering::SeqCst) == 1);
         drop(body);
-        eventually("the upstream to see the end", async || {
+        eventually("the upstream to notice", async || {
             (open.load(Ordering::SeqCst) == 0).then_some(())
         })
         .await

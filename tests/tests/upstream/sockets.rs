@@ -1,4 +1,4 @@
-//! WebSockets and timers, with a server in the components' place.
+//! WebSockets and timers with an upstream.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -14,15 +14,15 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 use spin_runtime::backend::{Body, empty, full};
-use tests::{Client, PATIENCE, Server, manifest_in_folder};
+use tests::{Client, Server, TIMEOUT, app_with_manifest};
 use tokio::sync::mpsc;
 
 use super::backend::Backend;
 
-/// What a GRIP backend was sent.
+/// A request to a GRIP backend: path, headers and events.
 pub type Sent = (String, HeaderMap, Vec<Event>);
 
-/// Subscribes each WebSocket to `room`, and answers each text with its capitals; `log` gets all.
+/// Subscribes each WebSocket to `room` and replies to texts in upper case. Requests are sent to `log`.
 pub async fn chat(request: Request<Incoming>, log: mpsc::UnboundedSender<Sent>) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let Ok(body) = body.collect().await else {
@@ -37,19 +37,19 @@ pub async fn chat(request: Request<Incoming>, log: mpsc::UnboundedSender<Sent>) 
     {
         return Response::new(full("no events"));
     }
-    let mut answers = Vec::new();
+    let mut replies = Vec::new();
     for event in events {
         match event {
             Event::Open => {
-                answers.push(Event::Open);
-                answers.push(ControlMessage::subscribe("room").into_event());
+                replies.push(Event::Open);
+                replies.push(ControlMessage::subscribe("room").into_event());
             }
-            Event::Text(text) => answers.push(Event::text(format!("m:{}", text.to_uppercase()))),
-            Event::Close(close) => answers.push(Event::Close(close)),
+            Event::Text(text) => replies.push(Event::text(format!("m:{}", text.to_uppercase()))),
+            Event::Close(close) => replies.push(Event::Close(close)),
             _ => {}
         }
     }
-    let mut response = Response::new(full(encode_all(&answers)));
+    let mut response = Response::new(full(encode_all(&replies)));
     let headers = response.headers_mut();
     for (name, value) in [
         ("content-type", "application/websocket-events"),
@@ -60,14 +60,14 @@ pub async fn chat(request: Request<Incoming>, log: mpsc::UnboundedSender<Sent>) 
     response
 }
 
-/// A backend that chats, and what it was sent.
+/// Starts a backend with [`chat`] and returns the requests that it receives.
 pub async fn chat_backend() -> Result<(Backend, mpsc::UnboundedReceiver<Sent>)> {
     let (log, sent) = mpsc::unbounded_channel();
     let backend = Backend::serve(move |request| chat(request, log.clone())).await?;
     Ok((backend, sent))
 }
 
-/// Publishes a text to the chat.
+/// Publishes a text to the sockets on the channel `room`.
 pub async fn publish(host: &Server, text: &str) -> Result<()> {
     publish_formats(host, json!({"ws-message": {"content": text}})).await
 }
@@ -75,28 +75,28 @@ pub async fn publish(host: &Server, text: &str) -> Result<()> {
 /// Publishes to the channel `room`.
 pub async fn publish_formats(host: &Server, formats: Value) -> Result<()> {
     let body = json!({"items": [{"channel": "room", "formats": formats}]}).to_string();
-    let token = grip::signature::sign(&Key::parse("secret")?, "test", SystemTime::now(), PATIENCE);
+    let token = grip::signature::sign(&Key::parse("secret")?, "test", SystemTime::now(), TIMEOUT);
     let authorization = format!("Authorization: Bearer {token}\r\n");
-    let answer = host.publish(&authorization, &body).await?;
-    ensure!(answer.status == 200, "{answer:?}");
+    let response = host.publish(&authorization, &body).await?;
+    ensure!(response.status == 200, "{response:?}");
     Ok(())
 }
 
-/// The next message, a text.
+/// Returns the next message, which must be a text.
 pub async fn text(client: &mut Client) -> Result<String> {
-    let message = client.next().await?.context("the socket has ended")?;
+    let message = client.next().await?.context("the socket was closed")?;
     Ok(message.into_text()?.to_string())
 }
 
 #[tokio::test]
-async fn websockets_are_told_to_the_upstream_as_requests() -> Result<()> {
+async fn websocket_events_are_sent_to_the_upstream_as_requests() -> Result<()> {
     for scheme in ["http", "h2c"] {
         let (backend, mut sent) = chat_backend().await?;
         let url = backend.url(scheme) + "/app";
         let host = Server::in_front_of(&url, &["--grip-key", "secret"])?;
         let mut client = Client::open(host.address, "/ws?room=1", &[("cookie", "a=1")])
             .await
-            .map_err(|refused| refused.error)?;
+            .map_err(|failed| failed.error)?;
         let (uri, headers, events) = sent.recv().await.context("OPEN")?;
         ensure!(uri.ends_with("/app/ws?room=1"), "{uri}");
         ensure!(events == [Event::Open], "{events:?}");
@@ -123,7 +123,7 @@ async fn websockets_are_told_to_the_upstream_as_requests() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_socket_that_the_upstream_does_not_take() -> Result<()> {
+async fn a_socket_rejected_by_the_upstream_is_refused() -> Result<()> {
     let backend = Backend::serve(|request: Request<Incoming>| async move {
         let mut response = Response::new(full("no"));
         *response.status_mut() = match request.uri().path() {
@@ -136,19 +136,19 @@ async fn a_socket_that_the_upstream_does_not_take() -> Result<()> {
     let host = Server::in_front_of(&backend.url("http"), &[])?;
     for (path, status) in [("/forbidden", 403), ("/", 426)] {
         let refused = Client::open(host.address, path, &[]).await.err();
-        let status_then = refused.context("it opens")?.status;
-        ensure!(status_then == Some(status), "{path}: {status_then:?}");
+        let actual = refused.context("the socket opens")?.status;
+        ensure!(actual == Some(status), "{path}: {actual:?}");
     }
     drop(backend);
-    let gone = Server::in_front_of("http://127.0.0.1:9", &[])?;
-    let refused = Client::open(gone.address, "/", &[]).await.err();
-    ensure!(refused.context("it opens")?.status == Some(502));
+    let host = Server::in_front_of("http://127.0.0.1:9", &[])?;
+    let refused = Client::open(host.address, "/", &[]).await.err();
+    ensure!(refused.context("the socket opens")?.status == Some(502));
     Ok(())
 }
 
 #[tokio::test]
-async fn timers_and_private_routes_are_those_of_the_manifest() -> Result<()> {
-    let (log, mut asked) = mpsc::unbounded_channel();
+async fn timers_and_private_routes_of_the_manifest_apply() -> Result<()> {
+    let (log, mut calls) = mpsc::unbounded_channel();
     let log = Arc::new(log);
     let backend = Backend::serve(move |request: Request<Incoming>| {
         let log = log.clone();
@@ -159,8 +159,8 @@ async fn timers_and_private_routes_are_those_of_the_manifest() -> Result<()> {
         }
     })
     .await?;
-    // Its component is from elsewhere: only the upstream runs it.
-    let folder = manifest_in_folder(
+    // The component's source is not needed, since only the upstream runs it.
+    let folder = app_with_manifest(
         r#"
 spin_manifest_version = 2
 application.name = "elsewhere"
@@ -182,7 +182,7 @@ timer = [{ request = "POST /internal/tick?a=b", every = "10ms" }]
         &["--from", &path, "--grip-key", "secret"],
     )?;
     for _ in 0..3 {
-        let (method, uri, headers) = asked.recv().await.context("a call")?;
+        let (method, uri, headers) = calls.recv().await.context("a call")?;
         ensure!(
             method == "POST" && uri == "/internal/tick?a=b",
             "{method} {uri}"

@@ -1,4 +1,4 @@
-//! An upstream behind TLS. The certificates are in `tests/fixtures/tls`, made for this alone.
+//! TLS upstreams. The certificates in `tests/fixtures/tls` were created for these tests.
 
 use std::{process::Command, sync::Arc};
 
@@ -10,7 +10,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use spin_runtime::backend::{Body, full};
-use tests::{Server, program, request, workspace};
+use tests::{Server, host_binary, request, workspace};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
@@ -21,12 +21,12 @@ use tokio_rustls::{
 
 use super::backend::Backend;
 
-/// Answers with the version of HTTP it was asked in.
+/// Responds with the HTTP version of the request.
 async fn version(request: Request<Incoming>) -> Result<Response<Body>, hyper::Error> {
     Ok(Response::new(full(format!("{:?}", request.version()))))
 }
 
-/// A server that offers these protocols.
+/// Starts a server that offers these ALPN protocols.
 async fn backend(protocols: &[&str]) -> Result<Backend> {
     let folder = workspace().join("tests/fixtures/tls");
     let certificate = CertificateDer::from_pem_file(folder.join("localhost.pem"))?;
@@ -53,7 +53,7 @@ async fn backend(protocols: &[&str]) -> Result<Backend> {
 }
 
 fn host(url: &str, trusted: bool) -> Result<Server> {
-    let mut command = Command::new(program());
+    let mut command = Command::new(host_binary());
     command.args(["up", "--upstream", url]);
     if trusted {
         let authority = workspace().join("tests/fixtures/tls/ca.pem");
@@ -65,7 +65,7 @@ fn host(url: &str, trusted: bool) -> Result<Server> {
 }
 
 #[tokio::test]
-async fn the_server_chooses_the_version() -> Result<()> {
+async fn alpn_selects_the_http_version() -> Result<()> {
     for (protocols, version, connections) in [
         (&["h2", "http/1.1"][..], "HTTP/2.0", 1),
         (&["http/1.1"], "HTTP/1.1", 3),
@@ -74,10 +74,10 @@ async fn the_server_chooses_the_version() -> Result<()> {
         let backend = backend(protocols).await?;
         let host = host(&backend.url("https"), true)?;
         for _ in 0..3 {
-            let answer = host.get("/").await?;
+            let response = host.get("/").await?;
             ensure!(
-                answer == (200, version.to_owned()),
-                "{protocols:?}: {answer:?}"
+                response == (200, version.to_owned()),
+                "{protocols:?}: {response:?}"
             );
         }
         let opened = backend.connections();
@@ -87,12 +87,13 @@ async fn the_server_chooses_the_version() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_trusted_gets_nothing() -> Result<()> {
+async fn an_untrusted_certificate_is_a_502() -> Result<()> {
     let backend = backend(&["h2", "http/1.1"]).await?;
     let host = host(&backend.url("https"), false)?;
-    let answer = request(host.address, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await?;
-    ensure!(answer.status == 502, "{answer:?}");
-    ensure!(answer.body == "upstream unreachable\n", "{answer:?}");
-    host.logged(&["upstream request failed", "certificate"]).await?;
+    let response = request(host.address, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await?;
+    ensure!(response.status == 502, "{response:?}");
+    ensure!(response.body == "upstream unreachable\n", "{response:?}");
+    host.wait_for_log(&["upstream request failed", "certificate"])
+        .await?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Routes whose upgrades are tunnelled, beside those that are held.
+//! Passthrough routes, whose upgrades are tunnelled.
 
 use anyhow::{Context, Result, ensure};
 use futures_util::{SinkExt, StreamExt};
@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustix::process::Signal;
 use spin_runtime::backend::{Body, empty, full};
-use tests::{Client, PATIENCE, Server, manifest_in_folder, probe, request};
+use tests::{Client, Server, TIMEOUT, app_with_manifest, probe, request};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -22,11 +22,11 @@ use super::{
     sockets::{chat_backend, publish, text},
 };
 
-/// A development server: a socket that says everything again at `/hmr`, one that counts bytes
-/// until their end at `/count`, a refusal at `/hmr/no`, and a mirror elsewhere.
+/// A development server. WebSockets are echoed, the protocol `count` returns the number of bytes
+/// received, `/hmr/no` is refused, and other requests are mirrored.
 async fn development(mut request: Request<Incoming>) -> Response<Body> {
-    let asked = request.headers().get("upgrade").cloned();
-    let (Some(protocol), true) = (asked, request.uri().path() != "/hmr/no") else {
+    let upgrade = request.headers().get("upgrade").cloned();
+    let (Some(protocol), true) = (upgrade, request.uri().path() != "/hmr/no") else {
         if request.uri().path() == "/hmr/no" {
             let mut response = Response::new(full("not you"));
             *response.status_mut() = StatusCode::FORBIDDEN;
@@ -47,8 +47,8 @@ async fn development(mut request: Request<Incoming>) -> Response<Body> {
         if let Ok(accept) = HeaderValue::from_str(&accept) {
             headers.insert("sec-websocket-accept", accept);
         }
-        if let Some(wanted) = request.headers().get("sec-websocket-protocol") {
-            headers.insert("sec-websocket-protocol", wanted.clone());
+        if let Some(requested) = request.headers().get("sec-websocket-protocol") {
+            headers.insert("sec-websocket-protocol", requested.clone());
         }
     }
     let counts = protocol == "count";
@@ -75,28 +75,28 @@ async fn development(mut request: Request<Incoming>) -> Response<Body> {
     response
 }
 
-fn manifest(passthroughs: &[(&str, Option<&str>)], more: &str) -> tempfile::TempDir {
-    let mut text = format!("spin_manifest_version = 2\napplication.name = \"tunnels\"\n{more}\n");
+fn manifest(passthroughs: &[(&str, Option<&str>)], extra: &str) -> tempfile::TempDir {
+    let mut text = format!("spin_manifest_version = 2\napplication.name = \"tunnels\"\n{extra}\n");
     for (route, upstream) in passthroughs {
         text += &format!("[[application.tool.socket-host.passthrough]]\nroute = \"{route}\"\n");
         if let Some(upstream) = upstream {
             text += &format!("upstream = \"{upstream}\"\n");
         }
     }
-    manifest_in_folder(&text)
+    app_with_manifest(&text)
 }
 
 const STATIC: &str = "[[trigger.http]]\nroute = \"/...\"\nstatic_response = { body = \"own\" }";
 
 async fn upgrade(host: &Server, path: &str, protocol: &str, early: &str) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(host.address).await?;
-    let asked = format!(
+    let bytes = format!(
         "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: {protocol}\r\n\r\n{early}"
     );
-    stream.write_all(asked.as_bytes()).await?;
+    stream.write_all(bytes.as_bytes()).await?;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        let read = tokio::time::timeout(PATIENCE, stream.read_u8()).await?;
+        let read = tokio::time::timeout(TIMEOUT, stream.read_u8()).await?;
         head.push(read.with_context(|| String::from_utf8_lossy(&head).into_owned())?);
     }
     let head = String::from_utf8(head)?.to_ascii_lowercase();
@@ -107,7 +107,7 @@ async fn upgrade(host: &Server, path: &str, protocol: &str, early: &str) -> Resu
 }
 
 #[tokio::test]
-async fn tunnelled_and_held_sockets_live_on_one_port() -> Result<()> {
+async fn tunnelled_and_held_sockets_share_a_port() -> Result<()> {
     let development = Backend::serve(development).await?;
     let (backend, mut sent) = chat_backend().await?;
     let dev = development.url("http");
@@ -125,10 +125,10 @@ async fn tunnelled_and_held_sockets_live_on_one_port() -> Result<()> {
         ],
     )
     .await
-    .map_err(|refused| refused.error)?;
+    .map_err(|failed| failed.error)?;
     let mut held = Client::open(host.address, "/ws", &[])
         .await
-        .map_err(|refused| refused.error)?;
+        .map_err(|failed| failed.error)?;
     sent.recv().await.context("OPEN")?;
     for round in 0..10 {
         tunnelled.send(&format!("round {round}")).await?;
@@ -138,19 +138,19 @@ async fn tunnelled_and_held_sockets_live_on_one_port() -> Result<()> {
     }
     publish(&host, "to those held").await?;
     ensure!(text(&mut held).await? == "to those held");
-    // More than every buffer on the way, and more than the limit of held sockets.
+    // Larger than all buffers on the way, and than the message limit of held sockets.
     let large: Vec<u8> = (0..4_000_000u32)
         .map(|n| (n.wrapping_mul(n) >> 7) as u8)
         .collect();
     tunnelled.0.send(Message::binary(large.clone())).await?;
-    let back = tunnelled.next().await?.context("the socket has ended")?;
-    ensure!(back.into_data() == large, "other bytes came back");
+    let back = tunnelled.next().await?.context("the socket was closed")?;
+    ensure!(back.into_data() == large, "other bytes were received");
     ensure!(host.count("sessions").await? == 1);
-    // Each of the two is a connection, whatever it has become.
-    host.counts("socket_host_connections 2").await?;
-    host.counts("socket_host_tunnels 1").await?;
+    // Upgraded connections still count as connections.
+    host.wait_for_metric("socket_host_connections 2").await?;
+    host.wait_for_metric("socket_host_tunnels 1").await?;
 
-    // The plain requests of the route go there as well, and are not signed for another server.
+    // Plain requests of the route are passed through as well, without a signature.
     let (status, body) = host.get("/hmr/mirror").await?;
     let seen: serde_json::Value = serde_json::from_str(&body)?;
     ensure!(status == 200 && seen["uri"] == "/hmr/mirror", "{seen}");
@@ -158,7 +158,7 @@ async fn tunnelled_and_held_sockets_live_on_one_port() -> Result<()> {
     ensure!(header(&seen, "x-forwarded-for") == ["127.0.0.1"], "{seen}");
     for (status, count) in [(101, 1), (200, 1)] {
         let by = format!("component=\"{dev}\",status=\"{status}\"");
-        host.counts(&format!(
+        host.wait_for_metric(&format!(
             "socket_host_backend_requests_total{{{by}}} {count}"
         ))
         .await?;
@@ -168,7 +168,7 @@ async fn tunnelled_and_held_sockets_live_on_one_port() -> Result<()> {
     let no = Client::open(host.address, "/hmr/no", &[])
         .await
         .err()
-        .context("it opens")?;
+        .context("the socket opens")?;
     ensure!(no.status == Some(403), "{no:?}");
     tunnelled.0.close(None).await?;
     ensure!(
@@ -178,16 +178,16 @@ async fn tunnelled_and_held_sockets_live_on_one_port() -> Result<()> {
             .is_none_or(|code| code == 1005 || code == 1000)
     );
     drop(tunnelled);
-    host.counts("socket_host_connections 1").await?;
-    host.counts("socket_host_tunnels 0").await?;
+    host.wait_for_metric("socket_host_connections 1").await?;
+    host.wait_for_metric("socket_host_tunnels 0").await?;
     held.0.close(None).await?;
     held.closed().await?;
     drop(held);
-    host.counts("socket_host_connections 0").await
+    host.wait_for_metric("socket_host_connections 0").await
 }
 
 #[tokio::test]
-async fn tunnels_beside_components_in_this_process() -> Result<()> {
+async fn tunnels_work_with_embedded_components() -> Result<()> {
     let development = Backend::serve(development).await?;
     let folder = probe("");
     let path = folder.path().join("spin.toml");
@@ -210,42 +210,42 @@ async fn tunnels_beside_components_in_this_process() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_tunnel_carries_any_protocol_and_the_end_of_each_side() -> Result<()> {
+async fn tunnels_carry_any_protocol_and_half_closes() -> Result<()> {
     let development = Backend::serve(development).await?;
     let folder = manifest(&[("/count", None)], STATIC);
     let path = folder.path().to_string_lossy().into_owned();
     let host = Server::in_front_of(&development.url("http"), &["--from", &path])?;
-    // Some of it comes with the request.
+    // Some of the data is sent with the request.
     let mut stream = upgrade(&host, "/count", "count", "early").await?;
     stream.write_all(&vec![7; 1_000_000]).await?;
     stream.shutdown().await?;
-    let mut answer = String::new();
-    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await??;
-    ensure!(answer == "1000005 bytes", "{answer}");
+    let mut response = String::new();
+    tokio::time::timeout(TIMEOUT, stream.read_to_string(&mut response)).await??;
+    ensure!(response == "1000005 bytes", "{response}");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_refusal_goes_back_as_it_is() -> Result<()> {
+async fn a_refusal_is_forwarded_unchanged() -> Result<()> {
     let development = Backend::serve(development).await?;
     let folder = manifest(&[("/hmr/...", None)], STATIC);
     let path = folder.path().to_string_lossy().into_owned();
     let host = Server::in_front_of(&development.url("http"), &["--from", &path])?;
-    let asked =
+    let bytes =
         "GET /hmr/no HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-    let answer = request(host.address, asked).await?;
+    let response = request(host.address, bytes).await?;
     ensure!(
-        answer.status == 403 && answer.body == "not you",
-        "{answer:?}"
+        response.status == 403 && response.body == "not you",
+        "{response:?}"
     );
-    ensure!(answer.head.contains("x-why: because"), "{answer:?}");
+    ensure!(response.head.contains("x-why: because"), "{response:?}");
 
-    let gone = Server::in_front_of("http://127.0.0.1:9", &["--from", &path])?;
-    ensure!(request(gone.address, asked).await?.status == 502);
+    let host = Server::in_front_of("http://127.0.0.1:9", &["--from", &path])?;
+    ensure!(request(host.address, bytes).await?.status == 502);
     Ok(())
 }
 
-/// Requests in a tunnel would pass by all that the gateway does.
+/// Requests in a tunnel would bypass the gateway.
 #[tokio::test]
 async fn http_is_not_tunnelled() -> Result<()> {
     let development = Backend::serve(development).await?;
@@ -254,16 +254,16 @@ async fn http_is_not_tunnelled() -> Result<()> {
     let path = folder.path().to_string_lossy().into_owned();
     let host = Server::in_front_of(&own, &["--from", &path])?;
     for path in ["/own/x", "/main/x"] {
-        let asked = format!(
+        let bytes = format!(
             "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
         );
-        let answer = request(host.address, &asked).await?;
-        ensure!(answer.status == 200, "{answer:?}");
-        let seen: serde_json::Value = serde_json::from_str(&answer.body)?;
+        let response = request(host.address, &bytes).await?;
+        ensure!(response.status == 200, "{response:?}");
+        let seen: serde_json::Value = serde_json::from_str(&response.body)?;
         ensure!(header(&seen, "upgrade").is_empty(), "{seen}");
     }
-    // Nor is another protocol than was asked for.
-    let liar = Backend::script(|_, mut stream| async move {
+    // A switch to another protocol than requested is not tunnelled either.
+    let backend = Backend::script(|_, mut stream| async move {
         super::backend::read_head(&mut stream).await;
         let _ = stream
             .write_all(
@@ -272,15 +272,15 @@ async fn http_is_not_tunnelled() -> Result<()> {
             .await;
     })
     .await?;
-    let host = Server::in_front_of(&liar.url("http"), &["--from", &path])?;
-    let asked =
+    let host = Server::in_front_of(&backend.url("http"), &["--from", &path])?;
+    let bytes =
         "GET /main/x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-    ensure!(request(host.address, asked).await?.status == 502);
+    ensure!(request(host.address, bytes).await?.status == 502);
     Ok(())
 }
 
 #[tokio::test]
-async fn tunnels_are_bounded_and_end_with_the_host() -> Result<()> {
+async fn tunnels_are_limited_and_end_with_the_host() -> Result<()> {
     let development = Backend::serve(development).await?;
     let folder = manifest(
         &[("/hmr", None)],
@@ -293,14 +293,14 @@ async fn tunnels_are_bounded_and_end_with_the_host() -> Result<()> {
     let third = Client::open(host.address, "/hmr", &[])
         .await
         .err()
-        .context("it opens")?;
+        .context("the socket opens")?;
     ensure!(third.status == Some(503), "{third:?}");
-    host.counts("socket_host_dropped_total{reason=\"full\"} 1")
+    host.wait_for_metric("socket_host_dropped_total{reason=\"full\"} 1")
         .await?;
 
     host.signal(Signal::TERM)?;
-    ensure!(host.ended().await? == Some(0));
-    let rest = tokio::time::timeout(PATIENCE, second.read_to_end(&mut Vec::new())).await;
+    ensure!(host.wait().await? == Some(0));
+    let rest = tokio::time::timeout(TIMEOUT, second.read_to_end(&mut Vec::new())).await;
     rest.context("the tunnel stays open")?.ok();
     while let Ok(Some(message)) = first.next().await {
         ensure!(!message.is_text(), "{message:?}");

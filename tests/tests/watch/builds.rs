@@ -29,8 +29,8 @@ async fn changed_sources_are_built_and_a_failed_build_keeps_the_previous_version
     ] {
         ensure!(problem.contains(text), "no {text:?} in {problem}");
     }
-    host.logged(&["<b>mistake</b> in src/lib.rs"]).await?;
-    host.logged(&["ERROR", "sh compiler", "exit status: 1"])
+    host.wait_for_log(&["<b>mistake</b> in src/lib.rs"]).await?;
+    host.wait_for_log(&["ERROR", "sh compiler", "exit status: 1"])
         .await?;
     ensure!(
         host.get("/").await? == (200, "probe".into()),
@@ -136,7 +136,7 @@ async fn stopping_the_host_ends_its_streams_and_builds() -> Result<()> {
     let (_project, host, mut page) = start_build().await?;
     host.signal(Signal::TERM)?;
     let start = std::time::Instant::now();
-    ensure!(host.ended().await? == Some(0));
+    ensure!(host.wait().await? == Some(0));
     ensure!(
         start.elapsed() < Duration::from_secs(20),
         "draining took too long"
@@ -205,7 +205,7 @@ async fn a_signal_terminates_a_build_and_its_processes() -> Result<()> {
     )?;
     let pid = project.path("pid");
     for (arguments, code) in [(&["build"][..], 1), (&["up", "--build"], 0)] {
-        let mut command = tokio::process::Command::new(tests::program());
+        let mut command = tokio::process::Command::new(tests::host_binary());
         command.args(arguments).arg("--from").arg(project.0.path());
         if arguments[0] == "up" {
             command.args(["--listen", "127.0.0.1:0", "--control", "127.0.0.1:0"]);

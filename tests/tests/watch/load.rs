@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use tests::{Answer, PATIENCE, Server, eventually, read_answer, workspace};
+use tests::{Response, Server, TIMEOUT, eventually, read_response, workspace};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
 use crate::{project::wasm, stream::ReloadStream};
@@ -29,13 +29,13 @@ const PATHS: [&str; 4] = [
 ];
 
 /// Sends a GET request on a connection that may be reused.
-async fn get(connection: &mut TcpStream, path: &str) -> Result<Answer> {
+async fn get(connection: &mut TcpStream, path: &str) -> Result<Response> {
     let head = format!(
         "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n",
         connection.peer_addr()?
     );
     connection.write_all(head.as_bytes()).await?;
-    read_answer(connection, true).await
+    read_response(connection, true).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -51,7 +51,7 @@ async fn replacing_a_component_under_load_disturbs_no_client() -> Result<()> {
         "{MESSAGE:?} is in the component at {offsets:?}"
     );
     let message = |build: usize| format!("unknown ev{build:03}: ");
-    let folder = tests::closed_burger();
+    let folder = tests::burger_without_timer();
     let built = |build: usize| -> Result<PathBuf> {
         let mut code = code.clone();
         code[offsets[0]..offsets[0] + MESSAGE.len()].copy_from_slice(message(build).as_bytes());
@@ -104,7 +104,7 @@ async fn replacing_a_component_under_load_disturbs_no_client() -> Result<()> {
                         connection = TcpStream::connect(host.address).await?;
                     }
                     let response = get(&mut connection, path);
-                    let response = timeout(PATIENCE, response).await.context("no response")??;
+                    let response = timeout(TIMEOUT, response).await.context("no response")??;
                     ensure!(
                         response.status == 200,
                         "{path}, reuse {reuse}: {response:?}"

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use tests::{Server, read_answer};
+use tests::{Server, read_response};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::{project::Project, stream::ReloadStream};
@@ -25,7 +25,7 @@ async fn a_changed_manifest_is_applied_unless_it_is_invalid() -> Result<()> {
         problem.contains("component.app.sauce") && problem.contains("spin.toml:"),
         "{problem}"
     );
-    host.logged(&["component.app.sauce"]).await?;
+    host.wait_for_log(&["component.app.sauce"]).await?;
     ensure!(
         host.get("/env").await?.1.contains(r#""WORD":"two""#),
         "the previous version is served"
@@ -64,10 +64,7 @@ max-connections = 1
         "the second component responds"
     );
     ensure!(
-        host.get("/second/headers")
-            .await?
-            .1
-            .contains("not found"),
+        host.get("/second/headers").await?.1.contains("not found"),
         "the route is private"
     );
     let ticks = project.path(".spin/logs/second_stdout.txt");
@@ -77,7 +74,8 @@ max-connections = 1
             .lines()
             .count()
     };
-    host.logged(&["timer", "/second/print", "404"]).await?;
+    host.wait_for_log(&["timer", "/second/print", "404"])
+        .await?;
     ensure!(count() == 0);
 
     // A new warning is logged, as it is at start-up.
@@ -85,7 +83,7 @@ max-connections = 1
     project.rewrite("route = \"/second/...\"", nowhere)?;
     page.page_reload().await?;
     let warning = ["WARN", "/.well-known/spin/second", "answered by the host"];
-    host.logged(&warning).await?;
+    host.wait_for_log(&warning).await?;
     project.rewrite(nowhere, "route = \"/second/...\"")?;
     page.page_reload().await?;
 
@@ -108,7 +106,7 @@ max-connections = 1
 
 #[tokio::test]
 async fn a_changed_max_connections_applies_to_held_requests() -> Result<()> {
-    let folder = tests::closed_burger();
+    let folder = tests::burger_without_timer();
     let path = folder.path().join("spin.toml");
     let text = fs::read_to_string(&path)?
         .replace("components/build orders", "true")
@@ -125,7 +123,7 @@ async fn a_changed_max_connections_applies_to_held_requests() -> Result<()> {
             host.address
         );
         socket.write_all(head.as_bytes()).await?;
-        Ok((read_answer(&mut socket, false).await?.status, socket))
+        Ok((read_response(&mut socket, false).await?.status, socket))
     };
     let (first, second) = (hold().await?, hold().await?);
     ensure!((first.0, second.0) == (200, 200));

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use tests::{PATIENCE, Server};
+use tests::{Server, TIMEOUT};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -27,7 +27,7 @@ impl ReloadStream {
         socket.write_all(head.as_bytes()).await?;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
-            head.push(tokio::time::timeout(PATIENCE, socket.read_u8()).await??);
+            head.push(tokio::time::timeout(TIMEOUT, socket.read_u8()).await??);
         }
         let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
         ensure!(
@@ -55,7 +55,7 @@ impl ReloadStream {
                 self.buffer = after.to_owned();
                 return Ok(());
             }
-            let read = tokio::time::timeout(PATIENCE, self.socket.read(&mut bytes));
+            let read = tokio::time::timeout(TIMEOUT, self.socket.read(&mut bytes));
             let length = read.await.context("no event")??;
             ensure!(length > 0, "the stream ended: {}", self.buffer);
             self.buffer += &String::from_utf8_lossy(&bytes[..length]);
@@ -70,7 +70,7 @@ impl ReloadStream {
             }
             Ok(())
         };
-        match tokio::time::timeout(PATIENCE, state).await {
+        match tokio::time::timeout(TIMEOUT, state).await {
             Ok(result) => result,
             Err(_) => bail!("timed out waiting for {what}: {}", self.state),
         }

@@ -1,185 +1,204 @@
-//! Everything, against servers this program starts: each fresh for each run,
-//! one at a time, in turn, so that no target has the better hour.
+//! `all`: runs the measurements against servers that this program starts.
+//!
+//! Each measurement gets a fresh server. One server runs at a time, and they take turns, so that
+//! slow phases of the machine affect all of them.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::measure::{fanout, flat_out, get, idle, open, ping, start, warm_up};
 use crate::process::{Server, raise_open_files};
 use crate::report::{Figure, Report};
-use crate::sockets::{Kind, Until};
-use crate::target::{Known, Target};
+use crate::socket::Transport;
+use crate::sockets::Until;
+use crate::target::{Contender, Target};
 
-/// How often a server may fail at a measurement before that is told instead of a figure: Pushpin
-/// now and then loses one of many connections that are opened at a time.
-const TRIES: usize = 4;
+/// Attempts per measurement. Pushpin occasionally loses one of many connections that are opened
+/// at the same time.
+const ATTEMPTS_MAX: usize = 4;
 
 /// A server to compare with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Other {
-    /// The host in front of a plain backend, with --upstream
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Opponent {
     Upstream,
-    /// Pushpin, from the Debian packages pushpin and zurl, in front of the same backend
     Pushpin,
-    /// Node with the `ws` package
     Ws,
+    /// Another socket-host binary with the same manifest.
+    Host(PathBuf),
+}
+
+impl FromStr for Opponent {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text {
+            "upstream" => Self::Upstream,
+            "pushpin" => Self::Pushpin,
+            "ws" => Self::Ws,
+            _ => match text.strip_prefix("host:") {
+                Some(path) if !path.is_empty() => Self::Host(path.into()),
+                _ => bail!("expected upstream, pushpin, ws or host:PATH"),
+            },
+        })
+    }
 }
 
 /// A measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Measure {
-    /// Memory; first, while the server is fresh
+enum Measurement {
+    /// Memory per idle socket. Runs first
     Idle,
-    /// See the command of that name
+    /// Sockets opened per second
     Open,
-    /// See the command of that name
+    /// Latency of a message to many sockets
     Fanout,
-    /// Fanout, to --many sockets, once a second
+    /// The same with --many sockets, once per second
     FanoutMany,
-    /// See the command of that name
+    /// Deliveries per second
     FlatOut,
-    /// See the command of that name
+    /// Round trips per second
     Ping,
-    /// See the command of that name
+    /// GET requests per second
     Get,
-    /// See the command of that name
+    /// Time to the first byte of a response
     Start,
-    /// Idle, of held HTTP streams
+    /// Idle, with held HTTP streams
     StreamIdle,
-    /// Open, of held HTTP streams
+    /// Open, with held HTTP streams
     StreamOpen,
-    /// Fanout, to held HTTP streams
+    /// Fanout, with held HTTP streams
     StreamFanout,
-    /// FanoutMany, to held HTTP streams
+    /// FanoutMany, with held HTTP streams
     StreamFanoutMany,
-    /// FlatOut, to held HTTP streams
+    /// FlatOut, with held HTTP streams
     StreamFlatOut,
 }
 
-impl Measure {
-    fn kind(self) -> Kind {
+impl Measurement {
+    fn transport(self) -> Transport {
         match self {
             Self::StreamIdle
             | Self::StreamOpen
             | Self::StreamFanout
             | Self::StreamFanoutMany
-            | Self::StreamFlatOut => Kind::Stream,
-            _ => Kind::WebSocket,
+            | Self::StreamFlatOut => Transport::Stream,
+            _ => Transport::WebSocket,
         }
     }
 
-    /// What goes before the names of its figures.
-    fn of(self) -> &'static str {
+    /// Returns the prefix of its figures' names.
+    fn prefix(self) -> &'static str {
         match self {
             Self::FanoutMany => "many: ",
             Self::StreamFanoutMany => "many streams: ",
-            _ if self.kind() == Kind::Stream => "streams: ",
+            _ if self.transport() == Transport::Stream => "streams: ",
             _ => "",
         }
     }
 }
 
-/// What to start and what to measure.
+/// Options of `all`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// The host's binary [default: socket-host beside this program]
+    /// Binary of the host [default: socket-host beside this program]
     #[arg(long)]
     host: Option<PathBuf>,
-    /// The manifest it serves
+    /// Manifest that the host serves
     #[arg(long, default_value = "spin.toml")]
     from: PathBuf,
-    /// Do not measure the host, only what it is compared with
+    /// Measure only the servers given with --vs
     #[arg(long, requires = "vs")]
     without_host: bool,
-    /// Servers to compare it with
+    /// Servers to compare with, separated by commas: upstream (the host as a proxy in front of a
+    /// plain backend), pushpin (in front of the same backend), ws (a Node server), host:PATH
+    /// (another binary of the host, with the same manifest)
+    #[arg(long, value_delimiter = ',')]
+    vs: Vec<Opponent>,
+    /// Run only these measurements
     #[arg(long, value_enum, value_delimiter = ',')]
-    vs: Vec<Other>,
-    /// Measure only these
-    #[arg(long, value_enum, value_delimiter = ',')]
-    only: Vec<Measure>,
+    only: Vec<Measurement>,
     /// Sockets for fanout, flat-out and open
     #[arg(long, default_value_t = 2000, value_parser = crate::count)]
     sockets: usize,
-    /// Sockets, or streams, for fanout-many and stream-fanout-many
+    /// Sockets for fanout-many and stream-fanout-many
     #[arg(long, default_value_t = 10_000, value_parser = crate::count)]
     many: usize,
     /// Sockets for idle
     #[arg(long, default_value_t = 10_000, value_parser = crate::count)]
     idle_sockets: usize,
-    /// Seconds of each measurement that lasts
+    /// Duration of each timed measurement in seconds
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
-    /// A path that the host answers with 200, for get
+    /// Path for get, for which the host returns 200
     #[arg(long, default_value = "/api/orders?limit=1")]
     path: String,
-    /// Folder of the comparison servers
+    /// Folder of the Node server
     #[arg(long, default_value_os_t = crate::servers())]
     servers: PathBuf,
 }
 
 impl Options {
-    fn targets(&self) -> Result<Vec<Known>> {
-        let mut targets = Vec::new();
-        let beside =
-            || Ok::<_, anyhow::Error>(std::env::current_exe()?.with_file_name("socket-host"));
-        let binary = self.host.clone().map_or_else(beside, Ok)?;
+    fn contenders(&self) -> Result<Vec<Contender>> {
+        let binary = match &self.host {
+            Some(binary) => binary.clone(),
+            None => std::env::current_exe()?.with_file_name("socket-host"),
+        };
+        let host = |name: String, binary: PathBuf| Contender::SocketHost {
+            name,
+            binary,
+            manifest: self.from.clone(),
+            get_path: self.path.clone(),
+        };
+        let mut contenders = Vec::new();
         if !self.without_host {
-            targets.push(Known::SocketHost {
-                binary: binary.clone(),
-                manifest: self.from.clone(),
-                get_path: self.path.clone(),
-            });
+            contenders.push(host("socket-host".to_string(), binary.clone()));
         }
-        targets.extend(self.vs.iter().map(|other| match other {
-            Other::Upstream => Known::Upstream {
+        contenders.extend(self.vs.iter().map(|opponent| match opponent {
+            Opponent::Upstream => Contender::Upstream {
                 binary: binary.clone(),
             },
-            Other::Pushpin => Known::Pushpin,
-            Other::Ws => Known::Ws {
+            Opponent::Pushpin => Contender::Pushpin,
+            Opponent::Ws => Contender::Ws {
                 servers: self.servers.clone(),
             },
+            Opponent::Host(path) => host(format!("host:{}", path.display()), path.clone()),
         }));
-        Ok(targets)
+        Ok(contenders)
     }
 
-    fn measures(&self) -> Vec<Measure> {
-        let all = Measure::value_variants().iter().copied();
-        all.filter(|measure| self.only.is_empty() || self.only.contains(measure))
+    fn measurements(&self) -> Vec<Measurement> {
+        let all = Measurement::value_variants().iter().copied();
+        all.filter(|measurement| self.only.is_empty() || self.only.contains(measurement))
             .collect()
+    }
+
+    fn idle(&self) -> idle::Options {
+        idle::Options {
+            sockets: self.idle_sockets,
+            before: 100,
+            settle: 3,
+        }
     }
 }
 
-/// Runs it all, telling on standard error what is going on.
+/// Runs the measurements and logs progress to standard error.
 pub fn run(options: &Options, runs: u64, report: &mut Report) -> Result<()> {
-    let idle = idle::Options {
-        sockets: options.idle_sockets,
-        before: 100,
-        settle: 3,
-    };
-    let most = options.sockets.max(options.many);
+    let (most, idle) = (options.sockets.max(options.many), options.idle());
     raise_open_files(most.max(idle.sockets + idle.before))?;
-    let targets = options.targets()?;
+    let measurements = options.measurements();
+    if measurements.contains(&Measurement::Get) {
+        get::require_wrk()?;
+    }
+    let contenders = options.contenders()?;
     for run in 1..=runs {
-        for known in &targets {
-            for measure in options.measures() {
-                if !known.holds(measure.kind()) {
-                    continue;
-                }
-                for attempt in 1..=TRIES {
-                    eprintln!("run {run} of {runs}: {}: {measure:?}", known.name());
-                    match one(known, measure, options, &idle) {
-                        Ok(figures) => {
-                            report.add(known.name(), measure.of(), figures);
-                            break;
-                        }
-                        Err(error) if attempt < TRIES => eprintln!("it fails: {error:#}"),
-                        // The others are worth having; what failed is told with their figures.
-                        Err(error) => {
-                            report.fail(format!("{}: {measure:?}: {error:#}", known.name()));
-                        }
-                    }
+        for contender in &contenders {
+            for measurement in &measurements {
+                if contender.supports(measurement.transport()) {
+                    eprintln!("run {run} of {runs}: {}: {measurement:?}", contender.name());
+                    measure(contender, *measurement, options, report);
                 }
             }
         }
@@ -187,90 +206,115 @@ pub fn run(options: &Options, runs: u64, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// One measurement of a server started for it.
-fn one(
-    known: &Known,
-    measure: Measure,
+/// Runs one measurement, again if it fails, and adds its figures or the failure to the report.
+fn measure(
+    contender: &Contender,
+    measurement: Measurement,
     options: &Options,
-    idle: &idle::Options,
-) -> Result<Vec<Figure>> {
-    let state = tempfile::tempdir().context("making a folder for the server's state")?;
-    let (target, start) = known.target(measure.kind(), state.path())?;
-    if measure == Measure::Start {
-        return start::run(&start, target.address, &target.get_path);
+    report: &mut Report,
+) {
+    let name = contender.name();
+    for attempt in 1..=ATTEMPTS_MAX {
+        match measure_once(contender, measurement, options) {
+            Ok(figures) => return report.add(name, measurement.prefix(), figures),
+            Err(error) if attempt < ATTEMPTS_MAX => {
+                eprintln!("failed, trying again: {error:#}");
+            }
+            // The other measurements go on.
+            Err(error) => report.fail(format!("{name}: {measurement:?}: {error:#}")),
+        }
     }
-    let mut server = Server::start(&start)?;
-    server.ready(target.address, &target.ready_path)?;
+}
+
+/// Starts a server, measures it and stops it.
+fn measure_once(
+    contender: &Contender,
+    measurement: Measurement,
+    options: &Options,
+) -> Result<Vec<Figure>> {
+    let state = tempfile::tempdir().context("creating a folder for the server's state")?;
+    let (target, launch) = contender.target(measurement.transport(), state.path())?;
+    if measurement == Measurement::Start {
+        return start::run(&launch, target.address, &target.get_path);
+    }
+    let mut server = Server::start(&launch)?;
+    server.wait_until_ready(target.address, &target.ready_path)?;
     server.first_byte(target.control, "/healthz")?;
     warm_up(&target)?;
-    let figures = running(&target, server.pid(), measure, options, idle)?;
-    let status = server.stop()?;
-    ensure!(
-        status.success(),
-        "after SIGTERM the server ended with {status}, not 0"
-    );
+    let figures = measure_running(&target, server.pid(), measurement, options)?;
+    server.stop()?;
     Ok(figures)
 }
 
-fn running(
+fn measure_running(
     target: &Target,
     pid: u32,
-    measure: Measure,
+    measurement: Measurement,
     options: &Options,
-    idle: &idle::Options,
 ) -> Result<Vec<Figure>> {
     let Options {
         sockets, seconds, ..
     } = *options;
-    match measure {
-        Measure::Idle | Measure::StreamIdle => idle::run(target, pid, idle),
-        Measure::Open | Measure::StreamOpen => open::run(
-            target,
-            &open::Options {
+    let fanout = |sockets, every| {
+        let length = 400;
+        let options = fanout::Options {
+            sockets,
+            every,
+            seconds,
+            length,
+        };
+        fanout::run(target, &options)
+    };
+    match measurement {
+        Measurement::Idle | Measurement::StreamIdle => idle::run(target, pid, &options.idle()),
+        Measurement::Open | Measurement::StreamOpen => {
+            let options = open::Options {
                 sockets,
                 concurrency: 1,
                 until: Until::Upgraded,
-            },
-        ),
-        Measure::Fanout
-        | Measure::FanoutMany
-        | Measure::StreamFanout
-        | Measure::StreamFanoutMany => {
-            let many = matches!(measure, Measure::FanoutMany | Measure::StreamFanoutMany);
-            fanout::run(
-                target,
-                &fanout::Options {
-                    sockets: if many { options.many } else { sockets },
-                    every: if many { 1000 } else { 100 },
-                    seconds,
-                    length: 400,
-                },
-            )
+            };
+            open::run(target, &options)
         }
-        Measure::FlatOut | Measure::StreamFlatOut => flat_out::run(
-            target,
-            &flat_out::Options {
+        Measurement::Fanout | Measurement::StreamFanout => fanout(sockets, 100),
+        Measurement::FanoutMany | Measurement::StreamFanoutMany => fanout(options.many, 1000),
+        Measurement::FlatOut | Measurement::StreamFlatOut => {
+            let options = flat_out::Options {
                 sockets,
                 publishers: 4,
                 window: 32,
                 seconds,
                 length: 400,
-            },
-        ),
-        Measure::Ping => ping::run(
-            target,
-            &ping::Options {
-                sockets: 200,
+            };
+            flat_out::run(target, &options)
+        }
+        Measurement::Ping => {
+            let sockets = 200;
+            ping::run(target, &ping::Options { sockets, seconds })
+        }
+        Measurement::Get => {
+            let connections = 32;
+            let options = get::Options {
+                connections,
                 seconds,
-            },
-        ),
-        Measure::Get => get::run(
-            target,
-            &get::Options {
-                connections: 32,
-                seconds,
-            },
-        ),
-        Measure::Start => unreachable!("a start is measured from before it"),
+            };
+            get::run(target, &options)
+        }
+        Measurement::Start => unreachable!("start::run starts its own server"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opponents_are_parsed() {
+        let host = Opponent::Host("/old/socket-host".into());
+        assert_eq!("host:/old/socket-host".parse::<Opponent>().unwrap(), host);
+        assert_eq!("ws".parse::<Opponent>().unwrap(), Opponent::Ws);
+        for invalid in ["", "host", "host:", "nginx"] {
+            let error = invalid.parse::<Opponent>().unwrap_err().to_string();
+            assert!(error.contains("host:PATH"), "{invalid:?}: {error}");
+        }
     }
 }

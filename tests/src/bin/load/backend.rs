@@ -1,6 +1,7 @@
-//! The plain backend that proxies are measured in front of: hyper, and the least that a GRIP
-//! backend does. WebSockets are accepted and subscribed, their pings answered; `GET /stream`
-//! is held; everything else is a small answer.
+//! A minimal GRIP backend on hyper, to measure proxies in front of.
+//!
+//! It accepts and subscribes WebSockets, replies to their pings, and holds `GET /stream`. Other
+//! requests get a small response.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
@@ -24,7 +25,7 @@ use tokio::{
 
 use crate::sockets::{PING, PONG};
 
-/// Serves until SIGTERM.
+/// Serves until it receives SIGTERM.
 pub fn serve(address: SocketAddr, channel: String) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("starting the backend")?;
     let channel: Arc<str> = channel.into();
@@ -37,7 +38,7 @@ pub fn serve(address: SocketAddr, channel: String) -> Result<()> {
             tokio::select! {
                 accepted = listener.accept() => {
                     let (stream, _) = accepted.context("accepting")?;
-                    tokio::spawn(connection(stream, channel.clone()));
+                    tokio::spawn(serve_connection(stream, channel.clone()));
                 }
                 _ = terminated.recv() => return Ok(()),
             }
@@ -45,34 +46,34 @@ pub fn serve(address: SocketAddr, channel: String) -> Result<()> {
     })
 }
 
-async fn connection(stream: TcpStream, channel: Arc<str>) {
-    // Without it small answers wait for the other side's acknowledgement; they still come.
+async fn serve_connection(stream: TcpStream, channel: Arc<str>) {
+    // Only an optimization: small responses would be delayed.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| answer(request, channel.clone()));
-    // A connection that breaks is its proxy's affair.
+    let service = service_fn(move |request| respond(request, channel.clone()));
+    // The proxy handles connection errors.
     let _ = auto::Builder::new(TokioExecutor::new())
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }
 
-async fn answer(
+async fn respond(
     request: Request<Incoming>,
     channel: Arc<str>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let tells_events = request
+    let has_events = request
         .headers()
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .is_some_and(is_websocket_events);
     let is_stream = request.uri().path() == "/stream";
     let mut response = Response::new(Full::default());
-    if tells_events {
+    if has_events {
         let events = match request.into_body().collect().await {
             Ok(body) => event::decode_all(body.to_bytes(), Limits::default()).ok(),
             Err(_) => None,
         };
         match events {
-            Some(events) => tell(&events, &channel, &mut response),
+            Some(events) => respond_to_events(&events, &channel, &mut response),
             None => *response.status_mut() = StatusCode::BAD_REQUEST,
         }
     } else if is_stream {
@@ -92,9 +93,9 @@ async fn answer(
     Ok(response)
 }
 
-/// Answers a WebSocket's events.
-fn tell(events: &[Event], channel: &str, response: &mut Response<Full<Bytes>>) {
-    let mut answers = Vec::new();
+/// Writes the response to a WebSocket's events.
+fn respond_to_events(events: &[Event], channel: &str, response: &mut Response<Full<Bytes>>) {
+    let mut replies = Vec::new();
     for event in events {
         match event {
             Event::Open => {
@@ -103,15 +104,15 @@ fn tell(events: &[Event], channel: &str, response: &mut Response<Full<Bytes>>) {
                         .headers_mut()
                         .insert(SEC_WEBSOCKET_EXTENSIONS, extension);
                 }
-                answers.push(Event::Open);
-                answers.push(ControlMessage::subscribe(channel).into_event());
+                replies.push(Event::Open);
+                replies.push(ControlMessage::subscribe(channel).into_event());
             }
             Event::Text(text) if text.as_bytes().as_ref() == PING => {
                 let mut pong = String::from_utf8_lossy(PONG).into_owned();
                 pong.push('}');
-                answers.push(control::content(pong));
+                replies.push(control::content(pong));
             }
-            Event::Close(close) => answers.push(Event::Close(close.clone())),
+            Event::Close(close) => replies.push(Event::Close(close.clone())),
             _ => {}
         }
     }
@@ -119,5 +120,5 @@ fn tell(events: &[Event], channel: &str, response: &mut Response<Full<Bytes>>) {
         header::CONTENT_TYPE,
         HeaderValue::from_static(WEBSOCKET_EVENTS),
     );
-    *response.body_mut() = Full::new(event::encode_all(&answers));
+    *response.body_mut() = Full::new(event::encode_all(&replies));
 }

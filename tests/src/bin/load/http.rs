@@ -1,29 +1,90 @@
-//! HTTP/1.1 as this program needs it: a connection that is kept, one request
-//! at a time on it, and of the answer its status and where it ends.
+//! HTTP/1.1 on a mio poll: the head of a response, and a connection that sends one request at a
+//! time.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use mio::net::TcpStream;
 
-/// The longest answer read, head and body, in bytes.
-const ANSWER_MAX: usize = 16 << 20;
+/// The maximum length of a response, in bytes.
+const RESPONSE_MAX: usize = 64 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A connection for a mio poll.
+/// Formats a GET request.
+pub fn get(address: SocketAddr, path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").into_bytes()
+}
+
+/// The head of a response, as far as this program needs it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The status code.
+    pub status: u16,
+    /// The length of the head in bytes.
+    pub length: usize,
+    /// The value of `Content-Length`.
+    pub content_length: Option<usize>,
+    /// Whether the body has chunked encoding.
+    pub chunked: bool,
+    /// Whether the server closes the connection after the response.
+    pub close: bool,
+}
+
+impl Head {
+    /// Parses the head at the start of `bytes`. Returns `None` if it is incomplete.
+    pub fn parse(bytes: &[u8]) -> Result<Option<Self>> {
+        let mut headers = [httparse::EMPTY_HEADER; 64];
+        let mut response = httparse::Response::new(&mut headers);
+        let httparse::Status::Complete(length) = response
+            .parse(bytes)
+            .context("the response is not HTTP/1.1")?
+        else {
+            ensure!(
+                bytes.len() <= RESPONSE_MAX,
+                "the head of the response is longer than {RESPONSE_MAX} bytes"
+            );
+            return Ok(None);
+        };
+        let header = |name: &str| {
+            let mut headers = response.headers.iter();
+            headers
+                .find(|header| header.name.eq_ignore_ascii_case(name))
+                .map(|header| header.value)
+        };
+        let is = |name: &str, value: &[u8]| {
+            header(name).is_some_and(|actual| actual.eq_ignore_ascii_case(value))
+        };
+        let content_length = header("content-length")
+            .map(|value| {
+                let number = std::str::from_utf8(value).ok()?.parse().ok();
+                number.filter(|length| *length <= RESPONSE_MAX)
+            })
+            .map(|number| number.context("invalid Content-Length in the response"))
+            .transpose()?;
+        Ok(Some(Self {
+            status: response.code.context("no status in the response")?,
+            length,
+            content_length,
+            chunked: is("transfer-encoding", b"chunked"),
+            close: is("connection", b"close"),
+        }))
+    }
+}
+
+/// A connection with one request at a time.
 pub struct Connection {
-    /// Registered by whoever polls it.
+    /// The stream, for registration with a poll.
     pub stream: TcpStream,
-    /// The server said with its last answer that it closes this connection.
-    pub closes: bool,
+    /// Whether the server closes the connection after the last response.
+    pub close: bool,
     unsent: Vec<u8>,
-    held: Vec<u8>,
+    received: Vec<u8>,
 }
 
 impl Connection {
-    /// Connects, blocking: on loopback that is at once or never.
+    /// Connects. Blocks, but not for long on loopback.
     pub fn open(address: SocketAddr) -> Result<Self> {
         let stream = std::net::TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)
             .with_context(|| format!("connecting to {address}"))?;
@@ -31,13 +92,13 @@ impl Connection {
         stream.set_nonblocking(true)?;
         Ok(Self {
             stream: TcpStream::from_std(stream),
-            closes: false,
+            close: false,
             unsent: Vec::new(),
-            held: Vec::new(),
+            received: Vec::new(),
         })
     }
 
-    /// Sends a request; what the socket does not take at once goes with `receive`.
+    /// Sends a request. What the socket does not take now is sent by `receive`.
     pub fn send(&mut self, request: &[u8]) -> Result<()> {
         let sent = match self.stream.write(request) {
             Ok(sent) => sent,
@@ -48,8 +109,8 @@ impl Connection {
         Ok(())
     }
 
-    /// To be called when the poll names this connection: the status of the
-    /// answer, when it has come whole.
+    /// Reads what has arrived and returns the status of the response once it is complete. Call
+    /// it when the poll reports the connection.
     pub fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<u16>> {
         if !self.unsent.is_empty() {
             let rest = std::mem::take(&mut self.unsent);
@@ -57,158 +118,29 @@ impl Connection {
         }
         let mut status = None;
         loop {
-            let read = match self.stream.read(buffer) {
-                Ok(0) if self.closes => return Ok(status),
-                Ok(0) => bail!("the server closed a connection it was to keep"),
-                Ok(read) => read,
+            match self.stream.read(buffer) {
+                Ok(0) if self.close => return Ok(status),
+                Ok(0) => bail!("the server closed the connection"),
+                Ok(read) => self.received.extend_from_slice(&buffer[..read]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(status),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error).context("reading an answer"),
+                Err(error) => return Err(error).context("reading a response"),
+            }
+            let Some(head) = Head::parse(&self.received)? else {
+                continue;
             };
-            ensure!(status.is_none(), "the server answered twice");
-            let answer = if self.held.is_empty() {
-                answer(&buffer[..read])?
-            } else {
-                self.held.extend_from_slice(&buffer[..read]);
-                answer(&self.held)?
-            };
-            match answer {
-                Some((found, end)) => {
-                    let all = if self.held.is_empty() {
-                        read
-                    } else {
-                        self.held.len()
-                    };
-                    self.closes = match self.held.is_empty() {
-                        true => closes(&buffer[..read]),
-                        false => closes(&self.held),
-                    };
-                    ensure!(
-                        end == all,
-                        "the server sent {} bytes after its answer",
-                        all - end
-                    );
-                    self.held.clear();
-                    status = Some(found);
+            let length = head
+                .content_length
+                .context("no Content-Length in the response")?;
+            let missing = (head.length + length).checked_sub(self.received.len());
+            match missing.context("the server sent more than one response")? {
+                0 => {
+                    self.received.clear();
+                    self.close = head.close;
+                    status = Some(head.status);
                 }
-                None if self.held.is_empty() => self.held.extend_from_slice(&buffer[..read]),
-                None => ensure!(
-                    self.held.len() <= ANSWER_MAX,
-                    "the answer is longer than {ANSWER_MAX} bytes"
-                ),
+                _ => continue,
             }
-            // A short read emptied the socket; the next bytes are the next event.
-            if read < buffer.len() && status.is_some() {
-                return Ok(status);
-            }
-        }
-    }
-}
-
-/// A request without a body.
-pub fn get(address: SocketAddr, path: &str) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").into_bytes()
-}
-
-/// Whether an answer says that its connection is closed behind it.
-fn closes(bytes: &[u8]) -> bool {
-    let mut headers = [httparse::EMPTY_HEADER; 64];
-    let mut head = httparse::Response::new(&mut headers);
-    head.parse(bytes).is_ok()
-        && head.headers.iter().any(|header| {
-            header.name.eq_ignore_ascii_case("connection")
-                && header.value.eq_ignore_ascii_case(b"close")
-        })
-}
-
-/// Where the head of an answer with a body in chunks ends, once it is whole and says 200.
-pub fn held(bytes: &[u8]) -> Result<Option<usize>> {
-    let mut headers = [httparse::EMPTY_HEADER; 64];
-    let mut head = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(start) =
-        head.parse(bytes).context("the answer is not HTTP/1.1")?
-    else {
-        return Ok(None);
-    };
-    let status = head.code.unwrap_or_default();
-    ensure!(
-        status == 200,
-        "the stream was answered with {status}, not 200"
-    );
-    let chunked = head.headers.iter().any(|header| {
-        header.name.eq_ignore_ascii_case("transfer-encoding")
-            && header.value.eq_ignore_ascii_case(b"chunked")
-    });
-    ensure!(
-        chunked,
-        "the answer is no stream: its body does not come in chunks"
-    );
-    Ok(Some(start))
-}
-
-/// The status of the first answer in `bytes` and where it ends, once it is whole.
-pub fn answer(bytes: &[u8]) -> Result<Option<(u16, usize)>> {
-    let mut headers = [httparse::EMPTY_HEADER; 64];
-    let mut head = httparse::Response::new(&mut headers);
-    let start = match head.parse(bytes).context("the answer is not HTTP/1.1")? {
-        httparse::Status::Complete(start) => start,
-        httparse::Status::Partial => return Ok(None),
-    };
-    let status = head
-        .code
-        .ok_or_else(|| anyhow!("the answer has no status"))?;
-    if matches!(status, 100 | 102 | 103) {
-        return Ok(answer(&bytes[start..])?.map(|(status, end)| (status, start + end)));
-    }
-    if matches!(status, 101 | 204 | 304) {
-        return Ok(Some((status, start)));
-    }
-    let header = |name: &str| {
-        head.headers
-            .iter()
-            .find(|header| header.name.eq_ignore_ascii_case(name))
-            .map(|header| header.value)
-    };
-    if header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case(b"chunked")) {
-        return Ok(chunked(&bytes[start..])?.map(|end| (status, start + end)));
-    }
-    let length = header("content-length").with_context(|| {
-        format!("the answer ({status}) has neither a length nor chunks, so its connection cannot be kept")
-    })?;
-    let length: usize = std::str::from_utf8(length)
-        .ok()
-        .and_then(|length| length.parse().ok())
-        .filter(|length| *length <= ANSWER_MAX)
-        .with_context(|| format!("Content-Length {:?}", String::from_utf8_lossy(length)))?;
-    Ok((start + length <= bytes.len()).then_some((status, start + length)))
-}
-
-/// Where a chunked body ends, once it is whole. Trailers are skipped.
-fn chunked(body: &[u8]) -> Result<Option<usize>> {
-    let mut at = 0;
-    loop {
-        let size = httparse::parse_chunk_size(&body[at..])
-            .map_err(|_| anyhow!("a chunk's size is malformed"))?;
-        let httparse::Status::Complete((start, size)) = size else {
-            return Ok(None);
-        };
-        at += start;
-        if size == 0 {
-            while let Some(line) = body[at..].windows(2).position(|pair| pair == b"\r\n") {
-                at += line + 2;
-                if line == 0 {
-                    return Ok(Some(at));
-                }
-            }
-            return Ok(None);
-        }
-        ensure!(
-            size <= ANSWER_MAX as u64,
-            "a chunk of {size} bytes; at most {ANSWER_MAX} are read"
-        );
-        at += size as usize + 2;
-        if at > body.len() {
-            return Ok(None);
         }
     }
 }
@@ -218,54 +150,57 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_ends_where_its_head_says() {
-        for (whole, status) in [
-            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 200),
-            ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", 200),
-            ("HTTP/1.1 304 Not Modified\r\n\r\n", 304),
-            (
-                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
-                101,
-            ),
-            (
-                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
-                204,
-            ),
-            (
-                "HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nwhat\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n",
-                404,
-            ),
-            (
-                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nExpires: never\r\n\r\n",
-                200,
-            ),
+    fn heads_are_parsed_once_complete() {
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nConnection: Close\r\n\r\n";
+        for end in 0..head.len() {
+            assert_eq!(Head::parse(&head.as_bytes()[..end]).unwrap(), None);
+        }
+        let expected = Head {
+            status: 200,
+            length: head.len(),
+            content_length: Some(5),
+            chunked: false,
+            close: true,
+        };
+        let response = format!("{head}hello");
+        assert_eq!(Head::parse(response.as_bytes()).unwrap(), Some(expected));
+        let chunked = b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let head = Head::parse(chunked).unwrap().unwrap();
+        assert!(head.status == 404 && head.chunked && head.content_length.is_none());
+    }
+
+    #[test]
+    fn invalid_heads_are_errors() {
+        for invalid in [
+            "nonsense\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n",
         ] {
-            for end in 0..whole.len() {
-                assert_eq!(
-                    answer(&whole.as_bytes()[..end]).unwrap(),
-                    None,
-                    "{end} bytes of {whole:?}"
-                );
-            }
-            let more = format!("{whole}HTTP/1.1 200 OK\r\n");
-            assert_eq!(
-                answer(more.as_bytes()).unwrap(),
-                Some((status, whole.len())),
-                "{whole:?}"
-            );
+            assert!(Head::parse(invalid.as_bytes()).is_err(), "{invalid:?}");
         }
     }
 
     #[test]
-    fn an_answer_that_cannot_be_measured_is_an_error() {
-        for bad in [
-            "nonsense\r\n\r\n",
-            "HTTP/1.1 200 OK\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        ] {
-            assert!(answer(bad.as_bytes()).is_err(), "{bad:?}");
-        }
+    fn responses_are_read_across_packets() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut connection = Connection::open(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        let mut receive = || {
+            std::thread::sleep(Duration::from_millis(20));
+            connection.receive(&mut [0; 16]).unwrap()
+        };
+        server
+            .write_all(b"HTTP/1.1 204 No Content\r\nContent-Le")
+            .unwrap();
+        assert_eq!(receive(), None);
+        server.write_all(b"ngth: 2\r\n\r\no").unwrap();
+        assert_eq!(receive(), None);
+        server.write_all(b"k").unwrap();
+        assert_eq!(receive(), Some(204));
+        server
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n!")
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(connection.receive(&mut [0; 64]).is_err());
     }
 }

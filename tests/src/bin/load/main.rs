@@ -1,167 +1,166 @@
-//! The load program: measures a running server, or starts servers and measures
-//! them side by side. What each figure means is in `docs/benchmarks.md`.
+//! The load program: measures a running server, or starts several servers and compares them.
+//! `docs/benchmarks.md` explains the figures.
 
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
 mod all;
 mod backend;
 mod clock;
-mod frame;
+mod event_stream;
 mod http;
 mod measure;
 mod message;
 mod process;
 mod publisher;
 mod report;
+mod socket;
 mod sockets;
 mod stats;
-mod stream;
 mod tally;
 mod target;
+mod websocket;
 
 use measure::{fanout, flat_out, get, idle, open, ping, start};
+use process::Launch;
 use report::Report;
-use sockets::Kind;
-use target::{Start, Target};
+use socket::Transport;
+use target::{Target, parse_url};
 
-/// Below the 28,000 ports that one loopback address has to give.
+/// One loopback address has about 28,000 ephemeral ports.
 const SOCKETS_MAX: usize = 27_000;
 const CONNECTIONS_MAX: usize = 1_000;
 const LENGTH_MAX: usize = 256 << 10;
 
-/// Measure a server of WebSockets on this machine
+/// Measures a WebSocket server on this machine
 #[derive(Debug, Parser)]
 #[command(name = "load", max_term_width = 100)]
-struct Command {
+struct Cli {
     #[command(subcommand)]
-    what: What,
+    command: Command,
     /// Print JSON instead of a table
     #[arg(long, global = true)]
     json: bool,
-    /// Measure so many times; the table shows the middle, least and greatest
+    /// Number of runs; the table shows the median, minimum and maximum
     #[arg(long, global = true, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100))]
     runs: u64,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
-    /// Publish now and then to many sockets: latency
+enum Command {
+    /// Measure the latency of a message to many sockets
     Fanout {
         #[command(flatten)]
         server: ServerOptions,
         #[command(flatten)]
         options: fanout::Options,
     },
-    /// Publish as fast as possible to many sockets: deliveries a second
+    /// Measure deliveries per second when publishing as fast as possible
     FlatOut {
         #[command(flatten)]
         server: ServerOptions,
         #[command(flatten)]
         options: flat_out::Options,
     },
-    /// Open sockets: how many a second
+    /// Measure how many sockets can be opened per second
     Open {
         #[command(flatten)]
         server: ServerOptions,
         #[command(flatten)]
         options: open::Options,
     },
-    /// Hold idle sockets: the server's memory for each
+    /// Measure the server's memory per idle socket
     Idle {
         #[command(flatten)]
         server: ServerOptions,
-        /// The server's process; its children are counted with it
+        /// Process id of the server; its children are included
         #[arg(long)]
         pid: u32,
         #[command(flatten)]
         options: idle::Options,
     },
-    /// Ping and wait for the pong: round trips a second
+    /// Measure round trips per second through the application
     Ping {
         #[command(flatten)]
         server: ServerOptions,
         #[command(flatten)]
         options: ping::Options,
     },
-    /// Small GETs: requests a second
+    /// Measure small GET requests per second, sent by wrk
     Get {
         #[command(flatten)]
         server: ServerOptions,
         #[command(flatten)]
         options: get::Options,
     },
-    /// Start a server: time to the first byte it answers
+    /// Start a server and measure the time to the first byte of a response
     Start {
-        /// Where it will answer, http://HOST:PORT/PATH
+        /// URL at which it responds, http://HOST:PORT/PATH
         #[arg(long, default_value = "http://127.0.0.1:3000/")]
         url: String,
-        /// The command, after `--`
+        /// Command that starts it, after `--`
         #[arg(required = true, last = true)]
         command: Vec<String>,
     },
-    /// Be the backend that `all` puts behind proxies
+    /// Run the backend that `all` puts behind proxies
     Backend {
-        /// Where it listens
+        /// Address to listen on
         #[arg(long, default_value = "127.0.0.1:8080")]
         listen: SocketAddr,
-        /// The channel that it subscribes to
+        /// Channel to which it subscribes sockets
         #[arg(long, default_value = "orders")]
         channel: String,
     },
-    /// Start socket-host, and others to compare it with, and measure everything
+    /// Start socket-host, and other servers to compare it with, and measure everything
     All(all::Options),
 }
 
-/// A server that is running already
+/// A running server
 #[derive(Args, Clone, Debug)]
 struct ServerOptions {
-    /// Its WebSocket, ws://HOST:PORT/PATH, or its held stream, http://HOST:PORT/PATH
+    /// WebSocket, ws://HOST:PORT/PATH, or held stream, http://HOST:PORT/PATH
     #[arg(long, default_value = "ws://127.0.0.1:3000/api/ws")]
     url: String,
-    /// Its control port
+    /// URL for publishing
     #[arg(long, default_value = "http://127.0.0.1:5561/publish/")]
     control: String,
-    /// The channel that its sockets are subscribed to
+    /// Channel to which the sockets are subscribed
     #[arg(long, default_value = "orders")]
     channel: String,
     /// Token sent with each publish as `Authorization: Bearer`
     #[arg(long)]
     bearer: Option<String>,
-    /// A path that it answers with 200, for `get`
+    /// Path for `get`, for which the server returns 200
     #[arg(long, default_value = "/api/orders?limit=1")]
     path: String,
 }
 
 impl ServerOptions {
     fn target(&self) -> Result<Target> {
-        let kind = match self.url.starts_with("http:") {
-            true => Kind::Stream,
-            false => Kind::WebSocket,
+        let (transport, scheme) = if self.url.starts_with("http:") {
+            (Transport::Stream, "http")
+        } else {
+            (Transport::WebSocket, "ws")
         };
-        let scheme = match kind {
-            Kind::Stream => "http",
-            Kind::WebSocket => "ws",
-        };
-        let (address, path) = target::url(&self.url, scheme).context("--url")?;
-        let (control, publish_path) = target::url(&self.control, "http").context("--control")?;
-        let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+        let (address, path) = parse_url(&self.url, scheme).context("--url")?;
+        let (control, publish_path) = parse_url(&self.control, "http").context("--control")?;
+        let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
         ensure!(
-            self.path.starts_with('/') && plain(&self.path),
-            "--path {:?} is not a plain ASCII path",
+            self.path.starts_with('/') && is_plain(&self.path),
+            "--path {:?} is not an ASCII path that starts with /",
             self.path
         );
         ensure!(
-            self.bearer.as_deref().is_none_or(plain),
-            "--bearer is not a token: it has characters beyond ASCII"
+            self.bearer.as_deref().is_none_or(is_plain),
+            "--bearer contains spaces, control characters or non-ASCII characters"
         );
         Ok(Target {
             address,
-            kind,
+            transport,
             path,
             get_path: self.path.clone(),
             ready_path: self.path.clone(),
@@ -174,17 +173,21 @@ impl ServerOptions {
 }
 
 fn main() -> Result<()> {
-    let Command { what, json, runs } = Command::parse();
+    let Cli {
+        command,
+        json,
+        runs,
+    } = Cli::parse();
     let mut report = Report::default();
-    if let What::Backend { listen, channel } = what {
+    if let Command::Backend { listen, channel } = command {
         return backend::serve(listen, channel);
     }
-    if let What::All(options) = &what {
+    if let Command::All(options) = &command {
         all::run(options, runs, &mut report)?;
     } else {
-        process::raise_open_files(sockets(&what))?;
+        process::raise_open_files(sockets(&command))?;
         for _ in 0..runs {
-            let (name, figures) = once(&what)?;
+            let (name, figures) = measure_once(&command)?;
             report.add(&name, "", figures);
         }
     }
@@ -195,74 +198,81 @@ fn main() -> Result<()> {
     };
     std::io::stdout()
         .write_all(text.as_bytes())
-        .context("printing the figures")?;
+        .context("cannot write the figures")?;
     let faults = report.faults();
-    if !faults.is_empty() {
-        bail!("not all went well: {}", faults.join("; "));
-    }
+    ensure!(
+        faults.is_empty(),
+        "measurements failed: {}",
+        faults.join("; ")
+    );
     Ok(())
 }
 
-fn once(what: &What) -> Result<(String, Vec<report::Figure>)> {
-    let (server, figures) = match what {
-        What::Fanout { server, options } => (server, fanout::run(&server.target()?, options)?),
-        What::FlatOut { server, options } => (server, flat_out::run(&server.target()?, options)?),
-        What::Open { server, options } => (server, open::run(&server.target()?, options)?),
-        What::Idle {
+fn measure_once(command: &Command) -> Result<(String, Vec<report::Figure>)> {
+    let (server, figures) = match command {
+        Command::Fanout { server, options } => (server, fanout::run(&server.target()?, options)?),
+        Command::FlatOut { server, options } => {
+            (server, flat_out::run(&server.target()?, options)?)
+        }
+        Command::Open { server, options } => (server, open::run(&server.target()?, options)?),
+        Command::Idle {
             server,
             pid,
             options,
         } => (server, idle::run(&server.target()?, *pid, options)?),
-        What::Ping { server, options } => (server, ping::run(&server.target()?, options)?),
-        What::Get { server, options } => (server, get::run(&server.target()?, options)?),
-        What::Start { url, command } => {
-            let (address, path) = target::url(url, "http").context("--url")?;
+        Command::Ping { server, options } => (server, ping::run(&server.target()?, options)?),
+        Command::Get { server, options } => (server, get::run(&server.target()?, options)?),
+        Command::Start {
+            url,
+            command: server,
+        } => {
+            let (address, path) = parse_url(url, "http").context("--url")?;
             return Ok((
                 url.clone(),
-                start::run(&Start::of(command)?, address, &path)?,
+                start::run(&Launch::from_command(server)?, address, &path)?,
             ));
         }
-        What::Backend { .. } | What::All(_) => unreachable!("no single measurement"),
+        Command::Backend { .. } | Command::All(_) => unreachable!("not a single measurement"),
     };
     Ok((server.url.clone(), figures))
 }
 
-/// Sockets open at the same time.
-fn sockets(what: &What) -> usize {
-    match what {
-        What::Fanout { options, .. } => options.sockets,
-        What::FlatOut { options, .. } => options.sockets,
-        What::Open { options, .. } => options.sockets,
-        What::Idle { options, .. } => options.sockets + options.before,
-        What::Ping { options, .. } => options.sockets,
-        What::Get { options, .. } => options.connections,
-        What::Start { .. } | What::Backend { .. } | What::All(_) => 0,
+/// Returns the number of sockets that are open at the same time.
+fn sockets(command: &Command) -> usize {
+    match command {
+        Command::Fanout { options, .. } => options.sockets,
+        Command::FlatOut { options, .. } => options.sockets,
+        Command::Open { options, .. } => options.sockets,
+        Command::Idle { options, .. } => options.sockets + options.before,
+        Command::Ping { options, .. } => options.sockets,
+        Command::Get { options, .. } => options.connections,
+        Command::Start { .. } | Command::Backend { .. } | Command::All(_) => 0,
     }
 }
 
-fn at_most(text: &str, most: usize) -> Result<usize, String> {
+fn parse_up_to(text: &str, max: usize) -> Result<usize, String> {
     match text.parse() {
-        Ok(number) if (1..=most).contains(&number) => Ok(number),
-        _ => Err(format!("expected a number from 1 to {most}")),
+        Ok(number) if (1..=max).contains(&number) => Ok(number),
+        _ => Err(format!("expected a number from 1 to {max}")),
     }
 }
 
-/// Reads a number of sockets.
+/// Parses a number of sockets.
 fn count(text: &str) -> Result<usize, String> {
-    at_most(text, SOCKETS_MAX)
+    parse_up_to(text, SOCKETS_MAX)
 }
 
-/// Reads a number of connections, or of what goes on at a time.
+/// Parses a number of connections or a concurrency.
 fn connections(text: &str) -> Result<usize, String> {
-    at_most(text, CONNECTIONS_MAX)
+    parse_up_to(text, CONNECTIONS_MAX)
 }
 
-/// Reads the length of a message.
+/// Parses the length of a message.
 fn length(text: &str) -> Result<usize, String> {
-    at_most(text, LENGTH_MAX)
+    parse_up_to(text, LENGTH_MAX)
 }
 
-/// The comparison servers' folder in this repository.
+/// Returns the folder of the Node server in this repository.
 fn servers() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/load/servers"))
 }

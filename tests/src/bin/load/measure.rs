@@ -1,4 +1,4 @@
-//! The measurements, one a file; each takes a running server and returns figures.
+//! The measurements, one per file. Each takes a running server and returns figures.
 
 pub mod fanout;
 pub mod flat_out;
@@ -18,63 +18,64 @@ use crate::report::Figure;
 use crate::sockets::{Sockets, Until};
 use crate::target::Target;
 
-/// All sockets of a measurement are open within this time, or it fails.
+/// The time within which all sockets of a measurement must open.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(180);
-/// Where opening is not what is measured, this many are opened at a time.
+/// Sockets opened at the same time where opening is not measured.
 const OPEN_CONCURRENCY: usize = 8;
-/// A server that was started must be ready within this time.
+/// The time within which a started server must be ready.
 const WARM_UP_TIMEOUT: Duration = Duration::from_secs(30);
 const WARM_UP_PAUSE: Duration = Duration::from_millis(20);
 const WARM_UP_BYTES: usize = 400;
-/// After the last publish, stragglers have this long to come.
+/// The time within which messages must arrive after the last publish.
 const STRAGGLER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Opens `more` sockets where opening is not what is measured.
-fn open_all(sockets: &mut Sockets, more: usize) -> Result<()> {
-    sockets.open(more, OPEN_CONCURRENCY, Until::Upgraded, OPEN_TIMEOUT)?;
+/// Opens `count` more sockets, where opening is not measured.
+fn open_all(sockets: &mut Sockets, count: usize) -> Result<()> {
+    sockets.open(count, OPEN_CONCURRENCY, Until::Upgraded, OPEN_TIMEOUT)?;
     Ok(())
 }
 
-/// Waits until a server holds connections and what is published reaches them. It may have begun
-/// to answer before that: Pushpin's processes look for each other, and meanwhile lose some.
+/// Waits until messages published to a server reach its sockets. A server may respond before
+/// that: Pushpin's processes have to find each other first, and lose messages meanwhile.
 pub fn warm_up(target: &Target) -> Result<()> {
     let deadline = clock::now() + clock::nanoseconds(WARM_UP_TIMEOUT);
     loop {
-        match reach(target) {
+        match check_delivery(target) {
             Err(_) if clock::now() < deadline => std::thread::sleep(WARM_UP_PAUSE),
-            reached => return reached.context("the server does not become ready"),
+            result => return result.context("the server does not become ready"),
         }
     }
 }
 
-fn reach(target: &Target) -> Result<()> {
+fn check_delivery(target: &Target) -> Result<()> {
     let mut sockets = target.sockets()?;
     open_all(&mut sockets, OPEN_CONCURRENCY)?;
-    Publisher::new(target, 1, WARM_UP_BYTES, &mut sockets)?.settle(&mut sockets)?;
+    Publisher::new(target, 1, WARM_UP_BYTES, &mut sockets)?.wait_until_subscribed(&mut sockets)?;
     sockets.close()
 }
 
-/// How much of one core this program takes for itself: what it takes from the
-/// server, and near 100 % a sign that it, not the server, is being measured.
-struct OwnShare {
-    at: u64,
-    used: u64,
+/// The processor time that this program uses.
+///
+/// It is not available to the server. Near 100 % of a core, the program is the bottleneck.
+struct CpuUsage {
+    start: u64,
+    cpu_time: u64,
 }
 
-impl OwnShare {
+impl CpuUsage {
     fn start() -> Self {
         Self {
-            at: clock::now(),
-            used: clock::processor(),
+            start: clock::now(),
+            cpu_time: clock::cpu_time(),
         }
     }
 
     fn figure(&self, name: &'static str) -> Figure {
-        let passed = (clock::now() - self.at).max(1);
+        let elapsed = (clock::now() - self.start).max(1);
         Figure::new(
             name,
             "% of a core",
-            100.0 * (clock::processor() - self.used) as f64 / passed as f64,
+            100.0 * (clock::cpu_time() - self.cpu_time) as f64 / elapsed as f64,
         )
     }
 }

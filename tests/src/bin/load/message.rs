@@ -1,32 +1,32 @@
-//! The messages this program publishes: an order as the application sends it,
-//! with a stamp in front that says who sent it, which it is, and when.
+//! The published messages: an order as the application sends it, with a stamp in front that holds
+//! its publisher, sequence number and time.
 
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use crate::sockets::Kind;
+use crate::socket::Transport;
 
 const PREFIX: &[u8] = br#"{"load":""#;
 const STAMP_DIGITS: usize = 8 + 4 + 8 + 16;
 
-/// What a message of ours carries.
+/// The stamp of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// This run: messages of another one, still under way, are not ours.
+    /// The run. Messages of earlier runs may still arrive and are ignored.
     pub run: u32,
-    /// Which publisher sent it; each counts for itself.
+    /// The publisher. Each has its own sequence.
     pub publisher: u16,
-    /// Its number, rising by 1 from 1.
+    /// The sequence number, starting at 1.
     pub sequence: u32,
-    /// When it was sent, on `clock`.
+    /// The time of sending, on `clock`.
     pub at: u64,
 }
 
 impl Stamp {
-    /// The stamp of a message, `None` for one that is not this program's.
-    pub fn find(payload: &[u8]) -> Option<Self> {
+    /// Parses the stamp of a message. Returns `None` for messages of other programs.
+    pub fn parse(payload: &[u8]) -> Option<Self> {
         let digits = payload.strip_prefix(PREFIX)?.get(..STAMP_DIGITS)?;
         let number = |from: usize, to: usize| {
             digits[from..to].iter().try_fold(0u64, |number, digit| {
@@ -55,29 +55,29 @@ impl Stamp {
     }
 }
 
-/// A publish request, built once; each sending only changes the stamp.
+/// A publish request. It is built once; only its stamp changes.
 pub struct Template {
     request: Vec<u8>,
     stamp: usize,
-    /// Length of the message as sockets receive it, in bytes.
+    /// The length of the message in bytes.
     pub length: usize,
 }
 
 impl Template {
-    /// `POST path` with a GRIP publish body for those who hold `channel` as `kind`, its
-    /// message `length` bytes long; in a stream it is a line.
+    /// Builds the request that publishes a message of `length` bytes to the subscribers of
+    /// `channel`. For streams, a line feed is added.
     pub fn new(
         control: SocketAddr,
         path: &str,
         channel: &str,
         bearer: Option<&str>,
-        kind: Kind,
+        transport: Transport,
         length: usize,
     ) -> Result<Self> {
         let message = message(length)?;
-        let formats = match kind {
-            Kind::WebSocket => json!({ "ws-message": { "content": message } }),
-            Kind::Stream => json!({ "http-stream": { "content": message + "\n" } }),
+        let formats = match transport {
+            Transport::WebSocket => json!({ "ws-message": { "content": message } }),
+            Transport::Stream => json!({ "http-stream": { "content": message + "\n" } }),
         };
         let items = json!({ "items": [{ "channel": channel, "formats": formats }] });
         let body = items.to_string();
@@ -90,9 +90,7 @@ impl Template {
             body.len()
         );
         let zeros = "0".repeat(STAMP_DIGITS);
-        let stamp = request
-            .find(&zeros)
-            .context("the stamp is not in the request")?;
+        let stamp = request.find(&zeros).context("no stamp in the request")?;
         Ok(Self {
             request: request.into_bytes(),
             stamp,
@@ -100,16 +98,16 @@ impl Template {
         })
     }
 
-    /// The request with this stamp.
-    pub fn stamped(&mut self, stamp: Stamp) -> &[u8] {
+    /// Returns the request with this stamp.
+    pub fn with_stamp(&mut self, stamp: Stamp) -> &[u8] {
         stamp.write(&mut self.request[self.stamp..self.stamp + STAMP_DIGITS]);
         &self.request
     }
 }
 
-/// An order of design §5 with room for the stamp, filled up with notes.
+/// Returns an order in the application's format with an empty stamp, padded to `length` bytes.
 fn message(length: usize) -> Result<String> {
-    let with = |filling: usize| {
+    let padded = |padding: usize| {
         format!(
             "{{\"load\":\"{}\",\"event\":\"order-received\",\"detail\":{{\"order\":{{\
              \"timestamp\":\"2026-01-01T12:00:00.000Z\",\"id\":100,\"destination\":\"dining room\",\
@@ -118,15 +116,15 @@ fn message(length: usize) -> Result<String> {
              {{\"name\":\"French Fries\",\"substitutions\":[\"well done\"]}}],\
              \"notes\":[\"{}\"]}}}}}}",
             "0".repeat(STAMP_DIGITS),
-            "x".repeat(filling)
+            "x".repeat(padding)
         )
     };
-    let least = with(0).len();
+    let min = padded(0).len();
     ensure!(
-        length >= least,
-        "a message is at least {least} bytes long, not {length}"
+        length >= min,
+        "--length {length} is too short: a message has at least {min} bytes"
     );
-    Ok(with(length - least))
+    Ok(padded(length - min))
 }
 
 #[cfg(test)]
@@ -134,14 +132,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stamp_is_found_in_what_was_published() {
+    fn stamps_are_parsed_from_published_messages() {
         let control = ([127, 0, 0, 1], 5561).into();
         let mut template = Template::new(
             control,
             "/publish/",
             "orders",
             Some("token"),
-            Kind::WebSocket,
+            Transport::WebSocket,
             400,
         )
         .unwrap();
@@ -151,7 +149,7 @@ mod tests {
             sequence: u32::MAX,
             at: 0x0123_4567_89ab_cdef,
         };
-        let request = std::str::from_utf8(template.stamped(stamp))
+        let request = std::str::from_utf8(template.with_stamp(stamp))
             .unwrap()
             .to_string();
         let (head, body) = request.split_once("\r\n\r\n").unwrap();
@@ -166,11 +164,11 @@ mod tests {
             serde_json::from_str::<serde_json::Value>(content).unwrap()["detail"]["order"]["id"]
                 .is_number()
         );
-        assert_eq!(Stamp::find(content.as_bytes()), Some(stamp));
+        assert_eq!(Stamp::parse(content.as_bytes()), Some(stamp));
     }
 
     #[test]
-    fn messages_of_others_have_no_stamp() {
+    fn other_messages_have_no_stamp() {
         let bad = format!("{{\"load\":\"{}", "g".repeat(STAMP_DIGITS));
         for payload in [
             &b""[..],
@@ -178,12 +176,12 @@ mod tests {
             b"{\"load\":\"00",
             bad.as_bytes(),
         ] {
-            assert_eq!(Stamp::find(payload), None);
+            assert_eq!(Stamp::parse(payload), None);
         }
     }
 
     #[test]
-    fn a_message_too_short_for_an_order_is_an_error() {
+    fn a_length_too_short_for_an_order_is_an_error() {
         assert!(message(100).is_err());
     }
 }

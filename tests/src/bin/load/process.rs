@@ -1,10 +1,11 @@
-//! Processes of servers: starting, stopping, their memory, and the limit on
-//! open files that this one and those it starts live under.
+//! Child processes: starting and stopping servers, their memory and processor time, and the limit
+//! on open files, which they inherit.
 
 use std::collections::HashMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -12,22 +13,20 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 use crate::http;
-use crate::target::Start;
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
-/// Where nobody waits for a server to end well.
+/// The time for a server to exit on drop, before it is killed.
 const DROP_TIMEOUT: Duration = Duration::from_secs(2);
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// Between two tries to connect to a server that is starting.
-const RETRY: Duration = Duration::from_micros(500);
-/// Between two questions whether a server is ready, and for the answer.
-const READY_EVERY: Duration = Duration::from_millis(20);
-const READY_ANSWER: Duration = Duration::from_secs(5);
-/// Open files this program needs beside its sockets.
-const FILES_BESIDE: u64 = 200;
+/// The pause between two attempts to connect to a server that is starting.
+const CONNECT_INTERVAL: Duration = Duration::from_micros(500);
+/// The pause between two readiness checks, and the timeout of each.
+const READY_INTERVAL: Duration = Duration::from_millis(20);
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Open files that this program needs in addition to its sockets.
+const OTHER_FILES: u64 = 200;
 
-/// Raises the limit on open files to what is allowed, and checks that it is
-/// enough for so many sockets.
+/// Raises the limit on open files as far as allowed and checks that it suffices for `sockets`.
 pub fn raise_open_files(sockets: usize) -> Result<()> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -35,18 +34,18 @@ pub fn raise_open_files(sockets: usize) -> Result<()> {
         maximum: limit.maximum,
     };
     setrlimit(Resource::Nofile, raised).context("raising the limit on open files")?;
-    let needed = sockets as u64 + FILES_BESIDE;
+    let needed = sockets as u64 + OTHER_FILES;
     if let Some(maximum) = limit.maximum {
         ensure!(
             maximum >= needed,
-            "{sockets} sockets need {needed} open files, and at most {maximum} are allowed: raise `ulimit -Hn`"
+            "{sockets} sockets need {needed} open files, but the limit is {maximum}: raise it with `ulimit -Hn`"
         );
     }
     Ok(())
 }
 
-/// Resident memory of a process and all it started, in bytes. Pages shared
-/// between them are counted for each.
+/// Returns the resident memory of a process and its descendants, in bytes. Shared pages are counted
+/// for each process.
 pub fn resident(pid: u32) -> Result<u64> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in fs::read_dir("/proc").context("reading /proc")? {
@@ -54,7 +53,7 @@ pub fn resident(pid: u32) -> Result<u64> {
         let Some(process) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
-        // Gone since it was listed: nobody's child any more.
+        // The process has exited since it was listed.
         let Ok(stat) = fs::read_to_string(format!("/proc/{process}/stat")) else {
             continue;
         };
@@ -63,8 +62,8 @@ pub fn resident(pid: u32) -> Result<u64> {
         }
     }
     let mut total = 0;
-    let mut left = vec![pid];
-    while let Some(process) = left.pop() {
+    let mut pending = vec![pid];
+    while let Some(process) = pending.pop() {
         let status = match fs::read_to_string(format!("/proc/{process}/status")) {
             Ok(status) => status,
             Err(_) if process != pid => continue,
@@ -72,14 +71,14 @@ pub fn resident(pid: u32) -> Result<u64> {
                 return Err(error).with_context(|| format!("reading the memory of process {pid}"));
             }
         };
-        total += vm_rss(&status).with_context(|| format!("no VmRSS of process {process}"))?;
-        left.extend(children.remove(&process).unwrap_or_default());
+        total += vm_rss(&status).with_context(|| format!("no VmRSS for process {process}"))?;
+        pending.extend(children.remove(&process).unwrap_or_default());
     }
     Ok(total)
 }
 
-/// The fourth field of /proc/PID/stat; the second, a name in brackets, may
-/// contain anything.
+/// Returns the parent's process id from /proc/PID/stat, its fourth field. The second field, a name
+/// in parentheses, may contain anything.
 fn parent(stat: &str) -> Option<u32> {
     stat.rsplit_once(')')?
         .1
@@ -96,52 +95,94 @@ fn vm_rss(status: &str) -> Option<u64> {
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
-/// A server this program started; killed when dropped.
+/// Returns the processor time of all children that have exited, user and system.
+pub fn children_cpu_time() -> Result<Duration> {
+    /// The unit of times in /proc, a constant of Linux.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = fs::read_to_string("/proc/self/stat").context("reading /proc/self/stat")?;
+    let ticks = children_ticks(&stat).context("unexpected format of /proc/self/stat")?;
+    Ok(Duration::from_secs_f64(ticks as f64 / TICKS_PER_SECOND))
+}
+
+/// Returns the sum of the fields `cutime` and `cstime` of /proc/PID/stat, the 16th and 17th.
+fn children_ticks(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(13);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
+/// How to start a server.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// Processes that the server needs. They are started first and are not measured.
+    pub companions: Vec<Launch>,
+}
+
+impl Launch {
+    /// Creates one from a command line that has been split.
+    pub fn from_command(command: &[String]) -> Result<Self> {
+        let (program, arguments) = command
+            .split_first()
+            .context("the command to start is empty")?;
+        Ok(Self {
+            program: program.into(),
+            arguments: arguments.to_vec(),
+            companions: Vec::new(),
+        })
+    }
+}
+
+/// A server started by this program. Stopped on drop.
 pub struct Server {
     child: Child,
     started: Instant,
-    /// Stopped after it.
-    beside: Vec<Server>,
+    /// Stopped after the server.
+    companions: Vec<Server>,
 }
 
 impl Server {
-    /// Starts it. What it prints on standard output is dropped.
-    pub fn start(start: &Start) -> Result<Self> {
-        let beside = start
-            .beside
+    /// Starts a server and discards its standard output.
+    pub fn start(launch: &Launch) -> Result<Self> {
+        let companions = launch
+            .companions
             .iter()
             .map(Self::start)
             .collect::<Result<_>>()?;
         let started = Instant::now();
-        let child = Command::new(&start.program)
-            .args(&start.arguments)
+        let child = Command::new(&launch.program)
+            .args(&launch.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
-            .with_context(|| format!("starting {}", start.program.display()))?;
+            .with_context(|| format!("starting {}", launch.program.display()))?;
         Ok(Self {
             child,
             started,
-            beside,
+            companions,
         })
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Asks for `path` until the first byte of an answer has come, whatever it
-    /// says, and returns the time since the start.
+    /// Requests `path` until the first byte of a response arrives, whatever its status, and returns
+    /// the time since the start.
     pub fn first_byte(&mut self, address: SocketAddr, path: &str) -> Result<Duration> {
         loop {
             let left = START_TIMEOUT.saturating_sub(self.started.elapsed());
             ensure!(
                 !left.is_zero(),
-                "no answer from http://{address}{path} within {START_TIMEOUT:?}"
+                "no response from http://{address}{path} within {START_TIMEOUT:?}"
             );
             if let Some(status) = self.child.try_wait()? {
-                bail!("the server ended ({status}) before it answered on {address}");
+                bail!("the server exited ({status}) before it responded on {address}");
             }
             match TcpStream::connect(address) {
                 Ok(mut stream) => {
@@ -152,64 +193,73 @@ impl Server {
                         .with_context(|| format!("waiting for http://{address}{path}"))?;
                     ensure!(
                         read == 1,
-                        "http://{address}{path} was closed without an answer"
+                        "http://{address}{path} closed the connection without a response"
                     );
                     return Ok(self.started.elapsed());
                 }
-                Err(_) => std::thread::sleep(RETRY),
+                Err(_) => std::thread::sleep(CONNECT_INTERVAL),
             }
         }
     }
 
-    /// Asks for `path` until the answer is 200: all that stands behind the server is there.
-    pub fn ready(&mut self, address: SocketAddr, path: &str) -> Result<()> {
+    /// Requests `path` until the status is 200, so that the server and its backend are ready.
+    pub fn wait_until_ready(&mut self, address: SocketAddr, path: &str) -> Result<()> {
         loop {
             let mut head = [0; 12];
-            // Whatever fails or takes long is not ready yet.
-            let asked = TcpStream::connect(address).and_then(|mut stream| {
-                stream.set_read_timeout(Some(READY_ANSWER))?;
+            // The server is not ready if this fails or times out.
+            let response = TcpStream::connect(address).and_then(|mut stream| {
+                stream.set_read_timeout(Some(READY_TIMEOUT))?;
                 stream.write_all(&http::get(address, path))?;
                 stream.read_exact(&mut head)
             });
-            if asked.is_ok() && head.ends_with(b" 200") {
+            if response.is_ok() && head.ends_with(b" 200") {
                 return Ok(());
             }
             if let Some(status) = self.child.try_wait()? {
-                bail!("the server ended ({status}) before it answered on {address}");
+                bail!("the server exited ({status}) before it responded on {address}");
             }
             ensure!(
                 self.started.elapsed() < START_TIMEOUT,
-                "http://{address}{path} is not answered with 200 within {START_TIMEOUT:?}: {:?}",
+                "http://{address}{path} did not return 200 within {START_TIMEOUT:?}: {:?}",
                 String::from_utf8_lossy(&head)
             );
-            std::thread::sleep(READY_EVERY);
+            std::thread::sleep(READY_INTERVAL);
         }
     }
 
-    /// SIGTERM; an error when that does not end it in 15 s.
-    pub fn stop(mut self) -> Result<ExitStatus> {
+    /// Stops the server and its companions with SIGTERM. Fails if the server does not exit with 0.
+    pub fn stop(mut self) -> Result<()> {
+        let status = self.terminate()?;
+        ensure!(
+            status.success(),
+            "after SIGTERM the server exited with {status}, not 0"
+        );
+        Ok(())
+    }
+
+    fn terminate(&mut self) -> Result<ExitStatus> {
         kill_process(Pid::from_child(&self.child), Signal::TERM).context("stopping the server")?;
-        let asked = Instant::now();
-        while asked.elapsed() < STOP_TIMEOUT {
+        let signalled = Instant::now();
+        while signalled.elapsed() < STOP_TIMEOUT {
             if let Some(status) = self.child.try_wait()? {
-                for server in self.beside.drain(..) {
-                    server.stop()?;
+                for companion in &mut self.companions {
+                    companion.terminate()?;
                 }
                 return Ok(status);
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        bail!("the server did not end within {STOP_TIMEOUT:?} of SIGTERM")
+        bail!("the server did not exit within {STOP_TIMEOUT:?} of SIGTERM")
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Already ended, or about to be: none of these calls has anything to tell. Asked first,
-        // for a server that has children of its own ends them then.
+        // Errors only mean that it has exited. SIGTERM first, so that the server can stop its own
+        // children.
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        let asked = Instant::now();
-        while asked.elapsed() < DROP_TIMEOUT && matches!(self.child.try_wait(), Ok(None)) {
+        let signalled = Instant::now();
+        while signalled.elapsed() < DROP_TIMEOUT && matches!(self.child.try_wait(), Ok(None)) {
             std::thread::sleep(Duration::from_millis(5));
         }
         let _ = self.child.kill();
@@ -222,9 +272,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_of_proc_are_found() {
+    fn fields_of_proc_are_parsed() {
         assert_eq!(parent("12 (a (b) c) S 7 12 12 0"), Some(7));
         assert_eq!(parent("12 a"), None);
+        let stat = "12 (a b) c) S 7 12 12 0 -1 0 1 2 3 4 50 60 700 800 20 0";
+        assert_eq!(children_ticks(stat), Some(1500));
+        assert_eq!(children_ticks("12 (a) S 7"), None);
         assert_eq!(
             vm_rss("Name:\tx\nVmRSS:\t    1234 kB\nVmData:\t 1 kB\n"),
             Some(1234 * 1024)
@@ -233,14 +286,14 @@ mod tests {
     }
 
     #[test]
-    fn memory_of_this_process_is_counted_with_its_children() {
+    fn memory_includes_child_processes() {
         const MEMORY: u64 = 16 << 20;
-        let own = resident(std::process::id()).unwrap();
-        assert!(own > 100 << 10, "{own} bytes");
-        // Holds the memory while it waits. The kernel's counts lag by some pages a processor.
-        let hold = format!("x=$(head -c {MEMORY} /dev/zero | tr '\\0' x); read -r line");
+        let before = resident(std::process::id()).unwrap();
+        assert!(before > 100 << 10, "{before} bytes");
+        // Holds the memory while it waits. The kernel's counters lag by some pages per processor.
+        let script = format!("x=$(head -c {MEMORY} /dev/zero | tr '\\0' x); read -r line");
         let mut child = Command::new("sh")
-            .args(["-c", &hold])
+            .args(["-c", &script])
             .stdin(Stdio::piped())
             .spawn()
             .unwrap();
@@ -248,18 +301,18 @@ mod tests {
             std::thread::sleep(Duration::from_millis(10));
             resident(child.id()).is_ok_and(|bytes| bytes >= MEMORY)
         });
-        let both = resident(std::process::id()).unwrap();
+        let with_child = resident(std::process::id()).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(grown, "the child does not grow");
+        assert!(grown, "the child does not allocate");
         assert!(
-            both >= own / 2 + MEMORY,
-            "{both} bytes with a child, {own} without"
+            with_child >= before / 2 + MEMORY,
+            "{with_child} bytes with a child, {before} without"
         );
     }
 
     #[test]
-    fn more_sockets_than_files_are_refused() {
+    fn more_sockets_than_open_files_is_an_error() {
         let error = raise_open_files(usize::MAX >> 1).unwrap_err().to_string();
         assert!(error.contains("ulimit"), "{error}");
     }

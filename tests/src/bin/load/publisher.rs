@@ -1,4 +1,4 @@
-//! Publishes through a server's control port, on the sockets' own poll.
+//! Publishes through a server's control port.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,22 +8,23 @@ use anyhow::{Context, Result, ensure};
 use crate::clock;
 use crate::http::Connection;
 use crate::message::{Stamp, Template};
-use crate::sockets::{Happened, Sockets};
+use crate::socket::Event;
+use crate::sockets::Sockets;
 use crate::target::Target;
 
-/// Probes have a publisher of their own, so that nobody counts them.
+/// The publisher in the stamps of probes, which are not counted.
 const PROBE: u16 = u16::MAX;
-const PROBE_EVERY: Duration = Duration::from_millis(200);
+const PROBE_INTERVAL: Duration = Duration::from_millis(200);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
-const ANSWER_BUFFER: usize = 4 << 10;
+const READ_BUFFER: usize = 4 << 10;
 
-/// Connections to a control port, each a publisher that waits for its answer
-/// before it sends again.
+/// Connections to a control port. Each waits for the response to a publish before it sends the
+/// next. They share the sockets' poll.
 pub struct Publisher {
     control: SocketAddr,
     connections: Vec<Connection>,
     busy: Vec<bool>,
-    /// Messages sent by each.
+    /// The number of messages sent, by connection. Excludes probes.
     pub published: Vec<u32>,
     template: Template,
     run: u32,
@@ -31,7 +32,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// `count` connections, on the poll of `sockets`.
+    /// Opens `count` connections and registers them with the poll of `sockets`.
     pub fn new(
         target: &Target,
         count: usize,
@@ -40,7 +41,7 @@ impl Publisher {
     ) -> Result<Self> {
         let mut connections = Vec::with_capacity(count);
         for number in 0..count {
-            let mut connection = Connection::open(target.control).context("the control port")?;
+            let mut connection = Connection::open(target.control).context("control port")?;
             sockets.register(&mut connection.stream, number)?;
             connections.push(connection);
         }
@@ -55,26 +56,26 @@ impl Publisher {
                 &target.publish_path,
                 &target.channel,
                 bearer,
-                target.kind,
+                target.transport,
                 length,
             )?,
-            // Another run against the same server has another start time.
+            // Differs from the runs of other processes, whose messages may still arrive.
             run: std::process::id().rotate_left(16) ^ clock::now() as u32,
-            buffer: vec![0; ANSWER_BUFFER],
+            buffer: vec![0; READ_BUFFER],
         })
     }
 
-    /// A publisher that is not waiting for an answer.
-    pub fn idle(&self) -> Option<usize> {
+    /// Returns a connection that is not waiting for a response.
+    pub fn idle_connection(&self) -> Option<usize> {
         self.busy.iter().position(|busy| !busy)
     }
 
-    /// Messages sent by all, probes excepted.
+    /// Returns the number of messages sent, without probes.
     pub fn total(&self) -> u64 {
         self.published.iter().copied().map(u64::from).sum()
     }
 
-    /// Sends the next message of an idle publisher, stamped with `at`.
+    /// Sends the next message on an idle connection, with `at` as its time.
     pub fn publish(&mut self, number: usize, at: u64) -> Result<()> {
         self.published[number] += 1;
         self.send(
@@ -91,26 +92,23 @@ impl Publisher {
     fn send(&mut self, number: usize, stamp: Stamp) -> Result<()> {
         self.busy[number] = true;
         self.connections[number]
-            .send(self.template.stamped(stamp))
+            .send(self.template.with_stamp(stamp))
             .context("publishing")
     }
 
-    /// Takes the answers of those the poll says are ready.
-    pub fn answers(&mut self, sockets: &mut Sockets) -> Result<()> {
-        // Taken and given back, for the poll may be asked for another connection.
+    /// Reads the responses on connections that the last poll found ready.
+    pub fn read_responses(&mut self, sockets: &mut Sockets) -> Result<()> {
+        // Moved out meanwhile: a new connection may be registered with the poll.
         let ready = std::mem::take(&mut sockets.ready);
         for &number in &ready {
             let Some(connection) = self.connections.get_mut(number) else {
                 continue;
             };
             if let Some(status) = connection.receive(&mut self.buffer).context("publishing")? {
-                ensure!(
-                    status == 200,
-                    "the control port answered {status} to a publish, not 200"
-                );
+                ensure!(status == 200, "publish failed with status {status}");
                 self.busy[number] = false;
-                if connection.closes {
-                    *connection = Connection::open(self.control).context("the control port")?;
+                if connection.close {
+                    *connection = Connection::open(self.control).context("control port")?;
                     sockets.register(&mut connection.stream, number)?;
                 }
             }
@@ -119,19 +117,20 @@ impl Publisher {
         Ok(())
     }
 
-    /// The stamp of a message if this publisher sent it, probes excepted.
-    pub fn ours(&self) -> impl Fn(&[u8]) -> Option<Stamp> + use<> {
+    /// Returns a function that parses the stamp of a message of this publisher. It returns `None`
+    /// for probes and for other messages.
+    pub fn stamp_reader(&self) -> impl Fn(&[u8]) -> Option<Stamp> + use<> {
         let (run, length) = (self.run, self.template.length);
         move |payload| {
-            let stamp = Stamp::find(payload)?;
+            let stamp = Stamp::parse(payload)?;
             (stamp.run == run && stamp.publisher != PROBE && payload.len() == length)
                 .then_some(stamp)
         }
     }
 
-    /// Publishes probes until each socket has received one: from then on all
-    /// are subscribed, and whatever does not come is lost.
-    pub fn settle(&mut self, sockets: &mut Sockets) -> Result<()> {
+    /// Publishes probes until each socket has received one. From then on all sockets are
+    /// subscribed, and a message that does not arrive is lost.
+    pub fn wait_until_subscribed(&mut self, sockets: &mut Sockets) -> Result<()> {
         let deadline = clock::now() + clock::nanoseconds(PROBE_TIMEOUT);
         let mut reached = vec![false; sockets.len()];
         let mut left = reached.len();
@@ -146,7 +145,7 @@ impl Publisher {
             );
             if left > 0
                 && now >= due
-                && let Some(number) = self.idle()
+                && let Some(number) = self.idle_connection()
             {
                 sequence += 1;
                 self.send(
@@ -158,20 +157,18 @@ impl Publisher {
                         at: now,
                     },
                 )?;
-                due = now + clock::nanoseconds(PROBE_EVERY);
+                due = now + clock::nanoseconds(PROBE_INTERVAL);
             }
-            sockets.turn(PROBE_EVERY, |happened| {
-                if let Happened::Message {
-                    socket, payload, ..
-                } = happened
-                    && Stamp::find(payload).is_some_and(|stamp| stamp.run == run)
+            sockets.poll(PROBE_INTERVAL, |socket, event| {
+                if let Event::Message { payload, .. } = event
+                    && Stamp::parse(payload).is_some_and(|stamp| stamp.run == run)
                     && !std::mem::replace(&mut reached[socket], true)
                 {
                     left -= 1;
                 }
                 None
             })?;
-            self.answers(sockets)?;
+            self.read_responses(sockets)?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Figures, and how they are printed: a table for people, JSON for programs.
+//! Figures and their output as a table or as JSON.
 
 use std::fmt::Write;
 
@@ -6,30 +6,30 @@ use serde_json::{Value, json};
 
 use crate::stats::Spread;
 
-/// One measured number.
+/// A measured value.
 #[derive(Clone, Debug)]
 pub struct Figure {
     /// What was measured.
     pub name: &'static str,
-    /// In what.
+    /// The unit.
     pub unit: &'static str,
-    /// The number.
+    /// The value.
     pub value: f64,
 }
 
 impl Figure {
-    /// A number with its unit.
+    /// Creates a figure.
     pub fn new(name: &'static str, unit: &'static str, value: f64) -> Self {
         Self { name, unit, value }
     }
 
-    /// Nanoseconds, told in milliseconds.
+    /// Creates a figure in milliseconds from nanoseconds.
     pub fn milliseconds(name: &'static str, nanoseconds: u64) -> Self {
         Self::new(name, "ms", nanoseconds as f64 / 1e6)
     }
 }
 
-/// Figures of one or several targets, in the order first seen.
+/// The figures of one or several targets, in the order in which they were added.
 #[derive(Debug, Default)]
 pub struct Report {
     targets: Vec<String>,
@@ -41,13 +41,13 @@ pub struct Report {
 struct Row {
     name: String,
     unit: &'static str,
-    /// By target: one value a run.
+    /// By target: one value per run.
     values: Vec<Vec<f64>>,
 }
 
 impl Report {
-    /// Adds the figures of a run; `of` goes before their names.
-    pub fn add(&mut self, target: &str, of: &str, figures: Vec<Figure>) {
+    /// Adds the figures of a run, with `prefix` before their names.
+    pub fn add(&mut self, target: &str, prefix: &str, figures: Vec<Figure>) {
         let column = self
             .targets
             .iter()
@@ -57,7 +57,7 @@ impl Report {
                 self.targets.len() - 1
             });
         for figure in figures {
-            let name = format!("{of}{}", figure.name);
+            let name = format!("{prefix}{}", figure.name);
             let row = self
                 .rows
                 .iter()
@@ -76,14 +76,15 @@ impl Report {
         }
     }
 
-    /// Notes that a measurement came to nothing.
+    /// Adds a failed measurement.
     pub fn fail(&mut self, failure: String) {
         self.failures.push(failure);
     }
 
-    /// For people: a line a figure; one value, or least, middle and greatest
-    /// of the runs; then, with several targets, by how much the first one's
-    /// middle differs from the others'.
+    /// Formats the table, one line per figure.
+    ///
+    /// A cell has one value, or the median, minimum and maximum of several runs. With several
+    /// targets, the last columns are the ratios of the first target's median to the others'.
     pub fn table(&self) -> String {
         let mut lines = vec![vec!["figure".to_string(), "unit".to_string()]];
         for target in &self.targets {
@@ -104,7 +105,7 @@ impl Report {
             let median = |column: usize| Some(Spread::of(row.values.get(column)?)?.median);
             for column in 1..self.targets.len() {
                 line.push(match (median(0), median(column)) {
-                    (Some(ours), Some(theirs)) if theirs != 0.0 => format!("{:.2}", ours / theirs),
+                    (Some(first), Some(other)) if other != 0.0 => format!("{:.2}", first / other),
                     _ => "-".to_string(),
                 });
             }
@@ -136,7 +137,7 @@ impl Report {
         table
     }
 
-    /// For programs: an object a figure and target, with the value of each run.
+    /// Returns one object per figure and target, with the values of all runs.
     pub fn json(&self) -> Value {
         let figures = self.rows.iter().flat_map(|row| {
             self.targets
@@ -153,7 +154,8 @@ impl Report {
         Value::Array(figures.collect())
     }
 
-    /// What failed, and whether any run lost or disordered messages: then its speed is worth nothing.
+    /// Returns the failed measurements, and the figures that count lost or misordered messages: they
+    /// make the other figures of their run worthless.
     pub fn faults(&self) -> Vec<String> {
         let faulty = |row: &&Row| row.name.ends_with("lost") || row.name.ends_with("out of order");
         let rows = self.rows.iter().filter(faulty);
@@ -180,7 +182,7 @@ fn cell(values: &[f64]) -> String {
     }
 }
 
-/// Three digits or more, thousands apart.
+/// Formats a number with at least three significant digits and thousands separators.
 fn number(value: f64) -> String {
     let decimals = match value.abs() {
         0.0 => 0,
@@ -189,20 +191,22 @@ fn number(value: f64) -> String {
         _ => 0,
     };
     let text = format!("{value:.decimals$}");
-    let (whole, fraction) = text
+    let (integer, fraction) = text
         .split_once('.')
-        .map_or((text.as_str(), ""), |(whole, fraction)| (whole, fraction));
-    let mut apart = String::new();
-    for (at, digit) in whole.chars().enumerate() {
-        if at > 0 && (whole.len() - at) % 3 == 0 && !apart.ends_with('-') {
-            apart.push(',');
+        .map_or((text.as_str(), ""), |(integer, fraction)| {
+            (integer, fraction)
+        });
+    let mut grouped = String::new();
+    for (at, digit) in integer.chars().enumerate() {
+        if at > 0 && (integer.len() - at) % 3 == 0 && !grouped.ends_with('-') {
+            grouped.push(',');
         }
-        apart.push(digit);
+        grouped.push(digit);
     }
     if fraction.is_empty() {
-        apart
+        grouped
     } else {
-        format!("{apart}.{fraction}")
+        format!("{grouped}.{fraction}")
     }
 }
 
@@ -211,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_readable() {
+    fn numbers_have_thousands_separators() {
         let texts = [
             0.0, 1.234, 12.34, 123.4, 76543.2, 1234567.0, -1234.0, -123.0,
         ]
@@ -232,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_and_targets_meet_in_one_table() {
+    fn table_has_all_runs_and_targets() {
         let mut report = Report::default();
         report.add(
             "a",

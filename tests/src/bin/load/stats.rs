@@ -1,44 +1,44 @@
-//! Percentiles of samples, and the spread of a figure over several runs.
+//! Statistics: percentiles of samples, and the spread of a figure over several runs.
 
-/// Values in the order they came; sorted when asked.
+/// A set of samples. Sorted on demand.
 #[derive(Debug, Default)]
 pub struct Samples(Vec<u64>);
 
 impl Samples {
-    /// Adds one.
+    /// Adds a sample.
     pub fn push(&mut self, value: u64) {
         self.0.push(value);
     }
 
-    /// How many there are.
+    /// Returns the number of samples.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// The least value that at least `share` (0 to 1) of all do not exceed
-    /// (nearest rank), for each share asked; 0 when there is no sample.
-    pub fn percentiles<const N: usize>(&mut self, shares: [f64; N]) -> [u64; N] {
+    /// Returns the percentiles for these fractions (0 to 1), by nearest rank. All are 0 without
+    /// samples.
+    pub fn percentiles<const N: usize>(&mut self, fractions: [f64; N]) -> [u64; N] {
         self.0.sort_unstable();
-        shares.map(|share| {
-            let rank = (share * self.0.len() as f64).ceil() as usize;
+        fractions.map(|fraction| {
+            let rank = (fraction * self.0.len() as f64).ceil() as usize;
             self.0.get(rank.saturating_sub(1)).copied().unwrap_or(0)
         })
     }
 }
 
-/// Least, middle and greatest of a figure's runs.
+/// The minimum, median and maximum of a figure over its runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
-    /// The least.
+    /// The minimum.
     pub min: f64,
-    /// The middle one; between the two middle ones when their number is even.
+    /// The median; for an even number of values, the mean of the two in the middle.
     pub median: f64,
-    /// The greatest.
+    /// The maximum.
     pub max: f64,
 }
 
 impl Spread {
-    /// Of at least one value.
+    /// Returns the spread of these values, or `None` if there are none.
     pub fn of(values: &[f64]) -> Option<Self> {
         let mut sorted = values.to_vec();
         sorted.sort_unstable_by(f64::total_cmp);
@@ -70,15 +70,15 @@ mod tests {
             samples.percentiles([0.0, 0.5, 0.9, 0.99, 0.999, 1.0]),
             [1, 50, 90, 99, 100, 100]
         );
-        let mut few = Samples::default();
-        few.push(7);
-        few.push(3);
-        assert_eq!(few.percentiles([0.5, 0.51, 0.99]), [3, 7, 7]);
+        let mut two = Samples::default();
+        two.push(7);
+        two.push(3);
+        assert_eq!(two.percentiles([0.5, 0.51, 0.99]), [3, 7, 7]);
         assert_eq!(Samples::default().percentiles([0.5]), [0]);
     }
 
     #[test]
-    fn a_spread_is_least_middle_and_greatest() {
+    fn spread_is_minimum_median_and_maximum() {
         assert_eq!(
             Spread::of(&[3.0, 1.0, 2.0]),
             Some(Spread {

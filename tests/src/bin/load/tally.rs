@@ -1,38 +1,31 @@
-//! Who has received what: losses, disorder, and how far the slowest socket is.
+//! Counts delivered, lost and misordered messages, and tracks the slowest socket.
 
 use std::collections::VecDeque;
 
-/// A number further ahead than this was never published.
-const JUMP_MAX: u32 = 1 << 20;
+/// The maximum gap between two sequence numbers. Larger ones were never published.
+const GAP_MAX: u32 = 1 << 20;
 
-/// What one receipt completed.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Completed {
-    /// This many messages have now come to every socket, or been missed there.
-    pub messages: u32,
-}
-
-/// Counts receipts by socket and publisher. Within a publisher, sequence
-/// numbers rise by 1 from 1 and must arrive so.
+/// Counts deliveries by socket and publisher. The sequence numbers of a publisher start at 1 and
+/// must arrive in order, without gaps.
 pub struct Tally {
     sockets: u32,
     publishers: usize,
-    /// The last number seen, by socket, then publisher.
+    /// The last sequence number received, by socket, then publisher.
     last: Vec<u32>,
-    /// By publisher: how many sockets are past each number not yet complete.
+    /// By publisher: the number of sockets past each message that is not yet complete.
     passed: Vec<VecDeque<u32>>,
-    /// By publisher: all numbers up to this one are complete.
+    /// By publisher: all messages up to this sequence number are complete.
     complete: Vec<u32>,
-    /// Receipts, each in its place.
+    /// Messages received in order.
     pub received: u64,
-    /// Messages a later one overtook, or that never came.
+    /// Messages skipped by a later one, or never received.
     pub lost: u64,
-    /// Messages that came twice or after a later one.
+    /// Messages received twice or after a later one.
     pub disordered: u64,
 }
 
 impl Tally {
-    /// For so many sockets and publishers.
+    /// Creates a tally for this many sockets and publishers.
     pub fn new(sockets: usize, publishers: usize) -> Self {
         Self {
             sockets: sockets as u32,
@@ -46,20 +39,21 @@ impl Tally {
         }
     }
 
-    /// Takes a receipt.
-    pub fn receive(&mut self, socket: usize, publisher: u16, sequence: u32) -> Completed {
+    /// Records a delivery. Returns the number of messages that are now complete: every socket has
+    /// received or missed them.
+    pub fn receive(&mut self, socket: usize, publisher: u16, sequence: u32) -> u32 {
         let publisher = usize::from(publisher);
         let last = match self.last.get_mut(socket * self.publishers + publisher) {
             Some(last)
                 if publisher < self.publishers
                     && sequence > *last
-                    && sequence - *last <= JUMP_MAX =>
+                    && sequence - *last <= GAP_MAX =>
             {
                 std::mem::replace(last, sequence)
             }
             _ => {
                 self.disordered += 1;
-                return Completed::default();
+                return 0;
             }
         };
         self.received += 1;
@@ -67,24 +61,22 @@ impl Tally {
         let complete = &mut self.complete[publisher];
         let passed = &mut self.passed[publisher];
         for number in last + 1..=sequence {
-            let place = (number - *complete - 1) as usize;
-            if passed.len() <= place {
-                passed.resize(place + 1, 0);
+            let index = (number - *complete - 1) as usize;
+            if passed.len() <= index {
+                passed.resize(index + 1, 0);
             }
-            passed[place] += 1;
+            passed[index] += 1;
         }
         let before = *complete;
         while passed.front() == Some(&self.sockets) {
             passed.pop_front();
             *complete += 1;
         }
-        Completed {
-            messages: *complete - before,
-        }
+        *complete - before
     }
 
-    /// Counts as lost what has not come of the `published` messages, one count
-    /// for each publisher. To be called once, at the end.
+    /// Counts the missing ones of the `published` messages, given by publisher, as lost. Call it
+    /// once, at the end.
     pub fn finish(&mut self, published: &[u32]) {
         for last in self.last.chunks(self.publishers) {
             for (last, published) in last.iter().zip(published) {
@@ -99,35 +91,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_is_complete_when_the_slowest_socket_has_it() {
+    fn messages_are_complete_once_the_slowest_socket_has_them() {
         let mut tally = Tally::new(2, 1);
-        assert_eq!(tally.receive(0, 0, 1).messages, 0);
-        assert_eq!(tally.receive(0, 0, 2).messages, 0);
-        assert_eq!(tally.receive(1, 0, 1).messages, 1);
-        assert_eq!(tally.receive(1, 0, 2).messages, 1);
+        assert_eq!(tally.receive(0, 0, 1), 0);
+        assert_eq!(tally.receive(0, 0, 2), 0);
+        assert_eq!(tally.receive(1, 0, 1), 1);
+        assert_eq!(tally.receive(1, 0, 2), 1);
         tally.finish(&[2]);
         assert_eq!((tally.received, tally.lost, tally.disordered), (4, 0, 0));
     }
 
     #[test]
-    fn publishers_count_for_themselves() {
+    fn each_publisher_has_its_own_sequence() {
         let mut tally = Tally::new(1, 2);
-        assert_eq!(tally.receive(0, 1, 1).messages, 1);
-        assert_eq!(tally.receive(0, 0, 1).messages, 1);
-        assert_eq!(tally.receive(0, 1, 2).messages, 1);
+        assert_eq!(tally.receive(0, 1, 1), 1);
+        assert_eq!(tally.receive(0, 0, 1), 1);
+        assert_eq!(tally.receive(0, 1, 2), 1);
         assert_eq!((tally.lost, tally.disordered), (0, 0));
     }
 
     #[test]
-    fn losses_and_disorder_are_seen() {
+    fn lost_and_misordered_messages_are_counted() {
         let mut tally = Tally::new(2, 1);
         tally.receive(0, 0, 1);
-        assert_eq!(tally.receive(0, 0, 4).messages, 0);
+        assert_eq!(tally.receive(0, 0, 4), 0);
         assert_eq!(tally.lost, 2);
         assert_eq!(
-            tally.receive(1, 0, 4).messages,
+            tally.receive(1, 0, 4),
             4,
-            "what was missed does not hold the window up"
+            "missed messages count as complete"
         );
         assert_eq!(tally.lost, 5);
         tally.receive(0, 0, 3);

@@ -1,5 +1,4 @@
-//! What is measured: a server's addresses, and for those this program knows
-//! how to start, the command.
+//! The servers to measure: their addresses, and how to start the ones this program knows.
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -8,73 +7,52 @@ use anyhow::{Context, Result, bail, ensure};
 
 use ::tests::pushpin::Pushpin;
 
-use crate::sockets::{Kind, Sockets};
+use crate::process::Launch;
+use crate::socket::Transport;
+use crate::sockets::Sockets;
 
-/// A server to measure.
+/// A running server to measure.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Where it listens for HTTP and WebSockets.
+    /// The public address.
     pub address: SocketAddr,
-    /// What is held there.
-    pub kind: Kind,
-    /// The path of what is held.
+    /// How clients receive messages.
+    pub transport: Transport,
+    /// The path of the WebSocket or the held stream.
     pub path: String,
-    /// A path it answers 200 to a GET.
+    /// The path for `get`, which returns 200.
     pub get_path: String,
-    /// A path it answers 200 to a GET when all parts of it are there.
+    /// A path that returns 200 once the server and its backend are ready.
     pub ready_path: String,
-    /// Where it takes publishes.
+    /// The address of the control port.
     pub control: SocketAddr,
-    /// The path of a publish.
+    /// The path for publishing.
     pub publish_path: String,
-    /// The channel its sockets are subscribed to.
+    /// The channel to which the sockets are subscribed.
     pub channel: String,
-    /// Sent as `Authorization: Bearer` with each publish.
+    /// The token sent as `Authorization: Bearer` with each publish.
     pub bearer: Option<String>,
 }
 
 impl Target {
-    /// Its connections, none open yet.
+    /// Creates an empty set of connections to the server.
     pub fn sockets(&self) -> Result<Sockets> {
-        Sockets::new(self.address, self.kind, &self.path)
+        Sockets::new(self.address, self.transport, &self.path)
     }
 }
 
-/// How to start a server.
+/// A server that this program can start.
 #[derive(Clone, Debug)]
-pub struct Start {
-    /// What to run.
-    pub program: PathBuf,
-    /// With which arguments.
-    pub arguments: Vec<String>,
-    /// What must run beside it. It is not measured.
-    pub beside: Vec<Start>,
-}
-
-impl Start {
-    /// From a command line already split.
-    pub fn of(command: &[String]) -> Result<Self> {
-        let (program, arguments) = command
-            .split_first()
-            .context("the command to start is empty")?;
-        Ok(Self {
-            program: program.into(),
-            arguments: arguments.to_vec(),
-            beside: Vec::new(),
-        })
-    }
-}
-
-/// A server this program can start.
-#[derive(Clone, Debug)]
-pub enum Known {
-    /// `socket-host up` over a manifest.
+pub enum Contender {
+    /// `socket-host up` with a manifest.
     SocketHost {
+        /// The name in the tables.
+        name: String,
         /// The binary.
         binary: PathBuf,
         /// The manifest.
         manifest: PathBuf,
-        /// The path of the small GET.
+        /// The path for `get`.
         get_path: String,
     },
     /// `socket-host up --upstream` in front of this program's backend.
@@ -84,34 +62,34 @@ pub enum Known {
     },
     /// Pushpin in front of this program's backend.
     Pushpin,
-    /// The comparison server on Node's `ws`.
+    /// A Node server with `ws`.
     Ws {
         /// The folder with `ws.mjs` and its `node_modules`.
         servers: PathBuf,
     },
 }
 
-impl Known {
-    /// Its name in the tables.
-    pub fn name(&self) -> &'static str {
+impl Contender {
+    /// Returns the name in the tables.
+    pub fn name(&self) -> &str {
         match self {
-            Self::SocketHost { .. } => "socket-host",
+            Self::SocketHost { name, .. } => name,
             Self::Upstream { .. } => "socket-host --upstream",
             Self::Pushpin => "Pushpin",
             Self::Ws { .. } => "ws",
         }
     }
 
-    /// Whether it holds such connections.
-    pub fn holds(&self, kind: Kind) -> bool {
-        kind == Kind::WebSocket || !matches!(self, Self::Ws { .. })
+    /// Returns whether the server has connections of this kind.
+    pub fn supports(&self, transport: Transport) -> bool {
+        transport == Transport::WebSocket || !matches!(self, Self::Ws { .. })
     }
 
-    /// The server on free ports of 127.0.0.1, with its state in `state`, to be measured
-    /// holding connections of `kind`.
-    pub fn target(&self, kind: Kind, state: &Path) -> Result<(Target, Start)> {
-        let [address, control, behind] = free_ports()?;
-        let listening = [
+    /// Returns how to start the server on free ports of 127.0.0.1 with its state in `state`, and
+    /// how to measure it.
+    pub fn target(&self, transport: Transport, state: &Path) -> Result<(Target, Launch)> {
+        let [address, control, upstream] = free_addresses()?;
+        let addresses = [
             "--listen",
             &address.to_string(),
             "--control",
@@ -120,16 +98,16 @@ impl Known {
         .map(String::from);
         let (path, get_path, ready_path) = match self {
             Self::SocketHost { get_path, .. } => ("/api/orders/stream", get_path.as_str(), "/"),
-            // Pushpin proxies before it holds.
+            // Pushpin proxies plain requests before it can hold streams.
             Self::Upstream { .. } | Self::Pushpin => ("/stream", "/", "/stream"),
             Self::Ws { .. } => ("", "/healthz", "/healthz"),
         };
         let target = Target {
             address,
-            kind,
-            path: match kind {
-                Kind::WebSocket => "/api/ws".to_string(),
-                Kind::Stream => path.to_string(),
+            transport,
+            path: match transport {
+                Transport::WebSocket => "/api/ws".to_string(),
+                Transport::Stream => path.to_string(),
             },
             get_path: get_path.to_string(),
             ready_path: ready_path.to_string(),
@@ -138,7 +116,7 @@ impl Known {
             channel: "orders".to_string(),
             bearer: None,
         };
-        let mut start = match self {
+        let mut launch = match self {
             Self::SocketHost {
                 binary, manifest, ..
             } => up(
@@ -152,87 +130,87 @@ impl Known {
                 ],
             )?,
             Self::Upstream { binary } => {
-                let mut start = up(binary, &["--upstream", &format!("http://{behind}")])?;
-                start.beside.push(backend(behind)?);
-                start
+                let mut launch = up(binary, &["--upstream", &format!("http://{upstream}")])?;
+                launch.companions.push(backend(upstream)?);
+                launch
             }
             Self::Pushpin => {
-                return Ok((target, pushpin(state, address, control, behind)?));
+                return Ok((target, pushpin(state, address, control, upstream)?));
             }
             Self::Ws { servers } => {
                 let installed = servers.join("node_modules/ws/package.json");
                 ensure!(
                     installed.is_file(),
-                    "{} is missing: npm ci --prefix {}",
+                    "{} is missing: install it with `npm ci --prefix {}`",
                     installed.display(),
                     servers.display()
                 );
-                Start {
+                Launch {
                     program: "node".into(),
                     arguments: vec![utf8(&servers.join("ws.mjs"))?.to_string()],
-                    beside: Vec::new(),
+                    companions: Vec::new(),
                 }
             }
         };
-        start.arguments.extend(listening);
-        Ok((target, start))
+        launch.arguments.extend(addresses);
+        Ok((target, launch))
     }
 }
 
-/// `socket-host up` with these options.
-fn up(binary: &Path, options: &[&str]) -> Result<Start> {
+/// Launches `socket-host up` with these options.
+fn up(binary: &Path, options: &[&str]) -> Result<Launch> {
     ensure!(
         binary.is_file(),
-        "{} is missing: cargo build --release --bin socket-host",
+        "{} is missing: build it with `cargo build --release --bin socket-host`",
         binary.display()
     );
     let options = options.iter().copied();
-    Ok(Start {
+    Ok(Launch {
         program: binary.to_owned(),
         arguments: ["up"]
             .into_iter()
             .chain(options)
             .map(String::from)
             .collect(),
-        beside: Vec::new(),
+        companions: Vec::new(),
     })
 }
 
-/// Pushpin between `public` and this program's backend at `upstream`.
+/// Launches Pushpin on `public` in front of this program's backend on `upstream`.
 fn pushpin(
     folder: &Path,
     public: SocketAddr,
     control: SocketAddr,
     upstream: SocketAddr,
-) -> Result<Start> {
+) -> Result<Launch> {
     let pushpin = Pushpin {
         public,
         control,
         upstream,
         key: "changeme",
-        // Both are its defaults.
+        // Pushpin's defaults.
         client_buffer: 8192,
         connections: 50_000,
         log_level: 0,
     };
     let [client, proxy] = pushpin.configure(folder)?;
-    let program = |(program, argument): (&str, String), beside| Start {
+    let launch = |(program, argument): (&str, String), companions| Launch {
         program: program.into(),
         arguments: vec![argument],
-        beside,
+        companions,
     };
-    let beside = vec![program(client, Vec::new()), backend(upstream)?];
-    Ok(program(proxy, beside))
+    let companions = vec![launch(client, Vec::new()), backend(upstream)?];
+    Ok(launch(proxy, companions))
 }
 
-/// This program as the backend of a proxy.
-fn backend(address: SocketAddr) -> Result<Start> {
-    Ok(Start {
-        program: std::env::current_exe().context("finding this program")?,
+/// Launches this program as the backend of a proxy.
+fn backend(address: SocketAddr) -> Result<Launch> {
+    Ok(Launch {
+        program: std::env::current_exe().context("locating this program")?,
         arguments: ["backend", "--listen", &address.to_string()]
             .map(String::from)
             .to_vec(),
-        beside: Vec::new(),
+        companions: Vec::new(),
     })
 }
 
@@ -241,26 +219,26 @@ fn utf8(path: &Path) -> Result<&str> {
         .with_context(|| format!("{path:?} is not UTF-8"))
 }
 
-/// Three ports nobody listens on now.
-fn free_ports() -> Result<[SocketAddr; 3]> {
-    let free = || TcpListener::bind("127.0.0.1:0");
-    let listeners = [free()?, free()?, free()?];
+/// Returns three free addresses of the loopback.
+fn free_addresses() -> Result<[SocketAddr; 3]> {
+    let bind = || TcpListener::bind("127.0.0.1:0");
+    let listeners = [bind()?, bind()?, bind()?];
     let [a, b, c] = listeners.each_ref().map(TcpListener::local_addr);
     Ok([a?, b?, c?])
 }
 
-/// `SCHEME://HOST[:PORT][/PATH]` on this machine, as an address and a path.
-pub fn url(text: &str, scheme: &str) -> Result<(SocketAddr, String)> {
+/// Parses `SCHEME://HOST[:PORT][/PATH]`, which must be on loopback, into an address and a path.
+pub fn parse_url(text: &str, scheme: &str) -> Result<(SocketAddr, String)> {
     let rest = text
         .strip_prefix(scheme)
         .and_then(|rest| rest.strip_prefix("://"))
-        .with_context(|| format!("{text:?} does not begin with {scheme}://"))?;
+        .with_context(|| format!("{text:?} does not start with {scheme}://"))?;
     let (host, path) = rest
         .find('/')
         .map_or((rest, "/"), |slash| rest.split_at(slash));
     ensure!(
         path.bytes().all(|byte| byte.is_ascii_graphic()),
-        "the path of {text:?} is not plain ASCII"
+        "the path of {text:?} contains spaces, control characters or non-ASCII characters"
     );
     let has_port = host
         .rsplit_once(':')
@@ -270,11 +248,11 @@ pub fn url(text: &str, scheme: &str) -> Result<(SocketAddr, String)> {
     } else {
         format!("{host}:80")
     };
-    Ok((loopback(&host)?, path.to_string()))
+    Ok((parse_loopback(&host)?, path.to_string()))
 }
 
-/// `HOST:PORT` on this machine. Load is never sent to another one.
-pub fn loopback(text: &str) -> Result<SocketAddr> {
+/// Parses `HOST:PORT`, which must be on loopback: this program never sends load to other machines.
+fn parse_loopback(text: &str) -> Result<SocketAddr> {
     let addresses = text
         .to_socket_addrs()
         .with_context(|| format!("{text:?} is not HOST:PORT"))?;
@@ -283,7 +261,7 @@ pub fn loopback(text: &str) -> Result<SocketAddr> {
             return Ok(address);
         }
     }
-    bail!("{text} is not on loopback, and this program sends load to no other machine")
+    bail!("{text} is not a loopback address: this program sends load to this machine only")
 }
 
 #[cfg(test)]
@@ -291,8 +269,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_are_taken_apart() {
-        let parsed = |text| url(text, "ws").map(|(address, path)| (address.to_string(), path));
+    fn urls_are_parsed() {
+        let parsed =
+            |text| parse_url(text, "ws").map(|(address, path)| (address.to_string(), path));
         assert_eq!(
             parsed("ws://127.0.0.1:3000/api/ws").unwrap(),
             ("127.0.0.1:3000".into(), "/api/ws".into())
@@ -309,21 +288,21 @@ mod tests {
             parsed("ws://[::1]/").unwrap(),
             ("[::1]:80".into(), "/".into())
         );
-        for bad in [
+        for invalid in [
             "http://127.0.0.1/",
             "ws:/127.0.0.1",
             "ws://127.0.0.1:99999/",
             "ws://127.0.0.1/a b",
             "ws://127.0.0.1/\r\n",
         ] {
-            assert!(parsed(bad).is_err(), "{bad:?}");
+            assert!(parsed(invalid).is_err(), "{invalid:?}");
         }
     }
 
     #[test]
-    fn other_machines_are_refused() {
+    fn other_machines_are_rejected() {
         for other in ["192.0.2.1:3000", "0.0.0.0:3000", "[2001:db8::1]:80"] {
-            let error = loopback(other).unwrap_err().to_string();
+            let error = parse_loopback(other).unwrap_err().to_string();
             assert!(error.contains("loopback"), "{error}");
         }
     }

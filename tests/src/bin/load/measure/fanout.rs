@@ -1,33 +1,33 @@
-//! One publish at a time to many sockets: how long until each has it.
+//! `fanout`: the latency of one message at a time, published to many sockets.
 
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
 
-use super::{OwnShare, STRAGGLER_TIMEOUT, open_all};
+use super::{CpuUsage, STRAGGLER_TIMEOUT, open_all};
 use crate::clock;
 use crate::publisher::Publisher;
 use crate::report::Figure;
-use crate::sockets::Happened;
+use crate::socket::Event;
 use crate::stats::Samples;
 use crate::tally::Tally;
 use crate::target::Target;
 
-/// A publish later than this counts from when it was due: the server kept us
-/// from sending it, and whoever waited for it waited that long.
+/// A publish that is later than this counts from when it was due: the server has delayed it by
+/// not responding to the one before.
 const LATE: Duration = Duration::from_millis(5);
 
-/// What to do.
+/// Options of `fanout`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// Sockets
     #[arg(long, default_value_t = 2000, value_parser = crate::count)]
     pub sockets: usize,
-    /// Milliseconds from one publish to the next
+    /// Milliseconds between two publishes
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub every: u64,
-    /// Seconds of publishing
+    /// Seconds to publish
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub seconds: u64,
     /// Length of a message in bytes
@@ -35,17 +35,17 @@ pub struct Options {
     pub length: usize,
 }
 
-/// Latencies from just before a publish is sent to its receipt.
+/// Measures the time from just before a publish is sent until a socket receives its message.
 pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
     let mut sockets = target.sockets()?;
     open_all(&mut sockets, options.sockets)?;
     let mut publisher = Publisher::new(target, 1, options.length, &mut sockets)?;
-    publisher.settle(&mut sockets)?;
+    publisher.wait_until_subscribed(&mut sockets)?;
 
-    let own = OwnShare::start();
-    let ours = publisher.ours();
+    let cpu = CpuUsage::start();
+    let read_stamp = publisher.stamp_reader();
     let mut tally = Tally::new(sockets.len(), 1);
-    let (mut each, mut slowest) = (Samples::default(), Samples::default());
+    let (mut latencies, mut slowest) = (Samples::default(), Samples::default());
     let every = clock::nanoseconds(Duration::from_millis(options.every));
     let mut due = clock::now() + every;
     let end = due + clock::nanoseconds(Duration::from_secs(options.seconds));
@@ -54,7 +54,7 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
     loop {
         let now = clock::now();
         if due < end {
-            if now >= due && publisher.idle().is_some() {
+            if now >= due && publisher.idle_connection().is_some() {
                 let late = now > due + clock::nanoseconds(LATE);
                 publisher.publish(0, if late { due } else { now })?;
                 due += every;
@@ -62,25 +62,19 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
         } else if complete == publisher.total() || now >= give_up {
             break;
         }
-        let next = if publisher.idle().is_some() && due < end {
+        let next = if publisher.idle_connection().is_some() && due < end {
             due
         } else {
             give_up
         };
-        sockets.rest();
-        sockets.turn(clock::until(next), |happened| {
-            if let Happened::Message {
-                socket,
-                payload,
-                at,
-            } = happened
-                && let Some(stamp) = ours(payload)
+        sockets.batch_delay();
+        sockets.poll(clock::until(next), |socket, event| {
+            if let Event::Message { payload, at } = event
+                && let Some(stamp) = read_stamp(payload)
             {
                 let latency = at.saturating_sub(stamp.at);
-                each.push(latency);
-                let completed = tally
-                    .receive(socket, stamp.publisher, stamp.sequence)
-                    .messages;
+                latencies.push(latency);
+                let completed = tally.receive(socket, stamp.publisher, stamp.sequence);
                 if completed > 0 {
                     complete += u64::from(completed);
                     slowest.push(latency);
@@ -88,13 +82,13 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
             }
             None
         })?;
-        publisher.answers(&mut sockets)?;
+        publisher.read_responses(&mut sockets)?;
     }
-    let own = own.figure("fanout, own processor time");
+    let cpu = cpu.figure("fanout, own processor time");
     tally.finish(&publisher.published);
     sockets.close()?;
 
-    let [p50, p90, p99, max] = each.percentiles([0.5, 0.9, 0.99, 1.0]);
+    let [p50, p90, p99, max] = latencies.percentiles([0.5, 0.9, 0.99, 1.0]);
     let [last_p50, last_max] = slowest.percentiles([0.5, 1.0]);
     Ok(vec![
         Figure::milliseconds("fanout p50", p50),
@@ -106,6 +100,6 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
         Figure::new("fanout received", "messages", tally.received as f64),
         Figure::new("fanout lost", "messages", tally.lost as f64),
         Figure::new("fanout out of order", "messages", tally.disordered as f64),
-        own,
+        cpu,
     ])
 }

@@ -1,22 +1,22 @@
-//! Publishing as fast as the server takes it: how many deliveries a second.
+//! `flat-out`: deliveries per second when publishing as fast as the server accepts.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use super::{OwnShare, STRAGGLER_TIMEOUT, open_all};
+use super::{CpuUsage, STRAGGLER_TIMEOUT, open_all};
 use crate::clock;
 use crate::publisher::Publisher;
 use crate::report::Figure;
-use crate::sockets::Happened;
+use crate::socket::Event;
 use crate::tally::Tally;
 use crate::target::Target;
 
-/// Deliveries before this has passed are not counted.
+/// Deliveries during this time are not counted.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// What to do.
+/// Options of `flat-out`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// Sockets
@@ -25,10 +25,10 @@ pub struct Options {
     /// Connections to the control port
     #[arg(long, default_value_t = 4, value_parser = crate::connections)]
     pub publishers: usize,
-    /// Messages that the slowest socket may be behind
+    /// Messages by which the slowest socket may lag
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub window: u64,
-    /// Seconds of counting, after one of warming up
+    /// Seconds to measure, after one second of warm-up
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub seconds: u64,
     /// Length of a message in bytes
@@ -36,19 +36,19 @@ pub struct Options {
     pub length: usize,
 }
 
-/// Deliveries and publishes a second.
+/// Measures deliveries and publishes per second.
 pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
     let mut sockets = target.sockets()?;
     open_all(&mut sockets, options.sockets)?;
     let mut publisher = Publisher::new(target, options.publishers, options.length, &mut sockets)?;
-    publisher.settle(&mut sockets)?;
+    publisher.wait_until_subscribed(&mut sockets)?;
 
-    let own = OwnShare::start();
-    let ours = publisher.ours();
+    let cpu = CpuUsage::start();
+    let read_stamp = publisher.stamp_reader();
     let mut tally = Tally::new(sockets.len(), options.publishers);
     let start = clock::now() + clock::nanoseconds(WARM_UP);
     let end = start + clock::nanoseconds(Duration::from_secs(options.seconds));
-    let straggling = clock::nanoseconds(STRAGGLER_TIMEOUT);
+    let timeout = clock::nanoseconds(STRAGGLER_TIMEOUT);
     let mut complete = 0;
     let mut counted_from = None;
     let mut counted_to = None;
@@ -65,46 +65,39 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
             }
         } else {
             while publisher.total() - complete < options.window
-                && let Some(number) = publisher.idle()
+                && let Some(number) = publisher.idle_connection()
             {
                 publisher.publish(number, now)?;
             }
         }
-        // Whatever has not come by then is lost, and counted so.
-        if now > last_receipt + straggling {
+        // The missing messages are counted as lost.
+        if now > last_receipt + timeout {
             break;
         }
-        sockets.rest();
-        sockets.turn(Duration::from_millis(100), |happened| {
-            if let Happened::Message {
-                socket,
-                payload,
-                at,
-            } = happened
-                && let Some(stamp) = ours(payload)
+        sockets.batch_delay();
+        sockets.poll(Duration::from_millis(100), |socket, event| {
+            if let Event::Message { payload, at } = event
+                && let Some(stamp) = read_stamp(payload)
             {
                 last_receipt = at;
-                complete += u64::from(
-                    tally
-                        .receive(socket, stamp.publisher, stamp.sequence)
-                        .messages,
-                );
+                let completed = tally.receive(socket, stamp.publisher, stamp.sequence);
+                complete += u64::from(completed);
             }
             None
         })?;
-        publisher.answers(&mut sockets)?;
+        publisher.read_responses(&mut sockets)?;
     }
-    let own = own.figure("flat out, own processor time");
+    let cpu = cpu.figure("flat out, own processor time");
     tally.finish(&publisher.published);
     let (Some((from, received, published)), Some((to, received_to, published_to))) =
         (counted_from, counted_to)
     else {
         anyhow::bail!(
-            "nothing was received for {STRAGGLER_TIMEOUT:?}, {} messages lost",
+            "no message received for {STRAGGLER_TIMEOUT:?}, {} lost",
             tally.lost
         );
     };
-    ensure!(to > from, "no time passed");
+    ensure!(to > from, "the measurement took no time");
     sockets.close()?;
 
     let seconds = (to - from) as f64 / 1e9;
@@ -121,6 +114,6 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
         ),
         Figure::new("flat out lost", "messages", tally.lost as f64),
         Figure::new("flat out out of order", "messages", tally.disordered as f64),
-        own,
+        cpu,
     ])
 }

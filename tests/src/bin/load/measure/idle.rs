@@ -1,4 +1,4 @@
-//! Sockets that do nothing: what each costs the server in memory.
+//! `idle`: the server's memory per idle socket.
 
 use std::time::Duration;
 
@@ -12,30 +12,29 @@ use crate::report::Figure;
 use crate::sockets::Sockets;
 use crate::target::Target;
 
-/// What to do.
+/// Options of `idle`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// Sockets
     #[arg(long, default_value_t = 10_000, value_parser = crate::count)]
     pub sockets: usize,
-    /// Sockets opened before the first look at the memory, so that what the
-    /// first of all costs is not charged to the others
+    /// Sockets to open before the first memory reading, to exclude one-time costs
     #[arg(long, default_value_t = 100, value_parser = crate::count)]
     pub before: usize,
-    /// Seconds between the last opening and each look
+    /// Seconds to wait before each memory reading
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=600))]
     pub settle: u64,
 }
 
-/// Resident memory of process `pid` and its children for each socket.
+/// Measures the resident memory of process `pid` and its children per socket.
 pub fn run(target: &Target, pid: u32, options: &Options) -> Result<Vec<Figure>> {
     let mut sockets = target.sockets()?;
     let settle = Duration::from_secs(options.settle);
     open_all(&mut sockets, options.before)?;
-    rest(&mut sockets, settle)?;
+    wait(&mut sockets, settle)?;
     let before = resident(pid)?;
     open_all(&mut sockets, options.sockets)?;
-    rest(&mut sockets, settle)?;
+    wait(&mut sockets, settle)?;
     let after = resident(pid)?;
     sockets.close()?;
 
@@ -48,11 +47,11 @@ pub fn run(target: &Target, pid: u32, options: &Options) -> Result<Vec<Figure>> 
     ])
 }
 
-/// Waits, reading what comes: the application may have something to say.
-fn rest(sockets: &mut Sockets, duration: Duration) -> Result<()> {
+/// Waits, while reading what the application sends.
+fn wait(sockets: &mut Sockets, duration: Duration) -> Result<()> {
     let end = clock::now() + clock::nanoseconds(duration);
     while clock::now() < end {
-        sockets.turn(clock::until(end), |_| None)?;
+        sockets.poll(clock::until(end), |_, _| None)?;
     }
     Ok(())
 }

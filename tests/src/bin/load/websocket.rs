@@ -1,40 +1,41 @@
-//! WebSocket frames (RFC 6455, section 5) as a client that counts needs them.
+//! WebSocket frames (RFC 6455, section 5), as a client that must be faster than the server needs
+//! them.
 //!
-//! One mask for everything sent: masking protects proxies from browsers, not
-//! servers from us. What arrives is looked at where the read left it; only a
-//! frame cut by the end of a read is copied.
+//! All frames are sent with the same mask: masking protects proxies from browsers and serves no
+//! purpose here. Frames are parsed in the read buffer; only a frame that continues in the next
+//! read is copied.
 
 use anyhow::{Result, bail, ensure};
 
-/// The longest payload taken from a server, in bytes.
+/// The maximum payload accepted from a server, in bytes.
 const PAYLOAD_MAX: u64 = 1 << 20;
 const MASK: [u8; 4] = [0x5a, 0xa5, 0x3c, 0xc3];
 
-/// What a frame is.
+/// The type of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opcode {
-    /// A whole text message.
+    /// A text message.
     Text = 1,
-    /// A whole binary message.
+    /// A binary message.
     Binary = 2,
-    /// The end, with a code and a reason.
+    /// A close, with a code and a reason.
     Close = 8,
-    /// To be answered with the same payload.
+    /// A ping, which requires a pong with the same payload.
     Ping = 9,
-    /// An answer.
+    /// A pong.
     Pong = 10,
 }
 
 /// A frame from the server.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// What it is.
+    /// The type.
     pub opcode: Opcode,
-    /// What it carries.
+    /// The payload.
     pub payload: &'a [u8],
 }
 
-/// A client's frame, masked, ready for the wire.
+/// Encodes a masked client frame.
 pub fn encode(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(payload.len() + 14);
     frame.push(0x80 | opcode as u8);
@@ -59,61 +60,61 @@ pub fn encode(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Finds frames in what one socket sends, wherever the reads cut it.
+/// Parses the frames of one socket across read boundaries.
 #[derive(Debug, Default)]
 pub struct Reader {
-    /// The beginning of a frame whose end has not come.
-    held: Vec<u8>,
-    /// The beginning of a message that the server sends in fragments.
+    /// The start of an incomplete frame.
+    partial: Vec<u8>,
+    /// The fragments received so far of an incomplete message.
     message: Option<(Opcode, Vec<u8>)>,
 }
 
 impl Reader {
-    /// Hands each frame that ends in `bytes` to `each`. An error, ours or the
-    /// caller's, leaves the reader unusable: the socket is to be dropped.
+    /// Calls `each` for each frame that is complete with `bytes`. The reader is unusable after
+    /// an error.
     pub fn feed(
         &mut self,
         mut bytes: &[u8],
         mut each: impl FnMut(Frame) -> Result<()>,
     ) -> Result<()> {
-        while !self.held.is_empty() {
-            match measure(&self.held)? {
-                Extent::Whole { header, end } => {
-                    join(&mut self.message, &self.held[..end], header, &mut each)?;
-                    self.held.clear();
+        while !self.partial.is_empty() {
+            match extent(&self.partial)? {
+                Extent::Complete { header, end } => {
+                    join(&mut self.message, &self.partial[..end], header, &mut each)?;
+                    self.partial.clear();
                 }
                 Extent::Missing(_) if bytes.is_empty() => return Ok(()),
                 Extent::Missing(missing) => {
-                    let (taken, rest) = bytes.split_at(missing.min(bytes.len()));
-                    self.held.extend_from_slice(taken);
+                    let (head, rest) = bytes.split_at(missing.min(bytes.len()));
+                    self.partial.extend_from_slice(head);
                     bytes = rest;
                 }
             }
         }
-        while let Extent::Whole { header, end } = measure(bytes)? {
+        while let Extent::Complete { header, end } = extent(bytes)? {
             join(&mut self.message, &bytes[..end], header, &mut each)?;
             bytes = &bytes[end..];
         }
-        self.held.extend_from_slice(bytes);
+        self.partial.extend_from_slice(bytes);
         Ok(())
     }
 }
 
-/// How much of a frame is there.
+/// How much of a frame has been received.
 enum Extent {
-    /// All: the payload starts at `header` and ends at `end`.
-    Whole { header: usize, end: usize },
-    /// Not all: at least so many more bytes belong to it.
+    /// All of it. The payload starts at `header` and ends at `end`.
+    Complete { header: usize, end: usize },
+    /// Part of it. At least this many bytes are missing.
     Missing(usize),
 }
 
-fn measure(bytes: &[u8]) -> Result<Extent> {
+fn extent(bytes: &[u8]) -> Result<Extent> {
     let [first, second, ..] = *bytes else {
         return Ok(Extent::Missing(2 - bytes.len()));
     };
     ensure!(
         first & 0x70 == 0,
-        "the server sent a frame with reserved bits {first:#04x}, though no extension was agreed"
+        "the server sent a frame with reserved bits {first:#04x}, but no extension was negotiated"
     );
     ensure!(second & 0x80 == 0, "the server sent a masked frame");
     let (header, length) = match second {
@@ -129,17 +130,17 @@ fn measure(bytes: &[u8]) -> Result<Extent> {
     };
     ensure!(
         length <= PAYLOAD_MAX,
-        "the server sent a frame of {length} bytes; at most {PAYLOAD_MAX} are read"
+        "the server sent a frame of {length} bytes, the maximum is {PAYLOAD_MAX}"
     );
     let end = header + length as usize;
     Ok(if bytes.len() < end {
         Extent::Missing(end - bytes.len())
     } else {
-        Extent::Whole { header, end }
+        Extent::Complete { header, end }
     })
 }
 
-/// Hands a frame to `each`, or with the last fragment of a message all of it.
+/// Calls `each` with an unfragmented frame, or with a message once its last fragment is here.
 fn join(
     message: &mut Option<(Opcode, Vec<u8>)>,
     bytes: &[u8],
@@ -155,17 +156,17 @@ fn join(
         }
         ensure!(
             message.replace((opcode, payload.to_vec())).is_none(),
-            "the server began a message within another"
+            "the server started a message within another"
         );
         return Ok(());
     }
     let Some((_, joined)) = message else {
-        bail!("the server went on with a message that it had not begun");
+        bail!("the server continued a message that it had not started");
     };
     joined.extend_from_slice(payload);
     ensure!(
         joined.len() as u64 <= PAYLOAD_MAX,
-        "the server sent a message of more than {PAYLOAD_MAX} bytes"
+        "the server sent a message longer than {PAYLOAD_MAX} bytes"
     );
     match message.take_if(|_| last) {
         Some((opcode, joined)) => each(Frame {
@@ -187,8 +188,8 @@ fn opcode(first: u8) -> Result<Opcode> {
     })
 }
 
-/// A close frame's code and reason, for an error message.
-pub fn closing(payload: &[u8]) -> String {
+/// Formats a close frame's code and reason for an error message.
+pub fn format_close(payload: &[u8]) -> String {
     match payload {
         [a, b] => u16::from_be_bytes([*a, *b]).to_string(),
         [a, b, reason @ ..] => {
@@ -206,8 +207,8 @@ pub fn closing(payload: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// As a server sends it: not masked.
-    fn server(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    /// Encodes an unmasked frame, as servers send them.
+    fn server_frame(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
         let mut frame = vec![0x80 | opcode as u8];
         match payload.len() {
             length @ ..=125 => frame.push(length as u8),
@@ -225,13 +226,13 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_found_wherever_reads_cut_them() {
+    fn frames_are_parsed_across_read_boundaries() {
         let messages: Vec<Vec<u8>> = [0, 1, 125, 126, 300, 0xffff, 0x10000]
             .map(|size| vec![b'x'; size])
             .into();
         let wire: Vec<u8> = messages
             .iter()
-            .flat_map(|message| server(Opcode::Text, message))
+            .flat_map(|message| server_frame(Opcode::Text, message))
             .collect();
         for step in [1, 2, 3, 7, 128, 4096, wire.len()] {
             let mut reader = Reader::default();
@@ -246,12 +247,12 @@ mod tests {
                     .unwrap();
             }
             assert!(found == messages, "reads of {step} bytes");
-            assert!(reader.held.is_empty());
+            assert!(reader.partial.is_empty());
         }
     }
 
     #[test]
-    fn fragments_are_joined_whatever_comes_between_them() {
+    fn fragments_are_joined_around_control_frames() {
         let wire = [
             &[0x01, 2, b'o', b'n'][..],
             &[0x89, 0],
@@ -271,59 +272,59 @@ mod tests {
                     })
                     .unwrap();
             }
-            let wanted = [
+            let expected = [
                 (Opcode::Ping, &b""[..]),
                 (Opcode::Text, b"one!"),
                 (Opcode::Binary, b"2"),
             ]
             .map(|(opcode, payload)| (opcode, payload.to_vec()));
-            assert_eq!(found, wanted, "reads of {step} bytes");
+            assert_eq!(found, expected, "reads of {step} bytes");
         }
     }
 
     #[test]
-    fn a_server_that_breaks_the_protocol_is_an_error() {
-        for (wire, says) in [
-            (&[0x80, 0x00][..], "had not begun"),
+    fn protocol_violations_are_errors() {
+        for (wire, message) in [
+            (&[0x80, 0x00][..], "had not started"),
             (&[0x01, 0x00, 0x01, 0x00], "within another"),
             (&[0xc1, 0x00], "reserved"),
             (&[0x81, 0x80], "masked"),
             (&[0x83, 0x00], "opcode 3"),
             (
                 &[0x82, 127, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
-                "at most",
+                "the maximum",
             ),
         ] {
             let error = Reader::default().feed(wire, |_| Ok(())).unwrap_err();
-            assert!(error.to_string().contains(says), "{wire:x?}: {error}");
+            assert!(error.to_string().contains(message), "{wire:x?}: {error}");
         }
     }
 
     #[test]
-    fn a_client_frame_is_masked_and_keeps_its_payload() {
+    fn client_frames_are_masked() {
         for size in [0, 16, 125, 126, 0xffff, 0x10000] {
             let payload: Vec<u8> = (0..size).map(|at| at as u8).collect();
             let wire = encode(Opcode::Binary, &payload);
             let start = wire.len() - size;
             assert_eq!(wire[1] & 0x80, 0x80);
             let mask = &wire[start - 4..start];
-            let seen: Vec<u8> = wire[start..]
+            let unmasked: Vec<u8> = wire[start..]
                 .iter()
                 .enumerate()
                 .map(|(at, byte)| byte ^ mask[at % 4])
                 .collect();
-            assert_eq!(seen, payload);
+            assert_eq!(unmasked, payload);
         }
         assert_eq!(encode(Opcode::Ping, b"").len(), 6);
     }
 
     #[test]
-    fn a_close_frame_is_told_in_words() {
+    fn close_frames_are_formatted() {
         assert_eq!(
-            closing(&[0x03, 0xf5, b's', b'l', b'o', b'w']),
+            format_close(&[0x03, 0xf5, b's', b'l', b'o', b'w']),
             "1013 (slow)"
         );
-        assert_eq!(closing(&[0x03, 0xe8]), "1000");
-        assert_eq!(closing(&[]), "no code");
+        assert_eq!(format_close(&[0x03, 0xe8]), "1000");
+        assert_eq!(format_close(&[]), "no code");
     }
 }

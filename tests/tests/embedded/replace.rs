@@ -1,4 +1,4 @@
-//! An application is exchanged for another while it runs.
+//! Replacing an application while it runs.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -8,12 +8,12 @@ use spin_runtime::{Manifest, ManifestUse};
 use crate::fixture::{Fixture, get, wasm};
 
 /// An application whose component is `app.wasm` in this folder.
-fn manifest(folder: &Path, more: &str) -> Manifest {
+fn manifest(folder: &Path, extra: &str) -> Manifest {
     let text = format!(
         "spin_manifest_version = 2\napplication.name = \"one\"\n\
          [[trigger.http]]\nroute = \"/...\"\ncomponent = \"app\"\n\
          [component.app]\nsource = \"app.wasm\"\nkey_value_stores = [\"default\"]\n\
-         allowed_outbound_hosts = [\"http://self\"]\n{more}"
+         allowed_outbound_hosts = [\"http://self\"]\n{extra}"
     );
     Manifest::parse(&text, folder.join("spin.toml"), ManifestUse::Embedded).unwrap()
 }
@@ -23,23 +23,23 @@ fn put(folder: &Path, name: &str) {
 }
 
 #[tokio::test]
-async fn requests_end_with_the_component_they_began_with_and_later_ones_find_the_new_one() {
+async fn running_requests_keep_their_component_and_later_ones_get_the_new_one() {
     let folder = tempfile::tempdir().unwrap();
     put(folder.path(), "probe");
     let manifest = manifest(folder.path(), "");
     let app = Fixture::of(&manifest);
     assert_eq!(app.ok("/set?key=a&value=kept").await, "done");
     let streaming = app.call(get("/stream?chunks=5&ms=50")).await.unwrap();
-    // Calls the application itself, when there is another.
+    // Calls the application itself after it was replaced.
     let calling = app.ok("/fetch-late?ms=300&url=http://self/host");
-    let exchanged = async {
+    let replace = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         put(folder.path(), "probe02");
-        assert_eq!(app.exchange(&manifest, &["app"]).unwrap(), ["app"]);
-        // Only the new one knows this path.
+        assert_eq!(app.replace(&manifest, &["app"]).unwrap(), ["app"]);
+        // Only the new component has this path.
         assert_eq!(app.ok("/host").await, "example.com:3000");
     };
-    let (called, ()) = tokio::join!(calling, exchanged);
+    let (called, ()) = tokio::join!(calling, replace);
     assert_eq!(called, "localhost");
     let body = streaming.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(&body[..], b"0\n1\n2\n3\n4\n");
@@ -47,33 +47,33 @@ async fn requests_end_with_the_component_they_began_with_and_later_ones_find_the
 }
 
 #[tokio::test]
-async fn only_what_is_to_be_read_again_is_and_the_same_content_is_no_change() {
+async fn only_listed_components_are_read_again_and_same_content_is_not_a_change() {
     let folder = tempfile::tempdir().unwrap();
     put(folder.path(), "probe");
     let one = manifest(folder.path(), "");
     let app = Fixture::of(&one);
-    assert_eq!(app.exchange(&one, &["app"]).unwrap(), [""; 0]);
-    // As while it is being built.
+    assert_eq!(app.replace(&one, &["app"]).unwrap(), [""; 0]);
+    // As during a build.
     fs::write(folder.path().join("app.wasm"), "half").unwrap();
     let two = manifest(folder.path(), "environment = { WORD = \"two\" }");
-    assert_eq!(app.exchange(&two, &[]).unwrap(), [""; 0]);
+    assert_eq!(app.replace(&two, &[]).unwrap(), [""; 0]);
     assert!(app.ok("/env").await.contains("two"));
 
-    let error = format!("{:#}", app.exchange(&one, &["app"]).unwrap_err());
+    let error = format!("{:#}", app.replace(&one, &["app"]).unwrap_err());
     assert!(
         error.contains("component app") && error.contains("not WebAssembly"),
         "{error}"
     );
     assert!(
         app.ok("/env").await.contains("two"),
-        "everything stays as it was"
+        "the previous version is kept"
     );
     put(folder.path(), "probe02");
-    assert_eq!(app.exchange(&one, &["app"]).unwrap(), ["app"]);
+    assert_eq!(app.replace(&one, &["app"]).unwrap(), ["app"]);
 }
 
 #[tokio::test]
-async fn components_come_and_go() {
+async fn components_can_be_added_and_removed() {
     let folder = tempfile::tempdir().unwrap();
     put(folder.path(), "probe");
     let one = manifest(folder.path(), "");
@@ -84,24 +84,24 @@ async fn components_come_and_go() {
         wasm("probe02")
     );
     let two = manifest(folder.path(), &more);
-    let before = std::cell::RefCell::default();
-    let ready = || *before.borrow_mut() = app.components();
+    let at_hook = std::cell::RefCell::default();
+    let ready = || *at_hook.borrow_mut() = app.components();
     assert_eq!(
-        app.exchange_in_steps(&two, &[], false, ready).unwrap(),
+        app.replace_with_hook(&two, &[], false, ready).unwrap(),
         ["second"],
-        "another engine has room, and the same code is in it"
+        "the new engine has room for it, and the other code is unchanged"
     );
-    assert_eq!(*before.borrow(), ["app"], "ready, and not yet exchanged");
+    assert_eq!(*at_hook.borrow(), ["app"], "ready, but not yet replaced");
     assert_eq!(app.components(), ["app", "second"]);
     assert_eq!(app.ok("/").await, "probe");
     assert_eq!(app.status("/second/nothing").await, 404);
-    assert_eq!(app.exchange(&two, &["app"]).unwrap(), [""; 0]);
-    assert_eq!(app.exchange(&one, &[]).unwrap(), [""; 0]);
+    assert_eq!(app.replace(&two, &["app"]).unwrap(), [""; 0]);
+    assert_eq!(app.replace(&one, &[]).unwrap(), [""; 0]);
     assert_eq!(app.ok("/").await, "probe");
 }
 
 #[tokio::test]
-async fn more_components_of_which_one_is_missing_leave_everything_as_it_was() {
+async fn a_missing_component_keeps_the_previous_version() {
     let folder = tempfile::tempdir().unwrap();
     put(folder.path(), "probe");
     let one = manifest(folder.path(), "");
@@ -109,33 +109,33 @@ async fn more_components_of_which_one_is_missing_leave_everything_as_it_was() {
     let more = "[[trigger.http]]\nroute = \"/second/...\"\ncomponent = \"second\"\n\
                 [component.second]\nsource = \"missing.wasm\"\n";
     let two = manifest(folder.path(), more);
-    let error = format!("{:#}", app.exchange(&two, &["app"]).unwrap_err());
+    let error = format!("{:#}", app.replace(&two, &["app"]).unwrap_err());
     assert!(error.contains("missing.wasm"), "{error}");
-    // What was compiled is still known.
-    assert_eq!(app.exchange(&one, &["app"]).unwrap(), [""; 0]);
+    // The compiled code is still cached.
+    assert_eq!(app.replace(&one, &["app"]).unwrap(), [""; 0]);
     assert_eq!(app.ok("/").await, "probe");
 }
 
 #[tokio::test]
-async fn instances_stay_where_nothing_is_another() {
+async fn unchanged_components_keep_their_instances() {
     let folder = tempfile::tempdir().unwrap();
     put(folder.path(), "probe");
     let manifest = manifest(folder.path(), "");
     let app = Fixture::at(&manifest, tempfile::tempdir().unwrap(), |options| {
         options.limits.idle_instance_timeout = Duration::from_secs(3600);
     });
-    let exchange = |only_code| app.exchange_in_steps(&manifest, &["app"], only_code, || {});
-    // How many requests an instance has seen.
+    let replace = |only_code| app.replace_with_hook(&manifest, &["app"], only_code, || {});
+    // The number of requests that an instance has received.
     assert_eq!(app.ok("/seen").await, "1");
-    assert_eq!(exchange(true).unwrap(), [""; 0]);
+    assert_eq!(replace(true).unwrap(), [""; 0]);
     assert_eq!(app.ok("/seen").await, "2");
-    // Its files may be others.
-    assert_eq!(exchange(false).unwrap(), [""; 0]);
+    // Its files may have changed.
+    assert_eq!(replace(false).unwrap(), [""; 0]);
     assert_eq!(app.ok("/seen").await, "1");
 }
 
 #[tokio::test]
-async fn instances_are_bounded_over_an_exchange() {
+async fn instances_are_limited_across_a_replacement() {
     let folder = tempfile::tempdir().unwrap();
     put(folder.path(), "probe");
     let manifest = manifest(folder.path(), "");
@@ -145,14 +145,14 @@ async fn instances_are_bounded_over_an_exchange() {
     });
     let streaming = app.call(get("/stream?chunks=3&ms=100")).await.unwrap();
     put(folder.path(), "probe02");
-    app.exchange(&manifest, &["app"]).unwrap();
-    // It waits until the old instance is gone rather than failing for want of room.
+    app.replace(&manifest, &["app"]).unwrap();
+    // The request waits until the old instance has ended.
     let (body, host) = tokio::join!(streaming.into_body().collect(), app.ok("/host"));
     assert_eq!(body.unwrap().to_bytes().len(), 6);
     assert_eq!(host, "example.com:3000");
 }
 
-/// A second component, where the probe expects to be.
+/// A second component, at the route that the probe expects.
 fn second() -> String {
     let wasm = wasm("probe");
     format!(
@@ -162,20 +162,20 @@ fn second() -> String {
 }
 
 #[tokio::test]
-async fn code_is_kept_when_there_are_more_components_whatever_its_file_holds() {
+async fn code_is_kept_when_components_are_added() {
     let folder = tempfile::tempdir().unwrap();
     put(folder.path(), "probe");
     let app = Fixture::of(&manifest(folder.path(), ""));
-    // As while it is being built.
+    // As during a build.
     fs::write(folder.path().join("app.wasm"), "half").unwrap();
     let two = manifest(folder.path(), &second());
-    assert_eq!(app.exchange(&two, &[]).unwrap(), ["second"]);
+    assert_eq!(app.replace(&two, &[]).unwrap(), ["second"]);
     assert_eq!(app.ok("/").await, "probe");
     assert_eq!(app.ok("/probe/").await, "probe");
 }
 
 #[tokio::test]
-async fn instances_are_bounded_for_a_component_that_goes_and_comes_back() {
+async fn instances_are_limited_for_a_component_that_is_removed_and_added_again() {
     let folder = tempfile::tempdir().unwrap();
     put(folder.path(), "probe");
     let one = manifest(folder.path(), "");
@@ -189,15 +189,15 @@ async fn instances_are_bounded_for_a_component_that_goes_and_comes_back() {
     let streaming = streaming.await.unwrap();
     assert_eq!(instances(), Some(1));
     for _ in 0..2 {
-        app.exchange(&one, &[]).unwrap();
+        app.replace(&one, &[]).unwrap();
         assert_eq!(instances(), None);
     }
-    app.exchange(&two, &[]).unwrap();
-    assert_eq!(instances(), Some(1), "it still streams");
-    // Another takes a place of its own.
-    app.exchange(&one, &[]).unwrap();
+    app.replace(&two, &[]).unwrap();
+    assert_eq!(instances(), Some(1), "the old instance still streams");
+    // Another component has its own limit.
+    app.replace(&one, &[]).unwrap();
     let third = manifest(folder.path(), &second().replace("second", "third"));
-    app.exchange(&third, &[]).unwrap();
+    app.replace(&third, &[]).unwrap();
     assert_eq!(app.ok("/probe/").await, "probe");
     drop(streaming);
 }

@@ -1,0 +1,65 @@
+//! Applications for the host to serve, each in a temporary folder.
+
+use tempfile::TempDir;
+
+use crate::workspace;
+
+/// Writes Socket Burger's manifest, with an order created every `interval`.
+pub fn burger(interval: &str) -> TempDir {
+    let manifest = std::fs::read_to_string(workspace().join("spin.toml")).expect("read spin.toml");
+    let root = workspace().display();
+    let manifest = manifest
+        .replace("\"2s..6s\"", &format!("{interval:?}"))
+        .replace("\"target/", &format!("\"{root}/target/"))
+        .replace(
+            "source = \"static\"",
+            &format!("source = \"{root}/static\""),
+        );
+    assert!(
+        manifest.contains(interval) && manifest.contains(&format!("\"{root}/static\"")),
+        "spin.toml lacks the strings that this function replaces"
+    );
+    app_with_manifest(&manifest)
+}
+
+/// Writes Socket Burger's manifest without its timer: no orders are created.
+pub fn burger_without_timer() -> TempDir {
+    let folder = burger("1h");
+    let path = folder.path().join("spin.toml");
+    let manifest = std::fs::read_to_string(&path).expect("read the manifest");
+    let start = manifest
+        .find("[[application.tool.socket-host.timer]]")
+        .expect("a timer in the manifest");
+    let end = manifest[start..]
+        .find("\n[application")
+        .expect("a table after the timer")
+        + start;
+    std::fs::write(&path, manifest[..start].to_owned() + &manifest[end..])
+        .expect("write the manifest");
+    folder
+}
+
+/// Writes an application that consists of the probe component. `extra` is appended to the
+/// `[component.probe]` table.
+pub fn probe(extra: &str) -> TempDir {
+    app_with_manifest(&format!(
+        r#"
+spin_manifest_version = 2
+[application]
+name = "probe"
+[[trigger.http]]
+route = "/..."
+component = "probe"
+[component.probe]
+source = "{}/target/wasm32-wasip2/component/probe.wasm"
+{extra}"#,
+        workspace().display()
+    ))
+}
+
+/// Writes a manifest into a new temporary folder.
+pub fn app_with_manifest(manifest: &str) -> TempDir {
+    let folder = TempDir::new().expect("create a temporary folder");
+    std::fs::write(folder.path().join("spin.toml"), manifest).expect("write the manifest");
+    folder
+}
