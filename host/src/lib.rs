@@ -98,9 +98,10 @@ impl Host {
         let mut background = JoinSet::new();
         background.spawn(control.clone().serve(control_listener));
         let mut app = App::new(&options, &config, [address, control_address], &shutdown)?;
-        let watch = match options.watch {
-            true => Some(Watch::start(&config).await?),
-            false => None,
+        let watch = if options.watch {
+            Some(Watch::start(&config).await?)
+        } else {
+            None
         };
         app.apply(&config, &spin_runtime::Changes::default())
             .await?;
@@ -157,7 +158,7 @@ impl Host {
         let drain_timeout = Limits::DEFAULT.drain_timeout;
         let in_time = timeout(drain_timeout, drained).await.is_ok();
         if !in_time {
-            warn!(timeout = ?drain_timeout, "drain timed out, aborting what is left");
+            warn!(timeout = ?drain_timeout, "drain timed out, aborting the rest");
         }
         in_time
     }
