@@ -41,6 +41,7 @@ pub(crate) struct App {
     gateway: Arc<Gateway>,
     timers: Timers,
     reload: Option<Arc<Reload>>,
+    watch: Option<Watch>,
     shutdown: Shutdown,
     /// The private routes in force.
     private: Vec<String>,
@@ -69,6 +70,25 @@ impl VariableSources {
 }
 
 impl App {
+    /// Builds the components if they are watched, and applies the configuration that a host starts
+    /// with.
+    ///
+    /// # Errors
+    /// Those of [`Self::new`] and [`Self::apply`].
+    pub(crate) async fn start(
+        options: &HostOptions,
+        config: &AppConfig,
+        addresses: [SocketAddr; 2],
+        shutdown: &Shutdown,
+    ) -> Result<Self> {
+        let mut app = Self::new(options, config, addresses, shutdown)?;
+        if options.watch {
+            app.watch = Some(Watch::start(config).await?);
+        }
+        app.apply(config, &Changes::default()).await?;
+        Ok(app)
+    }
+
     /// Creates everything that outlives a reload, without an application yet.
     ///
     /// `addresses` are the public one, which timers name in `Host`, and that of the control port,
@@ -76,7 +96,7 @@ impl App {
     ///
     /// # Errors
     /// Fails if a variable has no value, the key is invalid, or the runtime cannot be created.
-    pub(crate) fn new(
+    fn new(
         options: &HostOptions,
         config: &AppConfig,
         addresses: [SocketAddr; 2],
@@ -133,6 +153,7 @@ impl App {
             tunnels,
             gateway: Arc::new(gateway),
             reload,
+            watch: None,
             shutdown: shutdown.clone(),
             private: Vec::new(),
         })
@@ -204,10 +225,11 @@ impl App {
         self.timers.drained()
     }
 
-    /// Reloads the application whenever its files change, until the host drains.
-    pub(crate) async fn watch(self, watch: Watch) {
+    /// Reloads the application whenever its files change, until the host drains. Returns at once if
+    /// they are not watched.
+    pub(crate) async fn watch(mut self) {
         let drain = self.shutdown.drain.clone();
-        if let Some(reload) = self.reload.clone() {
+        if let (Some(watch), Some(reload)) = (self.watch.take(), self.reload.clone()) {
             drain.run_until_cancelled(watch.run(self, reload)).await;
         }
     }
@@ -267,8 +289,7 @@ pub async fn check(from: &Path, variables: &[(String, String)]) -> Result<AppCon
     };
     let config = options.load_config()?;
     let addresses = [options.listen, options.control];
-    let mut app = App::new(&options, &config, addresses, &Shutdown::default())?;
-    app.apply(&config, &Changes::default()).await?;
+    App::start(&options, &config, addresses, &Shutdown::default()).await?;
     Ok(config)
 }
 

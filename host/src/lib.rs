@@ -59,7 +59,6 @@ pub use options::HostOptions;
 
 use app::App;
 use control::Control;
-use dev::watch::Watch;
 use net::{frame, listener::Listener};
 use shutdown::Shutdown;
 use state::Services;
@@ -68,8 +67,8 @@ use upstream::tunnel::Tunnels;
 /// A running host. Dropping it ends everything at once; [`Host::stop`] drains first.
 pub struct Host {
     config: AppConfig,
-    address: SocketAddr,
-    control_address: SocketAddr,
+    /// The public address, and that of the control port.
+    addresses: [SocketAddr; 2],
     services: Arc<Services>,
     tunnels: Arc<Tunnels>,
     shutdown: Shutdown,
@@ -91,20 +90,13 @@ impl Host {
         let shutdown = Shutdown::default();
         let listener = Listener::bind(options.listen, "--listen", &shutdown).await?;
         let control_listener = Listener::bind(options.control, "--control", &shutdown).await?;
-        let (address, control_address) = (listener.address(), control_listener.address());
-        let control = Control::new(&options, control_address, &shutdown)?;
+        let addresses = [listener.address(), control_listener.address()];
+        let control = Control::new(&options, addresses[1], &shutdown)?;
 
         // Compiling may take long. Meanwhile the control port responds with "starting".
         let mut background = JoinSet::new();
         background.spawn(control.clone().serve(control_listener));
-        let mut app = App::new(&options, &config, [address, control_address], &shutdown)?;
-        let watch = if options.watch {
-            Some(Watch::start(&config).await?)
-        } else {
-            None
-        };
-        app.apply(&config, &spin_runtime::Changes::default())
-            .await?;
+        let mut app = App::start(&options, &config, addresses, &shutdown).await?;
 
         let (services, tunnels) = (app.services(), app.tunnels());
         control.set_ready(services.clone());
@@ -113,13 +105,10 @@ impl Host {
         serving.spawn(app.start_timers());
         background.spawn(services.sessions.clone().sweep());
         background.spawn(services.channels.clone().sweep());
-        if let Some(watch) = watch {
-            background.spawn(app.watch(watch));
-        }
+        background.spawn(app.watch());
         Ok(Self {
             config,
-            address,
-            control_address,
+            addresses,
             services,
             tunnels,
             shutdown,
@@ -135,12 +124,12 @@ impl Host {
 
     /// Returns the public address, with the port that was chosen if 0 was requested.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.addresses[0]
     }
 
     /// Returns the address of the control port.
     pub fn control_address(&self) -> SocketAddr {
-        self.control_address
+        self.addresses[1]
     }
 
     /// Stops accepting connections, closes WebSockets with 1001, and waits up to 30 seconds for
