@@ -205,7 +205,7 @@ fn the_highest_id_of_query_and_headers_counts() {
     );
     assert_eq!(
         error("", "grip-last", ";"),
-        "Grip-Last: must have the channel's name"
+        "Grip-Last: missing the name of the channel"
     );
 }
 
