@@ -1,6 +1,5 @@
-// Announces new orders to screen readers, and shows warnings to everyone.
+// Announces orders to screen readers, and shows warnings.
 
-/** How long orders are gathered into one announcement. */
 const GATHER_MS = 400;
 const MIN_INTERVAL_MS = 8_000;
 const WARNING_MS = 12_000;
@@ -13,13 +12,11 @@ export class Announcer {
   #last = null;
   #quietUntil = 0;
 
-  /** `region` is an element with `aria-live`, `notice` a visible one with `role="alert"`. */
   constructor(region, notice) {
     this.#region = region;
     this.#notice = notice;
   }
 
-  /** Announces new orders, oldest first. */
   announce(orders) {
     if (orders.length === 0) return;
     if (this.#count === 0) {
@@ -30,7 +27,6 @@ export class Announcer {
     this.#last = orders.at(-1);
   }
 
-  /** Announces the result of a user's action, at once. */
   say(text) {
     this.#region.textContent = text;
   }
@@ -38,7 +34,7 @@ export class Announcer {
   warn(text) {
     clearTimeout(this.#hideTimer);
     const sentence = text.charAt(0).toUpperCase() + text.slice(1);
-    // Setting the same text again would make screen readers repeat it.
+    // Screen readers would repeat the same text.
     if (this.#notice.textContent !== sentence) this.#notice.textContent = sentence;
     this.#hideTimer = setTimeout(() => (this.#notice.textContent = ""), WARNING_MS);
   }

@@ -1,10 +1,10 @@
-// The order service over HTTP, which also replaces the WebSocket where none works.
+// The order service over HTTP, also in place of a WebSocket.
 
 import { clock } from "./clock.js";
 
 const TIMEOUT_MS = 8_000;
 
-/** Fetches the orders after an id, oldest first; with `null`, the latest ones. */
+/** Oldest first; with `null`, the latest ones. */
 export async function fetchOrdersAfter(after, limit) {
   const query = new URLSearchParams();
   if (after !== null) query.set("after", after);
@@ -16,10 +16,7 @@ export function fetchOrder(id) {
   return getJson(`/api/orders/${id}`);
 }
 
-/**
- * Sends a WebSocket message as an HTTP request, and resolves to the messages that a
- * WebSocket would receive in return. A rejected status change is one of them.
- */
+/** Resolves to the messages that a WebSocket would receive in return. */
 export async function sendOverHttp({ event, detail }) {
   switch (event) {
     case "ping": {
@@ -47,10 +44,7 @@ export async function sendOverHttp({ event, detail }) {
   }
 }
 
-/**
- * The parts of a WebSocket that connection.js uses, implemented by server-sent events
- * and requests.
- */
+/** The parts of a WebSocket that connection.js uses. */
 export class EventStream {
   onopen = null;
   onmessage = null;
@@ -59,12 +53,10 @@ export class EventStream {
   #source;
   #sendMessage;
 
-  /** `source` is an EventSource; `sendMessage` resolves to the responses to a message. */
   constructor(source, sendMessage) {
     this.#source = source;
     this.#sendMessage = sendMessage;
-    // The browser reconnects by itself, so only the first `open` counts. Pings tell
-    // whether the service still responds.
+    // The browser reconnects by itself, so only the first `open` counts.
     source.onopen = () => {
       source.onopen = null;
       this.onopen?.();
@@ -104,17 +96,16 @@ function request(url, options) {
   return fetch(url, { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS), ...options });
 }
 
-/** Returns the service's error text. A proxy's error page is not one. */
+/** Returns the service's error text, but not a proxy's error page. */
 async function errorText(response) {
   const isText = response.headers.get("Content-Type")?.startsWith("text/plain");
   const text = isText ? (await response.text()).trim() : "";
   return text || `the kitchen responded with status ${response.status}`;
 }
 
-/** The last status request of each order. */
 const lastRequests = new Map();
 
-/** Starts `send` after the order's earlier requests, so that they cannot overtake each other. */
+/** An order's status requests must not overtake each other. */
 function inSequence(id, send) {
   const previous = lastRequests.get(id) ?? Promise.resolve();
   const current = previous.then(send, send);

@@ -13,7 +13,6 @@ export class Badge {
   #plainIcon;
   #count = null;
 
-  /** `link` is the page's icon, which is shown for 0. */
   constructor(link) {
     this.#link = link;
     this.#plainIcon = link.href;

@@ -1,9 +1,8 @@
-// The workflow of an order's status, and the status changes made on this page that
-// the service has not confirmed. They show at once, and are reverted if they fail.
+// The workflow of an order, and the changes that the service has not confirmed.
 
 const CONFIRM_TIMEOUT_MS = 5_000;
 
-/** The allowed changes of each status, the usual one first; the same as in the component. */
+/** The usual change first; the same as in components/orders/src/order.rs. */
 const TRANSITIONS = {
   received: ["fired", "cancelled"],
   fired: ["fulfilled", "cancelled"],
@@ -17,15 +16,11 @@ export function canChange(from, to) {
   return TRANSITIONS[from]?.includes(to) ?? false;
 }
 
-/** Returns the usual next status, or null for a final one. */
 export function nextStatus(status) {
   return TRANSITIONS[status]?.[0] ?? null;
 }
 
-/**
- * Returns whether `status` comes after `known` in the workflow. Messages and responses
- * can overtake each other, so an earlier status is outdated.
- */
+/** Messages and responses can overtake each other, so an earlier status is outdated. */
 export function isLater(status, known) {
   return (RANK[status] ?? 0) > (RANK[known] ?? 0);
 }
@@ -34,22 +29,13 @@ export function isFinal(status) {
   return nextStatus(status) === null;
 }
 
-/**
- * Events:
- * - `change`: `apply` returns different orders;
- * - `rejected`: `detail` is `{ id, message }`, why an order was reverted.
- */
+/** Shows changes at once, and reverts those that fail. Events: `change`, `rejected`. */
 export class PendingChanges extends EventTarget {
   #orders;
   #send;
   #fetch;
-  /** By id: the unconfirmed statuses in order, and the timer of the last one. */
   #pending = new Map();
 
-  /**
-   * `orders` holds the confirmed orders; `send(id, status)` requests a change;
-   * `fetchOrder(id)` resolves to an order.
-   */
   constructor(orders, send, fetchOrder) {
     super();
     this.#orders = orders;
@@ -57,13 +43,11 @@ export class PendingChanges extends EventTarget {
     this.#fetch = fetchOrder;
   }
 
-  /** Returns the order with its pending status. */
   apply(order) {
     const statuses = this.#pending.get(order.id)?.statuses;
     return statuses ? { ...order, status: statuses.at(-1) } : order;
   }
 
-  /** Requests a status change if it is allowed, and returns whether it is. */
   request(id, status) {
     const order = this.#orders.get(id);
     if (!order || !canChange(this.apply(order).status, status)) return false;
@@ -77,10 +61,7 @@ export class PendingChanges extends EventTarget {
     return true;
   }
 
-  /**
-   * Drops pending changes that the confirmed orders have caught up with, and rejects
-   * those that another client has made impossible.
-   */
+  /** Drops confirmed changes, and rejects those that another client made impossible. */
   reconcile() {
     for (const [id, { statuses }] of this.#pending) {
       const order = this.#orders.get(id);
@@ -96,16 +77,12 @@ export class PendingChanges extends EventTarget {
     }
   }
 
-  /**
-   * Handles the service's rejection of a change. Another client may have made the same
-   * change or a conflicting one, so this fetches the order first.
-   */
+  /** Fetches the order first: another client may have made the same change. */
   async reject(id, status, message) {
     await this.#refetch(id);
     if (this.#pending.get(id)?.statuses.includes(status)) this.#revert(id, message);
   }
 
-  /** Handles a change that could not be sent, or whose response was lost. */
   fail(id, message) {
     if (this.#pending.has(id)) this.#revert(id, message);
     return this.#refetch(id);

@@ -1,6 +1,6 @@
 // Plays two notes for a new order, if the user has turned that on.
 
-/** Frequency in Hz, and start in seconds. */
+/** Frequencies in Hz, and starts in seconds. */
 const NOTES = [
   [784, 0],
   [1047, 0.16],
@@ -16,7 +16,6 @@ export class Chime {
   #resuming = null;
   #quietUntil = 0;
 
-  /** `button` turns the chime on and off. The setting is stored. */
   constructor(button) {
     this.#button = button;
     button.addEventListener("click", () => this.#toggle());
@@ -106,7 +105,5 @@ function load() {
 function save(setting) {
   try {
     localStorage.setItem(STORAGE_KEY, setting);
-  } catch {
-    // The setting lasts until the page is reloaded.
-  }
+  } catch {}
 }

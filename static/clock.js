@@ -1,9 +1,6 @@
-// The service's time, independent of this machine's clock, and the ages of tickets.
+// The service's time, and the ages of tickets.
 
-/**
- * The ages in ms at which a ticket's stage begins. With an order every four seconds,
- * a ticket stays among the newest twelve for about 45 s.
- */
+/** The ages in ms at which stages begin; most tickets stay for about 45 s. */
 const STAGES = [
   ["late", 30_000],
   ["aging", 15_000],
@@ -13,16 +10,11 @@ const STAGES = [
 export class Clock {
   #offset = 0;
 
-  /** The service's time in ms since the epoch. */
   now() {
     return Date.now() + this.#offset;
   }
 
-  /**
-   * Adjusts the clock by the `Date` header of a response that has just arrived.
-   * `requestedAt` is when the request was sent, by this machine's clock. The header is
-   * imprecise, so only an offset outside its bounds is corrected.
-   */
+  /** A `Date` header is imprecise: only an offset outside its bounds is corrected. */
   sync(date, requestedAt) {
     const min = Date.parse(date) - Date.now();
     const max = Date.parse(date) + 1000 - requestedAt;
@@ -36,7 +28,7 @@ export function ageStage(age) {
   return STAGES.find(([, from]) => age >= from)?.[0] ?? "fresh";
 }
 
-/** Formats ms as `0:42`, `12:05` or `1 h 05`. A negative one is `0:00`. */
+/** Returns `0:42`, `12:05` or `1 h 05`. */
 export function formatAge(age) {
   const seconds = Math.max(0, Math.floor(age / 1000));
   const minutes = Math.floor(seconds / 60);

@@ -1,24 +1,16 @@
-// A connection that reconnects with backoff, detects a dead peer, and falls back to an
-// event stream where WebSockets do not work.
+// Reconnects with backoff, and falls back to an event stream where WebSockets fail.
 
-/** A ping is sent after this silence. */
 const PING_AFTER_MS = 5_000;
 const PONG_TIMEOUT_MS = 4_000;
 const OPEN_TIMEOUT_MS = 6_000;
-/** `wake` does not interrupt an attempt younger than this. */
 const MIN_ATTEMPT_MS = 1_000;
-/** The number of consecutive WebSockets without a message before the stream is tried. */
+/** The stream is tried after this many consecutive WebSockets without a message. */
 const MAX_SILENT_SOCKETS = 2;
-/** How long a stream lasts before a WebSocket is tried again; doubles up to the maximum. */
 const UPGRADE_AFTER_MS = { initial: 60_000, max: 600_000 };
 
 const PING = JSON.stringify({ event: "ping" });
 
-/**
- * Exponential backoff with full jitter: each delay is random, between 0 and a ceiling
- * that doubles from `initial` to `max` (ms). Clients that lost the same host
- * do not all return at the same time.
- */
+/** Full jitter, so that the clients of a lost host do not all return at the same time. */
 export class Backoff {
   #initial;
   #max;
@@ -33,7 +25,7 @@ export class Backoff {
 
   next() {
     const ceiling = Math.min(this.#max, this.#initial * 2 ** this.#attempts);
-    // At the maximum, counting stops before the power overflows.
+    // Stops before the power overflows.
     if (ceiling < this.#max) this.#attempts += 1;
     return this.#random() * ceiling;
   }
@@ -44,13 +36,8 @@ export class Backoff {
 }
 
 /**
- * Events:
- * - `state`: `state` or `transport` changed;
- * - `open`: connected or reconnected; earlier messages may be missing;
- * - `message`: `detail` is the parsed message.
- *
- * `state` is `connecting`, `open`, or `waiting` until `retryAt` (ms since the epoch).
- * `transport` is `socket` or `stream`.
+ * Events: `state`, `open` (earlier messages may be missing), `message`.
+ * `state` is `connecting`, `open`, or `waiting` until `retryAt`.
  */
 export class Connection extends EventTarget {
   state = "connecting";
@@ -66,12 +53,10 @@ export class Connection extends EventTarget {
   #silentSockets = 0;
   #hasReceived = false;
 
-  /** A WebSocket that is tried while a stream is open. */
   #upgrade = null;
   #upgradeTimer = null;
   #upgradeAfter = UPGRADE_AFTER_MS.initial;
 
-  /** `socket` opens a WebSocket, and `stream`, if there is one, its replacement. */
   constructor({ socket, stream = null }, backoff = new Backoff()) {
     super();
     this.#transports = { socket, stream };
@@ -82,17 +67,13 @@ export class Connection extends EventTarget {
     this.#connect();
   }
 
-  /** Sends a message if the connection is open, and returns whether it is. */
   send(message) {
     if (this.state !== "open") return false;
     this.#socket.send(JSON.stringify(message));
     return true;
   }
 
-  /**
-   * Reconnects without further delay because the network or the tab is back. Checks a
-   * connection that is open.
-   */
+  /** Reconnects or pings at once, because the network or the tab is back. */
   wake() {
     if (this.state === "open") {
       this.#ping();
@@ -161,10 +142,7 @@ export class Connection extends EventTarget {
     this.#setState("waiting", Date.now() + delay);
   }
 
-  /**
-   * Opens a WebSocket beside the stream, and switches to it after its first message:
-   * some proxies accept WebSockets and forward nothing.
-   */
+  /** Waits for a first message: some proxies accept WebSockets and forward nothing. */
   #tryUpgrade() {
     if (this.#upgrade) return;
     clearTimeout(this.#upgradeTimer);
@@ -206,14 +184,13 @@ export class Connection extends EventTarget {
     this.dispatchEvent(new Event("state"));
   }
 
-  /** Replaces the only timer: each state has one. */
   #setTimer(delay, callback) {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(callback, delay);
   }
 }
 
-/** Closes a socket and ignores its events: a dead one can take minutes to close. */
+/** Ignores further events: a dead socket can take minutes to close. */
 function discard(socket) {
   socket.onopen = socket.onmessage = socket.onclose = null;
   socket.close();

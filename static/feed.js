@@ -1,15 +1,10 @@
-// Keeps the orders in sync with the service: applies live messages, and fetches what
-// they missed.
+// Keeps the orders in sync with the service.
 
 import { Backoff } from "./connection.js";
 
 /**
  * Subscribes first and fetches afterwards, so no order is lost in between.
- *
- * Events:
- * - `change`: `detail` is the list of new orders;
- * - `rejected`: `detail` is `{ id, status, message }`, a status change that the service
- *   rejected.
+ * Events: `change` (the new orders), `rejected` (a status change).
  */
 export class Feed extends EventTarget {
   #connection;
@@ -19,12 +14,10 @@ export class Feed extends EventTarget {
   #retryTimer = null;
   #isSyncing = false;
   #needsSync = false;
-  /** Orders on the page may be outdated. */
   #isStale = false;
   /** An order arrived that should not exist. */
   #needsReset = false;
 
-  /** `fetchOrders(after)` resolves to the orders after an id; with null, the latest ones. */
   constructor(connection, orders, fetchOrders, backoff = new Backoff()) {
     super();
     this.#connection = connection;
@@ -63,7 +56,6 @@ export class Feed extends EventTarget {
     }
   }
 
-  /** Fetches until nothing is missing, with one request at a time. */
   async #sync() {
     this.#needsSync = true;
     if (this.#isSyncing) return;

@@ -1,17 +1,11 @@
-// Clicks, touches and keys on the tickets. One ticket and its buttons can be reached
-// with Tab (a roving tabindex); arrow keys move between tickets.
+// Clicks and keys on the tickets. Tab reaches one ticket, arrow keys the others.
 
 const ACTION_KEYS = ["Enter", "Backspace", "Delete"];
-/** Action keys are ignored for this long after the focus moved by itself. */
+// Input soon after a move may be meant for another ticket.
 const FOCUS_MOVED_MS = 700;
-/** Clicks are ignored for this long after the tickets moved under the pointer. */
 const TICKETS_MOVED_MS = 400;
 
-/**
- * Events:
- * - `advance` and `cancel`: `detail` is the id of the ticket;
- * - `older`: a ticket before the oldest one was requested.
- */
+/** Events: `advance` and `cancel` (a ticket's id), `older` (than all tickets). */
 export class TicketInput extends EventTarget {
   #rail;
   #view;
@@ -19,7 +13,6 @@ export class TicketInput extends EventTarget {
   #ignoreKeysUntil = 0;
   #ignoreClicksUntil = 0;
 
-  /** `list` is the element of `rail`; `view` scrolls to the ticket that gets the focus. */
   constructor(list, rail, view) {
     super();
     this.#rail = rail;
@@ -31,10 +24,7 @@ export class TicketInput extends EventTarget {
     this.refresh();
   }
 
-  /**
-   * Updates the focus after the rail was rendered. A hidden button passes the focus to
-   * its ticket. Unless a ticket has the focus, the newest one becomes tabbable.
-   */
+  /** After a rendering: a hidden button passes the focus to its ticket. */
   refresh(hasMoved) {
     if (hasMoved) this.#ignoreClicksUntil = performance.now() + TICKETS_MOVED_MS;
     const { papers } = this.#rail;
@@ -55,8 +45,8 @@ export class TicketInput extends EventTarget {
 
   #click({ target, detail }) {
     const paper = target.closest(".paper");
-    // Status changes are final, so this ignores the second half of a double click, and
-    // clicks on a ticket that has just moved. `detail` is 0 for other than pointers.
+    // Status changes are final, so the second half of a double click is ignored.
+    // `detail` is 0 for other than pointers.
     if (!paper || detail > 1 || (detail === 1 && performance.now() < this.#ignoreClicksUntil)) return;
     if (target.closest(".advance")) this.#emit("advance", paper);
     else if (target.closest(".cancel")) this.#emit("cancel", paper);
@@ -82,7 +72,6 @@ export class TicketInput extends EventTarget {
     event.preventDefault();
   }
 
-  /** Moves the focus to a neighbour, or, if no ticket has it, to the tabbable one. */
   #moveFocus(step) {
     const { papers } = this.#rail;
     const index = papers.findIndex((paper) => paper.contains(document.activeElement));
@@ -104,7 +93,7 @@ export function setUpHelp(button, dialog) {
   };
   button.addEventListener("click", open);
   dialog.querySelector("button").addEventListener("click", () => dialog.close());
-  // The content fills the dialog, so only the backdrop has the dialog as its target.
+  // Only the backdrop has the dialog as its target.
   dialog.addEventListener("click", ({ target }) => {
     if (target === dialog) dialog.close();
   });

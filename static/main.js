@@ -13,9 +13,8 @@ import { Rail } from "./rail.js";
 import { showConnection } from "./status.js";
 import { View } from "./view.js";
 
-/** How many receipts the rail shows; the same as in components/page/src/page.rs. */
+/** The same as in components/page/src/page.rs. */
 const RAIL_SIZE = 12;
-/** How often changes are fetched that were never published. */
 const REFRESH_MS = 60_000;
 
 const byId = (id) => document.getElementById(id);
@@ -26,7 +25,7 @@ const newestButton = byId("newest");
 
 /** The newest order when the user scrolled back. */
 let newestSeen = null;
-/** The user wants to scroll back to orders that are being fetched. */
+/** Whether to scroll back once older orders are fetched. */
 let isScrollPending = false;
 
 const orders = new Orders(RAIL_SIZE);
@@ -127,7 +126,7 @@ function updateButtons() {
   newestButton.firstChild.data = count > 0 ? `${count} new` : "Newest";
 }
 
-/** Moves the focus to the rail from a button that is about to be hidden. */
+/** A button that is about to be hidden passes the focus to the rail. */
 function releaseFocus(button) {
   if (document.activeElement === button) kitchen.focus({ preventScroll: true });
 }
@@ -138,7 +137,6 @@ function requestChange(id, getStatus) {
   if (status && changes.request(id, status)) announcer.say(`Order ${id} ${status}`);
 }
 
-/** Sends a change over the WebSocket, or else over HTTP. */
 async function sendChange(id, status) {
   const message = { event: "order-status", detail: { id, status } };
   if (connection.transport === "socket" && connection.send(message)) return;
@@ -149,7 +147,6 @@ async function sendChange(id, status) {
   }
 }
 
-/** Scrolls back, after older orders have been fetched if there are none yet. */
 function showOlder() {
   isScrollPending = view.isAtEnd && history.hasMore;
   if (view.remaining < view.width) fetchOlder();

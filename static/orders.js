@@ -8,7 +8,6 @@ const FIRST_ID = 100;
 /** How many orders the service stores. */
 const MAX_STORED = 1_000;
 const BATCH_SIZE = 60;
-/** How long `fetchMore` returns a failed result before it tries again. */
 const RETRY_AFTER_MS = 2_000;
 
 /** Ids rise by one, so a missing id is a missing order. */
@@ -17,14 +16,13 @@ export class Orders {
   #byId = new Map();
   #completeUntil = null;
   #newest = null;
-  /** By id: the orders that were updated, the latest update last. */
   #updates = new Map();
 
   constructor(limit) {
     this.#limit = limit;
   }
 
-  /** Returns all orders, oldest first. */
+  /** Oldest first. */
   list() {
     return [...this.#byId.values()].sort((a, b) => a.id - b.id);
   }
@@ -41,12 +39,11 @@ export class Orders {
     return this.#byId.size;
   }
 
-  /** The highest id so far; null before the first order. */
   get newest() {
     return this.#newest;
   }
 
-  /** Up to this id no order is missing; null before the first response with orders. */
+  /** No order up to this id is missing; null before the first response. */
   get completeUntil() {
     return this.#completeUntil;
   }
@@ -55,16 +52,12 @@ export class Orders {
     return this.#newest !== this.#completeUntil;
   }
 
-  /** Sets the number of orders to keep, and drops the oldest ones beyond it. */
   set limit(limit) {
     this.#limit = limit;
     for (const { id } of this.list().slice(0, -limit)) this.#byId.delete(id);
   }
 
-  /**
-   * Adds a live order, and returns `new`, `duplicate`, or `unexpected` if it is late or
-   * the service's store was reset.
-   */
+  /** Adds a live order: `unexpected` if it is late or the store was reset. */
   receive(order) {
     const known = this.#byId.get(order.id);
     if (known) return this.#isSame(order) ? (this.#replace(order), "duplicate") : "unexpected";
@@ -74,19 +67,13 @@ export class Orders {
     return added ? "new" : "duplicate";
   }
 
-  /**
-   * Applies a status update, and returns whether it changed an order. The update is
-   * remembered, since a response from before it may still arrive.
-   */
+  /** Remembers the update, since a response from before it may still arrive. */
   update(order) {
     this.#remember(order);
     return this.#replace(order);
   }
 
-  /**
-   * Adds the response to a request for the orders after `completeUntil` or an earlier
-   * id, and returns the new ones. Ids missing from it do not exist.
-   */
+  /** Adds all orders after `completeUntil` or an earlier id, and returns the new ones. */
   merge(orders) {
     const added = orders.filter((order) => {
       this.#replace(order);
@@ -98,27 +85,20 @@ export class Orders {
     return added;
   }
 
-  /** Adds orders older than all others, up to the limit, the newest of them first. */
   prepend(orders) {
     for (const order of orders.toReversed()) {
       if (this.#byId.size < this.#limit) this.#byId.set(order.id, this.#withUpdate(order));
     }
   }
 
-  /**
-   * Returns whether a response with all orders from `oldest` to `newest`, as they were
-   * at the request, shows that the service's store was reset.
-   */
+  /** Whether the service's store was reset. `newest` is as it was at the request. */
   isContradictedBy(orders, newest) {
     if (newest === null) return false;
     const last = orders.at(-1)?.id ?? null;
     return last === null || last < newest || orders.some((order) => !this.#isSame(order));
   }
 
-  /**
-   * Merges the latest orders, and returns the new ones. Drops all others first if the
-   * service's store was reset. `newest` is as it was at the request.
-   */
+  /** Like `merge`, but first drops all orders if the store was reset. */
   resync(latest, newest) {
     const last = latest.at(-1);
     const isOther = latest.some((order) => !this.#isSame(order));
@@ -129,7 +109,6 @@ export class Orders {
     return this.merge(latest);
   }
 
-  /** Returns whether no different order has this order's id. */
   #isSame({ id, timestamp }) {
     const known = this.#byId.get(id);
     return known === undefined || known.timestamp === timestamp;
@@ -155,7 +134,6 @@ export class Orders {
     return isOutdated ? update : order;
   }
 
-  /** Returns false for a known order, and for one older than all if the limit is reached. */
   #add(order) {
     if (this.#byId.has(order.id)) return false;
     if (this.#byId.size >= this.#limit) {
@@ -178,7 +156,6 @@ export class History {
   #orders;
   #fetch;
   #fetching = null;
-  /** The service's oldest id, as far as known. */
   #first = FIRST_ID;
 
   constructor(orders, fetchOrders) {
@@ -186,16 +163,12 @@ export class History {
     this.#fetch = fetchOrders;
   }
 
-  /** Whether the service may have older orders. */
   get hasMore() {
     const { oldest, size } = this.#orders;
     return oldest !== null && oldest > FIRST_ID && oldest !== this.#first && size < MAX_STORED;
   }
 
-  /**
-   * Fetches a batch, one at a time, and resolves to whether it added orders. Raises the
-   * limit of `orders`; the caller resets it.
-   */
+  /** Resolves to whether it added orders. Raises their limit; the caller resets it. */
   fetchMore() {
     if (!this.hasMore) return Promise.resolve(false);
     if (!this.#fetching) {
@@ -207,7 +180,7 @@ export class History {
   }
 
   async #fetchBatch() {
-    // Before the request: a live order must not drop the one that the batch ends at.
+    // A live order must not drop the one that the batch ends at.
     this.#orders.limit = MAX_STORED;
     const { oldest } = this.#orders;
     const orders = await this.#fetch(Math.max(oldest - 1 - BATCH_SIZE, 0), BATCH_SIZE);

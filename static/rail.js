@@ -1,27 +1,19 @@
-// The row of receipts. page.css positions the newest twelve, counted from the right,
-// and animates their moves.
+// The row of receipts. page.css positions the newest twelve, and animates their moves.
 
 import { clock } from "./clock.js";
 import { createReceipt, localizeTime, showAge, showStatus } from "./receipt.js";
 
 const CSS_PLACES = 12;
-/** Changes within this time after a rendering are rendered together. */
 const BATCH_MS = 120;
 const ONE_ROW = { columns: Infinity, gap: 0 };
 
 /**
- * Shows the newest twelve orders and, of older ones, those near the visible range, so
- * the document stays small.
- *
- * Events:
- * - `render`: the receipts changed; `detail` is the number of new orders;
- * - `focusmoved`: the focused receipt was removed and another one has the focus now;
- *   `detail` is `{ from, to }`, their ids.
+ * Renders only those older orders that are near the visible range.
+ * Events: `render` (the number of new orders), `focusmoved` (a focused receipt was removed).
  */
 export class Rail extends EventTarget {
   #list;
   #getVisibleRange;
-  /** By id: the order, its element and its place, for all elements of the list. */
   #receipts = new Map();
   #orders = [];
   #newest = -1;
@@ -29,14 +21,12 @@ export class Rail extends EventTarget {
   #isScheduled = false;
   #batchUntil = 0;
 
-  /** `getVisibleRange` returns the first and the last visible place. */
   constructor(list, getVisibleRange) {
     super();
     this.#list = list;
     this.#getVisibleRange = getVisibleRange;
   }
 
-  /** Takes over the receipts in the page's HTML, and returns their orders. */
   hydrate() {
     for (const element of this.#list.children) {
       const time = element.querySelector("time");
@@ -55,18 +45,15 @@ export class Rail extends EventTarget {
     return first && Number(first.dataset.id);
   }
 
-  /** The focusable part of each receipt, oldest first. */
   get papers() {
     return [...this.#list.children].map((element) => element.firstElementChild);
   }
 
-  /** Shows these orders, oldest first, in the next frame or, in a burst, a little later. */
   show(orders) {
     this.#orders = orders;
     this.#schedule(this.#batchUntil - performance.now());
   }
 
-  /** Updates which older receipts exist after the visible range changed. */
   updateWindow() {
     if (this.#orders.length > CSS_PLACES) this.#schedule(0);
   }
@@ -136,7 +123,7 @@ export class Rail extends EventTarget {
     );
   }
 
-  /** Removes all other receipts, except for the one with the focus, which it returns. */
+  /** Returns a receipt that still has the focus, which the caller removes. */
   #remove(wanted) {
     const timestamps = new Map(wanted.map(([{ id, timestamp }]) => [id, timestamp]));
     let focused = null;
@@ -175,7 +162,6 @@ export class Rail extends EventTarget {
     }
   }
 
-  /** Returns the size of a row: a large screen has two of them. */
   #measureRows() {
     const { lastElementChild: last } = this.#list;
     const style = getComputedStyle(this.#list);
@@ -187,7 +173,6 @@ export class Rail extends EventTarget {
   }
 }
 
-/** Suppresses the transitions in `list` until the next frame. */
 export function skipTransitions(list) {
   list.classList.add("no-transition");
   requestAnimationFrame(() => list.classList.remove("no-transition"));

@@ -1,5 +1,4 @@
-// Creates and updates receipts. components/page/src/receipt.rs renders the same
-// elements as HTML: keep the two in sync.
+// Creates and updates receipts. Keep in sync with components/page/src/receipt.rs.
 
 import { isFinal } from "./changes.js";
 import { ageStage, formatAge } from "./clock.js";
@@ -8,7 +7,6 @@ import { ageStage, formatAge } from "./clock.js";
 const SHORT_TIME = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
 const FULL_TIME = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "medium" });
 
-/** The label of each status, and the label of the button that advances it. */
 const LABELS = {
   received: ["Received", "Fire"],
   fired: ["Fired", "Fulfil"],
@@ -56,7 +54,6 @@ export function showStatus(receipt, status) {
   receipt.querySelector(".advance").textContent = action;
 }
 
-/** Shows how long an order has waited, unless its status is final. */
 export function showAge(receipt, { timestamp, status }, now) {
   const age = now - Date.parse(timestamp);
   const isWaiting = !isFinal(status) && !Number.isNaN(age);
@@ -74,7 +71,6 @@ export function localizeTime(time) {
   time.title = isValid ? FULL_TIME.format(date) : "";
 }
 
-/** Returns a list element, or nothing if there are no texts. */
 function textList(name, texts = []) {
   if (texts.length === 0) return [];
   return [element("ul", { class: name }, ...texts.map((text) => element("li", {}, text)))];

@@ -11,7 +11,6 @@ const TIME_PARTS = { hour: "numeric", minute: "2-digit" };
 const TIME = new Intl.DateTimeFormat(undefined, TIME_PARTS);
 const DATE_AND_TIME = new Intl.DateTimeFormat(undefined, { ...TIME_PARTS, month: "short", day: "numeric" });
 
-/** Formats a time, with its date unless that is today's. */
 export function formatTime(time, now) {
   const isToday = time.toDateString() === now.toDateString();
   return (isToday ? TIME : DATE_AND_TIME).format(time);

@@ -2,23 +2,16 @@
 
 import { skipTransitions } from "./rail.js";
 
-/** Within this distance, the position counts as the newest. */
 const NEWEST_PX = 40;
-/** Without input for this long, the view returns to the newest. */
 const IDLE_MS = 90_000;
-/** The time constant of a scroll animation. */
 const DECAY_MS = 80;
 const MAX_ANIMATION_MS = 1_000;
 /** All but the last of these stop a scroll animation. */
 const INPUT_EVENTS = ["pointerdown", "wheel", "touchmove", "keydown", "pointermove"];
 
 /**
- * The rail is scrolled from the right: `scrollLeft` is 0 at the newest order, and
- * negative at older ones.
- *
- * Events:
- * - `change`: `isScrolledBack` changed;
- * - `scroll`: the position changed.
+ * `scrollLeft` is 0 at the newest order, and negative at older ones.
+ * Events: `change` (of `isScrolledBack`), `scroll`.
  */
 export class View extends EventTarget {
   isScrolledBack = false;
@@ -27,7 +20,6 @@ export class View extends EventTarget {
   #list;
   #lastInputAt = 0;
   #idleTimer = null;
-  /** The end of the running animation, if any. */
   #target = null;
 
   constructor(frame, list) {
@@ -42,7 +34,7 @@ export class View extends EventTarget {
     for (const type of INPUT_EVENTS) addEventListener(type, onInput, { capture: true, passive: true });
   }
 
-  /** Scrolls left by most of the width. The rail may be growing, so the target is not clamped. */
+  /** Does not clamp the target, since the rail may be growing. */
   scrollToOlder() {
     if (!this.isAtEnd) this.#scrollTo({ left: this.#frame.scrollLeft - this.width * 0.8 });
   }
@@ -51,7 +43,6 @@ export class View extends EventTarget {
     this.#scrollTo({ left: 0, top: 0 });
   }
 
-  /** Scrolls to a receipt, unless it is visible. */
   reveal(receipt) {
     const { scrollLeft: left, scrollTop: top } = this.#frame;
     receipt.scrollIntoView({ behavior: "instant", block: "nearest", inline: "nearest" });
@@ -60,7 +51,6 @@ export class View extends EventTarget {
     this.#scrollTo(target);
   }
 
-  /** Keeps older receipts where they are after `count` new ones were added at the right. */
   keepPosition(count) {
     if (!this.isScrolledBack || count === 0 || this.#target?.left === 0) return;
     const left = -count * this.#pitch;
@@ -75,7 +65,7 @@ export class View extends EventTarget {
     return scrollWidth - this.width + scrollLeft;
   }
 
-  /** Whether this is the left end. Sizes are rounded, positions may not be. */
+  /** Sizes are rounded, positions may not be. */
   get isAtEnd() {
     return this.remaining < 2;
   }
@@ -84,14 +74,13 @@ export class View extends EventTarget {
     return this.#frame.clientWidth;
   }
 
-  /** The first and the last visible place, counted from the newest. */
+  /** The first and the last place, counted from the newest. */
   get visibleRange() {
     const pitch = this.#pitch;
     const { scrollLeft } = this.#frame;
     return [-scrollLeft / pitch, (this.width - scrollLeft) / pitch].map(Math.floor);
   }
 
-  /** The distance in px between receipts; 1 if there is none. */
   get #pitch() {
     const { lastElementChild: last } = this.#list;
     return last ? last.offsetWidth + parseFloat(getComputedStyle(this.#list).columnGap) : 1;
@@ -121,10 +110,7 @@ export class View extends EventTarget {
     else this.#animate(target, now, now + MAX_ANIMATION_MS);
   }
 
-  /**
-   * Animates until another animation starts. The browser's smooth scrolling misses its
-   * target when the rail grows, and restarts with each key press.
-   */
+  /** The browser's smooth scrolling misses its target when the rail grows. */
   #animate(target, previous, end) {
     requestAnimationFrame((now) => {
       if (this.#target !== target) return;

@@ -11,7 +11,7 @@ const ALL = ["received", "fired", "fulfilled", "cancelled"];
 test("the allowed changes match the component", async () => {
   const allowed = ALL.map((from) => ALL.map((to) => canChange(from, to)));
   const source = await readFile(new URL("../../orders/src/order.rs", import.meta.url), "utf8");
-  const table = /steps,\s*(\[[^;]*?\])\s*\);/.exec(source);
+  const table = /allowed,\s*(\[[^;]*?\])\s*\);/.exec(source);
   assert.deepEqual(allowed, JSON.parse(table[1].replaceAll(/,(\s*\])/g, "$1")));
 });
 
