@@ -81,15 +81,17 @@ impl App {
         addresses: [SocketAddr; 2],
         shutdown: &Shutdown,
     ) -> Result<Self> {
-        let mut app = Self::new(options, config, addresses, shutdown)?;
+        let (mut app, variables) = Self::new(options, config, addresses, shutdown)?;
         if options.watch {
             app.watch = Some(Watch::start(config).await?);
         }
-        app.apply(config, &Changes::default()).await?;
+        app.apply_with(config, variables, &Changes::default())
+            .await?;
         Ok(app)
     }
 
-    /// Creates everything that outlives a reload, without an application yet.
+    /// Creates everything that outlives a reload, without an application yet, and resolves the
+    /// variables of the first application.
     ///
     /// `addresses` are the public one, which timers name in `Host`, and that of the control port,
     /// which components publish to. Must be called in a Tokio runtime.
@@ -101,7 +103,7 @@ impl App {
         config: &AppConfig,
         addresses: [SocketAddr; 2],
         shutdown: &Shutdown,
-    ) -> Result<Self> {
+    ) -> Result<(Self, Option<Variables>)> {
         let [address, control_address] = addresses.map(reachable);
         let grip_key = options.grip_key.clone().unwrap_or_else(random_key);
         let variable_sources = VariableSources {
@@ -111,19 +113,23 @@ impl App {
                 ("grip_key".to_owned(), grip_key.clone()),
             ]),
         };
-        let (runner, grip_key) = match &options.upstream {
+        let (runner, variables) = match &options.upstream {
             Some(url) => {
                 let upstream = Upstream::new(url.clone(), options.request_timeout)?;
-                (Runner::Upstream(Arc::new(upstream)), grip_key)
+                // The server behind it resolves the variables.
+                (Runner::Upstream(Arc::new(upstream)), None)
             }
             None => {
-                // A key that is set for the components applies to the host too.
                 let variables = variable_sources.resolve(config)?;
-                let grip_key = variables.get("grip_key").map_or(grip_key, str::to_owned);
                 let embedded = Embedded::new(options.embedded(&config.manifest.root))?;
-                (Runner::Embedded(Arc::new(embedded)), grip_key)
+                (Runner::Embedded(Arc::new(embedded)), Some(variables))
             }
         };
+        // A key that is set for the components applies to the host too.
+        let component_key = variables
+            .as_ref()
+            .and_then(|variables| variables.get("grip_key"));
+        let grip_key = component_key.map_or(grip_key, str::to_owned);
         let signer = Signer::new(Key::parse(&grip_key).context("grip_key")?);
         let services = Services::new(
             runner.backend(),
@@ -143,7 +149,7 @@ impl App {
             .then(|| Arc::new(Reload::new(shutdown.drain.clone())));
         let rules = Rules::none(services.clone())?;
         let gateway = Gateway::new(rules, tunnels.clone(), reload.clone(), shutdown.clone());
-        Ok(Self {
+        let app = Self {
             variable_sources,
             grip_key,
             request_timeout: options.request_timeout,
@@ -156,7 +162,8 @@ impl App {
             watch: None,
             shutdown: shutdown.clone(),
             private: Vec::new(),
-        })
+        };
+        Ok((app, variables))
     }
 
     /// Serves the application of `config` from now on, and returns the ids of the components whose
@@ -171,6 +178,20 @@ impl App {
     pub(crate) async fn apply(
         &mut self,
         config: &AppConfig,
+        changes: &Changes,
+    ) -> Result<Vec<String>> {
+        let variables = match &self.runner {
+            Runner::Embedded(_) => Some(self.variable_sources.resolve(config)?),
+            Runner::Upstream(_) => None,
+        };
+        self.apply_with(config, variables, changes).await
+    }
+
+    /// Applies a configuration with these variables, which the components in this process use.
+    async fn apply_with(
+        &mut self,
+        config: &AppConfig,
+        variables: Option<Variables>,
         changes: &Changes,
     ) -> Result<Vec<String>> {
         let (host, private) = (&config.host, &config.host.private);
@@ -189,9 +210,8 @@ impl App {
             private: PrivateRoutes::new(&[&self.private[..], private].concat())?,
             ..Rules::clone(&self.gateway.rules())
         };
-        let changed = match &self.runner {
-            Runner::Embedded(embedded) => {
-                let variables = self.variable_sources.resolve(config)?;
+        let changed = match (&self.runner, variables) {
+            (Runner::Embedded(embedded), Some(variables)) => {
                 let key = variables.get("grip_key");
                 ensure!(
                     key.is_none_or(|key| key == self.grip_key),
@@ -207,7 +227,7 @@ impl App {
                 });
                 replaced.await??
             }
-            Runner::Upstream(_) => Vec::new(),
+            _ => Vec::new(),
         };
 
         rules.services.apply_limits();

@@ -26,7 +26,7 @@ const OUTPUT_GRACE: Duration = Duration::from_millis(100);
 ///
 /// `only` restricts this to the components it names. The commands print to the terminal and have an
 /// empty stdin. Dropping the future terminates the running command and its child processes: see
-/// [`wait_for_builds`](crate::wait_for_builds).
+/// [`wait_for_builds`](crate::dev::process::wait_for_builds).
 ///
 /// # Errors
 /// Fails if `only` names an unknown component, before any command runs. Otherwise fails with the

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use grip::{
     header::{GRIP_FEATURE, GRIP_SIG},
     hold::Channel,
@@ -47,9 +47,8 @@ enum ReplayBody {
 
 #[derive(Default)]
 struct Recording {
-    /// The chunks as they arrived, without a copy.
-    chunks: Vec<Bytes>,
-    length: usize,
+    /// A copy: keeping the chunks would keep the read buffers that they are slices of.
+    bytes: BytesMut,
     /// Whether the whole body was read and recorded.
     complete: bool,
     /// Whether the body is too large or broken. Nothing is recorded then.
@@ -115,7 +114,7 @@ impl ReplayableRequest {
                 if !recording.complete {
                     return None;
                 }
-                backend::full(recording.chunks.concat())
+                backend::full(Bytes::copy_from_slice(&recording.bytes))
             }
         };
         let headers = self.headers.clone();
@@ -250,12 +249,11 @@ impl HttpBody for RecordedBody {
                 if let Some(data) = frame.data_ref()
                     && !recording.failed
                 {
-                    recording.length += data.len();
-                    recording.failed = recording.length > MAX_BODY;
+                    recording.failed = recording.bytes.len() + data.len() > MAX_BODY;
                     if recording.failed {
-                        recording.chunks = Vec::new();
+                        recording.bytes = BytesMut::new();
                     } else {
-                        recording.chunks.push(data.clone());
+                        recording.bytes.extend_from_slice(data);
                     }
                 }
                 recording.complete = self.body.is_end_stream() && !recording.failed;

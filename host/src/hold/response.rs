@@ -1,5 +1,6 @@
 //! Held responses: the client gets one published response, or the backend's after a timeout.
 
+use bytes::Bytes;
 use http::{Response, header, response::Parts};
 use hyper::ext::ReasonPhrase;
 use spin_runtime::backend::{Body, full};
@@ -40,7 +41,8 @@ enum Action {
 pub(super) async fn wait(held: &mut HeldRequest, default: Response<Body>) -> Outcome {
     let (mut parts, body) = default.into_parts();
     let body = match read_body(body, MAX_HELD_BODY, Limits::DEFAULT.response_body_timeout).await {
-        Ok(body) => body,
+        // Copied, since it may be a slice of a read buffer, and is kept for as long as the hold.
+        Ok(body) => Bytes::copy_from_slice(&body),
         Err(error) => {
             warn!(route = held.request.path(), %error, "failed to read the response to hold");
             return Outcome::Respond(invalid_response());

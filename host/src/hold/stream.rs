@@ -397,7 +397,8 @@ impl Stream {
             let route = self.held.request.path();
             warn!(route, link, error, "failed to fetch the next link");
             if retry + 1 < FETCH_ATTEMPTS {
-                self.keep_alive_during(sleep(backoff::delay(retry))).await?;
+                self.keep_alive_during(sleep(backoff::delay(retry, rand::random::<u64>())))
+                    .await?;
             }
         }
         None

@@ -53,7 +53,7 @@ pub(super) async fn abandon(session: Session) -> CloseReason {
         let request = info.request(&session.services.signer, &[Event::Disconnect], 0);
         match round_trip(session.services.backend.clone(), request).await {
             Err(error) if error.is_unreachable() && retries < backoff::RETRIES => {
-                sleep(backoff::delay(retries)).await;
+                sleep(backoff::delay(retries, info.id.as_bytes())).await;
                 retries += 1;
             }
             Err(error) => {
@@ -252,7 +252,7 @@ impl Driver {
             Err(error) => {
                 return match close_code(&error) {
                     Some((code, reason)) => {
-                        debug!(code, %error, "protocol violation by the client");
+                        debug!(connection = ?self.session.info.id, code, %error, "protocol violation by the client");
                         let frame = frame::close(code, &reason);
                         self.session.outbox.close(frame, CloseReason::Protocol);
                         self.await_close(Phase::Discarding, CloseReason::Protocol);
@@ -418,7 +418,7 @@ impl Driver {
     /// Sends the same batch again after a delay, since it has not reached the backend.
     fn retry(&mut self, error: &RoundTripError) -> ControlFlow<()> {
         let session = &self.session;
-        let delay = backoff::delay(self.retries);
+        let delay = backoff::delay(self.retries, self.session.info.id.as_bytes());
         self.retries += 1;
         warn_session!(session, %error, ?delay, "backend unreachable, retrying");
         let (events, replayed) = self.pending.last_batch();

@@ -84,9 +84,8 @@ pub(crate) async fn open(
     };
     // Runs in its own task: this future is dropped when the client disconnects, but a backend
     // that has accepted must then receive a DISCONNECT.
-    tokio::spawn(
-        ConnectionHandle::run_upgraded(connection, handshake.serve(upgraded)).instrument(span),
-    );
+    let session = handshake.serve(upgraded).instrument(span);
+    tokio::spawn(ConnectionHandle::run_upgraded(connection, session));
     response.await.unwrap_or_else(|_| {
         text_response(
             StatusCode::INTERNAL_SERVER_ERROR,

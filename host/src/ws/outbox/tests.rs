@@ -178,7 +178,9 @@ async fn commands_are_returned_once_and_drop_has_priority() {
         Command::Refresh
     );
     outbox.refresh();
-    outbox.disconnect(CloseReason::Silent);
+    // As the registry of sessions does it.
+    let client: Arc<dyn Client> = outbox.clone();
+    client.disconnect(CloseReason::Silent);
     assert_eq!(
         poll_fn(|cx| outbox.poll_command(cx)).await,
         Command::Drop(CloseReason::Silent)

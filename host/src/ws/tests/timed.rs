@@ -116,7 +116,7 @@ async fn an_unreachable_backend_is_retried_five_times_with_the_same_events() {
             if attempt > 0 {
                 let pause = Duration::from_secs(1 << (attempt - 1));
                 let waited = last.elapsed();
-                assert!((pause..pause + Duration::from_secs(1)).contains(&waited));
+                assert!((pause..=pause + Duration::from_secs(1)).contains(&waited));
             }
             last = Instant::now();
             if attempt == 0 {
