@@ -1,5 +1,5 @@
-//! The application that a host serves. [`App::apply`] is the one way a manifest is put in force: at
-//! the start, by [`check`], and on every reload.
+//! The application that a host serves. [`App::apply`] is the one way to switch to a manifest: at the
+//! start, in [`check`], and on every reload.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +29,7 @@ use crate::{
     upstream::{Upstream, passthrough, tunnel::Tunnels},
 };
 
-/// The parts of a host that depend on the manifest.
+/// Serves one application at a time, and replaces it on a reload.
 pub(crate) struct App {
     variable_sources: VariableSources,
     /// The key that the host signs with. Components get it by the variable `grip_key`.
@@ -43,7 +43,7 @@ pub(crate) struct App {
     reload: Option<Arc<Reload>>,
     watch: Option<Watch>,
     shutdown: Shutdown,
-    /// The private routes in force.
+    /// The private routes of the current application.
     private: Vec<String>,
 }
 
@@ -174,7 +174,7 @@ impl App {
     ///
     /// # Errors
     /// Fails for everything that would keep a host from starting with this configuration, and for
-    /// changes that need a restart. The previous application then stays in force.
+    /// changes that need a restart. The previous application is then kept.
     pub(crate) async fn apply(
         &mut self,
         config: &AppConfig,
@@ -246,7 +246,7 @@ impl App {
     }
 
     /// Reloads the application whenever its files change, until the host drains. Returns at once if
-    /// they are not watched.
+    /// they are not watched. Timers keep running.
     pub(crate) async fn watch(mut self) {
         let drain = self.shutdown.drain.clone();
         if let (Some(watch), Some(reload)) = (self.watch.take(), self.reload.clone()) {
@@ -254,7 +254,7 @@ impl App {
         }
     }
 
-    /// Returns what requests share.
+    /// Returns the shared services.
     pub(crate) fn services(&self) -> Arc<Services> {
         self.services.clone()
     }

@@ -38,24 +38,24 @@ enum Command {
     /// Serve an application.
     Up(Box<Up>),
     /// Run the build commands of the components.
-    Build(From),
+    Build(ManifestPath),
     /// Read the manifest, compile the components, and print what would be served.
     Check {
         #[command(flatten)]
-        from: From,
+        from: ManifestPath,
         #[command(flatten)]
         variables: VariableValues,
     },
 }
 
 #[derive(Args)]
-struct From {
+struct ManifestPath {
     /// The manifest, or its folder [default: spin.toml].
     #[arg(short, long, value_name = "PATH")]
     from: Option<PathBuf>,
 }
 
-impl From {
+impl ManifestPath {
     fn path(&self) -> &Path {
         self.from.as_deref().unwrap_or(Path::new("spin.toml"))
     }
@@ -71,7 +71,7 @@ struct VariableValues {
 #[derive(Args)]
 struct Up {
     #[command(flatten)]
-    from: From,
+    from: ManifestPath,
     /// The public address.
     #[arg(
         long,
@@ -206,7 +206,7 @@ async fn build_components(from: &Path) -> Result<()> {
     }
 }
 
-async fn check(from: &From, variables: &VariableValues) -> Result<()> {
+async fn check(from: &ManifestPath, variables: &VariableValues) -> Result<()> {
     let config = crate::check(from.path(), &variables.variables).await?;
     let path = config.manifest.path.display();
     print_line(format_args!("{path} is valid. It would serve:"));

@@ -40,7 +40,7 @@ pub(crate) struct Control {
 
 impl Control {
     /// Creates the control port of a host that is starting. It requires tokens if a key is
-    /// configured or `address` is not on loopback.
+    /// configured, which an address beyond loopback needs.
     ///
     /// # Errors
     /// Fails if the address is not on loopback and no key is configured.
@@ -50,15 +50,14 @@ impl Control {
         shutdown: &Shutdown,
     ) -> Result<Arc<Self>> {
         let has_key = options.grip_key.is_some();
-        let is_local = address.ip().is_loopback();
-        if !is_local && !has_key {
+        if !address.ip().is_loopback() && !has_key {
             bail!(
                 "--control {address} is not on loopback: set a key with --grip-key or SOCKET_HOST_GRIP_KEY"
             );
         }
         Ok(Arc::new(Self {
             services: OnceLock::new(),
-            requires_token: has_key || !is_local,
+            requires_token: has_key,
             shutdown: shutdown.clone(),
         }))
     }
@@ -151,7 +150,7 @@ impl Control {
                     .peek()
                     .is_some_and(|next| next.channel != channel)
                 {
-                    channels.settled(&channel).await;
+                    channels.wait_delivered(&channel).await;
                 }
             }
         });

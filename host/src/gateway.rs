@@ -33,7 +33,7 @@ use crate::{
     shutdown::Shutdown,
     state::Services,
     upstream::{
-        passthrough::Passthrough,
+        passthrough::PassthroughRoute,
         tunnel::{self, Tunnels},
     },
     ws::handshake,
@@ -56,7 +56,7 @@ pub(crate) struct Rules {
     /// Routes that get 404.
     pub(crate) private: PrivateRoutes,
     /// Routes whose upgrades are tunneled.
-    pub(crate) passthroughs: Arc<Routes<Passthrough>>,
+    pub(crate) passthroughs: Arc<Routes<PassthroughRoute>>,
 }
 
 impl Rules {
@@ -111,7 +111,7 @@ impl Gateway {
 
     /// Handles one request of a client.
     async fn handle(&self, mut request: Request<Incoming>, client: SocketAddr) -> Response<Body> {
-        if let Err(refusal) = check(&request) {
+        if let Err(refusal) = reject_invalid(&request) {
             return *refusal;
         }
         // The reload endpoint takes precedence over the routes of the application.
@@ -156,7 +156,7 @@ fn boxed(body: Incoming) -> Body {
 }
 
 /// Refuses requests that must not reach a backend.
-fn check<B>(request: &Request<B>) -> Result<(), Box<Response<Body>>> {
+fn reject_invalid<B>(request: &Request<B>) -> Result<(), Box<Response<Body>>> {
     let refuse = |status, text: &str| Err(Box::new(text_response(status, text)));
     if let Some(problem) = host_problem(request) {
         return refuse(StatusCode::BAD_REQUEST, problem);
@@ -183,7 +183,7 @@ fn check<B>(request: &Request<B>) -> Result<(), Box<Response<Body>>> {
 }
 
 /// Returns what is wrong with the host that a request names (RFC 9112, section 3.2; RFC 9113,
-/// section 8.3.1). Of two that differ, this host and a component could each use another.
+/// section 8.3.1). If the two differ, the host and a component could pick different ones.
 fn host_problem<B>(request: &Request<B>) -> Option<&'static str> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = hosts.next();
@@ -224,7 +224,7 @@ mod tests {
         for host in hosts {
             request = request.header(header::HOST, *host);
         }
-        let checked = check(&request.body(()).expect("valid request"));
+        let checked = reject_invalid(&request.body(()).expect("valid request"));
         checked.err().map(|refusal| refusal.status().as_u16())
     }
 

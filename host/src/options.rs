@@ -22,7 +22,7 @@ pub struct HostOptions {
     pub upstream: Option<UpstreamUrl>,
     /// The public address. Default: `127.0.0.1:3000`.
     pub listen: SocketAddr,
-    /// The address of the control port. Beyond loopback it requires tokens. Default:
+    /// The address of the control port. An address beyond loopback needs `grip_key`. Default:
     /// `127.0.0.1:5561`.
     pub control: SocketAddr,
     /// The key that signs and verifies tokens, in the notation of [`grip::Key::parse`]. Default: a

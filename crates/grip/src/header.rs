@@ -10,12 +10,12 @@ pub const GRIP_INSTRUCT: &str = "application/grip-instruct";
 pub const CONNECTION_ID: &str = "connection-id";
 /// Request: the [signature](crate::signature) that proves that the host sent it.
 pub const GRIP_SIG: &str = "grip-sig";
-/// Request: the last ids that the client of a stream got, see
+/// Request: the last ids that the client of a hold got, see
 /// [`Channel::from_grip_last`](crate::hold::Channel::from_grip_last).
 pub const GRIP_LAST: &str = "grip-last";
 /// Request: the features that the host supports, comma-separated.
 pub const GRIP_FEATURE: &str = "grip-feature";
-/// OPEN request and its response: enables GRIP, see [`Extension`](crate::Extension).
+/// Requests with events, and the response to OPEN: offers and enables GRIP, see [`Extension`](crate::Extension).
 pub const SEC_WEBSOCKET_EXTENSIONS: &str = "sec-websocket-extensions";
 /// Response: the idle time in seconds after which the host sends an empty request.
 pub const KEEP_ALIVE_INTERVAL: &str = "keep-alive-interval";

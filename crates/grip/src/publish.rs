@@ -26,7 +26,7 @@ const CLOSE_CODES: RangeInclusive<u16> = 1000..=4999;
 /// The status codes that an item can carry.
 const STATUS_CODES: RangeInclusive<u16> = 100..=999;
 
-/// Something to send to all subscribers of a channel, with one format for each kind of hold.
+/// Something to send to all subscribers of a channel, with one format for each kind of subscriber.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Value", into = "ItemFields")]
 pub struct Item {
@@ -44,13 +44,13 @@ pub struct Item {
     pub http_response: Option<Format<ResponseAction>>,
     /// Metadata for filters.
     pub meta: BTreeMap<String, String>,
-    /// The size to count for the item, in bytes, instead of that of its content.
+    /// The size that Pushpin counts for the item. The host accepts it and counts the content.
     pub size: Option<u64>,
     /// Whether the item is delivered without waiting for the one before it.
     pub no_seq: bool,
 }
 
-/// An action on one kind of hold, and the filters that apply to its content.
+/// An action on one kind of subscriber, and the filters that apply to its content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(bound(serialize = "A: Serialize", deserialize = "A: DeserializeOwned"))]
 pub struct Format<A> {
@@ -96,7 +96,7 @@ pub enum WsAction {
     },
     /// Makes the host send the component an empty request now.
     Refresh,
-    /// Announces new data to holds that can fetch it.
+    /// Announces new data to holds, which can fetch it.
     Hint,
 }
 

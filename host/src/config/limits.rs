@@ -71,12 +71,11 @@ pub struct Limits {
     /// The channels of a session or of a held request. Further subscriptions are ignored and
     /// logged. Default: 1,000.
     pub max_subscriptions: usize,
-    /// The metadata entries of a session or of a held request. Further entries are ignored and
-    /// logged. Default: 100.
+    /// The metadata entries for filters, and the `Set-Meta-*` headers, of a session or of a held
+    /// request. Further ones of a session are ignored and logged. A held request gets 502. Default:
+    /// 100.
     pub max_metadata_entries: usize,
     // Held HTTP requests.
-    /// The shortest `Grip-Timeout`. A shorter one is raised to it. Default: 5 s.
-    pub min_hold_timeout: Duration,
     /// The body of a response that is held as a response, or that contains instructions. A larger
     /// one gets 502. Default: 1,000,000 bytes.
     pub max_held_response_bytes: usize,
@@ -109,7 +108,7 @@ pub struct Limits {
     pub known_ids_per_channel: usize,
     /// How long a channel remembers a published id. Default: 60 s.
     pub known_id_lifetime: Duration,
-    /// The length of an id that is remembered. Longer ids are not. Default: 1,024 bytes.
+    /// The length of an id that is remembered. Longer ids are not. Default: 1 KiB.
     pub max_id_bytes: usize,
     /// The channels without subscribers whose last id is remembered. The oldest are then forgotten.
     /// Default: 100,000.
@@ -194,7 +193,6 @@ impl Limits {
         max_subscriptions: 1000,
         max_metadata_entries: 100,
         // Held HTTP requests.
-        min_hold_timeout: grip::hold::MIN_TIMEOUT,
         max_held_response_bytes: 1_000_000,
         max_replay_body_bytes: 100_000,
         max_replays: 5,

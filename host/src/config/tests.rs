@@ -1,3 +1,5 @@
+//! Tests of the host's table in a manifest.
+
 use std::time::Duration;
 
 use http::Method;
@@ -36,6 +38,7 @@ fn assert_problems(table: &str, expected: &[&[&str]]) {
 fn the_manifest_of_this_repository_is_valid() {
     let config = AppConfig::load(Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).unwrap();
     assert_eq!(config.manifest.name, "socket-burger");
+    assert!(config.manifest.components["orders"].source.is_absolute());
     assert_eq!(config.manifest.warnings, [""; 0]);
     assert_eq!(config.host.private, ["/internal/..."]);
     let second = Duration::from_secs;

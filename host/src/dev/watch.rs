@@ -190,7 +190,8 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Handles changes and notifies pages, until it is dropped. This terminates running builds.
+    /// Handles changes and notifies pages. Never returns. Dropping the future terminates running
+    /// builds.
     ///
     /// Changes are applied to `app`.
     pub(crate) async fn run(mut self, mut app: impl Apply, reload: Arc<Reload>) {

@@ -30,7 +30,7 @@ pub(crate) struct WatchSet {
 struct ComponentFiles {
     id: String,
     /// Inputs of its build: `build.watch`.
-    sources: Vec<Pattern>,
+    build_inputs: Vec<Pattern>,
     /// Output of its build: `source`.
     wasm: PathBuf,
     /// Files that it can read: `files`.
@@ -79,7 +79,7 @@ impl WatchSet {
             if let Some(folder) = component.wasm.parent() {
                 add_root(folder, false);
             }
-            for pattern in component.sources.iter().chain(&component.files) {
+            for pattern in component.build_inputs.iter().chain(&component.files) {
                 add_root(&pattern.root, pattern.deep);
             }
         }
@@ -109,7 +109,9 @@ impl WatchSet {
         !is_scratch(file)
             && (self.settings.iter().any(|path| path == file)
                 || self.components.iter().any(|component| {
-                    component.wasm == file || component.is_source(file) || component.is_file(file)
+                    component.wasm == file
+                        || component.is_build_input(file)
+                        || component.is_file(file)
                 }))
     }
 
@@ -127,7 +129,7 @@ impl WatchSet {
             // The output of a build must not trigger another build.
             let is_wasm = self.is_wasm(file);
             for component in &self.components {
-                if component.is_source(file) && !is_wasm {
+                if component.is_build_input(file) && !is_wasm {
                     plan.build.insert(component.id.clone());
                 }
                 if component.wasm == *file {
@@ -148,7 +150,7 @@ impl WatchSet {
 
 impl ComponentFiles {
     fn new(component: &Component, root: &Path) -> Result<Self> {
-        let sources = component.build.iter().flat_map(|build| {
+        let build_inputs = component.build.iter().flat_map(|build| {
             let globs = build.watch.iter();
             globs.map(|glob| Pattern::new(&build.workdir, glob))
         });
@@ -159,7 +161,7 @@ impl ComponentFiles {
         });
         Ok(Self {
             id: component.id.clone(),
-            sources: sources.collect::<Result<_>>().context("build.watch")?,
+            build_inputs: build_inputs.collect::<Result<_>>().context("build.watch")?,
             wasm: normalize(&component.source),
             files: files.collect::<Result<_>>().context("files")?,
             excluded: ExcludedFiles::new(&component.exclude_files).context("exclude_files")?,
@@ -167,8 +169,10 @@ impl ComponentFiles {
         })
     }
 
-    fn is_source(&self, file: &Path) -> bool {
-        self.sources.iter().any(|pattern| pattern.matches(file))
+    fn is_build_input(&self, file: &Path) -> bool {
+        self.build_inputs
+            .iter()
+            .any(|pattern| pattern.matches(file))
     }
 
     fn is_file(&self, file: &Path) -> bool {

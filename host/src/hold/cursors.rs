@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The most channels that a hold can subscribe to.
-const MAX_CHANNELS: usize = Limits::DEFAULT.max_subscriptions;
+const MAX_SUBSCRIPTIONS: usize = Limits::DEFAULT.max_subscriptions;
 
 /// Tracks the last id that a hold has seen on each of its channels.
 pub(crate) struct Cursors {
@@ -67,8 +67,8 @@ impl Cursors {
         channels: &Channels,
     ) -> anyhow::Result<HashSet<String>> {
         ensure!(
-            instruct.channels.len() <= MAX_CHANNELS,
-            "too many channels: a hold can subscribe to at most {MAX_CHANNELS}"
+            instruct.channels.len() <= MAX_SUBSCRIPTIONS,
+            "too many channels: a hold can subscribe to at most {MAX_SUBSCRIPTIONS}"
         );
         let mut meta = Meta::default();
         for (name, value) in &instruct.meta {

@@ -23,7 +23,7 @@ use crate::{
 
 /// The largest response body that is kept in memory, in bytes: instructions, or the response to
 /// send when a hold times out.
-pub(super) const MAX_HELD_BODY: usize = Limits::DEFAULT.max_held_response_bytes;
+pub(super) const MAX_HELD_RESPONSE_BYTES: usize = Limits::DEFAULT.max_held_response_bytes;
 
 /// A backend's response, split into instructions and what the client gets.
 pub(crate) struct GripResponse {
@@ -115,7 +115,12 @@ impl GripResponse {
         if parts.status != StatusCode::OK {
             return Err(GripResponseError::Status(parts.status));
         }
-        let json = read_body(body, MAX_HELD_BODY, Limits::DEFAULT.response_body_timeout).await?;
+        let json = read_body(
+            body,
+            MAX_HELD_RESPONSE_BYTES,
+            Limits::DEFAULT.response_body_timeout,
+        )
+        .await?;
         let mut instruct = instruct.with_json(&json)?;
         let response = instruct
             .response

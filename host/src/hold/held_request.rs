@@ -20,7 +20,7 @@ use crate::{
 pub(super) struct HeldRequest {
     pub(super) services: Arc<Services>,
     pub(super) request: ReplayableRequest,
-    /// The instructions in force.
+    /// The current instructions.
     pub(super) instruct: Instruct,
     pub(super) inbox: Arc<Inbox>,
     pub(super) cursors: Cursors,

@@ -46,7 +46,7 @@ mod tests;
 
 /// How many stale responses in a row are retried. A response is stale if its last ids are older
 /// than what was published in the meantime.
-const MAX_STALE_RETRIES: usize = Limits::DEFAULT.max_replays;
+const MAX_REPLAYS: usize = Limits::DEFAULT.max_replays;
 
 /// Holds a request whose response asks for it, and returns the response for the client.
 ///
@@ -83,6 +83,7 @@ pub(crate) async fn hold(
     run(held, response).await
 }
 
+/// Asks the backend again until its response is current, and then waits or streams.
 async fn run(mut held: HeldRequest, mut grip_response: GripResponse) -> Response<Body> {
     // The last ids of the previous response, if it was stale.
     let mut stale_ids: Option<LastIds> = None;
@@ -107,11 +108,15 @@ async fn run(mut held: HeldRequest, mut grip_response: GripResponse) -> Response
         let stale_channels = held.cursors.stale_channels(&held.services.channels);
         let mut is_stale = !stale_channels.is_empty();
         if is_stale && stale_ids.as_ref() == Some(&held.cursors.ids) {
-            // A backend that repeats its ids knows better than the channels.
+            // The backend has confirmed these ids, so the last id of the channel is wrong.
             held.forget_last_ids(&stale_channels);
             is_stale = false;
         }
-        let is_long_poll = held.instruct.hold == Some(HoldMode::Response);
+        let is_long_poll = match held.instruct.hold {
+            Some(HoldMode::Response) => true,
+            // A response with a next link is a stream too.
+            Some(HoldMode::Stream) | None => false,
+        };
         // What the client gets if the request cannot be sent again.
         let fallback = if is_stale && (is_long_poll || held.instruct.next.is_none()) {
             stale_ids = Some(held.cursors.ids.clone());
@@ -139,7 +144,7 @@ async fn run(mut held: HeldRequest, mut grip_response: GripResponse) -> Response
         } else {
             return stream::respond(held, response, is_stale);
         };
-        let request = if stale_responses > MAX_STALE_RETRIES {
+        let request = if stale_responses > MAX_REPLAYS {
             None
         } else {
             held.request

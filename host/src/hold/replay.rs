@@ -8,7 +8,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use grip::{
-    header::{GRIP_FEATURE, GRIP_SIG},
+    header::{GRIP_FEATURE, GRIP_LAST, GRIP_SIG},
     hold::Channel,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header, uri::Authority};
@@ -21,10 +21,7 @@ use url::Url;
 use crate::{config::Limits, http::signer::Signer, pubsub::filter::LastIds};
 
 /// The largest request body that is kept, in bytes. Pushpin has the same limit.
-const MAX_BODY: usize = Limits::DEFAULT.max_replay_body_bytes;
-
-/// The header with the last id of each channel that the client has seen.
-const GRIP_LAST: HeaderName = HeaderName::from_static("grip-last");
+const MAX_REPLAY_BODY_BYTES: usize = Limits::DEFAULT.max_replay_body_bytes;
 
 /// The GRIP features of plain requests, with Pushpin's names.
 const FEATURES: HeaderValue = HeaderValue::from_static(
@@ -201,7 +198,7 @@ impl ReplayableRequest {
             if let Some(id) = id
                 && let Some(value) = grip_last(name, id)
             {
-                headers.append(GRIP_LAST, value);
+                headers.append(HeaderName::from_static(GRIP_LAST), value);
             }
         }
         let mut request = Request::new(body);
@@ -249,7 +246,7 @@ impl HttpBody for RecordedBody {
                 if let Some(data) = frame.data_ref()
                     && !recording.failed
                 {
-                    recording.failed = recording.bytes.len() + data.len() > MAX_BODY;
+                    recording.failed = recording.bytes.len() + data.len() > MAX_REPLAY_BODY_BYTES;
                     if recording.failed {
                         recording.bytes = BytesMut::new();
                     } else {
@@ -271,5 +268,20 @@ impl HttpBody for RecordedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pubsub::filter::Filter;
+
+    #[test]
+    fn every_filter_is_a_feature() {
+        let features = FEATURES;
+        let features = features.to_str().expect("visible ASCII");
+        for (name, _) in Filter::NAMES {
+            assert!(features.contains(&format!("filter:{name}")), "{name}");
+        }
     }
 }

@@ -11,12 +11,15 @@ use crate::{
     config::Limits,
     hold::{
         cursors::Disposition,
-        grip_response::{MAX_HELD_BODY, invalid_response, set_reason_phrase},
+        grip_response::{MAX_HELD_RESPONSE_BYTES, invalid_response, set_reason_phrase},
         held_request::HeldRequest,
         inbox::Received,
     },
-    http::{body::read_body, headers::remove_headers},
-    pubsub::publication::{Publication, PublishedResponse, is_framing_header},
+    http::{
+        body::read_body,
+        headers::{is_framing_header, remove_headers},
+    },
+    pubsub::publication::{Publication, PublishedResponse},
 };
 
 /// The outcome of waiting for a publication.
@@ -40,7 +43,13 @@ enum Action {
 /// Waits for a publication or the timeout. `default` is the backend's response.
 pub(super) async fn wait(held: &mut HeldRequest, default: Response<Body>) -> Outcome {
     let (mut parts, body) = default.into_parts();
-    let body = match read_body(body, MAX_HELD_BODY, Limits::DEFAULT.response_body_timeout).await {
+    let body = match read_body(
+        body,
+        MAX_HELD_RESPONSE_BYTES,
+        Limits::DEFAULT.response_body_timeout,
+    )
+    .await
+    {
         // Copied, since it may be a slice of a read buffer, and is kept for as long as the hold.
         Ok(body) => Bytes::copy_from_slice(&body),
         Err(error) => {

@@ -37,11 +37,12 @@ use crate::{
 /// Publications that arrive together are sent in chunks of up to this many bytes.
 const MAX_CHUNK: usize = 64 * 1024;
 
-const FETCH_ATTEMPTS: u32 = Limits::DEFAULT.next_part_attempts;
+const NEXT_PART_ATTEMPTS: u32 = Limits::DEFAULT.next_part_attempts;
 
 /// The duration of a timer that is not set.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// The state of a stream while its body is being read.
 struct Stream {
     held: HeldRequest,
     sender: BodySender,
@@ -121,7 +122,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Sets the timers for the instructions in force.
+    /// Sets the timers for the current instructions.
     ///
     /// A keep-alive that is already due at some time stays so: a response without content does not
     /// count as activity.
@@ -350,7 +351,7 @@ impl Stream {
                 return Ok(Step::Listen);
             }
             if stale_ids.as_ref() == Some(&self.held.cursors.ids) {
-                // A backend that repeats its ids knows better than the channels.
+                // The backend has confirmed these ids, so the last id of the channel is wrong.
                 self.held.forget_last_ids(&stale_channels);
                 return Ok(Step::Listen);
             }
@@ -363,7 +364,7 @@ impl Stream {
     ///
     /// Returns `None` if the backend keeps failing or the host stops.
     async fn fetch_with_retries(&mut self, link: &str) -> Option<GripResponse> {
-        for retry in 0..FETCH_ATTEMPTS {
+        for retry in 0..NEXT_PART_ATTEMPTS {
             let signer = &self.held.services.signer;
             let ids = &self.held.cursors.ids;
             let request = match self
@@ -396,7 +397,7 @@ impl Stream {
             };
             let route = self.held.request.path();
             warn!(route, link, error, "failed to fetch the next link");
-            if retry + 1 < FETCH_ATTEMPTS {
+            if retry + 1 < NEXT_PART_ATTEMPTS {
                 self.keep_alive_during(sleep(backoff::delay(retry, rand::random::<u64>())))
                     .await?;
             }

@@ -323,7 +323,7 @@ async fn stale_responses_are_retried_a_limited_number_of_times() {
     let mut host = TestHost::new(Limits::default());
     host.publish(with_ids(response_item("x"), 99)).await;
     let client = host.send(Method::GET, "");
-    const IDS: [&str; MAX_STALE_RETRIES + 1] = [
+    const IDS: [&str; MAX_REPLAYS + 1] = [
         "c; prev-id=1",
         "c; prev-id=2",
         "c; prev-id=3",
@@ -338,7 +338,7 @@ async fn stale_responses_are_retried_a_limited_number_of_times() {
     }
     assert_eq!(
         body_text(client.await.expect("a response")).await,
-        IDS[MAX_STALE_RETRIES]
+        IDS[MAX_REPLAYS]
     );
 }
 
@@ -628,7 +628,7 @@ async fn channels_become_stale_independently() {
     request.respond(&[HOLD_STREAM, ("grip-channel", "d")], "1 ");
     let mut stream = client.await.expect("a response").into_body();
     host.publish(Item::stream("d", "waits")).await;
-    host.services.channels.settled("d").await;
+    host.services.channels.wait_delivered("d").await;
     assert_eq!(next_chunk(&mut stream).await.as_deref(), Some("1 "));
     drop(stream);
 
@@ -647,7 +647,7 @@ async fn channels_become_stale_independently() {
     let mut waits = response_item("waits");
     waits.channel = "d".into();
     host.publish(waits).await;
-    host.services.channels.settled("d").await;
+    host.services.channels.wait_delivered("d").await;
     retry.respond(
         &[HOLD_RESPONSE, ("grip-channel", "d, c; prev-id=6")],
         "default",

@@ -94,6 +94,14 @@ pub(crate) fn remove_private_headers(headers: &mut HeaderMap) {
     remove_headers(headers, is_private_header);
 }
 
+/// Returns whether a header describes the connection or the framing, which the host controls.
+pub(crate) fn is_framing_header(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::CONNECTION | header::CONTENT_LENGTH | header::TRANSFER_ENCODING | header::UPGRADE
+    ) || name.as_str() == "keep-alive"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

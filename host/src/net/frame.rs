@@ -9,7 +9,9 @@ use tungstenite::protocol::{
     },
 };
 
-/// The endpoint is going away (RFC 6455, section 7.4.1).
+/// The purpose of the connection is fulfilled (RFC 6455, section 7.4.1).
+pub(crate) const NORMAL_CLOSURE: u16 = 1000;
+/// The endpoint is going away.
 pub(crate) const GOING_AWAY: u16 = 1001;
 /// A frame violates the protocol.
 pub(crate) const PROTOCOL_ERROR: u16 = 1002;

@@ -1,4 +1,4 @@
-//! Listening sockets, and the HTTP connections on them.
+//! Sockets and bytes: listeners, the HTTP connections on them, and WebSocket frames.
 
 pub(crate) mod connection;
 pub(crate) mod frame;

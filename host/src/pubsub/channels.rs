@@ -25,16 +25,16 @@ use crate::{
         channel::Channel,
         filter::Filters,
         publication::Publication,
-        sequencer::{Id, MAX_ID},
+        sequencer::{Id, MAX_ID_BYTES},
         shard::{HoldSubscriber, Shard, SocketSubscriber, Subscriber},
     },
 };
 
 /// How long a channel without subscribers is kept.
-const LINGER: Duration = Limits::DEFAULT.idle_channel_lifetime;
+const IDLE_CHANNEL_LIFETIME: Duration = Limits::DEFAULT.idle_channel_lifetime;
 
 /// The most channels that are kept without subscribers.
-const MAX_LINGERING: usize = Limits::DEFAULT.max_idle_channels;
+const MAX_IDLE_CHANNELS: usize = Limits::DEFAULT.max_idle_channels;
 
 /// How often expired channels are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -153,7 +153,7 @@ impl Channels {
     }
 
     /// Waits until everything published to a channel so far has been delivered.
-    pub(crate) async fn settled(&self, name: &str) {
+    pub(crate) async fn wait_delivered(&self, name: &str) {
         let Some(channel) = self.find(name) else {
             return;
         };
@@ -196,7 +196,7 @@ impl Channels {
                 continue;
             };
             let mut state = channel.lock();
-            let due = state.last_used + LINGER;
+            let due = state.last_used + IDLE_CHANNEL_LIFETIME;
             if state.shards.is_empty() && due > now {
                 lingering.push_back((due, name));
                 continue;
@@ -226,8 +226,9 @@ impl Channels {
         if channel.is_some() {
             return channel;
         }
-        // Without subscribers only the id is of use, to those that subscribe soon.
-        if publication.id.is_none() || name.len() > MAX_ID {
+        // Without subscribers only the id is of use, to those that subscribe soon. Names that are
+        // longer than an id may be are not worth the memory.
+        if publication.id.is_none() || name.len() > MAX_ID_BYTES {
             return None;
         }
         let mut by_name = self.lock();
@@ -251,11 +252,11 @@ impl Channels {
         if std::mem::replace(&mut state.lingers, true) {
             return;
         }
-        let due = state.last_used + LINGER;
+        let due = state.last_used + IDLE_CHANNEL_LIFETIME;
         drop(state);
         let mut lingering = self.0.lingering.lock();
         lingering.push_back((due, name));
-        if lingering.len() > MAX_LINGERING
+        if lingering.len() > MAX_IDLE_CHANNELS
             && let Some((_, oldest)) = lingering.pop_front()
             && let Some(channel) = by_name.get(&oldest)
         {

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::{config::Limits, pubsub::sequencer::Id};
 
 /// The most names in a connection's metadata.
-pub(crate) const MAX_META: usize = Limits::DEFAULT.max_metadata_entries;
+pub(crate) const MAX_METADATA_ENTRIES: usize = Limits::DEFAULT.max_metadata_entries;
 
 /// A connection's metadata, set by its backend. Costs only a pointer while it is empty.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ struct Inner {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Filter {
+pub(crate) enum Filter {
     /// Skips items whose `sender` is the connection's `user`.
     SkipSelf,
     /// Skips items whose `skip_users`, a comma-separated list, contains the connection's `user`.
@@ -65,7 +65,7 @@ pub(crate) struct FilterError {
 
 /// The error for metadata with too many names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("metadata is limited to {MAX_META} names")]
+#[error("metadata is limited to {MAX_METADATA_ENTRIES} names")]
 pub(crate) struct MetaFull;
 
 impl Meta {
@@ -84,7 +84,7 @@ impl Meta {
             None => {
                 meta.remove(name);
             }
-            Some(_) if meta.len() == MAX_META && !meta.contains_key(name) => {
+            Some(_) if meta.len() == MAX_METADATA_ENTRIES && !meta.contains_key(name) => {
                 return Err(MetaFull);
             }
             Some(value) => {
@@ -186,7 +186,8 @@ impl Filters {
 }
 
 impl Filter {
-    const NAMES: [(&str, Self); 5] = [
+    /// Every filter by its name.
+    pub(crate) const NAMES: [(&str, Self); 5] = [
         ("skip-self", Self::SkipSelf),
         ("skip-users", Self::SkipUsers),
         ("require-sub", Self::RequireSub),
@@ -432,7 +433,7 @@ mod tests {
     #[test]
     fn metadata_is_limited() {
         let mut meta = Meta::default();
-        for n in 0..MAX_META {
+        for n in 0..MAX_METADATA_ENTRIES {
             meta.set(&n.to_string(), Some("x")).expect("room");
         }
         assert_eq!(meta.set("more", Some("x")), Err(MetaFull));

@@ -5,7 +5,7 @@
 //! - `publication` is an item, encoded once for all subscribers.
 //! - `channels` finds the item's channel by name, and manages subscriptions.
 //! - `channel` puts the item in order and queues it in each of the channel's shards.
-//! - `sequencer` is that order, which follows the items' ids.
+//! - `sequencer` orders items by their ids, and drops duplicates.
 //! - `shard` delivers the queued items to a part of the subscribers, in its own task.
 //! - `filter` decides which items a subscriber receives, and rewrites their content.
 

@@ -7,16 +7,13 @@ use grip::{
     Item, Message,
     publish::{Format, HttpResponse, ResponseAction, StreamAction, WsAction},
 };
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::{
-    http::headers::is_private_header,
+    http::headers::{is_framing_header, is_private_header},
     net::frame,
     pubsub::sequencer::{Id, Position},
 };
-
-/// The close code of a close action that names none.
-const NORMAL_CLOSURE: u16 = 1000;
 
 /// The effect of a publication on one WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,11 +153,11 @@ impl SocketForm {
         let delivery = match &format.action {
             WsAction::Send(message) => frames(message),
             WsAction::Close { code, reason } => Delivery::Close(frame::close(
-                code.unwrap_or(NORMAL_CLOSURE),
+                code.unwrap_or(frame::NORMAL_CLOSURE),
                 reason.as_deref().unwrap_or_default(),
             )),
             WsAction::Refresh => Delivery::Refresh,
-            // Hints ask for a new request, which WebSockets have none of.
+            // A hint asks for a request to be repeated, and a WebSocket has none.
             WsAction::Hint => return None,
         };
         Some(Self {
@@ -266,14 +263,6 @@ impl PublishedResponse {
             body: response.body,
         })
     }
-}
-
-/// Returns whether a header describes the connection or the framing, which the host controls.
-pub(crate) fn is_framing_header(name: &HeaderName) -> bool {
-    matches!(
-        *name,
-        header::CONNECTION | header::CONTENT_LENGTH | header::TRANSFER_ENCODING | header::UPGRADE
-    ) || name.as_str() == "keep-alive"
 }
 
 fn frames(message: &Message) -> Delivery {

@@ -15,17 +15,17 @@ use tokio::time::Instant;
 use crate::config::Limits;
 
 /// How long a publication waits for its predecessor.
-pub(super) const WAIT_TIMEOUT: Duration = Limits::DEFAULT.reorder_timeout;
+pub(super) const REORDER_TIMEOUT: Duration = Limits::DEFAULT.reorder_timeout;
 /// The most publications that wait on one channel.
-const MAX_WAITING: usize = Limits::DEFAULT.max_reordered_items;
+const MAX_REORDERED_ITEMS: usize = Limits::DEFAULT.max_reordered_items;
 /// The most bytes that wait on one channel.
-const MAX_WAITING_BYTES: usize = Limits::DEFAULT.max_reordered_bytes;
+const MAX_REORDERED_BYTES: usize = Limits::DEFAULT.max_reordered_bytes;
 /// How long an id is remembered, to detect duplicates.
-const DEDUPE_WINDOW: Duration = Limits::DEFAULT.known_id_lifetime;
+const KNOWN_ID_LIFETIME: Duration = Limits::DEFAULT.known_id_lifetime;
 /// The most ids that are remembered for one channel.
-const MAX_REMEMBERED_IDS: usize = Limits::DEFAULT.known_ids_per_channel;
+const KNOWN_IDS_PER_CHANNEL: usize = Limits::DEFAULT.known_ids_per_channel;
 /// The longest id that is remembered, in bytes. Longer ids are ignored.
-pub(super) const MAX_ID: usize = Limits::DEFAULT.max_id_bytes;
+pub(super) const MAX_ID_BYTES: usize = Limits::DEFAULT.max_id_bytes;
 
 /// An id on a channel.
 pub(crate) type Id = Arc<str>;
@@ -38,7 +38,7 @@ pub(super) struct Position {
     pub(super) prev_id: Option<Id>,
     /// Do not wait for the predecessor (`no-seq`).
     pub(super) no_seq: bool,
-    /// The bytes that count against [`MAX_WAITING_BYTES`].
+    /// The bytes that count against [`MAX_REORDERED_BYTES`].
     pub(super) size: usize,
 }
 
@@ -84,7 +84,7 @@ impl<T> Sequencer<T> {
         now: Instant,
     ) -> Option<Vec<T>> {
         for id in [&mut position.id, &mut position.prev_id] {
-            id.take_if(|id| id.len() > MAX_ID);
+            id.take_if(|id| id.len() > MAX_ID_BYTES);
         }
         if self.is_duplicate(&position, now) {
             return None;
@@ -103,11 +103,11 @@ impl<T> Sequencer<T> {
         }
         self.waiting_bytes += position.size;
         self.waiting.push_back(Waiting {
-            deadline: now + WAIT_TIMEOUT,
+            deadline: now + REORDER_TIMEOUT,
             position,
             item,
         });
-        while self.waiting.len() > MAX_WAITING || self.waiting_bytes > MAX_WAITING_BYTES {
+        while self.waiting.len() > MAX_REORDERED_ITEMS || self.waiting_bytes > MAX_REORDERED_BYTES {
             self.skip_gap(&mut ready);
         }
         Some(ready)
@@ -172,8 +172,9 @@ impl<T> Sequencer<T> {
     }
 
     fn is_duplicate(&mut self, position: &Position, now: Instant) -> bool {
-        let is_expired = |(seen, _): &(Instant, Id)| *seen + DEDUPE_WINDOW <= now;
-        while self.seen.len() >= MAX_REMEMBERED_IDS || self.seen.front().is_some_and(is_expired) {
+        let is_expired = |(seen, _): &(Instant, Id)| *seen + KNOWN_ID_LIFETIME <= now;
+        while self.seen.len() >= KNOWN_IDS_PER_CHANNEL || self.seen.front().is_some_and(is_expired)
+        {
             if let Some((_, id)) = self.seen.pop_front() {
                 self.seen_ids.remove(&id);
             }
@@ -233,16 +234,16 @@ mod tests {
         publish(&mut sequencer, link(1), 1, now);
         publish(&mut sequencer, link(3), 3, now);
         publish(&mut sequencer, link(4), 4, now + Duration::from_secs(1));
-        assert_eq!(sequencer.deadline(), Some(now + WAIT_TIMEOUT));
+        assert_eq!(sequencer.deadline(), Some(now + REORDER_TIMEOUT));
         assert!(
             sequencer
-                .expire(now + WAIT_TIMEOUT - Duration::from_millis(1))
+                .expire(now + REORDER_TIMEOUT - Duration::from_millis(1))
                 .is_empty()
         );
-        assert_eq!(sequencer.expire(now + WAIT_TIMEOUT), [3, 4]);
+        assert_eq!(sequencer.expire(now + REORDER_TIMEOUT), [3, 4]);
         // Too late: its predecessor is not the last item anymore.
-        assert!(publish(&mut sequencer, link(2), 2, now + WAIT_TIMEOUT).is_empty());
-        assert_eq!(sequencer.expire(now + 2 * WAIT_TIMEOUT), [2]);
+        assert!(publish(&mut sequencer, link(2), 2, now + REORDER_TIMEOUT).is_empty());
+        assert_eq!(sequencer.expire(now + 2 * REORDER_TIMEOUT), [2]);
     }
 
     #[test]
@@ -257,11 +258,11 @@ mod tests {
         assert!(sequencer.publish(unordered(), 'b', now).is_none());
         assert!(
             sequencer
-                .publish(link(1), 'c', now + DEDUPE_WINDOW / 2)
+                .publish(link(1), 'c', now + KNOWN_ID_LIFETIME / 2)
                 .is_none()
         );
         assert_eq!(
-            publish(&mut sequencer, unordered(), 'd', now + DEDUPE_WINDOW),
+            publish(&mut sequencer, unordered(), 'd', now + KNOWN_ID_LIFETIME),
             ['d']
         );
     }
@@ -285,17 +286,20 @@ mod tests {
     fn the_number_and_size_of_waiting_items_are_limited() {
         let (mut sequencer, now) = (Sequencer::default(), Instant::now());
         publish(&mut sequencer, position(0, None), 0, now);
-        for n in 0..MAX_WAITING as u32 {
+        for n in 0..MAX_REORDERED_ITEMS as u32 {
             let id = 10 + 2 * n;
             assert!(publish(&mut sequencer, link(id), id, now).is_empty());
         }
         assert_eq!(publish(&mut sequencer, link(9000), 9000, now), [10]);
         let large = Position {
-            size: MAX_WAITING_BYTES + 1,
+            size: MAX_REORDERED_BYTES + 1,
             ..link(9002)
         };
         let out = publish(&mut sequencer, large, 9002, now);
-        assert_eq!((out.len(), out.last()), (MAX_WAITING + 1, Some(&9002)));
+        assert_eq!(
+            (out.len(), out.last()),
+            (MAX_REORDERED_ITEMS + 1, Some(&9002))
+        );
         assert_eq!((sequencer.waiting_bytes, sequencer.deadline()), (0, None));
     }
 
@@ -303,7 +307,7 @@ mod tests {
     fn long_ids_are_ignored() {
         let (mut sequencer, now) = (Sequencer::default(), Instant::now());
         let long = Position {
-            id: Some("x".repeat(MAX_ID + 1).into()),
+            id: Some("x".repeat(MAX_ID_BYTES + 1).into()),
             ..Position::default()
         };
         assert_eq!(publish(&mut sequencer, long.clone(), 1, now), [1]);
@@ -314,11 +318,11 @@ mod tests {
     #[test]
     fn the_number_of_remembered_ids_is_limited() {
         let (mut sequencer, now) = (Sequencer::default(), Instant::now());
-        for id in 1..=3 * MAX_REMEMBERED_IDS as u32 {
+        for id in 1..=3 * KNOWN_IDS_PER_CHANNEL as u32 {
             assert_eq!(publish(&mut sequencer, link(id), id, now), [id]);
         }
-        assert_eq!(sequencer.seen.len(), MAX_REMEMBERED_IDS);
-        assert_eq!(sequencer.seen_ids.len(), MAX_REMEMBERED_IDS);
+        assert_eq!(sequencer.seen.len(), KNOWN_IDS_PER_CHANNEL);
+        assert_eq!(sequencer.seen_ids.len(), KNOWN_IDS_PER_CHANNEL);
     }
 
     proptest! {
@@ -326,7 +330,7 @@ mod tests {
         /// as soon as its predecessors have arrived.
         #[test]
         fn any_order_of_arrival_is_sorted(
-            arrivals in (2..MAX_WAITING as u32).prop_flat_map(|most| {
+            arrivals in (2..MAX_REORDERED_ITEMS as u32).prop_flat_map(|most| {
                 (Just((1..=most).collect::<Vec<_>>()).prop_shuffle(), proptest::collection::vec(1..=most, 0..50))
             }),
             gap in 0..50_u64,
@@ -371,13 +375,13 @@ mod tests {
                         prop_assert!(out.insert(id), "{} twice", id);
                     }
                 }
-                prop_assert!(sequencer.waiting.len() <= MAX_WAITING);
-                prop_assert!(sequencer.waiting_bytes <= MAX_WAITING_BYTES);
+                prop_assert!(sequencer.waiting.len() <= MAX_REORDERED_ITEMS);
+                prop_assert!(sequencer.waiting_bytes <= MAX_REORDERED_BYTES);
                 for waiting in &sequencer.waiting {
-                    prop_assert!(waiting.deadline > now && waiting.deadline <= now + WAIT_TIMEOUT);
+                    prop_assert!(waiting.deadline > now && waiting.deadline <= now + REORDER_TIMEOUT);
                 }
             }
-            for (id, is_new) in sequencer.expire(now + WAIT_TIMEOUT) {
+            for (id, is_new) in sequencer.expire(now + REORDER_TIMEOUT) {
                 if is_new {
                     prop_assert!(out.insert(id), "{} twice", id);
                 }

@@ -24,7 +24,7 @@ use crate::{
 pub(super) const SHARD_SLOTS: usize = 128;
 
 /// The queued bytes above which publishers must wait for a shard.
-pub(super) const QUEUE_BYTES: usize = Limits::DEFAULT.max_shard_queue_bytes;
+pub(super) const MAX_SHARD_QUEUE_BYTES: usize = Limits::DEFAULT.max_shard_queue_bytes;
 
 /// A WebSocket that receives publications. Called from the fan-out, so it must not block.
 pub(crate) trait SocketSubscriber: Send + Sync + 'static {
@@ -199,7 +199,7 @@ impl Shard {
 
     /// Returns whether publishers must wait for [`ready`](Self::ready).
     pub(super) fn is_full(&self) -> bool {
-        self.queue.lock().bytes > QUEUE_BYTES
+        self.queue.lock().bytes > MAX_SHARD_QUEUE_BYTES
     }
 
     /// Queues a publication, even if the queue is full, and returns the number of subscribers
@@ -221,7 +221,8 @@ impl Shard {
 
     /// Waits until the queue is not full.
     pub(super) async fn ready(&self) {
-        self.wait_until(|queue| queue.bytes <= QUEUE_BYTES).await;
+        self.wait_until(|queue| queue.bytes <= MAX_SHARD_QUEUE_BYTES)
+            .await;
     }
 
     /// Waits until everything queued so far has been delivered.

@@ -81,7 +81,7 @@ impl Services {
         })
     }
 
-    /// Puts the limits on the number of sessions and holds in force.
+    /// Applies the limits on the number of sessions and holds.
     pub(crate) fn apply_limits(&self) {
         let max_connections = self.limits.max_connections;
         self.holds.set_limit(max_connections);

@@ -7,7 +7,7 @@
 //! - [`Upstream`] prepares requests, sends them with retries, and converts the responses.
 //! - [`pool`] opens and reuses the connections of one upstream.
 //! - [`progress`] tracks uploads, which postpone the timeout of the response.
-//! - [`passthrough`] finds the routes whose upgrades are tunnelled.
+//! - [`passthrough`] finds the routes whose upgrades are tunneled.
 //! - [`tunnel`] relays the bytes of upgraded connections.
 
 pub(crate) mod passthrough;

@@ -1,4 +1,4 @@
-//! Routes whose upgrades are tunnelled to an upstream, instead of served as WebSockets of the host.
+//! Routes whose upgrades are tunneled to an upstream, instead of served as WebSockets of the host.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -9,8 +9,8 @@ use crate::{config, upstream::Upstream};
 
 /// The upstream of a passthrough route.
 #[derive(Clone)]
-pub(crate) struct Passthrough {
-    /// The server to which upgrades are tunnelled.
+pub(crate) struct PassthroughRoute {
+    /// The server to which upgrades are tunneled.
     pub(crate) upstream: Arc<Upstream>,
     /// Whether plain requests go there as well, because the route names this upstream itself.
     pub(crate) forwards_plain_requests: bool,
@@ -28,7 +28,7 @@ pub(crate) fn routes(
     passthroughs: &[config::Passthrough],
     main: Option<&Arc<Upstream>>,
     response_timeout: Duration,
-) -> anyhow::Result<Routes<Passthrough>> {
+) -> anyhow::Result<Routes<PassthroughRoute>> {
     let mut upstreams = HashMap::new();
     let mut routes = Vec::with_capacity(passthroughs.len());
     for config::Passthrough { route, upstream } in passthroughs {
@@ -39,12 +39,12 @@ pub(crate) fn routes(
                     None => Arc::new(Upstream::new(url.clone(), response_timeout)?),
                 };
                 upstreams.insert(url, upstream.clone());
-                Passthrough {
+                PassthroughRoute {
                     upstream,
                     forwards_plain_requests: true,
                 }
             }
-            (None, Some(main)) => Passthrough {
+            (None, Some(main)) => PassthroughRoute {
                 upstream: main.clone(),
                 forwards_plain_requests: false,
             },

@@ -1,4 +1,5 @@
-//! The task of a session: waits for the client, the backend and others, and handles one at a time.
+//! The task of a session: waits for the client, the backend, publications and the shutdown,
+//! and handles one at a time.
 
 use std::{
     future::{Future, poll_fn},
@@ -26,7 +27,7 @@ use crate::{
         outbox::{Command, Connection},
         pending::Pending,
         reader::{Reader, close_code},
-        session::{Link, Session, close_frame, warn_session},
+        session::{Attachment, Session, close_frame, warn_session},
         ws_over_http::{EventsResponse, RoundTripError, round_trip},
     },
 };
@@ -83,7 +84,7 @@ struct Driver {
     /// The answer to the client's close frame.
     close_reply: Option<Bytes>,
     /// The end of the keep-alive interval while open, of [`CLOSE_TIMEOUT`] while closing.
-    timer: Option<Pin<Box<Sleep>>>,
+    deadline: Option<Pin<Box<Sleep>>>,
     /// The first cause of the end.
     close_reason: Option<CloseReason>,
 }
@@ -109,7 +110,7 @@ enum Wakeup {
     Message(Result<Message, Box<tungstenite::Error>>),
     /// EOF while input is discarded.
     Eof,
-    Timer,
+    Deadline,
 }
 
 impl Driver {
@@ -135,33 +136,35 @@ impl Driver {
             pending: Pending::default(),
             refresh: false,
             close_reply: None,
-            timer: None,
+            deadline: None,
             close_reason: None,
         }
     }
 
     /// Runs until the socket is closed and the backend has been notified.
     async fn run(mut self: Box<Self>) -> CloseReason {
-        let mut flow = self.apply_link();
+        let mut flow = self.apply_attachment();
         while flow.is_continue() {
             flow = match self.next().await {
                 Wakeup::Command(command) => self.handle_command(command),
                 Wakeup::Response(response) => self.handle_response(response),
                 Wakeup::Message(message) => self.handle_message(message),
                 Wakeup::Eof => self.end(Event::Disconnect, CloseReason::Vanished),
-                Wakeup::Timer => self.handle_timer(),
+                Wakeup::Deadline => self.handle_deadline(),
             };
         }
         self.finish().await
     }
 
+    /// Waits for the next event. Of several that are ready, those that end a session come first, and
+    /// the client, who may never stop sending, comes last.
     async fn next(&mut self) -> Wakeup {
         poll_fn(|cx| {
             let session = &mut self.session;
-            if let Some(timers) = &mut session.timers
+            if let Some(scheduled) = &mut session.scheduled
                 && self.phase != Phase::Ended
             {
-                timers.poll(cx, &session.outbox);
+                scheduled.poll(cx, &session.outbox);
             }
             if let Poll::Ready(command) = session.outbox.poll_command(cx) {
                 // Commands concern the client, whose side may have ended.
@@ -183,16 +186,16 @@ impl Driver {
                 if self.session.outbox.poll_drained(cx).is_ready() {
                     self.disconnect();
                 } else {
-                    self.timer
+                    self.deadline
                         .get_or_insert_with(|| Box::pin(sleep(CLOSE_TIMEOUT)));
                 }
             }
             // Polled before the client, which may never stop sending.
-            if let Some(timer) = &mut self.timer
-                && timer.as_mut().poll(cx).is_ready()
+            if let Some(deadline) = &mut self.deadline
+                && deadline.as_mut().poll(cx).is_ready()
             {
-                self.timer = None;
-                return Poll::Ready(Wakeup::Timer);
+                self.deadline = None;
+                return Poll::Ready(Wakeup::Deadline);
             }
             let is_full = self.is_full();
             if let Some(reader) = &mut self.reader {
@@ -315,31 +318,34 @@ impl Driver {
         });
         match response {
             // Only a part of the last batch was accepted, so the rest is sent first.
-            Ok(_) if self.session.link == Link::Detaching && self.pending.is_ready() => {}
-            _ if self.session.link == Link::Detaching => self.session.link = Link::Detached,
+            Ok(_)
+                if self.session.attachment == Attachment::Detaching && self.pending.is_ready() => {}
+            _ if self.session.attachment == Attachment::Detaching => {
+                self.session.attachment = Attachment::Detached
+            }
             Ok(response) => self.session.apply(response),
             Err(error) if self.phase == Phase::Ended => {
                 warn_session!(self.session, error, "backend failed");
-                self.session.link = Link::Detached;
+                self.session.attachment = Attachment::Detached;
             }
             Err(error) => self.session.fail(&error),
         }
-        self.apply_link()
+        self.apply_attachment()
     }
 
     /// Acts on a change of the link by the backend's response.
-    fn apply_link(&mut self) -> ControlFlow<()> {
-        match self.session.link {
-            Link::Attached | Link::Detaching => {}
-            Link::DetachRequested => {
+    fn apply_attachment(&mut self) -> ControlFlow<()> {
+        match self.session.attachment {
+            Attachment::Attached | Attachment::Detaching => {}
+            Attachment::DetachRequested => {
                 // When the client's side has ended, that event is the last one instead.
                 if self.phase != Phase::Ended {
                     self.pending.push(Event::Close(None));
                 }
-                self.session.link = Link::Detaching;
+                self.session.attachment = Attachment::Detaching;
             }
-            Link::Detached => self.pending.clear(),
-            Link::DropRequested => {
+            Attachment::Detached => self.pending.clear(),
+            Attachment::DropRequested => {
                 self.close_reason.get_or_insert(CloseReason::Backend);
                 return ControlFlow::Break(());
             }
@@ -347,7 +353,7 @@ impl Driver {
         self.maybe_send()
     }
 
-    fn handle_timer(&mut self) -> ControlFlow<()> {
+    fn handle_deadline(&mut self) -> ControlFlow<()> {
         match self.phase {
             Phase::Open => {
                 self.refresh = true;
@@ -367,7 +373,7 @@ impl Driver {
     fn end(&mut self, event: Event, reason: CloseReason) -> ControlFlow<()> {
         self.close_reason.get_or_insert(reason);
         self.phase = Phase::Ended;
-        self.timer = None;
+        self.deadline = None;
         self.refresh = false;
         if event == Event::Disconnect {
             self.disconnect();
@@ -379,14 +385,14 @@ impl Driver {
     /// Closes the connection without waiting for the backend's response: browsers report a close
     /// to the page only when the connection is closed.
     fn disconnect(&mut self) {
-        self.timer = None;
+        self.deadline = None;
         self.reader = None;
         self.session.outbox.detach();
     }
 
     /// Queues an event for the backend, if it is attached.
     fn enqueue(&mut self, event: Event) {
-        if self.session.link == Link::Attached {
+        if self.session.attachment == Attachment::Attached {
             self.pending.push(event);
         }
     }
@@ -397,9 +403,9 @@ impl Driver {
             return ControlFlow::Continue(());
         }
         let is_due = mem::take(&mut self.refresh) || self.pending.is_ready();
-        if is_due && self.session.link != Link::Detached {
+        if is_due && self.session.attachment != Attachment::Detached {
             if self.phase == Phase::Open {
-                self.timer = None;
+                self.deadline = None;
             }
             let session = &self.session;
             let (events, replayed) = self.pending.next_batch();
@@ -435,9 +441,9 @@ impl Driver {
     /// Starts the keep-alive interval of an idle session.
     fn start_keep_alive(&mut self) {
         if self.phase == Phase::Open {
-            let interval = self.session.keep_alive;
-            self.timer = interval
-                .filter(|_| self.session.link == Link::Attached)
+            let interval = self.session.keep_alive_interval;
+            self.deadline = interval
+                .filter(|_| self.session.attachment == Attachment::Attached)
                 .map(|interval| Box::pin(sleep(interval)));
         }
     }
@@ -447,7 +453,7 @@ impl Driver {
         if self.phase != Phase::Discarding {
             self.phase = phase;
         }
-        self.timer = Some(Box::pin(sleep(CLOSE_TIMEOUT)));
+        self.deadline = Some(Box::pin(sleep(CLOSE_TIMEOUT)));
     }
 
     fn is_full(&self) -> bool {
@@ -463,7 +469,7 @@ impl Driver {
     /// Completes the close handshake and flushes the outbox.
     async fn finish(&mut self) -> CloseReason {
         let reason = self.close_reason.unwrap_or(CloseReason::Vanished);
-        if self.session.link == Link::DropRequested {
+        if self.session.attachment == Attachment::DropRequested {
             return reason;
         }
         if let Some(frame) = self.close_reply.take()

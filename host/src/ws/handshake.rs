@@ -68,7 +68,7 @@ pub(crate) async fn open(
         head: RequestHead::new(request.uri(), &end_to_end(request.headers())),
         id: connection_id(),
         caller: Caller::Client(client),
-        meta: Vec::new(),
+        echoed_headers: Vec::new(),
     };
     let span = debug_span!("session", connection = ?info.id, route = info.head.path());
     let connection = ConnectionHandle::of(&request);

@@ -3,14 +3,14 @@
 //! In reading order, following a message from the client to the backend and back:
 //!
 //! - `handshake` answers an upgrade request, asking the backend with an OPEN event.
-//! - `driver` runs a session: it waits for the client, the backend and others, in one task.
+//! - `driver` runs a session: it waits for the client, the backend, publications and the shutdown, in one task.
 //! - `reader` decodes the client's messages.
 //! - `pending` queues them as events until the backend has accepted them.
 //! - `ws_over_http` sends events to the backend and parses its response; `request_head` is the part
 //!   of the upgrade request that each of these requests repeats.
 //! - `session` is the state of a session, and applies the backend's responses to it.
 //! - `outbox` writes frames to the client, both from the session and from publications.
-//! - `timers` sends keep-alive and delayed messages.
+//! - `scheduled` sends keep-alive and delayed messages.
 
 mod driver;
 pub(crate) mod handshake;
@@ -18,8 +18,8 @@ pub(crate) mod outbox;
 mod pending;
 mod reader;
 mod request_head;
+mod scheduled;
 mod session;
 #[cfg(test)]
 mod tests;
-mod timers;
 pub(crate) mod ws_over_http;

@@ -67,7 +67,7 @@ impl Connection for TcpStream {
     }
 }
 
-/// A request to the session's task that comes from neither its client nor its backend.
+/// What the outbox asks the session's task to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     /// Send the backend a request, even without events.

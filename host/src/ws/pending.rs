@@ -12,7 +12,7 @@ use crate::config::Limits;
 const EVENT_BYTES: usize = 64;
 
 /// The most events in one request, which is the default limit of decoders.
-const MAX_EVENTS: usize = Limits::DEFAULT.max_events_per_request;
+const MAX_EVENTS_PER_REQUEST: usize = Limits::DEFAULT.max_events_per_request;
 
 /// A queue of events, the first of which may be in a request in flight.
 #[derive(Default)]
@@ -64,7 +64,7 @@ impl Pending {
 
     /// Returns the events of the next request, and how many bytes of their content are replayed.
     pub(super) fn next_batch(&mut self) -> (&[Event], usize) {
-        self.in_flight = self.events.len().min(MAX_EVENTS);
+        self.in_flight = self.events.len().min(MAX_EVENTS_PER_REQUEST);
         self.ready = false;
         self.last_batch()
     }

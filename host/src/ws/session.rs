@@ -23,7 +23,7 @@ use crate::{
     state::{Services, sessions::SessionGuard},
     ws::{
         outbox::Outbox,
-        timers::Timers,
+        scheduled::ScheduledMessages,
         ws_over_http::{ConnectionInfo, EventsResponse},
     },
 };
@@ -52,16 +52,16 @@ pub(super) struct Session {
     pub(super) outbox: Arc<Outbox>,
     memberships: Vec<Membership>,
     /// Metadata for the filters of the subscriptions.
-    meta: Meta,
+    filter_meta: Meta,
     /// How to tell content from control messages; `None` when the backend did not enable GRIP.
     grip: Option<Extension>,
     /// The idle time after which the backend is sent an empty request.
-    pub(super) keep_alive: Option<Duration>,
+    pub(super) keep_alive_interval: Option<Duration>,
     /// Keep-alive and delayed messages for the client, if any.
-    pub(super) timers: Option<Box<Timers>>,
+    pub(super) scheduled: Option<Box<ScheduledMessages>>,
     /// The backend's name for the session, for logs.
     pub(super) session_id: Option<Box<str>>,
-    pub(super) link: Link,
+    pub(super) attachment: Attachment,
     /// Dropped last, so that the session is counted until everything else is released.
     _guard: SessionGuard,
 }
@@ -74,7 +74,7 @@ struct Membership {
 
 /// The backend's relation to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Link {
+pub(super) enum Attachment {
     /// The backend receives the client's events.
     Attached,
     /// The backend has asked to be detached.
@@ -110,12 +110,12 @@ impl Session {
             info,
             outbox,
             memberships: Vec::new(),
-            meta: Meta::default(),
+            filter_meta: Meta::default(),
             grip,
-            keep_alive: None,
-            timers: None,
+            keep_alive_interval: None,
+            scheduled: None,
             session_id: None,
-            link: Link::Attached,
+            attachment: Attachment::Attached,
             _guard: guard,
         };
         session.apply(response);
@@ -125,7 +125,7 @@ impl Session {
     /// Applies the headers and events of a backend's response, in order.
     pub(super) fn apply(&mut self, response: EventsResponse) {
         if let Some(interval) = response.keep_alive() {
-            self.keep_alive = interval;
+            self.keep_alive_interval = interval;
         }
         if let Err(error) = self.info.update_meta(&response.headers) {
             warn_session!(self, %error, "Set-Meta header ignored");
@@ -140,7 +140,7 @@ impl Session {
                 Event::Close(close) => {
                     return self.outbox.close(close_frame(close), CloseReason::Backend);
                 }
-                Event::Disconnect => return self.link = Link::DropRequested,
+                Event::Disconnect => return self.attachment = Attachment::DropRequested,
                 Event::Open => return self.fail("OPEN event for an open connection"),
             }
         }
@@ -149,7 +149,7 @@ impl Session {
     /// Closes the client with 1011 and detaches the backend.
     pub(super) fn fail(&mut self, error: &str) {
         warn_session!(self, error, "backend failed, closing with 1011");
-        self.link = Link::Detached;
+        self.attachment = Attachment::Detached;
         self.outbox.close(
             frame::close(frame::INTERNAL_ERROR, "the backend failed"),
             CloseReason::Failed,
@@ -170,6 +170,7 @@ impl Session {
         }
     }
 
+    /// Sends a message of the backend, and counts it.
     fn send(&self, frame: Bytes) {
         self.services.metrics.replied.add(1, frame.len());
         self.outbox.send(&frame);
@@ -182,13 +183,13 @@ impl Session {
                 self.memberships
                     .retain(|membership| membership.subscription.channel() != channel);
             }
-            ControlMessage::Detach if self.link == Link::Attached => {
-                self.link = Link::DetachRequested;
+            ControlMessage::Detach if self.attachment == Attachment::Attached => {
+                self.attachment = Attachment::DetachRequested;
             }
             ControlMessage::Detach => {}
             ControlMessage::Session { id } => self.session_id = Some(id.into()),
             ControlMessage::SetMeta { name, value } => {
-                if let Err(error) = self.meta.set(&name, value.as_deref()) {
+                if let Err(error) = self.filter_meta.set(&name, value.as_deref()) {
                     warn_session!(self, name, %error, "set-meta ignored");
                 }
             }
@@ -198,18 +199,18 @@ impl Session {
                 mode,
             } => {
                 let frame = encode(message);
-                let timers = self.timers.get_or_insert_with(Box::default);
-                timers.start_keep_alive(frame, mode, timeout, &self.outbox);
+                let scheduled = self.scheduled.get_or_insert_with(Box::default);
+                scheduled.start_keep_alive(frame, mode, timeout, &self.outbox);
             }
             ControlMessage::KeepAlive { message: None, .. } => {
-                self.update_timers(|timers, outbox| timers.stop_keep_alive(outbox));
+                self.update_scheduled(|scheduled, outbox| scheduled.stop_keep_alive(outbox));
             }
             ControlMessage::SendDelayed { message, timeout } => {
                 let frame = encode(message);
-                let timers = self.timers.get_or_insert_with(Box::default);
-                timers.send_delayed(frame, timeout, &self.outbox);
+                let scheduled = self.scheduled.get_or_insert_with(Box::default);
+                scheduled.send_delayed(frame, timeout, &self.outbox);
             }
-            ControlMessage::FlushDelayed => self.update_timers(Timers::flush_delayed),
+            ControlMessage::FlushDelayed => self.update_scheduled(ScheduledMessages::flush_delayed),
         }
     }
 
@@ -231,7 +232,7 @@ impl Session {
             }
             _ => {}
         }
-        let filters = match Filters::parse(&names, &mut self.meta) {
+        let filters = match Filters::parse(&names, &mut self.filter_meta) {
             Ok(filters) => filters,
             Err(error) => {
                 warn_session!(self, channel, %error, "subscription refused");
@@ -252,12 +253,12 @@ impl Session {
         });
     }
 
-    /// Changes the timers, if any, and frees them when there is nothing left to send.
-    fn update_timers(&mut self, update: impl FnOnce(&mut Timers, &Outbox)) {
-        if let Some(timers) = &mut self.timers {
-            update(timers, &self.outbox);
-            if timers.is_empty() {
-                self.timers = None;
+    /// Changes the scheduled messages, if any, and frees them when there are none left.
+    fn update_scheduled(&mut self, update: impl FnOnce(&mut ScheduledMessages, &Outbox)) {
+        if let Some(scheduled) = &mut self.scheduled {
+            update(scheduled, &self.outbox);
+            if scheduled.is_empty() {
+                self.scheduled = None;
             }
         }
     }

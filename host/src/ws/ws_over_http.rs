@@ -22,7 +22,7 @@ use crate::{
         body::{ReadBodyError, read_body},
         signer::Signer,
     },
-    pubsub::filter::{MAX_META, MetaFull},
+    pubsub::filter::{MAX_METADATA_ENTRIES, MetaFull},
     ws::request_head::RequestHead,
 };
 
@@ -46,7 +46,7 @@ pub(super) struct ConnectionInfo {
     /// The client's address.
     pub(super) caller: Caller,
     /// The `Meta-NAME` headers that the backend has set with `Set-Meta-NAME`.
-    pub(super) meta: Vec<(HeaderName, HeaderValue)>,
+    pub(super) echoed_headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// A response that consists of events.
@@ -122,7 +122,7 @@ impl ConnectionInfo {
         for event in events {
             event.encode(&mut body);
         }
-        let mut headers = self.head.headers(9 + self.meta.len());
+        let mut headers = self.head.headers(9 + self.echoed_headers.len());
         let mut set = |name: &'static str, value: HeaderValue| {
             headers.insert(HeaderName::from_static(name), value);
         };
@@ -136,7 +136,7 @@ impl ConnectionInfo {
         if replayed > 0 {
             set(CONTENT_BYTES_REPLAYED, HeaderValue::from(replayed));
         }
-        for (name, value) in &self.meta {
+        for (name, value) in &self.echoed_headers {
             headers.insert(name.clone(), value.clone());
         }
         let mut request = Request::new(backend::full(body.freeze()));
@@ -160,15 +160,16 @@ impl ConnectionInfo {
             let Ok(name) = HeaderName::try_from(format!("{META_PREFIX}{name}")) else {
                 continue;
             };
-            self.meta.retain(|(existing, _)| *existing != name);
+            self.echoed_headers
+                .retain(|(existing, _)| *existing != name);
             // Copied, since the value may be a slice of the response's whole head.
             if !value.is_empty()
                 && let Ok(value) = HeaderValue::from_bytes(value.as_bytes())
             {
-                if self.meta.len() == MAX_META {
+                if self.echoed_headers.len() == MAX_METADATA_ENTRIES {
                     return Err(MetaFull);
                 }
-                self.meta.push((name, value));
+                self.echoed_headers.push((name, value));
             }
         }
         Ok(())
@@ -197,6 +198,7 @@ impl EventsResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pubsub::filter::Filter;
 
     #[test]
     fn short_keep_alive_intervals_are_raised_to_the_minimum() {
@@ -231,6 +233,13 @@ mod tests {
             let value = HeaderValue::from_static(value);
             response.headers.insert(CONTENT_BYTES_ACCEPTED, value);
             assert_eq!(response.accepted(), accepted);
+        }
+    }
+
+    #[test]
+    fn every_filter_is_a_feature() {
+        for (name, _) in Filter::NAMES {
+            assert!(FEATURES.contains(&format!("filter:{name}")), "{name}");
         }
     }
 }

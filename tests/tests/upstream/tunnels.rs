@@ -1,4 +1,4 @@
-//! Passthrough routes, whose upgrades are tunnelled.
+//! Passthrough routes, whose upgrades are tunneled.
 
 use anyhow::{Context, Result, ensure};
 use futures_util::{SinkExt, StreamExt};
@@ -116,7 +116,7 @@ async fn tunnelled_and_held_sockets_share_a_port() -> Result<()> {
     let options = ["--from", &path, "--grip-key", "secret"];
     let host = Server::in_front_of(&backend.url("http"), &options)?;
 
-    let mut tunnelled = Client::open(
+    let mut tunneled = Client::open(
         host.address,
         "/hmr/x?y=z",
         &[
@@ -131,10 +131,10 @@ async fn tunnelled_and_held_sockets_share_a_port() -> Result<()> {
         .map_err(|failed| failed.error)?;
     sent.recv().await.context("OPEN")?;
     for round in 0..10 {
-        tunnelled.send(&format!("round {round}")).await?;
+        tunneled.send(&format!("round {round}")).await?;
         held.send(&format!("round {round}")).await?;
         ensure!(text(&mut held).await? == format!("ROUND {round}"));
-        ensure!(text(&mut tunnelled).await? == format!("round {round}"));
+        ensure!(text(&mut tunneled).await? == format!("round {round}"));
     }
     publish(&host, "to those held").await?;
     ensure!(text(&mut held).await? == "to those held");
@@ -142,8 +142,8 @@ async fn tunnelled_and_held_sockets_share_a_port() -> Result<()> {
     let large: Vec<u8> = (0..4_000_000u32)
         .map(|n| (n.wrapping_mul(n) >> 7) as u8)
         .collect();
-    tunnelled.0.send(Message::binary(large.clone())).await?;
-    let back = tunnelled.next().await?.context("the socket was closed")?;
+    tunneled.0.send(Message::binary(large.clone())).await?;
+    let back = tunneled.next().await?.context("the socket was closed")?;
     ensure!(back.into_data() == large, "other bytes were received");
     ensure!(host.count("sessions").await? == 1);
     // Upgraded connections still count as connections.
@@ -170,14 +170,14 @@ async fn tunnelled_and_held_sockets_share_a_port() -> Result<()> {
         .err()
         .context("the socket opens")?;
     ensure!(no.status == Some(403), "{no:?}");
-    tunnelled.0.close(None).await?;
+    tunneled.0.close(None).await?;
     ensure!(
-        tunnelled
+        tunneled
             .closed()
             .await?
             .is_none_or(|code| code == 1005 || code == 1000)
     );
-    drop(tunnelled);
+    drop(tunneled);
     host.wait_for_metric("socket_host_connections 1").await?;
     host.wait_for_metric("socket_host_tunnels 0").await?;
     held.0.close(None).await?;
@@ -200,9 +200,9 @@ async fn tunnels_work_with_embedded_components() -> Result<()> {
         ),
     )?;
     let host = Server::start(folder.path(), &[])?;
-    let mut tunnelled = host.socket("/hmr").await?;
-    tunnelled.send("hello").await?;
-    ensure!(text(&mut tunnelled).await? == "hello");
+    let mut tunneled = host.socket("/hmr").await?;
+    tunneled.send("hello").await?;
+    ensure!(text(&mut tunneled).await? == "hello");
     let (status, body) = host.get("/hmr").await?;
     ensure!(status == 200 && body.contains("x-forwarded-for"), "{body}");
     ensure!(host.get("/headers").await?.0 == 200);
@@ -262,7 +262,7 @@ async fn http_is_not_tunnelled() -> Result<()> {
         let seen: serde_json::Value = serde_json::from_str(&response.body)?;
         ensure!(header(&seen, "upgrade").is_empty(), "{seen}");
     }
-    // A switch to another protocol than requested is not tunnelled either.
+    // A switch to another protocol than requested is not tunneled either.
     let backend = Backend::script(|_, mut stream| async move {
         super::backend::read_head(&mut stream).await;
         let _ = stream

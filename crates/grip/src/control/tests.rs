@@ -1,3 +1,5 @@
+//! Tests of control messages: what is read and written, errors, and round trips.
+
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -160,6 +162,22 @@ const KINDS: [&str; 8] = [
     "send-delayed",
     "flush-delayed",
 ];
+
+#[test]
+fn every_kind_is_documented_and_fuzzed() {
+    let page = include_str!("../../../../docs/grip.md");
+    let (_, section) = page.split_once("\n### Control messages\n").unwrap();
+    let documented: Vec<_> = section
+        .lines()
+        .skip_while(|line| !line.starts_with("| `"))
+        .map_while(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect();
+    assert_eq!(documented, KINDS);
+    for kind in KINDS {
+        let seed = format!("{}/fuzz/corpus/control/{kind}", env!("CARGO_MANIFEST_DIR"));
+        assert!(std::fs::exists(&seed).unwrap(), "{seed}");
+    }
+}
 
 proptest! {
     #[test]

@@ -1,3 +1,5 @@
+//! Tests of events: encoding, decoding in pieces, limits, and errors.
+
 use proptest::prelude::*;
 
 use super::*;

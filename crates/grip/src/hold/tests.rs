@@ -1,3 +1,5 @@
+//! Tests of hold instructions, as headers and as JSON.
+
 use proptest::{collection::vec, option, prelude::*};
 
 use super::*;

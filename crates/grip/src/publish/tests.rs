@@ -1,3 +1,5 @@
+//! Tests of published items: what is read and written, errors, and round trips.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -341,6 +343,13 @@ fn nearly_items() -> impl Strategy<Value = Value> {
                 .prop_map(|fields| Value::Object(fields.into_iter().collect())),
         ]
     })
+}
+
+#[test]
+fn fields_of_the_item_are_not_read_inside_formats() {
+    let json = r#"{"items":[{"channel":"a","formats":{"ws-message":{"content":"x"},"no-seq":1}}]}"#;
+    let items = parse(json.as_bytes()).unwrap();
+    assert!(!items[0].no_seq && items[0].ws_message.is_some());
 }
 
 proptest! {

@@ -1,3 +1,5 @@
+//! Tests of keys and tokens.
+
 use proptest::prelude::*;
 
 use super::*;

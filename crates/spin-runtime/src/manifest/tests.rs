@@ -1,3 +1,5 @@
+//! Tests of manifests: every key, and what is wrong with invalid ones.
+
 use std::{fs, path::Path};
 
 use proptest::prelude::*;

@@ -8,7 +8,7 @@ use crate::limits::Limits;
 
 /// The most passes of decoding a path, or of resolving its dots. Legitimate paths need far fewer,
 /// and the limit bounds the work.
-pub(super) const MAX_PASSES: usize = Limits::DEFAULT.path_decode_passes;
+pub(super) const PATH_DECODE_PASSES: usize = Limits::DEFAULT.path_decode_passes;
 
 /// Returns whether the segments of a variant of the path satisfy the predicate, or whether the path
 /// is too complex to check.
@@ -16,7 +16,7 @@ pub(super) const MAX_PASSES: usize = Limits::DEFAULT.path_decode_passes;
 /// The predicate resolves dots.
 pub(super) fn any(path: &str, predicate: impl Fn(Vec<&[u8]>) -> bool) -> bool {
     let mut path = path.as_bytes().to_vec();
-    for _ in 0..MAX_PASSES {
+    for _ in 0..PATH_DECODE_PASSES {
         if any_undecoded(&path, &predicate) {
             return true;
         }
@@ -141,7 +141,10 @@ mod tests {
         ] {
             assert!(escapes_root(path), "{path}");
         }
-        assert!(escapes_root(&format!("/%{}41", "25".repeat(MAX_PASSES))));
+        assert!(escapes_root(&format!(
+            "/%{}41",
+            "25".repeat(PATH_DECODE_PASSES)
+        )));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Routes that are not reachable from outside, however their paths are spelled.
 
-use super::path_variants::{self, MAX_PASSES, decode};
+use super::path_variants::{self, PATH_DECODE_PASSES, decode};
 use crate::route_pattern::RoutePattern;
 
 /// The routes that only timers and components may call.
@@ -67,7 +67,7 @@ impl PrivateRoutes {
             return true;
         }
         segments.retain(|segment| *segment != b".");
-        for _ in 0..MAX_PASSES {
+        for _ in 0..PATH_DECODE_PASSES {
             if self.matches_segments(&segments) {
                 return true;
             }
@@ -238,8 +238,8 @@ mod tests {
         let private = private(&["/internal/..."]);
         assert!(private.matches(&format!("/%{}41", "25".repeat(30_000))));
         assert!(private.matches(&"/x/..".repeat(20_000)));
-        assert!(!private.matches(&format!("/%{}41", "25".repeat(MAX_PASSES - 2))));
-        assert!(!private.matches(&"/x/..".repeat(MAX_PASSES - 1)));
+        assert!(!private.matches(&format!("/%{}41", "25".repeat(PATH_DECODE_PASSES - 2))));
+        assert!(!private.matches(&"/x/..".repeat(PATH_DECODE_PASSES - 1)));
     }
 
     /// Generates spellings of a slash, with redundant segments beside it.

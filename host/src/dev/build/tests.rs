@@ -1,3 +1,5 @@
+//! Tests of build commands, with real processes.
+
 use std::{fs, path::Path};
 
 use rustix::process::{Pid, Signal};

@@ -11,7 +11,7 @@ use crate::{
     pubsub::{
         filter::Meta,
         publication::Delivery,
-        shard::{QUEUE_BYTES, SHARD_SLOTS},
+        shard::{MAX_SHARD_QUEUE_BYTES, SHARD_SLOTS},
     },
 };
 
@@ -148,9 +148,9 @@ async fn settled_channels_have_delivered_everything() {
     let _subscription = channels.subscribe("c", inbox.clone(), plain());
     channels.publish(text("c", "x")).await;
     assert!(inbox.0.lock().is_empty());
-    channels.settled("c").await;
+    channels.wait_delivered("c").await;
     assert!(!inbox.0.lock().is_empty());
-    channels.settled("unknown").await;
+    channels.wait_delivered("unknown").await;
 }
 
 #[tokio::test]
@@ -170,7 +170,7 @@ async fn a_full_queue_delays_the_publisher_and_loses_nothing() {
     let channels = Channels::default();
     let inbox = Arc::new(Inbox::default());
     let _subscription = channels.subscribe("c", inbox.clone(), plain());
-    let large = "x".repeat(QUEUE_BYTES / 2);
+    let large = "x".repeat(MAX_SHARD_QUEUE_BYTES / 2);
     for _ in 0..8 {
         channels.publish(text("c", &large)).await;
     }
@@ -221,7 +221,7 @@ async fn ids_put_publications_in_order() {
     inbox.receives(&["1", "2", "3"]).await;
     let start = Instant::now();
     inbox.receives(&["1", "2", "3", "5"]).await;
-    assert_eq!(start.elapsed(), crate::pubsub::sequencer::WAIT_TIMEOUT);
+    assert_eq!(start.elapsed(), crate::pubsub::sequencer::REORDER_TIMEOUT);
     assert_eq!(channels.last_id("c").as_deref(), Some("5"));
 }
 
@@ -234,19 +234,19 @@ async fn an_id_without_subscribers_is_kept_for_a_while() {
     assert_eq!(channels.publish(numbered(7)).await, 0);
     assert_eq!((count(&channels), channels.len()), (1, 0));
     // Published to again, and so kept for longer.
-    tokio::time::advance(LINGER / 2).await;
+    tokio::time::advance(IDLE_CHANNEL_LIFETIME / 2).await;
     assert_eq!(channels.publish(numbered(8)).await, 0);
-    tokio::time::advance(LINGER / 2).await;
+    tokio::time::advance(IDLE_CHANNEL_LIFETIME / 2).await;
     channels.tick(Instant::now());
     assert_eq!(channels.last_id("c").as_deref(), Some("8"));
     // Subscribed to and left, and so kept for longer.
     let subscription = channels.subscribe("c", Arc::new(Inbox::default()), plain());
-    tokio::time::advance(2 * LINGER).await;
+    tokio::time::advance(2 * IDLE_CHANNEL_LIFETIME).await;
     channels.tick(Instant::now());
     assert_eq!(channels.len(), 1);
     drop(subscription);
     assert_eq!((count(&channels), channels.len()), (1, 0));
-    tokio::time::advance(LINGER).await;
+    tokio::time::advance(IDLE_CHANNEL_LIFETIME).await;
     channels.tick(Instant::now());
     assert_eq!(
         (count(&channels), channels.0.lingering.lock().len()),
@@ -257,12 +257,12 @@ async fn an_id_without_subscribers_is_kept_for_a_while() {
 #[tokio::test(start_paused = true)]
 async fn the_number_of_channels_without_subscribers_is_limited() {
     let channels = Channels::default();
-    for n in 0..MAX_LINGERING + 10 {
+    for n in 0..MAX_IDLE_CHANNELS + 10 {
         let item = Item::ws_text(n.to_string(), "x").with_id("1", None);
         let publication = Publication::new(item).expect("a valid item");
         channels.publish(publication).await;
     }
-    assert_eq!(channels.lock().len(), MAX_LINGERING);
-    assert_eq!(channels.0.lingering.lock().len(), MAX_LINGERING);
+    assert_eq!(channels.lock().len(), MAX_IDLE_CHANNELS);
+    assert_eq!(channels.0.lingering.lock().len(), MAX_IDLE_CHANNELS);
     assert_eq!(channels.last_id("0"), None);
 }

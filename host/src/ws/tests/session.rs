@@ -122,7 +122,7 @@ pub(crate) fn new_session(
         head: RequestHead::new(&Uri::from_static("/ws?x=1"), &request_headers),
         id: HeaderValue::from_static("the-id"),
         caller: Caller::Host,
-        meta: Vec::new(),
+        echoed_headers: Vec::new(),
     };
     let mut response = EventsResponse {
         headers: HeaderMap::new(),
@@ -463,7 +463,7 @@ async fn a_flood_is_slowed_down_without_loss() {
 async fn an_idle_session_sends_empty_requests_at_the_keep_alive_interval() {
     let mut session = TestSession::open_prepared(&[], &[], Limits::default(), |session| {
         // Shorter than a header can set.
-        session.keep_alive = Some(Duration::from_millis(50));
+        session.keep_alive_interval = Some(Duration::from_millis(50));
     })
     .await;
     let start = Instant::now();

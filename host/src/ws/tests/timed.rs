@@ -261,7 +261,7 @@ async fn a_session_without_scheduled_messages_has_no_timers() {
     let grip = [("sec-websocket-extensions", "grip")];
     let limits = Limits::default;
     let (session, ..) = new_session(&grip, &[keep_alive, off.into_event()], limits());
-    assert!(session.timers.is_none());
+    assert!(session.scheduled.is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,3 +1,5 @@
+//! Tests of the files that a component sees.
+
 use std::{fs, os::unix::fs::symlink};
 
 use super::*;

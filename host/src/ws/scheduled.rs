@@ -15,7 +15,7 @@ const DEFAULT_KEEP_ALIVE: Duration = Duration::from_secs(55);
 const DEFAULT_DELAY: Duration = Duration::from_secs(1);
 
 /// The scheduled messages of one session. Most sessions have none, and so need no Tokio timer.
-pub(super) struct Timers {
+pub(super) struct ScheduledMessages {
     keep_alive: Option<KeepAlive>,
     delayed: Option<Delayed>,
     /// Completes when the first of the two is due.
@@ -33,7 +33,7 @@ struct Delayed {
     due: Instant,
 }
 
-impl Default for Timers {
+impl Default for ScheduledMessages {
     fn default() -> Self {
         Self {
             keep_alive: None,
@@ -43,7 +43,7 @@ impl Default for Timers {
     }
 }
 
-impl Timers {
+impl ScheduledMessages {
     /// Returns whether there is nothing to send.
     pub(super) fn is_empty(&self) -> bool {
         self.keep_alive.is_none() && self.delayed.is_none()
