@@ -332,7 +332,7 @@ async fn start_errors_name_their_cause() -> Result<()> {
         ("http://a/?b", &[], "without a query"),
         ("http://a", &["--build"], "cannot be used with"),
         ("http://a", &["--state-dir", "x"], "cannot be used with"),
-        ("http://a", &["--from", "nowhere.toml"], "cannot be read"),
+        ("http://a", &["--from", "nowhere.toml"], "cannot read the manifest"),
     ] {
         let error = start_error(Server::in_front_of(url, options)).context("the host starts")?;
         ensure!(error.contains(message), "{url} {options:?}: {error}");

@@ -82,7 +82,7 @@ max-connections = 1
     let nowhere = "route = \"/.well-known/spin/second\"";
     project.rewrite("route = \"/second/...\"", nowhere)?;
     page.page_reload().await?;
-    let warning = ["WARN", "/.well-known/spin/second", "answered by the host"];
+    let warning = ["WARN", "/.well-known/spin/second", "has no effect"];
     host.wait_for_log(&warning).await?;
     project.rewrite(nowhere, "route = \"/second/...\"")?;
     page.page_reload().await?;
