@@ -72,6 +72,7 @@ pub mod header;
 pub mod hold;
 mod json;
 mod message;
+mod mime_base64;
 mod parameters;
 pub mod publish;
 pub mod signature;

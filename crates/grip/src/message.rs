@@ -6,7 +6,7 @@ use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Event, event::MAX_CONTROL_PAYLOAD, json};
+use crate::{Event, event::MAX_CONTROL_PAYLOAD, json, mime_base64};
 
 /// The problem of an object without content.
 pub(crate) const MISSING_CONTENT: &str = "missing content or content-bin";
@@ -211,7 +211,7 @@ fn decode(
 }
 
 fn decode_base64(encoded: Value) -> Result<Bytes, String> {
-    match BASE64_STANDARD.decode(json::string(encoded)?) {
+    match mime_base64::decode(&json::string(encoded)?) {
         Ok(data) => Ok(data.into()),
         Err(error) => Err(format!("invalid base64: {error}")),
     }

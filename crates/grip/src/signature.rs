@@ -8,15 +8,14 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use base64::{
-    Engine,
-    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
-};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
+
+use crate::mime_base64;
 
 /// The maximum length of a token in bytes.
 pub const MAX_TOKEN_LEN: usize = 4096;
@@ -76,7 +75,7 @@ impl Key {
         match text.strip_prefix("base64:") {
             None => Key::new(text.as_bytes()),
             Some(encoded) => {
-                let decoded = BASE64_STANDARD.decode(encoded.trim());
+                let decoded = mime_base64::decode(encoded);
                 Key::new(&decoded.map_err(|error| KeyError::Base64(error.to_string()))?)
             }
         }

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use base64::{Engine, prelude::BASE64_STANDARD};
+use base64::{
+    Engine, alphabet,
+    engine::{GeneralPurpose, GeneralPurposeConfig},
+};
 use bytes::Bytes;
 use grip::Event;
 use http::{
@@ -148,6 +151,12 @@ impl Handshake {
     }
 }
 
+/// Ignores the unused bits at the end of a key, as other servers do: some clients set them.
+const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
+
 /// Validates the handshake's headers (RFC 6455, 4.2.1) and the origin, and returns the value of
 /// `Sec-WebSocket-Accept`.
 fn validate<B>(
@@ -156,6 +165,18 @@ fn validate<B>(
 ) -> Result<String, Box<Response<Body>>> {
     let headers = request.headers();
     let refuse = |status, text: &str| Err(Box::new(text_response(status, text)));
+    // This host and a server behind it could each use another of several values (RFC 6455, sections
+    // 11.3.1 and 11.3.5; RFC 6454, section 7.3).
+    for name in [
+        header::SEC_WEBSOCKET_KEY,
+        header::SEC_WEBSOCKET_VERSION,
+        header::ORIGIN,
+    ] {
+        if headers.get_all(&name).iter().nth(1).is_some() {
+            let text = format!("more than one header {name}");
+            return refuse(StatusCode::BAD_REQUEST, &text);
+        }
+    }
     if headers
         .get(header::SEC_WEBSOCKET_VERSION)
         .is_none_or(|version| version != "13")
@@ -173,7 +194,7 @@ fn validate<B>(
     let key = headers
         .get(header::SEC_WEBSOCKET_KEY)
         .map_or(&b""[..], HeaderValue::as_bytes);
-    if BASE64_STANDARD.decode(key).map_or(0, |key| key.len()) != 16 {
+    if KEY_BASE64.decode(key).map_or(0, |key| key.len()) != 16 {
         return refuse(
             StatusCode::BAD_REQUEST,
             "Sec-WebSocket-Key must be 16 bytes in base64",
@@ -412,6 +433,57 @@ mod tests {
             status(request("13", "not base64")),
             Err(StatusCode::BAD_REQUEST)
         );
+    }
+
+    #[test]
+    fn headers_that_may_occur_once_are_refused_twice() {
+        let origins = origins(true, false, &[]);
+        let key = "dGhlIHNhbXBsZSBub25jZQ==";
+        let status = |extra: Option<(&str, &str)>| {
+            let mut request = Request::get("/")
+                .header("sec-websocket-version", "13")
+                .header("sec-websocket-key", key)
+                .header("origin", "http://a")
+                .header("sec-websocket-protocol", "chat");
+            if let Some((name, value)) = extra {
+                request = request.header(name, value);
+            }
+            let request = request.body(()).unwrap();
+            validate(&request, &origins).map_err(|refusal| refusal.status())
+        };
+        for (name, value) in [
+            ("sec-websocket-key", key),
+            ("sec-websocket-key", "eHh4eHh4eHh4eHh4eHh4eA=="),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-version", "8"),
+            ("origin", "http://b"),
+        ] {
+            let status = status(Some((name, value)));
+            assert_eq!(status, Err(StatusCode::BAD_REQUEST), "{name}");
+        }
+        assert!(status(None).is_ok());
+        assert!(status(Some(("sec-websocket-protocol", "superchat"))).is_ok());
+    }
+
+    #[test]
+    fn unused_bits_of_a_key_are_ignored() {
+        let accepts = |key: &str| {
+            let request = Request::get("/")
+                .header("sec-websocket-version", "13")
+                .header("sec-websocket-key", key)
+                .body(())
+                .unwrap();
+            validate(&request, &origins(true, false, &[])).is_ok()
+        };
+        assert!(accepts("AAAAAAAAAAAAAAAAAAAAAA=="));
+        assert!(accepts("AAAAAAAAAAAAAAAAAAAAAB=="));
+        for invalid in [
+            "AAAAAAAAAAAAAAAAAAAAAA",
+            "AAAAAAAAAAAAAAAAAAAA====",
+            "_AAAAAAAAAAAAAAAAAAAAA==",
+        ] {
+            assert!(!accepts(invalid), "{invalid}");
+        }
     }
 
     #[test]

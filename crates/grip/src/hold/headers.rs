@@ -1,6 +1,5 @@
 //! Instructions in `Grip-*` headers.
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 
 use super::{
@@ -9,6 +8,7 @@ use super::{
 };
 use crate::{
     control::KeepAliveMode,
+    mime_base64,
     parameters::{is_closed, split, split_links, unquote, write_quoted},
 };
 
@@ -335,7 +335,7 @@ fn read_keep_alive(value: &str) -> Result<KeepAlive, String> {
     let content = match format.as_deref() {
         None | Some("" | "raw") => Bytes::copy_from_slice(data.as_bytes()),
         Some("cstring") => cstring::decode(data)?,
-        Some("base64") => match BASE64_STANDARD.decode(data) {
+        Some("base64") => match mime_base64::decode(data) {
             Ok(content) => content.into(),
             Err(error) => return Err(format!("invalid base64: {error}")),
         },
