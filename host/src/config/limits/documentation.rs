@@ -170,6 +170,7 @@ fn doc_comments(source: &str) -> BTreeMap<&str, String> {
             doc = format!("{doc} {text}");
         } else if let Some(field) = line.strip_prefix("    pub ")
             && let Some((field, _)) = field.split_once(':')
+            && !field.starts_with("const ")
         {
             docs.insert(field, std::mem::take(&mut doc));
         } else {
