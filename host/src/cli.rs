@@ -2,7 +2,7 @@
 
 use std::{
     io::IsTerminal as _,
-    net::SocketAddr,
+    net::{SocketAddr, ToSocketAddrs as _},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -72,16 +72,22 @@ struct VariableValues {
 struct Up {
     #[command(flatten)]
     from: ManifestPath,
-    /// The public address.
+    /// The public address, such as `127.0.0.1:3000` or `localhost:3000`.
     #[arg(
         long,
         value_name = "ADDRESS",
         env = "SPIN_HTTP_LISTEN_ADDR",
-        default_value = "127.0.0.1:3000"
+        default_value = "127.0.0.1:3000",
+        value_parser = resolve_address
     )]
     listen: SocketAddr,
     /// The address of the control port, for publishing (GRIP), health and metrics.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5561")]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:5561",
+        value_parser = resolve_address
+    )]
     control: SocketAddr,
     /// The key that signs tokens between host and components: text, or `base64:` and bytes.
     /// Random by default.
@@ -276,12 +282,14 @@ fn print_triggers(manifest: &Manifest, private: &[String], url: &str) {
         };
         match &trigger.route {
             Route::Path(path) => {
+                // A route may be written without it.
+                let slash = if path.starts_with('/') { "" } else { "/" };
                 let note = if private.contains(path) {
                     " (private)"
                 } else {
                     ""
                 };
-                print_line(format_args!("  {url}{path} → {target}{note}"));
+                print_line(format_args!("  {url}{slash}{path} → {target}{note}"));
             }
             Route::Private => print_line(format_args!("  (service chaining only) → {target}")),
         }
@@ -355,9 +363,57 @@ fn raise_file_limit() {
     }
 }
 
+/// Resolves an address with a port. Of several addresses that a name has, the first IPv4 address
+/// applies, since that is what `localhost` means to most programs.
+fn resolve_address(text: &str) -> Result<SocketAddr, String> {
+    let expected = "expected an address with a port, such as 127.0.0.1:3000 or localhost:3000";
+    let addresses: Vec<SocketAddr> = text
+        .to_socket_addrs()
+        .map_err(|error| format!("{expected} ({error})"))?
+        .collect();
+    addresses
+        .iter()
+        .find(|address| address.is_ipv4())
+        .or(addresses.first())
+        .copied()
+        .ok_or_else(|| format!("{expected}: the name has no address"))
+}
+
 fn parse_pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
         _ => Err("expected NAME=VALUE".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_may_be_names() {
+        for (text, address) in [
+            ("127.0.0.1:3000", "127.0.0.1:3000"),
+            ("[::1]:0", "[::1]:0"),
+            ("localhost:3000", "127.0.0.1:3000"),
+            ("0.0.0.0:80", "0.0.0.0:80"),
+        ] {
+            assert_eq!(
+                resolve_address(text),
+                Ok(address.parse().unwrap()),
+                "{text}"
+            );
+        }
+        for invalid in [
+            "",
+            "3000",
+            "localhost",
+            "127.0.0.1",
+            "localhost:x",
+            "localhost:99999",
+        ] {
+            let error = resolve_address(invalid).unwrap_err();
+            assert!(error.contains("localhost:3000"), "{invalid}: {error}");
+        }
     }
 }

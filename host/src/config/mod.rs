@@ -119,6 +119,10 @@ impl HostConfig {
 
     /// Finds private routes and timers that match no route of the application.
     fn warnings(&self, manifest: &Manifest) -> Vec<String> {
+        // A manifest for an upstream may leave its routes out.
+        if manifest.triggers.is_empty() {
+            return Vec::new();
+        }
         let paths = manifest
             .triggers
             .iter()

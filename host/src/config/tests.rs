@@ -59,6 +59,22 @@ fn a_manifest_without_the_table_gets_the_defaults() {
 }
 
 #[test]
+fn a_manifest_for_an_upstream_may_have_the_table_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spin.toml");
+    let text = "spin_manifest_version = 2\napplication.name = \"test\"\n\
+                [application.tool.socket-host]\nprivate = [\"/internal/...\"]\n\
+                timer = [{ request = \"POST /tick\", every = \"5s\" }]\n";
+    std::fs::write(&path, text).unwrap();
+    let config = AppConfig::load_for_upstream(&path).unwrap();
+    assert_eq!(config.host.private, ["/internal/..."]);
+    assert_eq!(config.host.timers.len(), 1);
+    assert_eq!(config.manifest.warnings, [""; 0]);
+    let error = AppConfig::load(&path).unwrap_err().to_string();
+    assert!(error.contains("`trigger` is missing"), "{error}");
+}
+
+#[test]
 fn every_key_is_read() {
     let config = parse(
         r#"

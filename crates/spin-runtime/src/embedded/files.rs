@@ -26,6 +26,7 @@ pub(crate) struct Mounts {
     folders: Vec<(PathBuf, String)>,
     /// The folder of the collected files. It is deleted when this is dropped.
     _collected: Option<TempDir>,
+    unmatched: Vec<String>,
 }
 
 impl Mounts {
@@ -40,6 +41,11 @@ impl Mounts {
             builder = MountsBuilder::gather(component, root, false)?;
         }
         Ok(builder.finish())
+    }
+
+    /// Returns the entries of `files` that match nothing.
+    pub(crate) fn unmatched(&self) -> &[String] {
+        &self.unmatched
     }
 
     /// Mounts the folders in an instance.
@@ -62,6 +68,8 @@ struct MountsBuilder {
     mounts_folders: bool,
     collected: Option<TempDir>,
     folders: Vec<(PathBuf, String)>,
+    /// Patterns that match no file.
+    unmatched: Vec<String>,
 }
 
 impl MountsBuilder {
@@ -77,6 +85,7 @@ impl MountsBuilder {
             mounts_folders,
             collected: None,
             folders: Vec::new(),
+            unmatched: Vec::new(),
         };
         for files in &component.files {
             match files {
@@ -142,16 +151,22 @@ impl MountsBuilder {
         let (folder, depth) = search_scope(&relative);
         let folder = self.root.join(folder);
         if !folder.is_dir() {
+            self.unmatched.push(pattern.to_owned());
             return Ok(());
         }
         let base = folder.canonicalize()?;
+        let mut is_matched = false;
         for file in walk::files(&folder, depth, |link| self.follows(link, &base))? {
             let path = file
                 .strip_prefix(&self.root)
                 .context("file outside of the searched folder")?;
             if glob.is_match(path) {
+                is_matched = true;
                 self.add_file(&file, path, &base)?;
             }
+        }
+        if !is_matched {
+            self.unmatched.push(pattern.to_owned());
         }
         Ok(())
     }
@@ -280,6 +295,7 @@ impl MountsBuilder {
         Mounts {
             folders: self.folders,
             _collected: self.collected,
+            unmatched: self.unmatched,
         }
     }
 }

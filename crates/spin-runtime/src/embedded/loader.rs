@@ -240,10 +240,14 @@ impl AppLoader {
             let folder = folder.unwrap_or_else(|| options.state_dir.join("logs"));
             self.output.stream(&folder.join(format!("{id}_{name}.txt")))
         };
+        let mounts = Mounts::gather(component, &manifest.root)?;
+        for pattern in mounts.unmatched() {
+            tracing::warn!(component = %id, pattern, "entry of files matches nothing");
+        }
         Ok(Component {
             id: id.as_str().into(),
             environment: environment.into_iter().collect(),
-            mounts: Mounts::gather(component, &manifest.root)?,
+            mounts,
             stdout: log("stdout")?,
             stderr: log("stderr")?,
             variables: variables.component_variables(id),

@@ -167,8 +167,14 @@ fn read_root<T>(
     let mut components = component_table
         .map(|value| read_components(&context, &value))
         .unwrap_or_default();
-    let triggers = table
-        .require("trigger", "[[trigger.http]] assigns routes to components")
+    let triggers = match usage {
+        ManifestUse::Embedded => {
+            table.require("trigger", "[[trigger.http]] assigns routes to components")
+        }
+        // The manifest may only have the host's own table: the server behind it knows its routes.
+        ManifestUse::Upstream => table.get("trigger"),
+    };
+    let triggers = triggers
         .map(|value| trigger::read_all(&context, &value, &component_ids, &mut components))
         .unwrap_or_default();
     table.finish();
@@ -306,18 +312,31 @@ fn read_components(context: &Context<'_>, value: &Value<'_>) -> BTreeMap<String,
     components
 }
 
-/// Finds routes that are valid and never reached.
+/// Finds routes that are valid and never reached, or that do not mean what they seem to.
 fn warnings(triggers: &[Trigger]) -> Vec<String> {
     let routes = triggers.iter().filter_map(|trigger| match &trigger.route {
         Route::Path(path) => RoutePattern::parse(path).ok(),
         Route::Private => None,
     });
-    let shadowed = routes.filter(|route| route.normalized().starts_with(WELL_KNOWN));
-    let warning = |route: RoutePattern| {
-        format!(
-            "route {} has no effect: the host answers paths under {WELL_KNOWN}",
-            route.normalized()
-        )
-    };
-    shadowed.map(warning).collect()
+    routes
+        .filter_map(|route| route_warning(route.normalized()))
+        .collect()
+}
+
+fn route_warning(route: &str) -> Option<String> {
+    if route.starts_with(WELL_KNOWN) {
+        return Some(format!(
+            "route {route} has no effect: the host answers paths under {WELL_KNOWN}"
+        ));
+    }
+    if let Some(character) = route.chars().find(|character| "?#".contains(*character)) {
+        return Some(format!(
+            "route {route} never matches: a path ends before `{character}`"
+        ));
+    }
+    let mut segments = route.split('/');
+    let parameter = segments.find_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))?;
+    Some(format!(
+        "route {route} matches `{{{parameter}}}` literally: write a parameter as `:{parameter}`"
+    ))
 }

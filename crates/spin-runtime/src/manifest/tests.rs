@@ -291,6 +291,39 @@ fn triggers_are_checked() {
 }
 
 #[test]
+fn routes_that_cannot_match_are_warnings() {
+    let warnings = |route: &str| {
+        let text = format!(
+            "spin_manifest_version = 2\napplication.name = \"test\"\n\
+             [[trigger.http]]\nroute = \"{route}\"\nstatic_response = {{}}\n"
+        );
+        Manifest::parse(&text, "spin.toml", Embedded)
+            .unwrap()
+            .warnings
+    };
+    for (route, warning) in [
+        (
+            "/a?x=1",
+            "route /a?x=1 never matches: a path ends before `?`",
+        ),
+        ("a#b", "route /a#b never matches: a path ends before `#`"),
+        (
+            "/chat/{room}",
+            "route /chat/{room} matches `{room}` literally: write a parameter as `:room`",
+        ),
+        (
+            "/.well-known/spin/x",
+            "route /.well-known/spin/x has no effect: the host answers paths under /.well-known/spin/",
+        ),
+    ] {
+        assert_eq!(warnings(route), [warning]);
+    }
+    for route in ["/", "foo", "chat/:room", "/...", "/a/:b/...", "/{"] {
+        assert_eq!(warnings(route), [""; 0], "{route}");
+    }
+}
+
+#[test]
 fn components_are_checked() {
     assert_problems(
         &application("[component.other]\n"),

@@ -5,6 +5,14 @@ use std::{fs, os::unix::fs::symlink};
 use super::*;
 
 #[test]
+fn patterns_that_match_nothing_are_reported() {
+    let folder = application();
+    let entries = ["*.nothing", "nowhere/**/*.txt", "a/*.txt"];
+    let mounts = globs(&folder, &entries, &[]).unwrap();
+    assert_eq!(mounts.unmatched(), ["*.nothing", "nowhere/**/*.txt"]);
+}
+
+#[test]
 fn whole_folder_recognizes_globs_for_everything() {
     for glob in ["a/b/**", "a/b/**/*"] {
         assert_eq!(whole_folder(glob), Some("a/b"), "{glob}");
