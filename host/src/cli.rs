@@ -243,7 +243,7 @@ impl Up {
 fn print_summary(config: &AppConfig, url: &str, upstream: Option<&UpstreamUrl>) {
     let (manifest, host) = (&config.manifest, &config.host);
     for warning in &manifest.warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!(%warning, "manifest warning");
     }
     print_line("Routes:");
     match upstream {
