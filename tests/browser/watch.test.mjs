@@ -99,8 +99,12 @@ const mark = (page) => page.evaluate(() => void (globalThis.marked = true));
 const isMarked = (page) => page.evaluate(() => globalThis.marked === true);
 const reloaded = (page) =>
   page.waitForFunction(() => document.readyState === "complete" && !globalThis.marked, null, { timeout: RELOAD_TIMEOUT_MS });
-/** A reload aborts requests, which is no problem of the page. */
-const isNotAborted = (problem) => !problem.endsWith("net::ERR_ABORTED");
+/**
+ * A reload aborts requests, which is no problem of the page, nor is its warning of that. A
+ * request that failed for another reason is a problem of its own.
+ */
+const isNotAborted = (problem) =>
+  !problem.endsWith("net::ERR_ABORTED") && problem !== "failed to fetch orders: TypeError: Failed to fetch";
 const overlay = (page) => page.locator("socket-host-problems section");
 
 pageTest("an edited style sheet is applied without a reload", async (page, problems) => {
