@@ -91,7 +91,7 @@ export class Orders {
     }
   }
 
-  /** Whether the service's store was reset. `newest` is as it was at the request. */
+  /** Whether the service's store was reset. `newest` is the newest id from before the request. */
   isContradictedBy(orders, newest) {
     if (newest === null) return false;
     const last = orders.at(-1)?.id ?? null;

@@ -100,8 +100,8 @@ const isMarked = (page) => page.evaluate(() => globalThis.marked === true);
 const reloaded = (page) =>
   page.waitForFunction(() => document.readyState === "complete" && !globalThis.marked, null, { timeout: RELOAD_TIMEOUT_MS });
 /**
- * A reload aborts requests, which is no problem of the page, nor is its warning of that. A
- * request that failed for another reason is a problem of its own.
+ * Ignores requests aborted by a reload, and the page's warning about them. A request that
+ * fails for another reason is also recorded with that reason.
  */
 const isNotAborted = (problem) =>
   !problem.endsWith("net::ERR_ABORTED") && problem !== "failed to fetch orders: TypeError: Failed to fetch";

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 ///
 /// Each call is atomic, and durable when it returns.
 ///
-/// There is no call that creates a key only if it is absent. In Spin's own store, a
-/// `wasi:keyvalue` swap on an absent key overwrites a value written in the meantime. Use
-/// [`increment`](Storage::increment) to create a key and to learn which caller was first.
+/// No call creates a key only if it is absent: in Spin's own store, a `wasi:keyvalue` swap
+/// on an absent key overwrites a value that was written in the meantime. Use
+/// [`increment`](Storage::increment) to create a key and learn which caller was first.
 pub(crate) trait Storage {
     /// Returns the values of the keys that exist.
     async fn get(&self, keys: Vec<String>) -> Result<BTreeMap<String, Vec<u8>>, StorageError>;

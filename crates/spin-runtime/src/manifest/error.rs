@@ -7,7 +7,7 @@ use std::{fmt, path::PathBuf};
 /// `Display` prints one line for each problem: `spin.toml:12: component.orders.sources: unknown key; …`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestError {
-    /// The manifest's file, as it was passed in.
+    /// The path of the manifest, as given by the caller.
     pub path: PathBuf,
     /// The problems, in the order of the file. Never empty.
     pub problems: Vec<Problem>,
