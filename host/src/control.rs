@@ -356,7 +356,7 @@ mod tests {
             let request = Request::get(path).body(empty()).expect("valid request");
             let _ = services.backend.call(request).await;
         }
-        let outbox = Outbox::new(1000);
+        let outbox = Outbox::new(1000, 0);
         let _guard = services.sessions.register(outbox.clone());
         let channels = &services.channels;
         let _subscription = channels.subscribe("c", outbox.clone(), Filters::default());

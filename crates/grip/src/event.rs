@@ -40,10 +40,19 @@ pub enum Event {
 /// The code and reason of a close frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloseFrame {
-    /// The code. It is not checked here whether it may be sent.
+    /// The code, which may be one that must not be sent: see [`is_close_code`].
     pub code: u16,
     /// The reason of at most [`MAX_CLOSE_REASON`] bytes.
     pub reason: ByteString,
+}
+
+/// Returns whether a close frame may contain a code: those of RFC 6455, section 7.4, and of the
+/// registry of IANA, those of libraries (3000 to 3999) and those of applications (4000 to 4999).
+///
+/// The codes 1005, 1006 and 1015 describe a connection that ended without such a frame, and 1004
+/// has no meaning.
+pub fn is_close_code(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
 impl CloseFrame {

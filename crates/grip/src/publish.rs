@@ -16,12 +16,10 @@ use serde::{
 use serde_json::{Map, Value, json};
 
 use crate::{
+    event::is_close_code,
     json::{self, is_default},
     message::{BodyFields, ContentFields, MISSING_CONTENT, Message},
 };
-
-/// The close codes that an item can carry (RFC 6455, section 7.4).
-const CLOSE_CODES: RangeInclusive<u16> = 1000..=4999;
 
 /// The status codes that an item can carry.
 const STATUS_CODES: RangeInclusive<u16> = 100..=999;
@@ -430,7 +428,13 @@ fn status_code<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>
 }
 
 fn close_code<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
-    json::optional(deserializer, "code", json::code(CLOSE_CODES))
+    json::optional(deserializer, "code", |value| {
+        let code = json::code(0..=u16::MAX)(value).ok();
+        code.filter(|code| is_close_code(*code)).ok_or_else(|| {
+            "expected a code that can be sent: 1000 to 1003, 1007 to 1014, or 3000 to 4999"
+                .to_owned()
+        })
+    })
 }
 
 fn serialize_body<S: Serializer>(body: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {

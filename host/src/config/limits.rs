@@ -28,6 +28,10 @@ pub struct Limits {
     /// The open sockets, at least 1. Further handshakes get 503. Held HTTP requests and tunnels
     /// each have a limit of the same size (key `max-connections`). Default: 100,000.
     pub max_connections: usize,
+    /// The body of a backend's response with events. A larger one closes the socket with 1011 (key
+    /// `max-response-events`). Default: 1,000,000 bytes, as in Pushpin, or what a message of
+    /// [`Self::max_message_bytes`] needs if that is more.
+    pub max_response_events_bytes: usize,
     /// How long a client may be silent before it gets a ping, and then before it is dropped. `None`
     /// disables pings (key `ping-interval`, `"off"` for `None`). Default: 30 s.
     pub ping_interval: Option<Duration>,
@@ -56,9 +60,6 @@ pub struct Limits {
     /// The events in one request to the backend. Further events wait for the next request. Default:
     /// 10,000.
     pub max_events_per_request: usize,
-    /// The events in one response of the backend. A larger response fails the session. Default:
-    /// 1,000,000 bytes, as in Pushpin.
-    pub max_response_events_bytes: usize,
     /// The time from the head of a response to its end, for responses that are read whole: those
     /// with events or instructions, and those to timers. Default: 60 s.
     pub response_body_timeout: Duration,
@@ -175,6 +176,7 @@ impl Limits {
         max_outgoing_buffer_bytes: MIB,
         max_incoming_buffer_bytes: 200_000,
         max_connections: 100_000,
+        max_response_events_bytes: 1_000_000,
         ping_interval: Some(secs(30)),
         // Connections of clients.
         request_head_timeout: secs(60),
@@ -186,7 +188,6 @@ impl Limits {
         exit_flush_timeout: Duration::from_millis(500),
         // WebSocket-over-HTTP.
         max_events_per_request: 10_000,
-        max_response_events_bytes: 1_000_000,
         response_body_timeout: secs(60),
         min_keep_alive_interval: secs(20),
         backend_retries: 5,

@@ -87,6 +87,7 @@ fn every_key_is_read() {
         max-outgoing-buffer = 100
         max-incoming-buffer = "2kB"
         max-connections = 7
+        max-response-events = "3MiB"
         ping-interval = "off"
         "#,
     )
@@ -105,6 +106,7 @@ fn every_key_is_read() {
         max_outgoing_buffer_bytes: 100,
         max_incoming_buffer_bytes: 2000,
         max_connections: 7,
+        max_response_events_bytes: 3 << 20,
         ping_interval: None,
         ..Limits::DEFAULT
     };
@@ -168,6 +170,19 @@ fn problems_of_the_table_and_of_the_manifest_come_in_one_error() {
             &["spin.toml:12", "extra", "unknown key"],
         ],
     );
+}
+
+#[test]
+fn a_response_has_room_for_the_largest_message() {
+    let max_response = |keys: &str| {
+        let table = format!("[application.tool.socket-host.websocket]\n{keys}\n");
+        parse(&table).unwrap().host.limits.max_response_events_bytes
+    };
+    assert_eq!(max_response(""), 1_000_000);
+    assert_eq!(max_response("max-message-size = \"512KiB\""), 1_000_000);
+    assert!(max_response("max-message-size = \"64MiB\"") > 64 << 20);
+    let both = "max-message-size = \"64MiB\"\nmax-response-events = 500";
+    assert_eq!(max_response(both), 500);
 }
 
 #[test]

@@ -5,6 +5,10 @@ use spin_runtime::manifest::reader::{Table, Value};
 
 use super::{AllowedOrigins, Limits, duration::parse_duration};
 
+/// What a response with one large message contains beside it: control messages, and the lines of
+/// the events.
+const EVENT_OVERHEAD_BYTES: usize = 64 * 1024;
+
 /// Reads the table. Keys that are missing keep their value.
 pub(super) fn read(value: &Value<'_>, origins: &mut AllowedOrigins, limits: &mut Limits) {
     let Some(mut table) = value.table() else {
@@ -27,6 +31,15 @@ fn read_limits(table: &mut Table<'_>, limits: &mut Limits) {
             *limit = bytes;
         }
     }
+    limits.max_response_events_bytes = match table.get("max-response-events") {
+        Some(value) => read_size(&value).unwrap_or(limits.max_response_events_bytes),
+        None => {
+            let one_message = limits
+                .max_message_bytes
+                .saturating_add(EVENT_OVERHEAD_BYTES);
+            limits.max_response_events_bytes.max(one_message)
+        }
+    };
     if let Some(value) = table.get("max-connections") {
         match value.integer().map(usize::try_from) {
             Some(Ok(number)) if number > 0 => limits.max_connections = number,

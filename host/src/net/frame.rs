@@ -49,20 +49,13 @@ pub(crate) fn pong(mut content: Bytes) -> Bytes {
     encode(Frame::pong(content))
 }
 
-/// Encodes a close frame.
-///
-/// A code that must not be sent becomes 1000, since the client would reject the frame. A long reason
-/// is truncated between two characters.
+/// Encodes a close frame. The code must be one that can be sent (see
+/// [`is_close_code`](grip::event::is_close_code)). A long reason is truncated between two
+/// characters.
 pub(crate) fn close(code: u16, reason: &str) -> Bytes {
-    let code = CloseCode::from(code);
-    let code = if code.is_allowed() {
-        code
-    } else {
-        CloseCode::Normal
-    };
     let reason = &reason[..reason.floor_char_boundary(MAX_CONTROL_PAYLOAD - 2)];
     encode(Frame::close(Some(CloseFrame {
-        code,
+        code: CloseCode::from(code),
         reason: Utf8Bytes::from(reason),
     })))
 }
@@ -101,11 +94,9 @@ mod tests {
             2 + MAX_CONTROL_PAYLOAD
         );
         assert_eq!(close(1000, &"é".repeat(100)).len(), 2 + 2 + 122);
-        assert_eq!(close(1005, "")[2..4], 1000_u16.to_be_bytes());
-        assert_eq!(
-            close(TRY_AGAIN_LATER, "")[2..4],
-            TRY_AGAIN_LATER.to_be_bytes()
-        );
+        for code in [TRY_AGAIN_LATER, 1014, 4000] {
+            assert_eq!(close(code, "")[2..4], code.to_be_bytes());
+        }
         assert_eq!(close_without_code(), &[0x88, 0][..]);
     }
 }

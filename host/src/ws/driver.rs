@@ -12,10 +12,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use grip::{ByteString, CloseFrame, Event};
+use grip::Event;
 use tokio::time::{Sleep, sleep, timeout};
 use tracing::debug;
-use tungstenite::Message;
 
 use crate::{
     backoff,
@@ -26,7 +25,7 @@ use crate::{
     ws::{
         outbox::{Command, Connection},
         pending::Pending,
-        reader::{Reader, close_code},
+        reader::{ReadError, Reader},
         session::{Attachment, Session, close_frame, warn_session},
         ws_over_http::{EventsResponse, RoundTripError, round_trip},
     },
@@ -52,7 +51,8 @@ pub(super) async fn abandon(session: Session) -> CloseReason {
     let mut retries = 0;
     loop {
         let request = info.request(&session.services.signer, &[Event::Disconnect], 0);
-        match round_trip(session.services.backend.clone(), request).await {
+        let max_bytes = session.services.limits.max_response_events_bytes;
+        match round_trip(session.services.backend.clone(), request, max_bytes).await {
             Err(error) if error.is_unreachable() && retries < backoff::RETRIES => {
                 sleep(backoff::delay(retries, info.id.as_bytes())).await;
                 retries += 1;
@@ -107,7 +107,7 @@ type RoundTrip = Pin<Box<dyn Future<Output = Result<EventsResponse, RoundTripErr
 enum Wakeup {
     Command(Command),
     Response(Result<EventsResponse, RoundTripError>),
-    Message(Result<Message, Box<tungstenite::Error>>),
+    Message(Result<Event, ReadError>),
     /// EOF while input is discarded.
     Eof,
     Deadline,
@@ -207,7 +207,7 @@ impl Driver {
                     }
                     Phase::Open | Phase::Closing => {
                         if let Poll::Ready(message) = reader.poll_message(cx) {
-                            return Poll::Ready(Wakeup::Message(message.map_err(Box::new)));
+                            return Poll::Ready(Wakeup::Message(message));
                         }
                     }
                     Phase::Discarding => {
@@ -245,52 +245,35 @@ impl Driver {
         }
     }
 
-    fn handle_message(
-        &mut self,
-        message: Result<Message, Box<tungstenite::Error>>,
-    ) -> ControlFlow<()> {
+    fn handle_message(&mut self, message: Result<Event, ReadError>) -> ControlFlow<()> {
         self.record_received();
-        let message = match message {
-            Ok(message) => message,
-            Err(error) => {
-                return match close_code(&error) {
-                    Some((code, reason)) => {
-                        debug!(connection = ?self.session.info.id, code, %error, "protocol violation by the client");
-                        let frame = frame::close(code, &reason);
-                        self.session.outbox.close(frame, CloseReason::Protocol);
-                        self.await_close(Phase::Discarding, CloseReason::Protocol);
-                        ControlFlow::Continue(())
-                    }
-                    None => self.end(Event::Disconnect, CloseReason::Vanished),
-                };
-            }
-        };
-        if let Message::Text(_) | Message::Binary(_) = &message {
-            let received = &self.session.services.metrics.received;
-            received.add(1, message.len());
-        }
         let event = match message {
-            Message::Text(content) => match ByteString::try_from(Bytes::from(content)) {
-                Ok(content) => Event::Text(content),
-                // Unreachable: tungstenite has validated the text.
-                Err(_) => return ControlFlow::Continue(()),
-            },
-            Message::Binary(content) => Event::Binary(content),
-            // The reader has answered it already: a slow backend must not make the host look dead.
-            Message::Ping(content) => Event::Ping(content),
-            Message::Pong(content) if content == sessions::PING => {
+            Ok(event) => event,
+            Err(ReadError::Disconnected) => {
+                return self.end(Event::Disconnect, CloseReason::Vanished);
+            }
+            Err(ReadError::Violation { code, reason }) => {
+                debug!(connection = ?self.session.info.id, code, %reason, "protocol violation by the client");
+                let frame = frame::close(code, &reason);
+                self.session.outbox.close(frame, CloseReason::Protocol);
+                self.await_close(Phase::Discarding, CloseReason::Protocol);
                 return ControlFlow::Continue(());
             }
-            Message::Pong(content) => Event::Pong(content),
-            Message::Close(close) => {
-                let close =
-                    close.map(|close| CloseFrame::new(close.code.into(), close.reason.as_str()));
-                self.close_reply = Some(close_frame(close.clone()));
-                return self.end(Event::Close(close), CloseReason::Client);
-            }
-            // Never returned when reading messages.
-            Message::Frame(_) => return ControlFlow::Continue(()),
         };
+        match &event {
+            Event::Text(_) | Event::Binary(_) => {
+                let received = &self.session.services.metrics.received;
+                received.add(1, event.content_len());
+            }
+            Event::Pong(content) if content == sessions::PING => {
+                return ControlFlow::Continue(());
+            }
+            Event::Close(close) => {
+                self.close_reply = Some(close_frame(close.clone()));
+                return self.end(event, CloseReason::Client);
+            }
+            _ => {}
+        }
         self.enqueue(event);
         self.maybe_send()
     }
@@ -412,7 +395,8 @@ impl Driver {
             let signer = &session.services.signer;
             let request = session.info.request(signer, events, replayed);
             let backend = session.services.backend.clone();
-            self.round_trip = Some(Box::pin(round_trip(backend, request)));
+            let max_bytes = session.services.limits.max_response_events_bytes;
+            self.round_trip = Some(Box::pin(round_trip(backend, request, max_bytes)));
         } else if self.phase == Phase::Ended {
             return ControlFlow::Break(());
         } else {
@@ -431,9 +415,10 @@ impl Driver {
         let signer = &session.services.signer;
         let request = session.info.request(signer, events, replayed);
         let backend = session.services.backend.clone();
+        let max_bytes = session.services.limits.max_response_events_bytes;
         self.round_trip = Some(Box::pin(async move {
             sleep(delay).await;
-            round_trip(backend, request).await
+            round_trip(backend, request, max_bytes).await
         }));
         ControlFlow::Continue(())
     }

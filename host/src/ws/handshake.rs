@@ -58,7 +58,10 @@ pub(crate) async fn open(
         Ok(accept_key) => accept_key,
         Err(refusal) => return *refusal,
     };
-    let outbox = Outbox::new(services.limits.max_outgoing_buffer_bytes);
+    let outbox = Outbox::new(
+        services.limits.max_outgoing_buffer_bytes,
+        services.limits.max_response_events_bytes,
+    );
     let Some(guard) = services.sessions.register(outbox.clone()) else {
         services.metrics.dropped(Dropped::Full).inc();
         return text_response(
@@ -120,8 +123,10 @@ impl Handshake {
             response_sender,
         } = self;
         let request = info.request(&services.signer, &[Event::Open], 0);
+        let max_bytes = services.limits.max_response_events_bytes;
+        let response = round_trip(services.backend.clone(), request, max_bytes);
         // Boxed, since otherwise the task of an open socket would keep the space for it.
-        let response = Box::pin(round_trip(services.backend.clone(), request)).await;
+        let response = Box::pin(response).await;
         let response = match response.and_then(take_open) {
             Ok(response) => response,
             Err(error) => {

@@ -21,7 +21,6 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::{net::TcpStream, time::Instant};
 
 use crate::{
-    config::Limits,
     metrics::close_reason::CloseReason,
     net::frame,
     pubsub::{publication::Delivery, shard::SocketSubscriber},
@@ -88,6 +87,8 @@ pub(crate) struct Outbox {
     activity: Activity,
     /// The most bytes queued for a client that does not read.
     limit: usize,
+    /// The most bytes queued before the connection is attached: the response to OPEN.
+    opening_limit: usize,
 }
 
 #[derive(Default)]
@@ -108,14 +109,16 @@ struct State {
 }
 
 impl Outbox {
-    /// Creates an outbox without a connection, which queues at most `limit` bytes.
-    pub(crate) fn new(limit: usize) -> Arc<Self> {
+    /// Creates an outbox without a connection, which queues at most `limit` bytes. The response to
+    /// OPEN, of at most `max_response_bytes`, is queued as a whole before the connection is attached.
+    pub(crate) fn new(limit: usize, max_response_bytes: usize) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
             session: AtomicWaker::new(),
             has_work: AtomicBool::new(false),
             activity: Activity::new(),
             limit,
+            opening_limit: limit.max(max_response_bytes),
         })
     }
 
@@ -146,8 +149,7 @@ impl Outbox {
         state.write_or_queue(frames);
         let limit = match state.connection {
             Some(_) => self.limit,
-            // The response to OPEN is queued as a whole before the connection is attached.
-            None => self.limit.max(Limits::DEFAULT.max_response_events_bytes),
+            None => self.opening_limit,
         };
         if state.backlog() > limit {
             state.overflow();

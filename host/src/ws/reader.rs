@@ -1,16 +1,22 @@
-//! The reading side of a client's WebSocket, which decodes messages with tungstenite.
+//! The reading side of a client's WebSocket: decodes frames and joins them to messages (RFC 6455,
+//! section 5).
 
 use std::{
-    io::{self, Read, Write},
+    borrow::Cow,
+    io::{self, Cursor},
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
+use grip::{
+    ByteString, CloseFrame, Event,
+    event::{MAX_CONTROL_PAYLOAD, is_close_code},
+};
 use tokio::task::coop::poll_proceed;
-use tungstenite::{
-    Error, Message,
-    protocol::{Role, WebSocketConfig},
+use tungstenite::protocol::frame::{
+    FrameHeader,
+    coding::{Control, Data, OpCode},
 };
 
 use crate::{
@@ -18,18 +24,78 @@ use crate::{
     ws::outbox::{Connection, Outbox},
 };
 
-/// The size of each socket's read buffer. Small, since clients send little and each socket keeps
-/// its buffer.
+/// The least bytes that are read at once. Small, since clients send little, and an event keeps the
+/// buffer that it was decoded from.
 const READ_BUFFER_BYTES: usize = 1024;
 
-/// Reads a client's messages. The pongs that tungstenite writes are sent through the outbox.
-pub(super) struct Reader(tungstenite::WebSocket<Wire>);
+/// The most bytes that are read at once into the buffer of a large frame. A client that announces
+/// one occupies only the memory for what it has sent.
+const MAX_READ_BYTES: usize = 16 * 1024;
 
-struct Wire {
+/// Reads a client's messages. Pings are answered through the outbox.
+pub(super) struct Reader {
     connection: Arc<dyn Connection>,
     outbox: Arc<Outbox>,
-    /// Bytes received together with the handshake.
-    early: Bytes,
+    max_message_bytes: usize,
+    /// Bytes that were received and not yet decoded.
+    buffer: BytesMut,
+    /// The header of the frame whose payload is being received.
+    header: Option<Header>,
+    /// The message whose fragments are being received.
+    fragments: Option<Fragments>,
+}
+
+/// Why there is no further message.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum ReadError {
+    /// The client disconnected without a close frame.
+    Disconnected,
+    /// The client sent what it must not send. It is closed with this code and reason.
+    Violation {
+        code: u16,
+        reason: Cow<'static, str>,
+    },
+}
+
+impl ReadError {
+    fn protocol(reason: &'static str) -> Self {
+        Self::Violation {
+            code: frame::PROTOCOL_ERROR,
+            reason: Cow::Borrowed(reason),
+        }
+    }
+
+    fn invalid_text() -> Self {
+        Self::Violation {
+            code: frame::INVALID_PAYLOAD,
+            reason: Cow::Borrowed("text must be UTF-8"),
+        }
+    }
+
+    fn too_large(max_message_bytes: usize) -> Self {
+        Self::Violation {
+            code: frame::MESSAGE_TOO_BIG,
+            reason: Cow::Owned(format!("message exceeds {max_message_bytes} bytes")),
+        }
+    }
+}
+
+/// A valid frame header.
+#[derive(Clone, Copy)]
+struct Header {
+    opcode: OpCode,
+    is_final: bool,
+    mask: [u8; 4],
+    /// The length of the payload, which the limits allow.
+    length: usize,
+}
+
+/// The fragments of a message that were received so far.
+struct Fragments {
+    is_text: bool,
+    content: BytesMut,
+    /// The length of the content that was found to be UTF-8.
+    validated: usize,
 }
 
 impl Reader {
@@ -40,105 +106,265 @@ impl Reader {
         early: Bytes,
         max_message_bytes: usize,
     ) -> Self {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
-            .write_buffer_size(0)
-            .max_message_size(Some(max_message_bytes))
-            .max_frame_size(Some(max_message_bytes));
-        let wire = Wire {
+        Self {
             connection,
             outbox,
-            early,
-        };
-        Self(tungstenite::WebSocket::from_raw_socket(
-            wire,
-            Role::Server,
-            Some(config),
-        ))
+            max_message_bytes,
+            buffer: BytesMut::from(early),
+            header: None,
+            fragments: None,
+        }
     }
 
-    /// Reads the next message. Must not be called after a close message or an error: the session
-    /// answers a close itself, once the backend has responded.
-    pub(super) fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, Error>> {
+    /// Reads the next message, as the event for the backend. Must not be called after a close frame
+    /// or an error: the session answers a close itself, once the backend has responded.
+    pub(super) fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, ReadError>> {
         loop {
             // Uses Tokio's cooperative budget, so that a client that never stops sending does not
             // starve other tasks.
             let coop = ready!(poll_proceed(cx));
-            match self.0.read() {
-                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.0.get_ref().connection.poll_readable(cx))?;
-                }
-                Err(Error::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => {
+            match self.decode() {
+                Ok(None) => match self.receive() {
+                    Ok(0) => return Poll::Ready(Err(ReadError::Disconnected)),
+                    Ok(_) => coop.made_progress(),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        if self.buffer.is_empty() {
+                            // An idle socket needs no buffer.
+                            self.buffer = BytesMut::new();
+                        }
+                        if ready!(self.connection.poll_readable(cx)).is_err() {
+                            return Poll::Ready(Err(ReadError::Disconnected));
+                        }
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(_) => return Poll::Ready(Err(ReadError::Disconnected)),
+                },
+                Ok(Some(event)) => {
                     coop.made_progress();
-                    return Poll::Ready(other);
+                    return Poll::Ready(Ok(event));
                 }
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
     }
 
     /// Discards input until EOF or an error.
     pub(super) fn poll_eof(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let wire = self.0.get_mut();
+        self.buffer = BytesMut::new();
         let mut scratch = [0; 4096];
         loop {
             let coop = ready!(poll_proceed(cx));
-            match wire.read(&mut scratch) {
+            match self.connection.try_read(&mut scratch) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if ready!(wire.connection.poll_readable(cx)).is_err() {
+                    if ready!(self.connection.poll_readable(cx)).is_err() {
                         return Poll::Ready(());
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(0) | Err(_) => return Poll::Ready(()),
-                Ok(_) => coop.made_progress(),
+                Ok(_) => {
+                    self.outbox.activity().record_progress();
+                    coop.made_progress();
+                }
             }
         }
     }
-}
 
-impl Read for Wire {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.early.has_remaining() {
-            let count = buffer.len().min(self.early.len());
-            self.early.copy_to_slice(&mut buffer[..count]);
-            if self.early.is_empty() {
-                self.early = Bytes::new();
-            }
-            return Ok(count);
-        }
-        let count = self.connection.try_read(buffer)?;
-        if count > 0 {
+    /// Reads into the buffer, and returns how many bytes were read.
+    fn receive(&mut self) -> io::Result<usize> {
+        let start = self.buffer.len();
+        let missing = self
+            .header
+            .map_or(0, |header| header.length.saturating_sub(start));
+        let count = missing.clamp(READ_BUFFER_BYTES, MAX_READ_BYTES);
+        self.buffer.resize(start + count, 0);
+        let read = self.connection.try_read(&mut self.buffer[start..]);
+        self.buffer
+            .truncate(start + read.as_ref().map_or(0, |count| *count));
+        if read.as_ref().is_ok_and(|count| *count > 0) {
             self.outbox.activity().record_progress();
         }
-        Ok(count)
+        read
+    }
+
+    /// Decodes the frames in the buffer up to the end of a message. `None` if more is needed.
+    fn decode(&mut self) -> Result<Option<Event>, ReadError> {
+        loop {
+            let header = match self.header {
+                Some(header) => header,
+                None => match self.decode_header()? {
+                    Some(header) => *self.header.insert(header),
+                    None => return Ok(None),
+                },
+            };
+            if self.buffer.len() < header.length {
+                return Ok(None);
+            }
+            self.header = None;
+            let mut payload = self.buffer.split_to(header.length);
+            unmask(&mut payload, header.mask);
+            let event = match header.opcode {
+                OpCode::Control(control) => Some(self.control_event(control, payload.freeze())?),
+                OpCode::Data(data) => self.data_event(data, header.is_final, payload)?,
+            };
+            if event.is_some() {
+                return Ok(event);
+            }
+        }
+    }
+
+    /// Decodes and validates the header of the next frame.
+    fn decode_header(&mut self) -> Result<Option<Header>, ReadError> {
+        let mut cursor = Cursor::new(&self.buffer);
+        let parsed = FrameHeader::parse(&mut cursor);
+        let consumed = usize::try_from(cursor.position()).unwrap_or(usize::MAX);
+        let parsed = parsed.map_err(|_| ReadError::protocol("malformed frame header"))?;
+        let Some((header, length)) = parsed else {
+            return Ok(None);
+        };
+        let FrameHeader {
+            is_final,
+            rsv1,
+            rsv2,
+            rsv3,
+            opcode,
+            mask,
+        } = header;
+        if rsv1 || rsv2 || rsv3 {
+            return Err(ReadError::protocol("reserved bits must be 0"));
+        }
+        let Some(mask) = mask else {
+            return Err(ReadError::protocol("frames of clients must be masked"));
+        };
+        let limit = match opcode {
+            OpCode::Control(Control::Reserved(_)) | OpCode::Data(Data::Reserved(_)) => {
+                return Err(ReadError::protocol("unknown opcode"));
+            }
+            OpCode::Control(_) if !is_final => {
+                return Err(ReadError::protocol("control frames must not be fragmented"));
+            }
+            OpCode::Control(_) if length > MAX_CONTROL_PAYLOAD as u64 => {
+                return Err(ReadError::protocol("control frame exceeds 125 bytes"));
+            }
+            OpCode::Control(_) => MAX_CONTROL_PAYLOAD,
+            OpCode::Data(Data::Continue) => match &self.fragments {
+                Some(fragments) => self
+                    .max_message_bytes
+                    .saturating_sub(fragments.content.len()),
+                None => return Err(ReadError::protocol("continuation without a message")),
+            },
+            OpCode::Data(_) if self.fragments.is_some() => {
+                return Err(ReadError::protocol("new message inside a fragmented one"));
+            }
+            OpCode::Data(_) => self.max_message_bytes,
+        };
+        let length = usize::try_from(length).ok();
+        let Some(length) = length.filter(|length| *length <= limit) else {
+            return Err(ReadError::too_large(self.max_message_bytes));
+        };
+        self.buffer.advance(consumed);
+        Ok(Some(Header {
+            opcode,
+            is_final,
+            mask,
+            length,
+        }))
+    }
+
+    fn control_event(&self, control: Control, payload: Bytes) -> Result<Event, ReadError> {
+        match control {
+            Control::Ping => {
+                // Answered here, so that a slow backend does not make the host look dead.
+                self.outbox.send(&frame::pong(payload.clone()));
+                Ok(Event::Ping(payload))
+            }
+            Control::Pong => Ok(Event::Pong(payload)),
+            Control::Close => close_event(payload),
+            Control::Reserved(_) => Err(ReadError::protocol("unknown opcode")),
+        }
+    }
+
+    /// Returns the message that a data frame completes, if it does.
+    fn data_event(
+        &mut self,
+        data: Data,
+        is_final: bool,
+        payload: BytesMut,
+    ) -> Result<Option<Event>, ReadError> {
+        let mut fragments = match self.fragments.take() {
+            // The usual case, which copies nothing.
+            None if is_final => return message(data == Data::Text, payload.freeze()).map(Some),
+            None => Fragments {
+                is_text: data == Data::Text,
+                content: payload,
+                validated: 0,
+            },
+            Some(mut fragments) => {
+                fragments.content.extend_from_slice(&payload);
+                fragments
+            }
+        };
+        fragments.validate()?;
+        if is_final {
+            return message(fragments.is_text, fragments.content.freeze()).map(Some);
+        }
+        self.fragments = Some(fragments);
+        Ok(None)
     }
 }
 
-impl Write for Wire {
-    /// Sends everything through the outbox. tungstenite writes whole frames, which must not be
-    /// interleaved with those of other senders.
-    fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
-        self.outbox.send(&Bytes::copy_from_slice(frames));
-        Ok(frames.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
+impl Fragments {
+    /// Fails as soon as the text cannot become UTF-8 any more.
+    fn validate(&mut self) -> Result<(), ReadError> {
+        if !self.is_text {
+            return Ok(());
+        }
+        match std::str::from_utf8(&self.content[self.validated..]) {
+            Ok(text) => self.validated += text.len(),
+            // The last character may continue in the next fragment.
+            Err(error) if error.error_len().is_none() => self.validated += error.valid_up_to(),
+            Err(_) => return Err(ReadError::invalid_text()),
+        }
         Ok(())
     }
 }
 
-/// Returns the close code and reason for an error; `None` if the client has disconnected.
-pub(super) fn close_code(error: &Error) -> Option<(u16, String)> {
-    use tungstenite::error::{CapacityError, ProtocolError};
-    match error {
-        Error::Capacity(CapacityError::MessageTooLong { max_size, .. }) => Some((
-            frame::MESSAGE_TOO_BIG,
-            format!("message exceeds {max_size} bytes"),
-        )),
-        Error::Capacity(error) => Some((frame::MESSAGE_TOO_BIG, error.to_string())),
-        Error::Utf8(_) => Some((frame::INVALID_PAYLOAD, "text must be UTF-8".into())),
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
-        Error::Protocol(error) => Some((frame::PROTOCOL_ERROR, error.to_string())),
-        _ => None,
+fn message(is_text: bool, content: Bytes) -> Result<Event, ReadError> {
+    if is_text {
+        let text = ByteString::try_from(content).map_err(|_| ReadError::invalid_text())?;
+        Ok(Event::Text(text))
+    } else {
+        Ok(Event::Binary(content))
     }
 }
+
+fn close_event(mut payload: Bytes) -> Result<Event, ReadError> {
+    match payload.len() {
+        0 => return Ok(Event::Close(None)),
+        1 => return Err(ReadError::protocol("close frame with half a code")),
+        _ => {}
+    }
+    let code = payload.get_u16();
+    if !is_close_code(code) {
+        return Err(ReadError::protocol("close code that must not be sent"));
+    }
+    let reason = ByteString::try_from(payload).map_err(|_| ReadError::invalid_text())?;
+    Ok(Event::Close(Some(CloseFrame { code, reason })))
+}
+
+/// Removes the mask of a payload (RFC 6455, section 5.3).
+fn unmask(payload: &mut [u8], mask: [u8; 4]) {
+    let wide = u64::from_ne_bytes([
+        mask[0], mask[1], mask[2], mask[3], mask[0], mask[1], mask[2], mask[3],
+    ]);
+    let (chunks, rest) = payload.as_chunks_mut::<8>();
+    for chunk in chunks {
+        *chunk = (u64::from_ne_bytes(*chunk) ^ wide).to_ne_bytes();
+    }
+    for (byte, mask) in rest.iter_mut().zip(mask.iter().cycle()) {
+        *byte ^= mask;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,8 +8,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use grip::{
-    CloseFrame, ControlMessage, Event, Extension, Message, extension::MessageKind,
-    header::SEC_WEBSOCKET_EXTENSIONS,
+    CloseFrame, ControlMessage, Event, Extension, Message, event::is_close_code,
+    extension::MessageKind, header::SEC_WEBSOCKET_EXTENSIONS,
 };
 
 use crate::{
@@ -137,6 +137,12 @@ impl Session {
                 Event::Ping(content) => self.outbox.send(&frame::ping(content)),
                 Event::Pong(content) => self.outbox.send(&frame::pong(content)),
                 // Events after one of these are ignored.
+                Event::Close(Some(close)) if !is_close_code(close.code) => {
+                    let code = close.code;
+                    return self.fail(&format!(
+                        "CLOSE event with code {code}, which cannot be sent"
+                    ));
+                }
                 Event::Close(close) => {
                     return self.outbox.close(close_frame(close), CloseReason::Backend);
                 }

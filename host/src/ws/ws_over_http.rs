@@ -26,8 +26,6 @@ use crate::{
     ws::request_head::RequestHead,
 };
 
-const MAX_RESPONSE_BYTES: usize = Limits::DEFAULT.max_response_events_bytes;
-
 const BODY_TIMEOUT: Duration = Limits::DEFAULT.response_body_timeout;
 
 /// The value of `Grip-Feature`, which lists the supported GRIP features; as in Pushpin.
@@ -73,10 +71,11 @@ pub(super) enum RoundTripError {
     NotOpened(&'static str),
 }
 
-/// Sends a request with events and reads the response.
+/// Sends a request with events and reads the response, whose body may have `max_bytes`.
 pub(super) async fn round_trip(
     backend: Arc<dyn Backend>,
     request: Request<Body>,
+    max_bytes: usize,
 ) -> Result<EventsResponse, RoundTripError> {
     let response = backend.call(request).await?;
     let is_events = response.status() == StatusCode::OK
@@ -89,11 +88,11 @@ pub(super) async fn round_trip(
         return Err(RoundTripError::Refused(Box::new(response)));
     }
     let (parts, body) = response.into_parts();
-    let body = read_body(body, MAX_RESPONSE_BYTES, BODY_TIMEOUT).await?;
+    let body = read_body(body, max_bytes, BODY_TIMEOUT).await?;
     // The size of the body bounds both.
     let limits = grip::Limits {
-        content: MAX_RESPONSE_BYTES,
-        events: MAX_RESPONSE_BYTES,
+        content: max_bytes,
+        events: max_bytes,
     };
     let events = grip::event::decode_all(body, limits)?;
     Ok(EventsResponse {

@@ -161,7 +161,27 @@ fn errors_name_path_and_expectation() {
         ),
         (
             r#""ws-message":{"action":"close","code":999}"#,
-            "items[0].ws-message.code: expected a whole number, 1000 to 4999",
+            "items[0].ws-message.code: expected a code that can be sent: 1000 to 1003, 1007 to 1014, or 3000 to 4999",
+        ),
+        (
+            r#""ws-message":{"action":"close","code":1005}"#,
+            "items[0].ws-message.code: expected a code that can be sent: 1000 to 1003, 1007 to 1014, or 3000 to 4999",
+        ),
+        (
+            r#""ws-message":{"action":"close","code":"1006"}"#,
+            "items[0].ws-message.code: expected a code that can be sent: 1000 to 1003, 1007 to 1014, or 3000 to 4999",
+        ),
+        (
+            r#""ws-message":{"action":"close","code":1015}"#,
+            "items[0].ws-message.code: expected a code that can be sent: 1000 to 1003, 1007 to 1014, or 3000 to 4999",
+        ),
+        (
+            r#""ws-message":{"action":"close","code":2000}"#,
+            "items[0].ws-message.code: expected a code that can be sent: 1000 to 1003, 1007 to 1014, or 3000 to 4999",
+        ),
+        (
+            r#""ws-message":{"action":"close","code":"x"}"#,
+            "items[0].ws-message.code: expected a code that can be sent: 1000 to 1003, 1007 to 1014, or 3000 to 4999",
         ),
         (
             r#""ws-message":{"action":"hint","content-filters":[1]}"#,
@@ -226,7 +246,7 @@ fn ws_action() -> impl Strategy<Value = WsAction> {
         data().prop_map(|data| WsAction::Send(Message::Binary(data))),
         data().prop_map(|data| WsAction::Send(Message::Ping(data))),
         data().prop_map(|data| WsAction::Send(Message::Pong(data))),
-        (prop::option::of(1000u16..5000), any::<Option<String>>())
+        (prop::option::of(3000u16..5000), any::<Option<String>>())
             .prop_map(|(code, reason)| WsAction::Close { code, reason }),
         Just(WsAction::Refresh),
         Just(WsAction::Hint),

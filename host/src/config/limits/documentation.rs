@@ -37,7 +37,7 @@ fn limits_of_the_host() -> Vec<Row> {
         // In the table of `[application.tool.socket-host.websocket]`.
         other_tables: [
             max_message_bytes, max_outgoing_buffer_bytes, max_incoming_buffer_bytes,
-            max_connections, ping_interval
+            max_connections, max_response_events_bytes, ping_interval
         ],
         request_head_timeout: time("time for the head of a request, from the start of the connection or the end of the previous response"),
         unread_response_timeout: time("time that a client may leave a response unread"),
@@ -47,7 +47,6 @@ fn limits_of_the_host() -> Vec<Row> {
         drain_timeout: time("time for WebSockets and requests to end at shutdown"),
         exit_flush_timeout: time("time to write the components' last output at exit"),
         max_events_per_request: count("events in one request to a component"),
-        max_response_events_bytes: size("events in one response of a component"),
         response_body_timeout: time("time for the body of a response with events or instructions, of a held response, or of a timer's response"),
         min_keep_alive_interval: time("shortest `Keep-Alive-Interval` of a WebSocket"),
         backend_retries: count("retries of a request with events that did not reach the component"),
@@ -239,6 +238,10 @@ fn configurable_limits_are_in_the_documentation() {
             format!("`{}`", limits.max_incoming_buffer_bytes),
         ),
         ("max-connections", format!("`{}`", limits.max_connections)),
+        (
+            "max-response-events",
+            format!("`{}`", limits.max_response_events_bytes),
+        ),
         (
             "ping-interval",
             quoted(limits.ping_interval.map(time).unwrap_or_default()),

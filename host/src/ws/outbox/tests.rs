@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::*;
 
-const MAX_RESPONSE_BYTES: usize = Limits::DEFAULT.max_response_events_bytes;
+const MAX_RESPONSE_BYTES: usize = crate::config::Limits::DEFAULT.max_response_events_bytes;
 
 /// Accepts `capacity` bytes, then blocks.
 #[derive(Default)]
@@ -64,7 +64,10 @@ impl Connection for Pipe {
 
 #[tokio::test]
 async fn frames_sent_before_attaching_are_written_first() {
-    let (outbox, pipe) = (Outbox::new(100), Arc::new(Pipe::default()));
+    let (outbox, pipe) = (
+        Outbox::new(100, MAX_RESPONSE_BYTES),
+        Arc::new(Pipe::default()),
+    );
     pipe.add_capacity(100);
     outbox.send(&Bytes::from_static(b"one"));
     outbox.attach(pipe.clone());
@@ -75,7 +78,10 @@ async fn frames_sent_before_attaching_are_written_first() {
 
 #[tokio::test]
 async fn a_slow_client_receives_everything_in_order() {
-    let (outbox, pipe) = (Outbox::new(10_000), Arc::new(Pipe::default()));
+    let (outbox, pipe) = (
+        Outbox::new(10_000, MAX_RESPONSE_BYTES),
+        Arc::new(Pipe::default()),
+    );
     outbox.attach(pipe.clone());
     let mut expected = Vec::new();
     for n in 0..100_u8 {
@@ -96,7 +102,10 @@ async fn a_slow_client_receives_everything_in_order() {
 
 #[tokio::test]
 async fn the_message_being_written_may_exceed_the_limit() {
-    let (outbox, pipe) = (Outbox::new(1000), Arc::new(Pipe::default()));
+    let (outbox, pipe) = (
+        Outbox::new(1000, MAX_RESPONSE_BYTES),
+        Arc::new(Pipe::default()),
+    );
     outbox.attach(pipe.clone());
     pipe.add_capacity(10);
     let large = Bytes::from(vec![b'x'; 100_000]);
@@ -109,7 +118,10 @@ async fn the_message_being_written_may_exceed_the_limit() {
 
 #[tokio::test]
 async fn many_small_messages_exceed_the_limit_too() {
-    let (outbox, pipe) = (Outbox::new(1000), Arc::new(Pipe::default()));
+    let (outbox, pipe) = (
+        Outbox::new(1000, MAX_RESPONSE_BYTES),
+        Arc::new(Pipe::default()),
+    );
     outbox.attach(pipe.clone());
     let most = 1000 / (ENTRY_BYTES + 1);
     for _ in 0..=most {
@@ -122,7 +134,10 @@ async fn many_small_messages_exceed_the_limit_too() {
 
 #[tokio::test]
 async fn a_large_response_to_open_waits_for_the_connection() {
-    let (outbox, pipe) = (Outbox::new(1), Arc::new(Pipe::default()));
+    let (outbox, pipe) = (
+        Outbox::new(1, MAX_RESPONSE_BYTES),
+        Arc::new(Pipe::default()),
+    );
     for _ in 0..10 {
         outbox.send(&Bytes::from(vec![b'x'; MAX_RESPONSE_BYTES / 20]));
     }
@@ -135,7 +150,10 @@ async fn a_large_response_to_open_waits_for_the_connection() {
 
 #[tokio::test]
 async fn the_session_is_woken_once_for_the_queue() {
-    let (outbox, pipe) = (Outbox::new(1000), Arc::new(Pipe::default()));
+    let (outbox, pipe) = (
+        Outbox::new(1000, MAX_RESPONSE_BYTES),
+        Arc::new(Pipe::default()),
+    );
     outbox.attach(pipe.clone());
     outbox.send(&Bytes::from_static(b"one"));
     assert!(outbox.has_work.load(Relaxed));
@@ -146,7 +164,10 @@ async fn the_session_is_woken_once_for_the_queue() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_is_closed_with_1013_after_a_whole_frame() {
-    let (outbox, pipe) = (Outbox::new(100), Arc::new(Pipe::default()));
+    let (outbox, pipe) = (
+        Outbox::new(100, MAX_RESPONSE_BYTES),
+        Arc::new(Pipe::default()),
+    );
     outbox.attach(pipe.clone());
     pipe.add_capacity(2);
     for _ in 0..3 {
@@ -170,7 +191,7 @@ async fn a_client_that_does_not_read_is_closed_with_1013_after_a_whole_frame() {
 
 #[tokio::test]
 async fn commands_are_returned_once_and_drop_has_priority() {
-    let outbox = Outbox::new(10);
+    let outbox = Outbox::new(10, MAX_RESPONSE_BYTES);
     outbox.attach(Arc::new(Pipe::default()));
     outbox.refresh();
     assert_eq!(
@@ -189,7 +210,10 @@ async fn commands_are_returned_once_and_drop_has_priority() {
 
 #[tokio::test]
 async fn a_write_error_closes_the_outbox_without_a_command() {
-    let (at_once, later) = (Outbox::new(100), Outbox::new(100));
+    let (at_once, later) = (
+        Outbox::new(100, MAX_RESPONSE_BYTES),
+        Outbox::new(100, MAX_RESPONSE_BYTES),
+    );
     let pipes = [&at_once, &later].map(|outbox| {
         let pipe = Arc::new(Pipe::default());
         outbox.attach(pipe.clone());
@@ -211,7 +235,10 @@ async fn a_write_error_closes_the_outbox_without_a_command() {
 
 #[tokio::test]
 async fn draining_the_queue_counts_as_progress() {
-    let (outbox, pipe) = (Outbox::new(10_000), Arc::new(Pipe::default()));
+    let (outbox, pipe) = (
+        Outbox::new(10_000, MAX_RESPONSE_BYTES),
+        Arc::new(Pipe::default()),
+    );
     outbox.attach(pipe.clone());
     outbox.activity().record_received(0);
     outbox.send(&Bytes::from(vec![b'x'; 1000]));

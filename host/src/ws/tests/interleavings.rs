@@ -112,7 +112,10 @@ impl Case {
             },
             CancellationToken::new(),
         ));
-        let outbox = Outbox::new(services.limits.max_outgoing_buffer_bytes);
+        let outbox = Outbox::new(
+            services.limits.max_outgoing_buffer_bytes,
+            services.limits.max_response_events_bytes,
+        );
         let guard = services.sessions.register(outbox.clone()).expect("room");
         let info = ConnectionInfo {
             head: RequestHead::new(&Uri::from_static("/ws"), &HeaderMap::new()),

@@ -5,4 +5,4 @@ mod interleavings;
 mod model_backend;
 mod session;
 mod timed;
-mod wire;
+pub(super) mod wire;

@@ -114,7 +114,10 @@ pub(crate) fn new_session(
         },
         CancellationToken::new(),
     ));
-    let outbox = Outbox::new(services.limits.max_outgoing_buffer_bytes);
+    let outbox = Outbox::new(
+        services.limits.max_outgoing_buffer_bytes,
+        services.limits.max_response_events_bytes,
+    );
     let guard = services.sessions.register(outbox.clone()).expect("room");
     let mut request_headers = HeaderMap::new();
     request_headers.insert("cookie", HeaderValue::from_static("a=1"));
