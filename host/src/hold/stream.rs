@@ -53,8 +53,37 @@ struct Stream {
     fetch_at: Option<Instant>,
     /// The channels with content since `fetch_at` was last set.
     active_channels: HashSet<String>,
+    progress: Progress,
     /// Whether publications were dropped, which the next response must then contain.
     dropped: bool,
+}
+
+/// The pause before a next link is fetched that makes no progress.
+const STUCK_PAUSE: Duration = Duration::from_secs(1);
+
+/// The links that are remembered to detect that they lead to each other.
+const REMEMBERED_LINKS: usize = 16;
+
+/// Detects next links that are followed at once and lead nowhere.
+#[derive(Default)]
+struct Progress {
+    /// The last links that were fetched, without a hold in between.
+    links: VecDeque<String>,
+    /// Whether the last response had no content.
+    was_empty: bool,
+}
+
+impl Progress {
+    /// Records that `link` was fetched. Returns whether its response leads to a link that was
+    /// fetched before, or was one of several without content.
+    fn record(&mut self, link: String, has_content: bool, next: Option<&str>) -> bool {
+        if self.links.len() == REMEMBERED_LINKS {
+            self.links.pop_front();
+        }
+        self.links.push_back(link);
+        let was_empty = std::mem::replace(&mut self.was_empty, !has_content);
+        (was_empty && !has_content) || self.links.iter().any(|link| Some(&**link) == next)
+    }
 }
 
 /// What a stream does next.
@@ -94,6 +123,7 @@ pub(super) fn respond(
             keep_alive_at: None,
             fetch_at: None,
             active_channels: HashSet::new(),
+            progress: Progress::default(),
             dropped: false,
         });
         async move { Ok(stream.run(first, is_stale).await?) }
@@ -138,14 +168,16 @@ impl Stream {
         self.active_channels.clear();
     }
 
-    /// Sends a body of the backend.
-    async fn send_body(&mut self, mut body: Body) -> Result<(), StreamError> {
+    /// Sends a body of the backend, and returns whether it had content.
+    async fn send_body(&mut self, mut body: Body) -> Result<bool, StreamError> {
+        let mut has_content = false;
         while let Some(frame) = body.frame().await {
             if let Ok(data) = frame.map_err(StreamError::Backend)?.into_data() {
+                has_content |= !data.is_empty();
                 self.send(data).await;
             }
         }
-        Ok(())
+        Ok(has_content)
     }
 
     /// Sends content, which postpones an idle keep-alive.
@@ -339,14 +371,26 @@ impl Stream {
                 // On the other channels the inbox has everything that the response lacks.
                 stale_channels.retain(|channel| joined.contains(channel));
             }
-            self.send_body(response.into_body()).await?;
+            let has_content = self.send_body(response.into_body()).await?;
             if !has_hold && !has_next {
                 return Ok(Step::End);
             }
             self.reset_timers();
             if !has_hold {
+                let next = self
+                    .held
+                    .instruct
+                    .next
+                    .as_ref()
+                    .map(|next| next.uri.as_str());
+                let is_stuck = self.progress.record(link, has_content, next);
+                let pause = sleep(STUCK_PAUSE);
+                if is_stuck && self.keep_alive_during(pause).await.is_none() {
+                    return Ok(Step::End);
+                }
                 return Ok(Step::Fetch);
             }
+            self.progress = Progress::default();
             if stale_channels.is_empty() {
                 return Ok(Step::Listen);
             }

@@ -550,6 +550,47 @@ async fn next_link_without_a_hold_is_fetched_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn links_that_lead_to_each_other_are_followed_slowly() {
+    // One link to itself, two links to each other, and new links without content.
+    for (count, body) in [(1, "x"), (2, "x"), (usize::MAX, "")] {
+        let mut host = TestHost::new(Limits::default());
+        let mut stream = host
+            .open_stream(&[("grip-link", "</0>; rel=next")], "first")
+            .await;
+        let reading = tokio::spawn(async move { while next_chunk(&mut stream).await.is_some() {} });
+        let start = Instant::now();
+        for request in 1..=20 {
+            let link: &'static str = format!("</{}>; rel=next", request % count).leak();
+            let request = host.backend_request().await;
+            request.respond(&[("grip-link", link)], body);
+        }
+        let elapsed = start.elapsed();
+        assert!(
+            elapsed >= Duration::from_secs(15),
+            "{count} links: {elapsed:?}"
+        );
+        reading.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_links_with_content_are_followed_at_once() {
+    let mut host = TestHost::new(Limits::default());
+    let mut stream = host
+        .open_stream(&[("grip-link", "</0>; rel=next")], "first")
+        .await;
+    let reading = tokio::spawn(async move { while next_chunk(&mut stream).await.is_some() {} });
+    let start = Instant::now();
+    for page in 1..=100 {
+        let link: &'static str = format!("</{page}>; rel=next").leak();
+        let request = host.backend_request().await;
+        request.respond(&[("grip-link", link)], "x");
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    reading.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn stale_first_response_of_a_stream_is_retried() {
     let mut host = TestHost::new(Limits::default());
     host.publish(with_ids(stream_item("x"), 7)).await;
