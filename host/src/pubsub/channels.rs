@@ -39,6 +39,9 @@ const MAX_IDLE_CHANNELS: usize = Limits::DEFAULT.max_idle_channels;
 /// How often expired channels are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The entries that the tables have room for at all times.
+const SPARE_CAPACITY: usize = 1024;
+
 /// All channels of a host.
 #[derive(Clone, Default)]
 pub(crate) struct Channels(Arc<Inner>);
@@ -206,6 +209,13 @@ impl Channels {
             if removed {
                 by_name.remove(&name);
             }
+        }
+        // Gives back the memory of a burst.
+        if by_name.capacity() > SPARE_CAPACITY + 4 * by_name.len() {
+            by_name.shrink_to(SPARE_CAPACITY);
+        }
+        if lingering.capacity() > SPARE_CAPACITY + 4 * lingering.len() {
+            lingering.shrink_to(SPARE_CAPACITY);
         }
     }
 
