@@ -13,15 +13,17 @@ use anyhow::{Context as _, Result, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use grip::Key;
 use spin_runtime::{Changes, Embedded, PrivateRoutes, Variables, backend::Backend};
+use tracing::info;
 
 use crate::{
-    config::AppConfig,
+    config::{AppConfig, HostConfig},
     dev::{
         reload::Reload,
         watch::{Apply, Watch},
     },
     gateway::{Gateway, Rules},
     http::signer::Signer,
+    net::connections::ConnectionLimits,
     options::HostOptions,
     shutdown::Shutdown,
     state::Services,
@@ -42,6 +44,7 @@ pub(crate) struct App {
     timers: Timers,
     reload: Option<Arc<Reload>>,
     watch: Option<Watch>,
+    connection_limits: ConnectionLimits,
     shutdown: Shutdown,
     /// The private routes of the current application.
     private: Vec<String>,
@@ -79,9 +82,11 @@ impl App {
         options: &HostOptions,
         config: &AppConfig,
         addresses: [SocketAddr; 2],
+        connection_limits: ConnectionLimits,
         shutdown: &Shutdown,
     ) -> Result<Self> {
-        let (mut app, variables) = Self::new(options, config, addresses, shutdown)?;
+        let (mut app, variables) =
+            Self::new(options, config, addresses, connection_limits, shutdown)?;
         if options.watch {
             app.watch = Some(Watch::start(config).await?);
         }
@@ -102,6 +107,7 @@ impl App {
         options: &HostOptions,
         config: &AppConfig,
         addresses: [SocketAddr; 2],
+        connection_limits: ConnectionLimits,
         shutdown: &Shutdown,
     ) -> Result<(Self, Option<Variables>)> {
         let [address, control_address] = addresses.map(reachable);
@@ -135,7 +141,7 @@ impl App {
             runner.backend(),
             &runner.name(),
             signer,
-            &config.host,
+            &capped(&config.host, connection_limits),
             shutdown.drain.clone(),
         );
         let services = Arc::new(services);
@@ -160,6 +166,7 @@ impl App {
             gateway: Arc::new(gateway),
             reload,
             watch: None,
+            connection_limits,
             shutdown: shutdown.clone(),
             private: Vec::new(),
         };
@@ -194,7 +201,16 @@ impl App {
         variables: Option<Variables>,
         changes: &Changes,
     ) -> Result<Vec<String>> {
-        let (host, private) = (&config.host, &config.host.private);
+        let host = &capped(&config.host, self.connection_limits);
+        let private = &host.private;
+        let max_connections = host.limits.max_connections;
+        if max_connections < config.host.limits.max_connections {
+            info!(
+                configured = config.host.limits.max_connections,
+                effective = max_connections,
+                "max-connections exceeds what the limit of open files (ulimit -n) allows"
+            );
+        }
         let main = match &self.runner {
             Runner::Upstream(upstream) => Some(upstream),
             Runner::Embedded(_) => None,
@@ -309,8 +325,17 @@ pub async fn check(from: &Path, variables: &[(String, String)]) -> Result<AppCon
     };
     let config = options.load_config()?;
     let addresses = [options.listen, options.control];
-    App::start(&options, &config, addresses, &Shutdown::default()).await?;
+    let shutdown = Shutdown::default();
+    let connection_limits = ConnectionLimits::unlimited();
+    App::start(&options, &config, addresses, connection_limits, &shutdown).await?;
     Ok(config)
+}
+
+/// Returns a configuration whose number of WebSockets the process has file descriptors for.
+fn capped(host: &HostConfig, limits: ConnectionLimits) -> HostConfig {
+    let mut host = host.clone();
+    host.limits.max_connections = limits.cap(host.limits.max_connections);
+    host
 }
 
 /// Returns a random key, in the notation of [`Key::parse`].

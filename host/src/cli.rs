@@ -89,6 +89,15 @@ struct Up {
         value_parser = resolve_address
     )]
     control: SocketAddr,
+    /// A name by which requests may address the control port. Addresses and `localhost` are always
+    /// accepted. May be repeated.
+    #[arg(
+        long = "control-host",
+        value_name = "NAME",
+        env = "SOCKET_HOST_CONTROL_HOST",
+        value_delimiter = ','
+    )]
+    control_names: Vec<String>,
     /// The key that signs tokens between host and components: text, or `base64:` and bytes.
     /// Random by default.
     #[arg(
@@ -227,6 +236,7 @@ impl Up {
             upstream: self.upstream,
             listen: self.listen,
             control: self.control,
+            control_names: self.control_names,
             grip_key: self.grip_key,
             variables: self.variables.variables,
             state_dir: self.state_dir,

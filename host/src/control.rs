@@ -1,7 +1,7 @@
 //! The control port: components publish to it, and it reports the health of the host.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, OnceLock},
 };
 
@@ -10,16 +10,20 @@ use grip::publish;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use serde_json::{Value, json};
 use spin_runtime::backend::{Body, full};
 use tracing::error;
 
 use crate::{
     config::Limits,
-    http::{error_response::text_response, signer::Signer},
+    http::{
+        error_response::{refusal_response, text_response},
+        signer::Signer,
+        validate::{Refusal, check_message},
+    },
     metrics::registry::CONTENT_TYPE,
-    net::listener::Listener,
+    net::{connections::Connections, listener::Listener},
     options::HostOptions,
     pubsub::publication::Publication,
     shutdown::Shutdown,
@@ -35,6 +39,9 @@ pub(crate) struct Control {
     services: OnceLock<Arc<Services>>,
     /// Publishing requires a token that is signed with the host's key.
     requires_token: bool,
+    /// The names, besides `localhost`, by which requests may address the control port.
+    names: Vec<String>,
+    connections: Arc<Connections>,
     shutdown: Shutdown,
 }
 
@@ -47,6 +54,7 @@ impl Control {
     pub(crate) fn new(
         options: &HostOptions,
         address: SocketAddr,
+        max_connections: usize,
         shutdown: &Shutdown,
     ) -> Result<Arc<Self>> {
         let has_key = options.grip_key.is_some();
@@ -58,6 +66,8 @@ impl Control {
         Ok(Arc::new(Self {
             services: OnceLock::new(),
             requires_token: has_key,
+            names: options.control_names.clone(),
+            connections: Connections::new(Gauge::default(), max_connections),
             shutdown: shutdown.clone(),
         }))
     }
@@ -71,16 +81,20 @@ impl Control {
     /// Serves requests until the host aborts: components publish until they have ended.
     pub(crate) async fn serve(self: Arc<Self>, listener: Listener) {
         let abort = self.shutdown.abort.clone();
+        let connections = self.connections.clone();
         let handler = move |request, _| {
             let control = self.clone();
             async move { control.handle(request).await }
         };
         listener
-            .serve(Arc::new(handler), Gauge::default(), abort)
+            .serve(Arc::new(handler), connections, Counter::default(), abort)
             .await;
     }
 
     async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+        if let Err(refusal) = check_message(&request) {
+            return refusal_response(refusal);
+        }
         let (path, method) = (request.uri().path(), request.method());
         match path {
             "/publish" | "/publish/" if method != Method::POST => {
@@ -99,6 +113,12 @@ impl Control {
                      and GET /metrics",
                 );
             }
+        }
+        // Publishing needs a token if a browser does it, and readiness tells a page nothing.
+        if matches!(path, "/healthz" | "/metrics")
+            && let Err(refusal) = self.check_host(&request)
+        {
+            return refusal_response(refusal);
         }
         let Some(services) = self.services.get() else {
             return if path == "/healthz" {
@@ -169,7 +189,7 @@ impl Control {
     ) -> Result<Vec<Publication>, Box<Response<Body>>> {
         let refuse = |status, text: &str| Box::new(text_response(status, text));
         if let Err(reason) = self.authorize(&services.signer, request.headers()) {
-            let mut refusal = refuse(StatusCode::UNAUTHORIZED, reason);
+            let mut refusal = refuse(StatusCode::UNAUTHORIZED, &reason);
             let scheme = HeaderValue::from_static("Bearer");
             refusal
                 .headers_mut()
@@ -201,7 +221,7 @@ impl Control {
     ///
     /// Browsers need a token even on loopback, where a page of any origin can send a POST. A token
     /// that is sent must be valid, whether it is required or not.
-    fn authorize(&self, signer: &Signer, headers: &HeaderMap) -> Result<(), &'static str> {
+    fn authorize(&self, signer: &Signer, headers: &HeaderMap) -> Result<(), String> {
         let token = headers.get(header::AUTHORIZATION).map(|value| {
             value
                 .to_str()
@@ -213,13 +233,54 @@ impl Control {
         let is_browser =
             headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site");
         match token {
-            Some(token) if signer.verifies(token.trim()) => Ok(()),
-            Some(_) => Err("invalid token: it has expired or is not signed with the host's key"),
-            None if self.requires_token || is_browser => {
-                Err("missing token: expected one that is signed with the host's key")
-            }
+            Some(token) => signer
+                .verify(token.trim())
+                .map_err(|error| format!("invalid token: {error}")),
+            None if self.requires_token || is_browser => Err(
+                "missing token: expected `Authorization: Bearer` with a token that is signed with \
+                 the host's key"
+                    .to_owned(),
+            ),
             None => Ok(()),
         }
+    }
+
+    /// Checks that a request names this host. A page of another site could otherwise make its own
+    /// name resolve to this address, and read the responses (DNS rebinding). An address cannot be
+    /// used for that.
+    fn check_host<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
+        let header = request.headers().get(header::HOST);
+        let host = match (request.uri().host(), header) {
+            (Some(host), _) => host,
+            (None, Some(header)) => without_port(header.to_str().unwrap_or_default()),
+            // HTTP/1.0, which browsers do not use.
+            (None, None) => return Ok(()),
+        };
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let address = host.trim_start_matches('[').trim_end_matches(']');
+        let is_own = address.parse::<IpAddr>().is_ok()
+            || host == "localhost"
+            || host.ends_with(".localhost")
+            || self
+                .names
+                .iter()
+                .any(|name| name.eq_ignore_ascii_case(&host));
+        if is_own {
+            Ok(())
+        } else {
+            Err(Refusal(
+                StatusCode::MISDIRECTED_REQUEST,
+                "unknown host: expected an address, localhost, or a name set with --control-host",
+            ))
+        }
+    }
+}
+
+/// Returns a valid `Host` header without its port.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => name,
+        _ => host,
     }
 }
 
@@ -260,7 +321,7 @@ fn method_not_allowed(allowed: &'static str) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use crate::config::HostConfig;
-    use grip::{Item, Key};
+    use grip::{Item, Key, signature::sign};
     use spin_runtime::backend::{Backend, BackendError, ResponseFuture, ServedBy, empty};
     use tokio_util::sync::CancellationToken;
 
@@ -271,6 +332,78 @@ mod tests {
 
     const KEY: &str = "a key that is long enough for tokens";
 
+    fn control(requires_token: bool) -> Control {
+        Control {
+            services: OnceLock::new(),
+            requires_token,
+            names: vec!["Control.example".to_owned()],
+            connections: Connections::new(Gauge::default(), 10),
+            shutdown: Shutdown::default(),
+        }
+    }
+
+    #[test]
+    fn refusals_name_what_is_wrong_with_a_token() {
+        let signer = Signer::new(Key::parse(KEY).expect("valid key"));
+        let refusal = |token: &str| {
+            let mut headers = HeaderMap::new();
+            let value = HeaderValue::from_str(&format!("Bearer {token}")).expect("valid value");
+            headers.insert(header::AUTHORIZATION, value);
+            control(true).authorize(&signer, &headers).expect_err(token)
+        };
+        let now = std::time::SystemTime::now();
+        let hour = std::time::Duration::from_secs(3600);
+        let other_key = Key::parse("another key").expect("valid key");
+        let key = Key::parse(KEY).expect("valid key");
+        for (token, problem) in [
+            (sign(&other_key, "a", now, hour), "signature"),
+            (sign(&key, "a", now - 2 * hour, hour), "expired"),
+            ("no.token".to_owned(), "JWT"),
+        ] {
+            assert!(refusal(&token).contains(problem), "{}", refusal(&token));
+        }
+        let missing = control(true).authorize(&signer, &HeaderMap::new());
+        assert!(missing.is_err_and(|text| text.contains("missing token")));
+    }
+
+    #[test]
+    fn the_host_must_be_this_one() {
+        let control = control(false);
+        let check = |host: &str| {
+            let request = Request::get("/metrics").header(header::HOST, host).body(());
+            control.check_host(&request.expect("valid request")).is_ok()
+        };
+        for own in [
+            "127.0.0.1",
+            "127.0.0.1:5561",
+            "10.0.0.7:5561",
+            "[::1]",
+            "[::1]:5561",
+            "localhost",
+            "LocalHost:5561",
+            "localhost.",
+            "app.localhost:1",
+            "control.example:5561",
+        ] {
+            assert!(check(own), "{own}");
+        }
+        for other in [
+            "",
+            "evil.example",
+            "evil.example:5561",
+            "notlocalhost",
+            "1.2.3.4.example",
+        ] {
+            assert!(!check(other), "{other}");
+        }
+        let absolute = Request::get("http://evil.example/metrics").body(());
+        assert!(
+            control
+                .check_host(&absolute.expect("valid request"))
+                .is_err()
+        );
+    }
+
     #[test]
     fn tokens_are_required_where_configured_and_from_browsers() {
         let signer = Signer::new(Key::parse(KEY).expect("valid key"));
@@ -279,12 +412,7 @@ mod tests {
         let is_authorized = |requires_token, name: &'static str, value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(name, HeaderValue::from_str(value).expect("valid value"));
-            let control = Control {
-                services: OnceLock::new(),
-                requires_token,
-                shutdown: Shutdown::default(),
-            };
-            control.authorize(&signer, &headers).is_ok()
+            control(requires_token).authorize(&signer, &headers).is_ok()
         };
         for required in [true, false] {
             for valid in [

@@ -59,7 +59,7 @@ pub use options::HostOptions;
 
 use app::App;
 use control::Control;
-use net::{frame, listener::Listener};
+use net::{connections::ConnectionLimits, frame, listener::Listener};
 use shutdown::Shutdown;
 use state::Services;
 use upstream::tunnel::Tunnels;
@@ -91,17 +91,18 @@ impl Host {
         let listener = Listener::bind(options.listen, "--listen", &shutdown).await?;
         let control_listener = Listener::bind(options.control, "--control", &shutdown).await?;
         let addresses = [listener.address(), control_listener.address()];
-        let control = Control::new(&options, addresses[1], &shutdown)?;
+        let limits = ConnectionLimits::of_process();
+        let control = Control::new(&options, addresses[1], limits.control, &shutdown)?;
 
         // Compiling may take long. Meanwhile the control port responds with "starting".
         let mut background = JoinSet::new();
         background.spawn(control.clone().serve(control_listener));
-        let mut app = App::start(&options, &config, addresses, &shutdown).await?;
+        let mut app = App::start(&options, &config, addresses, limits, &shutdown).await?;
 
         let (services, tunnels) = (app.services(), app.tunnels());
         control.set_ready(services.clone());
         let mut serving = JoinSet::new();
-        serving.spawn(app.gateway().serve(listener));
+        serving.spawn(app.gateway().serve(listener, limits.public));
         serving.spawn(app.start_timers());
         background.spawn(services.sessions.clone().sweep());
         background.spawn(services.channels.clone().sweep());

@@ -25,6 +25,9 @@ pub struct HostOptions {
     /// The address of the control port. An address beyond loopback needs `grip_key`. Default:
     /// `127.0.0.1:5561`.
     pub control: SocketAddr,
+    /// The names by which requests may address the control port, besides `localhost`. Addresses are
+    /// always accepted. Default: none.
+    pub control_names: Vec<String>,
     /// The key that signs and verifies tokens, in the notation of [`grip::Key::parse`]. Default: a
     /// random key.
     pub grip_key: Option<String>,
@@ -51,6 +54,7 @@ impl Default for HostOptions {
             upstream: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 3000)),
             control: SocketAddr::from(([127, 0, 0, 1], 5561)),
+            control_names: Vec::new(),
             grip_key: None,
             variables: Vec::new(),
             state_dir: None,

@@ -52,6 +52,30 @@ pub enum Caller {
     Host,
 }
 
+/// Marks a request, as an extension, whose body was not yet received as a whole.
+///
+/// Such a request may occupy its backend for as long as its client takes to send the rest.
+#[derive(Clone, Copy, Debug)]
+pub struct UnfinishedBody {
+    /// Whether a part of the body is available.
+    pub has_started: bool,
+}
+
+/// Why the body of a request ended early: the error of the body that a caller passes to
+/// [`Backend::call`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestBodyError {
+    /// The client violated the protocol: 400.
+    #[error("malformed request body")]
+    Malformed,
+    /// The client disconnected or reset the stream: 400.
+    #[error("request body ended early")]
+    Incomplete,
+    /// The client sent too little for too long: 408.
+    #[error("request body too slow")]
+    TooSlow,
+}
+
 /// Why a backend has not returned a response.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
@@ -60,6 +84,16 @@ pub enum BackendError {
     NoRoute {
         /// The path of the request.
         path: String,
+    },
+    /// The request's body failed before there was a response, which is no fault of the backend: 400
+    /// or 408.
+    #[error(transparent)]
+    RequestBody(#[from] RequestBodyError),
+    /// Too many requests whose body is unfinished occupy the component: 503.
+    #[error("component {component} is busy with other uploads")]
+    Busy {
+        /// The component's id in the manifest.
+        component: String,
     },
     /// The component trapped, failed to start, or returned no response: 500.
     #[error("component {component} failed: {source:#}")]

@@ -24,6 +24,7 @@ mod outgoing;
 mod output;
 mod sqlite;
 mod store;
+mod uploads;
 mod variables;
 mod wasi_http;
 mod worker;

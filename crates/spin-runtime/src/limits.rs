@@ -5,8 +5,9 @@ use std::time::Duration;
 /// The limits of components, and of what they use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The time from a request to the head of its response, including the wait for an instance.
-    /// The body may take as long as it is being read. Default: 30 s.
+    /// The time from a request, or from the last part of its body, to the head of its response,
+    /// including the wait for an instance. The body of the response may take as long as it is being
+    /// read. Default: 30 s.
     pub request_timeout: Duration,
     /// The linear memory of an instance. Growing beyond it fails in the guest, which usually
     /// traps. Default: 512 MiB.
@@ -19,6 +20,12 @@ pub struct Limits {
     /// The requests that an instance of a WASI 0.3 component serves at the same time, at least 1.
     /// Default: 16.
     pub concurrent_requests_per_instance: usize,
+    /// The share, in percent, of a component's capacity for requests whose body is still arriving.
+    /// Further ones wait. Default: 50.
+    pub upload_percent: usize,
+    /// The share of one client that is not on this machine, in percent of a component's capacity.
+    /// Default: 10.
+    pub upload_percent_per_client: usize,
     /// How long an instance waits for its next request. Default: 1 s.
     pub idle_instance_timeout: Duration,
     /// The number of components that may call each other in a chain. Default: 16.
@@ -61,6 +68,8 @@ impl Limits {
         instances_per_component: 500,
         requests_per_instance: 128,
         concurrent_requests_per_instance: 16,
+        upload_percent: 50,
+        upload_percent_per_client: 10,
         idle_instance_timeout: Duration::from_secs(1),
         call_depth: 16,
         connect_timeout: Duration::from_secs(10),

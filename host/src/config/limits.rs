@@ -39,9 +39,22 @@ pub struct Limits {
     /// The time for the head of a request, from the start of the connection or the end of the
     /// previous response. The connection is then closed. Default: 60 s.
     pub request_head_timeout: Duration,
+    /// The target and the headers of a request. The request then gets 431. Default: 32 KiB.
+    pub max_request_head_bytes: usize,
+    /// The header fields of a request. The request then gets 431. Default: 100.
+    pub max_request_header_fields: usize,
     /// How long a client may leave a response unread. The connection is then closed, or the stream
     /// reset if it is HTTP/2. Default: 60 s.
     pub unread_response_timeout: Duration,
+    /// How long nothing of a request's body may arrive while it is awaited. The request then gets
+    /// 408. Default: 30 s.
+    pub request_body_idle_timeout: Duration,
+    /// The part of a request's body that must arrive in each minute in which it is awaited. The
+    /// request then gets 408. Default: 6,000 bytes.
+    pub min_request_body_bytes: usize,
+    /// The part of a request's body that is received before the request is sent to the backend.
+    /// Default: 64 KiB.
+    pub request_body_prefetch_bytes: usize,
     /// How long a TCP connection is idle before the system probes it. Default: 60 s.
     pub tcp_keepalive: Duration,
     /// How long an HTTP/2 connection is silent before it gets a ping. It is closed if the client
@@ -180,7 +193,12 @@ impl Limits {
         ping_interval: Some(secs(30)),
         // Connections of clients.
         request_head_timeout: secs(60),
+        max_request_head_bytes: 32 * KIB,
+        max_request_header_fields: 100,
         unread_response_timeout: secs(60),
+        request_body_idle_timeout: secs(30),
+        min_request_body_bytes: 6000,
+        request_body_prefetch_bytes: 64 * KIB,
         tcp_keepalive: secs(60),
         h2_ping_interval: secs(60),
         close_timeout: secs(5),

@@ -1,7 +1,9 @@
 //! Responses that the host sends by itself: a status and a line of text.
 
 use http::{HeaderValue, Response, StatusCode, header};
-use spin_runtime::backend::{BackendError, Body, full};
+use spin_runtime::backend::{BackendError, Body, RequestBodyError, full};
+
+use crate::http::validate::Refusal;
 
 /// Marks a response of [`backend_error_response`], as an extension.
 #[derive(Clone, Copy)]
@@ -18,11 +20,30 @@ pub(crate) fn text_response(status: StatusCode, text: &str) -> Response<Body> {
     response
 }
 
+/// Returns the response to a request that is refused.
+pub(crate) fn refusal_response(Refusal(status, text): Refusal) -> Response<Body> {
+    text_response(status, text)
+}
+
+/// Returns the response to a request whose body could not be received.
+pub(crate) fn request_body_error_response(error: RequestBodyError) -> Response<Body> {
+    let status = match error {
+        RequestBodyError::Malformed | RequestBodyError::Incomplete => StatusCode::BAD_REQUEST,
+        RequestBodyError::TooSlow => StatusCode::REQUEST_TIMEOUT,
+    };
+    text_response(status, &error.to_string())
+}
+
 /// Returns the response to a request that the backend failed to answer.
 ///
 /// It reveals no details. They are in the log.
 pub(crate) fn backend_error_response(error: &BackendError) -> Response<Body> {
     let (status, text) = match error {
+        BackendError::RequestBody(error) => return request_body_error_response(*error),
+        BackendError::Busy { .. } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many uploads, try again later",
+        ),
         BackendError::NoRoute { .. } => (StatusCode::NOT_FOUND, "not found"),
         BackendError::Failed { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "component failed"),
         BackendError::Deadline { .. } => (StatusCode::GATEWAY_TIMEOUT, "request timed out"),

@@ -71,7 +71,7 @@ pub(crate) fn remove_forwarding_headers(headers: &mut HeaderMap) {
 }
 
 /// Returns whether a name is a forwarding header, possibly spelt with underscores.
-fn is_forwarding_header(name: &HeaderName) -> bool {
+pub(crate) fn is_forwarding_header(name: &HeaderName) -> bool {
     let name = normalize_name(name);
     FORWARDING_HEADERS.iter().any(|header| *header == *name)
 }

@@ -7,8 +7,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 /// Removes the hop-by-hop headers (RFC 9110, 7.6.1), including those that `Connection` names.
 ///
-/// `TE: trailers` is kept, because trailers are forwarded.
+/// `TE: trailers` is kept, because trailers are forwarded. With `Transfer-Encoding`, a
+/// `Content-Length` does not describe the body and is removed too (RFC 9112, 6.3).
 pub(crate) fn remove_hop_headers(headers: &mut HeaderMap) {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
     let named: Vec<HeaderName> = list_items(headers, &header::CONNECTION)
         .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
         // A client must remove neither `Host` nor the headers that this host adds.
@@ -19,22 +23,45 @@ pub(crate) fn remove_hop_headers(headers: &mut HeaderMap) {
     for name in named {
         headers.remove(name);
     }
-    for name in [
-        header::CONNECTION,
-        header::UPGRADE,
-        header::TRANSFER_ENCODING,
-        header::TE,
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
-        HeaderName::from_static("http2-settings"),
-    ] {
+    for name in HOP_HEADERS {
         headers.remove(name);
     }
     if accepts_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
+}
+
+/// The headers that apply to one connection.
+const HOP_HEADERS: [&str; 9] = [
+    "connection",
+    "upgrade",
+    "transfer-encoding",
+    "te",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "keep-alive",
+    "proxy-connection",
+    "http2-settings",
+];
+
+/// Returns whether a normalized name describes the connection or the framing.
+pub(crate) fn is_hop_or_framing_header(name: &str) -> bool {
+    HOP_HEADERS.contains(&name) || name == "content-length"
+}
+
+/// Returns whether a message has another transfer coding than a single `chunked`.
+///
+/// The host removes `chunked` and would leave the other codings in the body, without their name.
+pub(crate) fn has_unsupported_transfer_coding(headers: &HeaderMap) -> bool {
+    let mut codings = headers
+        .get_all(header::TRANSFER_ENCODING)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|coding| !coding.is_empty());
+    let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    headers.contains_key(header::TRANSFER_ENCODING)
+        && !(codings.next().is_some_and(is_chunked) && codings.next().is_none())
 }
 
 /// Removes the headers whose name matches the predicate.
@@ -89,6 +116,17 @@ pub(crate) fn is_private_header(name: &HeaderName) -> bool {
         || name.starts_with("content-bytes-")
 }
 
+/// Removes spellings with underscores of headers that a server behind this host could read instead of
+/// the real ones: those about the connection, the framing and the host, and those of Spin.
+pub(crate) fn remove_underscore_spellings(headers: &mut HeaderMap) {
+    remove_headers(headers, |name| {
+        name.as_str().contains('_') && {
+            let name = &*normalize_name(name);
+            is_hop_or_framing_header(name) || name.starts_with("spin-")
+        }
+    });
+}
+
 /// Removes all private headers (see [`is_private_header`]).
 pub(crate) fn remove_private_headers(headers: &mut HeaderMap) {
     remove_headers(headers, is_private_header);
@@ -125,6 +163,7 @@ mod tests {
             ("trailer", "x-sum"),
             ("upgrade", "h2c"),
             ("http2-settings", "AAMAAABk"),
+            ("content-length", "5"),
         ] {
             let name = HeaderName::from_static(name);
             headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
@@ -145,6 +184,54 @@ mod tests {
                 ("x-end", "3")
             ]
         );
+    }
+
+    #[test]
+    fn spellings_with_underscores_are_removed() {
+        let mut headers = HeaderMap::new();
+        for name in [
+            "content_length",
+            "transfer_encoding",
+            "keep_alive",
+            "proxy_connection",
+            "http2_settings",
+            "spin_path_info",
+            "spin-client_addr",
+            "content-length",
+            "my_header",
+        ] {
+            headers.insert(name, HeaderValue::from_static("1"));
+        }
+        remove_underscore_spellings(&mut headers);
+        let mut remaining: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        remaining.sort_unstable();
+        assert_eq!(remaining, ["content-length", "my_header"]);
+    }
+
+    #[test]
+    fn only_chunked_is_a_supported_transfer_coding() {
+        let is_unsupported = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                let value = HeaderValue::from_static(value);
+                headers.append(header::TRANSFER_ENCODING, value);
+            }
+            has_unsupported_transfer_coding(&headers)
+        };
+        for supported in [&[][..], &["chunked"], &["Chunked"], &[" , chunked, "]] {
+            assert!(!is_unsupported(supported), "{supported:?}");
+        }
+        for unsupported in [
+            &["gzip, chunked"][..],
+            &["gzip", "chunked"],
+            &["chunked, chunked"],
+            &["gzip"],
+            &["identity"],
+            &["chunked;q=1"],
+            &[""],
+        ] {
+            assert!(is_unsupported(unsupported), "{unsupported:?}");
+        }
     }
 
     #[test]

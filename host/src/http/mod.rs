@@ -1,6 +1,8 @@
 //! HTTP building blocks that the gateway, held requests, WebSockets and upstreams share.
 //!
+//! - [`validate`] refuses malformed and forged requests.
 //! - [`headers`] removes hop-by-hop and private headers and parses comma-separated lists.
+//! - [`trailers`] removes trailers that pose as headers.
 //! - [`forwarded`] sets `Forwarded` and `X-Forwarded-*` for upstreams.
 //! - [`error_response`] builds the responses that the host sends by itself.
 //! - [`body`] reads whole bodies within limits.
@@ -11,3 +13,5 @@ pub(crate) mod error_response;
 pub(crate) mod forwarded;
 pub(crate) mod headers;
 pub(crate) mod signer;
+pub(crate) mod trailers;
+pub(crate) mod validate;

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use grip::signature::{self, Key};
+use grip::signature::{self, Key, SignatureError};
 use http::HeaderValue;
 use parking_lot::Mutex;
 
@@ -56,11 +56,18 @@ impl Signer {
         token
     }
 
-    /// Returns whether a token was signed with the host's key and is still valid.
+    /// Checks that a token was signed with the host's key and is still valid.
     ///
     /// The key itself is accepted too: GRIP libraries send it when no issuer is configured.
-    pub(crate) fn verifies(&self, token: &str) -> bool {
-        signature::verify(&self.key, token, SystemTime::now()).is_ok() || self.key.matches(token)
+    ///
+    /// # Errors
+    /// Says what is wrong with the token.
+    pub(crate) fn verify(&self, token: &str) -> Result<(), SignatureError> {
+        match signature::verify(&self.key, token, SystemTime::now()) {
+            Ok(_) => Ok(()),
+            Err(_) if self.key.matches(token) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -69,6 +69,7 @@ fn failed_by(error: &BackendError, name: &Arc<str>) -> Arc<str> {
         BackendError::Unreachable { upstream, .. } | BackendError::Broken { upstream, .. } => {
             upstream.as_str().into()
         }
-        BackendError::NoRoute { .. } => name.clone(),
+        BackendError::Busy { component } => component.as_str().into(),
+        BackendError::NoRoute { .. } | BackendError::RequestBody(_) => name.clone(),
     }
 }

@@ -89,8 +89,10 @@ pub(crate) enum Dropped {
     Duplicate,
     /// The client of a held request does not read fast enough.
     SlowHold,
-    /// The maximum number of WebSockets, holds or tunnels is reached.
+    /// The maximum number of connections, WebSockets, holds or tunnels is reached.
     Full,
+    /// A page of this origin may not open WebSockets.
+    Origin,
 }
 
 impl Default for Metrics {
@@ -292,13 +294,14 @@ impl Traffic {
 }
 
 impl Dropped {
-    const ALL: [Self; 3] = [Self::Duplicate, Self::SlowHold, Self::Full];
+    const ALL: [Self; 4] = [Self::Duplicate, Self::SlowHold, Self::Full, Self::Origin];
 
     fn name(self) -> &'static str {
         match self {
             Self::Duplicate => "duplicate",
             Self::SlowHold => "slow-hold",
             Self::Full => "full",
+            Self::Origin => "origin",
         }
     }
 }
@@ -322,6 +325,8 @@ fn by(label: &'static str, value: &'static str) -> [Label; 1] {
 fn failure(error: &BackendError) -> &'static str {
     match error {
         BackendError::NoRoute { .. } => "no-route",
+        BackendError::RequestBody(_) => "request-body",
+        BackendError::Busy { .. } => "busy",
         BackendError::Failed { .. } => "failed",
         BackendError::Deadline { .. } => "deadline",
         BackendError::Unreachable { .. } => "unreachable",

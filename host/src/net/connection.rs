@@ -8,21 +8,21 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use http::{Request, Response, Version};
-use http_body_util::BodyExt as _;
+use bytes::{Buf as _, Bytes};
+use http::{Request, Response, Version, header};
 use hyper::{
     body::Incoming,
-    rt::{Read, ReadBufCursor, Write},
+    rt::{Read, ReadBuf, ReadBufCursor, Write},
     service::service_fn,
 };
 use hyper_util::{
-    rt::{TokioExecutor, TokioTimer},
+    rt::TokioTimer,
     server::{conn::auto, graceful::Watcher},
 };
 use parking_lot::Mutex;
@@ -30,16 +30,29 @@ use prometheus_client::metrics::gauge::Gauge;
 use spin_runtime::backend::Body;
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep_until},
+    time::{Instant, Sleep, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::Limits, metrics::gauge_guard::GaugeGuard, net::response_bodies::ResponseBodies,
+    config::Limits,
+    http::validate::HEAD_TOO_LARGE,
+    metrics::gauge_guard::GaugeGuard,
+    net::{
+        date,
+        response_body::{ResponseBody, StreamExecutor, Streams},
+    },
 };
 
 const HEAD_TIMEOUT: Duration = Limits::DEFAULT.request_head_timeout;
 const UNREAD_TIMEOUT: Duration = Limits::DEFAULT.unread_response_timeout;
+
+/// How long a client may continue to send a request body after the response.
+const LINGER_TIMEOUT: Duration = Limits::DEFAULT.close_timeout;
+
+/// What hyper accepts of a head: more than the host does, whose refusal has a text.
+const HYPER_HEAD_BYTES: usize = Limits::DEFAULT.max_request_head_bytes * 2;
+const HYPER_HEADER_FIELDS: usize = Limits::DEFAULT.max_request_header_fields * 2;
 
 /// The connection of a request, as an extension of the request. The connection counts as open as
 /// long as a handle exists.
@@ -51,12 +64,20 @@ struct Connection {
     close: Notify,
     /// Closes all connections.
     abort: CancellationToken,
+    /// [`ConnectionHandle::close`] was called.
+    is_closed: AtomicBool,
     /// A request was received.
     has_request: AtomicBool,
     /// The connection is HTTP/2, with concurrent requests.
     is_h2: AtomicBool,
     /// The responses in progress, if it is HTTP/2.
-    responses: ResponseBodies,
+    streams: Streams,
+    /// The requests in progress.
+    requests: AtomicUsize,
+    /// When the last request ended, or the connection was opened.
+    idle_since: Mutex<Instant>,
+    /// The body of an HTTP/1 request was not received to its end.
+    is_receiving: AtomicBool,
     /// Since when the client has not read anything that was sent.
     blocked_since: Mutex<Option<Instant>>,
     _gauge: GaugeGuard,
@@ -66,7 +87,14 @@ struct Connection {
 pub(crate) struct Io<S> {
     stream: S,
     connection: ConnectionHandle,
+    /// The rest of a response that is sent instead of hyper's.
+    substitute: Bytes,
+    /// Limits the time for the rest of a request after the response was sent.
+    linger: Option<Pin<Box<Sleep>>>,
 }
+
+/// Keeps a connection from counting as idle.
+pub(crate) struct BusyGuard(ConnectionHandle);
 
 impl ConnectionHandle {
     /// Creates the handle of a connection that is counted by `connections` and closed by `abort`.
@@ -74,9 +102,13 @@ impl ConnectionHandle {
         Self(Arc::new(Connection {
             close: Notify::new(),
             abort,
+            is_closed: AtomicBool::new(false),
             has_request: AtomicBool::new(false),
             is_h2: AtomicBool::new(false),
-            responses: ResponseBodies::default(),
+            streams: Streams::default(),
+            requests: AtomicUsize::new(0),
+            idle_since: Mutex::new(Instant::now()),
+            is_receiving: AtomicBool::new(false),
             blocked_since: Mutex::new(None),
             _gauge: GaugeGuard::new(connections),
         }))
@@ -84,7 +116,32 @@ impl ConnectionHandle {
 
     /// Closes the connection and drops everything in progress on it.
     pub(crate) fn close(&self) {
+        self.0.is_closed.store(true, Relaxed);
         self.0.close.notify_one();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.is_closed.load(Relaxed)
+    }
+
+    /// Counts a request as in progress until the guard is dropped.
+    pub(crate) fn busy(&self) -> BusyGuard {
+        self.0.requests.fetch_add(1, Relaxed);
+        BusyGuard(self.clone())
+    }
+
+    /// Returns since when no request has been in progress. `None` if there is one, or if the
+    /// connection is being closed.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        let connection = &*self.0;
+        let is_idle = connection.requests.load(Relaxed) == 0 && !connection.is_closed.load(Relaxed);
+        is_idle.then(|| *connection.idle_since.lock())
+    }
+
+    /// Records whether the body of an HTTP/1 request is still being received.
+    pub(crate) fn set_receiving(&self, is_receiving: bool) {
+        self.0.is_receiving.store(is_receiving, Relaxed);
     }
 
     /// Returns the connection of a request.
@@ -106,6 +163,15 @@ impl ConnectionHandle {
                 }
                 None => future.await,
             }
+        }
+    }
+}
+
+impl Drop for BusyGuard {
+    fn drop(&mut self) {
+        let connection = &*self.0.0;
+        if connection.requests.fetch_sub(1, Relaxed) == 1 {
+            *connection.idle_since.lock() = Instant::now();
         }
     }
 }
@@ -140,12 +206,15 @@ impl<S: Read + Unpin> Read for Io<S> {
     }
 }
 
-impl<S: Write + Unpin> Write for Io<S> {
+impl<S: Read + Write + Unpin> Write for Io<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         from: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if let Some(written) = self.poll_substitute(cx, from) {
+            return written;
+        }
         let written = Pin::new(&mut self.stream).poll_write(cx, from);
         self.connection.0.record_write(written)
     }
@@ -155,6 +224,11 @@ impl<S: Write + Unpin> Write for Io<S> {
         cx: &mut Context<'_>,
         from: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [first, ..] = from
+            && let Some(written) = self.poll_substitute(cx, first)
+        {
+            return written;
+        }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, from);
         self.connection.0.record_write(written)
     }
@@ -167,21 +241,87 @@ impl<S: Write + Unpin> Write for Io<S> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
+    /// Ends the sending side. If the client is still sending a request body, discards it for a
+    /// while: closing at once would reset the connection, and the client could lose the response.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.linger.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            if !self.connection.0.is_receiving.load(Relaxed) {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let this = &mut *self;
+        let linger = this
+            .linger
+            .get_or_insert_with(|| Box::pin(sleep(LINGER_TIMEOUT)));
+        loop {
+            let mut discarded = [0; 8 * 1024];
+            let mut discarded = ReadBuf::new(&mut discarded);
+            match Pin::new(&mut this.stream).poll_read(cx, discarded.unfilled()) {
+                Poll::Ready(Ok(())) if discarded.filled().is_empty() => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Ok(())),
+                Poll::Pending => return linger.as_mut().poll(cx).map(Ok),
+            }
+        }
     }
 }
 
+impl<S: Write + Unpin> Io<S> {
+    /// Sends a response with a text instead of the empty one that hyper sends for a head that exceeds
+    /// its limits. Returns `None` for other responses.
+    fn poll_substitute(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &[u8],
+    ) -> Option<Poll<io::Result<usize>>> {
+        if !from.starts_with(b"HTTP/1.1 431 ") || self.connection.0.requests.load(Relaxed) > 0 {
+            return None;
+        }
+        let is_empty =
+            from.ends_with(b"\r\n\r\n") && from.windows(EMPTY.len()).any(|window| window == EMPTY);
+        if !is_empty {
+            return None;
+        }
+        if self.substitute.is_empty() {
+            let text = HEAD_TOO_LARGE.1;
+            let length = text.len() + 1;
+            self.substitute = format!(
+                "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\
+                 content-type: text/plain; charset=utf-8\r\ncontent-length: {length}\r\n\r\n{text}\n"
+            )
+            .into();
+        }
+        while !self.substitute.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, &self.substitute) {
+                Poll::Ready(Ok(0)) => {
+                    return Some(Poll::Ready(Err(io::ErrorKind::WriteZero.into())));
+                }
+                Poll::Ready(Ok(written)) => self.substitute.advance(written),
+                Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(error))),
+                Poll::Pending => return Some(Poll::Pending),
+            }
+        }
+        Some(Poll::Ready(Ok(from.len())))
+    }
+}
+
+/// The length of a response without a body, as hyper writes it.
+const EMPTY: &[u8] = b"\r\ncontent-length: 0\r\n";
+
 /// Returns the settings of HTTP/1.1 and HTTP/2.
-pub(crate) fn builder() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+pub(crate) fn builder() -> auto::Builder<StreamExecutor> {
+    let mut builder = auto::Builder::new(StreamExecutor);
     builder
         .http1()
         .timer(TokioTimer::new())
+        .max_buf_size(HYPER_HEAD_BYTES)
+        .max_headers(HYPER_HEADER_FIELDS)
         .header_read_timeout(HEAD_TIMEOUT);
     builder
         .http2()
         .timer(TokioTimer::new())
+        .max_header_list_size(HYPER_HEAD_BYTES as u32)
         .keep_alive_interval(Limits::DEFAULT.h2_ping_interval);
     builder
 }
@@ -207,7 +347,7 @@ pub(crate) enum Ended {
 /// connection can be downcast to [`Io`].
 pub(crate) async fn serve<S, H, F>(
     stream: S,
-    builder: &auto::Builder<TokioExecutor>,
+    builder: &auto::Builder<StreamExecutor>,
     watcher: Watcher,
     handle: ConnectionHandle,
     handler: H,
@@ -221,23 +361,25 @@ where
     let io = Io {
         stream,
         connection: handle.clone(),
+        substitute: Bytes::new(),
+        linger: None,
     };
     let service = service_fn(|mut request: Request<Incoming>| {
         connection.has_request.store(true, Relaxed);
         let is_h2 = request.version() == Version::HTTP_2;
         connection.is_h2.store(is_h2, Relaxed);
         request.extensions_mut().insert(handle.clone());
+        let busy = handle.busy();
         // Boxed, since otherwise the connection would reserve space for it between two requests,
         // and while a response is held.
         let response = Box::pin(handler(request));
         let handle = handle.clone();
         async move {
-            let response = response.await;
-            Ok::<_, Infallible>(if is_h2 {
-                response.map(|body| handle.0.responses.track(body).boxed_unsync())
-            } else {
-                response
-            })
+            let mut response = response.await;
+            let headers = response.headers_mut();
+            headers.entry(header::DATE).or_insert_with(date::now);
+            let streams = is_h2.then_some(&handle.0.streams);
+            Ok::<_, Infallible>(response.map(|body| ResponseBody::new(body, streams, busy)))
         }
     });
     let served = watcher.watch(builder.serve_connection_with_upgrades(io, service));
@@ -259,7 +401,7 @@ where
         }
         let next_check = if connection.is_h2.load(Relaxed) {
             // Only the streams that are not read are reset.
-            connection.responses.drop_unread(UNREAD_TIMEOUT)
+            connection.streams.reset_unread(UNREAD_TIMEOUT)
         } else {
             let now = Instant::now();
             let blocked_since = *connection.blocked_since.lock();
@@ -277,9 +419,12 @@ where
 mod tests {
     use bytes::Bytes;
     use futures_util::stream::repeat_with;
-    use http_body_util::{Empty, StreamBody};
+    use http_body_util::{BodyExt as _, Empty, StreamBody};
     use hyper::{body::Frame, client::conn::http2};
-    use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
+    use hyper_util::{
+        rt::{TokioExecutor, TokioIo},
+        server::graceful::GracefulShutdown,
+    };
     use spin_runtime::backend::{BodyError, full};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 

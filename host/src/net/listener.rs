@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::counter::Counter;
 use socket2::{SockRef, TcpKeepalive};
 use spin_runtime::backend::Body;
 use tokio::net::TcpListener;
@@ -15,7 +15,7 @@ use tracing::{Instrument as _, debug, debug_span, warn};
 
 use crate::{
     config::Limits,
-    net::connection::{self, ConnectionHandle},
+    net::{connection, connections::Connections},
     shutdown::Shutdown,
 };
 
@@ -70,12 +70,13 @@ impl Listener {
 
     /// Accepts connections until `drain`, and then waits for the requests in progress.
     ///
-    /// `connections` counts the open connections, including those that were upgraded. An abort of
-    /// the host closes all of them.
+    /// `connections` bounds the open connections, including those that were upgraded. `refused`
+    /// counts the further ones, which are closed. An abort of the host closes all of them.
     pub(crate) async fn serve<H, F>(
         self,
         handler: Arc<H>,
-        connections: Gauge,
+        connections: Arc<Connections>,
+        refused: Counter,
         drain: CancellationToken,
     ) where
         H: Fn(Request<Incoming>, SocketAddr) -> F + Send + Sync + 'static,
@@ -98,10 +99,16 @@ impl Listener {
             if !INHERITS_OPTIONS {
                 set_options(&SockRef::from(&stream));
             }
+            let Some((handle, registration)) = connections.register(self.abort.child_token())
+            else {
+                refused.inc();
+                debug!(%client, "connection refused: too many open connections");
+                continue;
+            };
             let (builder, handler) = (builder.clone(), handler.clone());
             let watcher = graceful.watcher();
-            let handle = ConnectionHandle::new(&connections, self.abort.child_token());
             let serve = async move {
+                let _registration = registration;
                 let handler = |request| handler(request, client);
                 let stream = TokioIo::new(stream);
                 let ended = connection::serve(stream, &builder, watcher, handle, handler).await;

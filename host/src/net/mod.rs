@@ -1,6 +1,10 @@
-//! Sockets and bytes: listeners, the HTTP connections on them, and WebSocket frames.
+//! Sockets and bytes: listeners, the HTTP connections on them with their bodies, and WebSocket
+//! frames.
 
 pub(crate) mod connection;
+pub(crate) mod connections;
+mod date;
 pub(crate) mod frame;
 pub(crate) mod listener;
-mod response_bodies;
+pub(crate) mod request_body;
+mod response_body;

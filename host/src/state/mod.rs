@@ -6,8 +6,9 @@ pub(crate) mod sessions;
 
 use std::sync::Arc;
 
-use spin_runtime::backend::Backend;
+use spin_runtime::{RateLimitedLog, backend::Backend};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::{
     config::{AllowedOrigins, HostConfig, Limits},
@@ -37,6 +38,8 @@ pub(crate) struct Services {
     pub(crate) limits: Limits,
     /// The origins that may open WebSockets.
     pub(crate) allowed_origins: AllowedOrigins,
+    /// Logs handshakes of pages whose origin is not allowed.
+    pub(crate) refused_origins: RateLimitedLog,
     /// Counts what happens.
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -65,6 +68,10 @@ impl Services {
             signer,
             limits: config.limits.clone(),
             allowed_origins: config.allowed_origins.clone(),
+            refused_origins: RateLimitedLog::new(
+                spin_runtime::Limits::DEFAULT.log_lines_per_second,
+                |suppressed| warn!(suppressed, "WebSocket refused: origin not allowed"),
+            ),
             metrics,
         }
     }

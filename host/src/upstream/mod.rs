@@ -6,10 +6,12 @@
 //!
 //! - [`Upstream`] prepares requests, sends them with retries, and converts the responses.
 //! - [`pool`] opens and reuses the connections of one upstream.
+//! - [`early_response`] reads responses of upstreams that do not read the whole request.
 //! - [`progress`] tracks uploads, which postpone the timeout of the response.
 //! - [`passthrough`] finds the routes whose upgrades are tunneled.
 //! - [`tunnel`] relays the bytes of upgraded connections.
 
+mod early_response;
 pub(crate) mod passthrough;
 mod pool;
 mod progress;
@@ -18,10 +20,15 @@ pub(crate) mod tunnel;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery};
+use http::{
+    HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery,
+};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use spin_runtime::backend::{Backend, BackendError, Body, Caller, ResponseFuture, empty};
+use spin_runtime::{
+    RateLimitedLog,
+    backend::{Backend, BackendError, Body, Caller, RequestBodyError, ResponseFuture, empty},
+};
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
@@ -29,7 +36,7 @@ use crate::{
     config::{Limits, UpstreamUrl},
     http::{
         forwarded,
-        headers::{list_items, remove_hop_headers},
+        headers::{has_unsupported_transfer_coding, list_items, remove_hop_headers},
     },
     upstream::{
         pool::{Connection, Lease, Pool, SendError},
@@ -51,6 +58,7 @@ pub(crate) struct Upstream {
     url: UpstreamUrl,
     name: Arc<str>,
     pool: Arc<Pool>,
+    failures: RateLimitedLog,
     /// The time limit for the head of a response, counted from the last chunk of the request.
     response_timeout: Duration,
 }
@@ -62,8 +70,15 @@ impl Upstream {
     /// Returns an error for an `https` URL if the system has no root certificates.
     pub(crate) fn new(url: UpstreamUrl, response_timeout: Duration) -> anyhow::Result<Self> {
         let pool = Pool::new(&url)?;
+        let name: Arc<str> = url.to_string().into();
+        let upstream = name.clone();
+        let failures = RateLimitedLog::new(
+            spin_runtime::Limits::DEFAULT.log_lines_per_second,
+            move |suppressed| warn!(%upstream, suppressed, "upstream request failed"),
+        );
         Ok(Self {
-            name: url.to_string().into(),
+            name,
+            failures,
             url,
             pool,
             response_timeout,
@@ -96,6 +111,7 @@ impl Upstream {
             .send(connection.await?, request)
             .await?
             .map_err(|error| self.send_error(error))?;
+        self.check_transfer_coding(response.headers())?;
         let mut response = response.map(|body| body.map_err(Into::into).boxed_unsync());
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let protocol = response.headers().get(header::UPGRADE).cloned();
@@ -251,6 +267,7 @@ impl Upstream {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(self.broken(anyhow!("switched to a protocol not requested")));
         }
+        self.check_transfer_coding(response.headers())?;
         remove_hop_headers(response.headers_mut());
         *response.version_mut() = Version::HTTP_11;
         Ok(response.map(|body| {
@@ -263,7 +280,20 @@ impl Upstream {
         }))
     }
 
+    fn check_transfer_coding(&self, headers: &HeaderMap) -> Result<(), BackendError> {
+        if has_unsupported_transfer_coding(headers) {
+            return Err(self.broken(anyhow!(
+                "unsupported Transfer-Encoding {:?}: expected chunked",
+                headers.get_all(header::TRANSFER_ENCODING)
+            )));
+        }
+        Ok(())
+    }
+
     fn send_error(&self, error: SendError) -> BackendError {
+        if let Some(error) = find_source::<RequestBodyError>(&error.source) {
+            return BackendError::RequestBody(*error);
+        }
         let is_unsent = error.request.is_some() || is_unprocessed(&error.source);
         let source = anyhow::Error::new(error.source);
         if is_unsent {
@@ -293,8 +323,12 @@ impl Backend for Upstream {
         let path = request.uri().path().to_owned();
         Box::pin(async move {
             let result = self.forward(request).await;
-            if let Err(error) = &result {
-                warn!(route = path, upstream = %self.name, %error, "upstream request failed");
+            if let Err(error) = &result
+                && !matches!(error, BackendError::RequestBody(_))
+            {
+                self.failures.log(|| {
+                    warn!(route = path, upstream = %self.name, %error, "upstream request failed");
+                });
             }
             result
         })

@@ -18,7 +18,7 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use http::{Request, Response, Uri, header};
 use hyper::{
-    body::Incoming,
+    body::{Body as _, Incoming},
     client::conn::{TrySendError, http1, http2},
 };
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
@@ -36,7 +36,10 @@ use tokio::{
 use tower_service::Service;
 use tracing::debug;
 
-use crate::config::{Limits, UpstreamScheme, UpstreamUrl};
+use crate::{
+    config::{Limits, UpstreamScheme, UpstreamUrl},
+    upstream::early_response::EarlyResponse,
+};
 
 /// The time limit for opening a connection, including DNS and TLS.
 const CONNECT_TIMEOUT: Duration = Limits::DEFAULT.upstream_connect_timeout;
@@ -73,7 +76,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a TCP connection is silent before the system sends keep-alive probes.
 const TCP_KEEPALIVE: Duration = Limits::DEFAULT.tcp_keepalive;
 
-type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+type Stream = EarlyResponse<MaybeHttpsStream<TokioIo<TcpStream>>>;
 
 /// The connections to one upstream.
 pub(crate) struct Pool {
@@ -290,7 +293,9 @@ impl Pool {
         // The connector is always ready, so `poll_ready` can be skipped.
         let connecting = connector.call(self.target.clone());
         match timeout(CONNECT_TIMEOUT, connecting).await {
-            Ok(connected) => connected.map_err(|error| anyhow!(error)),
+            Ok(connected) => connected
+                .map(EarlyResponse::new)
+                .map_err(|error| anyhow!(error)),
             Err(_) => Err(anyhow!("no connection within {CONNECT_TIMEOUT:?}")),
         }
     }
@@ -372,6 +377,15 @@ impl Connection {
     ) -> Result<(Response<Incoming>, Option<Lease>), SendError> {
         match self.protocol {
             Protocol::Http1(mut sender) => {
+                if request.body().size_hint().exact().is_none()
+                    && !request.headers().contains_key(header::CONTENT_LENGTH)
+                {
+                    // Otherwise hyper drops the body of a GET.
+                    let chunked = http::HeaderValue::from_static("chunked");
+                    request
+                        .headers_mut()
+                        .insert(header::TRANSFER_ENCODING, chunked);
+                }
                 if request.headers().contains_key(header::TE) {
                     let te = http::HeaderValue::from_static("te");
                     request.headers_mut().append(header::CONNECTION, te);

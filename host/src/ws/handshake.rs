@@ -18,7 +18,7 @@ use hyper::{
 use hyper_util::{rt::TokioIo, server::conn::auto::upgrade};
 use spin_runtime::backend::{Body, Caller, empty};
 use tokio::{net::TcpStream, sync::oneshot};
-use tracing::{Instrument, debug, debug_span, error};
+use tracing::{Instrument, debug, debug_span, error, warn};
 use tungstenite::handshake::derive_accept_key;
 use uuid::Uuid;
 
@@ -56,7 +56,12 @@ pub(crate) async fn open(
 ) -> Response<Body> {
     let accept_key = match validate(&request, &services.allowed_origins) {
         Ok(accept_key) => accept_key,
-        Err(refusal) => return *refusal,
+        Err(refusal) => {
+            if refusal.status() == StatusCode::FORBIDDEN {
+                record_refused_origin(services, &request);
+            }
+            return *refusal;
+        }
     };
     let outbox = Outbox::new(
         services.limits.max_outgoing_buffer_bytes,
@@ -116,7 +121,7 @@ impl Handshake {
     async fn serve(self, upgraded: OnUpgrade) {
         let Self {
             services,
-            info,
+            mut info,
             outbox,
             guard,
             accept_key,
@@ -135,6 +140,7 @@ impl Handshake {
                 return;
             }
         };
+        info.head = info.head.without_browser_headers();
         let switching = switching_protocols(&accept_key, &response.headers);
         let metrics = services.metrics.clone();
         let session = Session::new(services, info, outbox, guard, response);
@@ -214,6 +220,21 @@ fn validate<B>(
         );
     }
     Ok(derive_accept_key(key))
+}
+
+/// Logs and counts a handshake that was refused for its origin.
+fn record_refused_origin<B>(services: &Services, request: &Request<B>) {
+    services.metrics.dropped(Dropped::Origin).inc();
+    services.refused_origins.log(|| {
+        let headers = request.headers();
+        warn!(
+            origin = ?headers.get(header::ORIGIN),
+            host = ?headers.get(header::HOST),
+            route = request.uri().path(),
+            key = "application.tool.socket-host.websocket.allowed-origins",
+            "WebSocket refused: origin not allowed"
+        );
+    });
 }
 
 /// Returns whether a page of `origin` may open a WebSocket on `host`.

@@ -6,6 +6,8 @@
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, uri::PathAndQuery};
 
+use crate::http::headers::remove_headers;
+
 /// A request target and headers, without spare capacity.
 #[derive(Debug)]
 pub(super) struct RequestHead {
@@ -14,6 +16,16 @@ pub(super) struct RequestHead {
     names: Box<[(HeaderName, u32)]>,
     values: Bytes,
 }
+
+/// Headers about caches and the page, which do not concern messages of the client.
+const BROWSER_HEADERS: [&str; 5] = [
+    "cache-control",
+    "pragma",
+    "priority",
+    "upgrade-insecure-requests",
+    "dnt",
+];
+const BROWSER_PREFIXES: [&str; 3] = ["sec-fetch-", "sec-ch-", "sec-gpc"];
 
 impl RequestHead {
     /// Copies a request's target and headers.
@@ -35,6 +47,22 @@ impl RequestHead {
             names,
             values: values.freeze(),
         }
+    }
+
+    /// Returns the head without the headers that only describe how a browser made the request.
+    ///
+    /// The backend gets them once, with OPEN. Sending them with each event would multiply what a
+    /// client sent once.
+    pub(super) fn without_browser_headers(&self) -> Self {
+        let mut headers = self.headers(0);
+        remove_headers(&mut headers, |name| {
+            let name = name.as_str();
+            BROWSER_HEADERS.contains(&name)
+                || BROWSER_PREFIXES
+                    .iter()
+                    .any(|prefix| name.starts_with(prefix))
+        });
+        Self::new(&self.uri(), &headers)
     }
 
     /// Returns the path and query, as a URI in origin form.
@@ -78,5 +106,44 @@ mod tests {
         assert_eq!(head.headers(3), headers);
         assert_eq!(head.uri(), Uri::from_static("/api/ws?room=1"));
         assert_eq!(head.path(), "/api/ws");
+    }
+
+    #[test]
+    fn headers_about_the_page_are_sent_once() {
+        let mut headers = HeaderMap::new();
+        for name in [
+            "host",
+            "origin",
+            "cookie",
+            "authorization",
+            "user-agent",
+            "accept-language",
+            "x-own",
+            "cache-control",
+            "pragma",
+            "sec-fetch-site",
+            "sec-ch-ua-platform",
+            "sec-gpc",
+        ] {
+            headers.insert(name, HeaderValue::from_static("1"));
+        }
+        let head = RequestHead::new(&Uri::from_static("/ws?a"), &headers);
+        let later = head.without_browser_headers();
+        assert_eq!(later.uri(), head.uri());
+        let later = later.headers(0);
+        let mut names: Vec<_> = later.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            [
+                "accept-language",
+                "authorization",
+                "cookie",
+                "host",
+                "origin",
+                "user-agent",
+                "x-own"
+            ]
+        );
     }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwapOption;
@@ -14,7 +14,7 @@ use http::{
     uri::{Authority, Scheme},
 };
 use serde::Serialize;
-use tokio::time::timeout;
+use tokio::time::{error::Elapsed, timeout, timeout_at};
 use wasmtime_wasi_http::handler::{
     ExpirationError, InstantiationError, ProxyHandler, TrapOrPanicError,
 };
@@ -25,11 +25,15 @@ use super::{
     compile::Pre,
     component::Component,
     instances::Instances,
+    uploads::{self, StartedBody, UploadSlot, UploadSlots},
     worker::{self, CallerGuard, Exit, RequestToken, StopReason},
 };
 use crate::{
     allowed_hosts::service_chain_target,
-    backend::{BackendError, Body, Caller, ResponseFuture, ServedBy, full},
+    backend::{
+        BackendError, Body, Caller, RequestBodyError, ResponseFuture, ServedBy, UnfinishedBody,
+        full,
+    },
     manifest::{Manifest, Target, WELL_KNOWN},
     router::{Match, Router},
     spin_headers,
@@ -105,6 +109,8 @@ struct Handler {
     component: Arc<Component>,
     pre: Pre,
     proxy: ProxyHandler<Instances>,
+    /// Bounds the requests whose body is still arriving.
+    uploads: Arc<UploadSlots>,
 }
 
 #[derive(Serialize)]
@@ -128,10 +134,12 @@ impl App {
             let component = Arc::new(component);
             let proxy = ProxyHandler::new(Instances::new(component.clone(), pre.clone()));
             let id = component.id.to_string();
+            let uploads = UploadSlots::new(pre.max_requests(&component.limits), &component.limits);
             let handler = Handler {
                 component,
                 pre,
                 proxy,
+                uploads,
             };
             (id, handler)
         });
@@ -286,11 +294,24 @@ impl Handler {
         route: &str,
         call: Call,
     ) -> Result<Response<Body>, BackendError> {
+        let unfinished = request.extensions().get::<UnfinishedBody>().copied();
+        let mut request = request.map(StartedBody::from);
+        let slot = match unfinished {
+            Some(UnfinishedBody { has_started }) => {
+                if !has_started {
+                    // Nothing to read yet, so an instance would only wait.
+                    request.body_mut().start().await?;
+                }
+                Some(self.acquire_upload_slot(call).await?)
+            }
+            None => None,
+        };
         let (token, guard) = worker::request_token(call);
-        let limit = self.component.limits.request_timeout;
-        let response = self.proxy.handle(token, request.map(body::to_guest));
+        let shared = token.shared.clone();
+        let request = request.map(|body| uploads::to_guest(body, shared, slot));
+        let response = self.proxy.handle(token, request);
         // The guard cancels the request on a timeout, or when this future is dropped.
-        let error = match timeout(limit, response).await {
+        let error = match self.with_deadline(response, &guard).await {
             Ok(Ok(response)) => {
                 guard.settle();
                 let mut response = match guard.worker() {
@@ -302,9 +323,18 @@ impl Handler {
                 return Ok(response);
             }
             Ok(Err(error)) => self.find_cause(error, &guard).await,
+            // The guest waits for its client.
+            Err(_) if guard.upload().is_awaited => RequestBodyError::TooSlow.into(),
             Err(_) => self.timed_out(),
         };
+        let error = match guard.upload().error {
+            Some(error) => error.into(),
+            None => error,
+        };
         match &error {
+            BackendError::RequestBody(error) => {
+                tracing::debug!(component = %self.component.id, route, %error, "request failed");
+            }
             BackendError::Failed { component, source } => tracing::error!(
                 component,
                 route,
@@ -319,6 +349,38 @@ impl Handler {
             guard.settle();
         }
         Err(error)
+    }
+
+    /// Waits for a slot for a request whose body is still arriving.
+    async fn acquire_upload_slot(&self, call: Call) -> Result<UploadSlot, BackendError> {
+        let client = match call.caller {
+            Caller::Client(address) => Some(address.ip().to_canonical()),
+            Caller::Host => None,
+        };
+        let slot = self.uploads.acquire(client);
+        let slot = timeout(self.component.limits.request_timeout, slot).await;
+        slot.ok().flatten().ok_or_else(|| BackendError::Busy {
+            component: self.component.id.to_string(),
+        })
+    }
+
+    /// Waits for a response until the request times out. A body that is still arriving postpones
+    /// that.
+    async fn with_deadline<T>(
+        &self,
+        response: impl Future<Output = T>,
+        guard: &CallerGuard,
+    ) -> Result<T, Elapsed> {
+        let limit = self.component.limits.request_timeout;
+        let mut response = std::pin::pin!(response);
+        let mut deadline = Instant::now() + limit;
+        loop {
+            let result = timeout_at(deadline.into(), &mut response).await;
+            match guard.upload().last_read {
+                Some(last) if result.is_err() && last + limit > deadline => deadline = last + limit,
+                _ => return result,
+            }
+        }
     }
 
     fn timed_out(&self) -> BackendError {

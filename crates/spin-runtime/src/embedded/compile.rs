@@ -17,7 +17,7 @@ use wasmtime_wasi_http::{
 };
 
 use super::{guest::Guest, linker};
-use crate::manifest::Component;
+use crate::{limits::Limits, manifest::Component};
 
 /// A linked component. Clones share its code.
 #[derive(Clone)]
@@ -35,6 +35,16 @@ impl Pre {
     /// Returns whether an instance serves more than one request, as WASI 0.3 allows.
     pub(crate) fn reuses_instances(&self) -> bool {
         matches!(*self.0, ProxyPre::P3(_))
+    }
+
+    /// Returns how many requests all instances of the component serve at the same time.
+    pub(crate) fn max_requests(&self, limits: &Limits) -> usize {
+        let per_instance = if self.reuses_instances() {
+            limits.concurrent_requests_per_instance
+        } else {
+            1
+        };
+        limits.instances_per_component.saturating_mul(per_instance)
     }
 
     /// Creates an instance.

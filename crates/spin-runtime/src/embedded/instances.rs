@@ -117,7 +117,10 @@ impl WorkerExpiration for Expiration {
             WorkerStatus::Idle if self.permits.available_permits() == 0 => (since, None),
             WorkerStatus::Idle => (since + limits.idle_instance_timeout, None),
             WorkerStatus::Requests => (
-                since + limits.request_timeout + GRACE_PERIOD,
+                // A body that is still arriving postpones the timeout.
+                worker.last_upload().map_or(since, |last| last.max(since))
+                    + limits.request_timeout
+                    + GRACE_PERIOD,
                 Some(StopReason::TimedOut),
             ),
             // A body may take as long as it is being read.

@@ -144,6 +144,8 @@ fn to_wasi_error(error: BackendError) -> Error {
     match error {
         BackendError::NoRoute { .. } => Error::DestinationNotFound,
         BackendError::Deadline { .. } => Error::HttpResponseTimeout,
+        BackendError::RequestBody(_) => Error::HttpRequestBodySize(None),
+        BackendError::Busy { .. } => Error::ConnectionLimitReached,
         BackendError::Failed { .. } => Error::InternalError(Some("component failed".into())),
         BackendError::Unreachable { .. } => Error::DestinationUnavailable,
         BackendError::Broken { .. } => Error::ConnectionTerminated,

@@ -7,15 +7,16 @@ use std::{
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use wasmtime::Result;
 
-use super::{call::Call, engine::EPOCH_INTERVAL};
-use crate::limits::Limits;
+use super::{call::Call, engine::EPOCH_INTERVAL, uploads::UploadProgress};
+use crate::{backend::RequestBodyError, limits::Limits};
 
 /// How long an instance may exceed the timeout of its requests. It lets each caller cancel its own
 /// request first.
@@ -33,6 +34,8 @@ pub(crate) struct Worker {
     waiting: AtomicUsize,
     /// The response bodies that are still being read.
     open_bodies: AtomicUsize,
+    /// When a part of a request's body was last read.
+    last_upload: Mutex<Option<Instant>>,
     /// The epochs in which the guest was computing, since it last made progress.
     ticks: AtomicU32,
     /// Wakes the instance when any of these has changed.
@@ -72,6 +75,7 @@ impl Worker {
             canceled: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             open_bodies: AtomicUsize::new(0),
+            last_upload: Mutex::new(None),
             ticks: AtomicU32::new(0),
             waker: AtomicWaker::new(),
             stop_reason: OnceLock::new(),
@@ -107,6 +111,11 @@ impl Worker {
     /// Records that the guest made progress.
     pub(crate) fn progress(&self) {
         self.ticks.store(0, SeqCst);
+    }
+
+    /// Returns when a part of a request's body was last read.
+    pub(crate) fn last_upload(&self) -> Option<Instant> {
+        *self.last_upload.lock()
     }
 
     /// Records that the instance accepted a request.
@@ -205,6 +214,7 @@ pub(crate) struct SharedRequest {
     /// Whether the instance has counted the cancellation.
     counted: AtomicBool,
     waker: AtomicWaker,
+    upload: Mutex<UploadProgress>,
 }
 
 /// Creates both sides of a request.
@@ -215,6 +225,11 @@ pub(crate) fn request_token(call: Call) -> (RequestToken, CallerGuard) {
 }
 
 impl CallerGuard {
+    /// Returns how the body of the request is arriving.
+    pub(crate) fn upload(&self) -> UploadProgress {
+        *self.0.upload.lock()
+    }
+
     /// Returns the instance that accepted the request.
     pub(crate) fn worker(&self) -> Option<&Arc<Worker>> {
         self.0.worker.get()
@@ -241,6 +256,22 @@ impl Drop for CallerGuard {
 }
 
 impl SharedRequest {
+    /// Records that the guest has read a part of the body, or waits for one.
+    pub(crate) fn record_upload(&self, was_read: bool, error: Option<RequestBodyError>) {
+        let mut upload = self.upload.lock();
+        upload.is_awaited = !was_read;
+        upload.error = upload.error.or(error);
+        if was_read {
+            let now = Instant::now();
+            upload.last_read = Some(now);
+            drop(upload);
+            if let Some(worker) = self.worker.get() {
+                *worker.last_upload.lock() = Some(now);
+                worker.progress();
+            }
+        }
+    }
+
     /// Counts the cancellation once. It is called when the request is accepted and when it is
     /// canceled, because either can happen first.
     fn count_cancellation(&self) {

@@ -2,14 +2,17 @@
 
 use std::net::SocketAddr;
 
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
 use super::*;
-use crate::{net::listener::Listener, shutdown::Shutdown};
+use crate::{
+    net::{connections::Connections, listener::Listener},
+    shutdown::Shutdown,
+};
 
 impl TestHost {
     /// Connects a client, which sends a request.
@@ -25,7 +28,12 @@ impl TestHost {
             let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
             async move { proxy::forward(&services, request).await }
         });
-        tokio::spawn(listener.serve(handler, Gauge::default(), self.drain.clone()));
+        tokio::spawn(listener.serve(
+            handler,
+            Connections::new(Gauge::default(), 100),
+            Counter::default(),
+            self.drain.clone(),
+        ));
         let mut client = TcpStream::connect(address).await.expect("connects");
         let request = b"GET /room/ HTTP/1.1\r\nhost: example.com\r\n\r\n";
         client.write_all(request).await.expect("writes");
