@@ -2,6 +2,7 @@
 
 mod backend;
 mod failures;
+mod framing;
 mod goaway;
 mod holds;
 mod paths;
