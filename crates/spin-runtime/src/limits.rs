@@ -45,6 +45,9 @@ pub struct Limits {
     /// How long another process may lock the file of a key-value store before an operation fails.
     /// Default: 5 s.
     pub store_lock_timeout: Duration,
+    /// The log lines for each kind of failure of a component in a second. Further ones are counted.
+    /// Default: 10.
+    pub log_lines_per_second: usize,
     /// How often the path of a request may be percent-encoded. A path that needs more passes to
     /// decode escapes the root, and is private if any route is. Default: 8.
     pub path_decode_passes: usize,
@@ -68,6 +71,7 @@ impl Limits {
         output_line_bytes: 64 * 1024,
         pending_store_operations: 1024,
         store_lock_timeout: Duration::from_secs(5),
+        log_lines_per_second: 10,
         path_decode_passes: 8,
     };
 

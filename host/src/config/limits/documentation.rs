@@ -107,6 +107,7 @@ fn limits_of_components() -> Vec<Row> {
         output_line_bytes: size("line of a component's output"),
         pending_store_operations: count("operations that wait for a key-value store"),
         store_lock_timeout: time("time that another process may lock a key-value store"),
+        log_lines_per_second: count("log lines for each kind of failure of a component, in a second"),
         path_decode_passes: count("times that a request's path may be percent-encoded"),
     }
 }
