@@ -36,6 +36,12 @@ async fn private_routes_are_not_found_in_any_spelling() -> Result<()> {
         "/%49nternal/Orders",
         "\\internal\\orders",
         "/\\internal/orders",
+        "/internal%20/orders",
+        "/internal./orders",
+        "/%u0069nternal/orders",
+        "/internal%u002forders",
+        "/internal%EF%BC%8Forders",
+        "/%EF%BD%89nternal/orders",
     ];
     for path in spellings {
         for method in [
