@@ -25,7 +25,7 @@ use crate::{
     dev::reload::Reload,
     http::{
         error_response::{backend_error_response, text_response},
-        headers::remove_private_headers,
+        headers::{join_cookies, remove_private_headers},
     },
     metrics::backend::metered,
     net::listener::Listener,
@@ -124,6 +124,7 @@ impl Gateway {
             return text_response(StatusCode::NOT_FOUND, "not found");
         }
         remove_private_headers(request.headers_mut());
+        join_cookies(request.headers_mut());
         request.extensions_mut().insert(Caller::Client(client));
         if let Some(passthrough) = rules.passthroughs.find(request.uri().path()) {
             let upstream = &passthrough.upstream;
