@@ -44,7 +44,7 @@ use crate::{
     variables::Variables,
 };
 
-pub use options::EmbeddedOptions;
+pub use options::{EmbeddedOptions, FolderError};
 
 /// Runs the components of an application in this process.
 ///

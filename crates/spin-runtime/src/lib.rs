@@ -40,7 +40,7 @@ mod router;
 mod spin_headers;
 mod variables;
 
-pub use embedded::{Changes, Embedded, EmbeddedOptions};
+pub use embedded::{Changes, Embedded, EmbeddedOptions, FolderError};
 pub use excluded_files::ExcludedFiles;
 pub use limits::Limits;
 pub use manifest::{Manifest, ManifestError, ManifestUse};

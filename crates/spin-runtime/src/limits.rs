@@ -39,6 +39,8 @@ pub struct Limits {
     pub pending_output_bytes: usize,
     /// The longest line of output that is written as a whole. Default: 64 KiB.
     pub output_line_bytes: usize,
+    /// The pause between two attempts to write to a log file that failed. Default: 250 ms.
+    pub log_file_retry_interval: Duration,
     /// The operations that are waiting for a key-value store. Further operations wait in the
     /// component. Default: 1,024.
     pub pending_store_operations: usize,
@@ -69,6 +71,7 @@ impl Limits {
         idle_connection_timeout: Duration::from_secs(90),
         pending_output_bytes: 4 * 1024 * 1024,
         output_line_bytes: 64 * 1024,
+        log_file_retry_interval: Duration::from_millis(250),
         pending_store_operations: 1024,
         store_lock_timeout: Duration::from_secs(5),
         log_lines_per_second: 10,
