@@ -47,6 +47,12 @@ pub struct Limits {
     /// How long another process may lock the file of a key-value store before an operation fails.
     /// Default: 5 s.
     pub store_lock_timeout: Duration,
+    /// How long another process may lock the file of a key-value store before a warning is logged.
+    /// Default: 1 s.
+    pub store_lock_warning: Duration,
+    /// The labels of key-value stores for which the log says that a component was denied them, for
+    /// each component. Default: 100.
+    pub denied_store_labels: usize,
     /// The log lines for each kind of failure of a component in a second. Further ones are counted.
     /// Default: 10.
     pub log_lines_per_second: usize,
@@ -74,6 +80,8 @@ impl Limits {
         log_file_retry_interval: Duration::from_millis(250),
         pending_store_operations: 1024,
         store_lock_timeout: Duration::from_secs(5),
+        store_lock_warning: Duration::from_secs(1),
+        denied_store_labels: 100,
         log_lines_per_second: 10,
         path_decode_passes: 8,
     };

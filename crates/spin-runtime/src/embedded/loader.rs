@@ -15,6 +15,7 @@ use super::{
     client::Client,
     compile::{self, CompileError, Compiled},
     component::Component,
+    component_log::ComponentLog,
     engine::{self, Compiler},
     files::Mounts,
     guest::Guest,
@@ -260,6 +261,7 @@ impl AppLoader {
             allowed_hosts: variables.allowed_hosts(component)?,
             client: self.client.clone(),
             limits,
+            log: Arc::new(ComponentLog::new(shared_id.clone(), &limits)),
             permits: permits
                 .unwrap_or_else(|| Arc::new(Semaphore::new(limits.instances_per_component))),
             app,
