@@ -23,6 +23,7 @@ mod loader;
 mod options;
 mod outgoing;
 mod output;
+mod permissions;
 mod sqlite;
 mod store;
 mod store_lock;

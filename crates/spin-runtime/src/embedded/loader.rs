@@ -22,6 +22,7 @@ use super::{
     linker,
     options::{EmbeddedOptions, FolderError},
     output::Output,
+    permissions,
     sqlite::Database,
     store::{Store, Stores},
 };
@@ -134,6 +135,9 @@ impl AppLoader {
         }
 
         // Nothing fails from here on.
+        for (component, compiled) in manifest.components.values().zip(&build.compiled) {
+            permissions::log_missing(component, &compiled.imports);
+        }
         let changed = self.changed(manifest, &build.compiled);
         match build.toolchain {
             Some(toolchain) => {
