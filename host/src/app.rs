@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use grip::Key;
-use spin_runtime::{Changes, Embedded, PrivateRoutes, Variables, backend::Backend};
+use spin_runtime::{Changes, Embedded, FolderError, PrivateRoutes, Variables, backend::Backend};
 use tracing::info;
 
 use crate::{
@@ -241,7 +241,7 @@ impl App {
                         gateway.set_rules(transition);
                     })
                 });
-                replaced.await??
+                replaced.await?.map_err(name_folder_option)?
             }
             _ => Vec::new(),
         };
@@ -336,6 +336,16 @@ fn capped(host: &HostConfig, limits: ConnectionLimits) -> HostConfig {
     let mut host = host.clone();
     host.limits.max_connections = limits.cap(host.limits.max_connections);
     host
+}
+
+/// Names the option of the command line for a folder that cannot be used.
+fn name_folder_option(error: anyhow::Error) -> anyhow::Error {
+    let option = match error.downcast_ref() {
+        Some(FolderError::State) => "--state-dir",
+        Some(FolderError::Log) => "--log-dir",
+        None => return error,
+    };
+    anyhow!("{error:#}; choose another folder with {option}")
 }
 
 /// Returns a random key, in the notation of [`Key::parse`].

@@ -22,7 +22,7 @@ use crate::{
         error_response::{
             backend_error_response, refusal_response, request_body_error_response, text_response,
         },
-        headers::{remove_private_headers, remove_underscore_spellings},
+        headers::{join_cookies, remove_private_headers, remove_underscore_spellings},
         validate::{check_backend_request, check_message},
     },
     metrics::{backend::metered, registry::Dropped},
@@ -132,6 +132,7 @@ impl Gateway {
         }
         remove_private_headers(request.headers_mut());
         remove_underscore_spellings(request.headers_mut());
+        join_cookies(request.headers_mut());
         request.extensions_mut().insert(Caller::Client(client));
         if let Some(passthrough) = rules.passthroughs.find(request.uri().path()) {
             let upstream = &passthrough.upstream;

@@ -1,6 +1,11 @@
 //! Untrusted clients: private routes, forged headers and the control port.
 
 use anyhow::{Result, ensure};
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tests::{Server, burger, burger_without_timer, eventually, probe, request};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
@@ -36,6 +41,12 @@ async fn private_routes_are_not_found_in_any_spelling() -> Result<()> {
         "/%49nternal/Orders",
         "\\internal\\orders",
         "/\\internal/orders",
+        "/internal%20/orders",
+        "/internal./orders",
+        "/%u0069nternal/orders",
+        "/internal%u002forders",
+        "/internal%EF%BC%8Forders",
+        "/%EF%BD%89nternal/orders",
     ];
     for path in spellings {
         for method in [
@@ -128,6 +139,30 @@ async fn forged_headers_of_the_host_are_removed() -> Result<()> {
     ] {
         ensure!(!body.contains(spoof), "{spoof} in {body}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn components_get_one_cookie_header() -> Result<()> {
+    let folder = probe("");
+    let host = Server::start(folder.path(), &[])?;
+    // HTTP/2 allows clients to split the header.
+    let stream = TokioIo::new(TcpStream::connect(host.address).await?);
+    let (mut client, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
+    tokio::spawn(connection);
+    let split = Request::get(format!("http://{}/headers", host.address))
+        .header("cookie", "a=1")
+        .header("cookie", "b=2")
+        .header("cookie", "c=3; d=4")
+        .body(Empty::<Bytes>::new())?;
+    let body = client.send_request(split).await?.into_body();
+    let body = String::from_utf8(body.collect().await?.to_bytes().into())?;
+    ensure!(body.contains(r#""cookie":"a=1; b=2; c=3; d=4""#), "{body}");
+
+    let head = "GET /headers HTTP/1.1\r\nHost: a\r\nCookie: a=1\r\nCookie: b=2\r\n\r\n";
+    let response = request(host.address, head).await?;
+    let body = &response.body;
+    ensure!(body.contains(r#""cookie":"a=1; b=2""#), "{body}");
     Ok(())
 }
 

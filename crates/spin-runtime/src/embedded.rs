@@ -12,6 +12,7 @@ mod call;
 mod client;
 mod compile;
 mod component;
+mod component_log;
 mod engine;
 mod files;
 mod guest;
@@ -22,8 +23,10 @@ mod loader;
 mod options;
 mod outgoing;
 mod output;
+mod permissions;
 mod sqlite;
 mod store;
+mod store_lock;
 mod uploads;
 mod variables;
 mod wasi_http;
@@ -45,7 +48,7 @@ use crate::{
     variables::Variables,
 };
 
-pub use options::EmbeddedOptions;
+pub use options::{EmbeddedOptions, FolderError};
 
 /// Runs the components of an application in this process.
 ///

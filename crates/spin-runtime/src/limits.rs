@@ -46,12 +46,20 @@ pub struct Limits {
     pub pending_output_bytes: usize,
     /// The longest line of output that is written as a whole. Default: 64 KiB.
     pub output_line_bytes: usize,
+    /// The pause between two attempts to write to a log file that failed. Default: 250 ms.
+    pub log_file_retry_interval: Duration,
     /// The operations that are waiting for a key-value store. Further operations wait in the
     /// component. Default: 1,024.
     pub pending_store_operations: usize,
     /// How long another process may lock the file of a key-value store before an operation fails.
     /// Default: 5 s.
     pub store_lock_timeout: Duration,
+    /// How long another process may lock the file of a key-value store before a warning is logged.
+    /// Default: 1 s.
+    pub store_lock_warning: Duration,
+    /// The labels of key-value stores for which the log says that a component was denied them, for
+    /// each component. Default: 100.
+    pub denied_store_labels: usize,
     /// The log lines for each kind of failure of a component in a second. Further ones are counted.
     /// Default: 10.
     pub log_lines_per_second: usize,
@@ -78,8 +86,11 @@ impl Limits {
         idle_connection_timeout: Duration::from_secs(90),
         pending_output_bytes: 4 * 1024 * 1024,
         output_line_bytes: 64 * 1024,
+        log_file_retry_interval: Duration::from_millis(250),
         pending_store_operations: 1024,
         store_lock_timeout: Duration::from_secs(5),
+        store_lock_warning: Duration::from_secs(1),
+        denied_store_labels: 100,
         log_lines_per_second: 10,
         path_decode_passes: 8,
     };

@@ -28,6 +28,8 @@ pub struct RateLimitedLog(Arc<Shared>);
 struct Shared {
     lines_per_second: usize,
     summarize: Box<dyn Fn(u64) + Send + Sync>,
+    /// The runtime that the log was created in. Lines may also come from other threads.
+    runtime: Option<Handle>,
     window: Mutex<Window>,
 }
 
@@ -45,6 +47,7 @@ impl RateLimitedLog {
         Self(Arc::new(Shared {
             lines_per_second: lines_per_second.max(1),
             summarize: Box::new(summarize),
+            runtime: Handle::try_current().ok(),
             window: Mutex::new(Window {
                 start: None,
                 logged: 0,
@@ -55,8 +58,8 @@ impl RateLimitedLog {
 
     /// Calls `write`, which logs a line, or counts the line as suppressed.
     ///
-    /// Outside of a Tokio runtime, the number of suppressed lines is only logged before the next
-    /// line, and on drop.
+    /// If the log was created outside of a Tokio runtime, the number of suppressed lines is only
+    /// logged before the next line, and on drop.
     pub fn log(&self, write: impl FnOnce()) {
         let shared = &self.0;
         let now = Instant::now();
@@ -78,7 +81,7 @@ impl RateLimitedLog {
         window.suppressed += 1;
         let is_first = window.suppressed == 1;
         drop(window);
-        if is_first && let Ok(runtime) = Handle::try_current() {
+        if is_first && let Some(runtime) = &shared.runtime {
             let shared = shared.clone();
             runtime.spawn(async move {
                 tokio::time::sleep(WINDOW).await;
@@ -171,6 +174,21 @@ mod tests {
             tokio::time::sleep(WINDOW / 2).await;
         }
         assert_eq!(*lines.lock(), ["one", "two", "three", "four"]);
+    }
+
+    #[tokio::test]
+    async fn lines_of_other_threads_are_counted() {
+        let (log, lines) = log();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..5 {
+                    write(&log, &lines, "failed");
+                }
+            });
+        });
+        tokio::time::pause();
+        tokio::time::sleep(WINDOW * 2).await;
+        assert_eq!(*lines.lock(), ["failed", "failed", "suppressed = 3"]);
     }
 
     #[test]

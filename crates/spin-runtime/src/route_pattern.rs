@@ -34,6 +34,10 @@ impl RoutePattern {
         if spec.split('/').any(|part| part.ends_with("...")) {
             return Err("`...` is only allowed as the last segment".to_owned());
         }
+        let is_named = |part: &str| part.len() > 1 && part.starts_with('*');
+        if spec.split('/').any(is_named) {
+            return Err("a wildcard has no name: write `/...` at the end".to_owned());
+        }
         let spec: RouteSpec = spec.parse()?;
         let mut segments = spec.segments().iter().peekable();
         while let Some(segment) = segments.next() {

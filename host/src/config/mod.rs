@@ -16,6 +16,7 @@ use std::path::Path;
 use spin_runtime::{
     Manifest, ManifestError, ManifestUse, RoutePattern,
     manifest::{Route, ToolTables, reader::Value},
+    notation_warning,
 };
 
 pub use duration::parse_duration;
@@ -117,11 +118,18 @@ impl HostConfig {
         config
     }
 
-    /// Finds private routes and timers that match no route of the application.
+    /// Finds routes in a foreign notation, and private routes and timers that match no route of the
+    /// application.
     fn warnings(&self, manifest: &Manifest) -> Vec<String> {
+        let passthroughs = self.passthroughs.iter();
+        let routes = passthroughs.map(|passthrough| &passthrough.route);
+        let mut warnings: Vec<_> = routes
+            .chain(&self.private)
+            .filter_map(|route| notation_warning(route))
+            .collect();
         // A manifest for an upstream may leave its routes out.
         if manifest.triggers.is_empty() {
-            return Vec::new();
+            return warnings;
         }
         let paths = manifest
             .triggers
@@ -131,7 +139,6 @@ impl HostConfig {
                 Route::Private => None,
             });
         let routes: Vec<RoutePattern> = paths.collect();
-        let mut warnings = Vec::new();
         for private in &self.private {
             let Ok(pattern) = RoutePattern::parse(private) else {
                 continue;

@@ -75,6 +75,23 @@ fn a_manifest_for_an_upstream_may_have_the_table_alone() {
 }
 
 #[test]
+fn routes_in_a_foreign_notation_are_warnings() {
+    let config = parse(
+        "[[trigger.http]]\nroute = \"/...\"\nstatic_response = {}\n\
+         [application.tool.socket-host]\n\
+         private = [\"/internal/{id}\", \"/internal/*\", \"/hidden/:id\"]\n\
+         passthrough = [{ route = \"/hmr/<id>\", upstream = \"http://127.0.0.1:1\" }]\n",
+    )
+    .unwrap();
+    let warnings = config.manifest.warnings;
+    assert_eq!(warnings.len(), 3, "{warnings:?}");
+    for spelling in ["/hmr/:id", "/internal/:id", "/internal/..."] {
+        let found = warnings.iter().any(|warning| warning.ends_with(spelling));
+        assert!(found, "no {spelling} in {warnings:?}");
+    }
+}
+
+#[test]
 fn every_key_is_read() {
     let config = parse(
         r#"

@@ -64,6 +64,24 @@ pub(crate) fn has_unsupported_transfer_coding(headers: &HeaderMap) -> bool {
         && !(codings.next().is_some_and(is_chunked) && codings.next().is_none())
 }
 
+/// Joins several `Cookie` headers into one.
+///
+/// HTTP/2 clients may split them. HTTP/1.1 servers and components expect one (RFC 9113, 8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let cookies: Vec<&[u8]> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if cookies.len() < 2 {
+        return;
+    }
+    // Joined header values are valid, so this does not fail.
+    if let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
 /// Removes the headers whose name matches the predicate.
 pub(crate) fn remove_headers(headers: &mut HeaderMap, predicate: impl Fn(&HeaderName) -> bool) {
     let names: Vec<_> = headers
@@ -231,6 +249,24 @@ mod tests {
             &[""],
         ] {
             assert!(is_unsupported(unsupported), "{unsupported:?}");
+        }
+    }
+
+    #[test]
+    fn cookies_are_joined() {
+        for (cookies, joined) in [
+            (&[][..], None),
+            (&["a=1"], Some("a=1")),
+            (&["a=1", "b=2"], Some("a=1; b=2")),
+            (&["a=1; b=2", "c=3", "d=4"], Some("a=1; b=2; c=3; d=4")),
+        ] {
+            let mut headers = HeaderMap::new();
+            for cookie in cookies {
+                headers.append(header::COOKIE, HeaderValue::from_static(cookie));
+            }
+            join_cookies(&mut headers);
+            let values: Vec<_> = headers.get_all(header::COOKIE).iter().collect();
+            assert_eq!(values, Vec::from_iter(joined), "{cookies:?}");
         }
     }
 

@@ -200,7 +200,6 @@ impl Upstream {
         remove_hop_headers(headers);
         // This host has already sent 100 Continue.
         headers.remove(header::EXPECT);
-        join_cookies(headers);
         match caller {
             Some(Caller::Client(client)) => forwarded::set_forwarding_headers(headers, client),
             Some(Caller::Host) | None => forwarded::remove_forwarding_headers(headers),
@@ -370,23 +369,6 @@ fn is_unprocessed(error: &hyper::Error) -> bool {
 fn find_source<E: std::error::Error + 'static>(error: &hyper::Error) -> Option<&E> {
     std::iter::successors(std::error::Error::source(error), |cause| cause.source())
         .find_map(|cause| cause.downcast_ref())
-}
-
-/// Joins the `Cookie` headers, which HTTP/2 may split and HTTP/1.1 may not (RFC 9113, 8.2.3).
-fn join_cookies(headers: &mut http::HeaderMap) {
-    let mut cookies = headers.get_all(header::COOKIE).iter();
-    if cookies.nth(1).is_none() {
-        return;
-    }
-    let all: Vec<&[u8]> = headers
-        .get_all(header::COOKIE)
-        .iter()
-        .map(HeaderValue::as_bytes)
-        .collect();
-    // Joined header values are valid, so this does not fail.
-    if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
-        headers.insert(header::COOKIE, joined);
-    }
 }
 
 /// Returns this host's entry in `Via` (RFC 9110, 7.6.3).

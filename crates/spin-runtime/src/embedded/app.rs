@@ -335,15 +335,17 @@ impl Handler {
             BackendError::RequestBody(error) => {
                 tracing::debug!(component = %self.component.id, route, %error, "request failed");
             }
-            BackendError::Failed { component, source } => tracing::error!(
-                component,
-                route,
-                error = %format_args!("{source:#}"),
-                "component failed"
-            ),
-            error => {
+            BackendError::Failed { component, source } => self.component.log.failed.log(|| {
+                tracing::error!(
+                    component,
+                    route,
+                    error = %format_args!("{source:#}"),
+                    "component failed"
+                );
+            }),
+            error => self.component.log.request_failed.log(|| {
                 tracing::error!(component = %self.component.id, route, %error, "request failed");
-            }
+            }),
         }
         if !matches!(error, BackendError::Deadline { .. }) {
             guard.settle();

@@ -63,6 +63,8 @@ pub(crate) struct Compiled {
     /// The contents of the file. They tell whether a component has changed, and are compiled
     /// again for another engine, when the file may already have other contents.
     wasm: Arc<[u8]>,
+    /// The interfaces that it imports.
+    pub(crate) imports: Arc<[String]>,
     pub(crate) pre: Pre,
 }
 
@@ -139,7 +141,9 @@ fn compile(
     let compiled = WasmComponent::new(engine, &wasm)
         .map_err(anyhow::Error::from)
         .with_context(|| CompileError(path.clone()))?;
-    let missing = linker::missing_imports(&compiled, engine);
+    let imports = linker::imports(&compiled, engine);
+    let missing = imports.iter().filter(|name| !linker::is_provided(name));
+    let missing: Vec<_> = missing.map(String::as_str).collect();
     if !missing.is_empty() {
         bail!(
             "{} imports {}, which this host does not provide; {USE_SPIN}",
@@ -161,6 +165,7 @@ fn compile(
     Ok(Compiled {
         source: path.clone(),
         wasm,
+        imports: imports.into(),
         pre,
     })
 }

@@ -7,7 +7,10 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use super::{call::LocalCalls, client::Client, files::Mounts, output::OutputStream, store::Stores};
+use super::{
+    call::LocalCalls, client::Client, component_log::ComponentLog, files::Mounts,
+    output::OutputStream, store::Stores,
+};
 use crate::{allowed_hosts::AllowedHosts, limits::Limits};
 
 /// A component of a loaded application, without its code.
@@ -28,6 +31,8 @@ pub(crate) struct Component {
     /// The client for these requests.
     pub(crate) client: Client,
     pub(crate) limits: Limits,
+    /// What is logged about it.
+    pub(crate) log: Arc<ComponentLog>,
     /// One permit for each instance that may exist.
     pub(crate) permits: Arc<Semaphore>,
     /// The current application, which may not be the one that this component belongs to.

@@ -22,6 +22,7 @@ use wasmtime_wasi_http::handler::{
 use super::{
     compile::Pre,
     component::Component,
+    component_log::ComponentLog,
     guest::Guest,
     worker::{Canceled, Exit, GRACE_PERIOD, RequestToken, StopReason, Worker},
 };
@@ -75,6 +76,7 @@ impl HandlerState for Instances {
         };
         let state = WorkerPolicy {
             worker,
+            log: component.log.clone(),
             max_requests,
             max_concurrent_requests,
         };
@@ -150,6 +152,7 @@ impl WorkerExpiration for Expiration {
 /// Decides how many requests an instance serves, and observes their start and the exit.
 pub(crate) struct WorkerPolicy {
     worker: Arc<Worker>,
+    log: Arc<ComponentLog>,
     max_requests: usize,
     max_concurrent_requests: usize,
 }
@@ -212,11 +215,13 @@ impl WorkerPolicy {
             }
             // The waiting callers log the error with their route.
             _ if self.worker.has_waiting_callers() => {}
-            _ => tracing::error!(
-                %component,
-                error = %format_args!("{error:#}"),
-                "component failed after its response"
-            ),
+            _ => self.log.failed_late.log(|| {
+                tracing::error!(
+                    %component,
+                    error = %format_args!("{error:#}"),
+                    "component failed after its response"
+                );
+            }),
         }
     }
 }

@@ -14,6 +14,7 @@ use wasmtime::{
 
 use super::{
     bindings::{fermyon::spin::key_value as v2, spin::key_value::key_value as v3, wasi::keyvalue},
+    component_log::ComponentLog,
     guest::Guest,
     store::{OpenStore, Store, StoreError, Stores},
 };
@@ -34,6 +35,7 @@ fn view(guest: &mut Guest) -> View<'_> {
     View {
         table: &mut guest.table,
         stores: &guest.component.stores,
+        log: &guest.component.log,
     }
 }
 
@@ -41,6 +43,7 @@ fn view(guest: &mut Guest) -> View<'_> {
 pub(crate) struct View<'a> {
     table: &'a mut ResourceTable,
     stores: &'a Stores,
+    log: &'a ComponentLog,
 }
 
 /// Tells Wasmtime the type of the [`View`].
@@ -59,7 +62,10 @@ enum OpenError {
 impl View<'_> {
     fn open(&mut self, label: &str) -> Result<Result<Resource<OpenStore>, OpenError>> {
         match self.stores.get(label) {
-            None => Ok(Err(OpenError::AccessDenied)),
+            None => {
+                self.log.store_denied(label);
+                Ok(Err(OpenError::AccessDenied))
+            }
             Some(None) => Ok(Err(OpenError::NoSuchStore)),
             Some(Some(store)) => Ok(Ok(self.table.push(OpenStore(store.clone()))?)),
         }

@@ -46,15 +46,15 @@ pub(crate) fn create(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     Ok(linker)
 }
 
-/// Returns the imports of a component that no linker provides.
-pub(crate) fn missing_imports(component: &Component, engine: &Engine) -> Vec<String> {
+/// Returns the imports of a component.
+pub(crate) fn imports(component: &Component, engine: &Engine) -> Vec<String> {
     let component_type = component.component_type();
     let imports = component_type.imports(engine);
-    let names = imports.map(|(name, _)| name.to_owned());
-    names.filter(|name| !is_provided(name)).collect()
+    imports.map(|(name, _)| name.to_owned()).collect()
 }
 
-fn is_provided(import: &str) -> bool {
+/// Returns whether the linker provides an import.
+pub(crate) fn is_provided(import: &str) -> bool {
     let package = import.split_once('/').map(|(package, _)| package);
     package.is_some_and(|package| WASI_PACKAGES.contains(&package))
         || INTERFACES

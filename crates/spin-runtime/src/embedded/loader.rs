@@ -15,12 +15,14 @@ use super::{
     client::Client,
     compile::{self, CompileError, Compiled},
     component::Component,
+    component_log::ComponentLog,
     engine::{self, Compiler},
     files::Mounts,
     guest::Guest,
     linker,
-    options::EmbeddedOptions,
+    options::{EmbeddedOptions, FolderError},
     output::Output,
+    permissions,
     sqlite::Database,
     store::{Store, Stores},
 };
@@ -133,6 +135,9 @@ impl AppLoader {
         }
 
         // Nothing fails from here on.
+        for (component, compiled) in manifest.components.values().zip(&build.compiled) {
+            permissions::log_missing(component, &compiled.imports);
+        }
         let changed = self.changed(manifest, &build.compiled);
         match build.toolchain {
             Some(toolchain) => {
@@ -235,17 +240,22 @@ impl AppLoader {
         let limits = options.limits;
         let mut environment = component.environment.clone();
         environment.extend(options.environment.clone());
+        let shared_id: Arc<str> = id.as_str().into();
         let log = |name| {
-            let folder = options.log_dir.clone();
-            let folder = folder.unwrap_or_else(|| options.state_dir.join("logs"));
-            self.output.stream(&folder.join(format!("{id}_{name}.txt")))
+            let (folder, kind) = match &options.log_dir {
+                Some(folder) => (folder.clone(), FolderError::Log),
+                None => (options.state_dir.join("logs"), FolderError::State),
+            };
+            let file = folder.join(format!("{id}_{name}.txt"));
+            let stream = self.output.stream(shared_id.clone(), &file);
+            stream.context(kind)
         };
         let mounts = Mounts::gather(component, &manifest.root)?;
         for pattern in mounts.unmatched() {
             tracing::warn!(component = %id, pattern, "entry of files matches nothing");
         }
         Ok(Component {
-            id: id.as_str().into(),
+            id: shared_id.clone(),
             environment: environment.into_iter().collect(),
             mounts,
             stdout: log("stdout")?,
@@ -255,6 +265,7 @@ impl AppLoader {
             allowed_hosts: variables.allowed_hosts(component)?,
             client: self.client.clone(),
             limits,
+            log: Arc::new(ComponentLog::new(shared_id.clone(), &limits)),
             permits: permits
                 .unwrap_or_else(|| Arc::new(Semaphore::new(limits.instances_per_component))),
             app,
@@ -271,7 +282,8 @@ impl AppLoader {
             .flat_map(|component| &component.key_value_stores);
         if labels.any(|label| label == DEFAULT_STORE) && !stores.contains_key(DEFAULT_STORE) {
             let file = self.options.state_dir.join("sqlite_key_value.db");
-            let store = Database::open(&file, &self.options.limits)?.store(DEFAULT_STORE);
+            let database = Database::open(&file, &self.options.limits);
+            let store = database.context(FolderError::State)?.store(DEFAULT_STORE);
             stores.insert(DEFAULT_STORE.to_owned(), Arc::new(store));
         }
         Ok(stores)

@@ -23,6 +23,20 @@ pub struct EmbeddedOptions {
     pub limits: Limits,
 }
 
+/// A folder of the options that cannot be used.
+///
+/// [`Embedded::replace`](super::Embedded::replace) adds it to its errors, so that a program can name
+/// the option that its user has set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FolderError {
+    /// [`EmbeddedOptions::state_dir`].
+    #[error("cannot use the state folder")]
+    State,
+    /// [`EmbeddedOptions::log_dir`].
+    #[error("cannot use the log folder")]
+    Log,
+}
+
 impl EmbeddedOptions {
     /// Returns the default options with a state folder.
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {

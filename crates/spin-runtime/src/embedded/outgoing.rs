@@ -100,11 +100,13 @@ async fn send(
         Destination::Application => None,
     };
     if call.depth >= component.limits.call_depth {
-        tracing::error!(
-            component = %component.id,
-            uri = %request.uri(),
-            "request denied: components call each other in a loop"
-        );
+        component.log.denied.log(|| {
+            tracing::error!(
+                component = %component.id,
+                uri = %request.uri(),
+                "request denied: components call each other in a loop"
+            );
+        });
         return Err(Error::LoopDetected);
     }
     let app = component.app.upgrade().ok_or(Error::ConnectionTerminated)?;
@@ -174,11 +176,13 @@ fn check_allowed(component: &Component, destination: &Destination, uri: &Uri) ->
     if is_allowed {
         return Ok(());
     }
-    tracing::error!(
-        component = %component.id,
-        %uri,
-        missing_entry,
-        "request denied: host not in allowed_outbound_hosts"
-    );
+    component.log.denied.log(|| {
+        tracing::error!(
+            component = %component.id,
+            %uri,
+            missing_entry,
+            "request denied: host not in allowed_outbound_hosts"
+        );
+    });
     Err(Error::HttpRequestDenied)
 }

@@ -1,10 +1,10 @@
 //! The stdout and stderr of guests. A thread writes them line by line to log files and stderr.
 
+mod log_file;
+mod writer;
+
 use std::{
-    collections::HashMap,
-    fs::{File, OpenOptions},
-    io::Write as _,
-    path::{Path, PathBuf},
+    path::Path,
     pin::Pin,
     sync::{
         Arc,
@@ -24,25 +24,13 @@ use wasmtime_wasi::{
     p2::{self, Pollable, StreamResult},
 };
 
+use self::writer::{Message, Shared, Writer};
 use crate::limits::Limits;
 
 /// The thread that writes the output of all components.
 pub(crate) struct Output {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
-}
-
-struct Shared {
-    lines: mpsc::Sender<Message>,
-    pending_bytes: AtomicUsize,
-    dropped_bytes: AtomicUsize,
-    max_pending_bytes: usize,
-    max_line_bytes: usize,
-}
-
-enum Message {
-    Lines { file: Arc<Path>, text: Vec<u8> },
-    Stop,
 }
 
 impl Output {
@@ -62,15 +50,8 @@ impl Output {
         let thread = std::thread::Builder::new()
             .name("guest-output".into())
             .spawn({
-                let shared = shared.clone();
-                move || {
-                    Writer {
-                        shared,
-                        echo,
-                        files: HashMap::new(),
-                    }
-                    .run(&queue)
-                }
+                let writer = Writer::new(shared.clone(), echo, limits.log_file_retry_interval);
+                move || writer.run(&queue)
             })
             .context("cannot start the output thread")?;
         Ok(Self {
@@ -79,18 +60,17 @@ impl Output {
         })
     }
 
-    /// Creates a stream that appends to `file`. The file and its folder are created if needed.
+    /// Creates a stream of a component that appends to `file`. The file and its folder are created
+    /// if needed.
     ///
     /// # Errors
     /// Fails if the file cannot be opened for appending.
-    pub(crate) fn stream(&self, file: &Path) -> anyhow::Result<OutputStream> {
-        if let Some(folder) = file.parent() {
-            std::fs::create_dir_all(folder)
-                .with_context(|| format!("cannot create the folder {}", folder.display()))?;
-        }
-        open(file).with_context(|| format!("cannot open the log file {}", file.display()))?;
+    pub(crate) fn stream(&self, component: Arc<str>, file: &Path) -> anyhow::Result<OutputStream> {
+        log_file::open(file)
+            .with_context(|| format!("cannot open the log file {}", file.display()))?;
         Ok(OutputStream {
             shared: self.shared.clone(),
+            component,
             file: file.into(),
         })
     }
@@ -106,55 +86,11 @@ impl Drop for Output {
     }
 }
 
-fn open(file: &Path) -> std::io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(file)
-}
-
-/// The state of the thread.
-struct Writer {
-    shared: Arc<Shared>,
-    echo: bool,
-    /// The open files. `None` for a file that failed.
-    files: HashMap<PathBuf, Option<File>>,
-}
-
-impl Writer {
-    fn run(mut self, queue: &mpsc::Receiver<Message>) {
-        while let Ok(Message::Lines { file, text }) = queue.recv() {
-            self.shared.pending_bytes.fetch_sub(text.len(), Relaxed);
-            self.write(&file, &text);
-            let dropped_bytes = self.shared.dropped_bytes.swap(0, Relaxed);
-            if dropped_bytes > 0 {
-                tracing::warn!(bytes = dropped_bytes, "dropped output of components");
-            }
-        }
-    }
-
-    fn write(&mut self, path: &Path, text: &[u8]) {
-        if self.echo {
-            // The file has the output even if stderr is closed.
-            let _ = std::io::stderr().lock().write_all(text);
-        }
-        let file = self.files.entry(path.to_path_buf()).or_insert_with(|| {
-            open(path)
-                .inspect_err(|error| {
-                    tracing::error!(%error, file = %path.display(), "cannot open log file");
-                })
-                .ok()
-        });
-        if let Some(open) = file
-            && let Err(error) = open.write_all(text)
-        {
-            tracing::error!(%error, file = %path.display(), "cannot write log file");
-            *file = None;
-        }
-    }
-}
-
 /// The stdout or stderr of a component. Each instance writes to a [`Pipe`] of its own.
 #[derive(Clone)]
 pub(crate) struct OutputStream {
     shared: Arc<Shared>,
+    component: Arc<str>,
     file: Arc<Path>,
 }
 
@@ -177,6 +113,7 @@ impl OutputStream {
         }
         // Fails only at exit, when the thread has stopped.
         let _ = shared.lines.send(Message::Lines {
+            component: self.component.clone(),
             file: self.file.clone(),
             text,
         });
@@ -284,7 +221,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("logs/a_stdout.txt");
         let output = Output::start(false, &Limits::DEFAULT).unwrap();
-        let stream = output.stream(&file).unwrap();
+        let stream = output.stream("a".into(), &file).unwrap();
         let (one, two) = (stream.pipe(), stream.pipe());
         one.0.write(b"on");
         two.0.write(b"two\ntw");
@@ -301,7 +238,12 @@ mod tests {
         let file = folder.path().join("a.txt");
         std::fs::write(&file, "before\n").unwrap();
         let output = Output::start(false, &Limits::DEFAULT).unwrap();
-        output.stream(&file).unwrap().pipe().0.write(b"after\n");
+        output
+            .stream("a".into(), &file)
+            .unwrap()
+            .pipe()
+            .0
+            .write(b"after\n");
         drop(output);
         assert_eq!(std::fs::read_to_string(file).unwrap(), "before\nafter\n");
     }
@@ -312,7 +254,7 @@ mod tests {
         std::fs::write(folder.path().join("logs"), "").unwrap();
         let output = Output::start(false, &Limits::DEFAULT).unwrap();
         let error = output
-            .stream(&folder.path().join("logs/a.txt"))
+            .stream("a".into(), &folder.path().join("logs/a.txt"))
             .err()
             .unwrap();
         assert!(format!("{error:#}").contains("logs"), "{error:#}");

@@ -9,8 +9,11 @@ use anyhow::Context as _;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot};
 
-use super::store::{Pending, Store, StoreError, Swap};
-use crate::limits::Limits;
+use super::{
+    store::{Pending, Store, StoreError, Swap},
+    store_lock::StoreLock,
+};
+use crate::{limits::Limits, rate_limited_log::RateLimitedLog};
 
 /// The most operations that share a transaction.
 const MAX_BATCH: usize = 256;
@@ -65,12 +68,17 @@ impl Database {
             std::fs::create_dir_all(folder)
                 .with_context(|| format!("cannot create the folder {}", folder.display()))?;
         }
-        let connection = connect(path, limits)
+        let lock = StoreLock::new(path, limits);
+        let connection = connect(path, &lock)
+            .map_err(|error| lock.explain(error))
             .with_context(|| format!("cannot open the key-value store {}", path.display()))?;
         let (jobs, queue) = mpsc::channel(limits.pending_store_operations);
         std::thread::Builder::new()
             .name("key-value".into())
-            .spawn(move || serve(connection, queue))
+            .spawn({
+                let failed = failure_log(path, limits);
+                move || serve(connection, queue, &lock, &failed)
+            })
             .context("cannot start the key-value thread")?;
         Ok(Self { jobs })
     }
@@ -84,38 +92,63 @@ impl Database {
     }
 }
 
-fn connect(path: &Path, limits: &Limits) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
-    connection.busy_timeout(limits.store_lock_timeout)?;
+fn connect(path: &Path, lock: &StoreLock) -> rusqlite::Result<Connection> {
+    let mut connection = Connection::open(path)?;
+    lock.wait(&mut connection)?;
+    connection.execute_batch(
+        "CREATE TABLE IF NOT EXISTS spin_key_value (
+           store TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (store, key)
+         )",
+    )?;
+    lock.acquired();
     // With write-ahead logging, readers do not wait for a writer. With `NORMAL`, a commit survives
     // a crash of this process, but a power failure may undo the last commits. If another process
-    // has the file open, the mode may not change. Commits are then slower and just as durable.
+    // has the file open, the mode may not change, which is not worth a long wait. Commits are then
+    // slower and just as durable.
+    lock.wait_briefly(&mut connection)?;
     match connection.pragma_update(None, "journal_mode", "wal") {
         Ok(()) => connection.pragma_update(None, "synchronous", "normal")?,
         Err(error) => {
             tracing::debug!(%error, "cannot change the journal mode of the key-value store")
         }
     }
-    connection.execute_batch(
-        "CREATE TABLE IF NOT EXISTS spin_key_value (
-           store TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (store, key)
-         )",
-    )?;
+    lock.wait(&mut connection)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
 }
 
+/// Creates the log for transactions that fail, each of which would write a line.
+fn failure_log(path: &Path, limits: &Limits) -> RateLimitedLog {
+    let file = path.display().to_string();
+    RateLimitedLog::new(limits.log_lines_per_second, move |suppressed| {
+        tracing::error!(file, suppressed, "key-value store transaction failed");
+    })
+}
+
 /// Runs operations until all senders are dropped.
-fn serve(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
+fn serve(
+    mut connection: Connection,
+    mut queue: mpsc::Receiver<Job>,
+    lock: &StoreLock,
+    failed: &RateLimitedLog,
+) {
     let mut batch = Vec::with_capacity(MAX_BATCH);
     while queue.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
-        run_batch(&mut connection, &mut batch);
+        match run_batch(&mut connection, &mut batch) {
+            Ok(()) => lock.acquired(),
+            Err(error) => {
+                failed.log(|| tracing::error!(%error, "key-value store transaction failed"));
+            }
+        }
         batch.clear();
     }
 }
 
 /// Runs a batch in one transaction and sends the results after the commit.
-fn run_batch(connection: &mut Connection, batch: &mut Vec<Job>) {
+///
+/// # Errors
+/// Fails if the transaction failed, after all operations have failed.
+fn run_batch(connection: &mut Connection, batch: &mut Vec<Job>) -> Result<(), StoreError> {
     // A batch of reads needs no write lock. A batch with writes takes the lock at the start,
     // because upgrading a read lock can fail without waiting for the busy timeout.
     let writes = batch.iter().any(|job| job.operation.writes());
@@ -128,24 +161,26 @@ fn run_batch(connection: &mut Connection, batch: &mut Vec<Job>) {
     let committed = connection
         .transaction_with_behavior(behavior)
         .and_then(|mut transaction| {
+            if !writes {
+                // Otherwise each read would wait for the lock by itself.
+                take_read_lock(&transaction)?;
+            }
             for job in batch.drain(..) {
                 replies.push(job.operation.apply(&mut transaction, &job.store));
             }
             transaction.commit()
         });
-    let committed = committed.map_err(|error| {
-        tracing::error!(%error, "key-value store transaction failed");
-        StoreError::from(error)
-    });
+    let committed = committed.map_err(StoreError::from);
     for send_result in replies {
         send_result(committed.clone());
     }
     // Operations remain in the batch if the transaction could not be started.
-    if let Err(error) = committed {
+    if let Err(error) = &committed {
         for job in batch.drain(..) {
-            job.operation.fail(&error);
+            job.operation.fail(error);
         }
     }
+    committed
 }
 
 impl Operation {
@@ -238,6 +273,13 @@ fn all_or_nothing(
     let savepoint = transaction.savepoint()?;
     run(&savepoint)?;
     savepoint.commit()
+}
+
+fn take_read_lock(connection: &Connection) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("SELECT 1 FROM spin_key_value LIMIT 1")?
+        .exists([])
+        .map(drop)
 }
 
 fn get(connection: &Connection, store: &str, key: &str) -> rusqlite::Result<Option<Vec<u8>>> {
@@ -449,6 +491,67 @@ mod tests {
         assert_eq!(swap(None, b"2").await, Ok(Swap::Changed));
         assert_eq!(swap(Some(b"1"), b"2").await, Ok(Swap::Done));
         assert_eq!(store.get("a".into()).await, Ok(Some(b"2".to_vec())));
+    }
+
+    /// Limits with short times for a locked file.
+    fn lock_limits() -> Limits {
+        Limits {
+            store_lock_timeout: std::time::Duration::from_millis(300),
+            store_lock_warning: std::time::Duration::from_millis(100),
+            ..Limits::DEFAULT
+        }
+    }
+
+    #[test]
+    fn reads_of_a_locked_file_wait_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("kv.db");
+        let limits = lock_limits();
+        // Without write-ahead logging, as if another process had kept the mode from changing.
+        let mut connection = Connection::open(&file).unwrap();
+        connection
+            .execute_batch("CREATE TABLE spin_key_value (store, key, value)")
+            .unwrap();
+        StoreLock::new(&file, &limits)
+            .wait(&mut connection)
+            .unwrap();
+        let other = Connection::open(&file).unwrap();
+        other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        let (mut batch, mut results) = (Vec::new(), Vec::new());
+        for _ in 0..20 {
+            let (reply, result) = oneshot::channel();
+            batch.push(Job {
+                store: "default".into(),
+                operation: Operation::Get("a".into(), reply),
+            });
+            results.push(result);
+        }
+        let since = std::time::Instant::now();
+        run_batch(&mut connection, &mut batch).unwrap_err();
+        assert!(since.elapsed() < limits.store_lock_timeout * 4);
+        for result in results {
+            let error = result.blocking_recv().unwrap().unwrap_err();
+            assert!(error.0.contains("locked"), "{error}");
+        }
+    }
+
+    #[test]
+    fn opening_a_locked_file_names_the_cause() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("kv.db");
+        let other = Connection::open(&file).unwrap();
+        other
+            .execute_batch("CREATE TABLE t (x); BEGIN EXCLUSIVE")
+            .unwrap();
+        let since = std::time::Instant::now();
+        let limits = lock_limits();
+        let error = format!("{:#}", Database::open(&file, &limits).err().unwrap());
+        assert!(
+            error.contains("kv.db: another process has locked it"),
+            "{error}"
+        );
+        // Statements do not each wait for the timeout.
+        assert!(since.elapsed() < limits.store_lock_timeout * 2);
     }
 
     #[test]

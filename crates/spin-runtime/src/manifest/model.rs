@@ -42,7 +42,8 @@ pub struct Manifest {
     pub triggers: Vec<Trigger>,
     /// `[component.ID]`, by id, including components defined inline in a trigger.
     pub components: BTreeMap<String, Component>,
-    /// Entries that are valid but have no effect. They should be shown at startup.
+    /// Entries that are valid but have no effect, or that do not mean what they seem to. They should
+    /// be shown at startup.
     pub warnings: Vec<String>,
 }
 

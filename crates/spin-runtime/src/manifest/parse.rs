@@ -17,7 +17,7 @@ use super::{
     reader::{Diagnostics, Table, Value},
     trigger,
 };
-use crate::route_pattern::RoutePattern;
+use crate::{route_notation::notation_warning, route_pattern::RoutePattern};
 
 impl Manifest {
     /// Reads the manifest at `path`: a file, or a folder that contains a `spin.toml`.
@@ -315,11 +315,13 @@ fn read_components(context: &Context<'_>, value: &Value<'_>) -> BTreeMap<String,
 /// Finds routes that are valid and never reached, or that do not mean what they seem to.
 fn warnings(triggers: &[Trigger]) -> Vec<String> {
     let routes = triggers.iter().filter_map(|trigger| match &trigger.route {
-        Route::Path(path) => RoutePattern::parse(path).ok(),
+        Route::Path(path) => Some((path, RoutePattern::parse(path).ok()?)),
         Route::Private => None,
     });
     routes
-        .filter_map(|route| route_warning(route.normalized()))
+        .filter_map(|(path, route)| {
+            notation_warning(path).or_else(|| route_warning(route.normalized()))
+        })
         .collect()
 }
 
@@ -334,9 +336,5 @@ fn route_warning(route: &str) -> Option<String> {
             "route {route} never matches: a path ends before `{character}`"
         ));
     }
-    let mut segments = route.split('/');
-    let parameter = segments.find_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))?;
-    Some(format!(
-        "route {route} matches `{{{parameter}}}` literally: write a parameter as `:{parameter}`"
-    ))
+    None
 }

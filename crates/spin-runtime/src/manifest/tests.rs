@@ -291,7 +291,7 @@ fn triggers_are_checked() {
 }
 
 #[test]
-fn routes_that_cannot_match_are_warnings() {
+fn routes_that_cannot_match_or_are_not_in_spins_notation_are_warnings() {
     let warnings = |route: &str| {
         let text = format!(
             "spin_manifest_version = 2\napplication.name = \"test\"\n\
@@ -309,7 +309,15 @@ fn routes_that_cannot_match_are_warnings() {
         ("a#b", "route /a#b never matches: a path ends before `#`"),
         (
             "/chat/{room}",
-            "route /chat/{room} matches `{room}` literally: write a parameter as `:room`",
+            "route /chat/{room} is not in Spin's notation, so `{room}` matches literally: write /chat/:room",
+        ),
+        (
+            "chat/<room>/log",
+            "route chat/<room>/log is not in Spin's notation, so `<room>` matches literally: write /chat/:room/log",
+        ),
+        (
+            "/chat/*",
+            "route /chat/* is not in Spin's notation: write /chat/...",
         ),
         (
             "/.well-known/spin/x",

@@ -1,10 +1,15 @@
 //! The variants of a path: how a component or an upstream may interpret it.
 //!
 //! The host routes a path without decoding it. A component or an upstream may decode it, resolve
-//! its dots, remove `;parameters`, or treat `\` as `/`. Checks of paths therefore consider all of
-//! these variants.
+//! its dots, remove `;parameters`, treat `\` as `/`, or ignore spaces and dots at the end of a
+//! segment. Checks of paths therefore consider all of these variants.
 
+mod decode;
+
+use self::decode::decode_leniently;
 use crate::limits::Limits;
+
+pub(super) use self::decode::decode;
 
 /// The most passes of decoding a path, or of resolving its dots. Legitimate paths need far fewer,
 /// and the limit bounds the work.
@@ -15,9 +20,29 @@ pub(super) const PATH_DECODE_PASSES: usize = Limits::DEFAULT.path_decode_passes;
 ///
 /// The predicate resolves dots.
 pub(super) fn any(path: &str, predicate: impl Fn(Vec<&[u8]>) -> bool) -> bool {
-    let mut path = path.as_bytes().to_vec();
+    let path = path.as_bytes();
+    let predicate_for_trimmed = |mut segments: Vec<&[u8]>| {
+        for segment in &mut segments {
+            *segment = trimmed(segment);
+        }
+        predicate(segments)
+    };
+    any_decoded(path, decode, |path| any_undecoded(path, &predicate))
+        || any_decoded(path, decode_leniently, |path| {
+            any_undecoded(path, &predicate) || any_undecoded(path, &predicate_for_trimmed)
+        })
+}
+
+/// Returns whether the path satisfies the predicate after any number of passes of decoding, or
+/// needs too many of them.
+fn any_decoded(
+    path: &[u8],
+    decode: impl Fn(&[u8]) -> Vec<u8>,
+    predicate: impl Fn(&[u8]) -> bool,
+) -> bool {
+    let mut path = path.to_vec();
     for _ in 0..PATH_DECODE_PASSES {
-        if any_undecoded(&path, &predicate) {
+        if predicate(&path) {
             return true;
         }
         let decoded = decode(&path);
@@ -29,23 +54,26 @@ pub(super) fn any(path: &str, predicate: impl Fn(Vec<&[u8]>) -> bool) -> bool {
     true
 }
 
-/// Like [`any`], without decoding.
+/// Returns whether the segments of a variant of a decoded path satisfy the predicate.
 fn any_undecoded(path: &[u8], predicate: &impl Fn(Vec<&[u8]>) -> bool) -> bool {
     // A decoded `?`, `#` or NUL may end the path.
     let end = path.iter().position(|byte| b"?#\0".contains(byte));
     let truncated = &path[..end.unwrap_or(path.len())];
     let separators: [&[u8]; 2] = [b"/", b"/\\"];
+    let is_match = |path: &[u8], separators: &[u8]| {
+        let segments = || path.split(|byte| separators.contains(byte));
+        predicate(segments().collect()) || predicate(segments().map(without_parameters).collect())
+    };
     separators.iter().any(|separators| {
-        let split = |path| <[u8]>::split(path, |byte| separators.contains(byte));
-        predicate(split(path).collect())
-            || predicate(split(truncated).map(without_parameters).collect())
+        is_match(path, separators) || (end.is_some() && is_match(truncated, separators))
     })
 }
 
 /// Returns whether a path has only one variant.
 pub(super) fn is_unambiguous(path: &str) -> bool {
     let special = |byte: u8| !byte.is_ascii_graphic() || b"%\\;?#".contains(&byte);
-    !path.bytes().any(special) && !path.contains("//") && !path.contains("/.")
+    let has_dots = path.contains("/.") || path.contains("./") || path.ends_with('.');
+    !path.bytes().any(special) && !path.contains("//") && !has_dots
 }
 
 /// Returns whether a variant of the path escapes its root: `/../x`, `/a/%2e%2e/../x`.
@@ -76,40 +104,21 @@ fn without_parameters(segment: &[u8]) -> &[u8] {
     &segment[..end.unwrap_or(segment.len())]
 }
 
-/// Decodes percent-escapes once. Invalid escapes are kept. Overlong UTF-8 encodings, which are used
-/// to bypass checks like this one, are replaced with the character.
-pub(super) fn decode(path: &[u8]) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(path.len());
-    let mut rest = path;
-    while let Some((&first, after)) = rest.split_first() {
-        let hex = |byte: &u8| (*byte as char).to_digit(16);
-        let escape = match (first, after) {
-            (b'%', [high, low, after @ ..]) => {
-                hex(high).zip(hex(low)).map(|digits| (digits, after))
-            }
-            _ => None,
-        };
-        let (byte, after) = match escape {
-            Some(((high, low), after)) => ((high * 16 + low) as u8, after),
-            None => (first, after),
-        };
-        decoded.push(byte);
-        shorten_overlong(&mut decoded);
-        rest = after;
+/// Removes what Windows and others ignore in a segment: spaces and control characters around it, and
+/// dots at its end.
+fn trimmed(segment: &[u8]) -> &[u8] {
+    let is_blank = |byte: &u8| *byte <= b' ' || *byte == 0x7F;
+    let start = segment.iter().position(|byte| !is_blank(byte));
+    let segment = &segment[start.unwrap_or(segment.len())..];
+    let end = segment.iter().rposition(|byte| !is_blank(byte));
+    let segment = &segment[..end.map_or(0, |end| end + 1)];
+    if matches!(segment, b"." | b"..") {
+        return segment;
     }
-    decoded
-}
-
-/// Replaces an overlong encoding of an ASCII character at the end.
-fn shorten_overlong(bytes: &mut Vec<u8>) {
-    let (length, lead, last) = match bytes.as_slice() {
-        [.., lead @ 0xC0..=0xC1, last @ 0x80..=0xBF] => (2, *lead, *last),
-        [.., 0xE0, lead @ 0x80..=0x81, last @ 0x80..=0xBF] => (3, *lead, *last),
-        [.., 0xF0, 0x80, lead @ 0x80..=0x81, last @ 0x80..=0xBF] => (4, *lead, *last),
-        _ => return,
-    };
-    bytes.truncate(bytes.len() - length);
-    bytes.push((lead & 1) << 6 | (last & 0x3F));
+    let end = segment
+        .iter()
+        .rposition(|byte| !is_blank(byte) && *byte != b'.');
+    &segment[..end.map_or(0, |end| end + 1)]
 }
 
 #[cfg(test)]
@@ -138,6 +147,11 @@ mod tests {
             "/%c0%ae%c0%ae/x",
             "/../a/b/c",
             "/a%3F/../../x",
+            "/..%20/x",
+            "/%u002e%u002e/x",
+            "/a/%u002e./%EF%BC%8E%EF%BC%8E/x",
+            "/%EF%BC%8E%EF%BC%8E%EF%BC%8Fx",
+            "/.%09./x",
         ] {
             assert!(escapes_root(path), "{path}");
         }
@@ -165,6 +179,11 @@ mod tests {
             "/%2e",
             "/static/%E2%82%AC",
             "/%zz",
+            "/%u",
+            "/%u00zz",
+            "/a./b%20/..",
+            "/%EF%BC%8E/x",
+            "/%E3%83%9A%E3%83%BC%E3%82%B8",
         ] {
             assert!(!escapes_root(path), "{path}");
         }

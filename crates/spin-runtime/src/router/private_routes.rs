@@ -174,6 +174,48 @@ mod tests {
             "/%49%4E%54ernal",
             "/x/../Internal;a=b",
             "/%2549NTERNAL",
+            "/internal%20/orders",
+            "/internal%20",
+            "/internal%09",
+            "/internal%0d%0a/orders",
+            "/internal%7f/orders",
+            "/%20internal/orders",
+            "/internal./orders",
+            "/internal.",
+            "/internal...",
+            "/internal%2e/orders",
+            "/internal.%20./orders",
+            "/internal%2520",
+            "/internal%20;a=b/orders",
+            "/internal.;a=b",
+            "/x/..%20/internal",
+            "/x/.%09./internal",
+            "/./internal. /",
+            "/inter%0anal",
+            "/%u0069nternal",
+            "/%U0049nternal/orders",
+            "/%25u0069nternal",
+            "/%u002finternal",
+            "/internal%u002forders",
+            "/x%u005c..%u005cinternal",
+            "/%u002e%u002e/internal",
+            "/%uff49nternal",
+            "/%u0025u0069nternal",
+            "/internal%u0020",
+            "/%EF%BC%8Finternal",
+            "/internal%EF%BC%8Forders",
+            "/ｉnternal/orders",
+            "/ＩＮＴernal",
+            "/%EF%BD%89nternal",
+            "/x/%EF%BC%8E%EF%BC%8E/internal",
+            "/x/%E2%80%A5/internal",
+            "/internal%EF%BC%8E",
+            "/internal%EF%BC%9Ba=b/orders",
+            "/%EF%BC%8569nternal",
+            "/%E2%88%95internal",
+            "/%E2%81%B1nternal",
+            "/inter%E2%80%8Bnal/orders",
+            "/%C2%A0internal",
         ] {
             assert!(private.matches(path), "{path}");
         }
@@ -203,6 +245,15 @@ mod tests {
             "/static/€",
             "/%zzinternal",
             "/a;internal",
+            "/internal.html.",
+            "/internals.",
+            "/internal%20x",
+            "/.internal",
+            "/%u0069nternals",
+            "/%uzzzzinternal",
+            "/ｉnternals",
+            "/%EF%BD%89nternal-x",
+            "/a%EF%BC%8Finternal",
         ] {
             assert!(!private.matches(path), "{path}");
         }
@@ -234,6 +285,19 @@ mod tests {
     }
 
     #[test]
+    fn routes_with_dots_and_wide_letters_can_be_private() {
+        let private = private(&["/v1./...", "/%EF%BD%89"]);
+        // A server may remove the parameters before it decodes the path.
+        assert!(self::private(&["/a/b"]).matches("/a;x%3Fy/b"));
+        for path in ["/v1./x", "/V1%2e", "/x/../v1.", "/%ef%bd%89", "/Ｉ"] {
+            assert!(private.matches(path), "{path}");
+        }
+        for path in ["/v1/x", "/i", "/v1.x"] {
+            assert!(!private.matches(path), "{path}");
+        }
+    }
+
+    #[test]
     fn paths_that_are_too_complex_are_private() {
         let private = private(&["/internal/..."]);
         assert!(private.matches(&format!("/%{}41", "25".repeat(30_000))));
@@ -253,6 +317,10 @@ mod tests {
             "%c0%af",
             "%e0%80%af",
             "%252f",
+            "%u002f",
+            "%u2215",
+            "%EF%BC%8F",
+            "%EF%BC%BC",
         ]);
         let filler = prop::sample::select(vec![
             "",
@@ -264,6 +332,8 @@ mod tests {
             "a|%2E.",
             "y|%c0%ae%c0%ae",
             "b|.%252e",
+            "c|..%20",
+            "d|%EF%BC%8E.",
         ]);
         (bare, filler).prop_map(|(bare, filler)| match filler {
             "" => bare.to_owned(),
@@ -273,8 +343,21 @@ mod tests {
 
     /// Generates spellings of a segment: each character in either case, escaped up to three times.
     fn segment(text: &'static str) -> impl Strategy<Value = String> {
-        let styles = prop::collection::vec((0u8..6, any::<bool>()), text.len());
-        let suffix = prop::sample::select(vec!["", "", "", ";", ";a=b", "%3bv=1"]);
+        let styles = prop::collection::vec((0u8..8, any::<bool>()), text.len());
+        let suffix = prop::sample::select(vec![
+            "",
+            "",
+            "",
+            ";",
+            ";a=b",
+            "%3bv=1",
+            "%20",
+            ".",
+            "%09",
+            "%u0020",
+            "%EF%BC%8E",
+            ".%20;a",
+        ]);
         (styles, suffix).prop_map(move |(styles, suffix)| {
             let write = |(byte, (style, large)): (u8, (u8, bool))| {
                 let byte = if large {
@@ -288,6 +371,9 @@ mod tests {
                     3 => format!("%25{byte:02x}"),
                     4 => format!("%{:02x}%{:02X}", 0xC0 | byte >> 6, 0x80 | byte & 0x3F),
                     5 => format!("%2525{byte:02X}"),
+                    6 => format!("%u{byte:04x}"),
+                    // The full-width form.
+                    7 => format!("%u{:04X}", 0xFEE0 + u32::from(byte)),
                     _ => (byte as char).to_string(),
                 }
             };

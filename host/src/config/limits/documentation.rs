@@ -114,6 +114,9 @@ fn limits_of_components() -> Vec<Row> {
         pending_store_operations: count("operations that wait for a key-value store"),
         store_lock_timeout: time("time that another process may lock a key-value store"),
         log_lines_per_second: count("log lines for each kind of failure of a component, in a second"),
+        log_file_retry_interval: time("pause between two attempts to write to a log file that failed"),
+        store_lock_warning: time("time that another process may lock a key-value store without a warning"),
+        denied_store_labels: count("labels of key-value stores that a component is denied and that are logged"),
         path_decode_passes: count("times that a request's path may be percent-encoded"),
     }
 }

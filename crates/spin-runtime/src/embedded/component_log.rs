@@ -1,0 +1,61 @@
+//! What the log says about a component: its failures and its denied requests.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use parking_lot::Mutex;
+
+use crate::{limits::Limits, rate_limited_log::RateLimitedLog};
+
+/// The log lines of a component, limited by kind.
+pub(crate) struct ComponentLog {
+    component: Arc<str>,
+    /// The component trapped, or returned no response.
+    pub(crate) failed: RateLimitedLog,
+    /// The request failed for another reason, such as its timeout.
+    pub(crate) request_failed: RateLimitedLog,
+    /// The component failed after its response.
+    pub(crate) failed_late: RateLimitedLog,
+    /// A request of the component was denied.
+    pub(crate) denied: RateLimitedLog,
+    /// The labels of the stores that were denied and logged.
+    denied_stores: Mutex<BTreeSet<String>>,
+    max_denied_stores: usize,
+}
+
+impl ComponentLog {
+    pub(crate) fn new(component: Arc<str>, limits: &Limits) -> Self {
+        // Messages must be literals.
+        macro_rules! limited {
+            ($message:literal) => {{
+                let component = component.clone();
+                RateLimitedLog::new(limits.log_lines_per_second, move |suppressed| {
+                    tracing::error!(component = &*component, suppressed, $message);
+                })
+            }};
+        }
+        Self {
+            failed: limited!("component failed"),
+            request_failed: limited!("request failed"),
+            failed_late: limited!("component failed after its response"),
+            denied: limited!("request denied"),
+            denied_stores: Mutex::default(),
+            max_denied_stores: limits.denied_store_labels,
+            component,
+        }
+    }
+
+    /// Logs that the component tried to open a store that it was not granted, once for each label.
+    pub(crate) fn store_denied(&self, label: &str) {
+        let mut labels = self.denied_stores.lock();
+        if labels.len() >= self.max_denied_stores || labels.contains(label) {
+            return;
+        }
+        labels.insert(label.to_owned());
+        drop(labels);
+        tracing::warn!(
+            component = &*self.component,
+            label,
+            "key-value store denied: add the label to key_value_stores of the component"
+        );
+    }
+}
