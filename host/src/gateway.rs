@@ -100,6 +100,7 @@ impl Gateway {
     pub(crate) async fn serve(self: Arc<Self>, listener: Listener) {
         let connections = self.rules().services.metrics.connections.clone();
         let drain = self.shutdown.drain.clone();
+        let reload = self.reload.clone();
         let handler = move |request: Request<Incoming>, client| {
             let span =
                 debug_span!("request", method = %request.method(), path = request.uri().path());
@@ -107,6 +108,9 @@ impl Gateway {
             async move { gateway.handle(request, client).await }.instrument(span)
         };
         listener.serve(Arc::new(handler), connections, drain).await;
+        if let Some(reload) = reload {
+            reload.closed().await;
+        }
     }
 
     /// Handles one request of a client.
@@ -116,7 +120,7 @@ impl Gateway {
         }
         // The reload endpoint takes precedence over the routes of the application.
         let reload = self.reload.as_ref();
-        if let Some(response) = reload.and_then(|reload| reload.handle(&request)) {
+        if let Some(response) = reload.and_then(|reload| reload.handle(&mut request)) {
             return response;
         }
         let rules = self.rules();

@@ -6,9 +6,11 @@
 (() => {
   "use strict";
 
-  const EVENTS = "/.socket-host/reload";
-  /** Reconnect delay after an error that ended the event source, such as a 503. */
-  const RETRY_MS = 2000;
+  const SOCKET = "/.socket-host/reload";
+  /** The delay before the first attempt to reconnect. It doubles with each further attempt. */
+  const MIN_RETRY_MS = 250;
+  const MAX_RETRY_MS = 2000;
+  const STYLE_TIMEOUT_MS = 10_000;
   const STORAGE_KEY = "socket-host-reload";
 
   const script = document.currentScript;
@@ -16,20 +18,32 @@
   globalThis.socketHostReload = true;
   // `start` identifies the run of the host; `pages` and `styles` count reloads.
   let [start, pages, styles] = script.dataset.state.split(" ");
-  let source;
+  let isReplacingStyles = false;
+  let socket;
   let retryTimer;
+  let retryMs = MIN_RETRY_MS;
 
+  // A WebSocket, since an event stream would occupy one of six connections to the host.
   function listen() {
-    clearTimeout(retryTimer);
-    source?.close();
-    source = undefined;
-    // Browsers limit the connections to a host, so hidden tabs do not occupy one.
+    disconnect();
+    // Hidden pages catch up when they become visible.
     if (document.hidden) return;
-    source = new EventSource(EVENTS);
-    source.onmessage = ({ data }) => update(JSON.parse(data));
-    source.onerror = () => {
-      if (source?.readyState === EventSource.CLOSED) retryTimer = setTimeout(listen, RETRY_MS);
+    socket = new WebSocket(location.origin.replace(/^http/, "ws") + SOCKET);
+    socket.onopen = () => (retryMs = MIN_RETRY_MS);
+    socket.onmessage = ({ data }) => update(JSON.parse(data));
+    // Also follows a failure to connect.
+    socket.onclose = () => {
+      retryTimer = setTimeout(listen, retryMs);
+      retryMs = Math.min(2 * retryMs, MAX_RETRY_MS);
     };
+  }
+
+  function disconnect() {
+    clearTimeout(retryTimer);
+    if (!socket) return;
+    socket.onmessage = socket.onclose = null;
+    socket.close();
+    socket = undefined;
   }
 
   function update(state) {
@@ -56,7 +70,7 @@
     } catch {
       // Without storage, repeated reloads are not detected.
     }
-    source?.close();
+    disconnect();
     location.reload();
     return true;
   }
@@ -261,7 +275,8 @@
     }
   }, { capture: true });
   addEventListener("visibilitychange", listen);
-  // A page that is restored from the back/forward cache has lost its connection.
+  // An open socket keeps a page out of the back/forward cache of some browsers.
+  addEventListener("pagehide", disconnect);
   addEventListener("pageshow", ({ persisted }) => persisted && listen());
   listen();
 })();

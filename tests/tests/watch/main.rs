@@ -5,5 +5,5 @@ mod files;
 mod load;
 mod pages;
 mod project;
+mod reload_socket;
 mod settings;
-mod stream;
