@@ -163,6 +163,29 @@ pageTest("an edited style sheet is applied without a reload", async (page, probl
   assert.deepEqual(problems, []);
 });
 
+pageTest("quick changes of a style sheet are applied without a reload", async (page, problems, states) => {
+  let release;
+  const released = new Promise((resolve) => (release = resolve));
+  // Holds the first new version until there are more.
+  await page.route(/\.css/, async (route) => {
+    await released;
+    await route.continue();
+  });
+  const requested = page.waitForRequest(/\.css/);
+  await edit("three");
+  await requested;
+  for (const value of ["four", "five"]) {
+    const { styles } = states.at(-1);
+    await edit(value);
+    await until(() => states.at(-1).styles > styles, "another state");
+  }
+  release();
+  await edited(page, "five");
+  await page.waitForFunction(() => document.querySelectorAll("link[rel=stylesheet]").length === 1);
+  assert.ok(await isMarked(page), "the page was reloaded");
+  assert.deepEqual(problems, []);
+});
+
 pageTest("another static file reloads the page", async (page, problems) => {
   const original = await readFile(file("static/main.js"), "utf8");
   await save("static/main.js", `${original}\nglobalThis.edited = "new";\n`);

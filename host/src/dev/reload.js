@@ -52,10 +52,7 @@
     overlay.show(state.problems);
     if (String(state.styles) !== styles) {
       styles = String(state.styles);
-      reloadStyles().catch((error) => {
-        console.warn("socket-host: failed to replace the style sheets, reloading the page", error);
-        reload(`${version} ${styles}`);
-      });
+      reloadStyles();
     }
   }
 
@@ -84,10 +81,30 @@
   }
 
   /**
+   * Replaces the style sheets until they are current. Changes that come meanwhile are applied
+   * afterwards, because a style sheet that is still loading cannot be replaced.
+   */
+  async function reloadStyles() {
+    if (isReplacingStyles) return;
+    isReplacingStyles = true;
+    try {
+      for (let applied; applied !== styles; ) {
+        applied = styles;
+        await replaceStyles();
+      }
+    } catch (error) {
+      console.warn("socket-host: failed to replace the style sheets, reloading the page", error);
+      reload(`${start} ${pages} ${styles}`);
+    } finally {
+      isReplacingStyles = false;
+    }
+  }
+
+  /**
    * Replaces the style sheets by those of a new copy of the page, since their names may contain a
    * fingerprint of their content.
    */
-  async function reloadStyles() {
+  async function replaceStyles() {
     const response = await fetch(location.href, { cache: "no-store", headers: { accept: "text/html" } });
     const type = response.headers.get("content-type") ?? "";
     if (!response.ok || !type.startsWith("text/html")) throw new Error(`unexpected response: ${response.status} ${type}`);
@@ -104,7 +121,7 @@
     const links = [...page.querySelectorAll("link[rel~=stylesheet][href]")];
     return links.filter((link) => {
       const url = new URL(link.getAttribute("href"), document.baseURI);
-      return url.origin === location.origin && !link.dataset.replaced;
+      return url.origin === location.origin;
     });
   }
 
@@ -118,16 +135,21 @@
     if (url.pathname === new URL(link.href).pathname) url.searchParams.set("v", styles);
     const next = link.cloneNode();
     next.href = url.href;
-    link.dataset.replaced = "";
     return new Promise((resolve, reject) => {
+      const fail = () => {
+        next.remove();
+        reject(new Error(`failed to load ${url}`));
+      };
+      // A link that the page has removed meanwhile never loads.
+      const timer = setTimeout(fail, STYLE_TIMEOUT_MS);
       next.onload = () => {
+        clearTimeout(timer);
         link.remove();
         resolve();
       };
       next.onerror = () => {
-        next.remove();
-        delete link.dataset.replaced;
-        reject(new Error(`failed to load ${url}`));
+        clearTimeout(timer);
+        fail();
       };
       link.after(next);
     });
