@@ -221,6 +221,33 @@ pageTest("a compiler error is shown as text over the page until it is fixed", as
   assert.deepEqual(problems.filter(isNotAborted), []);
 });
 
+pageTest("long lines of an error are wrapped", async (page) => {
+  const long = `    at ${"x".repeat(500)} ${"word ".repeat(100)}`.trimEnd();
+  await save("compiler", `cat output; exit 1`);
+  await save("output", `${long}\n${long.replaceAll("x", "/")}\n`);
+  await save("source.rs", "mistake");
+  await overlay(page).waitFor({ timeout: RELOAD_TIMEOUT_MS });
+  for (const width of [360, 1280]) {
+    await page.setViewportSize({ width, height: 600 });
+    const widths = await overlay(page).evaluate((section) =>
+      [section.getRootNode().host, section, ...section.querySelectorAll("h2, pre, p")].map((element) => ({
+        name: element.localName,
+        scroll: element.scrollWidth,
+        client: element.clientWidth,
+      })),
+    );
+    assert.equal(widths.length, 5);
+    for (const { name, scroll, client } of widths) {
+      assert.ok(client > 0 && scroll <= client, `${name} at ${width}: ${scroll} > ${client}`);
+    }
+  }
+  const shown = await overlay(page).locator("pre").evaluate((pre) => pre.textContent);
+  assert.ok(shown.startsWith(`${long}\n`), shown);
+  await save("compiler", COMPILER);
+  await save("source.rs", component("page"));
+  await overlay(page).waitFor({ state: "detached", timeout: RELOAD_TIMEOUT_MS });
+});
+
 pageTest("a changed component or manifest reloads the page", async (page) => {
   const code = await readFile(component("page"));
   const at = code.indexOf("New orders will appear here");

@@ -206,7 +206,7 @@
 
   /** Renders terminal output: colours become classes, and other escape sequences are removed. */
   function terminalText(text) {
-    const pre = element("pre", { tabindex: "0" });
+    const pre = element("pre", {});
     let classes = new Set();
     // Operating system commands (such as links), control sequences, other escape sequences.
     const parts = text.split(/(\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b\[[0-?]*[ -/]*[@-~]|\x1b[^[\]])/);
@@ -272,12 +272,12 @@
     h2 { margin: 0.5rem 2rem 0.75rem 0; font-size: 1.1rem; color: #ff8f8a; overflow-wrap: anywhere; }
     pre {
       margin: 0 0 1rem;
-      overflow: auto;
       font: 14px/1.45 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace;
-      white-space: pre;
+      white-space: pre-wrap;
+      overflow-wrap: anywhere;
       tab-size: 4;
     }
-    p { margin: 0; color: #a9adb5; font-size: 0.9rem; }
+    p { margin: 0; overflow-wrap: anywhere; color: #a9adb5; font-size: 0.9rem; }
     button {
       position: absolute; top: 0.75rem; right: 0.75rem;
       width: 2rem; height: 2rem; border: 0; border-radius: 4px;
