@@ -90,6 +90,46 @@ async fn a_failed_first_build_serves_the_result_of_an_earlier_build() -> Result<
     Ok(())
 }
 
+#[tokio::test]
+async fn a_build_that_does_not_create_its_component_is_an_error() -> Result<()> {
+    const PROBLEM: &str = "component app: the build command `sh compiler` ran and did not create ";
+    let project = Project::new("")?;
+    let (right, wrong) = ("source = \"app.wasm\"", "source = \"wrong.wasm\"");
+    project.rewrite(right, wrong)?;
+    for option in ["--build", "--watch"] {
+        let error = Server::start(project.0.path(), &[option]).err();
+        let error = error.context("the host started")?.to_string();
+        let file = project.path("wrong.wasm");
+        let expected = format!("error: {PROBLEM}{}: correct", file.display());
+        ensure!(
+            error.contains(&expected) && !error.contains("socket-host build"),
+            "{option}: {error}"
+        );
+    }
+    project.rewrite(wrong, right)?;
+    let host = project.start()?;
+    let mut page = ReloadSocket::open(&host).await?;
+    project.rewrite(right, wrong)?;
+    let problem = page.problem().await?;
+    ensure!(
+        problem.contains(PROBLEM) && problem.contains("wrong.wasm"),
+        "{problem}"
+    );
+    ensure!(host.get("/").await? == (200, "probe".into()));
+    project.rewrite(wrong, right)?;
+    page.no_problem().await?;
+    // The file is missing after a later build.
+    project.write("compiler", "rm app.wasm")?;
+    project.write("src/a.rs", "")?;
+    let problem = page.problem().await?;
+    ensure!(
+        problem.contains(PROBLEM) && problem.contains("app.wasm"),
+        "{problem}"
+    );
+    ensure!(host.get("/").await? == (200, "probe".into()));
+    Ok(())
+}
+
 /// Starts a host and its second build, which runs until the file `wait` is removed.
 async fn start_build() -> Result<(Project, Server, ReloadSocket)> {
     let project = Project::new("")?;
