@@ -2,6 +2,7 @@
 
 mod builds;
 mod files;
+mod links;
 mod load;
 mod pages;
 mod project;
