@@ -319,3 +319,83 @@ fn script() -> Response<Body> {
 fn set(headers: &mut HeaderMap, name: header::HeaderName, value: &'static str) {
     headers.insert(name, HeaderValue::from_static(value));
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{DuplexStream, duplex},
+        time::Instant,
+    };
+
+    use super::*;
+
+    /// Connects a page. Returns its end of the connection, and the result of its listener.
+    async fn connect(
+        reload: &Reload,
+        buffer: usize,
+    ) -> (DuplexStream, tokio::task::JoinHandle<anyhow::Result<()>>) {
+        let (client, server) = duplex(buffer);
+        let mut state = reload.state.subscribe();
+        state.mark_changed();
+        let mut listener = Listener {
+            state,
+            stop: reload.stop.clone(),
+            _permit: reload.permits.clone().try_acquire_owned().unwrap(),
+        };
+        let task = tokio::spawn(async move {
+            let mut socket = WebSocketStream::from_raw_socket(server, Role::Server, None).await;
+            listener.send_states(&mut socket).await
+        });
+        (client, task)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pages_that_do_not_answer_are_dropped() {
+        let reload = Reload::new(CancellationToken::new());
+        // One page receives nothing, and the other one does not answer pings.
+        for (buffer, timeout) in [(16, SEND_TIMEOUT), (10_000, PING_INTERVAL)] {
+            let start = Instant::now();
+            let (_client, task) = connect(&reload, buffer).await;
+            assert!(task.await.unwrap().is_err());
+            assert!(start.elapsed() <= 2 * timeout, "{:?}", start.elapsed());
+        }
+        assert_eq!(reload.permits.available_permits(), MAX_LISTENERS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pages_get_the_latest_state_for_as_long_as_they_answer() {
+        let reload = Reload::new(CancellationToken::new());
+        let (client, task) = connect(&reload, 10_000).await;
+        let mut page = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+        let start = Instant::now();
+        for pages in 1..30 {
+            reload.broadcast(ReloadEvent::Pages, Vec::new());
+            reload.broadcast(ReloadEvent::Styles, Vec::new());
+            let expected = reload.state.borrow().json().to_string();
+            assert!(
+                expected.contains(&format!("\"pages\":{pages},")),
+                "{expected}"
+            );
+            // Reading also answers pings.
+            loop {
+                match page.next().await.unwrap().unwrap() {
+                    Message::Text(text) if *text == *expected => break,
+                    Message::Text(_) | Message::Ping(_) => {}
+                    other => panic!("unexpected {other:?}"),
+                }
+            }
+            let idle = timeout(PING_INTERVAL, page.next()).await;
+            assert!(
+                matches!(idle, Err(_) | Ok(Some(Ok(Message::Ping(_))))),
+                "{idle:?}"
+            );
+        }
+        assert!(
+            start.elapsed() >= 5 * PING_INTERVAL,
+            "{:?}",
+            start.elapsed()
+        );
+        page.close(None).await.unwrap();
+        assert!(task.await.unwrap().is_ok());
+    }
+}
