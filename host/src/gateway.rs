@@ -99,6 +99,7 @@ impl Gateway {
         let metrics = self.rules().services.metrics.clone();
         let connections = Connections::new(metrics.connections.clone(), max_connections);
         let drain = self.shutdown.drain.clone();
+        let reload = self.reload.clone();
         let handler = move |request: Request<Incoming>, client| {
             let span =
                 debug_span!("request", method = %request.method(), path = request.uri().path());
@@ -113,6 +114,9 @@ impl Gateway {
                 drain,
             )
             .await;
+        if let Some(reload) = reload {
+            reload.closed().await;
+        }
     }
 
     /// Handles one request of a client.
@@ -123,7 +127,7 @@ impl Gateway {
         }
         // The reload endpoint takes precedence over the routes of the application.
         let reload = self.reload.as_ref();
-        if let Some(response) = reload.and_then(|reload| reload.handle(&request)) {
+        if let Some(response) = reload.and_then(|reload| reload.handle(&mut request)) {
             return response;
         }
         let rules = self.rules();

@@ -51,7 +51,7 @@ const browser = await launch();
 try {
   await withPage(browser, "reload-times", {}, async (page) => {
     await page.addInitScript(watchFrames, TEXT.split("will").map((part) => part.trim()));
-    const connected = page.waitForRequest(/\.socket-host\/reload$/);
+    const connected = page.waitForEvent("websocket", (socket) => socket.url().endsWith("/.socket-host/reload"));
     await page.goto(host.url);
     await connected;
     /** Resolves to when the page had a frame with this style or text, in ms since the epoch. */

@@ -5,6 +5,7 @@ import { cp, mkdir, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/pro
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { setTimeout } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 
 import { launch, withPage } from "./browser.mjs";
@@ -30,6 +31,8 @@ cp "$(cat source.rs)" page.new && mv page.new page.wasm
 let folder;
 let host;
 let browser;
+/** The original style sheet. */
+let style;
 
 const file = (name) => join(folder, name);
 const component = (name) => `${ROOT}target/wasm32-wasip2/component/${name}.wasm`;
@@ -43,6 +46,7 @@ async function save(name, text) {
 before(async () => {
   folder = await mkdtemp(join(tmpdir(), "socket-burger-watch-"));
   await cp(`${ROOT}static`, file("static"), { recursive: true });
+  style = await readFile(file("static/page.css"), "utf8");
   await mkdir(file("state"));
   await save("source.rs", component("page"));
   await save("compiler", COMPILER);
@@ -77,16 +81,16 @@ function start(listen) {
   });
 }
 
-/** Defines a test with a page that is open, connected, and marked, so that a reload can be detected. */
+/**
+ * Defines a test with a page that is open, connected, and marked, so that a reload can be detected.
+ * `states` collects what its reload socket receives.
+ */
 function pageTest(name, use) {
   test(name, { timeout }, async () => {
     try {
       await withPage(browser, name.replaceAll(/\W+/g, "-"), {}, async (page, problems) => {
-        const connected = page.waitForRequest(/\.socket-host\/reload$/);
-        await page.goto(host.url);
-        await connected;
-        await mark(page);
-        await use(page, problems);
+        const states = await open(page);
+        await use(page, problems, states);
       });
     } catch (error) {
       console.error(`host log:\n${host.log}`);
@@ -94,6 +98,44 @@ function pageTest(name, use) {
     }
   });
 }
+
+/** Opens and marks the page, waits until both sockets are connected, and returns the states that it receives. */
+async function open(page) {
+  const states = [];
+  page.on("websocket", (socket) => {
+    if (socket.url().endsWith("/.socket-host/reload")) {
+      socket.on("framereceived", ({ payload }) => states.push(JSON.parse(payload)));
+    }
+  });
+  const other = page.waitForEvent("websocket", (socket) => !socket.url().includes(".socket-host"));
+  await page.goto(host.url);
+  await other;
+  await until(() => states.length > 0, "the page is connected");
+  await mark(page);
+  return states;
+}
+
+/** Waits for a condition. */
+async function until(condition, what) {
+  const deadline = Date.now() + RELOAD_TIMEOUT_MS;
+  while (!condition()) {
+    assert.ok(Date.now() < deadline, `timed out: ${what}`);
+    await setTimeout(20);
+  }
+}
+
+/** Saves the style sheet with a value of `--edited`. */
+async function edit(value) {
+  await save("static/page.css", `${style}\n:root { --edited: ${value}; }\n`);
+}
+
+/** Waits until a page has applied a value of `--edited`. */
+const edited = (page, value) =>
+  page.waitForFunction(
+    (wanted) => getComputedStyle(document.documentElement).getPropertyValue("--edited").trim() === wanted,
+    value,
+    { timeout: RELOAD_TIMEOUT_MS },
+  );
 
 const mark = (page) => page.evaluate(() => void (globalThis.marked = true));
 const isMarked = (page) => page.evaluate(() => globalThis.marked === true);
@@ -110,19 +152,37 @@ const overlay = (page) => page.locator("socket-host-problems section");
 pageTest("an edited style sheet is applied without a reload", async (page, problems) => {
   const sockets = [];
   page.on("websocket", (socket) => sockets.push(socket.url()));
-  const original = await readFile(file("static/page.css"), "utf8");
   for (const value of ["one", "two"]) {
-    await save("static/page.css", `${original}\n:root { --edited: ${value}; }\n`);
-    await page.waitForFunction(
-      (wanted) => getComputedStyle(document.documentElement).getPropertyValue("--edited").trim() === wanted,
-      value,
-      { timeout: RELOAD_TIMEOUT_MS },
-    );
+    await edit(value);
+    await edited(page, value);
   }
   // The new sheet has replaced the old one.
   await page.waitForFunction(() => document.querySelectorAll("link[rel=stylesheet]").length === 1);
   assert.ok(await isMarked(page), "the page was reloaded");
   assert.deepEqual(sockets, [], "another socket was opened");
+  assert.deepEqual(problems, []);
+});
+
+pageTest("quick changes of a style sheet are applied without a reload", async (page, problems, states) => {
+  let release;
+  const released = new Promise((resolve) => (release = resolve));
+  // Holds the first new version until there are more.
+  await page.route(/\.css/, async (route) => {
+    await released;
+    await route.continue();
+  });
+  const requested = page.waitForRequest(/\.css/);
+  await edit("three");
+  await requested;
+  for (const value of ["four", "five"]) {
+    const { styles } = states.at(-1);
+    await edit(value);
+    await until(() => states.at(-1).styles > styles, "another state");
+  }
+  release();
+  await edited(page, "five");
+  await page.waitForFunction(() => document.querySelectorAll("link[rel=stylesheet]").length === 1);
+  assert.ok(await isMarked(page), "the page was reloaded");
   assert.deepEqual(problems, []);
 });
 
@@ -161,6 +221,33 @@ pageTest("a compiler error is shown as text over the page until it is fixed", as
   assert.deepEqual(problems.filter(isNotAborted), []);
 });
 
+pageTest("long lines of an error are wrapped", async (page) => {
+  const long = `    at ${"x".repeat(500)} ${"word ".repeat(100)}`.trimEnd();
+  await save("compiler", `cat output; exit 1`);
+  await save("output", `${long}\n${long.replaceAll("x", "/")}\n`);
+  await save("source.rs", "mistake");
+  await overlay(page).waitFor({ timeout: RELOAD_TIMEOUT_MS });
+  for (const width of [360, 1280]) {
+    await page.setViewportSize({ width, height: 600 });
+    const widths = await overlay(page).evaluate((section) =>
+      [section.getRootNode().host, section, ...section.querySelectorAll("h2, pre, p")].map((element) => ({
+        name: element.localName,
+        scroll: element.scrollWidth,
+        client: element.clientWidth,
+      })),
+    );
+    assert.equal(widths.length, 5);
+    for (const { name, scroll, client } of widths) {
+      assert.ok(client > 0 && scroll <= client, `${name} at ${width}: ${scroll} > ${client}`);
+    }
+  }
+  const shown = await overlay(page).locator("pre").evaluate((pre) => pre.textContent);
+  assert.ok(shown.startsWith(`${long}\n`), shown);
+  await save("compiler", COMPILER);
+  await save("source.rs", component("page"));
+  await overlay(page).waitFor({ state: "detached", timeout: RELOAD_TIMEOUT_MS });
+});
+
 pageTest("a changed component or manifest reloads the page", async (page) => {
   const code = await readFile(component("page"));
   const at = code.indexOf("New orders will appear here");
@@ -181,9 +268,32 @@ pageTest("a changed component or manifest reloads the page", async (page) => {
   assert.equal(await overlay(page).count(), 0);
 });
 
-pageTest("the page reloads after the host was restarted", async (page) => {
+pageTest("the page reloads after the host was restarted", async (page, _, states) => {
   const { address } = host;
   await host.stop();
   host = await start(address);
   await reloaded(page);
+  // The new page listens to the new host.
+  await until(() => states.at(-1).start !== states[0].start, "a state of the new host");
+});
+
+pageTest("eight pages listen at the same time", async (page, problems) => {
+  // They share a profile, and thus the limit of six connections.
+  const pages = [page];
+  while (pages.length < 8) {
+    const next = await page.context().newPage();
+    await open(next);
+    pages.push(next);
+  }
+  for (const one of pages) {
+    assert.equal(await one.evaluate(() => document.visibilityState), "visible");
+    const status = await one.evaluate(() => fetch("/", { cache: "no-store" }).then(({ status }) => status));
+    assert.equal(status, 200);
+  }
+  await edit("eight");
+  for (const one of pages) {
+    await edited(one, "eight");
+    assert.ok(await isMarked(one), "the page was reloaded");
+  }
+  assert.deepEqual(problems, []);
 });

@@ -201,6 +201,8 @@ fn read_dot_env(path: &Path) -> anyhow::Result<HashMap<String, String>> {
             return Err(anyhow!(error).context(format!("cannot read {}", path.display())));
         }
     };
+    // Some editors begin UTF-8 with a byte order mark, which is not part of the first name.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let pairs = dotenvy::from_read_iter(text.as_bytes()).collect::<Result<_, _>>();
     pairs.map_err(|error| {
         // The line may contain a secret, so the error only contains its number.
@@ -381,6 +383,29 @@ mod tests {
             error.contains(".env:3: ") && !error.contains("s3cret"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_byte_order_mark_in_dot_env_is_ignored() {
+        let folder = tempfile::tempdir().unwrap();
+        let manifest = manifest(folder.path(), TEXT);
+        let read = |text: &str| {
+            fs::write(folder.path().join(".env"), text).unwrap();
+            Variables::new(&manifest, &[], BTreeMap::new(), nothing)
+        };
+        for text in [
+            "\u{feff}SPIN_VARIABLE_PLAIN=x",
+            "\u{feff}# a comment\r\nSPIN_VARIABLE_PLAIN=x\r\n",
+            "\u{feff}\nexport SPIN_VARIABLE_PLAIN='x'\n",
+        ] {
+            assert_eq!(read(text).unwrap().get("plain"), Some("x"), "{text:?}");
+        }
+        assert_eq!(read("\u{feff}").unwrap().get("plain"), Some("p"));
+        // It does not shift the line number of an error, and is an error elsewhere.
+        let error = read("\u{feff}A=b\n=c\n").unwrap_err().to_string();
+        assert!(error.contains(".env:2: "), "{error}");
+        let error = read("A=b\n\u{feff}SPIN_VARIABLE_PLAIN=x\n").unwrap_err();
+        assert!(error.to_string().contains(".env:2: "), "{error}");
     }
 
     #[test]

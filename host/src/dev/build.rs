@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use spin_runtime::{
     Manifest,
-    manifest::{Build, suggest},
+    manifest::{Build, Component, suggest},
 };
 use tokio::{io::AsyncReadExt as _, net::unix::pipe::Receiver, process::Command, time::timeout};
 
@@ -30,7 +30,8 @@ const OUTPUT_GRACE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// Fails if `only` names an unknown component, before any command runs. Otherwise fails with the
-/// first command that fails, and runs no further ones.
+/// first command that fails, and runs no further ones. Also fails if a component does not exist after
+/// all commands.
 pub(crate) async fn build(manifest: &Manifest, only: Option<&[String]>) -> anyhow::Result<()> {
     for id in only.unwrap_or_default() {
         if !manifest.components.contains_key(id) {
@@ -43,11 +44,36 @@ pub(crate) async fn build(manifest: &Manifest, only: Option<&[String]>) -> anyho
             );
         }
     }
-    for (id, component) in &manifest.components {
-        let is_selected = only.is_none_or(|only| only.contains(id));
-        if let Some(build) = component.build.as_ref().filter(|_| is_selected) {
+    let selected = || {
+        let components = manifest.components.iter();
+        components.filter(|(id, _)| only.is_none_or(|only| only.contains(id)))
+    };
+    for (id, component) in selected() {
+        if let Some(build) = &component.build {
             build_component(id, build, None).await?;
         }
+    }
+    // One command may build several components.
+    selected().try_for_each(|(_, component)| check_output(component))
+}
+
+/// Checks that the wasm of a component exists after its build.
+///
+/// # Errors
+/// Fails if it does not exist. A component without a build is not checked.
+pub(crate) fn check_output(component: &Component) -> anyhow::Result<()> {
+    let Some(build) = &component.build else {
+        return Ok(());
+    };
+    let (id, source) = (&component.id, &component.source);
+    // Another error is reported when the file is read.
+    if matches!(source.try_exists(), Ok(false)) {
+        bail!(
+            "component {id}: the build command `{}` ran and did not create {}: \
+             correct the command, or `source` of [component.{id}]",
+            build.commands.join(" && "),
+            source.display()
+        );
     }
     Ok(())
 }

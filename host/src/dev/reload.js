@@ -6,9 +6,11 @@
 (() => {
   "use strict";
 
-  const EVENTS = "/.socket-host/reload";
-  /** Reconnect delay after an error that ended the event source, such as a 503. */
-  const RETRY_MS = 2000;
+  const SOCKET = "/.socket-host/reload";
+  /** The delay before the first attempt to reconnect. It doubles with each further attempt. */
+  const MIN_RETRY_MS = 250;
+  const MAX_RETRY_MS = 2000;
+  const STYLE_TIMEOUT_MS = 10_000;
   const STORAGE_KEY = "socket-host-reload";
 
   const script = document.currentScript;
@@ -16,20 +18,32 @@
   globalThis.socketHostReload = true;
   // `start` identifies the run of the host; `pages` and `styles` count reloads.
   let [start, pages, styles] = script.dataset.state.split(" ");
-  let source;
+  let isReplacingStyles = false;
+  let socket;
   let retryTimer;
+  let retryMs = MIN_RETRY_MS;
 
+  // A WebSocket, since an event stream would occupy one of six connections to the host.
   function listen() {
-    clearTimeout(retryTimer);
-    source?.close();
-    source = undefined;
-    // Browsers limit the connections to a host, so hidden tabs do not occupy one.
+    disconnect();
+    // Hidden pages catch up when they become visible.
     if (document.hidden) return;
-    source = new EventSource(EVENTS);
-    source.onmessage = ({ data }) => update(JSON.parse(data));
-    source.onerror = () => {
-      if (source?.readyState === EventSource.CLOSED) retryTimer = setTimeout(listen, RETRY_MS);
+    socket = new WebSocket(location.origin.replace(/^http/, "ws") + SOCKET);
+    socket.onopen = () => (retryMs = MIN_RETRY_MS);
+    socket.onmessage = ({ data }) => update(JSON.parse(data));
+    // Also follows a failure to connect.
+    socket.onclose = () => {
+      retryTimer = setTimeout(listen, retryMs);
+      retryMs = Math.min(2 * retryMs, MAX_RETRY_MS);
     };
+  }
+
+  function disconnect() {
+    clearTimeout(retryTimer);
+    if (!socket) return;
+    socket.onmessage = socket.onclose = null;
+    socket.close();
+    socket = undefined;
   }
 
   function update(state) {
@@ -38,10 +52,7 @@
     overlay.show(state.problems);
     if (String(state.styles) !== styles) {
       styles = String(state.styles);
-      reloadStyles().catch((error) => {
-        console.warn("socket-host: failed to replace the style sheets, reloading the page", error);
-        reload(`${version} ${styles}`);
-      });
+      reloadStyles();
     }
   }
 
@@ -56,7 +67,7 @@
     } catch {
       // Without storage, repeated reloads are not detected.
     }
-    source?.close();
+    disconnect();
     location.reload();
     return true;
   }
@@ -70,10 +81,30 @@
   }
 
   /**
+   * Replaces the style sheets until they are current. Changes that come meanwhile are applied
+   * afterwards, because a style sheet that is still loading cannot be replaced.
+   */
+  async function reloadStyles() {
+    if (isReplacingStyles) return;
+    isReplacingStyles = true;
+    try {
+      for (let applied; applied !== styles; ) {
+        applied = styles;
+        await replaceStyles();
+      }
+    } catch (error) {
+      console.warn("socket-host: failed to replace the style sheets, reloading the page", error);
+      reload(`${start} ${pages} ${styles}`);
+    } finally {
+      isReplacingStyles = false;
+    }
+  }
+
+  /**
    * Replaces the style sheets by those of a new copy of the page, since their names may contain a
    * fingerprint of their content.
    */
-  async function reloadStyles() {
+  async function replaceStyles() {
     const response = await fetch(location.href, { cache: "no-store", headers: { accept: "text/html" } });
     const type = response.headers.get("content-type") ?? "";
     if (!response.ok || !type.startsWith("text/html")) throw new Error(`unexpected response: ${response.status} ${type}`);
@@ -90,7 +121,7 @@
     const links = [...page.querySelectorAll("link[rel~=stylesheet][href]")];
     return links.filter((link) => {
       const url = new URL(link.getAttribute("href"), document.baseURI);
-      return url.origin === location.origin && !link.dataset.replaced;
+      return url.origin === location.origin;
     });
   }
 
@@ -104,16 +135,21 @@
     if (url.pathname === new URL(link.href).pathname) url.searchParams.set("v", styles);
     const next = link.cloneNode();
     next.href = url.href;
-    link.dataset.replaced = "";
     return new Promise((resolve, reject) => {
+      const fail = () => {
+        next.remove();
+        reject(new Error(`failed to load ${url}`));
+      };
+      // A link that the page has removed meanwhile never loads.
+      const timer = setTimeout(fail, STYLE_TIMEOUT_MS);
       next.onload = () => {
+        clearTimeout(timer);
         link.remove();
         resolve();
       };
       next.onerror = () => {
-        next.remove();
-        delete link.dataset.replaced;
-        reject(new Error(`failed to load ${url}`));
+        clearTimeout(timer);
+        fail();
       };
       link.after(next);
     });
@@ -170,7 +206,7 @@
 
   /** Renders terminal output: colours become classes, and other escape sequences are removed. */
   function terminalText(text) {
-    const pre = element("pre", { tabindex: "0" });
+    const pre = element("pre", {});
     let classes = new Set();
     // Operating system commands (such as links), control sequences, other escape sequences.
     const parts = text.split(/(\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b\[[0-?]*[ -/]*[@-~]|\x1b[^[\]])/);
@@ -236,12 +272,12 @@
     h2 { margin: 0.5rem 2rem 0.75rem 0; font-size: 1.1rem; color: #ff8f8a; overflow-wrap: anywhere; }
     pre {
       margin: 0 0 1rem;
-      overflow: auto;
       font: 14px/1.45 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace;
-      white-space: pre;
+      white-space: pre-wrap;
+      overflow-wrap: anywhere;
       tab-size: 4;
     }
-    p { margin: 0; color: #a9adb5; font-size: 0.9rem; }
+    p { margin: 0; overflow-wrap: anywhere; color: #a9adb5; font-size: 0.9rem; }
     button {
       position: absolute; top: 0.75rem; right: 0.75rem;
       width: 2rem; height: 2rem; border: 0; border-radius: 4px;
@@ -261,7 +297,8 @@
     }
   }, { capture: true });
   addEventListener("visibilitychange", listen);
-  // A page that is restored from the back/forward cache has lost its connection.
+  // An open socket keeps a page out of the back/forward cache of some browsers.
+  addEventListener("pagehide", disconnect);
   addEventListener("pageshow", ({ persisted }) => persisted && listen());
   listen();
 })();

@@ -1,48 +1,67 @@
 //! Live reload: makes open pages reload, and shows them what is wrong. Used with `--watch` only.
 //!
-//! Each page gets a script from the host, which listens to server-sent events from the host. An
-//! event carries the whole state. No queue can overflow, and a page that missed events needs only
-//! the latest one.
+//! Each page gets a script from the host, which opens a WebSocket to the host. Browsers allow only six
+//! other connections to a host. A message carries the whole state. No queue can overflow, and a page
+//! that missed messages needs only the latest one.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use futures_util::stream;
+use anyhow::ensure;
+use futures_util::{SinkExt as _, StreamExt as _};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::Frame;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use spin_runtime::backend::{Body, full};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Message,
+        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
+    },
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::debug;
 use uuid::Uuid;
 
 use crate::{
     config::Limits,
     dev::inject::{ScriptTag, is_page_request},
     http::error_response::text_response,
+    net::connection::ConnectionHandle,
+    ws::handshake,
 };
 
-/// Path of the event stream.
-const EVENTS_PATH: &str = "/.socket-host/reload";
+/// Path of the WebSocket.
+const SOCKET_PATH: &str = "/.socket-host/reload";
 /// Path of the script.
 const SCRIPT_PATH: &str = "/.socket-host/reload.js";
 /// Maximum number of pages that listen at the same time.
 const MAX_LISTENERS: usize = Limits::DEFAULT.max_watching_pages;
-/// Makes browsers reconnect 250 ms after the stream ends.
-const RETRY_FIELD: &str = "retry: 250\n\n";
-/// Interval of comments on an idle stream, so that each side detects a lost connection.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Interval of pings, so that each side detects a lost connection.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+/// How long a page may take to receive a message.
+const SEND_TIMEOUT: Duration = Limits::DEFAULT.unread_response_timeout;
+/// How long a page may take to receive the close message.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Maximum size of the messages of a page, which sends none.
+const MAX_MESSAGE_BYTES: usize = 1024;
 
 /// Publishes the state of the application to open pages.
 pub(crate) struct Reload {
     state: watch::Sender<State>,
     permits: Arc<Semaphore>,
-    /// Ends the event streams.
+    listeners: TaskTracker,
+    /// Closes the WebSockets.
     stop: CancellationToken,
 }
 
-/// The content of an event.
+/// The content of a message.
 #[derive(Clone, Debug)]
 struct State {
     /// Identifies this run of the host, so that pages from an earlier run reload.
@@ -74,7 +93,7 @@ pub(crate) enum ReloadEvent {
 }
 
 impl Reload {
-    /// Creates a publisher whose event streams end when `stop` is cancelled.
+    /// Creates a publisher whose WebSockets are closed when `stop` is cancelled.
     pub(crate) fn new(stop: CancellationToken) -> Self {
         let (state, _) = watch::channel(State {
             start: Uuid::new_v4(),
@@ -85,6 +104,7 @@ impl Reload {
         Self {
             state,
             permits: Arc::new(Semaphore::new(MAX_LISTENERS)),
+            listeners: TaskTracker::new(),
             stop,
         }
     }
@@ -103,10 +123,12 @@ impl Reload {
         });
     }
 
-    /// Responds to requests for the event stream and the script. Returns `None` for other paths.
-    pub(crate) fn handle<B>(&self, request: &Request<B>) -> Option<Response<Body>> {
+    /// Responds to requests for the WebSocket and the script. Returns `None` for other paths.
+    ///
+    /// Must be called in a Tokio runtime.
+    pub(crate) fn handle<B>(&self, request: &mut Request<B>) -> Option<Response<Body>> {
         let path = request.uri().path();
-        if path != EVENTS_PATH && path != SCRIPT_PATH {
+        if path != SOCKET_PATH && path != SCRIPT_PATH {
             return None;
         }
         if request.method() != Method::GET {
@@ -114,7 +136,9 @@ impl Reload {
             set(response.headers_mut(), header::ALLOW, "GET");
             return Some(response);
         }
-        // Compiler errors quote source code, which other sites must not read.
+        if path == SOCKET_PATH {
+            return Some(self.open(request));
+        }
         let site = request.headers().get("sec-fetch-site");
         if site.is_some_and(|site| site != "same-origin" && site != "none") {
             return Some(text_response(
@@ -122,11 +146,7 @@ impl Reload {
                 "cross-site requests are not allowed",
             ));
         }
-        Some(if path == EVENTS_PATH {
-            self.events()
-        } else {
-            script()
-        })
+        Some(script())
     }
 
     /// Prepares a request so that a script tag can be appended to the response. Returns the tag if
@@ -159,58 +179,112 @@ impl Reload {
         )))
     }
 
-    fn events(&self) -> Response<Body> {
+    /// Waits until all WebSockets are closed, after `stop`. No more may be opened.
+    pub(crate) async fn closed(&self) {
+        self.listeners.close();
+        self.listeners.wait().await;
+    }
+
+    /// Opens the WebSocket of a page, or refuses it.
+    fn open<B>(&self, request: &mut Request<B>) -> Response<Body> {
+        if !handshake::is_upgrade(request) {
+            let mut response = text_response(StatusCode::UPGRADE_REQUIRED, "expected a WebSocket");
+            set(response.headers_mut(), header::UPGRADE, "websocket");
+            set(response.headers_mut(), header::CONNECTION, "upgrade");
+            return response;
+        }
+        // Compiler errors quote source code, which pages of other origins must not read.
+        let response = match handshake::accept_same_origin(request) {
+            Ok(response) => response,
+            Err(refusal) => return *refusal,
+        };
         let Ok(permit) = self.permits.clone().try_acquire_owned() else {
             return text_response(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too many pages are listening",
             );
         };
+        let upgraded = hyper::upgrade::on(&mut *request);
         let mut state = self.state.subscribe();
         state.mark_changed();
         let listener = Listener {
-            is_new: true,
             state,
             stop: self.stop.clone(),
             _permit: permit,
         };
-        let events = stream::unfold(listener, |mut listener| async {
-            let event = listener.next().await?;
-            Some((Ok::<_, Infallible>(Frame::data(event)), listener))
-        });
-        let events = StreamBody::new(events).map_err(|never| match never {});
-        let mut response = Response::new(events.boxed_unsync());
-        let headers = response.headers_mut();
-        set(headers, header::CONTENT_TYPE, "text/event-stream");
-        set(headers, header::CACHE_CONTROL, "no-store");
-        set(headers, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+        let connection = ConnectionHandle::of(request);
+        let listener = listener.serve(upgraded);
+        self.listeners
+            .spawn(ConnectionHandle::run_upgraded(connection, listener));
         response
     }
 }
 
-/// The event stream of one page.
+/// The WebSocket of one page.
 struct Listener {
-    is_new: bool,
     state: watch::Receiver<State>,
     stop: CancellationToken,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Listener {
-    /// Waits for the next chunk of the stream. Returns `None` when the host stops.
-    async fn next(&mut self) -> Option<Bytes> {
-        if std::mem::take(&mut self.is_new) {
-            return Some(Bytes::from_static(RETRY_FIELD.as_bytes()));
-        }
-        tokio::select! {
-            changed = self.state.changed() => {
-                changed.ok()?;
-                let state = self.state.borrow_and_update();
-                // Compact JSON contains no line breaks, which would end the field.
-                Some(format!("data: {}\n\n", state.json()).into())
+    /// Sends the state whenever it changes, until the page closes the socket or the host stops.
+    async fn serve(mut self, upgraded: OnUpgrade) {
+        let Ok(upgraded) = upgraded.await else {
+            return;
+        };
+        let config = WebSocketConfig::default()
+            .read_buffer_size(MAX_MESSAGE_BYTES)
+            .max_message_size(Some(MAX_MESSAGE_BYTES))
+            .max_frame_size(Some(MAX_MESSAGE_BYTES));
+        let stream = TokioIo::new(upgraded);
+        let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
+        let stop = self.stop.clone();
+        match stop
+            .run_until_cancelled(self.send_states(&mut socket))
+            .await
+        {
+            Some(Err(error)) => debug!(%error, "reload socket failed"),
+            Some(Ok(())) => {}
+            None => {
+                let frame = CloseFrame {
+                    code: CloseCode::Away,
+                    reason: "the server is shutting down".into(),
+                };
+                // Closing is best effort: the connection is dropped next.
+                let _ = timeout(CLOSE_TIMEOUT, socket.close(Some(frame))).await;
             }
-            () = tokio::time::sleep(KEEP_ALIVE) => Some(Bytes::from_static(b":\n\n")),
-            () = self.stop.cancelled() => None,
+        }
+    }
+
+    /// Sends states and pings until the page closes the socket or does not answer.
+    async fn send_states<S>(&mut self, socket: &mut WebSocketStream<S>) -> anyhow::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut pings = interval(PING_INTERVAL);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut has_answered = true;
+        loop {
+            let message = tokio::select! {
+                changed = self.state.changed() => {
+                    changed?;
+                    Message::text(self.state.borrow_and_update().json().to_string())
+                }
+                received = socket.next() => match received {
+                    Some(Ok(Message::Close(_))) | None => return Ok(()),
+                    Some(Ok(_)) => {
+                        has_answered = true;
+                        continue;
+                    }
+                    Some(Err(error)) => return Err(error.into()),
+                },
+                _ = pings.tick() => {
+                    ensure!(std::mem::take(&mut has_answered), "the page does not answer pings");
+                    Message::Ping(Default::default())
+                }
+            };
+            timeout(SEND_TIMEOUT, socket.send(message)).await??;
         }
     }
 }
@@ -244,4 +318,84 @@ fn script() -> Response<Body> {
 
 fn set(headers: &mut HeaderMap, name: header::HeaderName, value: &'static str) {
     headers.insert(name, HeaderValue::from_static(value));
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{DuplexStream, duplex},
+        time::Instant,
+    };
+
+    use super::*;
+
+    /// Connects a page. Returns its end of the connection, and the result of its listener.
+    async fn connect(
+        reload: &Reload,
+        buffer: usize,
+    ) -> (DuplexStream, tokio::task::JoinHandle<anyhow::Result<()>>) {
+        let (client, server) = duplex(buffer);
+        let mut state = reload.state.subscribe();
+        state.mark_changed();
+        let mut listener = Listener {
+            state,
+            stop: reload.stop.clone(),
+            _permit: reload.permits.clone().try_acquire_owned().unwrap(),
+        };
+        let task = tokio::spawn(async move {
+            let mut socket = WebSocketStream::from_raw_socket(server, Role::Server, None).await;
+            listener.send_states(&mut socket).await
+        });
+        (client, task)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pages_that_do_not_answer_are_dropped() {
+        let reload = Reload::new(CancellationToken::new());
+        // One page receives nothing, and the other one does not answer pings.
+        for (buffer, timeout) in [(16, SEND_TIMEOUT), (10_000, PING_INTERVAL)] {
+            let start = Instant::now();
+            let (_client, task) = connect(&reload, buffer).await;
+            assert!(task.await.unwrap().is_err());
+            assert!(start.elapsed() <= 2 * timeout, "{:?}", start.elapsed());
+        }
+        assert_eq!(reload.permits.available_permits(), MAX_LISTENERS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pages_get_the_latest_state_for_as_long_as_they_answer() {
+        let reload = Reload::new(CancellationToken::new());
+        let (client, task) = connect(&reload, 10_000).await;
+        let mut page = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+        let start = Instant::now();
+        for pages in 1..30 {
+            reload.broadcast(ReloadEvent::Pages, Vec::new());
+            reload.broadcast(ReloadEvent::Styles, Vec::new());
+            let expected = reload.state.borrow().json().to_string();
+            assert!(
+                expected.contains(&format!("\"pages\":{pages},")),
+                "{expected}"
+            );
+            // Reading also answers pings.
+            loop {
+                match page.next().await.unwrap().unwrap() {
+                    Message::Text(text) if *text == *expected => break,
+                    Message::Text(_) | Message::Ping(_) => {}
+                    other => panic!("unexpected {other:?}"),
+                }
+            }
+            let idle = timeout(PING_INTERVAL, page.next()).await;
+            assert!(
+                matches!(idle, Err(_) | Ok(Some(Ok(Message::Ping(_))))),
+                "{idle:?}"
+            );
+        }
+        assert!(
+            start.elapsed() >= 5 * PING_INTERVAL,
+            "{:?}",
+            start.elapsed()
+        );
+        page.close(None).await.unwrap();
+        assert!(task.await.unwrap().is_ok());
+    }
 }

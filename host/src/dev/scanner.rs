@@ -13,7 +13,7 @@ use std::{
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tracing::warn;
 
-use crate::dev::watch_set::WatchSet;
+use crate::dev::{links::hops, watch_set::WatchSet};
 
 /// Metadata that changes with the content of a file, unlike permissions and link counts.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,10 @@ pub(crate) struct Scanner {
     watch_set: Arc<WatchSet>,
     /// The watched folders.
     folders: BTreeMap<PathBuf, Identity>,
+    /// The watched folders in which only `links` matter.
+    link_folders: BTreeSet<PathBuf>,
+    /// Symbolic links on the way to watched files, and where they lead.
+    links: BTreeSet<PathBuf>,
     /// The files of the watch set, as of the last scan.
     files: BTreeMap<PathBuf, Stamp>,
     /// A folder that cannot be watched has been logged.
@@ -49,14 +53,16 @@ impl Scanner {
             watcher,
             watch_set,
             folders: BTreeMap::new(),
+            link_folders: BTreeSet::new(),
+            links: BTreeSet::new(),
             files: BTreeMap::new(),
             has_warned: false,
         }
     }
 
-    /// Returns whether this file is in the watch set.
+    /// Returns whether this file is in the watch set, or a link in it leads to the file.
     pub(crate) fn contains(&self, file: &Path) -> bool {
-        self.watch_set.contains(file)
+        self.watch_set.contains(file) || self.links.contains(file)
     }
 
     /// Replaces the watch set. Returns the changed files that were in the old one.
@@ -68,21 +74,25 @@ impl Scanner {
     }
 
     /// Scans the given paths, and returns the changed files. A folder, such as `/`, causes a scan of
-    /// everything.
+    /// everything, and so does a link.
     pub(crate) fn scan(&mut self, paths: Vec<PathBuf>) -> BTreeSet<PathBuf> {
         let mut changed = BTreeSet::new();
         let mut needs_full_scan = false;
         for path in paths {
-            let aliases = if self.folders.contains_key(&path) || path.is_dir() {
-                Vec::new()
-            } else {
-                self.aliases(&path)
-            };
-            if aliases.is_empty() {
-                // A folder, or a file whose folder is not known by this path.
+            let aliases = self.aliases(&path);
+            if !self.folders.contains_key(&path) && !self.is_relevant(&aliases) {
+                continue;
+            }
+            // A file whose folder is not known by this path may be anywhere.
+            if aliases.is_empty()
+                || self.folders.contains_key(&path)
+                || path.is_dir()
+                || self.is_link(&path, &aliases)
+            {
                 needs_full_scan = true;
                 // A folder that was deleted and created again has lost its watch.
                 self.unwatch_tree(&path);
+                continue;
             }
             for file in aliases {
                 if self.watch_set.contains(&file) && self.update(&file) {
@@ -94,6 +104,25 @@ impl Scanner {
             changed.extend(self.scan_all());
         }
         changed
+    }
+
+    /// Returns whether a change of these paths of a file may matter.
+    fn is_relevant(&self, aliases: &[PathBuf]) -> bool {
+        let only_links = |file: &PathBuf| {
+            let mut folder = file.parent().into_iter();
+            folder.any(|folder| self.link_folders.contains(folder))
+        };
+        !aliases.iter().all(only_links)
+            || aliases.is_empty()
+            || aliases.iter().any(|file| self.links.contains(file))
+    }
+
+    /// Returns whether a path with these aliases leads to watched files, or did so at the last scan.
+    fn is_link(&self, path: &Path, aliases: &[PathBuf]) -> bool {
+        let follows =
+            |file: &PathBuf| self.watch_set.contains(file) || self.watch_set.may_follow(file);
+        aliases.iter().any(|file| self.links.contains(file))
+            || path.is_symlink() && aliases.iter().any(follows)
     }
 
     /// Returns all paths of a file in a watched folder. An event has one of them, and there are
@@ -124,6 +153,7 @@ impl Scanner {
         let watch_set = self.watch_set.clone();
         let mut snapshot = Snapshot::default();
         for (root, deep) in watch_set.roots() {
+            self.follow(root, &mut snapshot);
             if root.is_dir() {
                 self.visit(root, deep, &mut snapshot);
             } else {
@@ -135,16 +165,20 @@ impl Scanner {
         let unused: Vec<_> = self
             .folders
             .keys()
-            .filter(|folder| !snapshot.folders.contains(*folder))
+            .filter(|folder| {
+                !snapshot.folders.contains(*folder) && !snapshot.link_folders.contains(*folder)
+            })
             .cloned()
             .collect();
         for folder in unused {
             self.unwatch(&folder);
         }
         // Removing a watch also removes it from other paths of the same folder.
-        for folder in &snapshot.folders {
+        for folder in snapshot.folders.iter().chain(&snapshot.link_folders) {
             self.watch(folder);
         }
+        self.links = snapshot.links;
+        self.link_folders = &snapshot.link_folders - &snapshot.folders;
         let old = std::mem::replace(&mut self.files, snapshot.files);
         let new = &self.files;
         let changed = new
@@ -170,19 +204,44 @@ impl Scanner {
         };
         for entry in entries.flatten() {
             let path = entry.path();
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() && deep && !WatchSet::is_skipped(&path) => {
-                    self.visit(&path, true, snapshot);
-                }
-                Ok(kind) if kind.is_dir() => {}
-                Ok(_) if self.watch_set.contains(&path) => {
-                    if let Some(stamp) = stamp(&path) {
-                        snapshot.files.insert(path, stamp);
-                    }
-                }
-                _ => {}
+            let Ok(kind) = entry.file_type() else {
+                continue;
+            };
+            let is_file = self.watch_set.contains(&path);
+            let is_followed = kind.is_symlink() && deep && self.watch_set.may_follow(&path);
+            if kind.is_symlink() && (is_file || is_followed) {
+                self.follow(&path, snapshot);
+            }
+            if kind.is_dir() && deep && !WatchSet::is_skipped(&path)
+                || is_followed && path.is_dir() && !is_loop(&path)
+            {
+                self.visit(&path, true, snapshot);
+            } else if is_file
+                && !kind.is_dir()
+                && let Some(stamp) = stamp(&path)
+            {
+                snapshot.files.insert(path, stamp);
             }
         }
+    }
+
+    /// Watches the links on the way to a path. Must precede reading it, so that no change between the
+    /// two is missed.
+    fn follow(&mut self, path: &Path, snapshot: &mut Snapshot) {
+        let hops = loop {
+            let hops = hops(path);
+            let folders = hops.iter().filter_map(|hop| hop.parent());
+            let watched = self.folders.len();
+            for folder in folders {
+                self.watch(folder);
+                snapshot.link_folders.insert(folder.to_owned());
+            }
+            // A link may have changed before its folder was watched.
+            if self.folders.len() == watched {
+                break hops;
+            }
+        };
+        snapshot.links.extend(hops);
     }
 
     /// Records the current state of a file, and returns whether it changed.
@@ -258,6 +317,17 @@ struct Snapshot {
     /// The folders whose subfolders are visited too.
     deep: BTreeSet<PathBuf>,
     files: BTreeMap<PathBuf, Stamp>,
+    /// Symbolic links on the way to the files, and where they lead.
+    links: BTreeSet<PathBuf>,
+    /// The folders of `links`.
+    link_folders: BTreeSet<PathBuf>,
+}
+
+/// Returns whether a link leads to one of the folders that it is in.
+fn is_loop(link: &Path) -> bool {
+    let target = identity(link);
+    let mut folders = link.ancestors().skip(1);
+    folders.any(|folder| identity(folder) == target)
 }
 
 fn stamp(file: &Path) -> Option<Stamp> {
@@ -282,9 +352,7 @@ fn identity(folder: &Path) -> Option<Identity> {
 
 #[cfg(test)]
 mod tests {
-    use spin_runtime::Manifest;
-
-    use spin_runtime::ManifestUse;
+    use spin_runtime::{Manifest, ManifestUse};
 
     use super::*;
 
@@ -325,7 +393,7 @@ mod tests {
     #[test]
     fn a_change_is_reported_for_each_path_of_a_folder() {
         let folder = tempfile::tempdir().unwrap();
-        let folder = folder.path();
+        let folder = &folder.path().canonicalize().unwrap();
         fs::create_dir(folder.join("real")).unwrap();
         std::os::unix::fs::symlink("real", folder.join("link")).unwrap();
         let both = watch_set(folder, "\"real/*.js\", \"link/*.js\"");
@@ -346,5 +414,42 @@ mod tests {
         scanner.replace(watch_set(folder, "\"link/*.js\""));
         let watched: Vec<_> = scanner.folders.keys().collect();
         assert_eq!(watched, [folder, &folder.join("link")]);
+    }
+
+    #[test]
+    fn other_files_next_to_the_target_of_a_link_cause_no_scan() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().canonicalize().unwrap();
+        let (app, busy) = (folder.join("app"), folder.join("busy"));
+        for folder in [&app, &busy] {
+            fs::create_dir(folder).unwrap();
+        }
+        fs::write(busy.join("target.js"), "one").unwrap();
+        std::os::unix::fs::symlink(busy.join("target.js"), app.join("a.js")).unwrap();
+        let mut scanner = scanner(watch_set(&app, "\"a.js\", \"b.js\""));
+        // Only a full scan would find this file by the hints that follow.
+        fs::write(app.join("b.js"), "new").unwrap();
+        for name in ["folder", "file", "none"] {
+            let path = busy.join(name);
+            match name {
+                "folder" => fs::create_dir(&path).unwrap(),
+                "file" => fs::write(&path, "").unwrap(),
+                _ => {}
+            }
+            assert_eq!(scanner.scan(vec![path]), BTreeSet::new(), "{name}");
+        }
+        fs::write(busy.join("target.js"), "another").unwrap();
+        let changed = scanner.scan(vec![busy.join("target.js")]);
+        assert_eq!(
+            changed,
+            BTreeSet::from(["a.js", "b.js"].map(|name| app.join(name)))
+        );
+        // Without the link, its folder is not watched any more.
+        fs::remove_file(app.join("a.js")).unwrap();
+        assert_eq!(
+            scanner.scan(vec![app.join("a.js")]),
+            BTreeSet::from([app.join("a.js")])
+        );
+        assert!(!scanner.folders.contains_key(&busy));
     }
 }

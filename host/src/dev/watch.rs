@@ -12,7 +12,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::Result;
+use anyhow::{Result, bail, ensure};
 use spin_runtime::{
     Changes, Manifest, ManifestError,
     manifest::{Build, Component},
@@ -138,6 +138,15 @@ async fn build_all(manifest: Manifest, components: BTreeSet<String>) -> Vec<Buil
             results.push((id, result));
         }
     }
+    // One command may build several components.
+    for (id, result) in &mut results {
+        if result.is_ok()
+            && let Some(component) = manifest.components.get(id)
+            && let Err(error) = build::check_output(component)
+        {
+            *result = Err(build_failure(&error, String::new()));
+        }
+    }
     results
 }
 
@@ -149,15 +158,15 @@ async fn build_component(id: &str, build: &Build) -> Result<(), Problem> {
             info!(component = id, took = ?start.elapsed(), "built");
             Ok(())
         }
-        Err(error) => {
-            let title = format!("{error:#}");
-            error!(error = %title, "build failed, keeping the previous version");
-            Err(Problem {
-                title,
-                text: output.text(),
-            })
-        }
+        Err(error) => Err(build_failure(&error, output.text())),
     }
+}
+
+/// Logs the failure of a build.
+fn build_failure(error: &anyhow::Error, text: String) -> Problem {
+    let title = format!("{error:#}");
+    error!(error = %title, "build failed, keeping the previous version");
+    Problem { title, text }
 }
 
 fn has_build(manifest: &Manifest, id: &str) -> bool {
@@ -170,7 +179,8 @@ impl Watch {
     /// leaves the component's previous wasm in place.
     ///
     /// # Errors
-    /// Fails if a pattern in the manifest is invalid, or the system cannot watch files.
+    /// Fails if a pattern in the manifest is invalid, the system cannot watch files, or the build of a
+    /// component fails that has no previous wasm.
     pub(crate) async fn start(config: &AppConfig) -> Result<Self> {
         let manifest = &config.manifest;
         let watch_set = Arc::new(WatchSet::new(manifest)?);
@@ -185,6 +195,15 @@ impl Watch {
         };
         let all = manifest.components.keys().cloned().collect();
         for (id, result) in build_all(manifest.clone(), all).await {
+            if let Err(problem) = &result
+                && let Some(component) = manifest.components.get(&id)
+                && !component.source.exists()
+            {
+                let (title, source) = (&problem.title, component.source.display().to_string());
+                // A build that succeeded without creating the file already names it.
+                ensure!(title.contains(&source), "{title}; {source} does not exist");
+                bail!("{title}");
+            }
             watch.problems.record(Stage::Build(id), result);
         }
         Ok(watch)
@@ -288,8 +307,8 @@ impl Watch {
         to_build
     }
 
-    /// Reads the manifest again. Returns the components whose build changed, or whose wasm does not
-    /// exist.
+    /// Reads the manifest again. Returns the components whose build or wasm file is another one, or
+    /// whose wasm does not exist.
     fn read_settings(&mut self) -> Result<BTreeSet<String>, Problem> {
         let problem = |text: String| Problem {
             title: "Invalid manifest".to_owned(),
@@ -308,8 +327,9 @@ impl Watch {
         let needs_build = |component: &&Component| {
             let old = old.components.get(&component.id);
             component.build.is_some()
-                && (old.is_none_or(|old| old.build != component.build)
-                    || !component.source.exists())
+                && (old.is_none_or(|old| {
+                    old.build != component.build || old.source != component.source
+                }) || !component.source.exists())
         };
         let to_build = self.config.manifest.components.values().filter(needs_build);
         let to_build = to_build.map(|component| component.id.clone()).collect();

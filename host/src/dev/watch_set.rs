@@ -115,6 +115,14 @@ impl WatchSet {
                 }))
     }
 
+    /// Returns whether files of a component may be behind a link to a folder.
+    pub(crate) fn may_follow(&self, link: &Path) -> bool {
+        let mut components = self.components.iter();
+        !is_scratch(link)
+            && !Self::is_skipped(link)
+            && components.any(|component| component.may_have_files_in(link))
+    }
+
     fn is_wasm(&self, file: &Path) -> bool {
         self.components
             .iter()
@@ -176,10 +184,17 @@ impl ComponentFiles {
     }
 
     fn is_file(&self, file: &Path) -> bool {
-        self.files.iter().any(|pattern| pattern.matches(file))
-            && !file
-                .strip_prefix(&self.root)
-                .is_ok_and(|path| self.excluded.contains(path))
+        self.files.iter().any(|pattern| pattern.matches(file)) && !self.is_excluded(file)
+    }
+
+    fn may_have_files_in(&self, folder: &Path) -> bool {
+        let mut patterns = self.files.iter().filter(|pattern| pattern.deep);
+        patterns.any(|pattern| folder.starts_with(&pattern.root)) && !self.is_excluded(folder)
+    }
+
+    fn is_excluded(&self, file: &Path) -> bool {
+        file.strip_prefix(&self.root)
+            .is_ok_and(|path| self.excluded.contains(path))
     }
 }
 

@@ -105,6 +105,19 @@ pub(crate) async fn open(
     })
 }
 
+/// Accepts an upgrade request without a backend, if it does not come from a page of another origin.
+pub(crate) fn accept_same_origin<B>(
+    request: &Request<B>,
+) -> Result<Response<Body>, Box<Response<Body>>> {
+    let origins = AllowedOrigins {
+        any: false,
+        same_origin: true,
+        exact: Vec::new(),
+    };
+    let accept_key = validate(request, &origins)?;
+    Ok(switching_protocols(&accept_key, &HeaderMap::new()))
+}
+
 /// A valid upgrade request that the backend has yet to accept.
 struct Handshake {
     services: Arc<Services>,

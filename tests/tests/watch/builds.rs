@@ -8,7 +8,7 @@ use tests::{Server, eventually};
 
 use crate::{
     project::{Project, wasm},
-    stream::ReloadStream,
+    reload_socket::ReloadSocket,
 };
 
 #[tokio::test]
@@ -17,7 +17,7 @@ async fn changed_sources_are_built_and_a_failed_build_keeps_the_previous_version
     let host = project.start()?;
     ensure!(project.runs() == 1, "the start builds the component");
     ensure!(host.get("/").await? == (200, "probe".into()));
-    let mut page = ReloadStream::open(&host).await?;
+    let mut page = ReloadSocket::open(&host).await?;
 
     project.write("src/lib.rs", "mistake")?;
     let problem = page.problem().await?;
@@ -39,7 +39,7 @@ async fn changed_sources_are_built_and_a_failed_build_keeps_the_previous_version
     ensure!(page.counts() == (0, 0), "{}", page.state);
     // A new page receives the problem at once.
     ensure!(
-        ReloadStream::open(&host)
+        ReloadSocket::open(&host)
             .await?
             .problems()
             .contains("mistake")
@@ -75,7 +75,7 @@ async fn a_failed_first_build_serves_the_result_of_an_earlier_build() -> Result<
     project.write("src/lib.rs", "mistake")?;
     let host = project.start()?;
     ensure!(host.get("/").await? == (200, "probe".into()));
-    let mut page = ReloadStream::open(&host).await?;
+    let mut page = ReloadSocket::open(&host).await?;
     ensure!(page.problems().contains("mistake"));
     project.write("src/lib.rs", &wasm("probe").display().to_string())?;
     page.no_problem().await?;
@@ -90,11 +90,51 @@ async fn a_failed_first_build_serves_the_result_of_an_earlier_build() -> Result<
     Ok(())
 }
 
+#[tokio::test]
+async fn a_build_that_does_not_create_its_component_is_an_error() -> Result<()> {
+    const PROBLEM: &str = "component app: the build command `sh compiler` ran and did not create ";
+    let project = Project::new("")?;
+    let (right, wrong) = ("source = \"app.wasm\"", "source = \"wrong.wasm\"");
+    project.rewrite(right, wrong)?;
+    for option in ["--build", "--watch"] {
+        let error = Server::start(project.0.path(), &[option]).err();
+        let error = error.context("the host started")?.to_string();
+        let file = project.path("wrong.wasm");
+        let expected = format!("error: {PROBLEM}{}: correct", file.display());
+        ensure!(
+            error.contains(&expected) && !error.contains("socket-host build"),
+            "{option}: {error}"
+        );
+    }
+    project.rewrite(wrong, right)?;
+    let host = project.start()?;
+    let mut page = ReloadSocket::open(&host).await?;
+    project.rewrite(right, wrong)?;
+    let problem = page.problem().await?;
+    ensure!(
+        problem.contains(PROBLEM) && problem.contains("wrong.wasm"),
+        "{problem}"
+    );
+    ensure!(host.get("/").await? == (200, "probe".into()));
+    project.rewrite(wrong, right)?;
+    page.no_problem().await?;
+    // The file is missing after a later build.
+    project.write("compiler", "rm app.wasm")?;
+    project.write("src/a.rs", "")?;
+    let problem = page.problem().await?;
+    ensure!(
+        problem.contains(PROBLEM) && problem.contains("app.wasm"),
+        "{problem}"
+    );
+    ensure!(host.get("/").await? == (200, "probe".into()));
+    Ok(())
+}
+
 /// Starts a host and its second build, which runs until the file `wait` is removed.
-async fn start_build() -> Result<(Project, Server, ReloadStream)> {
+async fn start_build() -> Result<(Project, Server, ReloadSocket)> {
     let project = Project::new("")?;
     let host = project.start()?;
-    let page = ReloadStream::open(&host).await?;
+    let page = ReloadSocket::open(&host).await?;
     project.write("wait", "")?;
     project.write("src/a.rs", "")?;
     eventually("a build", async || (project.runs() == 2).then_some(())).await?;
@@ -132,7 +172,7 @@ async fn changes_during_a_build_lead_to_one_more_build() -> Result<()> {
 }
 
 #[tokio::test]
-async fn stopping_the_host_ends_its_streams_and_builds() -> Result<()> {
+async fn stopping_the_host_closes_its_sockets_and_ends_its_builds() -> Result<()> {
     let (_project, host, mut page) = start_build().await?;
     host.signal(Signal::TERM)?;
     let start = std::time::Instant::now();
@@ -141,7 +181,7 @@ async fn stopping_the_host_ends_its_streams_and_builds() -> Result<()> {
         start.elapsed() < Duration::from_secs(20),
         "draining took too long"
     );
-    ensure!(page.next().await.is_err());
+    ensure!(page.socket.closed().await? == Some(1001));
     Ok(())
 }
 
@@ -162,7 +202,7 @@ watch = ["second"]
 "#;
     project.write("spin.toml", &extended)?;
     let host = project.start()?;
-    let mut page = ReloadStream::open(&host).await?;
+    let mut page = ReloadSocket::open(&host).await?;
     ensure!(
         page.problem().await?.contains("component second"),
         "{}",

@@ -5,13 +5,13 @@ use std::{fs, time::Duration};
 use anyhow::{Result, ensure};
 use tests::eventually;
 
-use crate::{project::Project, stream::ReloadStream};
+use crate::{project::Project, reload_socket::ReloadSocket};
 
 #[tokio::test]
 async fn changed_files_are_served_and_reload_pages() -> Result<()> {
     let project = Project::new("")?;
     let host = project.start()?;
-    let mut page = ReloadStream::open(&host).await?;
+    let mut page = ReloadSocket::open(&host).await?;
     let read = async |path: &str| host.get(&format!("/read?path={path}")).await;
     ensure!(read("/static/page.css").await?.1 == "one");
 

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tests::{Response, Server, TIMEOUT, eventually, read_response, workspace};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
-use crate::{project::wasm, stream::ReloadStream};
+use crate::{project::wasm, reload_socket::ReloadSocket};
 
 /// Number of open sockets.
 const SOCKETS: usize = 200;
@@ -84,7 +84,7 @@ async fn replacing_a_component_under_load_disturbs_no_client() -> Result<()> {
     };
     save(0)?;
     let host = Arc::new(Server::start(folder.path(), &["--watch", "--quiet"])?);
-    let mut page = ReloadStream::open(&host).await?;
+    let mut page = ReloadSocket::open(&host).await?;
 
     let mut sockets = Vec::new();
     for _ in 0..SOCKETS {

@@ -2,8 +2,9 @@
 
 mod builds;
 mod files;
+mod links;
 mod load;
 mod pages;
 mod project;
+mod reload_socket;
 mod settings;
-mod stream;

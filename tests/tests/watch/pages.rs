@@ -3,9 +3,18 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use tests::{Server, request};
+use tests::{Client, Server, eventually, request};
 
-use crate::project::Project;
+use crate::{project::Project, reload_socket::ReloadSocket};
+
+const PATH: &str = "/.socket-host/reload";
+const EMPTY_MANIFEST: &str = r#"
+spin_manifest_version = 2
+application.name = "empty"
+[[trigger.http]]
+route = "/..."
+static_response = { body = "from the application" }
+"#;
 
 #[tokio::test]
 async fn only_pages_get_the_script() -> Result<()> {
@@ -74,10 +83,10 @@ static_response = {{ status_code = 404, body = "from the application" }}
     );
     let cross_site = get(
         &host,
-        "/.socket-host/reload",
+        "/.socket-host/reload.js",
         "Sec-Fetch-Site: cross-site\r\n",
-    )
-    .await?;
+    );
+    let cross_site = cross_site.await?;
     ensure!(cross_site.status == 403, "{cross_site:?}");
 
     // Without --watch, the application receives these requests.
@@ -90,6 +99,53 @@ static_response = {{ status_code = 404, body = "from the application" }}
         );
     }
     ensure!(get(&host, "/page", document).await?.body == page);
+    Ok(())
+}
+
+#[tokio::test]
+async fn only_pages_of_the_same_origin_can_open_the_reload_socket() -> Result<()> {
+    let project = Project::with_manifest(Path::new("none"), EMPTY_MANIFEST)?;
+    let host = project.start()?;
+    let address = host.address;
+    ReloadSocket::open(&host).await?;
+    // A client without an origin is no page.
+    let open = Client::open(address, PATH, &[]);
+    open.await.map_err(|error| error.error)?;
+    let other_port = format!("http://{}:{}", address.ip(), address.port() ^ 1);
+    for origin in ["http://evil.example", "null", &other_port, "file://"] {
+        let error = Client::open(address, PATH, &[("origin", origin)]).await;
+        let status = error.err().and_then(|error| error.status);
+        ensure!(status == Some(403), "{origin}: {status:?}");
+    }
+    let get = format!("GET {PATH} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    let response = request(address, &get).await?;
+    let head = response.head.to_ascii_lowercase();
+    ensure!(
+        response.status == 426 && head.contains("upgrade: websocket\r\n"),
+        "{head}"
+    );
+    let post = format!("POST {PATH} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n");
+    ensure!(request(address, &post).await?.status == 405);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_number_of_reload_sockets_is_limited() -> Result<()> {
+    let project = Project::with_manifest(Path::new("none"), EMPTY_MANIFEST)?;
+    let host = project.start()?;
+    let mut pages = Vec::new();
+    for _ in 0..256 {
+        pages.push(ReloadSocket::open(&host).await?);
+    }
+    let error = Client::open(host.address, PATH, &[]).await.err();
+    ensure!(error.and_then(|error| error.status) == Some(503));
+    // Both an orderly close and a lost connection make room.
+    pages[0].socket.0.close(None).await?;
+    pages.pop();
+    for _ in 0..2 {
+        let open = async || ReloadSocket::open(&host).await.ok();
+        pages.push(eventually("room for a page", open).await?);
+    }
     Ok(())
 }
 

@@ -6,13 +6,13 @@ use anyhow::{Result, ensure};
 use tests::{Server, read_response};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-use crate::{project::Project, stream::ReloadStream};
+use crate::{project::Project, reload_socket::ReloadSocket};
 
 #[tokio::test]
 async fn a_changed_manifest_is_applied_unless_it_is_invalid() -> Result<()> {
     let project = Project::new("[component.app.environment]\nWORD = \"one\"\n")?;
     let host = project.start()?;
-    let mut page = ReloadStream::open(&host).await?;
+    let mut page = ReloadSocket::open(&host).await?;
     ensure!(host.get("/env").await?.1.contains(r#""WORD":"one""#));
 
     project.rewrite("WORD = \"one\"", "WORD = \"two\"")?;
@@ -115,7 +115,7 @@ async fn a_changed_max_connections_applies_to_held_requests() -> Result<()> {
     ensure!(text.contains(table), "{text}");
     fs::write(&path, &text)?;
     let host = Server::start(folder.path(), &["--watch", "--quiet"])?;
-    let mut page = ReloadStream::open(&host).await?;
+    let mut page = ReloadSocket::open(&host).await?;
     let hold = async || -> Result<(u16, TcpStream)> {
         let mut socket = TcpStream::connect(host.address).await?;
         let head = format!(

@@ -227,6 +227,17 @@ fn every_syntax_error_is_reported() {
 }
 
 #[test]
+fn a_byte_order_mark_is_ignored_at_the_beginning_only() {
+    let parse = |text: &str| Manifest::parse(text, "/app/spin.toml", Embedded);
+    let text = format!("{HEAD}{}", application(""));
+    assert_eq!(parse(&format!("\u{feff}{text}")).unwrap().name, "test");
+    assert!(parse(&format!("\u{feff}{}", text.replace('\n', "\r\n"))).is_ok());
+    let error = parse(&format!("\u{feff}x = 1\n{text}")).unwrap_err();
+    assert!(error.to_string().contains("spin.toml:1: x: "), "{error}");
+    assert!(parse(&format!("{HEAD}\u{feff}{}", application(""))).is_err());
+}
+
+#[test]
 fn triggers_are_checked() {
     assert_problems("", &[&["`trigger` is missing", "[[trigger.http]]"]]);
     assert_problems(

@@ -7,7 +7,9 @@ use spin_runtime::ManifestUse;
 
 use super::*;
 
+/// Returns a manifest whose components share one wasm file, which exists.
 fn manifest(folder: &Path, builds: &[(&str, &str)]) -> Manifest {
+    fs::write(folder.join("x.wasm"), "").unwrap();
     let component =
         |(id, build): &(&str, &str)| format!("[component.{id}]\nsource = \"x.wasm\"\n{build}\n");
     let components: String = builds.iter().map(component).collect();
@@ -63,6 +65,34 @@ async fn the_first_failure_stops_the_build() {
         "component a: build command `exit 3` failed with exit status: 3"
     );
     assert!(!folder.path().join("later").exists());
+}
+
+#[tokio::test]
+async fn a_build_that_does_not_create_the_component_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let builds = [
+        ("a", "build.command = [\"true\", \"touch y.wasm\"]"),
+        ("b", "build.command = \"test ! -e create || touch x.wasm\""),
+        ("c", ""),
+    ];
+    let manifest = manifest(folder.path(), &builds);
+    let wasm = folder.path().join("x.wasm");
+    fs::remove_file(&wasm).unwrap();
+    let error = build(&manifest, None).await.unwrap_err().to_string();
+    let expected = format!(
+        "component a: the build command `true && touch y.wasm` ran and did not create {}: \
+         correct the command, or `source` of [component.a]",
+        wasm.display()
+    );
+    assert_eq!(error, expected);
+    let only = |id: &str| [id.to_owned()];
+    let error = build(&manifest, Some(&only("b"))).await.unwrap_err();
+    assert!(error.to_string().contains("component b: "), "{error}");
+    // A component without a build command is checked when it is loaded.
+    build(&manifest, Some(&only("c"))).await.unwrap();
+    // The last command creates what the first component needs.
+    fs::write(folder.path().join("create"), "").unwrap();
+    build(&manifest, None).await.unwrap();
 }
 
 #[tokio::test]

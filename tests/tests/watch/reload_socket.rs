@@ -1,65 +1,34 @@
-//! A client of the reload event stream.
+//! A client of the reload socket.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::Value;
-use tests::{Server, TIMEOUT};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tests::{Client, Server, TIMEOUT};
 
-/// The event stream of `/.socket-host/reload`, as a page receives it.
-pub struct ReloadStream {
-    socket: TcpStream,
-    /// Received text that has not been parsed yet.
-    buffer: String,
+/// The WebSocket of `/.socket-host/reload`, as a page opens it.
+pub struct ReloadSocket {
+    pub socket: Client,
     /// The last state that was received.
     pub state: Value,
 }
 
-impl ReloadStream {
+impl ReloadSocket {
     pub async fn open(host: &Server) -> Result<Self> {
-        let mut socket = TcpStream::connect(host.address).await?;
-        let head = format!(
-            "GET /.socket-host/reload HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\n\r\n",
-            host.address
-        );
-        socket.write_all(head.as_bytes()).await?;
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(tokio::time::timeout(TIMEOUT, socket.read_u8()).await??);
-        }
-        let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
-        ensure!(
-            head.contains(" 200 ") && head.contains("content-type: text/event-stream"),
-            "{head}"
-        );
-        let mut stream = Self {
+        let origin = format!("http://{}", host.address);
+        let headers = [("origin", origin.as_str())];
+        let socket = Client::open(host.address, "/.socket-host/reload", &headers);
+        let socket = socket.await.map_err(|error| error.error)?;
+        let mut page = Self {
             socket,
-            buffer: String::new(),
             state: Value::Null,
         };
-        stream.next().await?;
-        Ok(stream)
+        page.next().await?;
+        Ok(page)
     }
 
     /// Waits for the next state.
     pub async fn next(&mut self) -> Result<()> {
-        let mut bytes = vec![0; 128 << 10];
-        loop {
-            // The host sends each event as one chunk, so the framing does not split it.
-            if let Some((_, rest)) = self.buffer.split_once("data: ")
-                && let Some((event, after)) = rest.split_once("\n\n")
-            {
-                self.state = serde_json::from_str(event)?;
-                self.buffer = after.to_owned();
-                return Ok(());
-            }
-            let read = tokio::time::timeout(TIMEOUT, self.socket.read(&mut bytes));
-            let length = read.await.context("no event")??;
-            ensure!(length > 0, "the stream ended: {}", self.buffer);
-            self.buffer += &String::from_utf8_lossy(&bytes[..length]);
-        }
+        self.state = self.socket.event().await?;
+        Ok(())
     }
 
     /// Waits for a state that satisfies the predicate.
