@@ -1,4 +1,4 @@
-// Writes and builds the projects in docs/first-component.md, as they stand there.
+// Writes and builds the projects in docs/first-component.md and docs/grip.md, as they stand there.
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -30,6 +30,22 @@ export class Project {
     for (const [, name, text] of section.matchAll(/^\*\*`(\S+)`\*\*[^\n]*\n\n```\w*\n(.*?)^```$/gms)) {
       await project.write(name, text);
     }
+    return project;
+  }
+
+  /** Writes the component in docs/grip.md, with `cargo`, the Cargo.toml of another project. */
+  static async fromGuide(cargo) {
+    const guide = await readFile(`${ROOT}docs/grip.md`, "utf8");
+    const block = (start) => {
+      const at = guide.indexOf(start);
+      assert.notEqual(at, -1, `the guide has no ${start}`);
+      return guide.slice(guide.indexOf("\n", at) + 1, guide.indexOf("\n```", at) + 1);
+    };
+    const project = await Project.#create();
+    await project.write("Cargo.toml", cargo);
+    await project.write("src/lib.rs", block("```rust,no_run"));
+    const manifest = `spin_manifest_version = 2\napplication.name = "guide"\n${block("```toml")}`;
+    await project.write("spin.toml", manifest);
     return project;
   }
 
