@@ -1,4 +1,4 @@
-// Runs the built host in front of a test's backend, on free ports.
+// Runs the built host on free ports: in front of a test's backend, or with a project's components.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -9,16 +9,17 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
-const PROGRAM = fileURLToPath(new URL("../../target/release/socket-host", import.meta.url));
+export const PROGRAM = fileURLToPath(new URL("../../target/release/socket-host", import.meta.url));
 
-/** For the host to serve, or to drain. */
-const TIMEOUT_MS = 30_000;
+/** For the host to serve, which includes compiling components, or to drain. */
+const TIMEOUT_MS = 60_000;
 
 /**
- * Starts the host in front of `upstream` and waits until it serves. Returns its public and
- * control addresses, and `stop`, which fails unless the host drains.
+ * Starts the host in front of `upstream`, or for the manifest in the folder `from`, and waits until
+ * it serves. Returns its public and control addresses, `log`, which returns what it has written to
+ * stderr, and `stop`, which fails unless the host drains.
  */
-export async function startHost({ upstream, key }) {
+export async function startHost({ upstream, from, key, options = [] }) {
   await access(PROGRAM).catch(() => {
     throw new Error(`${PROGRAM} is missing: run cargo build --release`);
   });
@@ -28,9 +29,11 @@ export async function startHost({ upstream, key }) {
     PROGRAM,
     [
       "up",
-      ...["--upstream", upstream],
+      ...(upstream ? ["--upstream", upstream] : []),
+      ...(from ? ["--from", from] : []),
       ...["--listen", "127.0.0.1:0", "--control", "127.0.0.1:0"],
       ...(key ? ["--grip-key", key] : []),
+      ...options,
     ],
     { cwd: folder, stdio: ["ignore", "pipe", "pipe"] },
   );
@@ -57,6 +60,7 @@ export async function startHost({ upstream, key }) {
   return {
     url,
     control,
+    log: () => log,
     async stop() {
       host.kill("SIGTERM");
       const exit = await within("drain", exited);
