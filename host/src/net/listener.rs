@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
 use prometheus_client::metrics::counter::Counter;
 use socket2::{SockRef, TcpKeepalive};
-use spin_runtime::backend::Body;
+use spin_runtime::{RateLimitedLog, backend::Body};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, debug_span, warn};
@@ -84,6 +84,10 @@ impl Listener {
     {
         let builder = Arc::new(connection::builder());
         let graceful = GracefulShutdown::new();
+        let refusals = RateLimitedLog::new(
+            spin_runtime::Limits::DEFAULT.log_lines_per_second,
+            |suppressed| warn!(suppressed, "connection refused: too many open connections"),
+        );
         loop {
             let accepted = tokio::select! {
                 accepted = self.tcp.accept() => accepted,
@@ -102,7 +106,7 @@ impl Listener {
             let Some((handle, registration)) = connections.register(self.abort.child_token())
             else {
                 refused.inc();
-                debug!(%client, "connection refused: too many open connections");
+                refusals.log(|| warn!(%client, "connection refused: too many open connections"));
                 continue;
             };
             let (builder, handler) = (builder.clone(), handler.clone());

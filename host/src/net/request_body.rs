@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::Request;
+use http::{Request, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -28,7 +28,7 @@ const PREFETCH_BYTES: usize = Limits::DEFAULT.request_body_prefetch_bytes;
 /// The time of waiting after which [`MIN_BYTES`] must have arrived.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// How long a body of unknown or large size may pause while it is prefetched, or before it begins. A client may wait for
+/// How long a body of unknown or large size may pause before it is passed on. A client may wait for
 /// the start of the response before it sends more.
 const PREFETCH_PAUSE: Duration = Duration::from_millis(100);
 
@@ -45,7 +45,11 @@ pub(crate) async fn prefetch(
     if request.body().is_end_stream() {
         return Ok(request.map(|_| backend::empty()));
     }
-    let connection = ConnectionHandle::of(&request);
+    // An HTTP/2 connection carries other requests too.
+    let connection = match request.version() {
+        Version::HTTP_2 => None,
+        _ => ConnectionHandle::of(&request),
+    };
     let (mut parts, incoming) = request.into_parts();
     let body = RequestBody::new(incoming, connection);
     let (body, unfinished) = prefetch_body(body).await?;

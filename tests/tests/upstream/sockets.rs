@@ -15,9 +15,13 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use spin_runtime::backend::{Body, empty, full};
 use tests::{Client, Server, TIMEOUT, app_with_manifest};
-use tokio::sync::mpsc;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::mpsc,
+};
 
-use super::backend::Backend;
+use super::backend::{Backend, read_head};
 
 /// A request to a GRIP backend: path, headers and events.
 pub type Sent = (String, HeaderMap, Vec<Event>);
@@ -193,5 +197,85 @@ timer = [{ request = "POST /internal/tick?a=b", every = "10ms" }]
     }
     ensure!(host.get("/internal/tick").await?.0 == 404);
     ensure!(host.get("/other").await? == (200, "fine".to_owned()));
+    Ok(())
+}
+
+/// Accepts each WebSocket, and closes it with the code that a text of the client names.
+async fn closing(request: Request<Incoming>, log: mpsc::UnboundedSender<Event>) -> Response<Body> {
+    let body = request.into_body().collect().await.unwrap_or_default();
+    let events = decode_all(body.to_bytes(), Limits::default()).unwrap_or_default();
+    let mut replies = Vec::new();
+    for event in events {
+        let _ = log.send(event.clone());
+        match event {
+            Event::Open | Event::Close(_) => replies.push(event),
+            Event::Text(code) => replies.push(Event::close(code.parse().unwrap_or(1000), "")),
+            _ => {}
+        }
+    }
+    let mut response = Response::new(full(encode_all(&replies)));
+    let events = http::HeaderValue::from_static("application/websocket-events");
+    response.headers_mut().insert("content-type", events);
+    response
+}
+
+/// Opens a WebSocket, sends a text, and returns the code that the host closes it with. The client
+/// library would not tell: it takes some codes for protocol errors.
+async fn close_code(host: &Server, text: &str) -> Result<u16> {
+    let mut stream = TcpStream::connect(host.address).await?;
+    let handshake = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                     Sec-WebSocket-Version: 13\r\n\
+                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(handshake.as_bytes()).await?;
+    read_head(&mut stream).await;
+    let mut frame = vec![0x81, 0x80 | u8::try_from(text.len())?, 0, 0, 0, 0];
+    frame.extend(text.as_bytes());
+    stream.write_all(&frame).await?;
+    let mut close = [0; 4];
+    tokio::time::timeout(TIMEOUT, stream.read_exact(&mut close)).await??;
+    ensure!(close[0] == 0x88, "{close:?}");
+    Ok(u16::from_be_bytes([close[2], close[3]]))
+}
+
+#[tokio::test]
+async fn close_codes_are_passed_on_or_refused() -> Result<()> {
+    let (log, mut sent) = mpsc::unbounded_channel();
+    let backend = Backend::serve(move |request| closing(request, log.clone())).await?;
+    let host = Server::in_front_of(&backend.url("http"), &[])?;
+    // Of the backend.
+    for (code, received) in [
+        ("1012", 1012),
+        ("1014", 1014),
+        ("3000", 3000),
+        ("1005", 1011),
+        ("1006", 1011),
+        ("999", 1011),
+    ] {
+        let closed = close_code(&host, code).await?;
+        ensure!(closed == received, "{code}: {closed}");
+    }
+    host.wait_for_log(&["backend failed, closing with 1011", "1005"])
+        .await?;
+    // Of the client.
+    for code in [1000, 1014, 4999] {
+        while sent.try_recv().is_ok() {}
+        let mut client = host.socket("/").await?;
+        let frame = tokio_tungstenite::tungstenite::protocol::CloseFrame {
+            code: code.into(),
+            reason: "so".into(),
+        };
+        client.0.close(Some(frame)).await?;
+        let reported = async {
+            while let Some(event) = sent.recv().await {
+                if matches!(event, Event::Close(_)) {
+                    return Some(event);
+                }
+            }
+            None
+        };
+        let reported = tokio::time::timeout(TIMEOUT, reported).await?;
+        ensure!(reported == Some(Event::close(code, "so")), "{reported:?}");
+        ensure!(client.closed().await? == Some(code), "{code}");
+    }
     Ok(())
 }
