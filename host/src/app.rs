@@ -111,6 +111,15 @@ impl App {
         shutdown: &Shutdown,
     ) -> Result<(Self, Option<Variables>)> {
         let [address, control_address] = addresses.map(reachable);
+        let configured = config.host.limits.max_connections;
+        let effective = connection_limits.cap(configured);
+        if effective < configured {
+            info!(
+                configured,
+                effective,
+                "max-connections exceeds what the limit of open files (ulimit -n) allows"
+            );
+        }
         let grip_key = options.grip_key.clone().unwrap_or_else(random_key);
         let variable_sources = VariableSources {
             options: options.variables.clone(),
@@ -203,14 +212,6 @@ impl App {
     ) -> Result<Vec<String>> {
         let host = &capped(&config.host, self.connection_limits);
         let private = &host.private;
-        let max_connections = host.limits.max_connections;
-        if max_connections < config.host.limits.max_connections {
-            info!(
-                configured = config.host.limits.max_connections,
-                effective = max_connections,
-                "max-connections exceeds what the limit of open files (ulimit -n) allows"
-            );
-        }
         let main = match &self.runner {
             Runner::Upstream(upstream) => Some(upstream),
             Runner::Embedded(_) => None,

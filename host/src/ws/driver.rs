@@ -270,6 +270,7 @@ impl Driver {
             }
             Event::Close(close) => {
                 self.close_reply = Some(close_frame(close.clone()));
+                self.session.is_closed_by_client = true;
                 return self.end(event, CloseReason::Client);
             }
             _ => {}

@@ -62,6 +62,8 @@ pub(super) struct Session {
     /// The backend's name for the session, for logs.
     pub(super) session_id: Option<Box<str>>,
     pub(super) attachment: Attachment,
+    /// The client has sent a close frame.
+    pub(super) is_closed_by_client: bool,
     /// Dropped last, so that the session is counted until everything else is released.
     _guard: SessionGuard,
 }
@@ -116,6 +118,7 @@ impl Session {
             scheduled: None,
             session_id: None,
             attachment: Attachment::Attached,
+            is_closed_by_client: false,
             _guard: guard,
         };
         session.apply(response);
@@ -137,6 +140,12 @@ impl Session {
                 Event::Ping(content) => self.outbox.send(&frame::ping(content)),
                 Event::Pong(content) => self.outbox.send(&frame::pong(content)),
                 // Events after one of these are ignored.
+                // `@fanoutio/grip` sends 0 if no code is given. The client's own close is then
+                // answered with its own code.
+                Event::Close(Some(close)) if close.code == 0 && self.is_closed_by_client => return,
+                Event::Close(Some(close)) if close.code == 0 => {
+                    return self.outbox.close(close_frame(None), CloseReason::Backend);
+                }
                 Event::Close(Some(close)) if !is_close_code(close.code) => {
                     let code = close.code;
                     return self.fail(&format!(

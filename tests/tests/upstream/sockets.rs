@@ -208,7 +208,10 @@ async fn closing(request: Request<Incoming>, log: mpsc::UnboundedSender<Event>) 
     for event in events {
         let _ = log.send(event.clone());
         match event {
-            Event::Open | Event::Close(_) => replies.push(event),
+            Event::Open => replies.push(event),
+            // As a library does that was given no code.
+            Event::Close(Some(close)) if close.code == 4000 => replies.push(Event::close(0, "")),
+            Event::Close(_) => replies.push(event),
             Event::Text(code) => replies.push(Event::close(code.parse().unwrap_or(1000), "")),
             _ => {}
         }
@@ -257,7 +260,7 @@ async fn close_codes_are_passed_on_or_refused() -> Result<()> {
     host.wait_for_log(&["backend failed, closing with 1011", "1005"])
         .await?;
     // Of the client.
-    for code in [1000, 1014, 4999] {
+    for code in [1000, 1014, 4000, 4999] {
         while sent.try_recv().is_ok() {}
         let mut client = host.socket("/").await?;
         let frame = tokio_tungstenite::tungstenite::protocol::CloseFrame {
