@@ -544,6 +544,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_stream_without_a_window_is_reset() {
+        let endless = Gauge::default();
+        let client = TokioIo::new(connect(&endless));
+        let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(0)
+            .handshake::<_, Empty<Bytes>>(client)
+            .await
+            .expect("HTTP/2");
+        tokio::spawn(connection);
+        let request = Request::get("http://a/").body(Empty::new());
+        let response = sender.send_request(request.expect("valid request")).await;
+        let body = response.expect("response").into_body();
+        assert_eq!(endless.get(), 1);
+        tokio::time::sleep(UNREAD_TIMEOUT * 2).await;
+        assert_eq!(endless.get(), 0);
+        assert!(body.collect().await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn only_unread_streams_of_http2_are_reset() {
         let endless = Gauge::default();
         let client = TokioIo::new(connect(&endless));

@@ -168,6 +168,7 @@ mod tests {
         let (second, _second) = register().expect("room");
         tokio::time::advance(Duration::from_secs(1)).await;
         drop(first.busy());
+        tokio::time::advance(Duration::from_secs(1)).await;
         // `first` has served a request since, so `second` has been idle for longer.
         let (_third, third) = register().expect("an idle connection");
         assert!(second.is_closed() && !first.is_closed() && !busy.is_closed());
