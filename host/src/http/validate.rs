@@ -25,7 +25,7 @@ pub(crate) const HEAD_TOO_LARGE: Refusal = Refusal(
 const MAX_HEAD_BYTES: usize = Limits::DEFAULT.max_request_head_bytes;
 const MAX_HEADER_FIELDS: usize = Limits::DEFAULT.max_request_header_fields;
 
-/// Checks what a request of either port must fulfil: its size, its target, its host and its framing.
+/// Checks the parts of a request that matter on both ports: its size, target, host and framing.
 pub(crate) fn check_message<B>(request: &Request<B>) -> Result<(), Refusal> {
     if is_too_large(request) {
         return Err(HEAD_TOO_LARGE);
@@ -42,7 +42,7 @@ pub(crate) fn check_message<B>(request: &Request<B>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Checks what a request to a backend must fulfil in addition.
+/// Checks the parts of a request that matter to a backend.
 pub(crate) fn check_backend_request<B>(request: &Request<B>) -> Result<(), Refusal> {
     if request.method() == Method::CONNECT {
         return Err(Refusal(

@@ -50,7 +50,7 @@ const UNREAD_TIMEOUT: Duration = Limits::DEFAULT.unread_response_timeout;
 /// How long a client may continue to send a request body after the response.
 const LINGER_TIMEOUT: Duration = Limits::DEFAULT.close_timeout;
 
-/// What hyper accepts of a head: more than the host does, whose refusal has a text.
+/// hyper's limits of a head. They are larger than the host's own, whose refusal has a text.
 const HYPER_HEAD_BYTES: usize = Limits::DEFAULT.max_request_head_bytes * 2;
 const HYPER_HEADER_FIELDS: usize = Limits::DEFAULT.max_request_header_fields * 2;
 

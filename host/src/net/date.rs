@@ -13,8 +13,8 @@ const LIFETIME: Duration = Duration::from_millis(500);
 thread_local! {
     /// The last value of this thread, and when it was made.
     ///
-    /// Its age is measured by the monotonic clock: hyper's own cache waits until the wall clock has
-    /// passed the cached time, which may take for ever after the clock was set back.
+    /// Its age is measured by the monotonic clock. hyper's own cache is valid until the wall clock has
+    /// passed the cached time, so the header stands still after the clock was set back.
     static CACHE: RefCell<Option<(Instant, HeaderValue)>> = const { RefCell::new(None) };
 }
 

@@ -262,7 +262,7 @@ fn cause(error: &(dyn std::error::Error + 'static)) -> RequestBodyError {
     }
 }
 
-/// Measures how fast a body arrives, in the time in which somebody waits for it.
+/// Measures how fast a body arrives while it is awaited.
 #[derive(Default)]
 struct Pace {
     timer: Option<Pin<Box<Sleep>>>,
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_backend_that_does_not_read_makes_no_client_slow() {
+    async fn time_in_which_the_backend_does_not_read_does_not_count() {
         let pieces = (0..100).map(|_| piece(Duration::ZERO, PREFETCH_BYTES));
         let (mut body, _) = prefetch_body(body(pieces.collect())).await.unwrap();
         let mut frames = 0;

@@ -13,7 +13,8 @@ use std::{
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 
-/// Stops writing at the first error, and lets reading find out what has happened.
+/// Stops writing when the upstream has closed the connection. Reading then finds the response, or
+/// fails too.
 pub(super) struct EarlyResponse<S> {
     stream: S,
     /// The upstream has closed its receiving side.

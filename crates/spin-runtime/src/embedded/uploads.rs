@@ -1,7 +1,7 @@
 //! Requests whose body is still arriving.
 //!
-//! Such a request occupies an instance for as long as its client likes to take. So these requests
-//! share a part of a component's capacity, of which each client has a part.
+//! Such a request occupies an instance until its client has sent the body. These requests therefore
+//! share a part of a component's capacity, and each client has a smaller part.
 
 use std::{
     collections::HashMap,
