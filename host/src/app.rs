@@ -117,7 +117,7 @@ impl App {
             info!(
                 configured,
                 effective,
-                "max-connections exceeds what the limit of open files (ulimit -n) allows"
+                "max-connections lowered to what the limit of open files (ulimit -n) allows"
             );
         }
         let grip_key = options.grip_key.clone().unwrap_or_else(random_key);

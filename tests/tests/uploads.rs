@@ -110,7 +110,7 @@ async fn idle_connections_make_room_and_leave_the_control_port_its_own() -> Resu
         .args(["up", "--from"])
         .arg(folder.path());
     let host = Server::run(command, &[])?;
-    host.wait_for_log(&["max-connections exceeds", "effective=192"])
+    host.wait_for_log(&["max-connections lowered", "effective=192"])
         .await?;
     let mut idle = Vec::new();
     for _ in 0..300 {

@@ -15,7 +15,6 @@ pub(crate) fn remove_unsafe_trailers(trailers: &mut HeaderMap) {
         is_private_header(name)
             || is_forwarding_header(name)
             || is_hop_or_framing_header(normalized)
-            || normalized.starts_with("content-")
             || normalized.starts_with("spin-")
             || HEADERS_ONLY.contains(&normalized)
     });
@@ -23,8 +22,11 @@ pub(crate) fn remove_unsafe_trailers(trailers: &mut HeaderMap) {
 
 /// Fields for routing, authentication and the handling of a request, which must not arrive after
 /// it was routed.
-const HEADERS_ONLY: [&str; 11] = [
+const HEADERS_ONLY: [&str; 14] = [
     "host",
+    "content-type",
+    "content-encoding",
+    "content-range",
     "authorization",
     "cookie",
     "set-cookie",
@@ -56,12 +58,13 @@ mod tests {
             "transfer_encoding",
             "content-length",
             "content-type",
+            "content_encoding",
             "host",
             "cookie",
             "authorization",
             "spin-path-info",
             "spin_client_addr",
-            "x-checksum",
+            "content-digest",
             "server-timing",
         ] {
             trailers.insert(name, HeaderValue::from_static("1"));
@@ -69,6 +72,6 @@ mod tests {
         remove_unsafe_trailers(&mut trailers);
         let mut remaining: Vec<_> = trailers.keys().map(HeaderName::as_str).collect();
         remaining.sort_unstable();
-        assert_eq!(remaining, ["server-timing", "x-checksum"]);
+        assert_eq!(remaining, ["content-digest", "server-timing"]);
     }
 }

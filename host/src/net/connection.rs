@@ -4,21 +4,17 @@
 use std::{
     convert::Infallible,
     future::Future,
-    io::{self, IoSlice},
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
-    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::{Buf as _, Bytes};
 use http::{Request, Response, Version, header};
 use hyper::{
     body::Incoming,
-    rt::{Read, ReadBuf, ReadBufCursor, Write},
+    rt::{Read, Write},
     service::service_fn,
 };
 use hyper_util::{
@@ -30,25 +26,22 @@ use prometheus_client::metrics::gauge::Gauge;
 use spin_runtime::backend::Body;
 use tokio::{
     sync::Notify,
-    time::{Instant, Sleep, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Limits,
-    http::validate::HEAD_TOO_LARGE,
     metrics::gauge_guard::GaugeGuard,
     net::{
         date,
+        io::{Io, IoState},
         response_body::{ResponseBody, StreamExecutor, Streams},
     },
 };
 
 const HEAD_TIMEOUT: Duration = Limits::DEFAULT.request_head_timeout;
 const UNREAD_TIMEOUT: Duration = Limits::DEFAULT.unread_response_timeout;
-
-/// How long a client may continue to send a request body after the response.
-const LINGER_TIMEOUT: Duration = Limits::DEFAULT.close_timeout;
 
 /// hyper's limits of a head. They are larger than the host's own, whose refusal has a text.
 const HYPER_HEAD_BYTES: usize = Limits::DEFAULT.max_request_head_bytes * 2;
@@ -76,21 +69,8 @@ struct Connection {
     requests: AtomicUsize,
     /// When the last request ended, or the connection was opened.
     idle_since: Mutex<Instant>,
-    /// The body of an HTTP/1 request was not received to its end.
-    is_receiving: AtomicBool,
-    /// Since when the client has not read anything that was sent.
-    blocked_since: Mutex<Option<Instant>>,
+    io: Arc<IoState>,
     _gauge: GaugeGuard,
-}
-
-/// The byte stream of a connection, which records whether the client reads.
-pub(crate) struct Io<S> {
-    stream: S,
-    connection: ConnectionHandle,
-    /// The rest of a response that is sent instead of hyper's.
-    substitute: Bytes,
-    /// Limits the time for the rest of a request after the response was sent.
-    linger: Option<Pin<Box<Sleep>>>,
 }
 
 /// Keeps a connection from counting as idle.
@@ -108,8 +88,7 @@ impl ConnectionHandle {
             streams: Streams::default(),
             requests: AtomicUsize::new(0),
             idle_since: Mutex::new(Instant::now()),
-            is_receiving: AtomicBool::new(false),
-            blocked_since: Mutex::new(None),
+            io: Arc::default(),
             _gauge: GaugeGuard::new(connections),
         }))
     }
@@ -128,6 +107,7 @@ impl ConnectionHandle {
     /// Counts a request as in progress until the guard is dropped.
     pub(crate) fn busy(&self) -> BusyGuard {
         self.0.requests.fetch_add(1, Relaxed);
+        self.0.io.is_responding.store(true, Relaxed);
         BusyGuard(self.clone())
     }
 
@@ -141,7 +121,7 @@ impl ConnectionHandle {
 
     /// Records whether the body of an HTTP/1 request is still being received.
     pub(crate) fn set_receiving(&self, is_receiving: bool) {
-        self.0.is_receiving.store(is_receiving, Relaxed);
+        self.0.io.is_receiving.store(is_receiving, Relaxed);
     }
 
     /// Returns the connection of a request.
@@ -171,143 +151,11 @@ impl Drop for BusyGuard {
     fn drop(&mut self) {
         let connection = &*self.0.0;
         if connection.requests.fetch_sub(1, Relaxed) == 1 {
+            connection.io.is_responding.store(false, Relaxed);
             *connection.idle_since.lock() = Instant::now();
         }
     }
 }
-
-impl Connection {
-    /// Records whether the client accepted what was written.
-    fn record_write<T>(&self, written: Poll<T>) -> Poll<T> {
-        let mut blocked_since = self.blocked_since.lock();
-        if written.is_pending() {
-            blocked_since.get_or_insert_with(Instant::now);
-        } else {
-            *blocked_since = None;
-        }
-        written
-    }
-}
-
-impl<S> Io<S> {
-    /// Returns the underlying stream.
-    pub(crate) fn into_inner(self) -> S {
-        self.stream
-    }
-}
-
-impl<S: Read + Unpin> Read for Io<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, into)
-    }
-}
-
-impl<S: Read + Write + Unpin> Write for Io<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        from: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        if let Some(written) = self.poll_substitute(cx, from) {
-            return written;
-        }
-        let written = Pin::new(&mut self.stream).poll_write(cx, from);
-        self.connection.0.record_write(written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        from: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        if let [first, ..] = from
-            && let Some(written) = self.poll_substitute(cx, first)
-        {
-            return written;
-        }
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, from);
-        self.connection.0.record_write(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    /// Ends the sending side. If the client is still sending a request body, discards it for a
-    /// while: closing at once would reset the connection, and the client could lose the response.
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.linger.is_none() {
-            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-            if !self.connection.0.is_receiving.load(Relaxed) {
-                return Poll::Ready(Ok(()));
-            }
-        }
-        let this = &mut *self;
-        let linger = this
-            .linger
-            .get_or_insert_with(|| Box::pin(sleep(LINGER_TIMEOUT)));
-        loop {
-            let mut discarded = [0; 8 * 1024];
-            let mut discarded = ReadBuf::new(&mut discarded);
-            match Pin::new(&mut this.stream).poll_read(cx, discarded.unfilled()) {
-                Poll::Ready(Ok(())) if discarded.filled().is_empty() => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(Ok(())),
-                Poll::Pending => return linger.as_mut().poll(cx).map(Ok),
-            }
-        }
-    }
-}
-
-impl<S: Write + Unpin> Io<S> {
-    /// Sends a response with a text instead of the empty one that hyper sends for a head that exceeds
-    /// its limits. Returns `None` for other responses.
-    fn poll_substitute(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &[u8],
-    ) -> Option<Poll<io::Result<usize>>> {
-        if !from.starts_with(b"HTTP/1.1 431 ") || self.connection.0.requests.load(Relaxed) > 0 {
-            return None;
-        }
-        let is_empty =
-            from.ends_with(b"\r\n\r\n") && from.windows(EMPTY.len()).any(|window| window == EMPTY);
-        if !is_empty {
-            return None;
-        }
-        if self.substitute.is_empty() {
-            let text = HEAD_TOO_LARGE.1;
-            let length = text.len() + 1;
-            self.substitute = format!(
-                "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\
-                 content-type: text/plain; charset=utf-8\r\ncontent-length: {length}\r\n\r\n{text}\n"
-            )
-            .into();
-        }
-        while !self.substitute.is_empty() {
-            match Pin::new(&mut self.stream).poll_write(cx, &self.substitute) {
-                Poll::Ready(Ok(0)) => {
-                    return Some(Poll::Ready(Err(io::ErrorKind::WriteZero.into())));
-                }
-                Poll::Ready(Ok(written)) => self.substitute.advance(written),
-                Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(error))),
-                Poll::Pending => return Some(Poll::Pending),
-            }
-        }
-        Some(Poll::Ready(Ok(from.len())))
-    }
-}
-
-/// The length of a response without a body, as hyper writes it.
-const EMPTY: &[u8] = b"\r\ncontent-length: 0\r\n";
 
 /// Returns the settings of HTTP/1.1 and HTTP/2.
 pub(crate) fn builder() -> auto::Builder<StreamExecutor> {
@@ -358,12 +206,7 @@ where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let connection = &*handle.0;
-    let io = Io {
-        stream,
-        connection: handle.clone(),
-        substitute: Bytes::new(),
-        linger: None,
-    };
+    let io = Io::new(stream, connection.io.clone());
     let service = service_fn(|mut request: Request<Incoming>| {
         connection.has_request.store(true, Relaxed);
         let is_h2 = request.version() == Version::HTTP_2;
@@ -404,7 +247,7 @@ where
             connection.streams.reset_unread(UNREAD_TIMEOUT)
         } else {
             let now = Instant::now();
-            let blocked_since = *connection.blocked_since.lock();
+            let blocked_since = *connection.io.blocked_since.lock();
             let deadline = blocked_since.unwrap_or(now) + UNREAD_TIMEOUT;
             if deadline <= now {
                 return Ended::Unread;

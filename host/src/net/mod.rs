@@ -5,6 +5,7 @@ pub(crate) mod connection;
 pub(crate) mod connections;
 mod date;
 pub(crate) mod frame;
+pub(crate) mod io;
 pub(crate) mod listener;
 pub(crate) mod request_body;
 mod response_body;

@@ -29,7 +29,7 @@ use crate::{
         headers::{list_items, remove_hop_headers, remove_private_headers},
     },
     metrics::registry::Dropped,
-    net::connection::{ConnectionHandle, Io},
+    net::{connection::ConnectionHandle, io::Io},
     state::{Services, sessions::SessionGuard},
     ws::{
         driver,

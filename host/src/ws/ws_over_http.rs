@@ -60,7 +60,7 @@ pub(super) enum RoundTripError {
     #[error(transparent)]
     Backend(#[from] BackendError),
     /// The response is complete, but does not consist of events.
-    #[error("expected status 200 with content type {WEBSOCKET_EVENTS}, got {} with {:?}", .0.status(), .0.headers().get(header::CONTENT_TYPE))]
+    #[error("expected status 200 with content type {WEBSOCKET_EVENTS}, got {}", describe(.0))]
     Refused(Box<Response<Body>>),
     #[error("response {0}")]
     Body(#[from] ReadBodyError),
@@ -69,6 +69,15 @@ pub(super) enum RoundTripError {
     /// The response to OPEN neither accepts nor refuses the connection.
     #[error("invalid response to OPEN: {0}")]
     NotOpened(&'static str),
+}
+
+/// Returns the status and content type of a response.
+fn describe(response: &Response<Body>) -> String {
+    let status = response.status();
+    match response.headers().get(header::CONTENT_TYPE) {
+        Some(content_type) => format!("{status} with {content_type:?}"),
+        None => format!("{status} without a content type"),
+    }
 }
 
 /// Sends a request with events and reads the response, whose body may have `max_bytes`.

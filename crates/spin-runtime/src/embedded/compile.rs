@@ -146,7 +146,8 @@ fn compile(
     let missing: Vec<_> = missing.map(String::as_str).collect();
     if !missing.is_empty() {
         bail!(
-            "{} imports {}, which this host does not provide; {USE_SPIN}",
+            "{} imports {}, which this host does not provide; leave them out of the component's \
+             world if it does not use them, or {USE_SPIN}",
             path.display(),
             missing.join(", ")
         );
