@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use grip::Key;
 use spin_runtime::{Changes, Embedded, FolderError, PrivateRoutes, Variables, backend::Backend};
+use tokio::time::timeout;
 use tracing::info;
 
 use crate::{
@@ -30,6 +31,9 @@ use crate::{
     timers::Timers,
     upstream::{Upstream, passthrough, tunnel::Tunnels},
 };
+
+/// How long compiling may take before it is logged.
+const SILENT_TIME: Duration = Duration::from_secs(1);
 
 /// Serves one application at a time, and replaces it on a reload.
 pub(crate) struct App {
@@ -237,12 +241,19 @@ impl App {
                 let (embedded, gateway) = (embedded.clone(), self.gateway.clone());
                 let (manifest, changes) = (config.manifest.clone(), changes.clone());
                 // Compiling keeps all processors busy for a while.
-                let replaced = tokio::task::spawn_blocking(move || {
+                let mut replaced = tokio::task::spawn_blocking(move || {
                     embedded.replace(&manifest, &variables, &changes, || {
                         gateway.set_rules(transition);
                     })
                 });
-                replaced.await?.map_err(name_folder_option)?
+                let replaced = match timeout(SILENT_TIME, &mut replaced).await {
+                    Ok(replaced) => replaced,
+                    Err(_) => {
+                        info!("compiling components");
+                        replaced.await
+                    }
+                };
+                replaced?.map_err(name_folder_option)?
             }
             _ => Vec::new(),
         };

@@ -155,7 +155,7 @@ async fn build_component(id: &str, build: &Build) -> Result<(), Problem> {
     let start = Instant::now();
     match build::build_component(id, build, Some(&mut output)).await {
         Ok(()) => {
-            info!(component = id, took = ?start.elapsed(), "built");
+            info!(component = id, took = ?start.elapsed(), "build finished");
             Ok(())
         }
         Err(error) => Err(build_failure(&error, output.text())),
@@ -165,7 +165,7 @@ async fn build_component(id: &str, build: &Build) -> Result<(), Problem> {
 /// Logs the failure of a build.
 fn build_failure(error: &anyhow::Error, text: String) -> Problem {
     let title = format!("{error:#}");
-    error!(error = %title, "build failed, keeping the previous version");
+    error!(error = %title, "build failed");
     Problem { title, text }
 }
 
