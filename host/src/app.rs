@@ -116,7 +116,8 @@ impl App {
     ) -> Result<(Self, Option<Variables>)> {
         let [address, control_address] = addresses.map(reachable);
         let configured = config.host.limits.max_connections;
-        let effective = connection_limits.cap(configured);
+        let host = capped(&config.host, connection_limits);
+        let effective = host.limits.max_connections;
         if effective < configured {
             info!(
                 configured,
@@ -154,7 +155,7 @@ impl App {
             runner.backend(),
             &runner.name(),
             signer,
-            &capped(&config.host, connection_limits),
+            &host,
             shutdown.drain.clone(),
         );
         let services = Arc::new(services);

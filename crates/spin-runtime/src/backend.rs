@@ -85,8 +85,7 @@ pub enum BackendError {
         /// The path of the request.
         path: String,
     },
-    /// The request's body failed before there was a response, which is no fault of the backend: 400
-    /// or 408.
+    /// Receiving the body of the request failed: 400 or 408.
     #[error(transparent)]
     RequestBody(#[from] RequestBodyError),
     /// Too many requests whose body is unfinished occupy the component: 503.

@@ -549,15 +549,20 @@ async fn next_link_without_a_hold_is_fetched_at_once() {
     assert_eq!(next_chunk(&mut stream).await, None);
 }
 
+/// Opens a stream whose next link is `/0`, and reads it in a task.
+async fn read_linked_stream(host: &mut TestHost) -> JoinHandle<()> {
+    let mut stream = host
+        .open_stream(&[("grip-link", "</0>; rel=next")], "first")
+        .await;
+    tokio::spawn(async move { while next_chunk(&mut stream).await.is_some() {} })
+}
+
 #[tokio::test(start_paused = true)]
 async fn links_that_lead_to_each_other_are_followed_slowly() {
     // One link to itself, two links to each other, and new links without content.
     for (count, body) in [(1, "x"), (2, "x"), (usize::MAX, "")] {
         let mut host = TestHost::new(Limits::default());
-        let mut stream = host
-            .open_stream(&[("grip-link", "</0>; rel=next")], "first")
-            .await;
-        let reading = tokio::spawn(async move { while next_chunk(&mut stream).await.is_some() {} });
+        let reading = read_linked_stream(&mut host).await;
         let start = Instant::now();
         for request in 1..=20 {
             let link: &'static str = format!("</{}>; rel=next", request % count).leak();
@@ -576,10 +581,7 @@ async fn links_that_lead_to_each_other_are_followed_slowly() {
 #[tokio::test(start_paused = true)]
 async fn new_links_with_content_are_followed_at_once() {
     let mut host = TestHost::new(Limits::default());
-    let mut stream = host
-        .open_stream(&[("grip-link", "</0>; rel=next")], "first")
-        .await;
-    let reading = tokio::spawn(async move { while next_chunk(&mut stream).await.is_some() {} });
+    let reading = read_linked_stream(&mut host).await;
     let start = Instant::now();
     for page in 1..=100 {
         let link: &'static str = format!("</{page}>; rel=next").leak();

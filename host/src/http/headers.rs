@@ -134,8 +134,8 @@ pub(crate) fn is_private_header(name: &HeaderName) -> bool {
         || name.starts_with("content-bytes-")
 }
 
-/// Removes spellings with underscores of headers that a server behind this host could read instead of
-/// the real ones: those about the connection, the framing and the host, and those of Spin.
+/// Removes headers with underscores that a server behind this host could mistake for headers about
+/// the connection or the framing, or for those of Spin.
 pub(crate) fn remove_underscore_spellings(headers: &mut HeaderMap) {
     remove_headers(headers, |name| {
         name.as_str().contains('_') && {

@@ -1,8 +1,7 @@
 //! A backend that forwards requests to another HTTP server.
 //!
 //! Bodies stream both ways. The client's `Host` is kept, its address is added in the headers of
-//! [`forwarded`], and hop-by-hop headers are removed
-//! ([`headers`](crate::http::headers)).
+//! [`forwarded`], and hop-by-hop headers are removed ([`headers`](crate::http::headers)).
 //!
 //! - [`Upstream`] prepares requests, sends them with retries, and converts the responses.
 //! - [`pool`] opens and reuses the connections of one upstream.

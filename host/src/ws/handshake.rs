@@ -109,12 +109,7 @@ pub(crate) async fn open(
 pub(crate) fn accept_same_origin<B>(
     request: &Request<B>,
 ) -> Result<Response<Body>, Box<Response<Body>>> {
-    let origins = AllowedOrigins {
-        any: false,
-        same_origin: true,
-        exact: Vec::new(),
-    };
-    let accept_key = validate(request, &origins)?;
+    let accept_key = validate(request, &AllowedOrigins::default())?;
     Ok(switching_protocols(&accept_key, &HeaderMap::new()))
 }
 

@@ -139,12 +139,14 @@ impl Session {
                 Event::Binary(content) => self.handle_message(content, frame::binary),
                 Event::Ping(content) => self.outbox.send(&frame::ping(content)),
                 Event::Pong(content) => self.outbox.send(&frame::pong(content)),
-                // Events after one of these are ignored.
-                // `@fanoutio/grip` sends 0 if no code is given. The client's own close is then
-                // answered with its own code.
-                Event::Close(Some(close)) if close.code == 0 && self.is_closed_by_client => return,
+                // Events after one that closes or detaches the session are ignored.
                 Event::Close(Some(close)) if close.code == 0 => {
-                    return self.outbox.close(close_frame(None), CloseReason::Backend);
+                    // `@fanoutio/grip` sends 0 if no code is given. The client's own close is then
+                    // answered with its own code.
+                    if !self.is_closed_by_client {
+                        self.outbox.close(close_frame(None), CloseReason::Backend);
+                    }
+                    return;
                 }
                 Event::Close(Some(close)) if !is_close_code(close.code) => {
                     let code = close.code;

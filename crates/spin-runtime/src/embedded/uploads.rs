@@ -90,11 +90,8 @@ impl Drop for ClientSlot {
     fn drop(&mut self) {
         self.permit = None;
         let mut clients = self.slots.clients.lock();
-        let is_last = clients
-            .get(&self.client)
-            .is_some_and(|slots| slots.available_permits() == self.slots.slots_per_client);
-        // Those that wait for a slot hold a reference too.
-        if is_last && clients.get(&self.client).map(Arc::strong_count) == Some(1) {
+        // Occupied slots, and requests that wait for one, hold a reference too.
+        if clients.get(&self.client).map(Arc::strong_count) == Some(1) {
             clients.remove(&self.client);
         }
     }
