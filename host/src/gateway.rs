@@ -7,7 +7,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use spin_runtime::{
@@ -20,7 +20,7 @@ use crate::{
     dev::reload::Reload,
     http::{
         error_response::{
-            backend_error_response, refusal_response, request_body_error_response, text_response,
+            backend_error_response, not_found, refusal_response, request_body_error_response,
         },
         headers::{join_cookies, remove_private_headers, remove_underscore_spellings},
         validate::{check_backend_request, check_message},
@@ -132,7 +132,7 @@ impl Gateway {
         }
         let rules = self.rules();
         if rules.private.matches(request.uri().path()) {
-            return text_response(StatusCode::NOT_FOUND, "not found");
+            return not_found();
         }
         remove_private_headers(request.headers_mut());
         remove_underscore_spellings(request.headers_mut());

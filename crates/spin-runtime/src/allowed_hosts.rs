@@ -61,8 +61,7 @@ impl AllowedHosts {
             .any(|entry| entry.port.matches(port) && entry.matches(scheme, &host))
     }
 
-    /// Returns whether the component may call its own application: without a host, or with a host
-    /// for which [`is_self`] returns true.
+    /// Returns whether the component may call its own application, by [`SELF_HOST`].
     pub(crate) fn allows_self(&self) -> bool {
         let is_http = |entry: &Entry| {
             ["http", "https"]
@@ -77,12 +76,9 @@ impl AllowedHosts {
     }
 }
 
-/// Returns whether a host stands for the application itself.
-///
-/// `self.alt` exists for libraries that require a dot in the host.
-pub(crate) fn is_self(host: &str) -> bool {
-    host == "self" || host == "self.alt"
-}
+/// The host of requests to the application itself. Spin denies requests to `self`, which is only a
+/// name for the application in `allowed_outbound_hosts`.
+pub(crate) const SELF_HOST: &str = "self.alt";
 
 /// Returns the component of a service chaining host: `NAME` for `NAME.spin.internal`, with or
 /// without a port.
@@ -222,7 +218,7 @@ impl HostRule {
         if text == "*" {
             return Ok(Self::Any);
         }
-        if is_self(text) {
+        if text == "self" || text == SELF_HOST {
             return Ok(Self::Application);
         }
         if text.starts_with('{') {

@@ -24,12 +24,15 @@ mod options;
 mod outgoing;
 mod output;
 mod permissions;
+mod sockets;
 mod sqlite;
 mod store;
 mod store_lock;
+mod stubs;
 mod uploads;
 mod variables;
 mod wasi_http;
+mod wasm_format;
 mod worker;
 
 use std::{collections::BTreeSet, sync::Arc};

@@ -1,13 +1,26 @@
-//! Responses that the host sends by itself: a status and a line of text.
+//! Responses that the host sends by itself: a status and, where Spin has no such response, a line of
+//! text.
 
 use http::{HeaderValue, Response, StatusCode, header};
-use spin_runtime::backend::{BackendError, Body, RequestBodyError, full};
+use spin_runtime::backend::{BackendError, Body, RequestBodyError, empty, full};
 
 use crate::http::validate::Refusal;
 
 /// Marks a response of [`backend_error_response`], as an extension.
 #[derive(Clone, Copy)]
 pub(crate) struct BackendFailure;
+
+/// Returns the response for a path that the application does not serve: 404, and no body, as in
+/// Spin.
+pub(crate) fn not_found() -> Response<Body> {
+    empty_response(StatusCode::NOT_FOUND)
+}
+
+fn empty_response(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(empty());
+    *response.status_mut() = status;
+    response
+}
 
 /// Returns a plain-text response.
 pub(crate) fn text_response(status: StatusCode, text: &str) -> Response<Body> {
@@ -38,19 +51,19 @@ pub(crate) fn request_body_error_response(error: RequestBodyError) -> Response<B
 ///
 /// It reveals no details. They are in the log.
 pub(crate) fn backend_error_response(error: &BackendError) -> Response<Body> {
-    let (status, text) = match error {
+    let text = text_response;
+    let mut response = match error {
         BackendError::RequestBody(error) => return request_body_error_response(*error),
-        BackendError::Busy { .. } => (
+        BackendError::Busy { .. } => text(
             StatusCode::SERVICE_UNAVAILABLE,
             "too many uploads, try again later",
         ),
-        BackendError::NoRoute { .. } => (StatusCode::NOT_FOUND, "not found"),
-        BackendError::Failed { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "component failed"),
-        BackendError::Deadline { .. } => (StatusCode::GATEWAY_TIMEOUT, "request timed out"),
-        BackendError::Unreachable { .. } => (StatusCode::BAD_GATEWAY, "upstream unreachable"),
-        BackendError::Broken { .. } => (StatusCode::BAD_GATEWAY, "upstream failed"),
+        BackendError::NoRoute { .. } => not_found(),
+        BackendError::Failed { .. } => empty_response(StatusCode::INTERNAL_SERVER_ERROR),
+        BackendError::Deadline { .. } => text(StatusCode::GATEWAY_TIMEOUT, "request timed out"),
+        BackendError::Unreachable { .. } => text(StatusCode::BAD_GATEWAY, "upstream unreachable"),
+        BackendError::Broken { .. } => text(StatusCode::BAD_GATEWAY, "upstream failed"),
     };
-    let mut response = text_response(status, text);
     response.extensions_mut().insert(BackendFailure);
     response
 }

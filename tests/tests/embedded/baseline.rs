@@ -74,7 +74,7 @@ fn unsupported_code_falls_back_to_cranelift_and_is_logged_once() {
         }
         assert_eq!(app.status("/nothing").await, StatusCode::NOT_FOUND);
         // At start.
-        assert_eq!(baseline(&manifest).ok("/host").await, "example.com:3000");
+        assert_eq!(baseline(&manifest).ok("/host").await, "none");
     });
     assert_eq!(log.matches("Cranelift").count(), 2, "{log}");
     assert!(

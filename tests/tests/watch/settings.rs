@@ -64,7 +64,7 @@ max-connections = 1
         "the second component responds"
     );
     ensure!(
-        host.get("/second/headers").await?.1.contains("not found"),
+        host.get("/second/headers").await?.0 == 404,
         "the route is private"
     );
     let ticks = project.path(".spin/logs/second_stdout.txt");

@@ -16,7 +16,7 @@ use wasmtime_wasi_http::{
     p2, p3,
 };
 
-use super::{guest::Guest, linker};
+use super::{guest::Guest, linker, stubs, wasm_format};
 use crate::{limits::Limits, manifest::Component};
 
 /// A linked component. Clones share its code.
@@ -65,6 +65,8 @@ pub(crate) struct Compiled {
     wasm: Arc<[u8]>,
     /// The interfaces that it imports.
     pub(crate) imports: Arc<[String]>,
+    /// The imports whose functions the host does not provide, so that calling them fails.
+    pub(crate) stubs: Arc<[String]>,
     pub(crate) pre: Pre,
 }
 
@@ -137,36 +139,31 @@ fn compile(
     {
         return Ok(previous.clone());
     }
-    check_format(&wasm, path)?;
-    let compiled = WasmComponent::new(engine, &wasm)
+    let code = wasm_format::to_component(&wasm, path)?;
+    let compiled = WasmComponent::new(engine, &code)
         .map_err(anyhow::Error::from)
         .with_context(|| CompileError(path.clone()))?;
-    let imports = linker::imports(&compiled, engine);
-    let missing = imports.iter().filter(|name| !linker::is_provided(name));
-    let missing: Vec<_> = missing.map(String::as_str).collect();
-    if !missing.is_empty() {
-        bail!(
-            "{} imports {}, which this host does not provide; leave them out of the component's \
-             world if it does not use them, or {USE_SPIN}",
-            path.display(),
-            missing.join(", ")
-        );
-    }
+    let imports = linker::imports(&compiled);
+    check_release_candidates(&imports, path)?;
+    let incompatible = || {
+        let path = path.display();
+        format!("{path} is not compatible with this host; {USE_SPIN}")
+    };
+    let mut linker = linker.clone();
+    let stubs = stubs::define(&mut linker, &compiled)
+        .map_err(anyhow::Error::from)
+        .with_context(incompatible)?;
     let pre = linker
         .instantiate_pre(&compiled)
         .map_err(anyhow::Error::from)
-        .with_context(|| {
-            format!(
-                "{} is not compatible with this host; {USE_SPIN}",
-                path.display()
-            )
-        })?;
+        .with_context(incompatible)?;
     let pre = find_handler(pre)
         .with_context(|| format!("{} does not handle HTTP requests", path.display()))?;
     Ok(Compiled {
         source: path.clone(),
         wasm,
         imports: imports.into(),
+        stubs: stubs.into(),
         pre,
     })
 }
@@ -201,21 +198,22 @@ fn build_hint(component: &Component) -> String {
     }
 }
 
-const USE_SPIN: &str = "run the application with `spin up` and put this host in front of it \
-                        with --upstream URL";
+/// The way out for a component that only Spin can run.
+pub(super) const USE_SPIN: &str = "start with --spin, which runs the application in Spin";
 
-/// Checks the first bytes of a file.
-fn check_format(wasm: &[u8], path: &Path) -> anyhow::Result<()> {
-    let path = path.display();
-    match (wasm.get(..4), wasm.get(4..8)) {
-        (Some(b"\0asm"), Some([_, _, 1, 0])) => Ok(()),
-        (Some(b"\0asm"), Some(_)) => bail!(
-            "{path} is a core module, not a component: build it for wasm32-wasip2, \
-             or convert it with `wasm-tools component new`"
-        ),
-        _ => bail!("{path} is not WebAssembly"),
+/// Checks that a component does not import a version of WASI 0.2 that preceded its release.
+fn check_release_candidates(imports: &[String], path: &Path) -> anyhow::Result<()> {
+    let is_candidate =
+        |import: &&String| import.starts_with("wasi:") && import.contains("@0.2.0-rc-2023-");
+    match imports.iter().find(is_candidate) {
+        Some(import) => bail!("{} imports {import}; {OLD_SDK}", path.display()),
+        None => Ok(()),
     }
 }
+
+/// The reason and the way out for a component of Spin 1 or 2.
+const OLD_SDK: &str = "it was built with an SDK that precedes WASI 0.2: rebuild it with a current \
+                       one, such as spin-sdk 3 or later for Rust";
 
 /// Finds the export that handles requests.
 fn find_handler(pre: InstancePre<Guest>) -> anyhow::Result<Pre> {
@@ -231,6 +229,12 @@ fn find_handler(pre: InstancePre<Guest>) -> anyhow::Result<Pre> {
     if let Ok(pre) = p2::bindings::ProxyPre::new(pre) {
         return Ok(Pre(Arc::new(ProxyPre::P2(pre))));
     }
+    let is_old = |export: &String| {
+        export == "fermyon:spin/inbound-http" || export.contains("@0.2.0-rc-2023-")
+    };
+    if let Some(export) = exports.iter().find(|export| is_old(export)) {
+        bail!("it exports {export}; {OLD_SDK}");
+    }
     let exports = if exports.is_empty() {
         "nothing".to_owned()
     } else {
@@ -240,28 +244,4 @@ fn find_handler(pre: InstancePre<Guest>) -> anyhow::Result<Pre> {
         "it exports {exports}, but neither wasi:http/handler@0.3 nor \
          wasi:http/incoming-handler@0.2; {USE_SPIN}"
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn other_formats_are_errors() {
-        let check = |bytes: &[u8]| {
-            check_format(bytes, Path::new("a.wasm")).map_err(|error| error.to_string())
-        };
-        assert_eq!(check(b"\0asm\x0d\0\x01\0..."), Ok(()));
-        assert!(
-            check(b"\0asm\x01\0\0\0...")
-                .unwrap_err()
-                .contains("core module")
-        );
-        assert!(check(b"").unwrap_err().contains("is not WebAssembly"));
-        assert!(
-            check(b"(component)")
-                .unwrap_err()
-                .contains("is not WebAssembly")
-        );
-    }
 }

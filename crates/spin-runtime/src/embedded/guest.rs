@@ -10,13 +10,15 @@ use wasmtime::{
 };
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{
-    RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+    DEFAULT_FORBIDDEN_HEADERS, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView,
+    WasiHttpHooks, WasiHttpView,
 };
 
 use super::{
     call::Call,
     component::Component,
     outgoing::{Outgoing, PendingResponse},
+    sockets,
     worker::Worker,
 };
 
@@ -42,6 +44,7 @@ impl Guest {
     pub(crate) fn store(
         engine: &Engine,
         component: Arc<Component>,
+        incoming: Incoming,
         worker: Arc<Worker>,
         permit: OwnedSemaphorePermit,
     ) -> Result<Store<Self>> {
@@ -49,15 +52,14 @@ impl Guest {
         wasi.envs(&component.environment)
             .stdout(component.stdout.pipe())
             .stderr(component.stderr.pipe())
-            .allow_tcp(false)
-            .allow_udp(false)
             .allow_ip_name_lookup(false);
+        sockets::allow(&mut wasi, component.clone());
         component.mounts.open(&mut wasi)?;
         let guest = Self {
             table: ResourceTable::new(),
             calls: Vec::new(),
             outgoing: Outgoing::new(component.clone()),
-            incoming: Incoming,
+            incoming,
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
             limits: StoreLimitsBuilder::new()
@@ -81,8 +83,7 @@ impl Guest {
         Ok(store)
     }
 
-    /// Returns the view for incoming requests. Unlike that for outgoing ones, it allows `Host` and
-    /// `Upgrade`.
+    /// Returns the view for incoming requests.
     pub(crate) fn incoming(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView {
             ctx: &mut self.http,
@@ -111,12 +112,21 @@ impl WasiHttpView for Guest {
     }
 }
 
-/// The rules for incoming requests.
-struct Incoming;
+/// The rules for incoming requests: which headers a component does not see. They are those of
+/// Spin.
+#[derive(Clone, Copy)]
+pub(crate) enum Incoming {
+    /// A component for WASI 0.2 sees neither `Host` nor `Upgrade`.
+    Wasi02,
+    Wasi03,
+}
 
 impl WasiHttpHooks for Incoming {
     fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
-        *name == header::CONNECTION || *name == header::TRANSFER_ENCODING
+        match self {
+            Self::Wasi02 => DEFAULT_FORBIDDEN_HEADERS.contains(name),
+            Self::Wasi03 => [header::CONNECTION, header::TRANSFER_ENCODING].contains(name),
+        }
     }
 
     fn send_request(

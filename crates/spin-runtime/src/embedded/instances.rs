@@ -23,7 +23,7 @@ use super::{
     compile::Pre,
     component::Component,
     component_log::ComponentLog,
-    guest::Guest,
+    guest::{Guest, Incoming},
     worker::{Canceled, Exit, GRACE_PERIOD, RequestToken, StopReason, Worker},
 };
 
@@ -51,7 +51,13 @@ impl HandlerState for Instances {
         let start = async {
             let permit = component.permits.clone().acquire_owned().await?;
             let engine = self.pre.engine();
-            let mut store = Guest::store(engine, component.clone(), worker.clone(), permit)?;
+            let incoming = if self.pre.reuses_instances() {
+                Incoming::Wasi03
+            } else {
+                Incoming::Wasi02
+            };
+            let mut store =
+                Guest::store(engine, component.clone(), incoming, worker.clone(), permit)?;
             let proxy = self.pre.instantiate_async(&mut store).await?;
             Ok::<_, wasmtime::Error>((store, proxy))
         };

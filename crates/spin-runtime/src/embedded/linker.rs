@@ -1,5 +1,6 @@
 //! The interfaces that components may import.
 
+use semver::Version;
 use wasmtime::{
     Engine,
     component::{Component, Linker},
@@ -8,27 +9,68 @@ use wasmtime_wasi_http::{WasiHttp, WasiHttpView as _, p2, p3};
 
 use super::{guest::Guest, key_value, variables, wasi_http};
 
-/// The packages of WASI that Wasmtime provides. It checks their versions itself.
-const WASI_PACKAGES: [&str; 7] = [
-    "wasi:cli",
-    "wasi:clocks",
-    "wasi:filesystem",
-    "wasi:http",
-    "wasi:io",
-    "wasi:random",
-    "wasi:sockets",
-];
-
-/// The interfaces in `wit/host.wit`, up to the part of their version that must match.
-const INTERFACES: [&str; 8] = [
-    "fermyon:spin/key-value@2",
-    "fermyon:spin/variables@2",
-    "spin:key-value/key-value@3",
-    "spin:variables/variables@3",
-    "wasi:config/store@",
-    "wasi:keyvalue/atomics@",
-    "wasi:keyvalue/batch@",
-    "wasi:keyvalue/store@",
+/// The interfaces with functions that the linker provides, in the version that it defines them.
+const INTERFACES: [&str; 58] = [
+    // In `wit/host.wit`.
+    "fermyon:spin/key-value@2.0.0",
+    "fermyon:spin/variables@2.0.0",
+    "spin:key-value/key-value@3.0.0",
+    "spin:variables/variables@3.0.0",
+    "wasi:config/store@0.2.0-draft-2024-09-27",
+    "wasi:keyvalue/atomics@0.2.0-draft2",
+    "wasi:keyvalue/batch@0.2.0-draft2",
+    "wasi:keyvalue/store@0.2.0-draft2",
+    // In Wasmtime.
+    "wasi:cli/environment@0.2.12",
+    "wasi:cli/exit@0.2.12",
+    "wasi:cli/stderr@0.2.12",
+    "wasi:cli/stdin@0.2.12",
+    "wasi:cli/stdout@0.2.12",
+    "wasi:cli/terminal-input@0.2.12",
+    "wasi:cli/terminal-output@0.2.12",
+    "wasi:cli/terminal-stderr@0.2.12",
+    "wasi:cli/terminal-stdin@0.2.12",
+    "wasi:cli/terminal-stdout@0.2.12",
+    "wasi:clocks/monotonic-clock@0.2.12",
+    "wasi:clocks/wall-clock@0.2.12",
+    "wasi:filesystem/preopens@0.2.12",
+    "wasi:filesystem/types@0.2.12",
+    "wasi:http/outgoing-handler@0.2.12",
+    "wasi:http/types@0.2.12",
+    "wasi:io/error@0.2.12",
+    "wasi:io/poll@0.2.12",
+    "wasi:io/streams@0.2.12",
+    "wasi:random/insecure@0.2.12",
+    "wasi:random/insecure-seed@0.2.12",
+    "wasi:random/random@0.2.12",
+    "wasi:sockets/instance-network@0.2.12",
+    "wasi:sockets/ip-name-lookup@0.2.12",
+    "wasi:sockets/network@0.2.12",
+    "wasi:sockets/tcp@0.2.12",
+    "wasi:sockets/tcp-create-socket@0.2.12",
+    "wasi:sockets/udp@0.2.12",
+    "wasi:sockets/udp-create-socket@0.2.12",
+    "wasi:cli/environment@0.3.0",
+    "wasi:cli/exit@0.3.0",
+    "wasi:cli/stderr@0.3.0",
+    "wasi:cli/stdin@0.3.0",
+    "wasi:cli/stdout@0.3.0",
+    "wasi:cli/terminal-input@0.3.0",
+    "wasi:cli/terminal-output@0.3.0",
+    "wasi:cli/terminal-stderr@0.3.0",
+    "wasi:cli/terminal-stdin@0.3.0",
+    "wasi:cli/terminal-stdout@0.3.0",
+    "wasi:clocks/monotonic-clock@0.3.0",
+    "wasi:clocks/system-clock@0.3.0",
+    "wasi:filesystem/preopens@0.3.0",
+    "wasi:filesystem/types@0.3.0",
+    "wasi:http/client@0.3.0",
+    "wasi:http/types@0.3.0",
+    "wasi:random/insecure@0.3.0",
+    "wasi:random/insecure-seed@0.3.0",
+    "wasi:random/random@0.3.0",
+    "wasi:sockets/ip-name-lookup@0.3.0",
+    "wasi:sockets/types@0.3.0",
 ];
 
 /// Creates a linker with every provided interface.
@@ -46,20 +88,40 @@ pub(crate) fn create(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     Ok(linker)
 }
 
-/// Returns the imports of a component.
-pub(crate) fn imports(component: &Component, engine: &Engine) -> Vec<String> {
+/// Returns the names of the imports of a component.
+pub(crate) fn imports(component: &Component) -> Vec<String> {
     let component_type = component.component_type();
-    let imports = component_type.imports(engine);
+    let imports = component_type.imports(component.engine());
     imports.map(|(name, _)| name.to_owned()).collect()
 }
 
-/// Returns whether the linker provides an import.
+/// Returns whether the linker provides an import, possibly in another compatible version.
 pub(crate) fn is_provided(import: &str) -> bool {
-    let package = import.split_once('/').map(|(package, _)| package);
-    package.is_some_and(|package| WASI_PACKAGES.contains(&package))
-        || INTERFACES
-            .iter()
-            .any(|interface| import.starts_with(interface))
+    let Some((name, version)) = split_version(import) else {
+        return false;
+    };
+    let mut provided = INTERFACES.iter().filter_map(|known| split_version(known));
+    provided.any(|(known, provided)| known == name && are_compatible(&version, &provided))
+}
+
+fn split_version(interface: &str) -> Option<(&str, Version)> {
+    let (name, version) = interface.split_once('@')?;
+    Some((name, version.parse().ok()?))
+}
+
+/// Returns whether Wasmtime links an import to a definition in another version.
+fn are_compatible(import: &Version, definition: &Version) -> bool {
+    let compatible_part = |version: &Version| {
+        let is_zero = |part: u64| part == 0;
+        let minor = is_zero(version.major).then_some(version.minor);
+        let patch = (is_zero(version.major) && is_zero(version.minor)).then_some(version.patch);
+        (version.major, minor, patch)
+    };
+    if import.pre.is_empty() && definition.pre.is_empty() {
+        compatible_part(import) == compatible_part(definition)
+    } else {
+        import == definition
+    }
 }
 
 #[cfg(test)]
@@ -69,26 +131,50 @@ mod tests {
     use super::*;
 
     #[test]
-    fn imports_are_known_by_name() {
+    fn compatible_versions_are_provided() {
         for provided in [
             "wasi:http/client@0.3.0",
+            "wasi:http/client@0.3.0+rc-2026-03-15",
+            "wasi:io/streams@0.2.0",
             "wasi:io/streams@0.2.6",
             "wasi:keyvalue/atomics@0.2.0-draft2",
-            "spin:key-value/key-value@3.0.0",
+            "spin:key-value/key-value@3.0.1",
             "fermyon:spin/variables@2.0.0",
             "wasi:config/store@0.2.0-draft-2024-09-27",
         ] {
             assert!(is_provided(provided), "{provided}");
         }
         for missing in [
-            "spin:sqlite/sqlite@3.1.0",
-            "fermyon:spin/redis@2.0.0",
             "fermyon:spin/key-value",
+            "fermyon:spin/mysql@2.0.0",
+            "spin:postgres/postgres@4.2.0",
+            "spin:key-value/key-value@4.0.0",
+            "wasi:http/types@0.2.0-rc-2023-11-10",
+            "wasi:http/types@0.4.0",
+            "wasi:clocks/timezone@0.2.6",
+            "wasi:keyvalue/atomics@0.2.0-draft3",
             "wasi:otel/tracing@0.2.0-rc.2",
             "my:own/thing",
+            "my:own/thing@newest",
         ] {
             assert!(!is_provided(missing), "{missing}");
         }
+    }
+
+    #[test]
+    fn the_linker_defines_every_interface_of_the_list() {
+        let mut linker = create(&engine()).unwrap();
+        for interface in INTERFACES {
+            let is_new = linker.instance(interface).is_ok();
+            assert!(!is_new, "{interface}");
+        }
+        assert!(linker.instance("wasi:http/types@0.4.0").is_ok());
+    }
+
+    fn engine() -> Engine {
+        let mut config = wasmtime::Config::new();
+        config.wasm_component_model_async(true);
+        Engine::new(&config).unwrap()
     }
 
     /// Returns the names of the interfaces that a WIT file of a package defines.
@@ -118,14 +204,8 @@ mod tests {
         assert_eq!(imports, defined, "host.wit imports every interface");
         for import in &imports {
             assert!(
-                INTERFACES.iter().any(|prefix| import.starts_with(prefix)),
+                INTERFACES.contains(&import.as_str()),
                 "{import} is missing in INTERFACES"
-            );
-        }
-        for interface in INTERFACES {
-            assert!(
-                imports.iter().any(|import| import.starts_with(interface)),
-                "{interface} is not in host.wit"
             );
         }
     }

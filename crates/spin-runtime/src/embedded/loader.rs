@@ -137,6 +137,13 @@ impl AppLoader {
         // Nothing fails from here on.
         for (component, compiled) in manifest.components.values().zip(&build.compiled) {
             permissions::log_missing(component, &compiled.imports);
+            if !compiled.stubs.is_empty() {
+                tracing::warn!(
+                    component = component.id,
+                    interfaces = compiled.stubs.join(", "),
+                    "component imports interfaces that this host does not provide; calling them fails"
+                );
+            }
         }
         let changed = self.changed(manifest, &build.compiled);
         match build.toolchain {

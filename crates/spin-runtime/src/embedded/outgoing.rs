@@ -7,7 +7,7 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::{body, call::Call, component::Component};
 use crate::{
-    allowed_hosts::{is_self, service_chain_target},
+    allowed_hosts::{SELF_HOST, service_chain_target},
     backend::{BackendError, Body, Caller},
 };
 
@@ -76,7 +76,7 @@ enum Destination {
 impl Destination {
     fn of(uri: &Uri) -> Self {
         let host = uri.host().unwrap_or_default();
-        if host.is_empty() || is_self(host) {
+        if host == SELF_HOST {
             return Self::Application;
         }
         match service_chain_target(host) {
