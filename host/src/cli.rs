@@ -1,4 +1,4 @@
-//! The command line: flags, logging, signals, and the printed summary.
+//! The command line: flags, logging, and the printed summary.
 
 use std::{
     io::IsTerminal as _,
@@ -12,13 +12,13 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use spin_runtime::manifest::{Manifest, Route, Target};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
     Host, HostOptions,
     config::{AppConfig, Limits, Timer, UpstreamUrl, parse_duration},
     dev::{build, process},
+    signals::Signals,
     terminal::{print_error_line, print_line},
 };
 
@@ -314,51 +314,6 @@ fn describe_pause(timer: &Timer) -> String {
     } else {
         format!("{start_text} to {}", humantime::format_duration(*end))
     }
-}
-
-/// Waits for SIGINT, SIGTERM and SIGHUP.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    /// `None` for a process that was started to outlive its terminal.
-    hangup: Option<Signal>,
-}
-
-impl Signals {
-    fn new() -> Result<Self> {
-        let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-            hangup: (!ignores_hangup())
-                .then(|| listen(SignalKind::hangup()))
-                .transpose()?,
-        })
-    }
-
-    async fn next(&mut self) {
-        let hangup = async {
-            match &mut self.hangup {
-                Some(hangup) => hangup.recv().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = hangup => {}
-        }
-    }
-}
-
-/// Returns whether the process was started with SIGHUP ignored, as by `nohup`. Only Linux tells.
-fn ignores_hangup() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    // A bit mask that starts with signal 1, which is SIGHUP.
-    ignored
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask & 1 == 1)
 }
 
 /// Raises the limit of open files, of which each socket needs one.

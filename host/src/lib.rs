@@ -45,6 +45,7 @@ mod options;
 mod proxy;
 mod pubsub;
 mod shutdown;
+mod signals;
 mod state;
 mod terminal;
 mod timers;
