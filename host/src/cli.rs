@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use spin_runtime::manifest::{Manifest, Route, Target};
 use tracing_subscriber::EnvFilter;
@@ -160,7 +160,7 @@ struct Up {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse_arguments();
     if let Command::Supervise(Supervise { replace, command }) = cli.command {
         return spin::supervise(command, replace);
     }
@@ -190,6 +190,21 @@ pub fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Parses the command line. Usage and help name the command that the user has typed.
+fn parse_arguments() -> Cli {
+    let mut command = Cli::command();
+    let program = std::env::args_os().next().unwrap_or_default();
+    // Spin sets the variable for its plugins, whose executables have the name of the plugin.
+    if std::env::var_os("SPIN_VERSION").is_some()
+        && let Some(plugin) = Path::new(&program).file_name()
+        && plugin != "socket-host"
+    {
+        command = command.bin_name(format!("spin {}", plugin.display()));
+    }
+    let matches = command.get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 async fn run_command(command: Command) -> Result<()> {
