@@ -27,6 +27,7 @@ use crate::{
     net::connections::ConnectionLimits,
     options::HostOptions,
     shutdown::Shutdown,
+    spin::SpinProcess,
     state::Services,
     timers::Timers,
     upstream::{Upstream, passthrough, tunnel::Tunnels},
@@ -129,7 +130,7 @@ impl App {
         let variable_sources = VariableSources {
             options: options.variables.clone(),
             host: BTreeMap::from([
-                ("grip_url".to_owned(), format!("http://{control_address}")),
+                ("grip_url".to_owned(), grip_url(control_address)),
                 ("grip_key".to_owned(), grip_key.clone()),
             ]),
         };
@@ -342,6 +343,33 @@ pub async fn check(from: &Path, variables: &[(String, String)]) -> Result<AppCon
     let connection_limits = ConnectionLimits::unlimited();
     App::start(&options, &config, addresses, connection_limits, &shutdown).await?;
     Ok(config)
+}
+
+/// Starts Spin if the options say so, and changes them to those of a host in front of it.
+///
+/// `control` is the address of the control port, which components publish to.
+///
+/// # Errors
+/// Fails if Spin exits before it serves.
+pub(crate) async fn start_spin(
+    options: &mut HostOptions,
+    config: &AppConfig,
+    control: SocketAddr,
+) -> Result<Option<SpinProcess>> {
+    let Some(spin) = options.spin.take() else {
+        return Ok(None);
+    };
+    let grip_url = grip_url(reachable(control));
+    let grip_key = options.grip_key.clone().unwrap_or_else(random_key);
+    let spin = SpinProcess::start(&spin, options, &config.manifest, grip_url, grip_key).await?;
+    options.upstream = Some(spin.url()?);
+    options.grip_key = Some(spin.grip_key().to_owned());
+    Ok(Some(spin))
+}
+
+/// Returns the value of the variable `grip_url` for a control port.
+fn grip_url(control: SocketAddr) -> String {
+    format!("http://{control}")
 }
 
 /// Returns a configuration whose number of WebSockets the process has file descriptors for.

@@ -1,6 +1,7 @@
-//! The command line: flags, logging, signals, and the printed summary.
+//! The command line: flags, logging, and the printed summary.
 
 use std::{
+    ffi::OsString,
     io::IsTerminal as _,
     net::{SocketAddr, ToSocketAddrs as _},
     path::{Path, PathBuf},
@@ -9,16 +10,17 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use spin_runtime::manifest::{Manifest, Route, Target};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
     Host, HostOptions,
     config::{AppConfig, Limits, Timer, UpstreamUrl, parse_duration},
     dev::{build, process},
+    signals::Signals,
+    spin,
     terminal::{print_error_line, print_line},
 };
 
@@ -46,6 +48,18 @@ enum Command {
         #[command(flatten)]
         variables: VariableValues,
     },
+    /// Run a command until stdin is closed.
+    #[command(name = spin::SUPERVISE, hide = true)]
+    Supervise(Supervise),
+}
+
+#[derive(Args)]
+struct Supervise {
+    /// Become the command instead, and end when the supervisor is killed.
+    #[arg(long)]
+    replace: bool,
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
 }
 
 #[derive(Args)]
@@ -115,6 +129,10 @@ struct Up {
         conflicts_with_all = ["build", "watch", "state_dir", "env", "variables", "quiet", "log_dir"]
     )]
     upstream: Option<UpstreamUrl>,
+    /// Start `spin up` for the manifest, and forward requests to it instead of running components.
+    /// Needs Spin: https://spinframework.dev/install
+    #[arg(long)]
+    spin: bool,
     /// Run the build command of each component first.
     #[arg(long)]
     build: bool,
@@ -142,7 +160,10 @@ struct Up {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse_arguments();
+    if let Command::Supervise(Supervise { replace, command }) = cli.command {
+        return spin::supervise(command, replace);
+    }
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("warn,socket_host=info"));
     tracing_subscriber::fmt()
@@ -159,6 +180,7 @@ pub fn run() -> ExitCode {
             // A compilation in progress may take long, and its result is not needed.
             runtime.shutdown_timeout(EXIT_FLUSH_TIMEOUT);
             process::wait_for_builds(false);
+            spin::wait_for_exit();
             result
         });
     match result {
@@ -170,18 +192,34 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// Parses the command line. Usage and help name the command that the user has typed.
+fn parse_arguments() -> Cli {
+    let mut command = Cli::command();
+    let program = std::env::args_os().next().unwrap_or_default();
+    // Spin sets the variable for its plugins, whose executables have the name of the plugin.
+    if std::env::var_os("SPIN_VERSION").is_some()
+        && let Some(plugin) = Path::new(&program).file_name()
+        && plugin != "socket-host"
+    {
+        command = command.bin_name(format!("spin {}", plugin.display()));
+    }
+    let matches = command.get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
 async fn run_command(command: Command) -> Result<()> {
     match command {
         Command::Up(options) => up(*options).await,
         Command::Build(from) => build_components(from.path()).await,
         Command::Check { from, variables } => check(&from, &variables).await,
+        Command::Supervise(_) => unreachable!("has a runtime of its own"),
     }
 }
 
 async fn up(options: Up) -> Result<()> {
     let mut signals = Signals::new()?;
-    // `--watch` builds by itself, and continues when a build fails.
-    if options.build && !options.watch {
+    // `--watch` builds by itself, and continues when a build fails. Spin builds with `--spin`.
+    if options.build && !options.watch && !options.spin {
         let manifest = AppConfig::load(options.from.path())?.manifest;
         tokio::select! {
             result = build::build(&manifest, None) => result?,
@@ -190,8 +228,8 @@ async fn up(options: Up) -> Result<()> {
     }
     raise_file_limit();
     let upstream = options.upstream.clone();
-    let host = tokio::select! {
-        host = Host::start(options.into_host_options()) => host?,
+    let mut host = tokio::select! {
+        host = Host::start(options.into_host_options()?) => host?,
         () = signals.next() => return Ok(()),
     };
     let url = format!("http://{}", host.address());
@@ -199,12 +237,18 @@ async fn up(options: Up) -> Result<()> {
     print_summary(host.config(), &url, upstream.as_ref());
     print_line(format_args!("Control: http://{}", host.control_address()));
 
-    signals.next().await;
+    let failure = tokio::select! {
+        () = signals.next() => None,
+        error = host.spin_exited() => {
+            tracing::error!(%error, "the upstream has ended");
+            Some(error)
+        }
+    };
     print_error_line(
         "Shutting down: closing sockets, draining requests. Press Ctrl-C again to exit now.",
     );
     tokio::select! {
-        _ = host.stop() => Ok(()),
+        _ = host.stop() => failure.map_or(Ok(()), Err),
         () = signals.next() => {
             process::wait_for_builds(true);
             std::process::exit(1)
@@ -230,8 +274,9 @@ async fn check(from: &ManifestPath, variables: &VariableValues) -> Result<()> {
 }
 
 impl Up {
-    fn into_host_options(self) -> HostOptions {
-        HostOptions {
+    fn into_host_options(self) -> Result<HostOptions> {
+        let spin = self.spin.then(|| spin::find(self.build));
+        Ok(HostOptions {
             from: self.from.from,
             upstream: self.upstream,
             listen: self.listen,
@@ -245,7 +290,8 @@ impl Up {
             quiet: self.quiet,
             request_timeout: self.request_timeout,
             watch: self.watch,
-        }
+            spin: spin.transpose()?,
+        })
     }
 }
 
@@ -314,51 +360,6 @@ fn describe_pause(timer: &Timer) -> String {
     } else {
         format!("{start_text} to {}", humantime::format_duration(*end))
     }
-}
-
-/// Waits for SIGINT, SIGTERM and SIGHUP.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    /// `None` for a process that was started to outlive its terminal.
-    hangup: Option<Signal>,
-}
-
-impl Signals {
-    fn new() -> Result<Self> {
-        let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-            hangup: (!ignores_hangup())
-                .then(|| listen(SignalKind::hangup()))
-                .transpose()?,
-        })
-    }
-
-    async fn next(&mut self) {
-        let hangup = async {
-            match &mut self.hangup {
-                Some(hangup) => hangup.recv().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = hangup => {}
-        }
-    }
-}
-
-/// Returns whether the process was started with SIGHUP ignored, as by `nohup`. Only Linux tells.
-fn ignores_hangup() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    // A bit mask that starts with signal 1, which is SIGHUP.
-    ignored
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask & 1 == 1)
 }
 
 /// Raises the limit of open files, of which each socket needs one.

@@ -24,10 +24,10 @@
 //!
 //! The binary is [`cli::run`].
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Result;
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{task::JoinSet, time::sleep};
 use tracing::warn;
 
 mod app;
@@ -45,6 +45,8 @@ mod options;
 mod proxy;
 mod pubsub;
 mod shutdown;
+mod signals;
+mod spin;
 mod state;
 mod terminal;
 mod timers;
@@ -55,12 +57,13 @@ pub use app::check;
 pub use config::{
     AllowedOrigins, AppConfig, HostConfig, Limits, Passthrough, Timer, UpstreamScheme, UpstreamUrl,
 };
-pub use options::HostOptions;
+pub use options::{HostOptions, SpinOptions};
 
 use app::App;
 use control::Control;
 use net::{connections::ConnectionLimits, frame, listener::Listener};
 use shutdown::Shutdown;
+use spin::SpinProcess;
 use state::Services;
 use upstream::tunnel::Tunnels;
 
@@ -71,6 +74,8 @@ pub struct Host {
     addresses: [SocketAddr; 2],
     services: Arc<Services>,
     tunnels: Arc<Tunnels>,
+    /// The server that the host has started, if any.
+    spin: Option<SpinProcess>,
     shutdown: Shutdown,
     /// The public listener and the timers: what draining waits for.
     serving: JoinSet<()>,
@@ -82,9 +87,9 @@ impl Host {
     /// Reads the manifest, binds both addresses, loads the components, and starts to serve.
     ///
     /// # Errors
-    /// Fails if the options or the manifest are invalid, an address cannot be bound, or a component
-    /// cannot be loaded.
-    pub async fn start(options: HostOptions) -> Result<Self> {
+    /// Fails if the options or the manifest are invalid, an address cannot be bound, a component
+    /// cannot be loaded, or Spin does not start.
+    pub async fn start(mut options: HostOptions) -> Result<Self> {
         options.validate()?;
         let config = options.load_config()?;
         let shutdown = Shutdown::default();
@@ -97,6 +102,7 @@ impl Host {
         // Compiling may take long. Meanwhile the control port responds with "starting".
         let mut background = JoinSet::new();
         background.spawn(control.clone().serve(control_listener));
+        let spin = app::start_spin(&mut options, &config, addresses[1]).await?;
         let mut app = App::start(&options, &config, addresses, limits, &shutdown).await?;
 
         let (services, tunnels) = (app.services(), app.tunnels());
@@ -112,6 +118,7 @@ impl Host {
             addresses,
             services,
             tunnels,
+            spin,
             shutdown,
             serving,
             _background: background,
@@ -133,10 +140,21 @@ impl Host {
         self.addresses[1]
     }
 
+    /// Waits until the Spin that this host has started exits, and returns an error that says how.
+    /// Waits for ever if there is none.
+    pub async fn spin_exited(&mut self) -> anyhow::Error {
+        match &mut self.spin {
+            Some(spin) => spin.exited().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Stops accepting connections, closes WebSockets with 1001, and waits up to 30 seconds for
-    /// requests to finish. Returns whether everything finished; the rest is aborted.
+    /// requests to finish. Returns whether everything finished; the rest is aborted. Then ends the
+    /// Spin that this host has started.
     pub async fn stop(mut self) -> bool {
         self.shutdown.drain.cancel();
+        let mut spin = self.spin.take();
         let drained = async {
             let sessions = &self.services.sessions;
             sessions
@@ -145,12 +163,37 @@ impl Host {
             while self.serving.join_next().await.is_some() {}
             self.tunnels.closed().await;
         };
-        let drain_timeout = Limits::DEFAULT.drain_timeout;
-        let in_time = timeout(drain_timeout, drained).await.is_ok();
-        if !in_time {
-            warn!(timeout = ?drain_timeout, "drain timed out, aborting the rest");
+        let in_time = tokio::select! {
+            () = drained => true,
+            timeout = drain_timeout(spin.as_mut()) => {
+                warn!(?timeout, "drain timed out, aborting the rest");
+                false
+            }
+        };
+        if let Some(spin) = spin {
+            spin.stop().await;
         }
         in_time
+    }
+}
+
+/// Waits until draining must end, and returns the time limit. Without Spin, it only lasts until
+/// clients have answered a close: nothing can respond to requests and events.
+async fn drain_timeout(spin: Option<&mut SpinProcess>) -> Duration {
+    let drain_timeout = Limits::DEFAULT.drain_timeout;
+    let close_timeout = Limits::DEFAULT.close_timeout;
+    let spin_ended = async {
+        match spin {
+            Some(spin) => {
+                spin.exited().await;
+                sleep(close_timeout).await;
+            }
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = sleep(drain_timeout) => drain_timeout,
+        () = spin_ended => close_timeout,
     }
 }
 

@@ -20,6 +20,8 @@ pub struct HostOptions {
     pub from: Option<PathBuf>,
     /// The server that requests are forwarded to, instead of running components in this process.
     pub upstream: Option<UpstreamUrl>,
+    /// Start `spin up` for the manifest, and use it as the upstream.
+    pub spin: Option<SpinOptions>,
     /// The public address. Default: `127.0.0.1:3000`.
     pub listen: SocketAddr,
     /// The address of the control port. An address beyond loopback needs `grip_key`. Default:
@@ -47,11 +49,23 @@ pub struct HostOptions {
     pub watch: bool,
 }
 
+/// How a host starts `spin up` as its upstream.
+#[derive(Clone, Debug)]
+pub struct SpinOptions {
+    /// The executable of Spin.
+    pub executable: PathBuf,
+    /// The executable `socket-host`, which supervises Spin as a process of its own.
+    pub supervisor: PathBuf,
+    /// Let Spin run the build commands of the components first.
+    pub build: bool,
+}
+
 impl Default for HostOptions {
     fn default() -> Self {
         Self {
             from: None,
             upstream: None,
+            spin: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 3000)),
             control: SocketAddr::from(([127, 0, 0, 1], 5561)),
             control_names: Vec::new(),
@@ -73,6 +87,20 @@ impl HostOptions {
         if self.watch && self.upstream.is_some() {
             bail!("--watch cannot reload the components of an upstream: watch them there");
         }
+        if self.spin.is_some() {
+            if self.upstream.is_some() {
+                bail!(
+                    "--spin starts an upstream of its own, so there is none to name with --upstream: \
+                     leave out one of them"
+                );
+            }
+            if self.watch {
+                bail!(
+                    "--watch cannot replace components that run in Spin: leave out --spin, \
+                     or restart the host with --spin --build"
+                );
+            }
+        }
         let max_duration = Limits::DEFAULT.max_duration;
         if self.request_timeout > max_duration {
             bail!("the request timeout is out of range: expected at most {max_duration:?}");
@@ -84,6 +112,7 @@ impl HostOptions {
     pub(crate) fn load_config(&self) -> Result<AppConfig> {
         let path = self.from.as_deref().unwrap_or(Path::new("spin.toml"));
         Ok(match &self.upstream {
+            None if self.spin.is_some() => AppConfig::load_for_upstream(path)?,
             None => AppConfig::load(path)?,
             Some(_) if self.from.is_none() && !path.exists() => AppConfig::absent(),
             Some(_) => AppConfig::load_for_upstream(path)?,

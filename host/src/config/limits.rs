@@ -160,6 +160,8 @@ pub struct Limits {
     /// How often a request may pass through this host, which detects loops. It then gets 502.
     /// Default: 8.
     pub max_passes: usize,
+    /// The time for Spin to end after SIGTERM. It is then killed. Default: 5 s.
+    pub spin_stop_timeout: Duration,
     /// How long one side of a tunnel may continue after the other side has ended. Default: 60 s.
     pub tunnel_half_closed_timeout: Duration,
     // Watching.
@@ -240,6 +242,7 @@ impl Limits {
         upstream_ping_interval: secs(20),
         upstream_attempts: 4,
         max_passes: 8,
+        spin_stop_timeout: secs(5),
         tunnel_half_closed_timeout: secs(60),
         // Watching.
         max_watching_pages: 256,

@@ -82,6 +82,7 @@ fn limits_of_the_host() -> Vec<Row> {
         upstream_ping_interval: time("silence of an HTTP/2 connection with open requests to an upstream, before a ping"),
         upstream_attempts: count("attempts to send a request to an upstream on connections that turn out to be closed"),
         max_passes: count("times that a request passes through this host"),
+        spin_stop_timeout: time("time for Spin to end after SIGTERM, with `--spin`"),
         tunnel_half_closed_timeout: time("time for one side of a tunnel after the other side has closed"),
         max_watching_pages: count("pages that listen for reloads"),
         build_output_bytes: size("output of a build command that pages show"),
