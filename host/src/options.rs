@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use spin_runtime::EmbeddedOptions;
+use spin_runtime::{EmbeddedOptions, ManifestOptions, ManifestUse};
 
 use crate::config::{AppConfig, Limits, UpstreamUrl};
 
@@ -18,6 +18,8 @@ pub struct HostOptions {
     /// The manifest, or the folder that contains a `spin.toml`. Default: the current folder. With
     /// an upstream, the current folder needs no manifest.
     pub from: Option<PathBuf>,
+    /// The profile whose settings replace those of the components: `[component.ID.profile.NAME]`.
+    pub profile: Option<String>,
     /// The server that requests are forwarded to, instead of running components in this process.
     pub upstream: Option<UpstreamUrl>,
     /// The public address. Default: `127.0.0.1:3000`.
@@ -37,6 +39,8 @@ pub struct HostOptions {
     pub state_dir: Option<PathBuf>,
     /// The folder for the output of components. Default: `logs` in the state folder.
     pub log_dir: Option<PathBuf>,
+    /// The folder of downloaded components. Default: `socket-host` in the user's cache folder.
+    pub cache_dir: Option<PathBuf>,
     /// Environment variables for every component.
     pub environment: BTreeMap<String, String>,
     /// Write the output of components to the log files only.
@@ -51,6 +55,7 @@ impl Default for HostOptions {
     fn default() -> Self {
         Self {
             from: None,
+            profile: None,
             upstream: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 3000)),
             control: SocketAddr::from(([127, 0, 0, 1], 5561)),
@@ -59,6 +64,7 @@ impl Default for HostOptions {
             variables: Vec::new(),
             state_dir: None,
             log_dir: None,
+            cache_dir: None,
             environment: BTreeMap::new(),
             quiet: false,
             request_timeout: spin_runtime::Limits::DEFAULT.request_timeout,
@@ -84,9 +90,15 @@ impl HostOptions {
     pub(crate) fn load_config(&self) -> Result<AppConfig> {
         let path = self.from.as_deref().unwrap_or(Path::new("spin.toml"));
         Ok(match &self.upstream {
-            None => AppConfig::load(path)?,
             Some(_) if self.from.is_none() && !path.exists() => AppConfig::absent(),
-            Some(_) => AppConfig::load_for_upstream(path)?,
+            upstream => {
+                let usage = match upstream {
+                    None => ManifestUse::Embedded,
+                    Some(_) => ManifestUse::Upstream,
+                };
+                let profile = self.profile.as_deref();
+                AppConfig::load_with(path, ManifestOptions { usage, profile })?
+            }
         })
     }
 
@@ -95,6 +107,7 @@ impl HostOptions {
         let state_dir = self.state_dir.clone();
         EmbeddedOptions {
             log_dir: self.log_dir.clone(),
+            cache_dir: self.cache_dir.clone(),
             environment: self.environment.clone(),
             quiet: self.quiet,
             // With `watch`, a short build matters more than fast code.

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -16,8 +15,16 @@ use wasmtime_wasi_http::{
     p2, p3,
 };
 
-use super::{guest::Guest, linker};
-use crate::{limits::Limits, manifest::Component};
+use super::{
+    denied,
+    guest::Guest,
+    linker,
+    source::{Recipe, SourceLoader},
+};
+use crate::{
+    limits::Limits,
+    manifest::{Component, Source, USE_SPIN},
+};
 
 /// A linked component. Clones share its code.
 #[derive(Clone)]
@@ -56,12 +63,12 @@ impl Pre {
     }
 }
 
-/// A linked component and the file that it comes from.
+/// A linked component and the parts that it comes from.
 #[derive(Clone)]
 pub(crate) struct Compiled {
-    source: PathBuf,
-    /// The contents of the file. They tell whether a component has changed, and are compiled
-    /// again for another engine, when the file may already have other contents.
+    recipe: Recipe,
+    /// The composed contents of the files. They tell whether a component has changed, and are
+    /// compiled again for another engine, when the files may already have other contents.
     wasm: Arc<[u8]>,
     /// The interfaces that it imports.
     pub(crate) imports: Arc<[String]>,
@@ -78,18 +85,19 @@ impl Compiled {
 /// The compiler rejected a file. The file is invalid, or uses a feature that the compiler lacks.
 #[derive(Debug, thiserror::Error)]
 #[error("{} is not a valid component", .0.display())]
-pub(crate) struct CompileError(PathBuf);
+pub(crate) struct CompileError(Source);
 
 /// Compiles and links the components of a manifest in parallel.
 ///
-/// The file of a component in `previous` is only read again if `changed` contains its id. The
-/// previous code is used if the file has the same contents and the engine is the same.
+/// The files of a component in `previous` are only read again if `changed` contains its id. The
+/// previous code is used if the files have the same contents and the engine is the same.
 ///
 /// # Errors
 /// Returns the error of the first component, by id. It is a [`CompileError`] if the compiler
 /// rejected the file.
 pub(crate) fn compile_all(
     linker: &Linker<Guest>,
+    loader: &SourceLoader,
     components: &BTreeMap<String, Component>,
     previous: &BTreeMap<String, Compiled>,
     changed: &BTreeSet<String>,
@@ -100,10 +108,10 @@ pub(crate) fn compile_all(
             .map(|component| {
                 let previous = previous
                     .get(&component.id)
-                    .filter(|previous| previous.source == component.source);
+                    .filter(|previous| previous.recipe == Recipe::of(component));
                 let is_changed = changed.contains(&component.id);
                 scope.spawn(move || {
-                    compile(linker, component, previous, is_changed)
+                    compile(linker, loader, component, previous, is_changed)
                         .with_context(|| format!("component {}", component.id))
                 })
             })
@@ -121,6 +129,7 @@ pub(crate) fn compile_all(
 
 fn compile(
     linker: &Linker<Guest>,
+    loader: &SourceLoader,
     component: &Component,
     previous: Option<&Compiled>,
     is_changed: bool,
@@ -128,7 +137,7 @@ fn compile(
     let path = &component.source;
     let wasm = match previous {
         Some(previous) if !is_changed => previous.wasm.clone(),
-        _ => read(component)?,
+        _ => loader.load(component)?,
     };
     let engine = linker.engine();
     if let Some(previous) = previous
@@ -142,7 +151,9 @@ fn compile(
         .map_err(anyhow::Error::from)
         .with_context(|| CompileError(path.clone()))?;
     let imports = linker::imports(&compiled, engine);
-    let missing = imports.iter().filter(|name| !linker::is_provided(name));
+    let missing = imports
+        .iter()
+        .filter(|name| !linker::is_provided(name) && !denied::is_denied(name));
     let missing: Vec<_> = missing.map(String::as_str).collect();
     if !missing.is_empty() {
         bail!(
@@ -152,7 +163,10 @@ fn compile(
             missing.join(", ")
         );
     }
-    let pre = linker
+    let denying = denied::link(linker, &compiled)?;
+    let pre = denying
+        .as_ref()
+        .unwrap_or(linker)
         .instantiate_pre(&compiled)
         .map_err(anyhow::Error::from)
         .with_context(|| {
@@ -164,48 +178,15 @@ fn compile(
     let pre = find_handler(pre)
         .with_context(|| format!("{} does not handle HTTP requests", path.display()))?;
     Ok(Compiled {
-        source: path.clone(),
+        recipe: Recipe::of(component),
         wasm,
         imports: imports.into(),
         pre,
     })
 }
 
-fn read(component: &Component) -> anyhow::Result<Arc<[u8]>> {
-    let path = &component.source;
-    match std::fs::read(path) {
-        Ok(wasm) => Ok(wasm.into()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            bail!(
-                "{} does not exist; {}",
-                path.display(),
-                build_hint(component)
-            )
-        }
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
-    }
-}
-
-/// Returns how to build a missing file.
-fn build_hint(component: &Component) -> String {
-    match &component.build {
-        Some(build) => format!(
-            "run `socket-host build` or start with --build, which runs `{}` in {}",
-            build.commands.join(" && "),
-            build.workdir.display()
-        ),
-        None => format!(
-            "build it or correct `source` of [component.{}], which has no build command",
-            component.id
-        ),
-    }
-}
-
-const USE_SPIN: &str = "run the application with `spin up` and put this host in front of it \
-                        with --upstream URL";
-
 /// Checks the first bytes of a file.
-fn check_format(wasm: &[u8], path: &Path) -> anyhow::Result<()> {
+pub(crate) fn check_format(wasm: &[u8], path: &Source) -> anyhow::Result<()> {
     let path = path.display();
     match (wasm.get(..4), wasm.get(4..8)) {
         (Some(b"\0asm"), Some([_, _, 1, 0])) => Ok(()),
@@ -249,7 +230,7 @@ mod tests {
     #[test]
     fn other_formats_are_errors() {
         let check = |bytes: &[u8]| {
-            check_format(bytes, Path::new("a.wasm")).map_err(|error| error.to_string())
+            check_format(bytes, &Source::File("a.wasm".into())).map_err(|error| error.to_string())
         };
         assert_eq!(check(b"\0asm\x0d\0\x01\0..."), Ok(()));
         assert!(
