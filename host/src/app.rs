@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -326,17 +325,14 @@ impl Runner {
 /// Reads a manifest and loads its components as [`Host::start`](crate::Host::start) does, without
 /// serving them.
 ///
+/// The stores and logs are in a temporary folder.
+///
 /// # Errors
 /// Fails for everything that would keep the application from being served, except for its
 /// addresses.
-pub async fn check(from: &Path, variables: &[(String, String)]) -> Result<AppConfig> {
+pub async fn check(mut options: HostOptions) -> Result<AppConfig> {
     let state_dir = tempfile::tempdir().context("cannot create a temporary state folder")?;
-    let options = HostOptions {
-        from: Some(from.to_owned()),
-        variables: variables.to_vec(),
-        state_dir: Some(state_dir.path().to_owned()),
-        ..HostOptions::default()
-    };
+    options.state_dir = Some(state_dir.path().to_owned());
     let config = options.load_config()?;
     let addresses = [options.listen, options.control];
     let shutdown = Shutdown::default();

@@ -12,7 +12,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use spin_runtime::manifest::{Manifest, Route, Target};
+use spin_runtime::{
+    ManifestOptions, ManifestUse,
+    manifest::{Manifest, Route, Target},
+};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -47,6 +50,8 @@ enum Command {
         from: ManifestPath,
         #[command(flatten)]
         variables: VariableValues,
+        #[command(flatten)]
+        cache: CacheFolder,
     },
     /// Run a command until stdin is closed.
     #[command(name = spin::SUPERVISE, hide = true)]
@@ -67,12 +72,28 @@ struct ManifestPath {
     /// The manifest, or its folder [default: spin.toml].
     #[arg(short, long, value_name = "PATH")]
     from: Option<PathBuf>,
+    /// Apply the settings of `[component.ID.profile.NAME]` to each component that has them.
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
 }
 
 impl ManifestPath {
-    fn path(&self) -> &Path {
-        self.from.as_deref().unwrap_or(Path::new("spin.toml"))
+    /// Reads the manifest of an application whose components run in this process.
+    fn load(&self) -> Result<AppConfig> {
+        let path = self.from.as_deref().unwrap_or(Path::new("spin.toml"));
+        let options = ManifestOptions {
+            usage: ManifestUse::Embedded,
+            profile: self.profile.as_deref(),
+        };
+        Ok(AppConfig::load_with(path, options)?)
     }
+}
+
+#[derive(Args)]
+struct CacheFolder {
+    /// The folder of downloaded components [default: `socket-host` in the user's cache folder].
+    #[arg(long, value_name = "FOLDER")]
+    cache_dir: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -126,7 +147,7 @@ struct Up {
     #[arg(
         long,
         value_name = "URL",
-        conflicts_with_all = ["build", "watch", "state_dir", "env", "variables", "quiet", "log_dir"]
+        conflicts_with_all = ["build", "watch", "state_dir", "env", "variables", "quiet", "log_dir", "cache_dir"]
     )]
     upstream: Option<UpstreamUrl>,
     /// Start `spin up` for the manifest, and forward requests to it instead of running components.
@@ -153,6 +174,8 @@ struct Up {
     /// The folder for the logs of components [default: `logs` in the state folder].
     #[arg(long, value_name = "FOLDER")]
     log_dir: Option<PathBuf>,
+    #[command(flatten)]
+    cache: CacheFolder,
     /// How long a component may take to respond, such as `30s` or `2m`; 10 ms to 366 days.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     request_timeout: Duration,
@@ -210,8 +233,12 @@ fn parse_arguments() -> Cli {
 async fn run_command(command: Command) -> Result<()> {
     match command {
         Command::Up(options) => up(*options).await,
-        Command::Build(from) => build_components(from.path()).await,
-        Command::Check { from, variables } => check(&from, &variables).await,
+        Command::Build(from) => build_components(&from).await,
+        Command::Check {
+            from,
+            variables,
+            cache,
+        } => check(from, variables, cache).await,
         Command::Supervise(_) => unreachable!("has a runtime of its own"),
     }
 }
@@ -220,7 +247,7 @@ async fn up(options: Up) -> Result<()> {
     let mut signals = Signals::new()?;
     // `--watch` builds by itself, and continues when a build fails. Spin builds with `--spin`.
     if options.build && !options.watch && !options.spin {
-        let manifest = AppConfig::load(options.from.path())?.manifest;
+        let manifest = options.from.load()?.manifest;
         tokio::select! {
             result = build::build(&manifest, None) => result?,
             () = signals.next() => return Ok(()),
@@ -256,17 +283,24 @@ async fn up(options: Up) -> Result<()> {
     }
 }
 
-async fn build_components(from: &Path) -> Result<()> {
+async fn build_components(from: &ManifestPath) -> Result<()> {
     let mut signals = Signals::new()?;
-    let manifest = AppConfig::load(from)?.manifest;
+    let manifest = from.load()?.manifest;
     tokio::select! {
         result = build::build(&manifest, None) => result,
         () = signals.next() => bail!("interrupted: not all components were built"),
     }
 }
 
-async fn check(from: &ManifestPath, variables: &VariableValues) -> Result<()> {
-    let config = crate::check(from.path(), &variables.variables).await?;
+async fn check(from: ManifestPath, variables: VariableValues, cache: CacheFolder) -> Result<()> {
+    let options = HostOptions {
+        from: from.from,
+        profile: from.profile,
+        variables: variables.variables,
+        cache_dir: cache.cache_dir,
+        ..HostOptions::default()
+    };
+    let config = crate::check(options).await?;
     let path = config.manifest.path.display();
     print_line(format_args!("{path} is valid. It would serve:"));
     print_summary(&config, "", None);
@@ -278,6 +312,7 @@ impl Up {
         let spin = self.spin.then(|| spin::find(self.build));
         Ok(HostOptions {
             from: self.from.from,
+            profile: self.from.profile,
             upstream: self.upstream,
             listen: self.listen,
             control: self.control,
@@ -286,6 +321,7 @@ impl Up {
             variables: self.variables.variables,
             state_dir: self.state_dir,
             log_dir: self.log_dir,
+            cache_dir: self.cache.cache_dir,
             environment: self.env.into_iter().collect(),
             quiet: self.quiet,
             request_timeout: self.request_timeout,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use spin_runtime::EmbeddedOptions;
+use spin_runtime::{EmbeddedOptions, ManifestOptions, ManifestUse};
 
 use crate::config::{AppConfig, Limits, UpstreamUrl};
 
@@ -18,6 +18,8 @@ pub struct HostOptions {
     /// The manifest, or the folder that contains a `spin.toml`. Default: the current folder. With
     /// an upstream, the current folder needs no manifest.
     pub from: Option<PathBuf>,
+    /// The profile whose settings replace those of the components: `[component.ID.profile.NAME]`.
+    pub profile: Option<String>,
     /// The server that requests are forwarded to, instead of running components in this process.
     pub upstream: Option<UpstreamUrl>,
     /// Start `spin up` for the manifest, and use it as the upstream.
@@ -39,6 +41,8 @@ pub struct HostOptions {
     pub state_dir: Option<PathBuf>,
     /// The folder for the output of components. Default: `logs` in the state folder.
     pub log_dir: Option<PathBuf>,
+    /// The folder of downloaded components. Default: `socket-host` in the user's cache folder.
+    pub cache_dir: Option<PathBuf>,
     /// Environment variables for every component.
     pub environment: BTreeMap<String, String>,
     /// Write the output of components to the log files only.
@@ -64,6 +68,7 @@ impl Default for HostOptions {
     fn default() -> Self {
         Self {
             from: None,
+            profile: None,
             upstream: None,
             spin: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 3000)),
@@ -73,6 +78,7 @@ impl Default for HostOptions {
             variables: Vec::new(),
             state_dir: None,
             log_dir: None,
+            cache_dir: None,
             environment: BTreeMap::new(),
             quiet: false,
             request_timeout: spin_runtime::Limits::DEFAULT.request_timeout,
@@ -111,12 +117,19 @@ impl HostOptions {
     /// Reads the manifest.
     pub(crate) fn load_config(&self) -> Result<AppConfig> {
         let path = self.from.as_deref().unwrap_or(Path::new("spin.toml"));
-        Ok(match &self.upstream {
-            None if self.spin.is_some() => AppConfig::load_for_upstream(path)?,
-            None => AppConfig::load(path)?,
-            Some(_) if self.from.is_none() && !path.exists() => AppConfig::absent(),
-            Some(_) => AppConfig::load_for_upstream(path)?,
-        })
+        if self.upstream.is_some() && self.from.is_none() && !path.exists() {
+            return Ok(AppConfig::absent());
+        }
+        let usage = if self.upstream.is_some() || self.spin.is_some() {
+            ManifestUse::Upstream
+        } else {
+            ManifestUse::Embedded
+        };
+        let profile = self.profile.as_deref();
+        Ok(AppConfig::load_with(
+            path,
+            ManifestOptions { usage, profile },
+        )?)
     }
 
     /// Returns the options of the runtime for an application in the folder `root`.
@@ -124,6 +137,7 @@ impl HostOptions {
         let state_dir = self.state_dir.clone();
         EmbeddedOptions {
             log_dir: self.log_dir.clone(),
+            cache_dir: self.cache_dir.clone(),
             environment: self.environment.clone(),
             quiet: self.quiet,
             // With `watch`, a short build matters more than fast code.

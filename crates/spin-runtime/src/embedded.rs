@@ -13,6 +13,7 @@ mod client;
 mod compile;
 mod component;
 mod component_log;
+mod denied;
 mod engine;
 mod files;
 mod guest;
@@ -25,6 +26,7 @@ mod outgoing;
 mod output;
 mod permissions;
 mod sockets;
+mod source;
 mod sqlite;
 mod store;
 mod store_lock;
@@ -109,6 +111,7 @@ impl Embedded {
         changes: &Changes,
         ready: impl FnOnce(),
     ) -> anyhow::Result<Vec<String>> {
+        let manifest = &manifest.served();
         // Locked until the end, so that concurrent calls take effect in order.
         let mut loader = self.loader.lock();
         let loaded = loader.load(manifest, variables, &changes.code, &self.current)?;

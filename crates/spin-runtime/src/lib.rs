@@ -43,7 +43,7 @@ mod variables;
 pub use embedded::{Changes, Embedded, EmbeddedOptions, FolderError};
 pub use excluded_files::ExcludedFiles;
 pub use limits::Limits;
-pub use manifest::{Manifest, ManifestError, ManifestUse};
+pub use manifest::{Manifest, ManifestError, ManifestOptions, ManifestUse};
 pub use rate_limited_log::RateLimitedLog;
 pub use route_notation::notation_warning;
 pub use route_pattern::RoutePattern;

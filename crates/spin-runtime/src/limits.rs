@@ -41,6 +41,10 @@ pub struct Limits {
     pub between_bytes_timeout: Duration,
     /// How long a connection for outgoing requests stays open without a request. Default: 90 s.
     pub idle_connection_timeout: Duration,
+    /// The largest file that is downloaded as a component. Default: 256 MiB.
+    pub download_bytes: usize,
+    /// How long the download of a component may take. Default: 5 min.
+    pub download_timeout: Duration,
     /// The output of all components that is waiting to be written to the terminal and to the log
     /// files. Further output is dropped and counted. Default: 4 MiB.
     pub pending_output_bytes: usize,
@@ -84,6 +88,8 @@ impl Limits {
         first_byte_timeout: Duration::from_secs(10 * 60),
         between_bytes_timeout: Duration::from_secs(10 * 60),
         idle_connection_timeout: Duration::from_secs(90),
+        download_bytes: 256 * 1024 * 1024,
+        download_timeout: Duration::from_secs(5 * 60),
         pending_output_bytes: 4 * 1024 * 1024,
         output_line_bytes: 64 * 1024,
         log_file_retry_interval: Duration::from_millis(250),

@@ -14,7 +14,7 @@ mod websocket;
 use std::path::Path;
 
 use spin_runtime::{
-    Manifest, ManifestError, ManifestUse, RoutePattern,
+    Manifest, ManifestError, ManifestOptions, ManifestUse, RoutePattern,
     manifest::{Route, ToolTables, reader::Value},
     notation_warning,
 };
@@ -46,8 +46,7 @@ impl AppConfig {
     /// # Errors
     /// Returns every problem of the manifest and of the host's table.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ManifestError> {
-        let usage = ManifestUse::Embedded;
-        Manifest::load_with_tools(path, usage, |tools| read_tool(tools, usage)).map(Self::new)
+        Self::load_with(path, ManifestUse::Embedded)
     }
 
     /// Reads a manifest whose components run in an upstream.
@@ -55,8 +54,20 @@ impl AppConfig {
     /// # Errors
     /// Returns every problem of the manifest and of the host's table.
     pub fn load_for_upstream(path: impl AsRef<Path>) -> Result<Self, ManifestError> {
-        let usage = ManifestUse::Upstream;
-        Manifest::load_with_tools(path, usage, |tools| read_tool(tools, usage)).map(Self::new)
+        Self::load_with(path, ManifestUse::Upstream)
+    }
+
+    /// Reads a manifest with options, such as a profile.
+    ///
+    /// # Errors
+    /// Returns every problem of the manifest and of the host's table.
+    pub fn load_with<'a>(
+        path: impl AsRef<Path>,
+        options: impl Into<ManifestOptions<'a>>,
+    ) -> Result<Self, ManifestError> {
+        let options = options.into();
+        let read_tool = |tools: &ToolTables<'_>| read_tool(tools, options.usage);
+        Manifest::load_with_tools(path, options, read_tool).map(Self::new)
     }
 
     /// Returns the defaults, for an upstream whose manifest is not available.

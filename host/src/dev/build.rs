@@ -67,7 +67,7 @@ pub(crate) fn check_output(component: &Component) -> anyhow::Result<()> {
     };
     let (id, source) = (&component.id, &component.source);
     // Another error is reported when the file is read.
-    if matches!(source.try_exists(), Ok(false)) {
+    if source.is_missing() {
         bail!(
             "component {id}: the build command `{}` ran and did not create {}: \
              correct the command, or `source` of [component.{id}]",

@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 use spin_runtime::{
-    Changes, Manifest, ManifestError,
+    Changes, Manifest, ManifestError, ManifestOptions, ManifestUse,
     manifest::{Build, Component},
 };
 use tracing::{Instrument as _, debug, error, info, info_span, warn};
@@ -169,6 +169,18 @@ fn build_failure(error: &anyhow::Error, text: String) -> Problem {
     Problem { title, text }
 }
 
+/// Returns the components that contain the code of a component: itself, and those that it is
+/// composed into.
+fn users<'a>(manifest: &'a Manifest, id: &str) -> impl Iterator<Item = &'a String> {
+    let source = manifest
+        .components
+        .get(id)
+        .map(|component| &component.source);
+    let components = manifest.components.values();
+    let uses = move |component: &&Component| component.sources().any(|part| Some(part) == source);
+    components.filter(uses).map(|component| &component.id)
+}
+
 fn has_build(manifest: &Manifest, id: &str) -> bool {
     let component = manifest.components.get(id);
     component.is_some_and(|component| component.build.is_some())
@@ -197,7 +209,7 @@ impl Watch {
         for (id, result) in build_all(manifest.clone(), all).await {
             if let Err(problem) = &result
                 && let Some(component) = manifest.components.get(&id)
-                && !component.source.exists()
+                && component.source.is_missing()
             {
                 let (title, source) = (&problem.title, component.source.display().to_string());
                 // A build that succeeded without creating the file already names it.
@@ -220,10 +232,7 @@ impl Watch {
         loop {
             if builds.is_none() && !queue.is_empty() {
                 let components = std::mem::take(&mut queue);
-                // Their wasm is incomplete until the build ends.
-                self.pending
-                    .components
-                    .retain(|id| !components.contains(id));
+                self.postpone(&components);
                 builds = Some(RunningBuilds::start(&self.config.manifest, components));
             }
             let results = async {
@@ -239,9 +248,9 @@ impl Watch {
                 }
                 changed = self.file_watcher.changed() => {
                     queue.extend(self.handle_changes(&changed));
-                    let running = builds.iter().flat_map(|builds| &builds.components);
-                    for id in queue.iter().chain(running) {
-                        self.pending.components.remove(id);
+                    self.postpone(&queue);
+                    if let Some(builds) = &builds {
+                        self.postpone(&builds.components);
                     }
                 }
             }
@@ -257,11 +266,21 @@ impl Watch {
         }
     }
 
+    /// Leaves out components that are being built: their wasm is incomplete until the build ends.
+    fn postpone(&mut self, components: &BTreeSet<String>) {
+        for user in components
+            .iter()
+            .flat_map(|id| users(&self.config.manifest, id))
+        {
+            self.pending.components.remove(user);
+        }
+    }
+
     /// Returns whether the wasm of any of these components does not exist.
     fn any_missing<'a>(&self, mut components: impl Iterator<Item = &'a String>) -> bool {
         components.any(|id| {
             let component = self.config.manifest.components.get(id);
-            component.is_some_and(|component| !component.source.exists())
+            component.is_some_and(|component| component.source.is_missing())
         })
     }
 
@@ -272,7 +291,8 @@ impl Watch {
                 continue;
             }
             if result.is_ok() {
-                self.pending.components.insert(id.clone());
+                let users = users(&self.config.manifest, &id);
+                self.pending.components.extend(users.cloned());
             }
             self.problems.record(Stage::Build(id), result);
         }
@@ -296,7 +316,7 @@ impl Watch {
         // A component whose wasm was deleted keeps the loaded one. Often a new file follows.
         let exists = |id: &String| {
             let component = self.config.manifest.components.get(id);
-            component.is_some_and(|component| component.source.exists())
+            component.is_some_and(|component| !component.source.is_missing())
         };
         self.pending
             .components
@@ -314,7 +334,12 @@ impl Watch {
             title: "Invalid manifest".to_owned(),
             text,
         };
-        let config = AppConfig::load(&self.config.manifest.path)
+        let manifest = &self.config.manifest;
+        let options = ManifestOptions {
+            usage: ManifestUse::Embedded,
+            profile: manifest.profile.as_deref(),
+        };
+        let config = AppConfig::load_with(&manifest.path, options)
             .map_err(|error: ManifestError| problem(error.to_string()))?;
         let watch_set =
             WatchSet::new(&config.manifest).map_err(|error| problem(format!("{error:#}")))?;
@@ -329,7 +354,7 @@ impl Watch {
             component.build.is_some()
                 && (old.is_none_or(|old| {
                     old.build != component.build || old.source != component.source
-                }) || !component.source.exists())
+                }) || component.source.is_missing())
         };
         let to_build = self.config.manifest.components.values().filter(needs_build);
         let to_build = to_build.map(|component| component.id.clone()).collect();

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use spin_runtime::{
     ExcludedFiles, Manifest,
-    manifest::{Component, Files},
+    manifest::{Component, Files, Source},
 };
 
 use crate::dev::pattern::{Pattern, normalize};
@@ -31,8 +31,8 @@ struct ComponentFiles {
     id: String,
     /// Inputs of its build: `build.watch`.
     build_inputs: Vec<Pattern>,
-    /// Output of its build: `source`.
-    wasm: PathBuf,
+    /// Its code: `source`, which is the output of its build, and its dependencies.
+    wasm: Vec<PathBuf>,
     /// Files that it can read: `files`.
     files: Vec<Pattern>,
     /// `exclude_files`, relative to `root`.
@@ -76,7 +76,7 @@ impl WatchSet {
             |folder: &Path, deep| *roots.entry(folder.to_owned()).or_default() |= deep;
         add_root(&root, false);
         for component in &components {
-            if let Some(folder) = component.wasm.parent() {
+            for folder in component.wasm.iter().filter_map(|wasm| wasm.parent()) {
                 add_root(folder, false);
             }
             for pattern in component.build_inputs.iter().chain(&component.files) {
@@ -109,7 +109,7 @@ impl WatchSet {
         !is_scratch(file)
             && (self.settings.iter().any(|path| path == file)
                 || self.components.iter().any(|component| {
-                    component.wasm == file
+                    component.is_wasm(file)
                         || component.is_build_input(file)
                         || component.is_file(file)
                 }))
@@ -126,7 +126,7 @@ impl WatchSet {
     fn is_wasm(&self, file: &Path) -> bool {
         self.components
             .iter()
-            .any(|component| component.wasm == file)
+            .any(|component| component.is_wasm(file))
     }
 
     /// Returns the actions for changed, new and deleted files.
@@ -140,7 +140,7 @@ impl WatchSet {
                 if component.is_build_input(file) && !is_wasm {
                     plan.build.insert(component.id.clone());
                 }
-                if component.wasm == *file {
+                if component.is_wasm(file) {
                     plan.wasm.insert(component.id.clone());
                 }
                 if component.is_file(file) {
@@ -170,7 +170,11 @@ impl ComponentFiles {
         Ok(Self {
             id: component.id.clone(),
             build_inputs: build_inputs.collect::<Result<_>>().context("build.watch")?,
-            wasm: normalize(&component.source),
+            wasm: component
+                .sources()
+                .filter_map(Source::file)
+                .map(normalize)
+                .collect(),
             files: files.collect::<Result<_>>().context("files")?,
             excluded: ExcludedFiles::new(&component.exclude_files).context("exclude_files")?,
             root: normalize(root),
@@ -181,6 +185,10 @@ impl ComponentFiles {
         self.build_inputs
             .iter()
             .any(|pattern| pattern.matches(file))
+    }
+
+    fn is_wasm(&self, file: &Path) -> bool {
+        self.wasm.iter().any(|wasm| wasm == file)
     }
 
     fn is_file(&self, file: &Path) -> bool {
@@ -238,9 +246,13 @@ watch = ["src/**/*.rs", "Cargo.toml", "../shared/*.rs", "../static/**/*"]
 
 [component.orders]
 source = "target/orders.wasm"
+dependencies = { "me:tools" = { component = "tools" }, "me:other" = { path = "other/lib.wasm" } }
 [component.orders.build]
 command = "make"
 watch = ["orders/**/*.rs", "shared/a.rs", "Makefile", "target/*.wasm"]
+
+[component.tools]
+source = "target/tools.wasm"
 "#;
 
     fn watch_set() -> (tempfile::TempDir, WatchSet) {
@@ -301,6 +313,8 @@ watch = ["orders/**/*.rs", "shared/a.rs", "Makefile", "target/*.wasm"]
             ("target/page.wasm", "load page"),
             ("target/orders.wasm", "load orders"),
             ("target/other.wasm", "build orders"),
+            ("target/tools.wasm", "load orders, load tools"),
+            ("other/lib.wasm", "load orders"),
             ("assets/a.txt", "files"),
             ("assets/b.txt", ""),
             ("assets/c.txt", ""),
@@ -352,6 +366,7 @@ watch = ["orders/**/*.rs", "shared/a.rs", "Makefile", "target/*.wasm"]
             ("Makefile", true),
             ("assets", false),
             ("orders", true),
+            ("other", false),
             ("page/Cargo.toml", true),
             ("page/src", true),
             ("shared", false),

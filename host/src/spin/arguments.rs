@@ -26,9 +26,13 @@ pub(super) fn arguments(
     if options.quiet {
         arguments.flag("--quiet");
     }
+    if let Some(profile) = &options.profile {
+        arguments.option("--profile", profile);
+    }
     for (option, folder) in [
         ("--state-dir", &options.state_dir),
         ("--log-dir", &options.log_dir),
+        ("--cache-dir", &options.cache_dir),
     ] {
         if let Some(folder) = folder {
             arguments.path(option, folder)?;
@@ -83,14 +87,16 @@ mod tests {
             environment: [pair("RUST_LOG", "debug")].into(),
             state_dir: Some("/state".into()),
             log_dir: Some("/logs".into()),
+            cache_dir: Some("/cache".into()),
+            profile: Some("debug".into()),
             quiet: true,
             ..HostOptions::default()
         };
         assert_eq!(
             line(&options, true),
             format!(
-                "{minimal} --build --quiet --state-dir /state --log-dir /logs \
-                 --env RUST_LOG=debug --variable a=1 --variable a=-2 = x"
+                "{minimal} --build --quiet --profile debug --state-dir /state --log-dir /logs \
+                 --cache-dir /cache --env RUST_LOG=debug --variable a=1 --variable a=-2 = x"
             )
         );
     }

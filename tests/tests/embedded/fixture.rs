@@ -28,7 +28,7 @@ pub fn wasm(name: &str) -> PathBuf {
         .join(format!("{name}.wasm"));
     assert!(
         file.exists(),
-        "{} is missing: build it with `components/build probe probe02`",
+        "{} is missing: build it with `components/build layer probe probe02`",
         file.display()
     );
     file
@@ -48,19 +48,29 @@ pub fn manifest(extra: &str) -> Manifest {
 }
 
 fn parse(component: &str) -> Manifest {
-    let text = format!(
-        "spin_manifest_version = 2\napplication.name = \"one\"\n\
-         [[trigger.http]]\nroute = \"/probe/...\"\ncomponent = \"probe\"\n\
+    application(&format!(
+        "[[trigger.http]]\nroute = \"/probe/...\"\ncomponent = \"probe\"\n\
          [component.probe]\n{component}\n"
-    );
+    ))
+}
+
+/// Returns a manifest with these triggers and components.
+pub fn application(rest: &str) -> Manifest {
+    let text = format!("spin_manifest_version = 2\napplication.name = \"one\"\n{rest}");
     Manifest::parse(&text, folder().join("spin.toml"), ManifestUse::Embedded).unwrap()
 }
 
 /// Returns the error with which a manifest with this component fails to load.
 #[track_caller]
 pub fn load_error(component: &str) -> String {
+    error_of(&parse(component))
+}
+
+/// Returns the error with which a manifest fails to load.
+#[track_caller]
+pub fn error_of(manifest: &Manifest) -> String {
     let state = tempfile::tempdir().unwrap();
-    match load(&parse(component), EmbeddedOptions::new(state.path())) {
+    match load(manifest, EmbeddedOptions::new(state.path())) {
         Ok(_) => panic!("the manifest loads"),
         Err(error) => format!("{error:#}"),
     }

@@ -52,7 +52,7 @@ fn an_unsupported_import_is_an_error_with_its_name() {
     wasm.extend_from_slice(&[5, 0]);
     std::fs::write(&file, wasm).unwrap();
     let error = load_error(&format!("source = {file:?}"));
-    for part in ["component probe", "spin:sqlite/sqlite@3.1.0", "--upstream"] {
+    for part in ["component probe", "spin:sqlite/sqlite@3.1.0", "--spin"] {
         assert!(error.contains(part), "{part:?} in {error}");
     }
 }

@@ -1,7 +1,7 @@
 //! Components in the embedded runtime, called without a listener.
 
 mod baseline;
-
+mod compose;
 mod files;
 mod fixture;
 mod key_value;

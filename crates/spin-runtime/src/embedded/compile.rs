@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -16,8 +15,17 @@ use wasmtime_wasi_http::{
     p2, p3,
 };
 
-use super::{guest::Guest, linker, stubs, wasm_format};
-use crate::{limits::Limits, manifest::Component};
+use super::{
+    denied,
+    guest::Guest,
+    linker,
+    source::{Recipe, SourceLoader},
+    stubs, wasm_format,
+};
+use crate::{
+    limits::Limits,
+    manifest::{Component, Source, USE_SPIN},
+};
 
 /// A linked component. Clones share its code.
 #[derive(Clone)]
@@ -56,12 +64,12 @@ impl Pre {
     }
 }
 
-/// A linked component and the file that it comes from.
+/// A linked component and the parts that it comes from.
 #[derive(Clone)]
 pub(crate) struct Compiled {
-    source: PathBuf,
-    /// The contents of the file. They tell whether a component has changed, and are compiled
-    /// again for another engine, when the file may already have other contents.
+    recipe: Recipe,
+    /// The composed contents of the files. They tell whether a component has changed, and are
+    /// compiled again for another engine, when the files may already have other contents.
     wasm: Arc<[u8]>,
     /// The interfaces that it imports.
     pub(crate) imports: Arc<[String]>,
@@ -80,18 +88,19 @@ impl Compiled {
 /// The compiler rejected a file. The file is invalid, or uses a feature that the compiler lacks.
 #[derive(Debug, thiserror::Error)]
 #[error("{} is not a valid component", .0.display())]
-pub(crate) struct CompileError(PathBuf);
+pub(crate) struct CompileError(Source);
 
 /// Compiles and links the components of a manifest in parallel.
 ///
-/// The file of a component in `previous` is only read again if `changed` contains its id. The
-/// previous code is used if the file has the same contents and the engine is the same.
+/// The files of a component in `previous` are only read again if `changed` contains its id. The
+/// previous code is used if the files have the same contents and the engine is the same.
 ///
 /// # Errors
 /// Returns the error of the first component, by id. It is a [`CompileError`] if the compiler
 /// rejected the file.
 pub(crate) fn compile_all(
     linker: &Linker<Guest>,
+    loader: &SourceLoader,
     components: &BTreeMap<String, Component>,
     previous: &BTreeMap<String, Compiled>,
     changed: &BTreeSet<String>,
@@ -102,10 +111,10 @@ pub(crate) fn compile_all(
             .map(|component| {
                 let previous = previous
                     .get(&component.id)
-                    .filter(|previous| previous.source == component.source);
+                    .filter(|previous| previous.recipe == Recipe::of(component));
                 let is_changed = changed.contains(&component.id);
                 scope.spawn(move || {
-                    compile(linker, component, previous, is_changed)
+                    compile(linker, loader, component, previous, is_changed)
                         .with_context(|| format!("component {}", component.id))
                 })
             })
@@ -123,6 +132,7 @@ pub(crate) fn compile_all(
 
 fn compile(
     linker: &Linker<Guest>,
+    loader: &SourceLoader,
     component: &Component,
     previous: Option<&Compiled>,
     is_changed: bool,
@@ -130,7 +140,7 @@ fn compile(
     let path = &component.source;
     let wasm = match previous {
         Some(previous) if !is_changed => previous.wasm.clone(),
-        _ => read(component)?,
+        _ => loader.load(component)?,
     };
     let engine = linker.engine();
     if let Some(previous) = previous
@@ -149,7 +159,7 @@ fn compile(
         let path = path.display();
         format!("{path} is not compatible with this host; {USE_SPIN}")
     };
-    let mut linker = linker.clone();
+    let mut linker = denied::link(linker, &compiled)?.unwrap_or_else(|| linker.clone());
     let stubs = stubs::define(&mut linker, &compiled)
         .map_err(anyhow::Error::from)
         .with_context(incompatible)?;
@@ -160,7 +170,7 @@ fn compile(
     let pre = find_handler(pre)
         .with_context(|| format!("{} does not handle HTTP requests", path.display()))?;
     Ok(Compiled {
-        source: path.clone(),
+        recipe: Recipe::of(component),
         wasm,
         imports: imports.into(),
         stubs: stubs.into(),
@@ -168,41 +178,8 @@ fn compile(
     })
 }
 
-fn read(component: &Component) -> anyhow::Result<Arc<[u8]>> {
-    let path = &component.source;
-    match std::fs::read(path) {
-        Ok(wasm) => Ok(wasm.into()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            bail!(
-                "{} does not exist; {}",
-                path.display(),
-                build_hint(component)
-            )
-        }
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
-    }
-}
-
-/// Returns how to build a missing file.
-fn build_hint(component: &Component) -> String {
-    match &component.build {
-        Some(build) => format!(
-            "run `socket-host build` or start with --build, which runs `{}` in {}",
-            build.commands.join(" && "),
-            build.workdir.display()
-        ),
-        None => format!(
-            "build it or correct `source` of [component.{}], which has no build command",
-            component.id
-        ),
-    }
-}
-
-/// The way out for a component that only Spin can run.
-pub(super) const USE_SPIN: &str = "start with --spin, which runs the application in Spin";
-
 /// Checks that a component does not import a version of WASI 0.2 that preceded its release.
-fn check_release_candidates(imports: &[String], path: &Path) -> anyhow::Result<()> {
+fn check_release_candidates(imports: &[String], path: &Source) -> anyhow::Result<()> {
     let is_candidate =
         |import: &&String| import.starts_with("wasi:") && import.contains("@0.2.0-rc-2023-");
     match imports.iter().find(is_candidate) {

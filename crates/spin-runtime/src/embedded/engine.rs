@@ -126,14 +126,14 @@ fn pool(limits: &Limits, components: usize) -> InstanceAllocationStrategy {
 /// start.
 fn cache() -> Option<Cache> {
     let mut config = CacheConfig::new();
-    config.with_directory(cache_dir()?);
+    config.with_directory(user_cache_dir()?.join("wasm"));
     Cache::new(config)
         .inspect_err(|error| tracing::warn!(%error, "cannot open the compilation cache"))
         .ok()
 }
 
-/// Returns `socket-host/wasm` in the user's cache folder, as an absolute path.
-fn cache_dir() -> Option<PathBuf> {
+/// Returns `socket-host` in the user's cache folder, as an absolute path.
+pub(crate) fn user_cache_dir() -> Option<PathBuf> {
     let absolute_path = |name| {
         std::env::var_os(name)
             .map(PathBuf::from)
@@ -141,5 +141,5 @@ fn cache_dir() -> Option<PathBuf> {
     };
     let base = absolute_path("XDG_CACHE_HOME")
         .or_else(|| absolute_path("HOME").map(|home| home.join(".cache")))?;
-    Some(base.join("socket-host/wasm"))
+    Some(base.join("socket-host"))
 }

@@ -23,6 +23,7 @@ use super::{
     options::{EmbeddedOptions, FolderError},
     output::Output,
     permissions,
+    source::SourceLoader,
     sqlite::Database,
     store::{Store, Stores},
 };
@@ -43,6 +44,7 @@ pub(crate) struct AppLoader {
     toolchain: Option<Toolchain>,
     output: Output,
     client: Client,
+    sources: SourceLoader,
     /// The open key-value stores, by label.
     stores: BTreeMap<String, Arc<dyn Store>>,
     /// The code of the current application, by component id.
@@ -98,6 +100,7 @@ impl AppLoader {
             toolchain: None,
             output: Output::start(!options.quiet, &options.limits)?,
             client: Client::new(&options.limits),
+            sources: SourceLoader::new(options.cache_dir.clone(), &options.limits),
             stores: BTreeMap::new(),
             compiled: BTreeMap::new(),
             permits: BTreeMap::new(),
@@ -173,7 +176,8 @@ impl AppLoader {
     fn build(&self, manifest: &Manifest, changed: &BTreeSet<String>) -> anyhow::Result<Build> {
         let components = &manifest.components;
         let compile = |toolchain: &Toolchain| {
-            compile::compile_all(&toolchain.linker, components, &self.compiled, changed)
+            let linker = &toolchain.linker;
+            compile::compile_all(linker, &self.sources, components, &self.compiled, changed)
         };
         let capacity = self
             .toolchain

@@ -12,6 +12,8 @@ pub struct EmbeddedOptions {
     pub state_dir: PathBuf,
     /// The folder of the log files. `None` for `logs` in the state folder.
     pub log_dir: Option<PathBuf>,
+    /// The folder of downloaded components. `None` for the user's cache folder.
+    pub cache_dir: Option<PathBuf>,
     /// Environment variables for every component. They override those of the manifest.
     pub environment: BTreeMap<String, String>,
     /// Write the output of components to the log files only, and not to stderr.
@@ -43,6 +45,7 @@ impl EmbeddedOptions {
         Self {
             state_dir: state_dir.into(),
             log_dir: None,
+            cache_dir: None,
             environment: BTreeMap::new(),
             quiet: false,
             optimize: true,

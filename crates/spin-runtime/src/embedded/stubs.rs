@@ -9,9 +9,10 @@ use wasmtime::{
     },
 };
 
-use super::{compile::USE_SPIN, guest::Guest, linker::is_provided};
+use super::{denied::is_denied, guest::Guest, linker::is_provided};
+use crate::manifest::USE_SPIN;
 
-/// Defines the imports of `component` that the linker lacks. Their functions trap when they are
+/// Defines the imports of `component` that the linker lacks, other than the denied ones. Their functions trap when they are
 /// called. Returns the names of the imports that have functions.
 ///
 /// # Errors
@@ -26,7 +27,7 @@ pub(crate) fn define(linker: &mut Linker<Guest>, component: &Component) -> Resul
         let mut has_functions = false;
         match item.ty {
             ComponentItem::ComponentInstance(interface) => {
-                let mut stub = if is_provided(import) {
+                let mut stub = if is_provided(import) || is_denied(import) {
                     None
                 } else {
                     Some(linker.instance(import)?)

@@ -1,10 +1,12 @@
 //! Converts what toolchains produce to components that Wasmtime runs: core modules, and components
 //! for the release candidate of WASI 0.3.
 
-use std::{borrow::Cow, path::Path};
+use std::borrow::Cow;
 
 use anyhow::{Context as _, bail};
 use wasmparser::{Encoding, Parser, Payload};
+
+use crate::manifest::Source;
 
 /// The release candidate of WASI 0.3 that spin-sdk 6 uses. Its interfaces have the same types as
 /// those of the release.
@@ -19,11 +21,11 @@ const RELEASE: &str = "@0.3.0+rc-2026-03-15";
 /// # Errors
 /// Fails if the file is neither a component nor a core module that can become one. Only the
 /// compiler checks the rest of a component.
-pub(crate) fn to_component<'a>(wasm: &'a [u8], path: &Path) -> anyhow::Result<Cow<'a, [u8]>> {
+pub(crate) fn to_component<'a>(wasm: &'a [u8], source: &Source) -> anyhow::Result<Cow<'a, [u8]>> {
     if !wasm.starts_with(b"\0asm") {
-        bail!("{} is not WebAssembly", path.display());
+        bail!("{} is not WebAssembly", source.display());
     }
-    let invalid = || format!("{} is not valid WebAssembly", path.display());
+    let invalid = || format!("{} is not valid WebAssembly", source.display());
     let component = match encoding(wasm).with_context(invalid)? {
         Encoding::Component => Cow::Borrowed(wasm),
         Encoding::Module => {
@@ -31,7 +33,7 @@ pub(crate) fn to_component<'a>(wasm: &'a [u8], path: &Path) -> anyhow::Result<Co
                 format!(
                     "{} is a core module that cannot become a component: build it for \
                      wasm32-wasip2, or for wasm32-wasip1 with a Spin SDK of version 2 or later",
-                    path.display()
+                    source.display()
                 )
             })?;
             Cow::Owned(component)
@@ -120,7 +122,7 @@ mod tests {
     use super::*;
 
     fn convert(bytes: &[u8]) -> Result<Vec<u8>, String> {
-        to_component(bytes, Path::new("a.wasm"))
+        to_component(bytes, &Source::File("a.wasm".into()))
             .map(Cow::into_owned)
             .map_err(|error| format!("{error:#}"))
     }

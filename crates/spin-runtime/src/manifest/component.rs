@@ -1,27 +1,40 @@
 //! Reads `[component.ID]` and the inline form in a trigger.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::collections::BTreeMap;
 
 use super::{
+    build,
     context::Context,
-    id,
-    model::{Build, Component, Files},
+    dependencies, id,
+    model::{Component, Files},
+    profile::{self, Profile},
     reader::{Table, Value},
+    source,
     suggest::suggest,
     template::Template,
 };
 use crate::allowed_hosts;
 
-pub(super) fn read(context: &Context<'_>, id: &str, mut table: Table<'_>) -> Option<Component> {
-    let source = table
-        .require(
-            "source",
-            "the path of the wasm file, such as \"target/wasm32-wasip2/release/my.wasm\"",
-        )
-        .map(|value| read_source(context, &value));
+/// The hosts that a component of manifest version 1 without `allowed_outbound_hosts` may reach.
+const DATABASES: [&str; 3] = ["redis://*:*", "mysql://*:*", "postgres://*:*"];
+
+/// The version of a manifest, as far as components differ in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    One,
+    Two,
+}
+
+pub(super) fn read<'a>(
+    context: &Context<'a>,
+    id: &str,
+    mut table: Table<'a>,
+    version: Version,
+) -> Option<Component> {
+    let source = table.require(
+        "source",
+        "the path of the wasm file, such as \"target/wasm32-wasip2/release/my.wasm\"",
+    );
     if let Some(value) = table.get("description") {
         value.string();
     }
@@ -34,36 +47,69 @@ pub(super) fn read(context: &Context<'_>, id: &str, mut table: Table<'_>) -> Opt
         None => Vec::new(),
     };
     let exclude_files = read_strings(&mut table, "exclude_files");
-    let allowed_outbound_hosts = read_outbound_hosts(context, &mut table);
+    let allowed_outbound_hosts = read_outbound_hosts(context, &mut table, version);
     let key_value_stores = read_labels(&mut table, "key_value_stores");
     let sqlite_databases = read_labels(&mut table, "sqlite_databases");
-    read_strings(&mut table, "ai_models");
-    let environment = table
+    if let Some(value) = table.get("ai_models")
+        && !value.strings().is_empty()
+    {
+        context.warn_unsupported(&value, "this host runs no models, so calls to them fail");
+    }
+    let mut environment = table
         .get("environment")
         .map(|value| value.string_map())
         .unwrap_or_default();
-    let variables = match table.get("variables") {
+    let variables = match version {
+        Version::One => table.get("config"),
+        Version::Two => table.get("variables"),
+    };
+    let variables = match variables {
         Some(value) => read_variables(context, &value),
         None => BTreeMap::new(),
     };
-    let build = table
-        .get("build")
-        .and_then(|value| read_build(context, &value));
-    check_dependencies(context, &mut table);
-    if let Some(value) = table.get("targets") {
-        check_targets(&value);
-    }
-    if let Some(value) = table.get("profile") {
-        check_profiles(&value);
-    }
-    if let Some(value) = table.get("tool") {
-        tool_tables(&value);
+    let build = table.get("build");
+    let mut profile = Profile::default();
+    let mut dependencies = BTreeMap::new();
+    if version == Version::Two {
+        let inherit_all = table
+            .get("dependencies_inherit_configuration")
+            .and_then(|value| value.boolean());
+        let own_dependencies = table.get("dependencies");
+        if let Some(value) = table.get("targets") {
+            check_targets(&value);
+        }
+        profile = profile::read(context, &mut table);
+        dependencies = dependencies::read_all(
+            context,
+            own_dependencies.as_ref(),
+            profile.dependencies.as_ref(),
+            inherit_all,
+        );
+        if let Some(value) = table.get("tool") {
+            tool_tables(&value);
+        }
     }
     table.finish();
 
+    if let Some(value) = &profile.environment {
+        environment.extend(value.string_map());
+    }
+    let build = build::read(context, build.as_ref(), profile.command.as_ref());
+    // Both are checked, whichever applies.
+    let sources = [source, profile.source].map(|value| {
+        let value = value?;
+        Some((source::read(context.root, &value)?, value))
+    });
+    let [source, replacing] = sources;
+    let (source, value) = replacing.or(source)?;
+    source::check_supported(context, &value, &source);
+
     Some(Component {
         id: id.to_owned(),
-        source: source??,
+        source,
+        dependencies,
+        middleware: Vec::new(),
+        is_dependency: false,
         files,
         exclude_files,
         allowed_outbound_hosts,
@@ -116,47 +162,6 @@ fn read_labels(table: &mut Table<'_>, name: &'static str) -> Vec<String> {
     value.strings()
 }
 
-fn read_source(context: &Context<'_>, value: &Value<'_>) -> Option<PathBuf> {
-    if value.is_string() {
-        let path = value.string()?;
-        if path.is_empty() {
-            value.error("expected the path of a wasm file, found an empty string");
-            return None;
-        }
-        return Some(context.root.join(path));
-    }
-    if !value.is_table() {
-        value.error(format!(
-            "expected a path, or a table with `url` and `digest` or with `package` and `version`, found {}",
-            value.type_name()
-        ));
-        return None;
-    }
-    let mut table = value.table()?;
-    let remote = table.get("url").is_some();
-    for name in ["url", "digest", "registry", "package", "version"] {
-        if let Some(value) = table.get(name) {
-            value.string();
-        }
-    }
-    if remote {
-        table.require("digest", "the file's SHA-256 digest, such as \"sha256:…\"");
-    } else {
-        table.require(
-            "package",
-            "the name of a package, such as \"me:my-component\"",
-        );
-        table.require("version", "the package's version");
-    }
-    table.finish();
-    context.unsupported(
-        value,
-        "remote components are not supported: download the file and use its path",
-    );
-    // Only used for an upstream, where the file is never opened.
-    Some(PathBuf::new())
-}
-
 fn read_files(context: &Context<'_>, value: &Value<'_>) -> Option<Files> {
     if value.is_string() {
         let glob = value.string()?;
@@ -201,9 +206,18 @@ fn read_files(context: &Context<'_>, value: &Value<'_>) -> Option<Files> {
     })
 }
 
-fn read_outbound_hosts(context: &Context<'_>, table: &mut Table<'_>) -> Vec<String> {
+fn read_outbound_hosts(
+    context: &Context<'_>,
+    table: &mut Table<'_>,
+    version: Version,
+) -> Vec<String> {
     let mut hosts = Vec::new();
-    if let Some(value) = table.get("allowed_outbound_hosts") {
+    let value = table.get("allowed_outbound_hosts");
+    if value.is_none() && version == Version::One {
+        // Databases needed no permission before this key existed.
+        hosts.extend(DATABASES.map(str::to_owned));
+    }
+    if let Some(value) = value {
         for entry in value.array() {
             let Some(text) = entry.string() else { continue };
             let Some(template) = read_template(context, &entry, text) else {
@@ -269,71 +283,4 @@ fn read_template(context: &Context<'_>, value: &Value<'_>, text: &str) -> Option
         return None;
     }
     Some(template)
-}
-
-fn read_build(context: &Context<'_>, value: &Value<'_>) -> Option<Build> {
-    let mut table = value.table()?;
-    let commands = table
-        .require("command", "a shell command, or a list of them")
-        .map(|value| {
-            if value.is_array() {
-                value.strings()
-            } else {
-                value.string().map(str::to_owned).into_iter().collect()
-            }
-        });
-    let workdir = table.get("workdir").and_then(|value| {
-        let path = Path::new(value.string()?);
-        if path.has_root() {
-            value.error("expected a path relative to the manifest's folder");
-        }
-        Some(context.root.join(path))
-    });
-    let watch = read_strings(&mut table, "watch");
-    let environment = table
-        .get("environment")
-        .map(|value| value.string_map())
-        .unwrap_or_default();
-    table.finish();
-    let workdir = workdir.unwrap_or_else(|| context.root.to_owned());
-    Some(Build {
-        commands: commands?,
-        workdir,
-        watch,
-        environment,
-    })
-}
-
-fn check_dependencies(context: &Context<'_>, table: &mut Table<'_>) {
-    if let Some(value) = table.get("dependencies_inherit_configuration") {
-        value.boolean();
-    }
-    let Some(value) = table.get("dependencies") else {
-        return;
-    };
-    if value
-        .table()
-        .is_some_and(|dependencies| !dependencies.is_empty())
-    {
-        context.unsupported(
-            &value,
-            "component dependencies are not supported: compose the component when it is built",
-        );
-    }
-}
-
-/// Checks `profile`: settings for `spin up --profile NAME`, which have no effect without that option.
-fn check_profiles(value: &Value<'_>) {
-    let Some(profiles) = value.table() else {
-        return;
-    };
-    for (_, profile) in profiles.entries() {
-        let Some(mut profile) = profile.table() else {
-            continue;
-        };
-        for name in ["source", "environment", "dependencies", "build"] {
-            profile.get(name);
-        }
-        profile.finish();
-    }
 }

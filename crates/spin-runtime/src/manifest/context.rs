@@ -1,25 +1,76 @@
 //! What the readers of all parts of a manifest share.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
-use super::{model::ManifestUse, reader::Value};
+use super::{
+    dependencies::Part,
+    model::{ManifestOptions, ManifestUse},
+    reader::Value,
+};
+
+/// What to do about something that Spin supports and the embedded runtime does not.
+pub(crate) const USE_SPIN: &str = "start with --spin, which runs the application in Spin";
 
 pub(super) struct Context<'a> {
     /// The manifest's folder, absolute.
     pub(super) root: &'a Path,
     pub(super) usage: ManifestUse,
+    /// The profile to apply to components.
+    pub(super) profile: Option<&'a str>,
     /// The names under `[variables]`.
     pub(super) variables: &'a BTreeSet<String>,
+    /// The `[component.ID]` tables that may be dependencies.
+    pub(super) parts: BTreeMap<String, Part>,
+    /// The ids of the components that are dependencies of others.
+    pub(super) composed: RefCell<BTreeSet<String>>,
+    /// The profiles that a component defines.
+    pub(super) profiles: RefCell<BTreeSet<String>>,
+    warnings: RefCell<Vec<String>>,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    pub(super) fn new(
+        root: &'a Path,
+        options: ManifestOptions<'a>,
+        variables: &'a BTreeSet<String>,
+    ) -> Self {
+        Self {
+            root,
+            usage: options.usage,
+            profile: options.profile,
+            variables,
+            parts: BTreeMap::new(),
+            composed: RefCell::default(),
+            profiles: RefCell::default(),
+            warnings: RefCell::default(),
+        }
+    }
+
     /// Reports something that Spin supports and the embedded runtime does not.
     pub(super) fn unsupported(&self, value: &Value<'_>, reason: &str) {
         if self.usage == ManifestUse::Embedded {
-            value.error(format!(
-                "{reason}; run the application with `spin up` and put this host in front of it \
-                 with `--upstream URL`"
-            ));
+            value.error(format!("{reason}; {USE_SPIN}"));
         }
+    }
+
+    /// Adds a warning about something that the embedded runtime ignores.
+    pub(super) fn warn_unsupported(&self, value: &Value<'_>, reason: &str) {
+        if self.usage == ManifestUse::Embedded {
+            self.warn(value, &format!("{reason}; {USE_SPIN}"));
+        }
+    }
+
+    /// Adds a warning about a value that is valid.
+    pub(super) fn warn(&self, value: &Value<'_>, message: &str) {
+        let warning = format!("{} (line {}): {message}", value.key(), value.line());
+        self.warnings.borrow_mut().push(warning);
+    }
+
+    pub(super) fn into_warnings(self) -> Vec<String> {
+        self.warnings.into_inner()
     }
 }

@@ -1,14 +1,15 @@
 //! The contents of a manifest.
 
 use std::{
-    collections::BTreeMap,
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     path::{Path, PathBuf},
 };
 
 use http::{HeaderMap, StatusCode};
 
-use super::reader::Value;
+use super::{dependency_name::DependencyName, reader::Value};
 
 /// The paths that the host answers itself: `health` and `info`.
 pub(crate) const WELL_KNOWN: &str = "/.well-known/spin/";
@@ -19,8 +20,27 @@ pub enum ManifestUse {
     /// This process runs them. What only Spin supports is an error.
     Embedded,
     /// An upstream runs them. The manifest may contain what only Spin supports: other triggers
-    /// (left out of [`Manifest::triggers`]), downloaded components, dependencies.
+    /// (left out of [`Manifest::triggers`]), and packages of registries.
     Upstream,
+}
+
+/// How to read a manifest. A [`ManifestUse`] converts to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ManifestOptions<'a> {
+    /// Who runs the components.
+    pub usage: ManifestUse,
+    /// The profile whose settings, `[component.ID.profile.NAME]`, replace those of the components.
+    /// A profile that no component defines is an error.
+    pub profile: Option<&'a str>,
+}
+
+impl From<ManifestUse> for ManifestOptions<'_> {
+    fn from(usage: ManifestUse) -> Self {
+        Self {
+            usage,
+            profile: None,
+        }
+    }
 }
 
 /// A manifest that has been read and checked.
@@ -30,6 +50,8 @@ pub struct Manifest {
     pub path: PathBuf,
     /// The manifest's folder. Relative paths in the manifest start here.
     pub root: PathBuf,
+    /// The profile that the components were read with.
+    pub profile: Option<String>,
     /// `application.name`.
     pub name: String,
     /// `application.version`.
@@ -48,6 +70,19 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// Returns the manifest without the components that only exist to be dependencies of others.
+    pub(crate) fn served(&self) -> Cow<'_, Self> {
+        let is_dependency = |component: &Component| component.is_dependency;
+        if !self.components.values().any(is_dependency) {
+            return Cow::Borrowed(self);
+        }
+        let mut served = self.clone();
+        served
+            .components
+            .retain(|_, component| !component.is_dependency);
+        Cow::Owned(served)
+    }
+
     /// Creates an empty manifest, for an upstream whose manifest is not available.
     ///
     /// Its path is `spin.toml` in the current folder.
@@ -55,6 +90,7 @@ impl Manifest {
         Self {
             path: PathBuf::from("spin.toml"),
             root: Path::new(".").to_owned(),
+            profile: None,
             name: String::new(),
             version: String::new(),
             description: String::new(),
@@ -124,9 +160,15 @@ pub enum Target {
 pub struct Component {
     /// The component's id.
     pub id: String,
-    /// The absolute path of the wasm file. Empty for a component that is not a local file, which
-    /// is only possible with [`ManifestUse::Upstream`].
-    pub source: PathBuf,
+    /// Where its code comes from.
+    pub source: Source,
+    /// The components that provide imports of this one.
+    pub dependencies: BTreeMap<DependencyName, Dependency>,
+    /// The components that handle a request before this one does, the outermost first:
+    /// `dependencies.middleware` of the trigger.
+    pub middleware: Vec<Dependency>,
+    /// Whether the component only exists to be a dependency of others: no trigger names it.
+    pub is_dependency: bool,
     /// The files that the component can read.
     pub files: Vec<Files>,
     /// Globs, relative to the manifest's folder, of files to leave out of [`Self::files`].
@@ -143,6 +185,91 @@ pub struct Component {
     pub variables: BTreeMap<String, String>,
     /// How to build it, if the manifest says so.
     pub build: Option<Build>,
+}
+
+impl Component {
+    /// Returns what the code of the component is made of: its own source, then those of its
+    /// dependencies and of its middleware.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+        let dependencies = self.dependencies.values().chain(&self.middleware);
+        std::iter::once(&self.source).chain(dependencies.map(|dependency| &dependency.source))
+    }
+}
+
+/// Where the code of a component comes from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// The absolute path of a wasm file.
+    File(PathBuf),
+    /// A file that is downloaded, and verified by its digest.
+    Download {
+        /// An `http` or `https` URL.
+        url: String,
+        /// `sha256:` and 64 hexadecimal digits in lower case.
+        digest: String,
+    },
+    /// A package of a registry, as `NAME@VERSION`. Only possible with [`ManifestUse::Upstream`].
+    Package(String),
+}
+
+impl Source {
+    /// Returns the path of a file on this machine.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Download { .. } | Self::Package(_) => None,
+        }
+    }
+
+    /// Returns whether it is a file that does not exist. What is downloaded is never missing.
+    pub fn is_missing(&self) -> bool {
+        self.file().is_some_and(|path| !path.exists())
+    }
+
+    /// Returns the path or URL for messages.
+    pub fn display(&self) -> impl fmt::Display {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Download { url, .. } => url.clone(),
+            Self::Package(name) => name.clone(),
+        }
+    }
+}
+
+/// A component that is composed into another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dependency {
+    /// Where its code comes from.
+    pub source: Source,
+    /// The export that provides the import. `None` for the one with the same name.
+    pub export: Option<String>,
+    /// The permissions that it shares with the component that it is composed into.
+    pub inherit: Inherit,
+}
+
+/// The permissions that a dependency shares with its component: `inherit_configuration`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Inherit {
+    /// All of them.
+    All,
+    /// Those of these keys, such as `key_value_stores`.
+    Only(BTreeSet<String>),
+}
+
+impl Inherit {
+    /// The keys that permissions are inherited by.
+    pub const KEYS: [&str; 7] = [
+        "ai_models",
+        "allowed_outbound_hosts",
+        "environment",
+        "files",
+        "key_value_stores",
+        "sqlite_databases",
+        "variables",
+    ];
+
+    /// Shares nothing.
+    pub const NONE: Self = Self::Only(BTreeSet::new());
 }
 
 /// An entry of a component's `files`.

@@ -1,4 +1,5 @@
-//! Reads a manifest's top level: `[application]`, `[variables]`, and the list of components.
+//! Reads a manifest's top level: its version, `[application]`, `[variables]`, and the list of
+//! components.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,13 +10,18 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    component,
+    component::{self, Version},
     context::Context,
+    dependencies::Part,
     error::ManifestError,
     id,
-    model::{Component, Manifest, ManifestUse, Route, ToolTables, Trigger, Variable, WELL_KNOWN},
+    model::{
+        Component, Manifest, ManifestOptions, ManifestUse, Route, ToolTables, Trigger, Variable,
+        WELL_KNOWN,
+    },
     reader::{Diagnostics, Table, Value},
-    trigger,
+    suggest::suggest,
+    trigger, version1,
 };
 use crate::{route_notation::notation_warning, route_pattern::RoutePattern};
 
@@ -23,9 +29,12 @@ impl Manifest {
     /// Reads the manifest at `path`: a file, or a folder that contains a `spin.toml`.
     ///
     /// # Errors
-    /// Returns every problem of the manifest. Which features are problems depends on `usage`.
-    pub fn load(path: impl AsRef<Path>, usage: ManifestUse) -> Result<Self, ManifestError> {
-        Self::load_with_tools(path, usage, |_| ()).map(|(manifest, ())| manifest)
+    /// Returns every problem of the manifest. Which features are problems depends on the options.
+    pub fn load<'a>(
+        path: impl AsRef<Path>,
+        options: impl Into<ManifestOptions<'a>>,
+    ) -> Result<Self, ManifestError> {
+        Self::load_with_tools(path, options, |_| ()).map(|(manifest, ())| manifest)
     }
 
     /// Reads the manifest at `path` together with tables under `[application.tool]`.
@@ -34,13 +43,13 @@ impl Manifest {
     ///
     /// # Errors
     /// Returns every problem of the manifest and of the tables that `read_tools` reads.
-    pub fn load_with_tools<T>(
+    pub fn load_with_tools<'a, T>(
         path: impl AsRef<Path>,
-        usage: ManifestUse,
+        options: impl Into<ManifestOptions<'a>>,
         read_tools: impl FnOnce(&ToolTables<'_>) -> T,
     ) -> Result<(Self, T), ManifestError> {
         let (text, path) = read_file(path.as_ref())?;
-        Self::parse_with_tools(&text, path, usage, read_tools)
+        Self::parse_with_tools(&text, path, options, read_tools)
     }
 
     /// Reads the text of a manifest as [`Self::load`] does, without accessing the file system.
@@ -49,22 +58,22 @@ impl Manifest {
     ///
     /// # Errors
     /// Returns every problem of the manifest.
-    pub fn parse(
+    pub fn parse<'a>(
         text: &str,
         path: impl AsRef<Path>,
-        usage: ManifestUse,
+        options: impl Into<ManifestOptions<'a>>,
     ) -> Result<Self, ManifestError> {
-        Self::parse_with_tools(text, path, usage, |_| ()).map(|(manifest, ())| manifest)
+        Self::parse_with_tools(text, path, options, |_| ()).map(|(manifest, ())| manifest)
     }
 
     /// Reads the text of a manifest as [`Self::load_with_tools`] does.
     ///
     /// # Errors
     /// Returns every problem of the manifest and of the tables that `read_tools` reads.
-    pub fn parse_with_tools<T>(
+    pub fn parse_with_tools<'a, T>(
         text: &str,
         path: impl AsRef<Path>,
-        usage: ManifestUse,
+        options: impl Into<ManifestOptions<'a>>,
         read_tools: impl FnOnce(&ToolTables<'_>) -> T,
     ) -> Result<(Self, T), ManifestError> {
         let path = path.as_ref();
@@ -83,14 +92,23 @@ impl Manifest {
             diagnostics.report(offset, "", error.message());
         }
         let mut table = Table::root(&diagnostics, document.get_ref());
-        if errors.is_empty() {
-            check_version(&mut table);
-        }
-        if !diagnostics.is_empty() {
+        let version = if errors.is_empty() {
+            read_version(&mut table)
+        } else {
+            None
+        };
+        let Some(version) = version else {
             return Err(into_error(diagnostics));
-        }
+        };
 
-        let (manifest, tools) = read_root(table, absolute, root, usage, read_tools);
+        let options = options.into();
+        let (manifest, tools) = match version {
+            Version::One => {
+                let manifest = version1::read(table, absolute, root, options);
+                (manifest, read_tools(&ToolTables::default()))
+            }
+            Version::Two => read_root(table, absolute, root, options, read_tools),
+        };
         match manifest {
             Some(manifest) if diagnostics.is_empty() => Ok((manifest, tools)),
             _ => Err(into_error(diagnostics)),
@@ -118,22 +136,34 @@ fn read_file(path: &Path) -> Result<(String, PathBuf), ManifestError> {
     }
 }
 
-fn check_version(table: &mut Table<'_>) {
-    let expected = "only manifest version 2 is supported: spin_manifest_version = 2";
-    let Some(version) = table.require("spin_manifest_version", expected) else {
-        return;
+/// Reads the version of a manifest, and reports an unknown one.
+fn read_version(table: &mut Table<'_>) -> Option<Version> {
+    let expected = "expected spin_manifest_version = 2";
+    // The oldest manifests spell it so.
+    let version = table.get_any("spin_version");
+    let version = version.or_else(|| table.get_any("spin_manifest_version"));
+    let Some(version) = version else {
+        table.require("spin_manifest_version", expected);
+        return None;
     };
     if version.is_string() {
-        if let Some(text) = version.string() {
-            version.error(format!(
-                "unsupported version {text:?}; {expected} (`spin doctor` upgrades manifests of version 1)"
-            ));
+        let text = version.string()?;
+        if text == "1" {
+            return Some(Version::One);
         }
-    } else if let Some(number) = version.integer()
-        && number != 2
-    {
-        version.error(format!("unsupported version {number}; {expected}"));
+        version.error(format!("unsupported version {text:?}; {expected}"));
+        return None;
     }
+    let number = version.integer()?;
+    if number != 2 {
+        version.error(format!("unsupported version {number}; {expected}"));
+        return None;
+    }
+    if version.key() == "spin_version" {
+        version.error(format!("this key is that of version 1; {expected}"));
+        return None;
+    }
+    Some(Version::Two)
 }
 
 /// Reads everything below the version.
@@ -141,19 +171,17 @@ fn read_root<T>(
     mut table: Table<'_>,
     path: PathBuf,
     root: PathBuf,
-    usage: ManifestUse,
+    options: ManifestOptions<'_>,
     read_tools: impl FnOnce(&ToolTables<'_>) -> T,
 ) -> (Option<Manifest>, T) {
+    let usage = options.usage;
+    table.get("spin_manifest_version");
     let variables = table
         .get("variables")
         .map(|value| read_variables(&value))
         .unwrap_or_default();
     let names = variables.keys().cloned().collect();
-    let context = Context {
-        root: &root,
-        usage,
-        variables: &names,
-    };
+    let mut context = Context::new(&root, options, &names);
     let mut tools = ToolTables::default();
     let application = table
         .require("application", "the table with the application's name")
@@ -164,6 +192,9 @@ fn read_root<T>(
         .filter_map(Value::table)
         .flat_map(|table| ids(&table))
         .collect();
+    if let Some(value) = &component_table {
+        context.parts = read_parts(&context, value);
+    }
     let mut components = component_table
         .map(|value| read_components(&context, &value))
         .unwrap_or_default();
@@ -177,21 +208,50 @@ fn read_root<T>(
     let triggers = triggers
         .map(|value| trigger::read_all(&context, &value, &component_ids, &mut components))
         .unwrap_or_default();
+    check_profile(&context, &mut table);
     table.finish();
 
     let tools = read_tools(&tools);
+    let mut warnings = warnings(&triggers);
+    warnings.extend(context.into_warnings());
     let manifest = application.map(|application| Manifest {
         path,
         root,
+        profile: options.profile.map(str::to_owned),
         name: application.name,
         version: application.version,
         description: application.description,
         variables,
-        warnings: warnings(&triggers),
+        warnings,
         triggers,
         components,
     });
     (manifest, tools)
+}
+
+/// Reports a profile that no component defines, as Spin does. It may be misspelled.
+pub(super) fn check_profile(context: &Context<'_>, table: &mut Table<'_>) {
+    let profiles = context.profiles.borrow();
+    let Some(name) = context.profile.filter(|name| !profiles.contains(*name)) else {
+        return;
+    };
+    let suggestion = suggest(name, profiles.iter().map(String::as_str));
+    table.error(format!(
+        "no component defines the profile {name:?}{suggestion}: add [component.ID.profile.{name}], \
+         or leave out `--profile`"
+    ));
+}
+
+/// Reads what dependencies need to know about the components.
+fn read_parts(context: &Context<'_>, value: &Value<'_>) -> BTreeMap<String, Part> {
+    let Some(table) = value.table() else {
+        return BTreeMap::new();
+    };
+    let parts = table.entries().filter_map(|(id, value)| {
+        let table = value.is_table().then(|| value.table())??;
+        Some((id.to_owned(), Part::read(context, table)))
+    });
+    parts.collect()
 }
 
 fn ids(table: &Table<'_>) -> Vec<String> {
@@ -246,22 +306,26 @@ impl Application {
 fn check_trigger_settings(value: &Value<'_>) {
     let Some(kinds) = value.table() else { return };
     for (kind, settings) in kinds.entries() {
-        let Some(mut settings) = settings.table() else {
+        let Some(settings) = settings.table() else {
             continue;
         };
-        if kind != "http" {
-            continue;
+        if kind == "http" {
+            check_http_settings(settings);
         }
-        if let Some(base) = settings.get("base")
-            && base.string().is_some_and(|path| path != "/")
-        {
-            base.error("`base` is not supported: put it in front of the `route` of each trigger");
-        }
-        settings.finish();
     }
 }
 
-fn read_variables(value: &Value<'_>) -> BTreeMap<String, Variable> {
+/// Checks the settings of all HTTP triggers.
+pub(super) fn check_http_settings(mut settings: Table<'_>) {
+    if let Some(base) = settings.get("base")
+        && base.string().is_some_and(|path| path != "/")
+    {
+        base.error("`base` is not supported: put it in front of the `route` of each trigger");
+    }
+    settings.finish();
+}
+
+pub(super) fn read_variables(value: &Value<'_>) -> BTreeMap<String, Variable> {
     let mut variables = BTreeMap::new();
     let Some(table) = value.table() else {
         return variables;
@@ -295,7 +359,7 @@ fn read_variables(value: &Value<'_>) -> BTreeMap<String, Variable> {
     variables
 }
 
-fn read_components(context: &Context<'_>, value: &Value<'_>) -> BTreeMap<String, Component> {
+fn read_components<'a>(context: &Context<'a>, value: &Value<'a>) -> BTreeMap<String, Component> {
     let mut components = BTreeMap::new();
     let Some(table) = value.table() else {
         return components;
@@ -305,7 +369,7 @@ fn read_components(context: &Context<'_>, value: &Value<'_>) -> BTreeMap<String,
             value.error(format!("invalid component id {id:?}: {reason}"));
         }
         let Some(table) = value.table() else { continue };
-        if let Some(component) = component::read(context, id, table) {
+        if let Some(component) = component::read(context, id, table, Version::Two) {
             components.insert(id.to_owned(), component);
         }
     }
@@ -313,7 +377,7 @@ fn read_components(context: &Context<'_>, value: &Value<'_>) -> BTreeMap<String,
 }
 
 /// Finds routes that are valid and never reached, or that do not mean what they seem to.
-fn warnings(triggers: &[Trigger]) -> Vec<String> {
+pub(super) fn warnings(triggers: &[Trigger]) -> Vec<String> {
     let routes = triggers.iter().filter_map(|trigger| match &trigger.route {
         Route::Path(path) => Some((path, RoutePattern::parse(path).ok()?)),
         Route::Private => None,

@@ -115,6 +115,16 @@ impl<'a> Value<'a> {
         self.value.is_integer()
     }
 
+    /// Returns whether this value is a table, an array or a string without contents.
+    pub fn is_empty(&self) -> bool {
+        match self.value {
+            DeValue::String(text) => text.is_empty(),
+            DeValue::Array(items) => items.is_empty(),
+            DeValue::Table(table) => table.is_empty(),
+            _ => false,
+        }
+    }
+
     /// Returns whether this value is an array.
     pub fn is_array(&self) -> bool {
         self.value.is_array()
@@ -247,6 +257,12 @@ impl<'a> Table<'a> {
             self.error(format!("`{name}` is missing: {purpose}"));
         }
         value
+    }
+
+    /// Returns the value of a key in a table with arbitrary keys.
+    pub fn get_any(&self, name: &str) -> Option<Value<'a>> {
+        let (key, value) = self.table.get_key_value(name)?;
+        Some(self.value(key.get_ref(), key.span(), value))
     }
 
     /// Returns every key with its value, in alphabetical order.

@@ -147,11 +147,11 @@ fn every_key_of_spin_is_read() {
     assert_eq!(inline, "http-trigger1-component");
     assert_eq!(
         manifest.components[inline].source,
-        Path::new("/app/inline.wasm")
+        Source::File("/app/inline.wasm".into())
     );
 
     let page = &manifest.components["page"];
-    assert_eq!(page.source, Path::new("/app/target/page.wasm"));
+    assert_eq!(page.source, Source::File("/app/target/page.wasm".into()));
     let placed = Files::Placed {
         source: "/app/static".into(),
         destination: "/www/x".to_owned(),
@@ -174,7 +174,7 @@ fn every_key_of_spin_is_read() {
     assert_eq!(build.workdir, Path::new("/app/page"));
     assert_eq!(build.environment["C"], "d");
     let proxy = &manifest.components["HTTP-proxy"];
-    assert_eq!(proxy.source, Path::new("/abs/proxy.wasm"));
+    assert_eq!(proxy.source, Source::File("/abs/proxy.wasm".into()));
     assert_eq!(proxy.build.as_ref().unwrap().workdir, Path::new("/app"));
 }
 
@@ -206,7 +206,7 @@ fn other_versions_are_errors() {
         error.to_string()
     };
     assert!(version("").contains("`spin_manifest_version` is missing"));
-    assert!(version("spin_manifest_version = \"1\"").contains("spin doctor"));
+    assert!(version("spin_manifest_version = \"3\"").contains("unsupported version \"3\""));
     assert!(
         version("\nspin_manifest_version = 3")
             .contains("spin.toml:2: spin_manifest_version: unsupported version 3")
@@ -253,11 +253,7 @@ fn triggers_are_checked() {
                 "spin.toml:11: trigger.http[1].component",
                 "no [component.pag] (did you mean `page`?)",
             ],
-            &[
-                "spin.toml:12: trigger.redis",
-                "only trigger.http",
-                "--upstream",
-            ],
+            &["spin.toml:12: trigger.redis", "only trigger.http", "--spin"],
         ],
     );
     assert_problems(
@@ -279,7 +275,6 @@ fn triggers_are_checked() {
              [[trigger.http]]\nroute = { private = false }\ncomponent = \"page\"\n\
              [[trigger.http]]\nroute = \"/*/e\"\ncomponent = 1\n\
              [[trigger.http]]\nroute = \"/f\"\ncomponent = \"page\"\nexecutor = { type = \"wagi\", argv = \"x\" }\n\
-             [[trigger.http]]\nroute = \"/g\"\ncomponent = \"page\"\ndependencies = { middleware = [] }\n\
              [[trigger.http]]\nroute = \"/h\"\nstatic_response = { status_code = 99, headers = { \"a b\" = \"c\", d = \"\\n\" } }\n",
         ),
         &[
@@ -290,13 +285,12 @@ fn triggers_are_checked() {
             &["trigger.http[5].route", "invalid route"],
             &["trigger.http[5].component", "found an integer"],
             &["trigger.http[6].executor.type", "wagi"],
-            &["trigger.http[7].dependencies", "not supported"],
             &[
-                "trigger.http[8].static_response.headers.\"a b\"",
+                "trigger.http[7].static_response.headers.\"a b\"",
                 "invalid header name",
             ],
-            &["trigger.http[8].static_response.headers.d", "visible ASCII"],
-            &["trigger.http[8].static_response.status_code", "200 to 999"],
+            &["trigger.http[7].static_response.headers.d", "visible ASCII"],
+            &["trigger.http[7].static_response.status_code", "200 to 999"],
         ],
     );
 }
@@ -385,9 +379,9 @@ fn components_are_checked() {
             &["spin.toml:12", "variables.a", "unknown variable"],
             &[
                 "spin.toml:13",
-                "dependencies",
+                "dependencies.\"a:b\"",
                 "not supported",
-                "--upstream",
+                "--spin",
             ],
             &[
                 "spin.toml:14",
@@ -397,9 +391,12 @@ fn components_are_checked() {
             &["spin.toml:15", "build", "`command` is missing"],
             &["spin.toml:15", "build.workdir", "relative"],
             &["spin.toml:16", "component.bad_id", "joined with '-'"],
-            &["spin.toml:17", "component.bad_id.source", "not supported"],
+            &[
+                "spin.toml:17",
+                "component.bad_id.source.digest",
+                "64 hexadecimal digits",
+            ],
             &["spin.toml:19", "component.b.source", "`version` is missing"],
-            &["spin.toml:19", "component.b.source", "not supported"],
         ],
     );
 }
@@ -434,12 +431,15 @@ fn debug_omits_secret_defaults() {
 fn features_of_spin_are_accepted_for_an_upstream() {
     let text = format!(
         "{HEAD}[[trigger.redis]]\nchannel = \"c\"\ncomponent = \"far\"\n[[trigger.http]]\nroute = \"/\"\ncomponent = \"far\"\n\
-         executor = {{ type = \"wagi\" }}\n[component.far]\nsource = {{ url = \"https://x/y.wasm\", digest = \"sha256:0\" }}\n\
+         executor = {{ type = \"wagi\" }}\n[component.far]\nsource = {{ package = \"a:b\", version = \"1.0.0\" }}\n\
          dependencies = {{ \"a:b\" = \"1\" }}\n"
     );
     let manifest = Manifest::parse(&text, "spin.toml", Upstream).unwrap();
     assert_eq!(manifest.triggers.len(), 1);
-    assert_eq!(manifest.components["far"].source, Path::new(""));
+    assert_eq!(
+        manifest.components["far"].source,
+        Source::Package("a:b@1.0.0".to_owned())
+    );
     assert_eq!(
         Manifest::parse(&text, "spin.toml", Embedded)
             .unwrap_err()
@@ -500,7 +500,7 @@ fn missing_and_unreadable_files_are_errors() {
         let manifest = Manifest::load(&path, Embedded).unwrap();
         assert_eq!(
             manifest.components["page"].source,
-            folder.path().join("page.wasm")
+            Source::File(folder.path().join("page.wasm"))
         );
     }
     fs::write(folder.path().join("spin.toml"), b"\xff").unwrap();

@@ -5,21 +5,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::{
-    component,
+    component::{self, Version},
     context::Context,
-    id,
-    model::{Component, ManifestUse, Route, Target, Trigger},
+    dependencies, id, middleware,
+    model::{Component, Dependency, ManifestUse, Route, Target, Trigger},
     reader::{Table, Value},
     suggest::suggest,
 };
 use crate::route_pattern::RoutePattern;
 
+/// What `route` is.
+pub(super) const ROUTE: &str = "a path such as \"/api/...\", or { private = true }";
+
 /// Reads every trigger and adds inline components to `components`.
 ///
 /// `component_ids` contains the ids of all `[component.ID]` tables, even of those with problems.
-pub(super) fn read_all(
-    context: &Context<'_>,
-    triggers: &Value<'_>,
+pub(super) fn read_all<'a>(
+    context: &Context<'a>,
+    triggers: &Value<'a>,
     component_ids: &BTreeSet<String>,
     components: &mut BTreeMap<String, Component>,
 ) -> Vec<Trigger> {
@@ -44,11 +47,51 @@ pub(super) fn read_all(
     if http_triggers == 0 && context.usage == ManifestUse::Embedded {
         triggers.error("no [[trigger.http]]: nothing to serve");
     }
-    check_duplicate_routes(&found);
-    found.into_iter().map(|(_, trigger)| trigger).collect()
+    let routes: Vec<_> = found
+        .iter()
+        .map(|found| (&found.value, &found.trigger))
+        .collect();
+    check_duplicate_routes(&routes);
+    mark_dependencies(context, &kinds, components);
+    middleware::assign(&mut found, components);
+    found.into_iter().map(|found| found.trigger).collect()
 }
 
-fn check_duplicate_routes(triggers: &[(Value<'_>, Trigger)]) {
+/// A trigger of a manifest, with what only matters while the manifest is read.
+pub(super) struct Found<'a> {
+    pub(super) value: Value<'a>,
+    pub(super) id: String,
+    pub(super) middleware: Vec<Dependency>,
+    pub(super) trigger: Trigger,
+}
+
+/// Marks the components that are dependencies of others and that no trigger names.
+fn mark_dependencies(
+    context: &Context<'_>,
+    kinds: &Table<'_>,
+    components: &mut BTreeMap<String, Component>,
+) {
+    let triggers = kinds.entries().filter(|(_, value)| value.is_array());
+    let triggers = triggers.flat_map(|(_, value)| value.array());
+    let named = triggers.filter_map(|trigger| {
+        let component = trigger
+            .is_table()
+            .then(|| trigger.table())??
+            .get("component")?;
+        component.is_string().then(|| component.string()).flatten()
+    });
+    let named: BTreeSet<&str> = named.collect();
+    for id in context.composed.borrow().iter() {
+        if !named.contains(id.as_str())
+            && let Some(component) = components.get_mut(id)
+        {
+            component.is_dependency = true;
+        }
+    }
+}
+
+/// Reports triggers whose routes match the same paths.
+pub(super) fn check_duplicate_routes(triggers: &[(&Value<'_>, &Trigger)]) {
     let mut routes = BTreeMap::new();
     for (value, trigger) in triggers {
         let Route::Path(route) = &trigger.route else {
@@ -69,50 +112,40 @@ fn check_duplicate_routes(triggers: &[(Value<'_>, Trigger)]) {
 }
 
 fn read<'a>(
-    context: &Context<'_>,
+    context: &Context<'a>,
     entry: &Value<'a>,
     names: &mut Names,
     components: &mut BTreeMap<String, Component>,
-) -> Option<(Value<'a>, Trigger)> {
+) -> Option<Found<'a>> {
     let mut table = entry.table()?;
     let id = table
         .get("id")
         .and_then(|value| value.string())
         .unwrap_or_default()
         .to_owned();
-    let route = table.require(
-        "route",
-        "a path such as \"/api/...\", or { private = true }",
-    );
+    let route = table.require("route", ROUTE);
     let route = route.and_then(|value| read_route(&value));
     let component = table.get("component");
     let response = table.get("static_response");
     check_executor(context, &mut table);
-    for (name, reason) in [
-        (
-            "components",
-            "several components in a trigger are not supported",
-        ),
-        (
-            "dependencies",
-            "trigger dependencies (middleware) are not supported",
-        ),
-    ] {
-        let Some(value) = table.get(name) else {
-            continue;
-        };
-        if value.table().is_some_and(|table| !table.is_empty()) {
-            context.unsupported(&value, reason);
-        }
+    if let Some(value) = table.get("components")
+        && value.table().is_some_and(|table| !table.is_empty())
+    {
+        context.unsupported(&value, "several components in a trigger are not supported");
     }
+    let middleware = table.get("dependencies").map(|value| {
+        if response.is_some() && !value.is_empty() {
+            value.error("a static response has no middleware: remove `dependencies`");
+        }
+        dependencies::read_middleware(context, &value)
+    });
     table.finish();
 
+    let name = component.as_ref().filter(|component| component.is_string());
+    let id = names.trigger(&id, name.and_then(|name| name.string()));
     let target = match (component, response) {
         (Some(component), None) => read_target(context, &id, &component, names, components),
-        (None, Some(response)) => {
-            names.trigger(&id, None);
-            read_static_response(&response)
-        }
+        (None, Some(response)) => read_static_response(&response),
         (Some(_), Some(response)) => {
             response.error("a trigger has either `component` or `static_response`, not both");
             None
@@ -122,16 +155,18 @@ fn read<'a>(
             None
         }
     };
-    Some((
-        entry.clone(),
-        Trigger {
+    Some(Found {
+        value: entry.clone(),
+        id,
+        middleware: middleware.unwrap_or_default(),
+        trigger: Trigger {
             route: route?,
             target: target?,
         },
-    ))
+    })
 }
 
-fn read_route(value: &Value<'_>) -> Option<Route> {
+pub(super) fn read_route(value: &Value<'_>) -> Option<Route> {
     if value.is_table() {
         let mut table = value.table()?;
         let private = table.require("private", "a route is either a path or { private = true }");
@@ -158,16 +193,15 @@ fn read_route(value: &Value<'_>) -> Option<Route> {
     Some(Route::Path(route.to_owned()))
 }
 
-fn read_target(
-    context: &Context<'_>,
+fn read_target<'a>(
+    context: &Context<'a>,
     trigger_id: &str,
-    value: &Value<'_>,
+    value: &Value<'a>,
     names: &mut Names,
     components: &mut BTreeMap<String, Component>,
 ) -> Option<Target> {
     if value.is_string() {
         let name = value.string()?;
-        names.trigger(trigger_id, Some(name));
         if !names.components.contains(name) {
             let reason = match id::check_kebab(name) {
                 Ok(()) => suggest(name, names.components.iter().map(String::as_str)),
@@ -185,14 +219,13 @@ fn read_target(
         ));
         return None;
     }
-    let trigger_id = names.trigger(trigger_id, None);
-    let id = names.inline_component(&trigger_id);
-    let component = component::read(context, &id, value.table()?)?;
+    let id = names.inline_component(trigger_id);
+    let component = component::read(context, &id, value.table()?, Version::Two)?;
     components.insert(id.clone(), component);
     Some(Target::Component(id))
 }
 
-fn check_executor(context: &Context<'_>, table: &mut Table<'_>) {
+pub(super) fn check_executor(context: &Context<'_>, table: &mut Table<'_>) {
     let Some(value) = table.get("executor") else {
         return;
     };

@@ -110,6 +110,8 @@ fn limits_of_components() -> Vec<Row> {
         first_byte_timeout: time("time to the head of the response to a component's outgoing request, unless the component sets it"),
         between_bytes_timeout: time("time between two parts of the response to a component's outgoing request, unless the component sets it"),
         idle_connection_timeout: time("idle time of a component's outgoing connection"),
+        download_bytes: size("file that is downloaded as a component"),
+        download_timeout: time("time to download a component"),
         pending_output_bytes: size("output of components that waits to be written"),
         output_line_bytes: size("line of a component's output"),
         pending_store_operations: count("operations that wait for a key-value store"),

@@ -3,6 +3,7 @@
 use std::{fs, os::unix::fs::symlink};
 
 use super::*;
+use crate::manifest::Source;
 
 #[test]
 fn patterns_that_match_nothing_are_reported() {
@@ -56,7 +57,10 @@ fn application() -> TempDir {
 fn component(files: Vec<Files>, exclude: &[&str]) -> Component {
     Component {
         id: "c".into(),
-        source: PathBuf::new(),
+        source: Source::File(PathBuf::new()),
+        dependencies: Default::default(),
+        middleware: Vec::new(),
+        is_dependency: false,
         files,
         exclude_files: exclude.iter().map(|glob| (*glob).to_owned()).collect(),
         allowed_outbound_hosts: Vec::new(),

@@ -1,0 +1,290 @@
+//! Interfaces that a dependency may not use, because it does not inherit the permission.
+//!
+//! Their imports have names of their own. The functions under these names answer as the host does
+//! when a permission is missing, and call nothing.
+
+use wasmtime::{
+    Result, bail,
+    component::{
+        Component, Linker, LinkerInstance, ResourceAny, ResourceType, Type, Val,
+        types::{ComponentFunc, ComponentItem},
+    },
+};
+
+/// What the names of denied imports begin with.
+const PREFIX: &str = "denied-";
+
+/// The cases of an error that mean a missing permission, the best first. A case may have a text.
+const ERROR_CASES: [&str; 10] = [
+    "access-denied",
+    "destination-not-allowed",
+    "model-not-supported",
+    "undefined",
+    "internal-error",
+    "other",
+    "other-error",
+    "io",
+    "upstream",
+    "error",
+];
+
+/// Returns the name of an import that is denied.
+#[cfg_attr(not(feature = "compose"), expect(dead_code))]
+pub(crate) fn denied_name(import: &str) -> String {
+    format!("{PREFIX}{import}")
+}
+
+/// Returns whether an import is denied.
+pub(crate) fn is_denied(import: &str) -> bool {
+    import.starts_with(PREFIX)
+}
+
+/// Links the denied imports of a component. Returns `None` if it has none.
+///
+/// # Errors
+/// Fails if the linker rejects a name, which a valid component does not have.
+pub(crate) fn link<T: Send + 'static>(
+    linker: &Linker<T>,
+    component: &Component,
+) -> Result<Option<Linker<T>>> {
+    let engine = linker.engine();
+    let component_type = component.component_type();
+    if !component_type
+        .imports(engine)
+        .any(|(name, _)| is_denied(name))
+    {
+        return Ok(None);
+    }
+    let mut linker = linker.clone();
+    let mut resources = Vec::new();
+    for (name, import) in component_type.imports(engine) {
+        let ComponentItem::ComponentInstance(instance) = import.ty else {
+            continue;
+        };
+        let mut linked = is_denied(name).then(|| linker.instance(name)).transpose()?;
+        for (item, export) in instance.exports(engine) {
+            match export.ty {
+                // A type that comes from another interface is linked there.
+                ComponentItem::Resource(resource) => {
+                    if resources.contains(&resource) {
+                        continue;
+                    }
+                    resources.push(resource);
+                    if let Some(linked) = &mut linked {
+                        linked.resource(item, ResourceType::host::<Denied>(), |_, _| Ok(()))?;
+                    }
+                }
+                ComponentItem::ComponentFunc(function) => {
+                    if let Some(linked) = &mut linked {
+                        let interface = name.strip_prefix(PREFIX).unwrap_or(name);
+                        let message = format!("{interface} is not permitted");
+                        link_function(linked, item, &function, message)?;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(Some(linker))
+}
+
+/// A resource of a denied interface, of which none exists.
+struct Denied;
+
+fn link_function<T: Send + 'static>(
+    linker: &mut LinkerInstance<'_, T>,
+    name: &str,
+    function: &ComponentFunc,
+    message: String,
+) -> Result<()> {
+    let called = name.to_owned();
+    if function.async_() {
+        // Resources that it gets are dropped with the instance.
+        return linker.func_new_concurrent(name, move |_, function, parameters, results| {
+            let answer = answer(&function, parameters, results, &called, &message);
+            Box::pin(async { answer })
+        });
+    }
+    linker.func_new_async(name, move |mut store, function, parameters, results| {
+        let answer = answer(&function, parameters, results, &called, &message);
+        Box::new(async move {
+            for resource in parameters.iter().filter_map(resource) {
+                // A borrowed resource must not outlive the call.
+                resource.resource_drop_async(&mut store).await?;
+            }
+            answer
+        })
+    })
+}
+
+/// Returns the resource that a value consists of.
+fn resource(value: &Val) -> Option<ResourceAny> {
+    match value {
+        Val::Resource(resource) => Some(*resource),
+        Val::Option(Some(value)) => resource(value),
+        _ => None,
+    }
+}
+
+/// Sets the results of a denied call. Fails, which traps, if they have no way to express it.
+fn answer(
+    function: &ComponentFunc,
+    parameters: &[Val],
+    results: &mut [Val],
+    name: &str,
+    message: &str,
+) -> Result<()> {
+    for (result, result_type) in results.iter_mut().zip(function.results()) {
+        let Some(value) = denial(&result_type, parameters, message) else {
+            bail!("{message} for this dependency: it called {name}");
+        };
+        *result = value;
+    }
+    Ok(())
+}
+
+/// Returns the value of a type that says that there is nothing, or that a permission is missing.
+fn denial(result_type: &Type, parameters: &[Val], message: &str) -> Option<Val> {
+    match result_type {
+        Type::List(_) => Some(Val::List(Vec::new())),
+        Type::Option(_) => Some(Val::Option(None)),
+        Type::Result(result) => {
+            let error = match result.err() {
+                Some(error) => Some(Box::new(error_value(&error, parameters, message)?)),
+                None => None,
+            };
+            Some(Val::Result(Err(error)))
+        }
+        _ => None,
+    }
+}
+
+/// Returns the best case of an error.
+fn error_value(error: &Type, parameters: &[Val], message: &str) -> Option<Val> {
+    match error {
+        Type::Enum(cases) => {
+            let case = ERROR_CASES
+                .into_iter()
+                .find(|case| cases.names().any(|name| name == *case))?;
+            Some(Val::Enum(case.to_owned()))
+        }
+        Type::Variant(variant) => ERROR_CASES.into_iter().find_map(|case| {
+            let found = variant.cases().find(|found| found.name == case)?;
+            // The only text of such an error is the name of the variable.
+            let text = match (case, parameters.first()) {
+                ("undefined", Some(Val::String(name))) => name.as_str(),
+                _ => message,
+            };
+            let text = Val::String(text.to_owned());
+            let payload = match found.ty {
+                None => None,
+                Some(Type::String) => Some(text),
+                Some(Type::Option(inner)) if inner.ty() == Type::String => {
+                    Some(Val::Option(Some(Box::new(text))))
+                }
+                Some(_) => return None,
+            };
+            Some(Val::Variant(case.to_owned(), payload.map(Box::new)))
+        }),
+        Type::String => Some(Val::String(message.to_owned())),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::{Engine, Store};
+
+    use super::*;
+
+    /// A component whose `run` passes a resource of the host to a denied function. It returns the
+    /// bytes of the result.
+    const BORROWER: &str = r#"(component
+        (import "a:b/c" (instance $host
+            (export "r" (type $r (sub resource)))
+            (export "make" (func (result (own $r))))))
+        (alias export $host "r" (type $r))
+        (import "denied-x:y/z" (instance $denied
+            (alias outer 1 $r (type $outer))
+            (export "r" (type $r (eq $outer)))
+            (export "own" (type (sub resource)))
+            (type $error' (enum "other" "access-denied"))
+            (export "error" (type $error (eq $error')))
+            (export "use" (func (param "r" (borrow $r)) (result (result (error $error)))))
+            (export "list" (func (result (list u8))))
+            (export "fail" (func (result u32)))))
+        (core module $memory (memory (export "m") 1)
+            (func (export "realloc") (param i32 i32 i32 i32) (result i32) i32.const 64))
+        (core instance $mem (instantiate $memory))
+        (alias core export $mem "m" (core memory $m))
+        (alias core export $mem "realloc" (core func $realloc))
+        (core func $make (canon lower (func $host "make")))
+        (core func $use (canon lower (func $denied "use") (memory $m)))
+        (core func $list (canon lower (func $denied "list") (memory $m) (realloc $realloc)))
+        (core func $fail (canon lower (func $denied "fail")))
+        (core module $main
+            (import "" "make" (func $make (result i32)))
+            (import "" "use" (func $use (param i32 i32)))
+            (import "" "list" (func $list (param i32)))
+            (import "" "fail" (func $fail (result i32)))
+            (import "" "m" (memory 1))
+            (func (export "run") (result i32)
+                (i32.store (i32.const 12) (i32.const 7))
+                (call $list (i32.const 8))
+                (call $use (call $make) (i32.const 0))
+                (i32.add (i32.load16_u (i32.const 0)) (i32.load (i32.const 12))))
+            (func (export "fail") (result i32) (call $fail)))
+        (core instance $i (instantiate $main (with "" (instance
+            (export "make" (func $make)) (export "use" (func $use)) (export "list" (func $list))
+            (export "fail" (func $fail)) (export "m" (memory $m))))))
+        (func (export "run") (result u32) (canon lift (core func $i "run")))
+        (func (export "fail") (result u32) (canon lift (core func $i "fail"))))"#;
+
+    struct HostResource;
+
+    #[tokio::test]
+    async fn denied_calls_are_answered() {
+        let engine = Engine::default();
+        let component = Component::new(&engine, wat::parse_str(BORROWER).unwrap()).unwrap();
+        let mut linker = Linker::<()>::new(&engine);
+        let mut host = linker.instance("a:b/c").unwrap();
+        let resource_type = ResourceType::host::<HostResource>();
+        host.resource("r", resource_type, |_, _| Ok(())).unwrap();
+        host.func_wrap("make", |_, ()| {
+            Ok((wasmtime::component::Resource::<HostResource>::new_own(1),))
+        })
+        .unwrap();
+        let linker = link(&linker, &component).unwrap().unwrap();
+        let mut store = Store::new(&engine, ());
+        let instance = linker
+            .instantiate_async(&mut store, &component)
+            .await
+            .unwrap();
+        let run = instance
+            .get_typed_func::<(), (u32,)>(&mut store, "run")
+            .unwrap();
+        // The second case of the error, and a list of no bytes in place of 7.
+        assert_eq!(run.call_async(&mut store, ()).await.unwrap(), (0x0101,));
+        let fail = instance
+            .get_typed_func::<(), (u32,)>(&mut store, "fail")
+            .unwrap();
+        let error = fail.call_async(&mut store, ()).await.unwrap_err();
+        let error = format!("{error:?}");
+        assert!(
+            error.contains("x:y/z is not permitted for this dependency: it called fail"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn components_without_denied_imports_need_no_linker() {
+        let engine = Engine::default();
+        let wasm = wat::parse_str("(component (import \"a:b/c\" (instance)))").unwrap();
+        let component = Component::new(&engine, wasm).unwrap();
+        assert!(
+            link(&Linker::<()>::new(&engine), &component)
+                .unwrap()
+                .is_none()
+        );
+    }
+}
