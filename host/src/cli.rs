@@ -11,7 +11,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use spin_runtime::manifest::{Manifest, Route, Target};
+use spin_runtime::{
+    SqliteStatement,
+    manifest::{Manifest, Route, Target},
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -45,6 +48,8 @@ enum Command {
         from: ManifestPath,
         #[command(flatten)]
         variables: VariableValues,
+        #[command(flatten)]
+        runtime_config: RuntimeConfigFile,
     },
 }
 
@@ -66,6 +71,18 @@ struct VariableValues {
     /// Set a variable of the application. May be repeated.
     #[arg(long = "variable", value_name = "NAME=VALUE", value_parser = parse_pair)]
     variables: Vec<(String, String)>,
+}
+
+#[derive(Args)]
+struct RuntimeConfigFile {
+    /// The file with the stores, databases and variables of this machine: Spin's
+    /// `runtime-config.toml`.
+    #[arg(
+        long = "runtime-config-file",
+        value_name = "FILE",
+        env = "RUNTIME_CONFIG_FILE"
+    )]
+    path: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -112,7 +129,7 @@ struct Up {
     #[arg(
         long,
         value_name = "URL",
-        conflicts_with_all = ["build", "watch", "state_dir", "env", "variables", "quiet", "log_dir"]
+        conflicts_with_all = ["build", "watch", "state_dir", "env", "variables", "quiet", "log_dir", "sqlite"]
     )]
     upstream: Option<UpstreamUrl>,
     /// Run the build command of each component first.
@@ -129,6 +146,12 @@ struct Up {
     env: Vec<(String, String)>,
     #[command(flatten)]
     variables: VariableValues,
+    #[command(flatten)]
+    runtime_config: RuntimeConfigFile,
+    /// Run SQL before the application starts: a statement for the default database, `@FILE`, or
+    /// `@FILE:LABEL` for another database. May be repeated.
+    #[arg(long, value_name = "STATEMENT")]
+    sqlite: Vec<SqliteStatement>,
     /// Write what components print to the log files only.
     #[arg(short, long)]
     quiet: bool,
@@ -174,7 +197,11 @@ async fn run_command(command: Command) -> Result<()> {
     match command {
         Command::Up(options) => up(*options).await,
         Command::Build(from) => build_components(from.path()).await,
-        Command::Check { from, variables } => check(&from, &variables).await,
+        Command::Check {
+            from,
+            variables,
+            runtime_config,
+        } => check(&from, &variables, &runtime_config).await,
     }
 }
 
@@ -221,8 +248,13 @@ async fn build_components(from: &Path) -> Result<()> {
     }
 }
 
-async fn check(from: &ManifestPath, variables: &VariableValues) -> Result<()> {
-    let config = crate::check(from.path(), &variables.variables).await?;
+async fn check(
+    from: &ManifestPath,
+    variables: &VariableValues,
+    runtime_config: &RuntimeConfigFile,
+) -> Result<()> {
+    let runtime_config = runtime_config.path.as_deref();
+    let config = crate::check(from.path(), &variables.variables, runtime_config).await?;
     let path = config.manifest.path.display();
     print_line(format_args!("{path} is valid. It would serve:"));
     print_summary(&config, "", None);
@@ -239,6 +271,8 @@ impl Up {
             control_names: self.control_names,
             grip_key: self.grip_key,
             variables: self.variables.variables,
+            runtime_config_file: self.runtime_config.path,
+            sqlite_statements: self.sqlite,
             state_dir: self.state_dir,
             log_dir: self.log_dir,
             environment: self.env.into_iter().collect(),

@@ -87,6 +87,10 @@ impl Host {
     pub async fn start(options: HostOptions) -> Result<Self> {
         options.validate()?;
         let config = options.load_config()?;
+        let runtime_config = options.load_runtime_config()?;
+        for warning in &runtime_config.warnings {
+            warn!(%warning, "runtime configuration warning");
+        }
         let shutdown = Shutdown::default();
         let listener = Listener::bind(options.listen, "--listen", &shutdown).await?;
         let control_listener = Listener::bind(options.control, "--control", &shutdown).await?;
@@ -97,7 +101,15 @@ impl Host {
         // Compiling may take long. Meanwhile the control port responds with "starting".
         let mut background = JoinSet::new();
         background.spawn(control.clone().serve(control_listener));
-        let mut app = App::start(&options, &config, addresses, limits, &shutdown).await?;
+        let mut app = App::start(
+            &options,
+            &config,
+            runtime_config,
+            addresses,
+            limits,
+            &shutdown,
+        )
+        .await?;
 
         let (services, tunnels) = (app.services(), app.tunnels());
         control.set_ready(services.clone());

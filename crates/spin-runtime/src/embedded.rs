@@ -25,8 +25,7 @@ mod outgoing;
 mod output;
 mod permissions;
 mod sqlite;
-mod store;
-mod store_lock;
+mod storage;
 mod uploads;
 mod variables;
 mod wasi_http;
@@ -49,6 +48,7 @@ use crate::{
 };
 
 pub use options::{EmbeddedOptions, FolderError};
+pub use sqlite::SqliteStatement;
 
 /// Runs the components of an application in this process.
 ///
@@ -96,9 +96,10 @@ impl Embedded {
     ///
     /// # Errors
     /// Fails if a component cannot be loaded: its file is missing or is not a component, it imports
-    /// an interface that is not provided, it exports no HTTP handler, its files cannot be read, or
-    /// a template cannot be expanded. Also fails if the state folder cannot be used. The current
-    /// application then keeps running.
+    /// an interface that is not provided, it exports no HTTP handler, its files cannot be read, a
+    /// template cannot be expanded, or it names an unknown store or database. Also fails if the
+    /// state folder cannot be used, or if one of [`EmbeddedOptions::sqlite_statements`] fails. The
+    /// current application then keeps running.
     pub fn replace(
         &self,
         manifest: &Manifest,

@@ -5,6 +5,7 @@
 
 mod component;
 mod context;
+mod document;
 mod error;
 mod id;
 mod model;
@@ -16,6 +17,7 @@ pub(crate) mod template;
 mod tests;
 mod trigger;
 
+pub(crate) use document::read_document;
 pub use error::{ManifestError, Problem};
 pub(crate) use model::WELL_KNOWN;
 pub use model::{

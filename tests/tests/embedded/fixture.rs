@@ -47,7 +47,8 @@ pub fn manifest(extra: &str) -> Manifest {
     ))
 }
 
-fn parse(component: &str) -> Manifest {
+/// Returns a manifest with this `[component.probe]` table.
+pub fn parse(component: &str) -> Manifest {
     let text = format!(
         "spin_manifest_version = 2\napplication.name = \"one\"\n\
          [[trigger.http]]\nroute = \"/probe/...\"\ncomponent = \"probe\"\n\
@@ -59,11 +60,31 @@ fn parse(component: &str) -> Manifest {
 /// Returns the error with which a manifest with this component fails to load.
 #[track_caller]
 pub fn load_error(component: &str) -> String {
+    load_error_with(&parse(component), |_| {})
+}
+
+/// Returns the error with which a manifest fails to load with modified options.
+#[track_caller]
+pub fn load_error_with(manifest: &Manifest, edit: impl FnOnce(&mut EmbeddedOptions)) -> String {
     let state = tempfile::tempdir().unwrap();
-    match load(&parse(component), EmbeddedOptions::new(state.path())) {
+    let mut options = EmbeddedOptions::new(state.path());
+    edit(&mut options);
+    match load(manifest, options) {
         Ok(_) => panic!("the manifest loads"),
         Err(error) => format!("{error:#}"),
     }
+}
+
+/// Percent-encodes a query parameter.
+pub fn encode(text: &str) -> String {
+    let encode = |byte: u8| {
+        if byte.is_ascii_alphanumeric() {
+            char::from(byte).to_string()
+        } else {
+            format!("%{byte:02X}")
+        }
+    };
+    text.bytes().map(encode).collect()
 }
 
 fn load(manifest: &Manifest, mut options: EmbeddedOptions) -> anyhow::Result<Embedded> {

@@ -43,8 +43,8 @@ fn invalid_components_are_errors_with_their_file() {
 fn an_unsupported_import_is_an_error_with_its_name() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.wasm");
-    // (component (import "spin:sqlite/sqlite@3.1.0" (instance)))
-    let name = b"spin:sqlite/sqlite@3.1.0";
+    // (component (import "spin:postgres/postgres@4.1.0" (instance)))
+    let name = b"spin:postgres/postgres@4.1.0";
     let mut wasm = b"\0asm\x0d\0\x01\0".to_vec();
     wasm.extend_from_slice(&[7, 3, 1, 0x42, 0]);
     wasm.extend_from_slice(&[10, name.len() as u8 + 5, 1, 0, name.len() as u8]);
@@ -52,7 +52,11 @@ fn an_unsupported_import_is_an_error_with_its_name() {
     wasm.extend_from_slice(&[5, 0]);
     std::fs::write(&file, wasm).unwrap();
     let error = load_error(&format!("source = {file:?}"));
-    for part in ["component probe", "spin:sqlite/sqlite@3.1.0", "--upstream"] {
+    for part in [
+        "component probe",
+        "spin:postgres/postgres@4.1.0",
+        "--upstream",
+    ] {
         assert!(error.contains(part), "{part:?} in {error}");
     }
 }

@@ -6,7 +6,7 @@ use wasmtime::{
 };
 use wasmtime_wasi_http::{WasiHttp, WasiHttpView as _, p2, p3};
 
-use super::{guest::Guest, key_value, variables, wasi_http};
+use super::{guest::Guest, key_value, sqlite, variables, wasi_http};
 
 /// The packages of WASI that Wasmtime provides. It checks their versions itself.
 const WASI_PACKAGES: [&str; 7] = [
@@ -20,10 +20,12 @@ const WASI_PACKAGES: [&str; 7] = [
 ];
 
 /// The interfaces in `wit/host.wit`, up to the part of their version that must match.
-const INTERFACES: [&str; 8] = [
+const INTERFACES: [&str; 10] = [
     "fermyon:spin/key-value@2",
+    "fermyon:spin/sqlite@2",
     "fermyon:spin/variables@2",
     "spin:key-value/key-value@3",
+    "spin:sqlite/sqlite@3",
     "spin:variables/variables@3",
     "wasi:config/store@",
     "wasi:keyvalue/atomics@",
@@ -42,6 +44,7 @@ pub(crate) fn create(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     p3::bindings::http::types::add_to_linker::<_, WasiHttp>(&mut linker, Guest::http)?;
     wasi_http::add_to_linker(&mut linker)?;
     key_value::add_to_linker(&mut linker)?;
+    sqlite::add_to_linker(&mut linker)?;
     variables::add_to_linker(&mut linker)?;
     Ok(linker)
 }
@@ -75,14 +78,16 @@ mod tests {
             "wasi:io/streams@0.2.6",
             "wasi:keyvalue/atomics@0.2.0-draft2",
             "spin:key-value/key-value@3.0.0",
+            "spin:sqlite/sqlite@3.0.0",
             "fermyon:spin/variables@2.0.0",
             "wasi:config/store@0.2.0-draft-2024-09-27",
         ] {
             assert!(is_provided(provided), "{provided}");
         }
         for missing in [
-            "spin:sqlite/sqlite@3.1.0",
-            "fermyon:spin/redis@2.0.0",
+            "spin:postgres/postgres@4.1.0",
+            "fermyon:spin/mysql@2.0.0",
+            "fermyon:spin/sqlite",
             "fermyon:spin/key-value",
             "wasi:otel/tracing@0.2.0-rc.2",
             "my:own/thing",
