@@ -115,6 +115,9 @@ impl HostOptions {
             instance_memory_bytes: runtime_config
                 .max_instance_memory
                 .unwrap_or(default.instance_memory_bytes),
+            redis_connections: runtime_config
+                .redis_connections
+                .unwrap_or(default.redis_connections),
             ..default
         };
         let state_dir = self.state_dir.clone().or(runtime_config.state_dir.clone());

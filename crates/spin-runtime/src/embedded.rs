@@ -21,6 +21,7 @@ mod key_value;
 mod linker;
 mod loader;
 mod options;
+mod outbound_redis;
 mod outgoing;
 mod output;
 mod permissions;

@@ -58,6 +58,9 @@ pub struct Limits {
     /// How long another process may lock the file of a key-value store before a warning is logged.
     /// Default: 1 s.
     pub store_lock_warning: Duration,
+    /// The connections to Redis that a component has open. Opening a further one fails. Default:
+    /// 1,024.
+    pub redis_connections: usize,
     /// How long a Redis server may take to accept a connection, or to answer an operation of a
     /// key-value store. Default: 5 s.
     pub redis_timeout: Duration,
@@ -100,6 +103,7 @@ impl Limits {
         pending_store_operations: 1024,
         store_lock_timeout: Duration::from_secs(5),
         store_lock_warning: Duration::from_secs(1),
+        redis_connections: 1024,
         redis_timeout: Duration::from_secs(5),
         database_connections: 1024,
         query_result_bytes: 128 * 1024 * 1024,

@@ -30,6 +30,8 @@ pub struct RuntimeConfig {
     pub sqlite_databases: BTreeMap<String, SqliteDatabase>,
     /// `[[variables_provider]]`, in the order of the file. Earlier ones take precedence.
     pub variable_providers: Vec<VariableProvider>,
+    /// `outbound_redis.max_connections`: the connections to Redis that a component has open.
+    pub redis_connections: Option<usize>,
     /// Entries that are valid but have no effect. They should be shown at startup.
     pub warnings: Vec<String>,
 }

@@ -1,12 +1,13 @@
-//! Key-value stores in a Redis server.
+//! Redis: key-value stores in a server, and the interfaces for it.
 
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use spin_runtime::RuntimeConfig;
+use serde_json::json;
+use spin_runtime::{Manifest, RuntimeConfig};
 use tests::Redis;
 
-use crate::fixture::{Fixture, get, load_error_with, logged, manifest};
+use crate::fixture::{Fixture, encode, get, load_error_with, logged, manifest};
 
 /// Loads the probe with a default store in Redis.
 fn store(url: &str) -> Fixture {
@@ -134,4 +135,113 @@ fn an_invalid_url_is_an_error_at_the_start() {
         "{error}"
     );
     assert!(!error.contains("secret"), "{error}");
+}
+
+fn outbound(hosts: &str) -> Manifest {
+    manifest(&format!("allowed_outbound_hosts = [{hosts:?}]"))
+}
+
+#[tokio::test]
+async fn every_function_of_the_interface_works() {
+    let redis = Redis::start().unwrap();
+    let app = Fixture::of(&outbound(&redis.url()));
+    let response = app
+        .ok(&format!("/probe/redis?address={}", encode(&redis.url())))
+        .await;
+    let mut response: serde_json::Value = serde_json::from_str(&response).unwrap();
+    let not_a_number = response["not_a_number"].take();
+    assert!(
+        not_a_number.as_str().unwrap().contains("not an integer"),
+        "{not_a_number}"
+    );
+    assert_eq!(
+        response,
+        json!({
+            "text": "one", "missing": null, "number": 2, "not_a_number": null,
+            "added": 2, "removed": 1, "members": ["a"], "deleted": 2,
+        })
+    );
+    assert_eq!(redis.command(&["KEYS", "*"]).unwrap(), "number");
+
+    let execute = async |command: &str, arguments: &str| {
+        let address = encode(&redis.url());
+        let arguments = encode(arguments);
+        app.ok(&format!(
+            "/probe/redis-execute?address={address}&command={command}&arguments={arguments}"
+        ))
+        .await
+    };
+    assert_eq!(execute("SET", "n,5").await, "status OK");
+    assert_eq!(execute("INCRBY", "n,-7").await, "-2");
+    assert_eq!(execute("MGET", "n,none").await, "-2,nil");
+    assert_eq!(execute("RPUSH", "list,a,b").await, "2");
+    assert_eq!(execute("LRANGE", "list,0,-1").await, "a,b");
+    let error = app
+        .send(get(&format!(
+            "/probe/redis-execute?address={}&command=NOPE",
+            encode(&redis.url())
+        )))
+        .await
+        .unwrap();
+    assert!(error.body().contains("unknown command"), "{error:?}");
+}
+
+#[tokio::test]
+async fn the_earlier_interface_works() {
+    let redis = Redis::start().unwrap();
+    let text = std::fs::read_to_string(
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/spin.toml"),
+    )
+    .unwrap();
+    let port = format!("port = {{ default = \"{}\" }}", redis.address.port());
+    let manifest = Manifest::parse(
+        &text.replace("port = { default = \"1\" }", &port),
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/spin.toml"),
+        spin_runtime::ManifestUse::Embedded,
+    )
+    .unwrap();
+    let app = Fixture::of(&manifest);
+    let response = app.ok(&format!("/probe02/redis?{}", redis.url())).await;
+    assert_eq!(response, "one 1 2 1 [\"a\"] echoed 3");
+}
+
+#[test]
+fn only_allowed_servers_are_connected_to() {
+    let log = logged(async {
+        let redis = Redis::start().unwrap();
+        let app = Fixture::of(&outbound("redis://other.example"));
+        for address in [
+            &*redis.url().replace("redis://", "redis://user:secret@"),
+            "redis://other.example:1",
+            "rediss://other.example",
+            "unix:///var/run/redis.sock",
+            "redis+unix://other.example/redis.sock",
+            "other.example",
+            "",
+        ] {
+            let path = format!("/probe/redis?address={}", encode(address));
+            let response = app.send(get(&path)).await.unwrap();
+            assert!(
+                response.body().contains("InvalidAddress"),
+                "{address}: {response:?}"
+            );
+        }
+    });
+    assert!(log.contains("missing_entry=redis://127.0.0.1:"), "{log}");
+    assert!(!log.contains("secret"), "{log}");
+}
+
+#[tokio::test]
+async fn connections_are_limited() {
+    let redis = Redis::start().unwrap();
+    let manifest = outbound(&redis.url());
+    let app = Fixture::at(&manifest, tempfile::tempdir().unwrap(), |options| {
+        options.limits.redis_connections = 0;
+    });
+    let path = format!("/probe/redis?address={}", encode(&redis.url()));
+    let response = app.send(get(&path)).await.unwrap();
+    assert!(
+        response.body().contains("TooManyConnections"),
+        "{response:?}"
+    );
 }

@@ -28,6 +28,8 @@ pub(crate) struct Component {
     pub(crate) stores: Stores,
     /// The SQLite databases that it may open.
     pub(crate) databases: Databases,
+    /// One permit for each connection to Redis that it may have open.
+    pub(crate) redis_permits: Arc<Semaphore>,
     /// The hosts that it may send requests to.
     pub(crate) allowed_hosts: AllowedHosts,
     /// The client for these requests.

@@ -6,7 +6,7 @@ use wasmtime::{
 };
 use wasmtime_wasi_http::{WasiHttp, WasiHttpView as _, p2, p3};
 
-use super::{guest::Guest, key_value, sqlite, variables, wasi_http};
+use super::{guest::Guest, key_value, outbound_redis, sqlite, variables, wasi_http};
 
 /// The packages of WASI that Wasmtime provides. It checks their versions itself.
 const WASI_PACKAGES: [&str; 7] = [
@@ -20,11 +20,13 @@ const WASI_PACKAGES: [&str; 7] = [
 ];
 
 /// The interfaces in `wit/host.wit`, up to the part of their version that must match.
-const INTERFACES: [&str; 10] = [
+const INTERFACES: [&str; 12] = [
     "fermyon:spin/key-value@2",
+    "fermyon:spin/redis@2",
     "fermyon:spin/sqlite@2",
     "fermyon:spin/variables@2",
     "spin:key-value/key-value@3",
+    "spin:redis/redis@3",
     "spin:sqlite/sqlite@3",
     "spin:variables/variables@3",
     "wasi:config/store@",
@@ -45,6 +47,7 @@ pub(crate) fn create(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     wasi_http::add_to_linker(&mut linker)?;
     key_value::add_to_linker(&mut linker)?;
     sqlite::add_to_linker(&mut linker)?;
+    outbound_redis::add_to_linker(&mut linker)?;
     variables::add_to_linker(&mut linker)?;
     Ok(linker)
 }

@@ -13,7 +13,12 @@ const STORES: [&str; 3] = [
 const DATABASES: [&str; 2] = ["fermyon:spin/sqlite@", "spin:sqlite/sqlite@"];
 
 /// The interfaces that send requests, up to their version.
-const REQUESTS: [&str; 2] = ["wasi:http/client@", "wasi:http/outgoing-handler@"];
+const REQUESTS: [&str; 4] = [
+    "fermyon:spin/redis@",
+    "spin:redis/redis@",
+    "wasi:http/client@",
+    "wasi:http/outgoing-handler@",
+];
 
 /// Logs the permissions that a component may need and does not have.
 ///
@@ -66,6 +71,7 @@ mod tests {
             ("wasi:keyvalue/store@0.2.0-draft2", &STORES),
             ("spin:sqlite/sqlite@3.1.0", &DATABASES),
             ("fermyon:spin/sqlite@2.0.0", &DATABASES),
+            ("spin:redis/redis@3.0.0", &REQUESTS),
             ("wasi:http/client@0.3.0", &REQUESTS),
             ("wasi:http/outgoing-handler@0.2.6", &REQUESTS),
         ] {

@@ -65,6 +65,9 @@ fn read_root(mut table: Table<'_>, folders: &Folders) -> RuntimeConfig {
             .filter_map(|value| read_provider(value, folders));
         config.variable_providers = providers.collect();
     }
+    if let Some(value) = table.get("outbound_redis") {
+        config.redis_connections = read_outbound_redis(&value);
+    }
     if let Some(value) = table.get("outbound_networking") {
         read_outbound_networking(&value, &mut config.warnings);
     }
@@ -83,7 +86,6 @@ fn read_root(mut table: Table<'_>, folders: &Folders) -> RuntimeConfig {
         "outbound_pg",
         "outbound_mysql",
         "outbound_mqtt",
-        "outbound_redis",
     ] {
         if let Some(value) = table.get(name) {
             config.warnings.push(no_effect(&value));
@@ -127,6 +129,15 @@ fn read_size(value: &Value<'_>) -> Option<usize> {
         value.error(format!("expected a number of bytes, found {number}"));
     }
     size
+}
+
+fn read_count(value: &Value<'_>) -> Option<usize> {
+    let number = value.integer()?;
+    let count = usize::try_from(number).ok();
+    if count.is_none() {
+        value.error(format!("expected a number of at least 0, found {number}"));
+    }
+    count
 }
 
 /// Returns the tables of a table of tables.
@@ -233,6 +244,15 @@ fn read_provider(value: &Value<'_>, folders: &Folders) -> Option<VariableProvide
     };
     table.finish();
     provider
+}
+
+fn read_outbound_redis(value: &Value<'_>) -> Option<usize> {
+    let mut table = value.table()?;
+    let connections = table
+        .get("max_connections")
+        .and_then(|value| read_count(&value));
+    table.finish();
+    connections
 }
 
 fn read_outbound_networking(value: &Value<'_>, warnings: &mut Vec<String>) {

@@ -39,6 +39,8 @@ fn every_key_is_read() {
         type = "env"
         prefix = "APP"
         dotenv_path = "/config/.env"
+        [outbound_redis]
+        max_connections = 3
         [outbound_networking]
         block_networks = []
         max_total_connections = 3
@@ -88,12 +90,13 @@ fn every_key_is_read() {
             environment("APP", Some("/config/.env")),
         ]
     );
+    assert_eq!(config.redis_connections, Some(3));
     assert_eq!(
         config.warnings,
         [
-            "line 30 of the runtime configuration: outbound_networking.max_total_connections has no effect in this host",
-            "line 32 of the runtime configuration: outbound_http.connection_pooling has no effect in this host",
-            "line 33 of the runtime configuration: llm_compute has no effect in this host",
+            "line 32 of the runtime configuration: outbound_networking.max_total_connections has no effect in this host",
+            "line 34 of the runtime configuration: outbound_http.connection_pooling has no effect in this host",
+            "line 35 of the runtime configuration: llm_compute has no effect in this host",
         ]
     );
     let debug = format!("{config:?}");
@@ -144,6 +147,7 @@ sqlite_database.b = { type = "spin", path = "" }
 variables_provider = [{ type = "vault" }, { type = "envs" }, { type = "static" }]
 client_tls = []
 outbound_networking.block_networks = ["private"]
+outbound_redis.max_connections = -1
 "#;
     let errors = errors(text);
     let lines: Vec<&str> = errors.lines().collect();
@@ -163,6 +167,7 @@ outbound_networking.block_networks = ["private"]
         "12: variables_provider[2]: `values` is missing",
         "13: client_tls: certificates for outgoing requests are not supported",
         "14: outbound_networking.block_networks: blocked networks are not supported",
+        "15: outbound_redis.max_connections: expected a number of at least 0, found -1",
     ];
     assert_eq!(lines.len(), expected.len(), "{errors}");
     for (line, expected) in lines.iter().zip(expected) {

@@ -116,6 +116,7 @@ fn limits_of_components() -> Vec<Row> {
         log_lines_per_second: count("log lines for each kind of failure of a component, in a second"),
         log_file_retry_interval: time("pause between two attempts to write to a log file that failed"),
         store_lock_warning: time("time that another process may lock a key-value store without a warning"),
+        redis_connections: count("connections to Redis that a component has open"),
         redis_timeout: time("time for a Redis server to accept a connection, or to answer an operation of a key-value store"),
         database_connections: count("connections to SQLite databases that a component has open"),
         query_result_bytes: size("result of an operation of a key-value store or of a statement, or a row that is streamed"),
