@@ -15,6 +15,8 @@ use super::{
 
 /// The operations of a connection that may wait for its thread. Further ones wait in the guest.
 const MAX_PENDING: usize = 16;
+/// The rows of a stream that may wait for the guest, as in Spin.
+pub(super) const MAX_ROWS: usize = 4;
 /// How many instructions of SQLite's virtual machine run between two looks at the clock.
 const CLOCK_INTERVAL: i32 = 10_000;
 
@@ -42,7 +44,7 @@ type Reply<T> = oneshot::Sender<Result<T, QueryError>>;
 /// The receiving side of a result that is read while the statement runs.
 pub(super) struct RowStream {
     pub(super) columns: Vec<String>,
-    pub(super) rows: mpsc::Receiver<Vec<Row>>,
+    pub(super) rows: mpsc::Receiver<Row>,
     /// Resolves when the statement has ended.
     pub(super) outcome: oneshot::Receiver<Result<(), QueryError>>,
 }
@@ -83,14 +85,14 @@ impl Connection {
         parameters: Vec<Value>,
     ) -> Result<RowStream, QueryError> {
         let (columns, names) = oneshot::channel();
-        let (rows, pages) = mpsc::channel(1);
+        let (rows, received) = mpsc::channel(MAX_ROWS);
         let (reply, outcome) = oneshot::channel();
         let sender = RowSender { columns, rows };
         let job = Job::Stream(sql, parameters, sender, reply);
         self.jobs.send(job).await.map_err(|_| stopped())?;
         Ok(RowStream {
             columns: names.await.unwrap_or_default(),
-            rows: pages,
+            rows: received,
             outcome,
         })
     }

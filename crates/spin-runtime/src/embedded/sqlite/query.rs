@@ -3,9 +3,6 @@
 use rusqlite::{Statement, types::Value};
 use tokio::sync::{mpsc, oneshot};
 
-/// The size at which the rows of a stream are passed on, even if the guest has not asked for more.
-const PAGE_BYTES: usize = 64 * 1024;
-
 /// A failed operation, with a message for the guest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -31,7 +28,7 @@ pub(super) struct QueryResult {
 pub(super) struct RowSender {
     /// Receives the names of the columns, or none if the statement is invalid.
     pub(super) columns: oneshot::Sender<Vec<String>>,
-    pub(super) rows: mpsc::Sender<Vec<Row>>,
+    pub(super) rows: mpsc::Sender<Row>,
 }
 
 /// Runs a statement and returns all of its rows.
@@ -54,10 +51,7 @@ pub(super) fn run(
     Ok(QueryResult { columns, rows })
 }
 
-/// Runs a statement and sends its rows in pages.
-///
-/// A page is sent as soon as the receiver has taken the previous one. While it has not, the page
-/// grows up to a limit, and then this waits.
+/// Runs a statement and sends its rows. Waits while the receiver has not taken the previous ones.
 pub(super) fn stream(
     connection: &rusqlite::Connection,
     sql: &str,
@@ -71,35 +65,10 @@ pub(super) fn stream(
         .columns
         .send(column_names(&statement))
         .map_err(|_| closed())?;
-    let mut page = Vec::new();
-    let mut page_bytes = 0;
     for_each_row(&mut statement, parameters, |row| {
-        let bytes = size(&row);
-        check_size(bytes, max_row_bytes)?;
-        page_bytes += bytes;
-        page.push(row);
-        let is_sent = match sender.rows.try_reserve() {
-            Ok(permit) => {
-                permit.send(std::mem::take(&mut page));
-                true
-            }
-            Err(mpsc::error::TrySendError::Full(())) if page_bytes < PAGE_BYTES => false,
-            Err(mpsc::error::TrySendError::Full(())) => {
-                let page = std::mem::take(&mut page);
-                sender.rows.blocking_send(page).map_err(|_| closed())?;
-                true
-            }
-            Err(mpsc::error::TrySendError::Closed(())) => return Err(closed()),
-        };
-        if is_sent {
-            page_bytes = 0;
-        }
-        Ok(())
-    })?;
-    if !page.is_empty() {
-        sender.rows.blocking_send(page).map_err(|_| closed())?;
-    }
-    Ok(())
+        check_size(size(&row), max_row_bytes)?;
+        sender.rows.blocking_send(row).map_err(|_| closed())
+    })
 }
 
 fn column_names(statement: &Statement<'_>) -> Vec<String> {

@@ -19,6 +19,7 @@ use wasmtime::{
 
 use super::{
     Connection, OpenConnection, OpenError, Sqlite, View,
+    connection::MAX_ROWS,
     query::{QueryError, Row},
     v3,
 };
@@ -26,7 +27,7 @@ use super::{
 type Host<T> = Accessor<T, Sqlite>;
 /// What `execute-async` returns: the names of the columns, the rows, and the result of the whole
 /// statement.
-type Rows = (
+type Execution = (
     Vec<String>,
     StreamReader<v3::RowResult>,
     FutureReader<Result<(), v3::Error>>,
@@ -138,14 +139,14 @@ impl<T: Send + 'static> v3::HostConnectionWithStore<T> for Sqlite {
         resource: Resource<OpenConnection>,
         statement: String,
         parameters: Vec<v3::Value>,
-    ) -> Result<Result<Rows, v3::Error>> {
+    ) -> Result<Result<Execution, v3::Error>> {
         let connection = connection(host, &resource)?;
         let stream = match connection.stream(statement, to_values(parameters)).await {
             Ok(stream) => stream,
             Err(error) => return Ok(Err(error.into())),
         };
-        let pages = Pages {
-            pages: stream.rows,
+        let rows = Rows {
+            rows: stream.rows,
             _connection: connection,
         };
         let outcome = stream.outcome;
@@ -155,7 +156,7 @@ impl<T: Send + 'static> v3::HostConnectionWithStore<T> for Sqlite {
             Ok::<_, wasmtime::Error>(outcome.map_err(Into::into))
         };
         host.with(|mut access| {
-            let rows = StreamReader::new(&mut access, pages)?;
+            let rows = StreamReader::new(&mut access, rows)?;
             let outcome = FutureReader::new(&mut access, outcome)?;
             Ok(Ok((stream.columns, rows, outcome)))
         })
@@ -174,13 +175,13 @@ impl<T: Send + 'static> v3::HostConnectionWithStore<T> for Sqlite {
 }
 
 /// Produces the rows of a statement that is still running.
-struct Pages {
-    pages: mpsc::Receiver<Vec<Row>>,
+struct Rows {
+    rows: mpsc::Receiver<Row>,
     /// Keeps the statement running if the guest closes the connection before it has read all rows.
     _connection: Arc<Connection>,
 }
 
-impl<D> StreamProducer<D> for Pages {
+impl<D> StreamProducer<D> for Rows {
     type Item = v3::RowResult;
     type Buffer = VecBuffer<v3::RowResult>;
 
@@ -195,13 +196,14 @@ impl<D> StreamProducer<D> for Pages {
         if destination.remaining(&mut store) == Some(0) {
             return Poll::Ready(Ok(StreamResult::Completed));
         }
-        match self.pages.poll_recv(cx) {
-            Poll::Ready(Some(page)) => {
-                let rows: Vec<_> = page.into_iter().map(to_row).collect();
+        let mut rows = Vec::new();
+        match self.rows.poll_recv_many(cx, &mut rows, MAX_ROWS) {
+            Poll::Ready(0) => Poll::Ready(Ok(StreamResult::Dropped)),
+            Poll::Ready(_) => {
+                let rows: Vec<_> = rows.into_iter().map(to_row).collect();
                 destination.set_buffer(rows.into());
                 Poll::Ready(Ok(StreamResult::Completed))
             }
-            Poll::Ready(None) => Poll::Ready(Ok(StreamResult::Dropped)),
             Poll::Pending if finish => Poll::Ready(Ok(StreamResult::Cancelled)),
             Poll::Pending => Poll::Pending,
         }
