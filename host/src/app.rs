@@ -11,7 +11,10 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use grip::Key;
-use spin_runtime::{Changes, Embedded, FolderError, PrivateRoutes, Variables, backend::Backend};
+use spin_runtime::{
+    Changes, Embedded, FolderError, PrivateRoutes, RuntimeConfig, Variables, backend::Backend,
+    runtime_config::VariableProvider,
+};
 use tokio::time::timeout;
 use tracing::info;
 
@@ -64,15 +67,21 @@ enum Runner {
 struct VariableSources {
     /// `--variable`.
     options: Vec<(String, String)>,
+    /// The providers of the runtime configuration.
+    providers: Vec<VariableProvider>,
     /// The host's own variables.
     host: BTreeMap<String, String>,
 }
 
 impl VariableSources {
     fn resolve(&self, config: &AppConfig) -> Result<Variables> {
-        Variables::new(&config.manifest, &self.options, self.host.clone(), |name| {
-            std::env::var(name).ok()
-        })
+        Variables::with_providers(
+            &config.manifest,
+            &self.options,
+            &self.providers,
+            self.host.clone(),
+            |name| std::env::var(name).ok(),
+        )
     }
 }
 
@@ -85,12 +94,19 @@ impl App {
     pub(crate) async fn start(
         options: &HostOptions,
         config: &AppConfig,
+        runtime_config: RuntimeConfig,
         addresses: [SocketAddr; 2],
         connection_limits: ConnectionLimits,
         shutdown: &Shutdown,
     ) -> Result<Self> {
-        let (mut app, variables) =
-            Self::new(options, config, addresses, connection_limits, shutdown)?;
+        let (mut app, variables) = Self::new(
+            options,
+            config,
+            runtime_config,
+            addresses,
+            connection_limits,
+            shutdown,
+        )?;
         if options.watch {
             app.watch = Some(Watch::start(config).await?);
         }
@@ -110,6 +126,7 @@ impl App {
     fn new(
         options: &HostOptions,
         config: &AppConfig,
+        runtime_config: RuntimeConfig,
         addresses: [SocketAddr; 2],
         connection_limits: ConnectionLimits,
         shutdown: &Shutdown,
@@ -128,6 +145,7 @@ impl App {
         let grip_key = options.grip_key.clone().unwrap_or_else(random_key);
         let variable_sources = VariableSources {
             options: options.variables.clone(),
+            providers: runtime_config.variable_providers.clone(),
             host: BTreeMap::from([
                 ("grip_url".to_owned(), grip_url(control_address)),
                 ("grip_key".to_owned(), grip_key.clone()),
@@ -141,7 +159,8 @@ impl App {
             }
             None => {
                 let variables = variable_sources.resolve(config)?;
-                let embedded = Embedded::new(options.embedded(&config.manifest.root))?;
+                let root = &config.manifest.root;
+                let embedded = Embedded::new(options.embedded(root, runtime_config))?;
                 (Runner::Embedded(Arc::new(embedded)), Some(variables))
             }
         };
@@ -334,10 +353,19 @@ pub async fn check(mut options: HostOptions) -> Result<AppConfig> {
     let state_dir = tempfile::tempdir().context("cannot create a temporary state folder")?;
     options.state_dir = Some(state_dir.path().to_owned());
     let config = options.load_config()?;
+    let runtime_config = options.load_runtime_config()?.in_memory();
     let addresses = [options.listen, options.control];
     let shutdown = Shutdown::default();
     let connection_limits = ConnectionLimits::unlimited();
-    App::start(&options, &config, addresses, connection_limits, &shutdown).await?;
+    App::start(
+        &options,
+        &config,
+        runtime_config,
+        addresses,
+        connection_limits,
+        &shutdown,
+    )
+    .await?;
     Ok(config)
 }
 

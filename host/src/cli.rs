@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use spin_runtime::{
-    ManifestOptions, ManifestUse,
+    ManifestOptions, ManifestUse, SqliteStatement,
     manifest::{Manifest, Route, Target},
 };
 use tracing_subscriber::EnvFilter;
@@ -52,6 +52,8 @@ enum Command {
         variables: VariableValues,
         #[command(flatten)]
         cache: CacheFolder,
+        #[command(flatten)]
+        runtime_config: RuntimeConfigFile,
     },
     /// Run a command until stdin is closed.
     #[command(name = spin::SUPERVISE, hide = true)]
@@ -104,6 +106,18 @@ struct VariableValues {
 }
 
 #[derive(Args)]
+struct RuntimeConfigFile {
+    /// The file with the stores, databases and variables of this machine: Spin's
+    /// `runtime-config.toml`.
+    #[arg(
+        long = "runtime-config-file",
+        value_name = "FILE",
+        env = "RUNTIME_CONFIG_FILE"
+    )]
+    path: Option<PathBuf>,
+}
+
+#[derive(Args)]
 struct Up {
     #[command(flatten)]
     from: ManifestPath,
@@ -147,7 +161,9 @@ struct Up {
     #[arg(
         long,
         value_name = "URL",
-        conflicts_with_all = ["build", "watch", "state_dir", "env", "variables", "quiet", "log_dir", "cache_dir"]
+        conflicts_with_all = [
+            "build", "watch", "state_dir", "env", "variables", "quiet", "log_dir", "cache_dir", "sqlite",
+        ]
     )]
     upstream: Option<UpstreamUrl>,
     /// Start `spin up` for the manifest, and forward requests to it instead of running components.
@@ -168,6 +184,12 @@ struct Up {
     env: Vec<(String, String)>,
     #[command(flatten)]
     variables: VariableValues,
+    #[command(flatten)]
+    runtime_config: RuntimeConfigFile,
+    /// Run SQL before the application starts: a statement for the default database, `@FILE`, or
+    /// `@FILE:LABEL` for another database. May be repeated.
+    #[arg(long, value_name = "STATEMENT")]
+    sqlite: Vec<SqliteStatement>,
     /// Write what components print to the log files only.
     #[arg(short, long)]
     quiet: bool,
@@ -238,7 +260,8 @@ async fn run_command(command: Command) -> Result<()> {
             from,
             variables,
             cache,
-        } => check(from, variables, cache).await,
+            runtime_config,
+        } => check(from, variables, cache, runtime_config).await,
         Command::Supervise(_) => unreachable!("has a runtime of its own"),
     }
 }
@@ -292,12 +315,18 @@ async fn build_components(from: &ManifestPath) -> Result<()> {
     }
 }
 
-async fn check(from: ManifestPath, variables: VariableValues, cache: CacheFolder) -> Result<()> {
+async fn check(
+    from: ManifestPath,
+    variables: VariableValues,
+    cache: CacheFolder,
+    runtime_config: RuntimeConfigFile,
+) -> Result<()> {
     let options = HostOptions {
         from: from.from,
         profile: from.profile,
         variables: variables.variables,
         cache_dir: cache.cache_dir,
+        runtime_config_file: runtime_config.path,
         ..HostOptions::default()
     };
     let config = crate::check(options).await?;
@@ -319,6 +348,8 @@ impl Up {
             control_names: self.control_names,
             grip_key: self.grip_key,
             variables: self.variables.variables,
+            runtime_config_file: self.runtime_config.path,
+            sqlite_statements: self.sqlite,
             state_dir: self.state_dir,
             log_dir: self.log_dir,
             cache_dir: self.cache.cache_dir,

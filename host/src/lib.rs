@@ -92,6 +92,10 @@ impl Host {
     pub async fn start(mut options: HostOptions) -> Result<Self> {
         options.validate()?;
         let config = options.load_config()?;
+        let runtime_config = options.load_runtime_config()?;
+        for warning in &runtime_config.warnings {
+            warn!(%warning, "runtime configuration warning");
+        }
         let shutdown = Shutdown::default();
         let listener = Listener::bind(options.listen, "--listen", &shutdown).await?;
         let control_listener = Listener::bind(options.control, "--control", &shutdown).await?;
@@ -103,7 +107,15 @@ impl Host {
         let mut background = JoinSet::new();
         background.spawn(control.clone().serve(control_listener));
         let spin = app::start_spin(&mut options, &config, addresses[1]).await?;
-        let mut app = App::start(&options, &config, addresses, limits, &shutdown).await?;
+        let mut app = App::start(
+            &options,
+            &config,
+            runtime_config,
+            addresses,
+            limits,
+            &shutdown,
+        )
+        .await?;
 
         let (services, tunnels) = (app.services(), app.tunnels());
         control.set_ready(services.clone());

@@ -8,7 +8,9 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use spin_runtime::{EmbeddedOptions, ManifestOptions, ManifestUse};
+use spin_runtime::{
+    EmbeddedOptions, ManifestOptions, ManifestUse, RuntimeConfig, SqliteStatement,
+};
 
 use crate::config::{AppConfig, Limits, UpstreamUrl};
 
@@ -37,9 +39,16 @@ pub struct HostOptions {
     pub grip_key: Option<String>,
     /// Values for the application's variables. They take precedence over every other source.
     pub variables: Vec<(String, String)>,
-    /// The folder for stores and logs. Default: `.spin` beside the manifest.
+    /// The file with the stores, databases and variables of this machine, which is read at the
+    /// start. Default: none.
+    pub runtime_config_file: Option<PathBuf>,
+    /// Statements that run before the application starts.
+    pub sqlite_statements: Vec<SqliteStatement>,
+    /// The folder for stores and logs. Default: that of the runtime configuration, or `.spin` beside
+    /// the manifest.
     pub state_dir: Option<PathBuf>,
-    /// The folder for the output of components. Default: `logs` in the state folder.
+    /// The folder for the output of components. Default: that of the runtime configuration, or
+    /// `logs` in the state folder.
     pub log_dir: Option<PathBuf>,
     /// The folder of downloaded components. Default: `socket-host` in the user's cache folder.
     pub cache_dir: Option<PathBuf>,
@@ -76,6 +85,8 @@ impl Default for HostOptions {
             control_names: Vec::new(),
             grip_key: None,
             variables: Vec::new(),
+            runtime_config_file: None,
+            sqlite_statements: Vec::new(),
             state_dir: None,
             log_dir: None,
             cache_dir: None,
@@ -132,20 +143,40 @@ impl HostOptions {
         )?)
     }
 
+    /// Reads the runtime configuration. An upstream has its own.
+    pub(crate) fn load_runtime_config(&self) -> Result<RuntimeConfig> {
+        match &self.runtime_config_file {
+            Some(file) if self.upstream.is_none() && self.spin.is_none() => {
+                RuntimeConfig::load(file)
+            }
+            _ => Ok(RuntimeConfig::default()),
+        }
+    }
+
     /// Returns the options of the runtime for an application in the folder `root`.
-    pub(crate) fn embedded(&self, root: &Path) -> EmbeddedOptions {
-        let state_dir = self.state_dir.clone();
+    pub(crate) fn embedded(&self, root: &Path, runtime_config: RuntimeConfig) -> EmbeddedOptions {
+        let default = spin_runtime::Limits::DEFAULT;
+        let limits = spin_runtime::Limits {
+            request_timeout: self.request_timeout,
+            instance_memory_bytes: runtime_config
+                .max_instance_memory
+                .unwrap_or(default.instance_memory_bytes),
+            redis_connections: runtime_config
+                .redis_connections
+                .unwrap_or(default.redis_connections),
+            ..default
+        };
+        let state_dir = self.state_dir.clone().or(runtime_config.state_dir.clone());
         EmbeddedOptions {
-            log_dir: self.log_dir.clone(),
+            log_dir: self.log_dir.clone().or(runtime_config.log_dir.clone()),
             cache_dir: self.cache_dir.clone(),
             environment: self.environment.clone(),
             quiet: self.quiet,
             // With `watch`, a short build matters more than fast code.
             optimize: !self.watch,
-            limits: spin_runtime::Limits {
-                request_timeout: self.request_timeout,
-                ..spin_runtime::Limits::DEFAULT
-            },
+            limits,
+            runtime_config,
+            sqlite_statements: self.sqlite_statements.clone(),
             ..EmbeddedOptions::new(state_dir.unwrap_or_else(|| root.join(".spin")))
         }
     }

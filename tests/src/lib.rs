@@ -10,12 +10,14 @@ use anyhow::{Result, ensure};
 mod app;
 mod http;
 pub mod pushpin;
+mod redis;
 mod server;
 mod websocket;
 
 pub use self::{
     app::{app_with_manifest, burger, burger_without_timer, probe},
     http::{Response, read_response, request},
+    redis::Redis,
     server::Server,
     websocket::{Client, HandshakeError},
 };

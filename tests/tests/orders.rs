@@ -6,7 +6,92 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
-use tests::{Client, Server, burger, eventually};
+use tests::{Client, Redis, Server, burger, eventually};
+
+/// Where a host keeps the orders.
+#[derive(Clone, Copy)]
+enum Store {
+    File,
+    Redis,
+}
+
+/// Socket Burger, and the Redis server that it may need.
+struct Burger {
+    folder: TempDir,
+    _redis: Option<Redis>,
+    runtime_config: Option<String>,
+}
+
+impl Burger {
+    /// Creates the application, with an order every `interval`.
+    fn new(interval: &str, store: Store) -> Result<Self> {
+        let folder = burger(interval);
+        let redis = match store {
+            Store::File => None,
+            Store::Redis => Some(Redis::start()?),
+        };
+        let mut runtime_config = None;
+        if let Some(redis) = &redis {
+            let file = folder.path().join("runtime-config.toml");
+            let url = redis.url();
+            let text = format!("[key_value_store.default]\ntype = \"redis\"\nurl = {url:?}\n");
+            std::fs::write(&file, text)?;
+            runtime_config = Some(file.to_str().context("a path")?.to_owned());
+        }
+        Ok(Self {
+            folder,
+            _redis: redis,
+            runtime_config,
+        })
+    }
+
+    /// Starts a host.
+    fn start(&self, options: &[&str]) -> Result<Server> {
+        let mut options = options.to_vec();
+        if let Some(file) = &self.runtime_config {
+            options.extend(["--runtime-config-file", file]);
+        }
+        let host = Server::start(self.folder.path(), &options)?;
+        let file = self.folder.path().join(".spin/sqlite_key_value.db");
+        ensure!(
+            self.runtime_config.is_none() || !file.exists(),
+            "orders are not in Redis"
+        );
+        Ok(host)
+    }
+}
+
+/// Runs every test with every store.
+macro_rules! with_every_store {
+    ($($test:ident,)*) => {
+        mod file {
+            use super::*;
+
+            $(#[tokio::test]
+            async fn $test() -> Result<()> {
+                super::$test(Store::File).await
+            })*
+        }
+
+        mod redis {
+            use super::*;
+
+            $(#[tokio::test]
+            async fn $test() -> Result<()> {
+                super::$test(Store::Redis).await
+            })*
+        }
+    };
+}
+
+with_every_store! {
+    the_first_order_comes_at_once_and_the_next_after_2_to_6_seconds_on_every_socket,
+    ids_rise_by_one_across_restarts_and_kills,
+    a_client_that_reconnects_misses_nothing,
+    invalid_history_requests_are_errors,
+    status_changes_are_sent_to_every_socket,
+    a_new_host_continues_from_the_stored_state,
+}
 
 /// Parses an order's timestamp into milliseconds since 1970.
 fn milliseconds(order: &Value) -> Result<i64> {
@@ -90,11 +175,11 @@ fn check_order(order: &Value) -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn the_first_order_comes_at_once_and_the_next_after_2_to_6_seconds_on_every_socket()
--> Result<()> {
-    let folder = burger("2s..6s");
-    let host = Server::start(folder.path(), &[])?;
+async fn the_first_order_comes_at_once_and_the_next_after_2_to_6_seconds_on_every_socket(
+    store: Store,
+) -> Result<()> {
+    let app = Burger::new("2s..6s", store)?;
+    let host = app.start(&[])?;
     let first = eventually("the first order", async || {
         host.get_json("/api/orders").await.ok()?["orders"]
             .get(0)
@@ -135,12 +220,11 @@ async fn the_first_order_comes_at_once_and_the_next_after_2_to_6_seconds_on_ever
     Ok(())
 }
 
-#[tokio::test]
-async fn ids_rise_by_one_across_restarts_and_kills() -> Result<()> {
-    let folder = burger("20ms..40ms");
+async fn ids_rise_by_one_across_restarts_and_kills(store: Store) -> Result<()> {
+    let app = Burger::new("20ms..40ms", store)?;
     let mut expected = 100;
     for signal in [Signal::TERM, Signal::KILL, Signal::KILL, Signal::INT] {
-        let host = Server::start(folder.path(), &["--quiet"])?;
+        let host = app.start(&["--quiet"])?;
         let mut socket = host.socket("/api/ws").await?;
         for _ in 0..10 {
             socket.order().await?;
@@ -152,7 +236,7 @@ async fn ids_rise_by_one_across_restarts_and_kills() -> Result<()> {
             "{signal:?} ended with {code:?}"
         );
     }
-    let host = Server::start(folder.path(), &["--quiet"])?;
+    let host = app.start(&["--quiet"])?;
     let mut after = 99;
     loop {
         let page = host
@@ -174,10 +258,9 @@ async fn ids_rise_by_one_across_restarts_and_kills() -> Result<()> {
     }
 }
 
-#[tokio::test]
-async fn a_client_that_reconnects_misses_nothing() -> Result<()> {
-    let folder = burger("20ms..40ms");
-    let host = Server::start(folder.path(), &["--quiet"])?;
+async fn a_client_that_reconnects_misses_nothing(store: Store) -> Result<()> {
+    let app = Burger::new("20ms..40ms", store)?;
+    let host = app.start(&["--quiet"])?;
     let last = host.socket("/api/ws").await?.order().await?;
     // Orders are created while the socket is closed. Subscribe first, then fetch.
     let mut socket = host.socket("/api/ws").await?;
@@ -197,10 +280,9 @@ async fn a_client_that_reconnects_misses_nothing() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn invalid_history_requests_are_errors() -> Result<()> {
-    let folder = burger("1h");
-    let host = Server::start(folder.path(), &[])?;
+async fn invalid_history_requests_are_errors(store: Store) -> Result<()> {
+    let app = Burger::new("1h", store)?;
+    let host = app.start(&[])?;
     for (path, status) in [
         ("/api/orders?limit=0", 400),
         ("/api/orders?limit=many", 400),
@@ -215,10 +297,9 @@ async fn invalid_history_requests_are_errors() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn status_changes_are_sent_to_every_socket() -> Result<()> {
-    let folder = burger("1h");
-    let host = Server::start(folder.path(), &[])?;
+async fn status_changes_are_sent_to_every_socket(store: Store) -> Result<()> {
+    let app = Burger::new("1h", store)?;
+    let host = app.start(&[])?;
     eventually("the first order", async || {
         host.get_json("/api/orders/100").await.ok()
     })
@@ -248,12 +329,11 @@ async fn status_changes_are_sent_to_every_socket() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_new_host_continues_from_the_stored_state() -> Result<()> {
-    let (folder, state) = (burger("1h"), TempDir::new()?);
+async fn a_new_host_continues_from_the_stored_state(store: Store) -> Result<()> {
+    let (app, state) = (Burger::new("1h", store)?, TempDir::new()?);
     let state = state.path().to_str().context("a path")?;
     for expected in 100..103 {
-        let host = Server::start(folder.path(), &["--state-dir", state])?;
+        let host = app.start(&["--state-dir", state])?;
         eventually("the next order", async || {
             host.get_json(&format!("/api/orders/{expected}")).await.ok()
         })

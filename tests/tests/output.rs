@@ -174,12 +174,14 @@ fn check_warns_about_missing_permissions_and_foreign_routes() -> Result<()> {
     let log = check(folder.path())?;
     for part in [
         "component may open no key-value store",
+        "component may open no SQLite database",
         "component may send no requests",
         "component=\"probe\"",
     ] {
         ensure!(log.contains(part), "no {part:?} in {log}");
     }
-    let granted = "key_value_stores = [\"default\"]\nallowed_outbound_hosts = [\"http://self\"]\n";
+    let granted = "key_value_stores = [\"default\"]\nsqlite_databases = [\"default\"]\n\
+        allowed_outbound_hosts = [\"http://self\"]\n";
     for granted in [check(probe(granted).path())?, check(workspace())?] {
         ensure!(!granted.contains("WARN"), "{granted}");
     }

@@ -18,6 +18,7 @@
 use std::ops::RangeInclusive;
 
 use crate::{
+    number::StoredNumber,
     order::{Order, Status},
     storage::{Storage, StorageError},
 };
@@ -221,12 +222,8 @@ impl<S: Storage> History<S> {
     /// Makes `claim` the winner of a slot. Returns false if the slot has another winner.
     async fn win_slot(&self, key: &str, mut slot: Slot, claim: u32) -> Result<bool, HistoryError> {
         for _ in 0..MAX_ATTEMPTS {
-            let (current, new) = (slot.encode(), slot.with_winner(claim).encode());
-            if self
-                .storage
-                .compare_and_swap(key, &current, new.into())
-                .await?
-            {
+            let new = slot.with_winner(claim);
+            if self.storage.swap_number(key, slot.0, new.0).await? {
                 return Ok(true);
             }
             slot = match self.get_value(key).await? {
@@ -262,15 +259,14 @@ impl<S: Storage> History<S> {
 
     /// Includes the order `id` in the count, which must include all orders before it.
     async fn advance_count(&self, id: u64) -> Result<(), HistoryError> {
-        let count = id - (FIRST_ID - 1);
+        let count = (id - (FIRST_ID - 1)).cast_signed();
         if count == 1 {
             // Creates the key, as a swap needs an existing value.
             self.storage.increment(COUNT_KEY, 0).await?;
         }
-        let (current, new) = ((count - 1).to_le_bytes(), count.to_le_bytes());
         // The swap fails if another instance has advanced the count already.
         self.storage
-            .compare_and_swap(COUNT_KEY, &current, new.into())
+            .swap_number(COUNT_KEY, count - 1, count)
             .await?;
         Ok(())
     }
@@ -314,10 +310,6 @@ impl Slot {
         decode_number(key, value).map(Slot)
     }
 
-    fn encode(self) -> [u8; 8] {
-        self.0.to_le_bytes()
-    }
-
     /// Returns the number of claims. Right after an increment, this is the caller's claim.
     fn claims(self) -> u32 {
         (self.0 as u32).min(MAX_CLAIMS)
@@ -344,14 +336,14 @@ fn order_key(id: u64, claim: u32) -> String {
 }
 
 fn decode_number(key: &str, value: &[u8]) -> Result<i64, HistoryError> {
-    let bytes = value.try_into().map_err(|_| not_a_number(key))?;
-    Ok(i64::from_le_bytes(bytes))
+    let number = StoredNumber::decode(value).ok_or_else(|| not_a_number(key))?;
+    Ok(number.value)
 }
 
 fn not_a_number(key: &str) -> HistoryError {
     HistoryError::Corrupt {
         key: key.into(),
-        expected: "a number of 8 bytes",
+        expected: "a number",
     }
 }
 

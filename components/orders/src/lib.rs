@@ -19,6 +19,7 @@ mod event_stream;
 mod generator;
 mod history;
 mod menu;
+mod number;
 mod order;
 mod orders;
 mod publisher;

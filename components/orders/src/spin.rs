@@ -24,6 +24,7 @@ use spin_sdk::{
 use crate::{
     auth::Authenticator,
     history::History,
+    number::StoredNumber,
     orders::Orders,
     publisher::{PublishError, Publisher},
     response::Response,
@@ -197,12 +198,32 @@ impl Storage for KeyValueStore {
         current: &[u8],
         new: Vec<u8>,
     ) -> Result<bool, StorageError> {
+        self.swap(key, |value| (value == current).then_some(new))
+    }
+
+    async fn swap_number(&self, key: &str, current: i64, new: i64) -> Result<bool, StorageError> {
+        self.swap(key, |value| {
+            let stored = StoredNumber::decode(value)?;
+            (stored.value == current).then(|| stored.encode(new))
+        })
+    }
+}
+
+impl KeyValueStore {
+    /// Replaces the value of a key by the result of `replace`. Returns false if that is `None`, or
+    /// if the value has changed meanwhile.
+    fn swap(
+        &self,
+        key: &str,
+        replace: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
+    ) -> Result<bool, StorageError> {
         let cas = atomics::Cas::new(self.open()?, key).map_err(storage_error)?;
         // The swap compares with the value that `cas` has read. It must not start from an absent
         // key, since it could then overwrite a value.
-        if cas.current().map_err(storage_error)?.as_deref() != Some(current) {
+        let value = cas.current().map_err(storage_error)?;
+        let Some(new) = value.as_deref().and_then(replace) else {
             return Ok(false);
-        }
+        };
         match atomics::swap(cas, &new) {
             Ok(()) => Ok(true),
             Err(atomics::CasError::CasFailed(_)) => Ok(false),

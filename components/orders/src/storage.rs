@@ -21,9 +21,15 @@ pub(crate) trait Storage {
 
     /// Adds `delta` to a number and returns the sum.
     ///
-    /// A number is stored as 8 bytes, little-endian. An absent key counts as 0. Never call this
-    /// for a key that holds anything else: the host may panic.
+    /// A number is stored in the format of the host, see [`StoredNumber`]. An absent key counts as
+    /// 0. Never call this for a key that holds anything else: the host may panic.
+    ///
+    /// [`StoredNumber`]: crate::number::StoredNumber
     async fn increment(&self, key: &str, delta: i64) -> Result<i64, StorageError>;
+
+    /// Replaces the number `current` by `new`, in the same format. Returns false if the key has
+    /// another value.
+    async fn swap_number(&self, key: &str, current: i64, new: i64) -> Result<bool, StorageError>;
 
     /// Replaces the value `current` by `new`. Returns false if the key has another value.
     async fn compare_and_swap(

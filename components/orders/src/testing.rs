@@ -14,6 +14,7 @@ use rand::{SeedableRng, rngs::SmallRng};
 use crate::{
     generator,
     history::History,
+    number::StoredNumber,
     order::Order,
     orders::Orders,
     publisher::{PublishError, Publisher},
@@ -51,6 +52,8 @@ pub(crate) struct MemoryStorage {
     pub(crate) values: RefCell<BTreeMap<String, Vec<u8>>>,
     /// Whether each call yields once, so that calls of concurrent tasks can come first.
     pub(crate) yields: Cell<bool>,
+    /// Whether numbers are decimal, as in Redis.
+    pub(crate) is_decimal: Cell<bool>,
     fails: Cell<bool>,
 }
 
@@ -101,12 +104,33 @@ impl Storage for MemoryStorage {
     async fn increment(&self, key: &str, delta: i64) -> Result<i64, StorageError> {
         self.start_call().await?;
         let mut values = self.values.borrow_mut();
-        let value = values.entry(key.into()).or_insert_with(|| vec![0; 8]);
+        let value = values.entry(key.into()).or_insert_with(|| {
+            if self.is_decimal.get() {
+                b"0".into()
+            } else {
+                vec![0; 8]
+            }
+        });
         // Spin panics as well, so no test may get here with another value.
-        let bytes = value[..].try_into().expect("the value is a number");
-        let sum = i64::from_le_bytes(bytes) + delta;
-        *value = sum.to_le_bytes().into();
+        let number = StoredNumber::decode(value).expect("the value is a number");
+        let sum = number.value + delta;
+        *value = number.encode(sum);
         Ok(sum)
+    }
+
+    async fn swap_number(&self, key: &str, current: i64, new: i64) -> Result<bool, StorageError> {
+        self.start_call().await?;
+        let mut values = self.values.borrow_mut();
+        let Some(value) = values.get_mut(key) else {
+            return Ok(false);
+        };
+        match StoredNumber::decode(value) {
+            Some(number) if number.value == current => {
+                *value = number.encode(new);
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
     }
 
     async fn compare_and_swap(

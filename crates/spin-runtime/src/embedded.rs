@@ -22,14 +22,14 @@ mod key_value;
 mod linker;
 mod loader;
 mod options;
+mod outbound_redis;
 mod outgoing;
 mod output;
 mod permissions;
 mod sockets;
 mod source;
 mod sqlite;
-mod store;
-mod store_lock;
+mod storage;
 mod stubs;
 mod uploads;
 mod variables;
@@ -54,6 +54,7 @@ use crate::{
 };
 
 pub use options::{EmbeddedOptions, FolderError};
+pub use sqlite::SqliteStatement;
 
 /// Runs the components of an application in this process.
 ///
@@ -101,9 +102,10 @@ impl Embedded {
     ///
     /// # Errors
     /// Fails if a component cannot be loaded: its file is missing or is not a component, it imports
-    /// an interface that is not provided, it exports no HTTP handler, its files cannot be read, or
-    /// a template cannot be expanded. Also fails if the state folder cannot be used. The current
-    /// application then keeps running.
+    /// an interface that is not provided, it exports no HTTP handler, its files cannot be read, a
+    /// template cannot be expanded, or it names an unknown store or database. Also fails if the
+    /// state folder cannot be used, or if one of [`EmbeddedOptions::sqlite_statements`] fails. The
+    /// current application then keeps running.
     pub fn replace(
         &self,
         manifest: &Manifest,

@@ -37,10 +37,11 @@ mod rate_limited_log;
 mod route_notation;
 mod route_pattern;
 mod router;
+pub mod runtime_config;
 mod spin_headers;
 mod variables;
 
-pub use embedded::{Changes, Embedded, EmbeddedOptions, FolderError};
+pub use embedded::{Changes, Embedded, EmbeddedOptions, FolderError, SqliteStatement};
 pub use excluded_files::ExcludedFiles;
 pub use limits::Limits;
 pub use manifest::{Manifest, ManifestError, ManifestOptions, ManifestUse};
@@ -48,4 +49,5 @@ pub use rate_limited_log::RateLimitedLog;
 pub use route_notation::notation_warning;
 pub use route_pattern::RoutePattern;
 pub use router::{PrivateRoutes, Routes, escapes_root};
+pub use runtime_config::RuntimeConfig;
 pub use variables::{VariableSource, Variables};

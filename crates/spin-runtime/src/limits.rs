@@ -55,14 +55,27 @@ pub struct Limits {
     /// The operations that are waiting for a key-value store. Further operations wait in the
     /// component. Default: 1,024.
     pub pending_store_operations: usize,
-    /// How long another process may lock the file of a key-value store before an operation fails.
+    /// How long another process may lock the file of a key-value store or of a SQLite database
+    /// before an operation fails.
     /// Default: 5 s.
     pub store_lock_timeout: Duration,
     /// How long another process may lock the file of a key-value store before a warning is logged.
     /// Default: 1 s.
     pub store_lock_warning: Duration,
-    /// The labels of key-value stores for which the log says that a component was denied them, for
-    /// each component. Default: 100.
+    /// The connections to Redis that a component has open. Opening a further one fails. Default:
+    /// 1,024.
+    pub redis_connections: usize,
+    /// How long a Redis server may take to accept a connection, or to answer an operation of a
+    /// key-value store. Default: 5 s.
+    pub redis_timeout: Duration,
+    /// The connections to SQLite databases that a component has open. Opening a further one fails.
+    /// Default: 1,024.
+    pub database_connections: usize,
+    /// The result of an operation of a key-value store or of a statement, and a single row of a
+    /// result that is streamed. A larger result is an error. Default: 128 MiB.
+    pub query_result_bytes: usize,
+    /// The labels of key-value stores, and of SQLite databases, for which the log says that a
+    /// component was denied them, for each component. Default: 100.
     pub denied_store_labels: usize,
     /// The log lines for each kind of failure of a component in a second. Further ones are counted.
     /// Default: 10.
@@ -96,6 +109,10 @@ impl Limits {
         pending_store_operations: 1024,
         store_lock_timeout: Duration::from_secs(5),
         store_lock_warning: Duration::from_secs(1),
+        redis_connections: 1024,
+        redis_timeout: Duration::from_secs(5),
+        database_connections: 1024,
+        query_result_bytes: 128 * 1024 * 1024,
         denied_store_labels: 100,
         log_lines_per_second: 10,
         path_decode_passes: 8,

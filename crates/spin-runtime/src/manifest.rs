@@ -8,6 +8,7 @@ mod component;
 mod context;
 mod dependencies;
 mod dependency_name;
+mod document;
 mod error;
 mod id;
 mod middleware;
@@ -25,6 +26,7 @@ mod version1;
 
 pub(crate) use context::USE_SPIN;
 pub use dependency_name::DependencyName;
+pub(crate) use document::read_document;
 pub use error::{ManifestError, Problem};
 pub(crate) use model::WELL_KNOWN;
 pub use model::{

@@ -11,6 +11,7 @@ use anyhow::{Context as _, anyhow, bail};
 use crate::{
     allowed_hosts::AllowedHosts,
     manifest::{Component, Manifest, suggest, template::Template},
+    runtime_config::VariableProvider,
 };
 
 /// The values of an application's variables.
@@ -34,6 +35,8 @@ struct Value {
 pub enum VariableSource {
     /// `--variable NAME=VALUE`.
     Option,
+    /// A provider of the runtime configuration.
+    Provider,
     /// `SPIN_VARIABLE_NAME` in the environment.
     Environment,
     /// `SPIN_VARIABLE_NAME` in the file `.env` in the manifest's folder.
@@ -60,6 +63,21 @@ impl Variables {
         host: BTreeMap<String, String>,
         environment: impl Fn(&str) -> Option<String>,
     ) -> anyhow::Result<Self> {
+        Self::with_providers(manifest, options, &[], host, environment)
+    }
+
+    /// Determines the value of every variable of a manifest as [`Self::new`] does, also from the
+    /// providers of a runtime configuration.
+    ///
+    /// # Errors
+    /// Those of [`Self::new`], and if the file of a provider cannot be read.
+    pub fn with_providers(
+        manifest: &Manifest,
+        options: &[(String, String)],
+        providers: &[VariableProvider],
+        host: BTreeMap<String, String>,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> anyhow::Result<Self> {
         let mut option_values = BTreeMap::new();
         for (name, value) in options {
             if !manifest.variables.contains_key(name) {
@@ -73,6 +91,10 @@ impl Variables {
         }
         let file = manifest.root.join(".env");
         let dot_env = read_dot_env(&file)?;
+        let providers = providers
+            .iter()
+            .map(Provider::open)
+            .collect::<anyhow::Result<Vec<_>>>()?;
 
         let mut values = BTreeMap::new();
         let mut missing = Vec::new();
@@ -81,6 +103,11 @@ impl Variables {
             let value = option_values
                 .get(name)
                 .map(|value| (value.to_string(), VariableSource::Option))
+                .or_else(|| {
+                    let mut providers = providers.iter();
+                    let value = providers.find_map(|provider| provider.get(name, &environment));
+                    Some((value?, VariableSource::Provider))
+                })
                 .or_else(|| Some((environment(&key)?, VariableSource::Environment)))
                 .or_else(|| Some((dot_env.get(&key)?.clone(), VariableSource::DotEnv)))
                 .or_else(|| Some((host.get(name)?.clone(), VariableSource::Host)))
@@ -188,9 +215,42 @@ impl fmt::Debug for Variables {
     }
 }
 
+/// A provider of a runtime configuration and the contents of its file.
+struct Provider<'a> {
+    config: &'a VariableProvider,
+    dot_env: HashMap<String, String>,
+}
+
+impl<'a> Provider<'a> {
+    fn open(config: &'a VariableProvider) -> anyhow::Result<Self> {
+        let dot_env = match config {
+            VariableProvider::Environment {
+                dot_env: Some(file),
+                ..
+            } => read_dot_env(file)?,
+            _ => HashMap::new(),
+        };
+        Ok(Self { config, dot_env })
+    }
+
+    fn get(&self, name: &str, environment: impl Fn(&str) -> Option<String>) -> Option<String> {
+        match self.config {
+            VariableProvider::Static(values) => values.get(name).cloned(),
+            VariableProvider::Environment { prefix, .. } => {
+                let key = prefixed_key(prefix, name);
+                environment(&key).or_else(|| self.dot_env.get(&key).cloned())
+            }
+        }
+    }
+}
+
 /// Returns the environment variable for a variable's value.
 fn environment_key(name: &str) -> String {
-    format!("SPIN_VARIABLE_{}", name.to_ascii_uppercase())
+    prefixed_key("SPIN_VARIABLE", name)
+}
+
+fn prefixed_key(prefix: &str, name: &str) -> String {
+    format!("{prefix}_{}", name.to_ascii_uppercase())
 }
 
 fn read_dot_env(path: &Path) -> anyhow::Result<HashMap<String, String>> {
@@ -294,6 +354,38 @@ mod tests {
             value(&options, &environment),
             ("http://last".to_owned(), VariableSource::Option)
         );
+    }
+
+    #[test]
+    fn providers_come_after_options_and_before_the_environment() {
+        let folder = tempfile::tempdir().unwrap();
+        let manifest = manifest(folder.path(), TEXT);
+        let file = folder.path().join("more.env");
+        fs::write(&file, "APP_GRIP_KEY=file\nAPP_PLAIN=file\n").unwrap();
+        let values = |name: &str| BTreeMap::from([(name.to_owned(), "static".to_owned())]);
+        let providers = [
+            VariableProvider::Static(values("grip_url")),
+            VariableProvider::Environment {
+                prefix: "APP".into(),
+                dot_env: Some(file),
+            },
+            VariableProvider::Static(values("plain")),
+        ];
+        let environment = |name: &str| match name {
+            "APP_PLAIN" => Some("app".to_owned()),
+            "SPIN_VARIABLE_GRIP_URL" | "SPIN_VARIABLE_PLAIN" => Some("environment".to_owned()),
+            _ => None,
+        };
+        let resolve = |options: &[(String, String)]| {
+            let host = BTreeMap::new();
+            Variables::with_providers(&manifest, options, &providers, host, environment).unwrap()
+        };
+        let variables = resolve(&[]);
+        let values = ["grip_url", "plain", "grip_key"].map(|name| variables.get(name).unwrap());
+        assert_eq!(values, ["static", "app", "file"]);
+        assert_eq!(variables.source("plain"), Some(VariableSource::Provider));
+        let variables = resolve(&pairs(&[("plain", "option")]));
+        assert_eq!(variables.source("plain"), Some(VariableSource::Option));
     }
 
     #[test]

@@ -47,7 +47,8 @@ pub fn manifest(extra: &str) -> Manifest {
     ))
 }
 
-fn parse(component: &str) -> Manifest {
+/// Returns a manifest with this `[component.probe]` table.
+pub fn parse(component: &str) -> Manifest {
     application(&format!(
         "[[trigger.http]]\nroute = \"/probe/...\"\ncomponent = \"probe\"\n\
          [component.probe]\n{component}\n"
@@ -69,11 +70,31 @@ pub fn load_error(component: &str) -> String {
 /// Returns the error with which a manifest fails to load.
 #[track_caller]
 pub fn error_of(manifest: &Manifest) -> String {
+    load_error_with(manifest, |_| {})
+}
+
+/// Returns the error with which a manifest fails to load with modified options.
+#[track_caller]
+pub fn load_error_with(manifest: &Manifest, edit: impl FnOnce(&mut EmbeddedOptions)) -> String {
     let state = tempfile::tempdir().unwrap();
-    match load(manifest, EmbeddedOptions::new(state.path())) {
+    let mut options = EmbeddedOptions::new(state.path());
+    edit(&mut options);
+    match load(manifest, options) {
         Ok(_) => panic!("the manifest loads"),
         Err(error) => format!("{error:#}"),
     }
+}
+
+/// Percent-encodes a query parameter.
+pub fn encode(text: &str) -> String {
+    let encode = |byte: u8| {
+        if byte.is_ascii_alphanumeric() {
+            char::from(byte).to_string()
+        } else {
+            format!("%{byte:02X}")
+        }
+    };
+    text.bytes().map(encode).collect()
 }
 
 fn load(manifest: &Manifest, mut options: EmbeddedOptions) -> anyhow::Result<Embedded> {

@@ -8,5 +8,8 @@ mod key_value;
 mod life;
 mod load;
 mod outbound;
+mod redis;
 mod replace;
 mod requests;
+mod sqlite;
+mod storage;

@@ -2,17 +2,21 @@
 
 #![allow(missing_docs, reason = "generated")]
 
-use super::store;
+use super::{key_value, outbound_redis, sqlite};
 
 wasmtime::component::bindgen!({
     path: "wit",
     world: "socket-host:embedded/host",
     imports: { default: async | trappable },
     with: {
-        "spin:key-value/key-value.store": store::OpenStore,
-        "fermyon:spin/key-value.store": store::OpenStore,
-        "wasi:keyvalue/store.bucket": store::OpenStore,
-        "wasi:keyvalue/atomics.cas": store::CompareAndSwap,
+        "spin:key-value/key-value.store": key_value::OpenStore,
+        "fermyon:spin/key-value.store": key_value::OpenStore,
+        "spin:redis/redis.connection": outbound_redis::OpenConnection,
+        "fermyon:spin/redis.connection": outbound_redis::OpenConnection,
+        "spin:sqlite/sqlite.connection": sqlite::OpenConnection,
+        "fermyon:spin/sqlite.connection": sqlite::OpenConnection,
+        "wasi:keyvalue/store.bucket": key_value::OpenStore,
+        "wasi:keyvalue/atomics.cas": key_value::CompareAndSwap,
     },
     require_store_data_send: true,
 });

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     call::LocalCalls, client::Client, component_log::ComponentLog, files::Mounts,
-    output::OutputStream, store::Stores,
+    key_value::Stores, output::OutputStream, sqlite::Databases,
 };
 use crate::{allowed_hosts::AllowedHosts, limits::Limits};
 
@@ -26,6 +26,10 @@ pub(crate) struct Component {
     pub(crate) variables: BTreeMap<String, String>,
     /// The key-value stores that it may open.
     pub(crate) stores: Stores,
+    /// The SQLite databases that it may open.
+    pub(crate) databases: Databases,
+    /// One permit for each connection to Redis that it may have open.
+    pub(crate) redis_permits: Arc<Semaphore>,
     /// The hosts that it may send requests to.
     pub(crate) allowed_hosts: AllowedHosts,
     /// The client for these requests.

@@ -18,8 +18,9 @@ pub(crate) struct ComponentLog {
     /// A request of the component was denied.
     pub(crate) denied: RateLimitedLog,
     /// The labels of the stores that were denied and logged.
-    denied_stores: Mutex<BTreeSet<String>>,
-    max_denied_stores: usize,
+    denied_stores: DeniedLabels,
+    /// The labels of the databases that were denied and logged.
+    denied_databases: DeniedLabels,
 }
 
 impl ComponentLog {
@@ -38,24 +39,53 @@ impl ComponentLog {
             request_failed: limited!("request failed"),
             failed_late: limited!("component failed after its response"),
             denied: limited!("request denied"),
-            denied_stores: Mutex::default(),
-            max_denied_stores: limits.denied_store_labels,
+            denied_stores: DeniedLabels::new(limits),
+            denied_databases: DeniedLabels::new(limits),
             component,
         }
     }
 
     /// Logs that the component tried to open a store that it was not granted, once for each label.
     pub(crate) fn store_denied(&self, label: &str) {
-        let mut labels = self.denied_stores.lock();
-        if labels.len() >= self.max_denied_stores || labels.contains(label) {
-            return;
+        if self.denied_stores.insert(label) {
+            tracing::warn!(
+                component = &*self.component,
+                label,
+                "key-value store denied: add the label to key_value_stores of the component"
+            );
         }
-        labels.insert(label.to_owned());
-        drop(labels);
-        tracing::warn!(
-            component = &*self.component,
-            label,
-            "key-value store denied: add the label to key_value_stores of the component"
-        );
+    }
+
+    /// Logs that the component tried to open a database that it was not granted, once for each
+    /// label.
+    pub(crate) fn database_denied(&self, label: &str) {
+        if self.denied_databases.insert(label) {
+            tracing::warn!(
+                component = &*self.component,
+                label,
+                "SQLite database denied: add the label to sqlite_databases of the component"
+            );
+        }
+    }
+}
+
+/// Labels that the log contains. Their number is limited, as they come from the guest.
+struct DeniedLabels {
+    labels: Mutex<BTreeSet<String>>,
+    max: usize,
+}
+
+impl DeniedLabels {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            labels: Mutex::default(),
+            max: limits.denied_store_labels,
+        }
+    }
+
+    /// Adds a label. Returns whether it should be logged.
+    fn insert(&self, label: &str) -> bool {
+        let mut labels = self.labels.lock();
+        labels.len() < self.max && labels.insert(label.to_owned())
     }
 }

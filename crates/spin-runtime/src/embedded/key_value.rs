@@ -1,8 +1,14 @@
 //! The interfaces for key-value stores: `spin:key-value@3`, `fermyon:spin/key-value@2` and
 //! `wasi:keyvalue`.
 
+mod file_lock;
+#[cfg(feature = "redis")]
+mod redis_store;
+mod result_size;
 mod spin2;
 mod spin3;
+mod sqlite_store;
+mod store;
 mod wasi;
 
 use std::sync::Arc;
@@ -16,11 +22,14 @@ use super::{
     bindings::{fermyon::spin::key_value as v2, spin::key_value::key_value as v3, wasi::keyvalue},
     component_log::ComponentLog,
     guest::Guest,
-    store::{OpenStore, Store, StoreError, Stores},
 };
 
-/// The number of keys that are read at a time.
-const PAGE_SIZE: usize = 512;
+#[cfg(feature = "redis")]
+pub(super) use redis_store::RedisStore;
+use result_size::ResultSize;
+pub(crate) use sqlite_store::Database;
+pub use store::{CompareAndSwap, OpenStore};
+pub(crate) use store::{Store, StoreError, Stores};
 
 /// Adds the interfaces to a linker.
 pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> Result<()> {
@@ -35,6 +44,7 @@ fn view(guest: &mut Guest) -> View<'_> {
     View {
         table: &mut guest.table,
         stores: &guest.component.stores,
+        max_result_bytes: guest.component.limits.query_result_bytes,
         log: &guest.component.log,
     }
 }
@@ -43,6 +53,7 @@ fn view(guest: &mut Guest) -> View<'_> {
 pub(crate) struct View<'a> {
     table: &'a mut ResourceTable,
     stores: &'a Stores,
+    max_result_bytes: usize,
     log: &'a ComponentLog,
 }
 
@@ -53,21 +64,17 @@ impl HasData for KeyValue {
     type Data<'a> = View<'a>;
 }
 
-/// Why a store cannot be opened.
-enum OpenError {
-    AccessDenied,
-    NoSuchStore,
-}
+/// A store cannot be opened, because the component was not granted its label.
+struct AccessDenied;
 
 impl View<'_> {
-    fn open(&mut self, label: &str) -> Result<Result<Resource<OpenStore>, OpenError>> {
+    fn open(&mut self, label: &str) -> Result<Result<Resource<OpenStore>, AccessDenied>> {
         match self.stores.get(label) {
             None => {
                 self.log.store_denied(label);
-                Ok(Err(OpenError::AccessDenied))
+                Ok(Err(AccessDenied))
             }
-            Some(None) => Ok(Err(OpenError::NoSuchStore)),
-            Some(Some(store)) => Ok(Ok(self.table.push(OpenStore(store.clone()))?)),
+            Some(store) => Ok(Ok(self.table.push(OpenStore(store.clone()))?)),
         }
     }
 
@@ -82,14 +89,21 @@ impl View<'_> {
 }
 
 /// Reads all keys, page by page.
-async fn all_keys(store: &dyn Store) -> Result<Vec<String>, StoreError> {
+async fn all_keys(store: &dyn Store, mut size: ResultSize) -> Result<Vec<String>, StoreError> {
     let mut keys: Vec<String> = Vec::new();
+    let mut page = store.keys(None).await?;
     loop {
-        let page = store.keys(keys.last().cloned(), PAGE_SIZE).await?;
-        let is_last = page.len() < PAGE_SIZE;
-        keys.extend(page);
-        if is_last {
-            return Ok(keys);
+        for key in &page.keys {
+            size.add(size_of::<String>() + key.len())?;
+        }
+        keys.append(&mut page.keys);
+        match page.next {
+            Some(cursor) => page = store.keys(Some(cursor)).await?,
+            None => break,
         }
     }
+    // A store that changes meanwhile may return a key twice.
+    keys.sort_unstable();
+    keys.dedup();
+    Ok(keys)
 }

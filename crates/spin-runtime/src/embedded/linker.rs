@@ -7,14 +7,18 @@ use wasmtime::{
 };
 use wasmtime_wasi_http::{WasiHttp, WasiHttpView as _, p2, p3};
 
-use super::{guest::Guest, key_value, variables, wasi_http};
+use super::{guest::Guest, key_value, outbound_redis, sqlite, variables, wasi_http};
 
 /// The interfaces with functions that the linker provides, in the version that it defines them.
-const INTERFACES: [&str; 58] = [
+const INTERFACES: [&str; 62] = [
     // In `wit/host.wit`.
     "fermyon:spin/key-value@2.0.0",
+    "fermyon:spin/redis@2.0.0",
+    "fermyon:spin/sqlite@2.0.0",
     "fermyon:spin/variables@2.0.0",
     "spin:key-value/key-value@3.0.0",
+    "spin:redis/redis@3.0.0",
+    "spin:sqlite/sqlite@3.1.0",
     "spin:variables/variables@3.0.0",
     "wasi:config/store@0.2.0-draft-2024-09-27",
     "wasi:keyvalue/atomics@0.2.0-draft2",
@@ -84,6 +88,8 @@ pub(crate) fn create(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     p3::bindings::http::types::add_to_linker::<_, WasiHttp>(&mut linker, Guest::http)?;
     wasi_http::add_to_linker(&mut linker)?;
     key_value::add_to_linker(&mut linker)?;
+    sqlite::add_to_linker(&mut linker)?;
+    outbound_redis::add_to_linker(&mut linker)?;
     variables::add_to_linker(&mut linker)?;
     Ok(linker)
 }
@@ -139,12 +145,14 @@ mod tests {
             "wasi:io/streams@0.2.6",
             "wasi:keyvalue/atomics@0.2.0-draft2",
             "spin:key-value/key-value@3.0.1",
+            "spin:sqlite/sqlite@3.0.0",
             "fermyon:spin/variables@2.0.0",
             "wasi:config/store@0.2.0-draft-2024-09-27",
         ] {
             assert!(is_provided(provided), "{provided}");
         }
         for missing in [
+            "fermyon:spin/sqlite",
             "fermyon:spin/key-value",
             "fermyon:spin/mysql@2.0.0",
             "spin:postgres/postgres@4.2.0",

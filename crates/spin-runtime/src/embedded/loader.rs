@@ -24,17 +24,13 @@ use super::{
     output::Output,
     permissions,
     source::SourceLoader,
-    sqlite::Database,
-    store::{Store, Stores},
+    storage::Storage,
 };
 use crate::{
     manifest::{self, Manifest},
     router::Router,
     variables::Variables,
 };
-
-/// The label of the key-value store that every application has.
-const DEFAULT_STORE: &str = "default";
 
 /// Loads the applications of a runtime.
 pub(crate) struct AppLoader {
@@ -45,8 +41,9 @@ pub(crate) struct AppLoader {
     output: Output,
     client: Client,
     sources: SourceLoader,
-    /// The open key-value stores, by label.
-    stores: BTreeMap<String, Arc<dyn Store>>,
+    storage: Storage,
+    /// Whether the statements of the options have run.
+    statements_done: bool,
     /// The code of the current application, by component id.
     compiled: BTreeMap<String, Compiled>,
     /// The permits for the instances of each component. They include instances of previous
@@ -101,7 +98,8 @@ impl AppLoader {
             output: Output::start(!options.quiet, &options.limits)?,
             client: Client::new(&options.limits),
             sources: SourceLoader::new(options.cache_dir.clone(), &options.limits),
-            stores: BTreeMap::new(),
+            storage: Storage::default(),
+            statements_done: false,
             compiled: BTreeMap::new(),
             permits: BTreeMap::new(),
             options,
@@ -123,7 +121,7 @@ impl AppLoader {
     ) -> anyhow::Result<Loaded> {
         let build = self.build(manifest, changed)?;
         let router = Router::new(manifest)?;
-        let stores = self.open_stores(manifest)?;
+        let storage = self.storage.extended(manifest, &self.options)?;
         let current = Arc::downgrade(current);
         let mut components = Vec::with_capacity(build.compiled.len());
         for component in manifest.components.values() {
@@ -133,11 +131,16 @@ impl AppLoader {
                 Some(_) => None,
             };
             let app: Weak<dyn LocalCalls> = current.clone();
-            let loaded = self.load_component(component, manifest, variables, &stores, permits, app);
+            let loaded =
+                self.load_component(component, manifest, variables, &storage, permits, app);
             components.push(loaded.with_context(|| format!("component {}", component.id))?);
+        }
+        if !self.statements_done {
+            storage.run_statements(&self.options)?;
         }
 
         // Nothing fails from here on.
+        self.statements_done = true;
         for (component, compiled) in manifest.components.values().zip(&build.compiled) {
             permissions::log_missing(component, &compiled.imports);
             if !compiled.stubs.is_empty() {
@@ -157,7 +160,7 @@ impl AppLoader {
             None => self.permits.retain(|_, permits| is_shared(permits)),
         }
         self.compiler = build.compiler;
-        self.stores = stores;
+        self.storage = storage;
         for component in &components {
             let permits = component.permits.clone();
             self.permits.insert(component.id.to_string(), permits);
@@ -242,7 +245,7 @@ impl AppLoader {
         component: &manifest::Component,
         manifest: &Manifest,
         variables: &Variables,
-        stores: &BTreeMap<String, Arc<dyn Store>>,
+        storage: &Storage,
         permits: Option<Arc<Semaphore>>,
         app: Weak<dyn LocalCalls>,
     ) -> anyhow::Result<Component> {
@@ -272,7 +275,9 @@ impl AppLoader {
             stdout: log("stdout")?,
             stderr: log("stderr")?,
             variables: variables.component_variables(id),
-            stores: component_stores(component, stores),
+            stores: storage.component_stores(component),
+            databases: storage.component_databases(component, options),
+            redis_permits: Arc::new(Semaphore::new(limits.redis_connections)),
             allowed_hosts: variables.allowed_hosts(component)?,
             client: self.client.clone(),
             limits,
@@ -282,44 +287,9 @@ impl AppLoader {
             app,
         })
     }
-
-    /// Returns the stores of an application. The file of the default store is only created if a
-    /// component may open it.
-    fn open_stores(&self, manifest: &Manifest) -> anyhow::Result<BTreeMap<String, Arc<dyn Store>>> {
-        let mut stores = self.stores.clone();
-        let mut labels = manifest
-            .components
-            .values()
-            .flat_map(|component| &component.key_value_stores);
-        if labels.any(|label| label == DEFAULT_STORE) && !stores.contains_key(DEFAULT_STORE) {
-            let file = self.options.state_dir.join("sqlite_key_value.db");
-            let database = Database::open(&file, &self.options.limits);
-            let store = database.context(FolderError::State)?.store(DEFAULT_STORE);
-            stores.insert(DEFAULT_STORE.to_owned(), Arc::new(store));
-        }
-        Ok(stores)
-    }
 }
 
 /// Returns whether a component, besides the loader, holds these permits.
 fn is_shared(permits: &Arc<Semaphore>) -> bool {
     Arc::strong_count(permits) > 1
-}
-
-fn component_stores(
-    component: &manifest::Component,
-    stores: &BTreeMap<String, Arc<dyn Store>>,
-) -> Stores {
-    let labels = component.key_value_stores.iter().map(|label| {
-        let store = stores.get(label).cloned();
-        if store.is_none() {
-            tracing::warn!(
-                component = component.id,
-                label,
-                "unknown key-value store: opening it will fail with no-such-store"
-            );
-        }
-        (label.clone(), store)
-    });
-    labels.collect()
 }

@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use crate::limits::Limits;
+use super::sqlite::SqliteStatement;
+use crate::{limits::Limits, runtime_config::RuntimeConfig};
 
 /// The options of an [`Embedded`](super::Embedded) runtime.
 #[derive(Clone, Debug)]
 pub struct EmbeddedOptions {
-    /// The folder of the default key-value store and of the logs, such as `.spin`. It is created
-    /// if it does not exist.
+    /// The folder of the default key-value store, the default SQLite database and the logs, such as
+    /// `.spin`. It is created if it does not exist.
     pub state_dir: PathBuf,
     /// The folder of the log files. `None` for `logs` in the state folder.
     pub log_dir: Option<PathBuf>,
@@ -23,6 +24,12 @@ pub struct EmbeddedOptions {
     pub optimize: bool,
     /// The limits of components.
     pub limits: Limits,
+    /// The stores and databases besides the default ones. Of its folders, limits and variables
+    /// nothing is used: they belong to the other options and to
+    /// [`Variables`](crate::Variables).
+    pub runtime_config: RuntimeConfig,
+    /// Statements that run once, before the first application starts.
+    pub sqlite_statements: Vec<SqliteStatement>,
 }
 
 /// A folder of the options that cannot be used.
@@ -50,6 +57,8 @@ impl EmbeddedOptions {
             quiet: false,
             optimize: true,
             limits: Limits::DEFAULT,
+            runtime_config: RuntimeConfig::default(),
+            sqlite_statements: Vec::new(),
         }
     }
 }

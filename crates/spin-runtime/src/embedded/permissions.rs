@@ -9,8 +9,16 @@ const STORES: [&str; 3] = [
     "wasi:keyvalue/store@",
 ];
 
+/// The interfaces that open SQLite databases, up to their version.
+const DATABASES: [&str; 2] = ["fermyon:spin/sqlite@", "spin:sqlite/sqlite@"];
+
 /// The interfaces that send requests, up to their version.
-const REQUESTS: [&str; 2] = ["wasi:http/client@", "wasi:http/outgoing-handler@"];
+const REQUESTS: [&str; 4] = [
+    "fermyon:spin/redis@",
+    "spin:redis/redis@",
+    "wasi:http/client@",
+    "wasi:http/outgoing-handler@",
+];
 
 /// Logs the permissions that a component may need and does not have.
 ///
@@ -23,6 +31,13 @@ pub(crate) fn log_missing(component: &Component, imports: &[String]) {
             component = id,
             import,
             "component may open no key-value store: if it needs one, add its label to key_value_stores"
+        );
+    }
+    if let Some(import) = missing(&component.sqlite_databases, imports, &DATABASES) {
+        tracing::warn!(
+            component = id,
+            import,
+            "component may open no SQLite database: if it needs one, add its label to sqlite_databases"
         );
     }
     if let Some(import) = missing(&component.allowed_outbound_hosts, imports, &REQUESTS) {
@@ -54,6 +69,9 @@ mod tests {
             ("spin:key-value/key-value@3.0.0", &STORES[..]),
             ("fermyon:spin/key-value@2.0.0", &STORES),
             ("wasi:keyvalue/store@0.2.0-draft2", &STORES),
+            ("spin:sqlite/sqlite@3.1.0", &DATABASES),
+            ("fermyon:spin/sqlite@2.0.0", &DATABASES),
+            ("spin:redis/redis@3.0.0", &REQUESTS),
             ("wasi:http/client@0.3.0", &REQUESTS),
             ("wasi:http/outgoing-handler@0.2.6", &REQUESTS),
         ] {
@@ -75,6 +93,7 @@ mod tests {
         ]
         .map(str::to_owned);
         assert_eq!(missing(&[], &imports, &STORES), None);
+        assert_eq!(missing(&[], &imports, &DATABASES), None);
         assert_eq!(missing(&[], &imports, &REQUESTS), None);
     }
 }

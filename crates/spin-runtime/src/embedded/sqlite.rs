@@ -1,568 +1,104 @@
-//! Key-value stores in a SQLite file, in the same table as Spin's, so that both share their data.
-//!
-//! A thread owns the connection. It runs all queued operations in one transaction, so that they
-//! share the cost of a commit, and sends the results after the commit.
+//! The interfaces for SQLite databases: `spin:sqlite@3` and `fermyon:spin/sqlite@2`.
 
-use std::path::Path;
+mod connection;
+mod database;
+mod query;
+mod spin2;
+mod spin3;
+mod statement;
 
-use anyhow::Context as _;
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
-use tokio::sync::{mpsc, oneshot};
+use std::sync::Arc;
+
+use wasmtime::{
+    Result,
+    component::{HasData, Linker, Resource, ResourceTable},
+};
 
 use super::{
-    store::{Pending, Store, StoreError, Swap},
-    store_lock::StoreLock,
+    bindings::{fermyon::spin::sqlite as v2, spin::sqlite::sqlite as v3},
+    component_log::ComponentLog,
+    guest::Guest,
 };
-use crate::{limits::Limits, rate_limited_log::RateLimitedLog};
 
-/// The most operations that share a transaction.
-const MAX_BATCH: usize = 256;
+pub use connection::Connection;
+pub(crate) use database::{Database, Databases};
+pub use statement::SqliteStatement;
+pub(crate) use statement::StatementSource;
 
-/// A SQLite file that contains key-value stores.
-#[derive(Clone)]
-pub(crate) struct Database {
-    jobs: mpsc::Sender<Job>,
+/// Adds the interfaces to a linker.
+pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> Result<()> {
+    v3::add_to_linker::<_, Sqlite>(linker, view)?;
+    v2::add_to_linker::<_, Sqlite>(linker, view)
 }
 
-/// A key-value store in a [`Database`].
-pub(crate) struct SqliteStore {
-    /// The value of the column `store`.
-    name: String,
-    database: Database,
-}
-
-/// An operation on a store.
-struct Job {
-    store: String,
-    operation: Operation,
-}
-
-enum Operation {
-    Get(String, Reply<Option<Vec<u8>>>),
-    Exists(String, Reply<bool>),
-    Set(Vec<(String, Vec<u8>)>, Reply<()>),
-    Delete(Vec<String>, Reply<()>),
-    GetMany(Vec<String>, Reply<Vec<(String, Option<Vec<u8>>)>>),
-    Keys(Option<String>, usize, Reply<Vec<String>>),
-    Increment(String, i64, Reply<i64>),
-    Swap {
-        key: String,
-        expected: Option<Vec<u8>>,
-        value: Vec<u8>,
-        reply: Reply<Swap>,
-    },
-}
-
-type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
-/// Sends the result of an operation, given the result of the commit.
-type SendResult = Box<dyn FnOnce(Result<(), StoreError>)>;
-
-impl Database {
-    /// Opens the file at `path` and starts its thread. The file and its folder are created if
-    /// needed. The thread stops when the database and all of its stores have been dropped.
-    ///
-    /// # Errors
-    /// Fails if the file cannot be opened, or if it is not a SQLite database.
-    pub(crate) fn open(path: &Path, limits: &Limits) -> anyhow::Result<Self> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)
-                .with_context(|| format!("cannot create the folder {}", folder.display()))?;
-        }
-        let lock = StoreLock::new(path, limits);
-        let connection = connect(path, &lock)
-            .map_err(|error| lock.explain(error))
-            .with_context(|| format!("cannot open the key-value store {}", path.display()))?;
-        let (jobs, queue) = mpsc::channel(limits.pending_store_operations);
-        std::thread::Builder::new()
-            .name("key-value".into())
-            .spawn({
-                let failed = failure_log(path, limits);
-                move || serve(connection, queue, &lock, &failed)
-            })
-            .context("cannot start the key-value thread")?;
-        Ok(Self { jobs })
-    }
-
-    /// Returns the store with a name.
-    pub(crate) fn store(&self, name: impl Into<String>) -> SqliteStore {
-        SqliteStore {
-            name: name.into(),
-            database: self.clone(),
-        }
+fn view(guest: &mut Guest) -> View<'_> {
+    View {
+        table: &mut guest.table,
+        databases: &guest.component.databases,
+        log: &guest.component.log,
     }
 }
 
-fn connect(path: &Path, lock: &StoreLock) -> rusqlite::Result<Connection> {
-    let mut connection = Connection::open(path)?;
-    lock.wait(&mut connection)?;
-    connection.execute_batch(
-        "CREATE TABLE IF NOT EXISTS spin_key_value (
-           store TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (store, key)
-         )",
-    )?;
-    lock.acquired();
-    // With write-ahead logging, readers do not wait for a writer. With `NORMAL`, a commit survives
-    // a crash of this process, but a power failure may undo the last commits. If another process
-    // has the file open, the mode may not change, which is not worth a long wait. Commits are then
-    // slower and just as durable.
-    lock.wait_briefly(&mut connection)?;
-    match connection.pragma_update(None, "journal_mode", "wal") {
-        Ok(()) => connection.pragma_update(None, "synchronous", "normal")?,
-        Err(error) => {
-            tracing::debug!(%error, "cannot change the journal mode of the key-value store")
-        }
-    }
-    lock.wait(&mut connection)?;
-    connection.set_prepared_statement_cache_capacity(32);
-    Ok(connection)
+/// The part of a [`Guest`] that the interfaces access.
+pub(crate) struct View<'a> {
+    table: &'a mut ResourceTable,
+    databases: &'a Databases,
+    log: &'a ComponentLog,
 }
 
-/// Creates the log for transactions that fail, each of which would write a line.
-fn failure_log(path: &Path, limits: &Limits) -> RateLimitedLog {
-    let file = path.display().to_string();
-    RateLimitedLog::new(limits.log_lines_per_second, move |suppressed| {
-        tracing::error!(file, suppressed, "key-value store transaction failed");
-    })
+/// Tells Wasmtime the type of the [`View`].
+pub(crate) struct Sqlite;
+
+impl HasData for Sqlite {
+    type Data<'a> = View<'a>;
 }
 
-/// Runs operations until all senders are dropped.
-fn serve(
-    mut connection: Connection,
-    mut queue: mpsc::Receiver<Job>,
-    lock: &StoreLock,
-    failed: &RateLimitedLog,
-) {
-    let mut batch = Vec::with_capacity(MAX_BATCH);
-    while queue.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
-        match run_batch(&mut connection, &mut batch) {
-            Ok(()) => lock.acquired(),
-            Err(error) => {
-                failed.log(|| tracing::error!(%error, "key-value store transaction failed"));
-            }
-        }
-        batch.clear();
-    }
-}
-
-/// Runs a batch in one transaction and sends the results after the commit.
+/// A connection that a guest has opened, through any of the interfaces.
 ///
-/// # Errors
-/// Fails if the transaction failed, after all operations have failed.
-fn run_batch(connection: &mut Connection, batch: &mut Vec<Job>) -> Result<(), StoreError> {
-    // A batch of reads needs no write lock. A batch with writes takes the lock at the start,
-    // because upgrading a read lock can fail without waiting for the busy timeout.
-    let writes = batch.iter().any(|job| job.operation.writes());
-    let behavior = if writes {
-        TransactionBehavior::Immediate
-    } else {
-        TransactionBehavior::Deferred
-    };
-    let mut replies: Vec<SendResult> = Vec::with_capacity(batch.len());
-    let committed = connection
-        .transaction_with_behavior(behavior)
-        .and_then(|mut transaction| {
-            if !writes {
-                // Otherwise each read would wait for the lock by itself.
-                take_read_lock(&transaction)?;
-            }
-            for job in batch.drain(..) {
-                replies.push(job.operation.apply(&mut transaction, &job.store));
-            }
-            transaction.commit()
-        });
-    let committed = committed.map_err(StoreError::from);
-    for send_result in replies {
-        send_result(committed.clone());
-    }
-    // Operations remain in the batch if the transaction could not be started.
-    if let Err(error) = &committed {
-        for job in batch.drain(..) {
-            job.operation.fail(error);
-        }
-    }
-    committed
+/// The rows of a statement are still read after the guest has closed its connection, so they share
+/// it.
+pub struct OpenConnection(Arc<Connection>);
+
+/// Why a database cannot be opened.
+enum OpenError {
+    AccessDenied,
+    TooManyConnections,
+    /// The thread of the connection cannot be started.
+    Failed(String),
 }
 
-impl Operation {
-    fn writes(&self) -> bool {
-        !matches!(
-            self,
-            Self::Get(..) | Self::Exists(..) | Self::GetMany(..) | Self::Keys(..)
-        )
-    }
-
-    /// Runs the operation in the transaction of its batch.
-    fn apply(self, transaction: &mut rusqlite::Transaction<'_>, store: &str) -> SendResult {
-        fn later<T: 'static>(reply: Reply<T>, result: rusqlite::Result<T>) -> SendResult {
-            later_or_error(reply, result.map_err(StoreError::from))
-        }
-        fn later_or_error<T: 'static>(
-            reply: Reply<T>,
-            result: Result<T, StoreError>,
-        ) -> SendResult {
-            Box::new(move |committed| {
-                // Fails if the caller has dropped the operation.
-                let _ = reply.send(committed.and(result));
-            })
-        }
+impl OpenError {
+    /// Returns the text of the errors that have no variant of their own.
+    fn into_message(self) -> Option<String> {
         match self {
-            Self::Get(key, reply) => later(reply, get(transaction, store, &key)),
-            Self::Exists(key, reply) => later(reply, exists(transaction, store, &key)),
-            Self::Set(pairs, reply) => later(
-                reply,
-                all_or_nothing(transaction, |inner| {
-                    pairs
-                        .iter()
-                        .try_for_each(|(key, value)| set(inner, store, key, value))
-                }),
-            ),
-            Self::Delete(keys, reply) => later(
-                reply,
-                all_or_nothing(transaction, |inner| {
-                    keys.iter().try_for_each(|key| delete(inner, store, key))
-                }),
-            ),
-            Self::GetMany(keys, reply) => {
-                let pairs = keys.into_iter().map(|key| {
-                    let value = get(transaction, store, &key)?;
-                    Ok((key, value))
-                });
-                let result = pairs.collect();
-                later(reply, result)
-            }
-            Self::Keys(after, limit, reply) => {
-                later(reply, keys(transaction, store, after.as_deref(), limit))
-            }
-            Self::Increment(key, delta, reply) => {
-                later_or_error(reply, increment(transaction, store, &key, delta))
-            }
-            Self::Swap {
-                key,
-                expected,
-                value,
-                reply,
-            } => later(
-                reply,
-                swap(transaction, store, &key, expected.as_deref(), &value),
-            ),
-        }
-    }
-
-    fn fail(self, error: &StoreError) {
-        fn send<T>(reply: Reply<T>, error: &StoreError) {
-            let _ = reply.send(Err(error.clone()));
-        }
-        match self {
-            Self::Get(_, reply) => send(reply, error),
-            Self::Exists(_, reply) => send(reply, error),
-            Self::Set(_, reply) | Self::Delete(_, reply) => send(reply, error),
-            Self::GetMany(_, reply) => send(reply, error),
-            Self::Keys(_, _, reply) => send(reply, error),
-            Self::Increment(_, _, reply) => send(reply, error),
-            Self::Swap { reply, .. } => send(reply, error),
+            Self::AccessDenied => None,
+            Self::TooManyConnections => Some("too many connections opened".to_owned()),
+            Self::Failed(message) => Some(message),
         }
     }
 }
 
-/// Runs the statements of one operation. A failure undoes them without affecting other operations
-/// of the batch.
-fn all_or_nothing(
-    transaction: &mut rusqlite::Transaction<'_>,
-    run: impl FnOnce(&Connection) -> rusqlite::Result<()>,
-) -> rusqlite::Result<()> {
-    let savepoint = transaction.savepoint()?;
-    run(&savepoint)?;
-    savepoint.commit()
-}
-
-fn take_read_lock(connection: &Connection) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("SELECT 1 FROM spin_key_value LIMIT 1")?
-        .exists([])
-        .map(drop)
-}
-
-fn get(connection: &Connection, store: &str, key: &str) -> rusqlite::Result<Option<Vec<u8>>> {
-    connection
-        .prepare_cached("SELECT value FROM spin_key_value WHERE store = ?1 AND key = ?2")?
-        .query_row(params![store, key], |row| row.get(0))
-        .optional()
-}
-
-fn exists(connection: &Connection, store: &str, key: &str) -> rusqlite::Result<bool> {
-    connection
-        .prepare_cached("SELECT 1 FROM spin_key_value WHERE store = ?1 AND key = ?2")?
-        .exists(params![store, key])
-}
-
-fn set(connection: &Connection, store: &str, key: &str, value: &[u8]) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(
-            "INSERT INTO spin_key_value (store, key, value) VALUES (?1, ?2, ?3)
-             ON CONFLICT (store, key) DO UPDATE SET value = excluded.value",
-        )?
-        .execute(params![store, key, value])
-        .map(drop)
-}
-
-fn delete(connection: &Connection, store: &str, key: &str) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("DELETE FROM spin_key_value WHERE store = ?1 AND key = ?2")?
-        .execute(params![store, key])
-        .map(drop)
-}
-
-fn keys(
-    connection: &Connection,
-    store: &str,
-    after: Option<&str>,
-    limit: usize,
-) -> rusqlite::Result<Vec<String>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT key FROM spin_key_value WHERE store = ?1 AND (?2 IS NULL OR key > ?2)
-         ORDER BY key LIMIT ?3",
-    )?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    statement
-        .query_map(params![store, after, limit], |row| row.get(0))?
-        .collect()
-}
-
-fn increment(
-    connection: &Connection,
-    store: &str,
-    key: &str,
-    delta: i64,
-) -> Result<i64, StoreError> {
-    let number = match get(connection, store, key)? {
-        None => 0,
-        Some(bytes) => <[u8; 8]>::try_from(bytes.as_slice())
-            .map(i64::from_le_bytes)
-            .map_err(|_| {
-                StoreError(format!(
-                    "the value of {key:?} is not a number: expected 8 bytes, found {}",
-                    bytes.len()
-                ))
-            })?,
-    };
-    let sum = number.checked_add(delta).ok_or_else(|| {
-        StoreError(format!(
-            "the value of {key:?} would be out of range: {number} + {delta}"
-        ))
-    })?;
-    set(connection, store, key, &sum.to_le_bytes())?;
-    Ok(sum)
-}
-
-fn swap(
-    connection: &Connection,
-    store: &str,
-    key: &str,
-    expected: Option<&[u8]>,
-    value: &[u8],
-) -> rusqlite::Result<Swap> {
-    if get(connection, store, key)?.as_deref() != expected {
-        return Ok(Swap::Changed);
-    }
-    set(connection, store, key, value)?;
-    Ok(Swap::Done)
-}
-
-impl SqliteStore {
-    fn send<T: Send + 'static>(&self, operation: impl FnOnce(Reply<T>) -> Operation) -> Pending<T> {
-        let (reply, result) = oneshot::channel();
-        let job = Job {
-            store: self.name.clone(),
-            operation: operation(reply),
+impl View<'_> {
+    fn open(&mut self, label: &str) -> Result<Result<Resource<OpenConnection>, OpenError>> {
+        let Some(database) = self.databases.get(label) else {
+            self.log.database_denied(label);
+            return Ok(Err(OpenError::AccessDenied));
         };
-        let jobs = self.database.jobs.clone();
-        Box::pin(async move {
-            let stopped = || StoreError("the key-value store has stopped".into());
-            jobs.send(job).await.map_err(|_| stopped())?;
-            result.await.map_err(|_| stopped())?
-        })
-    }
-}
-
-impl Store for SqliteStore {
-    fn get(&self, key: String) -> Pending<Option<Vec<u8>>> {
-        self.send(|reply| Operation::Get(key, reply))
-    }
-
-    fn exists(&self, key: String) -> Pending<bool> {
-        self.send(|reply| Operation::Exists(key, reply))
-    }
-
-    fn set(&self, pairs: Vec<(String, Vec<u8>)>) -> Pending<()> {
-        self.send(|reply| Operation::Set(pairs, reply))
-    }
-
-    fn delete(&self, keys: Vec<String>) -> Pending<()> {
-        self.send(|reply| Operation::Delete(keys, reply))
-    }
-
-    fn get_many(&self, keys: Vec<String>) -> Pending<Vec<(String, Option<Vec<u8>>)>> {
-        self.send(|reply| Operation::GetMany(keys, reply))
-    }
-
-    fn keys(&self, after: Option<String>, limit: usize) -> Pending<Vec<String>> {
-        self.send(|reply| Operation::Keys(after, limit, reply))
-    }
-
-    fn increment(&self, key: String, delta: i64) -> Pending<i64> {
-        self.send(|reply| Operation::Increment(key, delta, reply))
-    }
-
-    fn swap(&self, key: String, expected: Option<Vec<u8>>, value: Vec<u8>) -> Pending<Swap> {
-        self.send(|reply| Operation::Swap {
-            key,
-            expected,
-            value,
-            reply,
-        })
-    }
-}
-
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self(format!("SQLite: {error}"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn store() -> (tempfile::TempDir, SqliteStore) {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("new/folder/kv.db");
-        let database = Database::open(&file, &Limits::DEFAULT).unwrap();
-        (folder, database.store("default"))
-    }
-
-    #[tokio::test]
-    async fn a_failed_operation_does_not_affect_its_batch() {
-        let (_folder, store) = store();
-        let set = |key: &str, value: &[u8]| store.set(vec![(key.into(), value.into())]);
-        let (text, increment, other) = tokio::join!(
-            set("n", b"no number"),
-            store.increment("n".into(), 1),
-            set("other", b"kept"),
-        );
-        assert_eq!((text, other), (Ok(()), Ok(())));
-        assert!(
-            increment
-                .unwrap_err()
-                .0
-                .contains("expected 8 bytes, found 9")
-        );
-        assert_eq!(store.get("other".into()).await, Ok(Some(b"kept".to_vec())));
-    }
-
-    #[tokio::test]
-    async fn stores_of_a_file_are_separate() {
-        let (_folder, store) = store();
-        let other = store.database.store("other");
-        store.set(vec![("a".into(), vec![1])]).await.unwrap();
-        assert_eq!(other.get("a".into()).await, Ok(None));
-        assert_eq!(other.keys(None, 10).await, Ok(vec![]));
-        assert_eq!(other.exists("a".into()).await, Ok(false));
-    }
-
-    #[tokio::test]
-    async fn get_many_keeps_the_order_of_keys() {
-        let (_folder, store) = store();
-        let pairs = vec![("a".to_owned(), vec![1]), ("b".to_owned(), vec![2])];
-        store.set(pairs).await.unwrap();
-        let keys = ["b", "none", "a"].map(str::to_owned).to_vec();
-        let values = store.get_many(keys).await.unwrap();
-        let values: Vec<_> = values.into_iter().map(|(_, value)| value).collect();
-        assert_eq!(values, [Some(vec![2]), None, Some(vec![1])]);
-    }
-
-    #[tokio::test]
-    async fn swap_requires_the_expected_value() {
-        let (_folder, store) = store();
-        let swap = |expected: Option<&[u8]>, value: &[u8]| {
-            store.swap("a".into(), expected.map(Into::into), value.into())
+        let Some(permit) = self.databases.acquire() else {
+            return Ok(Err(OpenError::TooManyConnections));
         };
-        assert_eq!(swap(Some(b"1"), b"2").await, Ok(Swap::Changed));
-        assert_eq!(swap(None, b"1").await, Ok(Swap::Done));
-        assert_eq!(swap(None, b"2").await, Ok(Swap::Changed));
-        assert_eq!(swap(Some(b"1"), b"2").await, Ok(Swap::Done));
-        assert_eq!(store.get("a".into()).await, Ok(Some(b"2".to_vec())));
-    }
-
-    /// Limits with short times for a locked file.
-    fn lock_limits() -> Limits {
-        Limits {
-            store_lock_timeout: std::time::Duration::from_millis(300),
-            store_lock_warning: std::time::Duration::from_millis(100),
-            ..Limits::DEFAULT
+        match Connection::start(database.clone(), permit) {
+            Ok(connection) => Ok(Ok(self.table.push(OpenConnection(Arc::new(connection)))?)),
+            Err(error) => Ok(Err(OpenError::Failed(error.to_string()))),
         }
     }
 
-    #[test]
-    fn reads_of_a_locked_file_wait_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("kv.db");
-        let limits = lock_limits();
-        // Without write-ahead logging, as if another process had kept the mode from changing.
-        let mut connection = Connection::open(&file).unwrap();
-        connection
-            .execute_batch("CREATE TABLE spin_key_value (store, key, value)")
-            .unwrap();
-        StoreLock::new(&file, &limits)
-            .wait(&mut connection)
-            .unwrap();
-        let other = Connection::open(&file).unwrap();
-        other.execute_batch("BEGIN EXCLUSIVE").unwrap();
-        let (mut batch, mut results) = (Vec::new(), Vec::new());
-        for _ in 0..20 {
-            let (reply, result) = oneshot::channel();
-            batch.push(Job {
-                store: "default".into(),
-                operation: Operation::Get("a".into(), reply),
-            });
-            results.push(result);
-        }
-        let since = std::time::Instant::now();
-        run_batch(&mut connection, &mut batch).unwrap_err();
-        assert!(since.elapsed() < limits.store_lock_timeout * 4);
-        for result in results {
-            let error = result.blocking_recv().unwrap().unwrap_err();
-            assert!(error.0.contains("locked"), "{error}");
-        }
+    fn connection(&self, resource: &Resource<OpenConnection>) -> Result<Arc<Connection>> {
+        Ok(self.table.get(resource)?.0.clone())
     }
 
-    #[test]
-    fn opening_a_locked_file_names_the_cause() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("kv.db");
-        let other = Connection::open(&file).unwrap();
-        other
-            .execute_batch("CREATE TABLE t (x); BEGIN EXCLUSIVE")
-            .unwrap();
-        let since = std::time::Instant::now();
-        let limits = lock_limits();
-        let error = format!("{:#}", Database::open(&file, &limits).err().unwrap());
-        assert!(
-            error.contains("kv.db: another process has locked it"),
-            "{error}"
-        );
-        // Statements do not each wait for the timeout.
-        assert!(since.elapsed() < limits.store_lock_timeout * 2);
-    }
-
-    #[test]
-    fn errors_name_the_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("kv.db");
-        std::fs::write(&file, "not a database, but longer than the header of one").unwrap();
-        let error = format!(
-            "{:#}",
-            Database::open(&file, &Limits::DEFAULT).err().unwrap()
-        );
-        assert!(error.contains("kv.db"), "{error}");
+    fn close(&mut self, resource: Resource<OpenConnection>) -> Result<()> {
+        self.table.delete(resource)?;
+        Ok(())
     }
 }

@@ -115,11 +115,15 @@ fn limits_of_components() -> Vec<Row> {
         pending_output_bytes: size("output of components that waits to be written"),
         output_line_bytes: size("line of a component's output"),
         pending_store_operations: count("operations that wait for a key-value store"),
-        store_lock_timeout: time("time that another process may lock a key-value store"),
+        store_lock_timeout: time("time that another process may lock a key-value store or a SQLite database"),
         log_lines_per_second: count("log lines for each kind of failure of a component, in a second"),
         log_file_retry_interval: time("pause between two attempts to write to a log file that failed"),
         store_lock_warning: time("time that another process may lock a key-value store without a warning"),
-        denied_store_labels: count("labels of key-value stores that a component is denied and that are logged"),
+        redis_connections: count("connections to Redis that a component has open"),
+        redis_timeout: time("time for a Redis server to accept a connection, or to answer an operation of a key-value store"),
+        database_connections: count("connections to SQLite databases that a component has open"),
+        query_result_bytes: size("result of an operation of a key-value store or of a statement, or a row that is streamed"),
+        denied_store_labels: count("labels of key-value stores, and of SQLite databases, that a component is denied and that are logged"),
         path_decode_passes: count("times that a request's path may be percent-encoded"),
     }
 }

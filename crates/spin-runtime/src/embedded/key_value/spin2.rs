@@ -2,15 +2,12 @@
 
 use wasmtime::{Result, component::Resource};
 
-use super::{OpenError, OpenStore, View, all_keys, v2};
-use crate::embedded::store::StoreError;
+use super::store::StoreError;
+use super::{AccessDenied, OpenStore, ResultSize, View, all_keys, v2};
 
-impl From<OpenError> for v2::Error {
-    fn from(error: OpenError) -> Self {
-        match error {
-            OpenError::AccessDenied => Self::AccessDenied,
-            OpenError::NoSuchStore => Self::NoSuchStore,
-        }
+impl From<AccessDenied> for v2::Error {
+    fn from(AccessDenied: AccessDenied) -> Self {
+        Self::AccessDenied
     }
 }
 
@@ -72,7 +69,9 @@ impl v2::HostStore for View<'_> {
         &mut self,
         bucket: Resource<OpenStore>,
     ) -> Result<Result<Vec<String>, v2::Error>> {
-        Ok(all_keys(&*self.store(&bucket)?).await.map_err(Into::into))
+        let store = self.store(&bucket)?;
+        let size = ResultSize::new(self.max_result_bytes);
+        Ok(all_keys(&*store, size).await.map_err(Into::into))
     }
 
     async fn drop(&mut self, bucket: Resource<OpenStore>) -> Result<()> {

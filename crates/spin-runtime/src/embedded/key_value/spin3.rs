@@ -15,8 +15,8 @@ use wasmtime::{
     },
 };
 
-use super::{KeyValue, OpenError, OpenStore, PAGE_SIZE, View, v3};
-use crate::embedded::store::{Pending, Store, StoreError};
+use super::store::{KeyPage, Pending, Store, StoreError};
+use super::{AccessDenied, KeyValue, OpenStore, View, v3};
 
 type Host<T> = Accessor<T, KeyValue>;
 
@@ -24,12 +24,9 @@ fn store<T>(host: &Host<T>, bucket: &Resource<OpenStore>) -> Result<Arc<dyn Stor
     host.with(|mut access| access.get().store(bucket))
 }
 
-impl From<OpenError> for v3::Error {
-    fn from(error: OpenError) -> Self {
-        match error {
-            OpenError::AccessDenied => Self::AccessDenied,
-            OpenError::NoSuchStore => Self::NoSuchStore,
-        }
+impl From<AccessDenied> for v3::Error {
+    fn from(AccessDenied: AccessDenied) -> Self {
+        Self::AccessDenied
     }
 }
 
@@ -100,7 +97,7 @@ impl<T: Send + 'static> v3::HostStoreWithStore<T> for KeyValue {
         let (sender, outcome) = oneshot::channel();
         let store = store(host, &bucket)?;
         let keys = Keys {
-            page: store.keys(None, PAGE_SIZE),
+            page: Some(store.keys(None)),
             store,
             outcome: Some(sender),
         };
@@ -117,8 +114,8 @@ impl<T: Send + 'static> v3::HostStoreWithStore<T> for KeyValue {
 /// Produces the stream of `get-keys`. Reads a page whenever the guest has read the previous one.
 struct Keys {
     store: Arc<dyn Store>,
-    /// The next page.
-    page: Pending<Vec<String>>,
+    /// The next page. `None` after the last one.
+    page: Option<Pending<KeyPage>>,
     /// Receives the result of the whole listing.
     outcome: Option<oneshot::Sender<Result<(), v3::Error>>>,
 }
@@ -138,27 +135,35 @@ impl<D> StreamProducer<D> for Keys {
         if destination.remaining(&mut store) == Some(0) {
             return Poll::Ready(Ok(StreamResult::Completed));
         }
-        let page = match self.page.as_mut().poll(cx) {
+        let Some(pending) = &mut self.page else {
+            return Poll::Ready(Ok(StreamResult::Dropped));
+        };
+        let page = match pending.as_mut().poll(cx) {
             Poll::Ready(page) => page,
             Poll::Pending if finish => return Poll::Ready(Ok(StreamResult::Cancelled)),
             Poll::Pending => return Poll::Pending,
         };
-        let (outcome, result) = match page {
-            Ok(page) if page.len() == PAGE_SIZE => {
-                self.page = self.store.keys(page.last().cloned(), PAGE_SIZE);
-                destination.set_buffer(page.into());
-                return Poll::Ready(Ok(StreamResult::Completed));
-            }
+        let (keys, outcome) = match page {
             Ok(page) => {
-                destination.set_buffer(page.into());
-                (Ok(()), StreamResult::Dropped)
+                self.page = page.next.map(|next| self.store.keys(Some(next)));
+                (page.keys, Ok(()))
             }
-            Err(error) => (Err(error.into()), StreamResult::Dropped),
+            Err(error) => {
+                self.page = None;
+                (Vec::new(), Err(error.into()))
+            }
         };
-        if let Some(sender) = self.outcome.take() {
+        if self.page.is_none()
+            && let Some(sender) = self.outcome.take()
+        {
             // Fails if the guest has dropped its end.
             let _ = sender.send(outcome);
         }
-        Poll::Ready(Ok(result))
+        if keys.is_empty() {
+            return Poll::Ready(Ok(StreamResult::Dropped));
+        }
+        // The stream ends with the next read, as the guest may not take all of these keys at once.
+        destination.set_buffer(keys.into());
+        Poll::Ready(Ok(StreamResult::Completed))
     }
 }

@@ -2,15 +2,12 @@
 
 use wasmtime::{Result, component::Resource};
 
-use super::{OpenError, OpenStore, PAGE_SIZE, View, all_keys, keyvalue};
-use crate::embedded::store::{CompareAndSwap, StoreError, Swap};
+use super::store::{CompareAndSwap, StoreError, Swap};
+use super::{AccessDenied, OpenStore, ResultSize, View, all_keys, keyvalue};
 
-impl From<OpenError> for keyvalue::store::Error {
-    fn from(error: OpenError) -> Self {
-        match error {
-            OpenError::AccessDenied => Self::AccessDenied,
-            OpenError::NoSuchStore => Self::NoSuchStore,
-        }
+impl From<AccessDenied> for keyvalue::store::Error {
+    fn from(AccessDenied: AccessDenied) -> Self {
+        Self::AccessDenied
     }
 }
 
@@ -71,24 +68,20 @@ impl keyvalue::store::HostBucket for View<'_> {
         Ok(self.store(&bucket)?.exists(key).await.map_err(Into::into))
     }
 
-    /// Returns a page of keys. The cursor is the last key of the previous page.
+    /// Returns all keys at once, as in Spin, and rejects cursors.
     async fn list_keys(
         &mut self,
         bucket: Resource<OpenStore>,
         cursor: Option<String>,
     ) -> Result<Result<keyvalue::store::KeyResponse, keyvalue::store::Error>> {
+        if cursor.is_some() {
+            let message = "list_keys: cursor not supported".to_owned();
+            return Ok(Err(keyvalue::store::Error::Other(message)));
+        }
         let store = self.store(&bucket)?;
-        let page = match cursor {
-            // As in Spin, where guests do not use cursors, the first page has all keys.
-            None => all_keys(&*store).await.map(|keys| (keys, None)),
-            Some(after) => store.keys(Some(after), PAGE_SIZE).await.map(|keys| {
-                let next = (keys.len() == PAGE_SIZE)
-                    .then(|| keys.last().cloned())
-                    .flatten();
-                (keys, next)
-            }),
-        };
-        let response = page.map(|(keys, cursor)| keyvalue::store::KeyResponse { keys, cursor });
+        let size = ResultSize::new(self.max_result_bytes);
+        let keys = all_keys(&*store, size).await;
+        let response = keys.map(|keys| keyvalue::store::KeyResponse { keys, cursor: None });
         Ok(response.map_err(Into::into))
     }
 

@@ -19,7 +19,8 @@ pub enum Swap {
     Changed,
 }
 
-/// A key-value store. Operations are atomic, and durable once they have completed.
+/// A key-value store. Operations are atomic, and as durable as the place of the data once they have
+/// completed.
 pub trait Store: Send + Sync + 'static {
     /// Returns the value of `key`.
     fn get(&self, key: String) -> Pending<Option<Vec<u8>>>;
@@ -31,16 +32,30 @@ pub trait Store: Send + Sync + 'static {
     fn delete(&self, keys: Vec<String>) -> Pending<()>;
     /// Returns the values of `keys`, in the same order.
     fn get_many(&self, keys: Vec<String>) -> Pending<Vec<(String, Option<Vec<u8>>)>>;
-    /// Returns up to `limit` keys in order, starting after `after`.
-    fn keys(&self, after: Option<String>, limit: usize) -> Pending<Vec<String>>;
-    /// Adds `delta` to a number of 8 little-endian bytes and returns the sum. A missing value is 0.
+    /// Returns the first keys, or those at the cursor of the previous page.
+    fn keys(&self, cursor: Option<Cursor>) -> Pending<KeyPage>;
+    /// Adds `delta` to a number and returns the sum. A missing value is 0. The format of the number
+    /// is that of Spin for this kind of store.
     fn increment(&self, key: String, delta: i64) -> Pending<i64>;
     /// Sets `key` to `value` if its value is `expected`, or if it has no value for `None`.
     fn swap(&self, key: String, expected: Option<Vec<u8>>, value: Vec<u8>) -> Pending<Swap>;
 }
 
-/// The stores that a component may open, by label. `None` if there is no store with this label.
-pub(crate) type Stores = BTreeMap<String, Option<Arc<dyn Store>>>;
+/// A part of the keys of a store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyPage {
+    /// Not empty, except on the last page.
+    pub(crate) keys: Vec<String>,
+    /// The position of the next page. `None` on the last one.
+    pub(crate) next: Option<Cursor>,
+}
+
+/// A position in the keys of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor(pub(crate) String);
+
+/// The stores that a component may open, by label.
+pub(crate) type Stores = BTreeMap<String, Arc<dyn Store>>;
 
 /// A store that a guest has opened, through any of the interfaces.
 pub struct OpenStore(pub(crate) Arc<dyn Store>);

@@ -18,7 +18,7 @@ const MAX_PAUSE: Duration = Duration::from_millis(50);
 
 /// The lock of a SQLite file. Clones are for the same file.
 #[derive(Clone)]
-pub(super) struct StoreLock {
+pub(super) struct FileLock {
     file: Arc<Path>,
     warning: Duration,
     timeout: Duration,
@@ -26,7 +26,7 @@ pub(super) struct StoreLock {
     is_logged: Arc<AtomicBool>,
 }
 
-impl StoreLock {
+impl FileLock {
     pub(super) fn new(file: &Path, limits: &Limits) -> Self {
         Self {
             file: file.into(),
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     /// A file, a connection that has locked it, and a lock with short times.
-    fn locked_file() -> (tempfile::TempDir, Connection, StoreLock, Connection) {
+    fn locked_file() -> (tempfile::TempDir, Connection, FileLock, Connection) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("kv.db");
         let other = Connection::open(&file).unwrap();
@@ -110,7 +110,7 @@ mod tests {
             store_lock_timeout: Duration::from_millis(200),
             ..Limits::DEFAULT
         };
-        let lock = StoreLock::new(&file, &limits);
+        let lock = FileLock::new(&file, &limits);
         let connection = Connection::open(&file).unwrap();
         (folder, other, lock, connection)
     }

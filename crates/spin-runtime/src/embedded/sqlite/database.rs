@@ -1,0 +1,105 @@
+//! SQLite databases and the components that may open them.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::query::QueryError;
+use crate::{limits::Limits, runtime_config::SqliteDatabase};
+
+/// A database that connections can be opened to.
+pub(crate) struct Database {
+    config: SqliteDatabase,
+    limits: Limits,
+}
+
+impl Database {
+    /// Describes a database. Its file is created by the first statement.
+    pub(crate) fn new(config: SqliteDatabase, limits: &Limits) -> Self {
+        Self {
+            config,
+            limits: *limits,
+        }
+    }
+
+    /// Returns the most bytes of a result.
+    pub(super) fn max_result_bytes(&self) -> usize {
+        self.limits.query_result_bytes
+    }
+
+    /// Returns how long a statement may run after its connection is closed.
+    pub(super) fn statement_timeout(&self) -> Duration {
+        self.limits.request_timeout
+    }
+
+    /// Opens a connection. A database without a file is a new one for each connection, as in Spin.
+    pub(super) fn connect(&self) -> Result<rusqlite::Connection, QueryError> {
+        let mut connection = match &self.config.path {
+            Some(path) => open_file(path)?,
+            None => rusqlite::Connection::open_in_memory()?,
+        };
+        connection.busy_timeout(self.limits.store_lock_timeout)?;
+        if !self.config.allow_attach_file {
+            connection.authorizer(Some(deny_attached_files))?;
+        }
+        Ok(connection)
+    }
+
+    /// Runs statements before the application starts.
+    ///
+    /// # Errors
+    /// Fails if the database cannot be opened, or at the first statement that fails.
+    pub(crate) fn run(&self, statements: &str) -> Result<(), QueryError> {
+        Ok(self.connect()?.execute_batch(statements)?)
+    }
+}
+
+fn open_file(path: &Path) -> Result<rusqlite::Connection, QueryError> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(|error| {
+            QueryError(format!(
+                "cannot create the folder {}: {error}",
+                folder.display()
+            ))
+        })?;
+    }
+    Ok(rusqlite::Connection::open(path)?)
+}
+
+/// Keeps a guest from reading other files on the host. Databases in memory and in temporary files
+/// may be attached.
+fn deny_attached_files(context: AuthContext<'_>) -> Authorization {
+    match context.action {
+        AuthAction::Attach {
+            filename: "" | ":memory:",
+        } => Authorization::Allow,
+        AuthAction::Attach { .. } => Authorization::Deny,
+        _ => Authorization::Allow,
+    }
+}
+
+/// The databases that a component may open, by label.
+pub(crate) struct Databases {
+    by_label: BTreeMap<String, Arc<Database>>,
+    /// One permit for each connection that may be open.
+    permits: Arc<Semaphore>,
+}
+
+impl Databases {
+    pub(crate) fn new(by_label: BTreeMap<String, Arc<Database>>, limits: &Limits) -> Self {
+        Self {
+            by_label,
+            permits: Arc::new(Semaphore::new(limits.database_connections)),
+        }
+    }
+
+    pub(super) fn get(&self, label: &str) -> Option<&Arc<Database>> {
+        self.by_label.get(label)
+    }
+
+    /// Returns a permit for a connection, unless too many are open.
+    pub(super) fn acquire(&self) -> Option<OwnedSemaphorePermit> {
+        self.permits.clone().try_acquire_owned().ok()
+    }
+}
