@@ -263,7 +263,7 @@ impl App {
         self.services = rules.services.clone();
         self.gateway.set_rules(rules);
         self.private.clone_from(private);
-        self.timers.replace(&host.timers);
+        self.timers.replace(config.timers());
         Ok(changed)
     }
 

@@ -272,15 +272,12 @@ fn print_summary(config: &AppConfig, url: &str, upstream: Option<&UpstreamUrl>) 
             None => print_line(format_args!("  {url}{route} (passthrough)")),
         }
     }
-    if !host.timers.is_empty() {
+    let timers = config.timers();
+    if !timers.is_empty() {
         print_line("Timers:");
     }
-    for timer in &host.timers {
-        let (method, path) = (&timer.method, &timer.path);
-        print_line(format_args!(
-            "  {method} {path} every {}",
-            describe_pause(timer)
-        ));
+    for Timer { target, schedule } in &timers {
+        print_line(format_args!("  {target} {schedule}"));
     }
 }
 
@@ -303,16 +300,6 @@ fn print_triggers(manifest: &Manifest, private: &[String], url: &str) {
             }
             Route::Private => print_line(format_args!("  (service chaining only) → {target}")),
         }
-    }
-}
-
-fn describe_pause(timer: &Timer) -> String {
-    let (start, end) = (timer.pause.start(), timer.pause.end());
-    let start_text = humantime::format_duration(*start);
-    if start == end {
-        start_text.to_string()
-    } else {
-        format!("{start_text} to {}", humantime::format_duration(*end))
     }
 }
 

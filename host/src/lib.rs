@@ -53,7 +53,8 @@ mod ws;
 
 pub use app::check;
 pub use config::{
-    AllowedOrigins, AppConfig, HostConfig, Limits, Passthrough, Timer, UpstreamScheme, UpstreamUrl,
+    AllowedOrigins, AppConfig, HostConfig, Limits, Passthrough, Timer, TimerSchedule, TimerTarget,
+    UpstreamScheme, UpstreamUrl,
 };
 pub use options::HostOptions;
 

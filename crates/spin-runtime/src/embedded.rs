@@ -13,6 +13,7 @@ mod client;
 mod compile;
 mod component;
 mod component_log;
+mod cron_call;
 mod engine;
 mod files;
 mod guest;
@@ -43,7 +44,7 @@ use self::{
     loader::AppLoader,
 };
 use crate::{
-    backend::{Backend, Body, Caller, ResponseFuture},
+    backend::{Backend, Body, Caller, CronFuture, ResponseFuture},
     manifest::Manifest,
     variables::Variables,
 };
@@ -96,9 +97,9 @@ impl Embedded {
     ///
     /// # Errors
     /// Fails if a component cannot be loaded: its file is missing or is not a component, it imports
-    /// an interface that is not provided, it exports no HTTP handler, its files cannot be read, or
-    /// a template cannot be expanded. Also fails if the state folder cannot be used. The current
-    /// application then keeps running.
+    /// an interface that is not provided, it does not export what its triggers call, its files
+    /// cannot be read, or a template cannot be expanded. Also fails if the state folder cannot be
+    /// used. The current application then keeps running.
     pub fn replace(
         &self,
         manifest: &Manifest,
@@ -122,6 +123,10 @@ impl Backend for Embedded {
     fn call(&self, request: Request<Body>) -> ResponseFuture<'_> {
         let caller = request.extensions().get().copied().unwrap_or(Caller::Host);
         self.current.call(request, Call { caller, depth: 0 })
+    }
+
+    fn call_cron<'a>(&'a self, component: &'a str, timestamp: u64) -> CronFuture<'a> {
+        Box::pin(self.current.call_cron(component, timestamp))
     }
 
     fn instances(&self) -> Vec<(Arc<str>, usize)> {

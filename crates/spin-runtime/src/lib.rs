@@ -29,6 +29,7 @@
 
 mod allowed_hosts;
 pub mod backend;
+mod cron_schedule;
 mod embedded;
 mod excluded_files;
 mod limits;
@@ -40,6 +41,7 @@ mod router;
 mod spin_headers;
 mod variables;
 
+pub use cron_schedule::CronSchedule;
 pub use embedded::{Changes, Embedded, EmbeddedOptions, FolderError};
 pub use excluded_files::ExcludedFiles;
 pub use limits::Limits;

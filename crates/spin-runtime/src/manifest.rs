@@ -5,6 +5,7 @@
 
 mod component;
 mod context;
+mod cron_trigger;
 mod error;
 mod id;
 mod model;
@@ -19,6 +20,7 @@ mod trigger;
 pub use error::{ManifestError, Problem};
 pub(crate) use model::WELL_KNOWN;
 pub use model::{
-    Build, Component, Files, Manifest, ManifestUse, Route, Target, ToolTables, Trigger, Variable,
+    Build, Component, CronTrigger, Files, Manifest, ManifestUse, Route, Target, ToolTables,
+    Trigger, Variable,
 };
 pub use suggest::suggest;

@@ -2,6 +2,7 @@
 
 mod baseline;
 
+mod cron;
 mod files;
 mod fixture;
 mod key_value;

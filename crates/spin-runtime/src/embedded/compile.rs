@@ -16,7 +16,7 @@ use wasmtime_wasi_http::{
     p2, p3,
 };
 
-use super::{guest::Guest, linker};
+use super::{cron_call::CronPre, guest::Guest, linker};
 use crate::{limits::Limits, manifest::Component};
 
 /// A linked component. Clones share its code.
@@ -56,6 +56,15 @@ impl Pre {
     }
 }
 
+/// What a component exports to its triggers: at least one of both.
+#[derive(Clone)]
+pub(crate) struct Exports {
+    /// Handles HTTP requests.
+    pub(crate) http: Option<Pre>,
+    /// Handles the events of cron triggers.
+    pub(crate) cron: Option<CronPre>,
+}
+
 /// A linked component and the file that it comes from.
 #[derive(Clone)]
 pub(crate) struct Compiled {
@@ -65,10 +74,16 @@ pub(crate) struct Compiled {
     wasm: Arc<[u8]>,
     /// The interfaces that it imports.
     pub(crate) imports: Arc<[String]>,
-    pub(crate) pre: Pre,
+    engine: Engine,
+    pub(crate) exports: Exports,
 }
 
 impl Compiled {
+    /// Returns the file that it comes from.
+    pub(crate) fn source(&self) -> &Path {
+        &self.source
+    }
+
     /// Returns whether both have the same code.
     pub(crate) fn has_same_code(&self, other: &Self) -> bool {
         self.wasm == other.wasm
@@ -133,7 +148,7 @@ fn compile(
     let engine = linker.engine();
     if let Some(previous) = previous
         && previous.wasm == wasm
-        && Engine::same(previous.pre.engine(), engine)
+        && Engine::same(&previous.engine, engine)
     {
         return Ok(previous.clone());
     }
@@ -161,13 +176,19 @@ fn compile(
                 path.display()
             )
         })?;
-    let pre = find_handler(pre)
-        .with_context(|| format!("{} does not handle HTTP requests", path.display()))?;
+    let cron = CronPre::find(&pre);
+    let http = match find_handler(pre) {
+        Err(_) if cron.is_some() => None,
+        handler => Some(
+            handler.with_context(|| format!("{} does not handle HTTP requests", path.display()))?,
+        ),
+    };
     Ok(Compiled {
         source: path.clone(),
         wasm,
         imports: imports.into(),
-        pre,
+        engine: engine.clone(),
+        exports: Exports { http, cron },
     })
 }
 

@@ -6,7 +6,7 @@ use wasmtime::{
 };
 use wasmtime_wasi_http::{WasiHttp, WasiHttpView as _, p2, p3};
 
-use super::{guest::Guest, key_value, variables, wasi_http};
+use super::{cron_call, guest::Guest, key_value, variables, wasi_http};
 
 /// The packages of WASI that Wasmtime provides. It checks their versions itself.
 const WASI_PACKAGES: [&str; 7] = [
@@ -20,7 +20,8 @@ const WASI_PACKAGES: [&str; 7] = [
 ];
 
 /// The interfaces in `wit/host.wit`, up to the part of their version that must match.
-const INTERFACES: [&str; 8] = [
+const INTERFACES: [&str; 9] = [
+    "fermyon:spin-cron/cron-types@2",
     "fermyon:spin/key-value@2",
     "fermyon:spin/variables@2",
     "spin:key-value/key-value@3",
@@ -43,6 +44,7 @@ pub(crate) fn create(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     wasi_http::add_to_linker(&mut linker)?;
     key_value::add_to_linker(&mut linker)?;
     variables::add_to_linker(&mut linker)?;
+    cron_call::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

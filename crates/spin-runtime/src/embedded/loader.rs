@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use tokio::sync::Semaphore;
 use wasmtime::component::Linker;
 
@@ -27,7 +27,7 @@ use super::{
     store::{Store, Stores},
 };
 use crate::{
-    manifest::{self, Manifest},
+    manifest::{self, Manifest, Target},
     router::Router,
     variables::Variables,
 };
@@ -119,6 +119,7 @@ impl AppLoader {
         current: &Arc<CurrentApp>,
     ) -> anyhow::Result<Loaded> {
         let build = self.build(manifest, changed)?;
+        check_exports(manifest, &build.compiled)?;
         let router = Router::new(manifest)?;
         let stores = self.open_stores(manifest)?;
         let current = Arc::downgrade(current);
@@ -152,8 +153,9 @@ impl AppLoader {
             let permits = component.permits.clone();
             self.permits.insert(component.id.to_string(), permits);
         }
-        let pres = build.compiled.iter().map(|compiled| compiled.pre.clone());
-        let components = components.into_iter().zip(pres).collect();
+        let exports = build.compiled.iter();
+        let exports = exports.map(|compiled| compiled.exports.clone());
+        let components = components.into_iter().zip(exports).collect();
         let ids = manifest.components.keys().cloned();
         self.compiled = ids.zip(build.compiled).collect();
         Ok(Loaded {
@@ -288,6 +290,33 @@ impl AppLoader {
         }
         Ok(stores)
     }
+}
+
+/// Checks that each component exports what its triggers call.
+fn check_exports(manifest: &Manifest, compiled: &[Compiled]) -> anyhow::Result<()> {
+    for (id, compiled) in manifest.components.keys().zip(compiled) {
+        let has_route = |trigger: &manifest::Trigger| match &trigger.target {
+            Target::Component(component) => component == id,
+            Target::Static { .. } => false,
+        };
+        let (exports, file) = (&compiled.exports, compiled.source().display());
+        if exports.http.is_none() && manifest.triggers.iter().any(has_route) {
+            bail!(
+                "component {id}: {file} handles the events of cron triggers only: it has a route, \
+                 but exports no HTTP handler"
+            );
+        }
+        let has_schedule = |trigger: &manifest::CronTrigger| trigger.component == *id;
+        if exports.cron.is_none() && manifest.cron_triggers.iter().any(has_schedule) {
+            bail!(
+                "component {id}: {file} does not export handle-cron-event, which \
+                 [[trigger.cron]] calls: build it with an SDK for cron components, or send \
+                 requests to its HTTP handler with \
+                 [[application.tool.socket-host.timer]] and `cron`"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Returns whether a component, besides the loader, holds these permits.

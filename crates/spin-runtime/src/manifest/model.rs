@@ -9,6 +9,7 @@ use std::{
 use http::{HeaderMap, StatusCode};
 
 use super::reader::Value;
+use crate::cron_schedule::CronSchedule;
 
 /// The paths that the host answers itself: `health` and `info`.
 pub(crate) const WELL_KNOWN: &str = "/.well-known/spin/";
@@ -40,6 +41,8 @@ pub struct Manifest {
     pub variables: BTreeMap<String, Variable>,
     /// `[[trigger.http]]`, in the order of the file.
     pub triggers: Vec<Trigger>,
+    /// `[[trigger.cron]]`, in the order of the file. Empty with [`ManifestUse::Upstream`].
+    pub cron_triggers: Vec<CronTrigger>,
     /// `[component.ID]`, by id, including components defined inline in a trigger.
     pub components: BTreeMap<String, Component>,
     /// Entries that are valid but have no effect, or that do not mean what they seem to. They should
@@ -60,6 +63,7 @@ impl Manifest {
             description: String::new(),
             variables: BTreeMap::new(),
             triggers: Vec::new(),
+            cron_triggers: Vec::new(),
             components: BTreeMap::new(),
             warnings: Vec::new(),
         }
@@ -92,6 +96,15 @@ pub struct Trigger {
     pub route: Route,
     /// What answers those requests.
     pub target: Target,
+}
+
+/// A `[[trigger.cron]]` entry.
+#[derive(Clone, Debug)]
+pub struct CronTrigger {
+    /// The component to call, by its id in [`Manifest::components`].
+    pub component: String,
+    /// When to call it.
+    pub schedule: CronSchedule,
 }
 
 /// The route of a trigger.

@@ -179,6 +179,8 @@ fn read_root<T>(
         .unwrap_or_default();
     table.finish();
 
+    let mut warnings = warnings(&triggers.http);
+    warnings.extend(triggers.warnings);
     let tools = read_tools(&tools);
     let manifest = application.map(|application| Manifest {
         path,
@@ -187,8 +189,9 @@ fn read_root<T>(
         version: application.version,
         description: application.description,
         variables,
-        warnings: warnings(&triggers),
-        triggers,
+        warnings,
+        triggers: triggers.http,
+        cron_triggers: triggers.cron,
         components,
     });
     (manifest, tools)
