@@ -2,9 +2,8 @@
 //! start, in [`check`], and on every reload.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -64,13 +63,20 @@ enum Runner {
 struct VariableSources {
     /// `--variable`.
     options: Vec<(String, String)>,
+    /// The names in `options` that a manifest need not declare.
+    optional: BTreeSet<String>,
     /// The host's own variables.
     host: BTreeMap<String, String>,
 }
 
 impl VariableSources {
     fn resolve(&self, config: &AppConfig) -> Result<Variables> {
-        Variables::new(&config.manifest, &self.options, self.host.clone(), |name| {
+        let manifest = &config.manifest;
+        let is_used =
+            |name: &String| manifest.variables.contains_key(name) || !self.optional.contains(name);
+        let options = self.options.iter().filter(|(name, _)| is_used(name));
+        let options: Vec<_> = options.cloned().collect();
+        Variables::new(manifest, &options, self.host.clone(), |name| {
             std::env::var(name).ok()
         })
     }
@@ -96,7 +102,22 @@ impl App {
         }
         app.apply_with(config, variables, &Changes::default())
             .await?;
+        app.set_keys(&options.key_values).await?;
         Ok(app)
+    }
+
+    /// Sets keys of the default key-value store.
+    async fn set_keys(&self, pairs: &[(String, String)]) -> Result<()> {
+        let Runner::Embedded(embedded) = &self.runner else {
+            return Ok(());
+        };
+        if pairs.is_empty() {
+            return Ok(());
+        }
+        let pairs = pairs.iter();
+        let pairs = pairs.map(|(key, value)| (key.clone(), value.clone().into_bytes()));
+        let set = embedded.set_keys(pairs.collect()).await;
+        set.context("cannot set the keys of --key-value")
     }
 
     /// Creates everything that outlives a reload, without an application yet, and resolves the
@@ -128,6 +149,7 @@ impl App {
         let grip_key = options.grip_key.clone().unwrap_or_else(random_key);
         let variable_sources = VariableSources {
             options: options.variables.clone(),
+            optional: options.optional_variables.clone(),
             host: BTreeMap::from([
                 ("grip_url".to_owned(), format!("http://{control_address}")),
                 ("grip_key".to_owned(), grip_key.clone()),
@@ -323,18 +345,16 @@ impl Runner {
 }
 
 /// Reads a manifest and loads its components as [`Host::start`](crate::Host::start) does, without
-/// serving them.
+/// serving them. The state folder of the options is not used.
 ///
 /// # Errors
 /// Fails for everything that would keep the application from being served, except for its
 /// addresses.
-pub async fn check(from: &Path, variables: &[(String, String)]) -> Result<AppConfig> {
+pub async fn check(options: HostOptions) -> Result<AppConfig> {
     let state_dir = tempfile::tempdir().context("cannot create a temporary state folder")?;
     let options = HostOptions {
-        from: Some(from.to_owned()),
-        variables: variables.to_vec(),
         state_dir: Some(state_dir.path().to_owned()),
-        ..HostOptions::default()
+        ..options
     };
     let config = options.load_config()?;
     let addresses = [options.listen, options.control];

@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::{
+    Args, Parser, Subcommand,
+    builder::{BoolishValueParser, OsStringValueParser, TypedValueParser as _},
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use spin_runtime::manifest::{Manifest, Route, Target};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -17,9 +20,12 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     Host, HostOptions,
-    config::{AppConfig, Limits, Timer, UpstreamUrl, parse_duration},
+    config::{AppConfig, Limits, Timer, UpstreamUrl},
     dev::{build, process},
+    foreign_options::ForeignOptions,
+    instance_limits::InstanceLimits,
     terminal::{print_error_line, print_line},
+    variable_option::VariableOption,
 };
 
 /// The time at exit for writing what components have printed.
@@ -63,9 +69,26 @@ impl ManifestPath {
 
 #[derive(Args)]
 struct VariableValues {
-    /// Set a variable of the application. May be repeated.
-    #[arg(long = "variable", value_name = "NAME=VALUE", value_parser = parse_pair)]
-    variables: Vec<(String, String)>,
+    /// Set a variable of the application, to a text or to the contents of a file; or set those in a
+    /// JSON or TOML file. May be repeated.
+    #[arg(
+        long = "variable",
+        value_name = "NAME=VALUE|NAME=@FILE|@FILE.json|@FILE.toml"
+    )]
+    variables: Vec<VariableOption>,
+}
+
+impl VariableValues {
+    /// Adds the values to the options of a host.
+    fn apply(self, options: &mut HostOptions) {
+        for option in self.variables {
+            let names = option.values.iter().map(|(name, _)| name.clone());
+            if option.is_shared {
+                options.optional_variables.extend(names);
+            }
+            options.variables.extend(option.values);
+        }
+    }
 }
 
 #[derive(Args)]
@@ -112,7 +135,11 @@ struct Up {
     #[arg(
         long,
         value_name = "URL",
-        conflicts_with_all = ["build", "watch", "state_dir", "env", "variables", "quiet", "log_dir"]
+        conflicts_with_all = [
+            "build", "watch", "state_dir", "env", "variables", "key_values", "quiet", "follow",
+            "truncate_logs", "disable_pooling", "max_instance_reuse_count",
+            "max_instance_concurrent_reuse_count", "idle_instance_timeout",
+        ]
     )]
     upstream: Option<UpstreamUrl>,
     /// Run the build command of each component first.
@@ -129,15 +156,42 @@ struct Up {
     env: Vec<(String, String)>,
     #[command(flatten)]
     variables: VariableValues,
+    /// Set a key of the default key-value store first. May be repeated.
+    #[arg(long = "key-value", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    key_values: Vec<(String, String)>,
     /// Write what components print to the log files only.
-    #[arg(short, long)]
+    #[arg(short, long, aliases = ["sh", "shush"], conflicts_with = "follow")]
     quiet: bool,
-    /// The folder for the logs of components [default: `logs` in the state folder].
-    #[arg(long, value_name = "FOLDER")]
+    /// Print only the output of this component. May be repeated.
+    #[arg(long, value_name = "ID")]
+    follow: Vec<String>,
+    /// The folder for the logs of components [default: `logs` in the state folder]. With an empty
+    /// text, there are no log files.
+    #[arg(
+        short = 'L',
+        long,
+        value_name = "FOLDER",
+        env = "SPIN_LOG_DIR",
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
     log_dir: Option<PathBuf>,
-    /// How long a component may take to respond, such as `30s` or `2m`; 10 ms to 366 days.
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
-    request_timeout: Duration,
+    /// Empty the log files first.
+    #[arg(long)]
+    truncate_logs: bool,
+    #[command(flatten)]
+    instances: InstanceLimits,
+    /// Compile the components at every start, without the cache.
+    #[arg(
+        long,
+        env = "DISABLE_WASMTIME_CACHE",
+        value_parser = BoolishValueParser::new()
+    )]
+    disable_cache: bool,
+    /// Allocate instances one by one, which is slower and reserves less address space.
+    #[arg(long)]
+    disable_pooling: bool,
+    #[command(flatten)]
+    foreign: ForeignOptions,
 }
 
 /// Runs the command line of this process.
@@ -174,11 +228,12 @@ async fn run_command(command: Command) -> Result<()> {
     match command {
         Command::Up(options) => up(*options).await,
         Command::Build(from) => build_components(from.path()).await,
-        Command::Check { from, variables } => check(&from, &variables).await,
+        Command::Check { from, variables } => check(&from, variables).await,
     }
 }
 
 async fn up(options: Up) -> Result<()> {
+    options.foreign.check()?;
     let mut signals = Signals::new()?;
     // `--watch` builds by itself, and continues when a build fails.
     if options.build && !options.watch {
@@ -221,8 +276,13 @@ async fn build_components(from: &Path) -> Result<()> {
     }
 }
 
-async fn check(from: &ManifestPath, variables: &VariableValues) -> Result<()> {
-    let config = crate::check(from.path(), &variables.variables).await?;
+async fn check(from: &ManifestPath, variables: VariableValues) -> Result<()> {
+    let mut options = HostOptions {
+        from: Some(from.path().to_owned()),
+        ..HostOptions::default()
+    };
+    variables.apply(&mut options);
+    let config = crate::check(options).await?;
     let path = config.manifest.path.display();
     print_line(format_args!("{path} is valid. It would serve:"));
     print_summary(&config, "", None);
@@ -231,21 +291,30 @@ async fn check(from: &ManifestPath, variables: &VariableValues) -> Result<()> {
 
 impl Up {
     fn into_host_options(self) -> HostOptions {
-        HostOptions {
+        let mut options = HostOptions {
             from: self.from.from,
             upstream: self.upstream,
             listen: self.listen,
             control: self.control,
             control_names: self.control_names,
             grip_key: self.grip_key,
-            variables: self.variables.variables,
+            key_values: self.key_values,
             state_dir: self.state_dir,
             log_dir: self.log_dir,
+            truncate_logs: self.truncate_logs,
             environment: self.env.into_iter().collect(),
             quiet: self.quiet,
-            request_timeout: self.request_timeout,
+            follow: self.follow,
+            request_timeout: self.instances.request_timeout(),
+            component_limits: self.instances.limits(),
+            max_instance_memory: self.instances.memory(),
+            disable_cache: self.disable_cache,
+            disable_pooling: self.disable_pooling,
             watch: self.watch,
-        }
+            ..HostOptions::default()
+        };
+        self.variables.apply(&mut options);
+        options
     }
 }
 

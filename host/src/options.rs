@@ -1,7 +1,7 @@
 //! What a host is started with.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -33,16 +33,34 @@ pub struct HostOptions {
     pub grip_key: Option<String>,
     /// Values for the application's variables. They take precedence over every other source.
     pub variables: Vec<(String, String)>,
+    /// The names in `variables` that the application need not declare.
+    pub optional_variables: BTreeSet<String>,
+    /// Keys and values that are set in the default key-value store before the application is
+    /// served.
+    pub key_values: Vec<(String, String)>,
     /// The folder for stores and logs. Default: `.spin` beside the manifest.
     pub state_dir: Option<PathBuf>,
-    /// The folder for the output of components. Default: `logs` in the state folder.
+    /// The folder for the output of components. With an empty path, the output is not written to
+    /// files. Default: `logs` in the state folder.
     pub log_dir: Option<PathBuf>,
+    /// Empty the log files first.
+    pub truncate_logs: bool,
     /// Environment variables for every component.
     pub environment: BTreeMap<String, String>,
     /// Write the output of components to the log files only.
     pub quiet: bool,
+    /// The ids of the components whose output is written to stderr. Empty for all of them.
+    pub follow: Vec<String>,
     /// How long a component or an upstream may take to respond, 366 days at most. Default: 30 s.
     pub request_timeout: Duration,
+    /// The other limits of components.
+    pub component_limits: spin_runtime::Limits,
+    /// The memory of an instance, in bytes. Default: that of `component_limits`.
+    pub max_instance_memory: Option<usize>,
+    /// Compile the components at every start instead of caching their code.
+    pub disable_cache: bool,
+    /// Allocate instances one by one instead of from a pool.
+    pub disable_pooling: bool,
     /// Build the components first, and reload the application when its files change.
     pub watch: bool,
 }
@@ -57,11 +75,19 @@ impl Default for HostOptions {
             control_names: Vec::new(),
             grip_key: None,
             variables: Vec::new(),
+            optional_variables: BTreeSet::new(),
+            key_values: Vec::new(),
             state_dir: None,
             log_dir: None,
+            truncate_logs: false,
             environment: BTreeMap::new(),
             quiet: false,
+            follow: Vec::new(),
             request_timeout: spin_runtime::Limits::DEFAULT.request_timeout,
+            component_limits: spin_runtime::Limits::DEFAULT,
+            max_instance_memory: None,
+            disable_cache: false,
+            disable_pooling: false,
             watch: false,
         }
     }
@@ -95,13 +121,20 @@ impl HostOptions {
         let state_dir = self.state_dir.clone();
         EmbeddedOptions {
             log_dir: self.log_dir.clone(),
+            truncate_logs: self.truncate_logs,
             environment: self.environment.clone(),
             quiet: self.quiet,
+            follow: self.follow.clone(),
+            cache: !self.disable_cache,
+            pooling: !self.disable_pooling,
             // With `watch`, a short build matters more than fast code.
             optimize: !self.watch,
             limits: spin_runtime::Limits {
                 request_timeout: self.request_timeout,
-                ..spin_runtime::Limits::DEFAULT
+                instance_memory_bytes: self
+                    .max_instance_memory
+                    .unwrap_or(self.component_limits.instance_memory_bytes),
+                ..self.component_limits
             },
             ..EmbeddedOptions::new(state_dir.unwrap_or_else(|| root.join(".spin")))
         }

@@ -35,6 +35,7 @@ mod worker;
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use anyhow::Context as _;
 use http::Request;
 use parking_lot::Mutex;
 
@@ -116,6 +117,16 @@ impl Embedded {
         ready();
         self.current.replace(loaded.app);
         Ok(loaded.changed)
+    }
+
+    /// Sets keys of the default key-value store of the current application.
+    ///
+    /// # Errors
+    /// Fails if no component may open the store, or if it cannot be written.
+    pub async fn set_keys(&self, pairs: Vec<(String, Vec<u8>)>) -> anyhow::Result<()> {
+        let store = self.loader.lock().default_store();
+        let store = store.context("no component may open the default key-value store")?;
+        Ok(store.set(pairs).await?)
     }
 }
 

@@ -44,7 +44,7 @@ mod variables;
 pub use cron_schedule::CronSchedule;
 pub use embedded::{Changes, Embedded, EmbeddedOptions, FolderError};
 pub use excluded_files::ExcludedFiles;
-pub use limits::Limits;
+pub use limits::{InstanceRanges, LimitRange, Limits};
 pub use manifest::{Manifest, ManifestError, ManifestUse};
 pub use rate_limited_log::RateLimitedLog;
 pub use route_notation::notation_warning;

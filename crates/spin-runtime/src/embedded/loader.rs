@@ -21,7 +21,7 @@ use super::{
     guest::Guest,
     linker,
     options::{EmbeddedOptions, FolderError},
-    output::Output,
+    output::{Output, Targets},
     permissions,
     sqlite::Database,
     store::{Store, Stores},
@@ -51,6 +51,8 @@ pub(crate) struct AppLoader {
     /// applications, because these occupy the pool too. The permits of a removed component are
     /// kept while it may still have instances.
     permits: BTreeMap<String, Arc<Semaphore>>,
+    /// Whether an application has been loaded.
+    has_loaded: bool,
 }
 
 /// An engine and its linker.
@@ -96,11 +98,12 @@ impl AppLoader {
         Ok(Self {
             compiler: Compiler::select(options.optimize),
             toolchain: None,
-            output: Output::start(!options.quiet, &options.limits)?,
+            output: Output::start(&options.limits)?,
             client: Client::new(&options.limits),
             stores: BTreeMap::new(),
             compiled: BTreeMap::new(),
             permits: BTreeMap::new(),
+            has_loaded: false,
             options,
         })
     }
@@ -118,6 +121,7 @@ impl AppLoader {
         changed: &BTreeSet<String>,
         current: &Arc<CurrentApp>,
     ) -> anyhow::Result<Loaded> {
+        self.check_followed(manifest)?;
         let build = self.build(manifest, changed)?;
         check_exports(manifest, &build.compiled)?;
         let router = Router::new(manifest)?;
@@ -147,6 +151,7 @@ impl AppLoader {
             }
             None => self.permits.retain(|_, permits| is_shared(permits)),
         }
+        self.has_loaded = true;
         self.compiler = build.compiler;
         self.stores = stores;
         for component in &components {
@@ -162,6 +167,28 @@ impl AppLoader {
             app: App::new(manifest, router, components),
             changed,
         })
+    }
+
+    /// Checks that the components exist whose output is followed.
+    fn check_followed(&self, manifest: &Manifest) -> anyhow::Result<()> {
+        let components = &manifest.components;
+        match self
+            .options
+            .follow
+            .iter()
+            .find(|id| !components.contains_key(*id))
+        {
+            Some(id) => bail!(
+                "cannot follow the output of {id:?}: no such component{}",
+                manifest::suggest(id, components.keys().map(String::as_str))
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the default key-value store, if a component of the application may open it.
+    pub(crate) fn default_store(&self) -> Option<Arc<dyn Store>> {
+        self.stores.get(DEFAULT_STORE).cloned()
     }
 
     /// Compiles and links the components, in a new toolchain if the current one cannot be used.
@@ -248,8 +275,14 @@ impl AppLoader {
                 Some(folder) => (folder.clone(), FolderError::Log),
                 None => (options.state_dir.join("logs"), FolderError::State),
             };
+            let has_file = !folder.as_os_str().is_empty();
             let file = folder.join(format!("{id}_{name}.txt"));
-            let stream = self.output.stream(shared_id.clone(), &file);
+            let targets = Targets {
+                file: has_file.then_some(&file),
+                truncate: options.truncate_logs && !self.has_loaded,
+                echo: !options.quiet && (options.follow.is_empty() || options.follow.contains(id)),
+            };
+            let stream = self.output.stream(shared_id.clone(), targets);
             stream.context(kind)
         };
         let mounts = Mounts::gather(component, &manifest.root)?;
