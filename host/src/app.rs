@@ -2,7 +2,7 @@
 //! start, in [`check`], and on every reload.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -67,6 +67,8 @@ enum Runner {
 struct VariableSources {
     /// `--variable`.
     options: Vec<(String, String)>,
+    /// The names in `options` that a manifest need not declare.
+    optional: BTreeSet<String>,
     /// The providers of the runtime configuration.
     providers: Vec<VariableProvider>,
     /// The host's own variables.
@@ -75,9 +77,14 @@ struct VariableSources {
 
 impl VariableSources {
     fn resolve(&self, config: &AppConfig) -> Result<Variables> {
+        let manifest = &config.manifest;
+        let is_used =
+            |name: &String| manifest.variables.contains_key(name) || !self.optional.contains(name);
+        let options = self.options.iter().filter(|(name, _)| is_used(name));
+        let options: Vec<_> = options.cloned().collect();
         Variables::with_providers(
-            &config.manifest,
-            &self.options,
+            manifest,
+            &options,
             &self.providers,
             self.host.clone(),
             |name| std::env::var(name).ok(),
@@ -112,7 +119,22 @@ impl App {
         }
         app.apply_with(config, variables, &Changes::default())
             .await?;
+        app.set_keys(&options.key_values).await?;
         Ok(app)
+    }
+
+    /// Sets keys of the default key-value store.
+    async fn set_keys(&self, pairs: &[(String, String)]) -> Result<()> {
+        let Runner::Embedded(embedded) = &self.runner else {
+            return Ok(());
+        };
+        if pairs.is_empty() {
+            return Ok(());
+        }
+        let pairs = pairs.iter();
+        let pairs = pairs.map(|(key, value)| (key.clone(), value.clone().into_bytes()));
+        let set = embedded.set_keys(pairs.collect()).await;
+        set.context("cannot set the keys of --key-value")
     }
 
     /// Creates everything that outlives a reload, without an application yet, and resolves the
@@ -145,6 +167,7 @@ impl App {
         let grip_key = options.grip_key.clone().unwrap_or_else(random_key);
         let variable_sources = VariableSources {
             options: options.variables.clone(),
+            optional: options.optional_variables.clone(),
             providers: runtime_config.variable_providers.clone(),
             host: BTreeMap::from([
                 ("grip_url".to_owned(), grip_url(control_address)),
@@ -282,7 +305,7 @@ impl App {
         self.services = rules.services.clone();
         self.gateway.set_rules(rules);
         self.private.clone_from(private);
-        self.timers.replace(&host.timers);
+        self.timers.replace(config.timers());
         Ok(changed)
     }
 

@@ -10,7 +10,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{
+    Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
+    builder::{BoolishValueParser, OsStringValueParser, TypedValueParser as _},
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use spin_runtime::{
     ManifestOptions, ManifestUse, SqliteStatement,
@@ -20,11 +23,14 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     Host, HostOptions,
-    config::{AppConfig, Limits, Timer, UpstreamUrl, parse_duration},
+    config::{AppConfig, Limits, Timer, UpstreamUrl},
     dev::{build, process},
+    foreign_options::ForeignOptions,
+    instance_limits::InstanceLimits,
     signals::Signals,
     spin,
     terminal::{print_error_line, print_line},
+    variable_option::VariableOption,
 };
 
 /// The time at exit for writing what components have printed.
@@ -100,9 +106,26 @@ struct CacheFolder {
 
 #[derive(Args)]
 struct VariableValues {
-    /// Set a variable of the application. May be repeated.
-    #[arg(long = "variable", value_name = "NAME=VALUE", value_parser = parse_pair)]
-    variables: Vec<(String, String)>,
+    /// Set a variable of the application, to a text or to the contents of a file; or set those in a
+    /// JSON or TOML file. May be repeated.
+    #[arg(
+        long = "variable",
+        value_name = "NAME=VALUE|NAME=@FILE|@FILE.json|@FILE.toml"
+    )]
+    variables: Vec<VariableOption>,
+}
+
+impl VariableValues {
+    /// Adds the values to the options of a host.
+    fn apply(self, options: &mut HostOptions) {
+        for option in self.variables {
+            let names = option.values.iter().map(|(name, _)| name.clone());
+            if option.is_shared {
+                options.optional_variables.extend(names);
+            }
+            options.variables.extend(option.values);
+        }
+    }
 }
 
 #[derive(Args)]
@@ -162,7 +185,10 @@ struct Up {
         long,
         value_name = "URL",
         conflicts_with_all = [
-            "build", "watch", "state_dir", "env", "variables", "quiet", "log_dir", "cache_dir", "sqlite",
+            "build", "watch", "state_dir", "env", "variables", "key_values", "quiet", "log_dir",
+            "cache_dir", "sqlite", "follow", "truncate_logs", "disable_pooling",
+            "max_instance_reuse_count", "max_instance_concurrent_reuse_count",
+            "idle_instance_timeout",
         ]
     )]
     upstream: Option<UpstreamUrl>,
@@ -190,17 +216,44 @@ struct Up {
     /// `@FILE:LABEL` for another database. May be repeated.
     #[arg(long, value_name = "STATEMENT")]
     sqlite: Vec<SqliteStatement>,
+    /// Set a key of the default key-value store first. May be repeated.
+    #[arg(long = "key-value", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    key_values: Vec<(String, String)>,
     /// Write what components print to the log files only.
-    #[arg(short, long)]
+    #[arg(short, long, aliases = ["sh", "shush"], conflicts_with = "follow")]
     quiet: bool,
-    /// The folder for the logs of components [default: `logs` in the state folder].
-    #[arg(long, value_name = "FOLDER")]
+    /// Print only the output of this component. May be repeated.
+    #[arg(long, value_name = "ID")]
+    follow: Vec<String>,
+    /// The folder for the logs of components [default: `logs` in the state folder]. With an empty
+    /// text, there are no log files.
+    #[arg(
+        short = 'L',
+        long,
+        value_name = "FOLDER",
+        env = "SPIN_LOG_DIR",
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
     log_dir: Option<PathBuf>,
     #[command(flatten)]
     cache: CacheFolder,
-    /// How long a component may take to respond, such as `30s` or `2m`; 10 ms to 366 days.
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
-    request_timeout: Duration,
+    /// Empty the log files first.
+    #[arg(long)]
+    truncate_logs: bool,
+    #[command(flatten)]
+    instances: InstanceLimits,
+    /// Compile the components at every start, without the cache.
+    #[arg(
+        long,
+        env = "DISABLE_WASMTIME_CACHE",
+        value_parser = BoolishValueParser::new()
+    )]
+    disable_cache: bool,
+    /// Allocate instances one by one, which is slower and reserves less address space.
+    #[arg(long)]
+    disable_pooling: bool,
+    #[command(flatten)]
+    foreign: ForeignOptions,
 }
 
 /// Runs the command line of this process.
@@ -267,6 +320,7 @@ async fn run_command(command: Command) -> Result<()> {
 }
 
 async fn up(options: Up) -> Result<()> {
+    options.foreign.check()?;
     let mut signals = Signals::new()?;
     // `--watch` builds by itself, and continues when a build fails. Spin builds with `--spin`.
     if options.build && !options.watch && !options.spin {
@@ -321,14 +375,14 @@ async fn check(
     cache: CacheFolder,
     runtime_config: RuntimeConfigFile,
 ) -> Result<()> {
-    let options = HostOptions {
+    let mut options = HostOptions {
         from: from.from,
         profile: from.profile,
-        variables: variables.variables,
         cache_dir: cache.cache_dir,
         runtime_config_file: runtime_config.path,
         ..HostOptions::default()
     };
+    variables.apply(&mut options);
     let config = crate::check(options).await?;
     let path = config.manifest.path.display();
     print_line(format_args!("{path} is valid. It would serve:"));
@@ -338,8 +392,8 @@ async fn check(
 
 impl Up {
     fn into_host_options(self) -> Result<HostOptions> {
-        let spin = self.spin.then(|| spin::find(self.build));
-        Ok(HostOptions {
+        let spin = self.spin.then(|| spin::find(self.build)).transpose()?;
+        let mut options = HostOptions {
             from: self.from.from,
             profile: self.from.profile,
             upstream: self.upstream,
@@ -347,18 +401,27 @@ impl Up {
             control: self.control,
             control_names: self.control_names,
             grip_key: self.grip_key,
-            variables: self.variables.variables,
             runtime_config_file: self.runtime_config.path,
             sqlite_statements: self.sqlite,
+            key_values: self.key_values,
             state_dir: self.state_dir,
             log_dir: self.log_dir,
             cache_dir: self.cache.cache_dir,
+            truncate_logs: self.truncate_logs,
             environment: self.env.into_iter().collect(),
             quiet: self.quiet,
-            request_timeout: self.request_timeout,
+            follow: self.follow,
+            request_timeout: self.instances.request_timeout(),
+            component_limits: self.instances.limits(),
+            max_instance_memory: self.instances.memory(),
+            disable_cache: self.disable_cache,
+            disable_pooling: self.disable_pooling,
             watch: self.watch,
-            spin: spin.transpose()?,
-        })
+            spin,
+            ..HostOptions::default()
+        };
+        self.variables.apply(&mut options);
+        Ok(options)
     }
 }
 
@@ -385,15 +448,12 @@ fn print_summary(config: &AppConfig, url: &str, upstream: Option<&UpstreamUrl>) 
             None => print_line(format_args!("  {url}{route} (passthrough)")),
         }
     }
-    if !host.timers.is_empty() {
+    let timers = config.timers();
+    if !timers.is_empty() {
         print_line("Timers:");
     }
-    for timer in &host.timers {
-        let (method, path) = (&timer.method, &timer.path);
-        print_line(format_args!(
-            "  {method} {path} every {}",
-            describe_pause(timer)
-        ));
+    for Timer { target, schedule } in &timers {
+        print_line(format_args!("  {target} {schedule}"));
     }
 }
 
@@ -416,16 +476,6 @@ fn print_triggers(manifest: &Manifest, private: &[String], url: &str) {
             }
             Route::Private => print_line(format_args!("  (service chaining only) → {target}")),
         }
-    }
-}
-
-fn describe_pause(timer: &Timer) -> String {
-    let (start, end) = (timer.pause.start(), timer.pause.end());
-    let start_text = humantime::format_duration(*start);
-    if start == end {
-        start_text.to_string()
-    } else {
-        format!("{start_text} to {}", humantime::format_duration(*end))
     }
 }
 

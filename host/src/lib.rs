@@ -36,9 +36,11 @@ pub mod cli;
 mod config;
 mod control;
 mod dev;
+mod foreign_options;
 mod gateway;
 mod hold;
 mod http;
+mod instance_limits;
 mod metrics;
 mod net;
 mod options;
@@ -51,11 +53,13 @@ mod state;
 mod terminal;
 mod timers;
 mod upstream;
+mod variable_option;
 mod ws;
 
 pub use app::check;
 pub use config::{
-    AllowedOrigins, AppConfig, HostConfig, Limits, Passthrough, Timer, UpstreamScheme, UpstreamUrl,
+    AllowedOrigins, AppConfig, HostConfig, Limits, Passthrough, Timer, TimerSchedule, TimerTarget,
+    UpstreamScheme, UpstreamUrl,
 };
 pub use options::{HostOptions, SpinOptions};
 

@@ -1,16 +1,14 @@
 //! What a host is started with.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Result, bail};
-use spin_runtime::{
-    EmbeddedOptions, ManifestOptions, ManifestUse, RuntimeConfig, SqliteStatement,
-};
+use spin_runtime::{EmbeddedOptions, ManifestOptions, ManifestUse, RuntimeConfig, SqliteStatement};
 
 use crate::config::{AppConfig, Limits, UpstreamUrl};
 
@@ -39,25 +37,42 @@ pub struct HostOptions {
     pub grip_key: Option<String>,
     /// Values for the application's variables. They take precedence over every other source.
     pub variables: Vec<(String, String)>,
+    /// The names in `variables` that the application need not declare.
+    pub optional_variables: BTreeSet<String>,
     /// The file with the stores, databases and variables of this machine, which is read at the
     /// start. Default: none.
     pub runtime_config_file: Option<PathBuf>,
     /// Statements that run before the application starts.
     pub sqlite_statements: Vec<SqliteStatement>,
+    /// Keys and values that are set in the default key-value store before the application is
+    /// served.
+    pub key_values: Vec<(String, String)>,
     /// The folder for stores and logs. Default: that of the runtime configuration, or `.spin` beside
     /// the manifest.
     pub state_dir: Option<PathBuf>,
-    /// The folder for the output of components. Default: that of the runtime configuration, or
-    /// `logs` in the state folder.
+    /// The folder for the output of components. With an empty path, the output is not written to
+    /// files. Default: that of the runtime configuration, or `logs` in the state folder.
     pub log_dir: Option<PathBuf>,
     /// The folder of downloaded components. Default: `socket-host` in the user's cache folder.
     pub cache_dir: Option<PathBuf>,
+    /// Empty the log files first.
+    pub truncate_logs: bool,
     /// Environment variables for every component.
     pub environment: BTreeMap<String, String>,
     /// Write the output of components to the log files only.
     pub quiet: bool,
+    /// The ids of the components whose output is written to stderr. Empty for all of them.
+    pub follow: Vec<String>,
     /// How long a component or an upstream may take to respond, 366 days at most. Default: 30 s.
     pub request_timeout: Duration,
+    /// The other limits of components.
+    pub component_limits: spin_runtime::Limits,
+    /// The memory of an instance, in bytes. Default: that of `component_limits`.
+    pub max_instance_memory: Option<usize>,
+    /// Compile the components at every start instead of caching their code.
+    pub disable_cache: bool,
+    /// Allocate instances one by one instead of from a pool.
+    pub disable_pooling: bool,
     /// Build the components first, and reload the application when its files change.
     pub watch: bool,
 }
@@ -85,14 +100,22 @@ impl Default for HostOptions {
             control_names: Vec::new(),
             grip_key: None,
             variables: Vec::new(),
+            optional_variables: BTreeSet::new(),
             runtime_config_file: None,
             sqlite_statements: Vec::new(),
+            key_values: Vec::new(),
             state_dir: None,
             log_dir: None,
             cache_dir: None,
+            truncate_logs: false,
             environment: BTreeMap::new(),
             quiet: false,
+            follow: Vec::new(),
             request_timeout: spin_runtime::Limits::DEFAULT.request_timeout,
+            component_limits: spin_runtime::Limits::DEFAULT,
+            max_instance_memory: None,
+            disable_cache: false,
+            disable_pooling: false,
             watch: false,
         }
     }
@@ -155,11 +178,12 @@ impl HostOptions {
 
     /// Returns the options of the runtime for an application in the folder `root`.
     pub(crate) fn embedded(&self, root: &Path, runtime_config: RuntimeConfig) -> EmbeddedOptions {
-        let default = spin_runtime::Limits::DEFAULT;
+        let default = self.component_limits;
         let limits = spin_runtime::Limits {
             request_timeout: self.request_timeout,
-            instance_memory_bytes: runtime_config
+            instance_memory_bytes: self
                 .max_instance_memory
+                .or(runtime_config.max_instance_memory)
                 .unwrap_or(default.instance_memory_bytes),
             redis_connections: runtime_config
                 .redis_connections
@@ -170,8 +194,12 @@ impl HostOptions {
         EmbeddedOptions {
             log_dir: self.log_dir.clone().or(runtime_config.log_dir.clone()),
             cache_dir: self.cache_dir.clone(),
+            truncate_logs: self.truncate_logs,
             environment: self.environment.clone(),
             quiet: self.quiet,
+            follow: self.follow.clone(),
+            cache: !self.disable_cache,
+            pooling: !self.disable_pooling,
             // With `watch`, a short build matters more than fast code.
             optimize: !self.watch,
             limits,

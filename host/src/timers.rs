@@ -1,18 +1,24 @@
-//! Timers: requests that are sent to the backend repeatedly.
+//! Timers: calls to the backend that are repeated.
 
-use std::{net::SocketAddr, ops::RangeInclusive, sync::Arc, time::Duration};
+mod ticker;
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use grip::header::GRIP_SIG;
-use http::{HeaderName, HeaderValue, Request, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
-use rand::RngExt as _;
 use spin_runtime::backend::{BackendError, BodyError, Caller, empty};
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{Instrument as _, debug, debug_span, error};
+use tracing::{Instrument as _, debug, debug_span, error, info};
 
+use self::ticker::Ticker;
 use crate::{
-    config::{Limits, Timer},
+    config::{Limits, Timer, TimerTarget},
     shutdown::Shutdown,
     state::Services,
 };
@@ -41,13 +47,6 @@ struct Running {
     stop: CancellationToken,
     /// Cancelled when the last call has ended.
     ended: CancellationToken,
-}
-
-impl Running {
-    /// Returns whether the requests of both timers are the same.
-    fn has_request_of(&self, timer: &Timer) -> bool {
-        self.timer.method == timer.method && self.timer.path == timer.path
-    }
 }
 
 impl Timers {
@@ -79,8 +78,8 @@ impl Timers {
     }
 
     /// Runs these timers and no others. Timers that are running already are not disturbed.
-    pub(crate) fn replace(&mut self, timers: &[Timer]) {
-        self.timers = timers.to_vec();
+    pub(crate) fn replace(&mut self, timers: Vec<Timer>) {
+        self.timers = timers;
         if self.started {
             self.update();
         }
@@ -107,13 +106,13 @@ impl Timers {
         }
     }
 
-    /// Starts a timer once stopped timers with the same request have ended, so that their calls
+    /// Starts a timer once stopped timers with the same target have ended, so that their calls
     /// do not overlap.
     fn spawn(&self, timer: Timer) -> Running {
         let predecessors: Vec<_> = self
             .stopping
             .iter()
-            .filter(|running| running.has_request_of(&timer))
+            .filter(|running| running.timer.target == timer.target)
             .map(|running| running.ended.clone())
             .collect();
         let running = Running {
@@ -148,22 +147,26 @@ impl Timers {
     }
 }
 
-/// Sends the request of a timer immediately and again after each pause, until `stop`.
+/// Calls the target of a timer whenever it is due, until `stop`.
 ///
-/// Calls never overlap: the pause begins when the call has ended, whether it failed or not.
+/// Calls never overlap: the timer continues when a call has ended, whether it failed or not.
 async fn run(timer: Timer, services: Arc<Services>, host: HeaderValue, stop: CancellationToken) {
-    loop {
-        let span = debug_span!("timer", path = timer.path);
+    let name = timer.target.name();
+    let mut ticker = Ticker::new(timer.schedule, SystemTime::now);
+    while let Some(due) = stop.run_until_cancelled(ticker.tick()).await {
+        let Some(time) = due else {
+            info!(timer = name, "timer has no further times");
+            return;
+        };
+        let span = debug_span!("timer", name);
         // A call in progress finishes when the host drains.
-        let result = call(&timer, &services, &host).instrument(span).await;
-        services.metrics.timer(&timer.path, result.is_ok());
+        let result = call(&timer.target, time, &services, &host)
+            .instrument(span)
+            .await;
+        services.metrics.timer(name, result.is_ok());
         match result {
-            Ok(status) => debug!(timer = timer.path, %status, "timer called"),
-            Err(error) => error!(timer = timer.path, %error, "timer failed"),
-        }
-        tokio::select! {
-            () = tokio::time::sleep(random_pause(&timer.pause)) => {}
-            () = stop.cancelled() => return,
+            Ok(()) => debug!(timer = name, "timer called"),
+            Err(error) => error!(timer = name, %error, "timer failed"),
         }
     }
 }
@@ -183,15 +186,33 @@ enum CallError {
     Status(StatusCode),
 }
 
-/// Sends the request of a timer once, and waits for the end of the response.
+/// Calls a target once, for the time at which it is due.
 async fn call(
-    timer: &Timer,
+    target: &TimerTarget,
+    time: SystemTime,
     services: &Services,
     host: &HeaderValue,
-) -> Result<StatusCode, CallError> {
+) -> Result<(), CallError> {
+    match target {
+        TimerTarget::Request { method, path } => send_request(method, path, services, host).await,
+        TimerTarget::Component(id) => {
+            let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let timestamp = since_epoch.as_secs();
+            Ok(services.backend.call_cron(id, timestamp).await?)
+        }
+    }
+}
+
+/// Sends a request, and waits for the end of the response.
+async fn send_request(
+    method: &Method,
+    path: &str,
+    services: &Services,
+    host: &HeaderValue,
+) -> Result<(), CallError> {
     let request = Request::builder()
-        .method(timer.method.clone())
-        .uri(&timer.path)
+        .method(method.clone())
+        .uri(path)
         .header(header::HOST, host)
         .header(header::CONTENT_LENGTH, 0)
         .header(HeaderName::from_static(GRIP_SIG), services.signer.token())
@@ -210,18 +231,9 @@ async fn call(
         .await
         .unwrap_or(Err(CallError::BodyTimeout))?;
     if status.is_success() {
-        Ok(status)
+        Ok(())
     } else {
         Err(CallError::Status(status))
-    }
-}
-
-/// Returns a random pause, uniformly distributed over the range.
-fn random_pause(range: &RangeInclusive<Duration>) -> Duration {
-    if range.start() < range.end() {
-        rand::rng().random_range(range.clone())
-    } else {
-        *range.start()
     }
 }
 
@@ -230,14 +242,21 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
     use grip::Key;
-    use http::{Method, Response};
+    use http::Response;
     use http_body_util::StreamBody;
     use hyper::body::Frame;
-    use spin_runtime::backend::{Backend, Body, ResponseFuture};
+    use parking_lot::Mutex;
+    use spin_runtime::{
+        CronSchedule,
+        backend::{Backend, Body, CronFuture, ResponseFuture},
+    };
     use tokio::{sync::Semaphore, time::Instant};
 
     use super::*;
-    use crate::{config::HostConfig, http::signer::Signer};
+    use crate::{
+        config::{HostConfig, TimerSchedule},
+        http::signer::Signer,
+    };
 
     /// Returns started timers for a backend.
     fn timers(backend: Arc<dyn Backend>) -> (Timers, Shutdown) {
@@ -260,9 +279,11 @@ mod tests {
 
     fn every(pause: Duration, path: &str) -> Timer {
         Timer {
-            method: Method::POST,
-            path: path.to_owned(),
-            pause: pause..=pause,
+            target: TimerTarget::Request {
+                method: Method::POST,
+                path: path.to_owned(),
+            },
+            schedule: TimerSchedule::Every(pause..=pause),
         }
     }
 
@@ -282,7 +303,7 @@ mod tests {
         let (mut timers, shutdown) = timers(Arc::new(EndlessBody));
         let services = timers.services.clone();
         let pause = Duration::from_secs(1);
-        timers.replace(&[every(pause, "/tick")]);
+        timers.replace(vec![every(pause, "/tick")]);
         tokio::time::sleep((BODY_TIMEOUT + pause) * 3).await;
         let text = services.metrics.text(&services.snapshot());
         let failures = "socket_host_timer_runs_total{timer=\"/tick\",outcome=\"failure\"} 3";
@@ -297,15 +318,63 @@ mod tests {
         assert_eq!(start.elapsed(), BODY_TIMEOUT / 2);
     }
 
-    #[test]
-    fn pauses_are_within_their_range() {
-        let range = Duration::from_secs(2)..=Duration::from_secs(6);
-        let pauses: Vec<_> = (0..1000).map(|_| random_pause(&range)).collect();
-        assert!(pauses.iter().all(|pause| range.contains(pause)));
-        assert!(pauses.iter().any(|pause| *pause < Duration::from_secs(3)));
-        assert!(pauses.iter().any(|pause| *pause > Duration::from_secs(5)));
-        let fixed = Duration::from_secs(2);
-        assert_eq!(random_pause(&(fixed..=fixed)), fixed);
+    /// Records the events of cron triggers, and fails each once it has a permit.
+    struct FailingEvents {
+        events: Mutex<Vec<(String, u64)>>,
+        permits: Semaphore,
+    }
+
+    impl Backend for FailingEvents {
+        fn call(&self, _: Request<Body>) -> ResponseFuture<'_> {
+            Box::pin(async { panic!("a request instead of an event") })
+        }
+
+        fn call_cron<'a>(&'a self, component: &'a str, timestamp: u64) -> CronFuture<'a> {
+            self.events.lock().push((component.to_owned(), timestamp));
+            Box::pin(async move {
+                self.permits.acquire().await.unwrap().forget();
+                Err(BackendError::Failed {
+                    component: component.to_owned(),
+                    source: anyhow::anyhow!("trap"),
+                })
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn events_of_cron_triggers_do_not_overlap() {
+        let backend = Arc::new(FailingEvents {
+            events: Mutex::default(),
+            permits: Semaphore::new(0),
+        });
+        let (mut timers, shutdown) = timers(backend.clone());
+        let services = timers.services.clone();
+        let schedule = CronSchedule::parse("* * * * * *", SystemTime::now()).unwrap();
+        timers.replace(vec![Timer {
+            target: TimerTarget::Component("report".to_owned()),
+            schedule: TimerSchedule::Cron(schedule),
+        }]);
+        let events = |count: usize| {
+            let backend = backend.clone();
+            async move {
+                while backend.events.lock().len() < count {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+        };
+        events(1).await;
+        // The next second passes during the call.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        assert_eq!(backend.events.lock().len(), 1);
+        backend.permits.add_permits(1);
+        events(2).await;
+        shutdown.abort.cancel();
+        let events = backend.events.lock().clone();
+        assert_eq!(events[0].0, "report");
+        assert!(events[1].1 > events[0].1 + 1, "{events:?}");
+        let text = services.metrics.text(&services.snapshot());
+        let failures = "socket_host_timer_runs_total{timer=\"report\",outcome=\"failure\"} 1";
+        assert!(text.lines().any(|line| line == failures), "{text}");
     }
 
     /// Counts calls, and responds to each once it has a permit.
@@ -336,13 +405,13 @@ mod tests {
         let settle = || tokio::time::sleep(Duration::from_secs(1));
         let calls = || backend.calls.load(SeqCst);
 
-        timers.replace(&[timer("/a", 1)]);
+        timers.replace(vec![timer("/a", 1)]);
         settle().await;
         assert_eq!(calls(), 1);
         // Replaced repeatedly: each waits for all of its predecessors.
-        timers.replace(&[timer("/a", 2)]);
-        timers.replace(&[timer("/a", 3)]);
-        timers.replace(&[timer("/a", 4), timer("/b", 1)]);
+        timers.replace(vec![timer("/a", 2)]);
+        timers.replace(vec![timer("/a", 3)]);
+        timers.replace(vec![timer("/a", 4), timer("/b", 1)]);
         settle().await;
         assert_eq!(calls(), 2, "another path does not wait");
         backend.permits.add_permits(2);
@@ -362,7 +431,7 @@ mod tests {
         });
         let (mut timers, _) = timers(backend.clone());
         timers.started = false;
-        timers.replace(&[every(Duration::from_secs(3600), "/a")]);
+        timers.replace(vec![every(Duration::from_secs(3600), "/a")]);
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(backend.calls.load(SeqCst), 0);
         timers.start();

@@ -19,6 +19,9 @@ pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 pub type ResponseFuture<'a> =
     Pin<Box<dyn Future<Output = Result<Response<Body>, BackendError>> + Send + 'a>>;
 
+/// A pending call of a component for an event of a cron trigger.
+pub type CronFuture<'a> = Pin<Box<dyn Future<Output = Result<(), BackendError>> + Send + 'a>>;
+
 /// Answers requests.
 ///
 /// A host shares its backend between all connections, sessions and timers.
@@ -28,6 +31,18 @@ pub trait Backend: Send + Sync + 'static {
     /// The request's URI is in origin form (`/path?query`), its `Host` header is set, and its
     /// extensions contain a [`Caller`]. Dropping the future cancels the request.
     fn call(&self, request: Request<Body>) -> ResponseFuture<'_>;
+
+    /// Calls a component, by its id, for an event of a cron trigger. `timestamp` is the time of the
+    /// event in seconds since 1970.
+    ///
+    /// Fails if the backend runs no such component. Dropping the future cancels the call.
+    fn call_cron<'a>(&'a self, component: &'a str, _timestamp: u64) -> CronFuture<'a> {
+        Box::pin(async move {
+            Err(BackendError::NoRoute {
+                path: component.to_owned(),
+            })
+        })
+    }
 
     /// Returns the number of instances of each component, if the backend runs components.
     fn instances(&self) -> Vec<(Arc<str>, usize)> {

@@ -13,6 +13,7 @@ mod client;
 mod compile;
 mod component;
 mod component_log;
+mod cron_call;
 mod denied;
 mod engine;
 mod files;
@@ -39,6 +40,7 @@ mod worker;
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use anyhow::Context as _;
 use http::Request;
 use parking_lot::Mutex;
 
@@ -48,7 +50,7 @@ use self::{
     loader::AppLoader,
 };
 use crate::{
-    backend::{Backend, Body, Caller, ResponseFuture},
+    backend::{Backend, Body, Caller, CronFuture, ResponseFuture},
     manifest::Manifest,
     variables::Variables,
 };
@@ -102,10 +104,10 @@ impl Embedded {
     ///
     /// # Errors
     /// Fails if a component cannot be loaded: its file is missing or is not a component, it imports
-    /// an interface that is not provided, it exports no HTTP handler, its files cannot be read, a
-    /// template cannot be expanded, or it names an unknown store or database. Also fails if the
-    /// state folder cannot be used, or if one of [`EmbeddedOptions::sqlite_statements`] fails. The
-    /// current application then keeps running.
+    /// an interface that is not provided, it does not export what its triggers call, its files
+    /// cannot be read, a template cannot be expanded, or it names an unknown store or database.
+    /// Also fails if the state folder cannot be used, or if one of
+    /// [`EmbeddedOptions::sqlite_statements`] fails. The current application then keeps running.
     pub fn replace(
         &self,
         manifest: &Manifest,
@@ -124,12 +126,26 @@ impl Embedded {
         self.current.replace(loaded.app);
         Ok(loaded.changed)
     }
+
+    /// Sets keys of the default key-value store of the current application.
+    ///
+    /// # Errors
+    /// Fails if no component may open the store, or if it cannot be written.
+    pub async fn set_keys(&self, pairs: Vec<(String, Vec<u8>)>) -> anyhow::Result<()> {
+        let store = self.loader.lock().default_store();
+        let store = store.context("no component may open the default key-value store")?;
+        Ok(store.set(pairs).await?)
+    }
 }
 
 impl Backend for Embedded {
     fn call(&self, request: Request<Body>) -> ResponseFuture<'_> {
         let caller = request.extensions().get().copied().unwrap_or(Caller::Host);
         self.current.call(request, Call { caller, depth: 0 })
+    }
+
+    fn call_cron<'a>(&'a self, component: &'a str, timestamp: u64) -> CronFuture<'a> {
+        Box::pin(self.current.call_cron(component, timestamp))
     }
 
     fn instances(&self) -> Vec<(Arc<str>, usize)> {

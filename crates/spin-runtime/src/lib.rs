@@ -29,6 +29,7 @@
 
 mod allowed_hosts;
 pub mod backend;
+mod cron_schedule;
 mod embedded;
 mod excluded_files;
 mod limits;
@@ -41,9 +42,10 @@ pub mod runtime_config;
 mod spin_headers;
 mod variables;
 
+pub use cron_schedule::CronSchedule;
 pub use embedded::{Changes, Embedded, EmbeddedOptions, FolderError, SqliteStatement};
 pub use excluded_files::ExcludedFiles;
-pub use limits::Limits;
+pub use limits::{InstanceRanges, LimitRange, Limits};
 pub use manifest::{Manifest, ManifestError, ManifestOptions, ManifestUse};
 pub use rate_limited_log::RateLimitedLog;
 pub use route_notation::notation_warning;

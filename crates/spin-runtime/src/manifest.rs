@@ -6,6 +6,7 @@
 mod build;
 mod component;
 mod context;
+mod cron_trigger;
 mod dependencies;
 mod dependency_name;
 mod document;
@@ -30,7 +31,7 @@ pub(crate) use document::read_document;
 pub use error::{ManifestError, Problem};
 pub(crate) use model::WELL_KNOWN;
 pub use model::{
-    Build, Component, Dependency, Files, Inherit, Manifest, ManifestOptions, ManifestUse, Route,
-    Source, Target, ToolTables, Trigger, Variable,
+    Build, Component, CronTrigger, Dependency, Files, Inherit, Manifest, ManifestOptions,
+    ManifestUse, Route, Source, Target, ToolTables, Trigger, Variable,
 };
 pub use suggest::suggest;

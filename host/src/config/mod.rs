@@ -23,7 +23,7 @@ pub use duration::parse_duration;
 pub use limits::Limits;
 pub use origins::AllowedOrigins;
 pub use passthrough::Passthrough;
-pub use timer::Timer;
+pub use timer::{Timer, TimerSchedule, TimerTarget};
 pub use upstream_url::{UpstreamScheme, UpstreamUrl};
 
 /// The name of the host's table under `[application.tool]`.
@@ -78,6 +78,12 @@ impl AppConfig {
         }
     }
 
+    /// Returns what is called repeatedly: the timers of the host's table and the cron triggers.
+    pub fn timers(&self) -> Vec<Timer> {
+        let triggers = self.manifest.cron_triggers.iter().map(Timer::from);
+        self.host.timers.iter().cloned().chain(triggers).collect()
+    }
+
     fn new((mut manifest, host): (Manifest, HostConfig)) -> Self {
         let warnings = host.warnings(&manifest);
         manifest.warnings.extend(warnings);
@@ -94,7 +100,7 @@ fn read_tool(tools: &ToolTables<'_>, usage: ManifestUse) -> HostConfig {
 pub struct HostConfig {
     /// Routes that only timers and components may call, in routefinder's notation.
     pub private: Vec<String>,
-    /// Requests that are sent repeatedly.
+    /// Requests that are sent repeatedly. [`AppConfig::timers`] adds the cron triggers.
     pub timers: Vec<Timer>,
     /// Routes whose upgrades are tunneled.
     pub passthroughs: Vec<Passthrough>,
@@ -161,12 +167,13 @@ impl HostConfig {
             }
         }
         for timer in &self.timers {
-            let path = timer.path.split('?').next().unwrap_or_default();
+            let TimerTarget::Request { path, .. } = &timer.target else {
+                continue;
+            };
+            let path = path.split('?').next().unwrap_or_default();
             if !routes.iter().any(|route| route.matches(path)) {
-                warnings.push(format!(
-                    "timer {} {}: no route matches the path",
-                    timer.method, timer.path
-                ));
+                let target = &timer.target;
+                warnings.push(format!("timer {target}: no route matches the path"));
             }
         }
         warnings

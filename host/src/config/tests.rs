@@ -44,13 +44,67 @@ fn the_manifest_of_this_repository_is_valid() {
     assert_eq!(config.host.private, ["/internal/..."]);
     let second = Duration::from_secs;
     let timer = Timer {
-        method: Method::POST,
-        path: "/internal/orders".to_owned(),
-        pause: second(2)..=second(6),
+        target: TimerTarget::Request {
+            method: Method::POST,
+            path: "/internal/orders".to_owned(),
+        },
+        schedule: TimerSchedule::Every(second(2)..=second(6)),
     };
     assert_eq!(config.host.timers, [timer]);
     assert_eq!(config.host.limits, Limits::DEFAULT);
     assert_eq!(config.host.allowed_origins, AllowedOrigins::default());
+}
+
+#[test]
+fn timers_have_a_pause_or_a_cron_expression() {
+    let timer = |keys: &str| {
+        format!("[[application.tool.socket-host.timer]]\nrequest = \"POST /\"\n{keys}\n")
+    };
+    let config = parse(&timer("cron = \"0 30 4 * * *\"")).unwrap();
+    let descriptions: Vec<_> = config.timers().iter().map(describe).collect();
+    assert_eq!(descriptions, ["POST / at 0 30 4 * * * (cron)"]);
+    let trigger = "[[trigger.cron]]\ncomponent = \"page\"\ncron_expression = \"@daily\"\n";
+    let config = parse(&(trigger.to_owned() + &*timer("every = \"90s\""))).unwrap();
+    let descriptions: Vec<_> = config.timers().iter().map(describe).collect();
+    assert_eq!(
+        descriptions,
+        ["POST / every 1m 30s", "component page at @daily (cron)"]
+    );
+    let invalid = [
+        "",
+        "every = \"5s\"\ncron = \"@daily\"",
+        "cron = \"* * * * *\"",
+        "cron = \"0 0 0 31 4 *\"",
+        "cron = 5",
+        "crom = \"@daily\"",
+    ];
+    assert_problems(
+        &invalid.map(timer).concat(),
+        &[
+            &["timer[0]", "`every` or `cron` is missing"],
+            &["timer[1].cron", "not both"],
+            &["timer[2].cron", "seconds in front"],
+            &["timer[3].cron", "no times in the future"],
+            &["timer[4].cron", "expected a string"],
+            &["timer[5]", "`every` or `cron` is missing"],
+            &["timer[5].crom", "did you mean `cron`"],
+        ],
+    );
+}
+
+fn describe(timer: &Timer) -> String {
+    format!("{} {}", timer.target, timer.schedule)
+}
+
+#[test]
+fn cron_triggers_are_ignored_with_an_upstream() {
+    let trigger = "[[trigger.cron]]\ncomponent = \"page\"\ncron_expression = \"never\"\n";
+    let config = parse_for(ManifestUse::Upstream, trigger).unwrap();
+    assert_eq!(config.timers(), []);
+    let [warning] = &config.manifest.warnings[..] else {
+        panic!("{:?}", config.manifest.warnings)
+    };
+    assert!(warning.contains("trigger.cron"), "{warning}");
 }
 
 #[test]
@@ -112,7 +166,8 @@ fn every_key_is_read() {
     .unwrap();
     let second = Duration::from_secs;
     assert_eq!(config.host.private, ["/internal/...", "/:tenant/secret"]);
-    assert_eq!(config.host.timers[0].pause, second(5)..=second(5));
+    let every = TimerSchedule::Every(second(5)..=second(5));
+    assert_eq!(config.host.timers[0].schedule, every);
     let origins = AllowedOrigins {
         any: true,
         same_origin: true,

@@ -1,21 +1,95 @@
-//! Requests that are sent repeatedly.
+//! Calls that are repeated.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{
+    fmt,
+    ops::RangeInclusive,
+    time::{Duration, SystemTime},
+};
 
 use http::{Method, uri::PathAndQuery};
-use spin_runtime::manifest::reader::Value;
+use spin_runtime::{
+    CronSchedule,
+    manifest::{
+        CronTrigger,
+        reader::{Table, Value},
+    },
+};
 
 use super::duration::parse_duration;
 
-/// `[[application.tool.socket-host.timer]]`.
+/// `[[application.tool.socket-host.timer]]`, or `[[trigger.cron]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timer {
-    /// The method of the request.
-    pub method: Method,
-    /// The path and query of the request.
-    pub path: String,
-    /// The pause between two requests. A range of one value if it is fixed.
-    pub pause: RangeInclusive<Duration>,
+    /// What is called.
+    pub target: TimerTarget,
+    /// When it is called.
+    pub schedule: TimerSchedule,
+}
+
+/// What a timer calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TimerTarget {
+    /// The application, with a request.
+    Request {
+        /// The method of the request.
+        method: Method,
+        /// The path and query of the request.
+        path: String,
+    },
+    /// A component, by its id, with an event of a cron trigger.
+    Component(String),
+}
+
+/// When a timer calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TimerSchedule {
+    /// At the start, and again after each pause. A range of one value if the pause is fixed.
+    Every(RangeInclusive<Duration>),
+    /// At the times of a cron expression.
+    Cron(CronSchedule),
+}
+
+impl TimerTarget {
+    /// Returns the name of the target in logs and metrics: the path, or the component's id.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Request { path, .. } => path,
+            Self::Component(id) => id,
+        }
+    }
+}
+
+impl fmt::Display for TimerTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request { method, path } => write!(f, "{method} {path}"),
+            Self::Component(id) => write!(f, "component {id}"),
+        }
+    }
+}
+
+impl fmt::Display for TimerSchedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Every(pause) => {
+                write!(f, "every {}", humantime::format_duration(*pause.start()))?;
+                if pause.start() < pause.end() {
+                    write!(f, " to {}", humantime::format_duration(*pause.end()))?;
+                }
+                Ok(())
+            }
+            Self::Cron(schedule) => write!(f, "at {schedule} (cron)"),
+        }
+    }
+}
+
+impl From<&CronTrigger> for Timer {
+    fn from(trigger: &CronTrigger) -> Self {
+        Self {
+            target: TimerTarget::Component(trigger.component.clone()),
+            schedule: TimerSchedule::Cron(trigger.schedule.clone()),
+        }
+    }
 }
 
 impl Timer {
@@ -26,25 +100,46 @@ impl Timer {
             "request",
             "the request to send, such as \"POST /internal/orders\"",
         );
-        let every = table.require(
-            "every",
-            "the pause between requests, such as \"5s\" or \"2s..6s\"",
-        );
+        let schedule = TimerSchedule::read(value, &mut table);
         table.finish();
         let request = request.and_then(|value| {
             let parsed = parse_request(value.string()?);
             parsed.map_err(|reason| value.error(reason)).ok()
         });
-        let pause = every.and_then(|value| {
-            let parsed = parse_pause(value.string()?);
-            parsed.map_err(|reason| value.error(reason)).ok()
-        });
-        let ((method, path), pause) = (request?, pause?);
+        let (method, path) = request?;
         Some(Self {
-            method,
-            path,
-            pause,
+            target: TimerTarget::Request { method, path },
+            schedule: schedule?,
         })
+    }
+}
+
+impl TimerSchedule {
+    /// Reads `every` or `cron`.
+    fn read<'a>(timer: &Value<'a>, table: &mut Table<'a>) -> Option<Self> {
+        match (table.get("every"), table.get("cron")) {
+            (Some(every), None) => {
+                let pause = parse_pause(every.string()?);
+                let pause = pause.map_err(|reason| every.error(reason)).ok()?;
+                Some(Self::Every(pause))
+            }
+            (None, Some(cron)) => {
+                let schedule = CronSchedule::parse(cron.string()?, SystemTime::now());
+                let schedule = schedule.map_err(|reason| cron.error(reason)).ok()?;
+                Some(Self::Cron(schedule))
+            }
+            (Some(_), Some(cron)) => {
+                cron.error("a timer has either `every` or `cron`, not both");
+                None
+            }
+            (None, None) => {
+                timer.error(
+                    "`every` or `cron` is missing: the pause between requests, such as \"5s\" or \
+                     \"2s..6s\", or their times, such as \"0 30 4 * * *\" for 4:30 UTC of every day",
+                );
+                None
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use http::{Request, Response};
-use spin_runtime::backend::{Backend, BackendError, Body, ResponseFuture, ServedBy};
+use spin_runtime::backend::{Backend, BackendError, Body, CronFuture, ResponseFuture, ServedBy};
 
 use crate::metrics::registry::Metrics;
 
@@ -30,6 +30,11 @@ impl Backend for Metered {
     fn call(&self, request: Request<Body>) -> ResponseFuture<'_> {
         let response = self.backend.call(request);
         Box::pin(metered(response, &self.metrics, &self.name))
+    }
+
+    /// The timer counts the calls.
+    fn call_cron<'a>(&'a self, component: &'a str, timestamp: u64) -> CronFuture<'a> {
+        self.backend.call_cron(component, timestamp)
     }
 
     fn instances(&self) -> Vec<(Arc<str>, usize)> {

@@ -26,10 +26,14 @@ pub(super) fn arguments(
     if options.quiet {
         arguments.flag("--quiet");
     }
+    if options.truncate_logs {
+        arguments.flag("--truncate-logs");
+    }
     if let Some(profile) = &options.profile {
         arguments.option("--profile", profile);
     }
     for (option, folder) in [
+        ("--runtime-config-file", &options.runtime_config_file),
         ("--state-dir", &options.state_dir),
         ("--log-dir", &options.log_dir),
         ("--cache-dir", &options.cache_dir),
@@ -41,8 +45,14 @@ pub(super) fn arguments(
     for (name, value) in &options.environment {
         arguments.option("--env", format!("{name}={value}"));
     }
-    for (name, value) in &options.variables {
-        arguments.option("--variable", format!("{name}={value}"));
+    for statement in &options.sqlite_statements {
+        arguments.option("--sqlite", statement.to_string());
+    }
+    for (key, value) in &options.key_values {
+        arguments.option("--key-value", format!("{key}={value}"));
+    }
+    for component in &options.follow {
+        arguments.option("--follow", component);
     }
     Ok(arguments.0)
 }
@@ -83,7 +93,11 @@ mod tests {
         assert_eq!(line(&HostOptions::default(), false), minimal);
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let options = HostOptions {
-            variables: vec![pair("a", "1"), pair("a", "-2 = x")],
+            sqlite_statements: vec!["SELECT 1".parse().unwrap(), "@a.sql:b".parse().unwrap()],
+            key_values: vec![pair("a", "1"), pair("a", "-2 = x")],
+            follow: vec!["page".to_owned()],
+            runtime_config_file: Some("/runtime.toml".into()),
+            truncate_logs: true,
             environment: [pair("RUST_LOG", "debug")].into(),
             state_dir: Some("/state".into()),
             log_dir: Some("/logs".into()),
@@ -95,8 +109,10 @@ mod tests {
         assert_eq!(
             line(&options, true),
             format!(
-                "{minimal} --build --quiet --profile debug --state-dir /state --log-dir /logs \
-                 --cache-dir /cache --env RUST_LOG=debug --variable a=1 --variable a=-2 = x"
+                "{minimal} --build --quiet --truncate-logs --profile debug \
+                 --runtime-config-file /runtime.toml --state-dir /state --log-dir /logs \
+                 --cache-dir /cache --env RUST_LOG=debug --sqlite SELECT 1 --sqlite @a.sql:b \
+                 --key-value a=1 --key-value a=-2 = x --follow page"
             )
         );
     }

@@ -74,6 +74,11 @@ impl SpinProcess {
             .arg("--")
             .arg(&spin.executable)
             .args(arguments(options, spin.build, &manifest.path, address)?)
+            // On the command line, every user of the machine could read the values.
+            .envs(options.variables.iter().map(|(name, value)| {
+                let variable = format!("SPIN_VARIABLE_{}", name.to_ascii_uppercase());
+                (variable, value)
+            }))
             .envs(grip.environment)
             // The host connects without TLS.
             .env_remove("SPIN_TLS_CERT")

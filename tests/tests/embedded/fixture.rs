@@ -28,7 +28,7 @@ pub fn wasm(name: &str) -> PathBuf {
         .join(format!("{name}.wasm"));
     assert!(
         file.exists(),
-        "{} is missing: build it with `components/build layer probe probe02`",
+        "{} is missing: build it with `components/build layer probe probe02 scheduled`",
         file.display()
     );
     file
@@ -57,8 +57,14 @@ pub fn parse(component: &str) -> Manifest {
 
 /// Returns a manifest with these triggers and components.
 pub fn application(rest: &str) -> Manifest {
-    let text = format!("spin_manifest_version = 2\napplication.name = \"one\"\n{rest}");
-    Manifest::parse(&text, folder().join("spin.toml"), ManifestUse::Embedded).unwrap()
+    parse_text(&format!(
+        "spin_manifest_version = 2\napplication.name = \"one\"\n{rest}"
+    ))
+}
+
+/// Reads the text of a manifest in the folder of the fixtures.
+pub fn parse_text(text: &str) -> Manifest {
+    Manifest::parse(text, folder().join("spin.toml"), ManifestUse::Embedded).unwrap()
 }
 
 /// Returns the error with which a manifest with this component fails to load.
@@ -208,6 +214,11 @@ impl Fixture {
     /// Stops the application and returns its state folder.
     pub fn close(self) -> Arc<TempDir> {
         self.state
+    }
+
+    /// Calls a component for an event of a cron trigger.
+    pub async fn call_cron(&self, id: &str, timestamp: u64) -> Result<(), BackendError> {
+        self.app.call_cron(id, timestamp).await
     }
 
     pub async fn call(&self, request: Request<Body>) -> Result<Response<Body>, BackendError> {

@@ -2,6 +2,7 @@
 
 mod baseline;
 mod compose;
+mod cron;
 mod files;
 mod fixture;
 mod key_value;

@@ -22,8 +22,9 @@ use wasmtime_wasi_http::handler::{
 use super::{
     body,
     call::{Call, LocalCalls},
-    compile::Pre,
+    compile::{Exports, Pre},
     component::Component,
+    cron_call::CronHandler,
     instances::Instances,
     uploads::{self, StartedBody, UploadSlot, UploadSlots},
     worker::{self, CallerGuard, Exit, RequestToken, StopReason},
@@ -50,6 +51,8 @@ pub(crate) struct App {
     info: Vec<u8>,
     router: Router,
     components: BTreeMap<String, Handler>,
+    /// The components that handle the events of cron triggers.
+    crons: BTreeMap<String, CronHandler>,
 }
 
 /// The application that receives new requests, if one has been loaded.
@@ -66,6 +69,14 @@ impl CurrentApp {
     /// Sends new requests to `app`.
     pub(crate) fn replace(&self, app: App) {
         self.0.store(Some(Arc::new(app)));
+    }
+
+    /// Calls a component by its id for an event of a cron trigger.
+    pub(crate) async fn call_cron(&self, id: &str, timestamp: u64) -> Result<(), BackendError> {
+        let app = self.0.load_full();
+        let cron = app.as_ref().and_then(|app| app.crons.get(id));
+        let cron = cron.ok_or_else(|| no_route(id))?;
+        cron.call(timestamp).await
     }
 
     /// Returns the number of instances of each component.
@@ -124,30 +135,30 @@ impl App {
     pub(crate) fn new(
         manifest: &Manifest,
         router: Router,
-        components: Vec<(Component, Pre)>,
+        components: Vec<(Component, Exports)>,
     ) -> Self {
         let info = Info {
             name: &manifest.name,
             version: &manifest.version,
         };
-        let handlers = components.into_iter().map(|(component, pre)| {
+        let mut handlers = BTreeMap::new();
+        let mut crons = BTreeMap::new();
+        for (component, exports) in components {
             let component = Arc::new(component);
-            let proxy = ProxyHandler::new(Instances::new(component.clone(), pre.clone()));
             let id = component.id.to_string();
-            let uploads = UploadSlots::new(pre.max_requests(&component.limits), &component.limits);
-            let handler = Handler {
-                component,
-                pre,
-                proxy,
-                uploads,
-            };
-            (id, handler)
-        });
+            if let Some(pre) = exports.cron {
+                crons.insert(id.clone(), CronHandler::new(component.clone(), pre));
+            }
+            if let Some(pre) = exports.http {
+                handlers.insert(id, Handler::new(component, pre));
+            }
+        }
         Self {
             // Serializing two strings cannot fail.
             info: serde_json::to_vec_pretty(&info).unwrap_or_default(),
             router,
-            components: handlers.collect(),
+            components: handlers,
+            crons,
         }
     }
 
@@ -183,7 +194,10 @@ impl App {
     }
 
     fn instances(&self) -> Vec<(Arc<str>, usize)> {
+        let crons = self.crons.iter();
+        let crons = crons.filter(|(id, _)| !self.components.contains_key(*id));
         let components = self.components.values().map(|handler| &handler.component);
+        let components = components.chain(crons.map(|(_, cron)| cron.component()));
         let counts = components.map(|component| {
             let free = component.permits.available_permits();
             let limit = component.limits.instances_per_component;
@@ -288,6 +302,16 @@ fn prepare_request(request: &mut Request<Body>, found: &Match, caller: Caller) {
 }
 
 impl Handler {
+    fn new(component: Arc<Component>, pre: Pre) -> Self {
+        let limits = &component.limits;
+        Self {
+            proxy: ProxyHandler::new(Instances::new(component.clone(), pre.clone())),
+            uploads: UploadSlots::new(pre.max_requests(limits), limits),
+            component,
+            pre,
+        }
+    }
+
     async fn serve(
         &self,
         request: Request<Body>,

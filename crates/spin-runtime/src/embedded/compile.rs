@@ -16,6 +16,7 @@ use wasmtime_wasi_http::{
 };
 
 use super::{
+    cron_call::CronPre,
     denied,
     guest::Guest,
     linker,
@@ -64,10 +65,19 @@ impl Pre {
     }
 }
 
+/// What a component exports to its triggers: at least one of both.
+#[derive(Clone)]
+pub(crate) struct Exports {
+    /// Handles HTTP requests.
+    pub(crate) http: Option<Pre>,
+    /// Handles the events of cron triggers.
+    pub(crate) cron: Option<CronPre>,
+}
+
 /// A linked component and the parts that it comes from.
 #[derive(Clone)]
 pub(crate) struct Compiled {
-    recipe: Recipe,
+    pub(crate) recipe: Recipe,
     /// The composed contents of the files. They tell whether a component has changed, and are
     /// compiled again for another engine, when the files may already have other contents.
     wasm: Arc<[u8]>,
@@ -75,7 +85,8 @@ pub(crate) struct Compiled {
     pub(crate) imports: Arc<[String]>,
     /// The imports whose functions the host does not provide, so that calling them fails.
     pub(crate) stubs: Arc<[String]>,
-    pub(crate) pre: Pre,
+    engine: Engine,
+    pub(crate) exports: Exports,
 }
 
 impl Compiled {
@@ -145,7 +156,7 @@ fn compile(
     let engine = linker.engine();
     if let Some(previous) = previous
         && previous.wasm == wasm
-        && Engine::same(previous.pre.engine(), engine)
+        && Engine::same(&previous.engine, engine)
     {
         return Ok(previous.clone());
     }
@@ -167,14 +178,20 @@ fn compile(
         .instantiate_pre(&compiled)
         .map_err(anyhow::Error::from)
         .with_context(incompatible)?;
-    let pre = find_handler(pre)
-        .with_context(|| format!("{} does not handle HTTP requests", path.display()))?;
+    let cron = CronPre::find(&pre);
+    let http = match find_handler(pre) {
+        Err(_) if cron.is_some() => None,
+        handler => Some(
+            handler.with_context(|| format!("{} does not handle HTTP requests", path.display()))?,
+        ),
+    };
     Ok(Compiled {
         recipe: Recipe::of(component),
         wasm,
         imports: imports.into(),
         stubs: stubs.into(),
-        pre,
+        engine: engine.clone(),
+        exports: Exports { http, cron },
     })
 }
 

@@ -18,6 +18,9 @@ pub(crate) const EPOCH_INTERVAL: Duration = Duration::from_millis(10);
 /// instances. This is cheaper than page faults.
 const KEEP_RESIDENT_BYTES: usize = 512 * 1024;
 
+/// The address space of a memory in the pool.
+const MEMORY_SLOT_BYTES: usize = 1 << 32;
+
 /// How guests are compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compiler {
@@ -41,9 +44,9 @@ impl Compiler {
         }
     }
 
-    fn configure(self, config: &mut Config) {
+    fn configure(self, options: &EmbeddedOptions, config: &mut Config) {
         if self == Self::Cranelift {
-            config.cache(cache());
+            config.cache(options.cache.then(cache).flatten());
             return;
         }
         // With Winch too, Cranelift compiles the trampolines into and out of a component.
@@ -71,11 +74,16 @@ pub(crate) fn start(
         .wasm_component_model(true)
         .wasm_component_model_async(true)
         .epoch_interruption(true)
-        .memory_init_cow(true)
-        .allocation_strategy(pool(&options.limits, components));
-    compiler.configure(&mut config);
+        .memory_init_cow(true);
+    if options.pooling {
+        config.allocation_strategy(pool(&options.limits, components));
+    }
+    compiler.configure(options, &mut config);
     let engine = match Engine::new(&config) {
         Ok(engine) => engine,
+        Err(error) if !options.pooling => {
+            return Err(anyhow::Error::from(error).context("cannot start Wasmtime"));
+        }
         Err(error) => {
             // The pool reserves address space, which a limit of the process may not allow.
             tracing::warn!(%error, "no instance pool; allocating instances one by one, which is slower");
@@ -116,7 +124,7 @@ fn pool(limits: &Limits, components: usize) -> InstanceAllocationStrategy {
         .max_component_instance_size(1 << 20)
         .max_core_instance_size(1 << 20)
         .table_elements(100_000)
-        .max_memory_size(limits.instance_memory_bytes)
+        .max_memory_size(limits.instance_memory_bytes.min(MEMORY_SLOT_BYTES))
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
         .table_keep_resident(KEEP_RESIDENT_BYTES / 8);
     InstanceAllocationStrategy::Pooling(pool)

@@ -46,7 +46,7 @@ impl HandlerState for Instances {
 
     async fn instantiate(&self) -> Result<Instance<Guest, Expiration, WorkerPolicy>> {
         let component = &self.component;
-        let limits = component.limits;
+        let limits = component.limits.pick();
         let worker = Arc::new(Worker::new(component.id.clone(), limits));
         let start = async {
             let permit = component.permits.clone().acquire_owned().await?;

@@ -7,7 +7,7 @@ use wasmtime::{
 };
 use wasmtime_wasi_http::{WasiHttp, WasiHttpView as _, p2, p3};
 
-use super::{guest::Guest, key_value, outbound_redis, sqlite, variables, wasi_http};
+use super::{cron_call, guest::Guest, key_value, outbound_redis, sqlite, variables, wasi_http};
 
 /// The interfaces with functions that the linker provides, in the version that it defines them.
 const INTERFACES: [&str; 62] = [
@@ -91,6 +91,7 @@ pub(crate) fn create(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     sqlite::add_to_linker(&mut linker)?;
     outbound_redis::add_to_linker(&mut linker)?;
     variables::add_to_linker(&mut linker)?;
+    cron_call::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

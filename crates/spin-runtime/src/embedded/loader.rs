@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use tokio::sync::Semaphore;
 use wasmtime::component::Linker;
 
@@ -19,15 +19,16 @@ use super::{
     engine::{self, Compiler},
     files::Mounts,
     guest::Guest,
+    key_value::Store,
     linker,
     options::{EmbeddedOptions, FolderError},
-    output::Output,
+    output::{Output, Targets},
     permissions,
     source::SourceLoader,
     storage::Storage,
 };
 use crate::{
-    manifest::{self, Manifest},
+    manifest::{self, Manifest, Target},
     router::Router,
     variables::Variables,
 };
@@ -42,14 +43,14 @@ pub(crate) struct AppLoader {
     client: Client,
     sources: SourceLoader,
     storage: Storage,
-    /// Whether the statements of the options have run.
-    statements_done: bool,
     /// The code of the current application, by component id.
     compiled: BTreeMap<String, Compiled>,
     /// The permits for the instances of each component. They include instances of previous
     /// applications, because these occupy the pool too. The permits of a removed component are
     /// kept while it may still have instances.
     permits: BTreeMap<String, Arc<Semaphore>>,
+    /// Whether an application has been loaded.
+    has_loaded: bool,
 }
 
 /// An engine and its linker.
@@ -95,13 +96,13 @@ impl AppLoader {
         Ok(Self {
             compiler: Compiler::select(options.optimize),
             toolchain: None,
-            output: Output::start(!options.quiet, &options.limits)?,
+            output: Output::start(&options.limits)?,
             client: Client::new(&options.limits),
             sources: SourceLoader::new(options.cache_dir.clone(), &options.limits),
             storage: Storage::default(),
-            statements_done: false,
             compiled: BTreeMap::new(),
             permits: BTreeMap::new(),
+            has_loaded: false,
             options,
         })
     }
@@ -119,7 +120,9 @@ impl AppLoader {
         changed: &BTreeSet<String>,
         current: &Arc<CurrentApp>,
     ) -> anyhow::Result<Loaded> {
+        self.check_followed(manifest)?;
         let build = self.build(manifest, changed)?;
+        check_exports(manifest, &build.compiled)?;
         let router = Router::new(manifest)?;
         let storage = self.storage.extended(manifest, &self.options)?;
         let current = Arc::downgrade(current);
@@ -135,12 +138,11 @@ impl AppLoader {
                 self.load_component(component, manifest, variables, &storage, permits, app);
             components.push(loaded.with_context(|| format!("component {}", component.id))?);
         }
-        if !self.statements_done {
+        if !self.has_loaded {
             storage.run_statements(&self.options)?;
         }
 
         // Nothing fails from here on.
-        self.statements_done = true;
         for (component, compiled) in manifest.components.values().zip(&build.compiled) {
             permissions::log_missing(component, &compiled.imports);
             if !compiled.stubs.is_empty() {
@@ -159,20 +161,44 @@ impl AppLoader {
             }
             None => self.permits.retain(|_, permits| is_shared(permits)),
         }
+        self.has_loaded = true;
         self.compiler = build.compiler;
         self.storage = storage;
         for component in &components {
             let permits = component.permits.clone();
             self.permits.insert(component.id.to_string(), permits);
         }
-        let pres = build.compiled.iter().map(|compiled| compiled.pre.clone());
-        let components = components.into_iter().zip(pres).collect();
+        let exports = build.compiled.iter();
+        let exports = exports.map(|compiled| compiled.exports.clone());
+        let components = components.into_iter().zip(exports).collect();
         let ids = manifest.components.keys().cloned();
         self.compiled = ids.zip(build.compiled).collect();
         Ok(Loaded {
             app: App::new(manifest, router, components),
             changed,
         })
+    }
+
+    /// Checks that the components exist whose output is followed.
+    fn check_followed(&self, manifest: &Manifest) -> anyhow::Result<()> {
+        let components = &manifest.components;
+        match self
+            .options
+            .follow
+            .iter()
+            .find(|id| !components.contains_key(*id))
+        {
+            Some(id) => bail!(
+                "cannot follow the output of {id:?}: no such component{}",
+                manifest::suggest(id, components.keys().map(String::as_str))
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the default key-value store, if a component of the application may open it.
+    pub(crate) fn default_store(&self) -> Option<Arc<dyn Store>> {
+        self.storage.default_store()
     }
 
     /// Compiles and links the components, in a new toolchain if the current one cannot be used.
@@ -260,8 +286,14 @@ impl AppLoader {
                 Some(folder) => (folder.clone(), FolderError::Log),
                 None => (options.state_dir.join("logs"), FolderError::State),
             };
+            let has_file = !folder.as_os_str().is_empty();
             let file = folder.join(format!("{id}_{name}.txt"));
-            let stream = self.output.stream(shared_id.clone(), &file);
+            let targets = Targets {
+                file: has_file.then_some(&file),
+                truncate: options.truncate_logs && !self.has_loaded,
+                echo: !options.quiet && (options.follow.is_empty() || options.follow.contains(id)),
+            };
+            let stream = self.output.stream(shared_id.clone(), targets);
             stream.context(kind)
         };
         let mounts = Mounts::gather(component, &manifest.root)?;
@@ -287,6 +319,33 @@ impl AppLoader {
             app,
         })
     }
+}
+
+/// Checks that each component exports what its triggers call.
+fn check_exports(manifest: &Manifest, compiled: &[Compiled]) -> anyhow::Result<()> {
+    for (id, compiled) in manifest.components.keys().zip(compiled) {
+        let has_route = |trigger: &manifest::Trigger| match &trigger.target {
+            Target::Component(component) => component == id,
+            Target::Static { .. } => false,
+        };
+        let (exports, file) = (&compiled.exports, compiled.recipe.source());
+        if exports.http.is_none() && manifest.triggers.iter().any(has_route) {
+            bail!(
+                "component {id}: {file} handles the events of cron triggers only: it has a route, \
+                 but exports no HTTP handler"
+            );
+        }
+        let has_schedule = |trigger: &manifest::CronTrigger| trigger.component == *id;
+        if exports.cron.is_none() && manifest.cron_triggers.iter().any(has_schedule) {
+            bail!(
+                "component {id}: {file} does not export handle-cron-event, which \
+                 [[trigger.cron]] calls: build it with an SDK for cron components, or send \
+                 requests to its HTTP handler with \
+                 [[application.tool.socket-host.timer]] and `cron`"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Returns whether a component, besides the loader, holds these permits.

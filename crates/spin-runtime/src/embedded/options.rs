@@ -11,17 +11,27 @@ pub struct EmbeddedOptions {
     /// The folder of the default key-value store, the default SQLite database and the logs, such as
     /// `.spin`. It is created if it does not exist.
     pub state_dir: PathBuf,
-    /// The folder of the log files. `None` for `logs` in the state folder.
+    /// The folder of the log files. `None` for `logs` in the state folder. With an empty path, no
+    /// log files are written.
     pub log_dir: Option<PathBuf>,
     /// The folder of downloaded components. `None` for the user's cache folder.
     pub cache_dir: Option<PathBuf>,
+    /// Empty the log files before the first application starts. Otherwise they are appended to.
+    pub truncate_logs: bool,
     /// Environment variables for every component. They override those of the manifest.
     pub environment: BTreeMap<String, String>,
     /// Write the output of components to the log files only, and not to stderr.
     pub quiet: bool,
+    /// The ids of the components whose output is also written to stderr, unless `quiet` is set.
+    /// Empty for all components.
+    pub follow: Vec<String>,
     /// Compile for fast execution and cache the result on disk. Otherwise compile as fast as
     /// possible.
     pub optimize: bool,
+    /// Cache compiled code on disk, with `optimize`.
+    pub cache: bool,
+    /// Allocate instances from a pool, which is faster and reserves address space.
+    pub pooling: bool,
     /// The limits of components.
     pub limits: Limits,
     /// The stores and databases besides the default ones. Of its folders, limits and variables
@@ -53,9 +63,13 @@ impl EmbeddedOptions {
             state_dir: state_dir.into(),
             log_dir: None,
             cache_dir: None,
+            truncate_logs: false,
             environment: BTreeMap::new(),
             quiet: false,
+            follow: Vec::new(),
             optimize: true,
+            cache: true,
+            pooling: true,
             limits: Limits::DEFAULT,
             runtime_config: RuntimeConfig::default(),
             sqlite_statements: Vec::new(),

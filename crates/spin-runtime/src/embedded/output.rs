@@ -34,11 +34,11 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Starts the thread. With `echo`, it also writes to stderr.
+    /// Starts the thread.
     ///
     /// # Errors
     /// Fails if the thread cannot be started.
-    pub(crate) fn start(echo: bool, limits: &Limits) -> anyhow::Result<Self> {
+    pub(crate) fn start(limits: &Limits) -> anyhow::Result<Self> {
         let (lines, queue) = mpsc::channel();
         let shared = Arc::new(Shared {
             lines,
@@ -50,7 +50,7 @@ impl Output {
         let thread = std::thread::Builder::new()
             .name("guest-output".into())
             .spawn({
-                let writer = Writer::new(shared.clone(), echo, limits.log_file_retry_interval);
+                let writer = Writer::new(shared.clone(), limits.log_file_retry_interval);
                 move || writer.run(&queue)
             })
             .context("cannot start the output thread")?;
@@ -60,20 +60,42 @@ impl Output {
         })
     }
 
-    /// Creates a stream of a component that appends to `file`. The file and its folder are created
-    /// if needed.
+    /// Creates a stream of a component.
     ///
     /// # Errors
-    /// Fails if the file cannot be opened for appending.
-    pub(crate) fn stream(&self, component: Arc<str>, file: &Path) -> anyhow::Result<OutputStream> {
-        log_file::open(file)
-            .with_context(|| format!("cannot open the log file {}", file.display()))?;
+    /// Fails if the log file cannot be opened for appending.
+    pub(crate) fn stream(
+        &self,
+        component: Arc<str>,
+        targets: Targets<'_>,
+    ) -> anyhow::Result<OutputStream> {
+        if let Some(file) = targets.file {
+            let prepare = || {
+                let file = log_file::open(file)?;
+                if targets.truncate {
+                    file.set_len(0)?;
+                }
+                Ok::<_, std::io::Error>(())
+            };
+            prepare().with_context(|| format!("cannot open the log file {}", file.display()))?;
+        }
         Ok(OutputStream {
             shared: self.shared.clone(),
             component,
-            file: file.into(),
+            file: targets.file.map(Arc::from),
+            echo: targets.echo,
         })
     }
+}
+
+/// Where a stream is written to.
+pub(crate) struct Targets<'a> {
+    /// The log file. It and its folder are created if needed.
+    pub(crate) file: Option<&'a Path>,
+    /// Empty the log file first. Otherwise it is appended to.
+    pub(crate) truncate: bool,
+    /// Also write to stderr.
+    pub(crate) echo: bool,
 }
 
 impl Drop for Output {
@@ -91,7 +113,8 @@ impl Drop for Output {
 pub(crate) struct OutputStream {
     shared: Arc<Shared>,
     component: Arc<str>,
-    file: Arc<Path>,
+    file: Option<Arc<Path>>,
+    echo: bool,
 }
 
 impl OutputStream {
@@ -115,6 +138,7 @@ impl OutputStream {
         let _ = shared.lines.send(Message::Lines {
             component: self.component.clone(),
             file: self.file.clone(),
+            echo: self.echo,
             text,
         });
     }
@@ -214,14 +238,25 @@ impl Pollable for Pipe {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    /// Returns the targets of a stream that only appends to a file.
+    fn append(file: &Path) -> Targets<'_> {
+        Targets {
+            file: Some(file),
+            truncate: false,
+            echo: false,
+        }
+    }
 
     #[test]
     fn lines_of_instances_do_not_mix() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("logs/a_stdout.txt");
-        let output = Output::start(false, &Limits::DEFAULT).unwrap();
-        let stream = output.stream("a".into(), &file).unwrap();
+        let output = Output::start(&Limits::DEFAULT).unwrap();
+        let stream = output.stream("a".into(), append(&file)).unwrap();
         let (one, two) = (stream.pipe(), stream.pipe());
         one.0.write(b"on");
         two.0.write(b"two\ntw");
@@ -229,34 +264,41 @@ mod tests {
         drop(two);
         drop(one);
         drop(output);
-        assert_eq!(std::fs::read_to_string(file).unwrap(), "two\none\ntw\n");
+        assert_eq!(fs::read_to_string(file).unwrap(), "two\none\ntw\n");
     }
 
     #[test]
-    fn output_is_appended() {
+    fn output_is_appended_or_replaces_the_previous() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.txt");
-        std::fs::write(&file, "before\n").unwrap();
-        let output = Output::start(false, &Limits::DEFAULT).unwrap();
-        output
-            .stream("a".into(), &file)
-            .unwrap()
-            .pipe()
-            .0
-            .write(b"after\n");
-        drop(output);
-        assert_eq!(std::fs::read_to_string(file).unwrap(), "before\nafter\n");
+        fs::write(&file, "before\n").unwrap();
+        let write = |targets: Targets<'_>, text: &str| {
+            let output = Output::start(&Limits::DEFAULT).unwrap();
+            let stream = output.stream("a".into(), targets).unwrap();
+            stream.pipe().0.write(text.as_bytes());
+            drop(output);
+            fs::read_to_string(&file).unwrap()
+        };
+        assert_eq!(write(append(&file), "after\n"), "before\nafter\n");
+        let truncate = Targets {
+            truncate: true,
+            ..append(&file)
+        };
+        assert_eq!(write(truncate, "new\n"), "new\n");
+        let no_file = Targets {
+            file: None,
+            ..append(&file)
+        };
+        assert_eq!(write(no_file, "lost\n"), "new\n");
     }
 
     #[test]
     fn errors_name_the_folder() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("logs"), "").unwrap();
-        let output = Output::start(false, &Limits::DEFAULT).unwrap();
-        let error = output
-            .stream("a".into(), &folder.path().join("logs/a.txt"))
-            .err()
-            .unwrap();
+        fs::write(folder.path().join("logs"), "").unwrap();
+        let output = Output::start(&Limits::DEFAULT).unwrap();
+        let file = folder.path().join("logs/a.txt");
+        let error = output.stream("a".into(), append(&file)).err().unwrap();
         assert!(format!("{error:#}").contains("logs"), "{error:#}");
     }
 }

@@ -7,7 +7,7 @@ mod download;
 #[cfg(feature = "compose")]
 mod isolate;
 
-use std::{collections::BTreeMap, fs, io, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fmt, fs, io, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, bail};
 
@@ -134,6 +134,11 @@ pub(crate) struct Recipe {
 }
 
 impl Recipe {
+    /// Returns the path or URL of the component itself, for messages.
+    pub(crate) fn source(&self) -> impl fmt::Display {
+        self.source.display()
+    }
+
     pub(crate) fn of(component: &Component) -> Self {
         Self {
             source: component.source.clone(),

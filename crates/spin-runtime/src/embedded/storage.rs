@@ -129,6 +129,11 @@ impl Storage {
         Some(Arc::new(Database::new(config, &options.limits)))
     }
 
+    /// Returns the default store, if a component may open it.
+    pub(crate) fn default_store(&self) -> Option<Arc<dyn Store>> {
+        self.stores.get(DEFAULT).cloned()
+    }
+
     /// Returns the stores that a component may open.
     pub(crate) fn component_stores(&self, component: &Component) -> Stores {
         let labels = component.key_value_stores.iter();

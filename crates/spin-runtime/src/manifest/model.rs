@@ -10,6 +10,7 @@ use std::{
 use http::{HeaderMap, StatusCode};
 
 use super::{dependency_name::DependencyName, reader::Value};
+use crate::cron_schedule::CronSchedule;
 
 /// The paths that the host answers itself: `health` and `info`.
 pub(crate) const WELL_KNOWN: &str = "/.well-known/spin/";
@@ -62,6 +63,8 @@ pub struct Manifest {
     pub variables: BTreeMap<String, Variable>,
     /// `[[trigger.http]]`, in the order of the file.
     pub triggers: Vec<Trigger>,
+    /// `[[trigger.cron]]`, in the order of the file. Empty with [`ManifestUse::Upstream`].
+    pub cron_triggers: Vec<CronTrigger>,
     /// `[component.ID]`, by id, including components defined inline in a trigger.
     pub components: BTreeMap<String, Component>,
     /// Entries that are valid but have no effect, or that do not mean what they seem to. They should
@@ -96,6 +99,7 @@ impl Manifest {
             description: String::new(),
             variables: BTreeMap::new(),
             triggers: Vec::new(),
+            cron_triggers: Vec::new(),
             components: BTreeMap::new(),
             warnings: Vec::new(),
         }
@@ -128,6 +132,15 @@ pub struct Trigger {
     pub route: Route,
     /// What answers those requests.
     pub target: Target,
+}
+
+/// A `[[trigger.cron]]` entry.
+#[derive(Clone, Debug)]
+pub struct CronTrigger {
+    /// The component to call, by its id in [`Manifest::components`].
+    pub component: String,
+    /// When to call it.
+    pub schedule: CronSchedule,
 }
 
 /// The route of a trigger.

@@ -211,9 +211,10 @@ fn read_root<T>(
     check_profile(&context, &mut table);
     table.finish();
 
-    let tools = read_tools(&tools);
-    let mut warnings = warnings(&triggers);
+    let mut warnings = warnings(&triggers.http);
+    warnings.extend(triggers.warnings);
     warnings.extend(context.into_warnings());
+    let tools = read_tools(&tools);
     let manifest = application.map(|application| Manifest {
         path,
         root,
@@ -223,7 +224,8 @@ fn read_root<T>(
         description: application.description,
         variables,
         warnings,
-        triggers,
+        triggers: triggers.http,
+        cron_triggers: triggers.cron,
         components,
     });
     (manifest, tools)

@@ -85,6 +85,8 @@ mod tests {
         assert_eq!(render("{{ b }}"), Ok("{{ a }}".to_owned()));
         assert_eq!(render("{{ c }}"), Err("c".to_owned()));
         assert_eq!(render("{{}}"), Err(String::new()));
+        assert_eq!(render("{{ a }}}"), Ok("1}".to_owned()));
+        assert_eq!(render("{{{ a }}}"), Err("{ a".to_owned()));
         assert!(render("{{ a").is_err());
         assert!(render("{{ a }} {{ b }").is_err());
     }

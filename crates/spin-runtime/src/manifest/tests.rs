@@ -547,3 +547,46 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn cron_triggers_name_a_component_and_their_times() {
+    let head = "spin_manifest_version = 2\napplication.name = \"test\"\n";
+    let parse = |text: &str| {
+        let text = format!("{head}{text}[component.a]\nsource = \"a.wasm\"\n");
+        Manifest::parse(&text, "/app/spin.toml", ManifestUse::Embedded)
+    };
+    let manifest = parse(
+        "[[trigger.cron]]\nid = \"nightly\"\ncomponent = \"a\"\n\
+         cron_expression = \"1/2 * * * * *\"\n\
+         [[trigger.cron]]\ncron_expression = \"0 0 3 * * * *\"\n\
+         component = { source = \"b.wasm\" }\n",
+    )
+    .unwrap();
+    let triggers = manifest.cron_triggers.iter();
+    let triggers: Vec<_> = triggers
+        .map(|trigger| (&*trigger.component, trigger.schedule.to_string()))
+        .collect();
+    let expected = [
+        ("a", "1/2 * * * * *".to_owned()),
+        ("cron-trigger1-component", "0 0 3 * * * *".to_owned()),
+    ];
+    assert_eq!(triggers, expected);
+    let components: Vec<_> = manifest.components.keys().collect();
+    assert_eq!(components, ["a", "cron-trigger1-component"]);
+
+    let error = parse(
+        "[[trigger.cron]]\ncomponent = \"b\"\ncron_expression = \"* * * * *\"\n\
+         [[trigger.cron]]\ncron = \"* * * * * *\"\n",
+    )
+    .unwrap_err()
+    .to_string();
+    for part in [
+        "trigger.cron[0].component: no [component.b]",
+        "trigger.cron[0].cron_expression: invalid cron expression",
+        "trigger.cron[1]: `component` is missing",
+        "trigger.cron[1]: `cron_expression` is missing",
+        "trigger.cron[1].cron: unknown key",
+    ] {
+        assert!(error.contains(part), "no {part:?} in {error}");
+    }
+}

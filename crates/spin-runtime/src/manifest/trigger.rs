@@ -1,4 +1,4 @@
-//! Reads `[[trigger.http]]`: routes and their targets.
+//! Reads the triggers. Those of HTTP are routes and their targets.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,8 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use super::{
     component::{self, Version},
     context::Context,
-    dependencies, id, middleware,
-    model::{Component, Dependency, ManifestUse, Route, Target, Trigger},
+    cron_trigger, dependencies, id, middleware,
+    model::{Component, CronTrigger, Dependency, ManifestUse, Route, Target, Trigger},
     reader::{Table, Value},
     suggest::suggest,
 };
@@ -16,6 +16,13 @@ use crate::route_pattern::RoutePattern;
 
 /// What `route` is.
 pub(super) const ROUTE: &str = "a path such as \"/api/...\", or { private = true }";
+/// The triggers of a manifest.
+#[derive(Default)]
+pub(super) struct Triggers {
+    pub(super) http: Vec<Trigger>,
+    pub(super) cron: Vec<CronTrigger>,
+    pub(super) warnings: Vec<String>,
+}
 
 /// Reads every trigger and adds inline components to `components`.
 ///
@@ -25,36 +32,52 @@ pub(super) fn read_all<'a>(
     triggers: &Value<'a>,
     component_ids: &BTreeSet<String>,
     components: &mut BTreeMap<String, Component>,
-) -> Vec<Trigger> {
+) -> Triggers {
+    let mut found = Triggers::default();
     let Some(kinds) = triggers.table() else {
-        return Vec::new();
+        return found;
     };
-    let mut found = Vec::new();
-    let mut http_triggers = 0;
+    let mut routes = Vec::new();
+    let mut entry_count = 0;
     for (kind, value) in kinds.entries() {
         match kind {
             "http" => {
                 let entries = value.array();
-                http_triggers = entries.len();
-                let mut names = Names::new(component_ids, &entries);
+                entry_count += entries.len();
+                let mut names = Names::new("http", component_ids, &entries);
                 for entry in &entries {
-                    found.extend(read(context, entry, &mut names, components));
+                    routes.extend(read(context, entry, &mut names, components));
                 }
             }
-            _ => context.unsupported(&value, "only trigger.http is supported"),
+            "cron" if context.usage == ManifestUse::Embedded => {
+                let entries = value.array();
+                entry_count += entries.len();
+                let mut names = Names::new("cron", component_ids, &entries);
+                for entry in &entries {
+                    let trigger = cron_trigger::read(context, entry, &mut names, components);
+                    found.cron.extend(trigger);
+                }
+            }
+            "cron" => found.warnings.push(
+                "[[trigger.cron]] is ignored: the server behind --upstream calls its own \
+                 components"
+                    .to_owned(),
+            ),
+            _ => context.unsupported(&value, "only trigger.http and trigger.cron are supported"),
         }
     }
-    if http_triggers == 0 && context.usage == ManifestUse::Embedded {
+    if entry_count == 0 && context.usage == ManifestUse::Embedded {
         triggers.error("no [[trigger.http]]: nothing to serve");
     }
-    let routes: Vec<_> = found
+    let listed: Vec<_> = routes
         .iter()
         .map(|found| (&found.value, &found.trigger))
         .collect();
-    check_duplicate_routes(&routes);
+    check_duplicate_routes(&listed);
     mark_dependencies(context, &kinds, components);
-    middleware::assign(&mut found, components);
-    found.into_iter().map(|found| found.trigger).collect()
+    middleware::assign(&mut routes, components);
+    found.http = routes.into_iter().map(|route| route.trigger).collect();
+    found
 }
 
 /// A trigger of a manifest, with what only matters while the manifest is read.
@@ -193,7 +216,8 @@ pub(super) fn read_route(value: &Value<'_>) -> Option<Route> {
     Some(Route::Path(route.to_owned()))
 }
 
-fn read_target<'a>(
+/// Reads the component of a trigger: an id, or the table of an inline component.
+pub(super) fn read_target<'a>(
     context: &Context<'a>,
     trigger_id: &str,
     value: &Value<'a>,
@@ -303,7 +327,9 @@ fn read_static_headers(value: &Value<'_>) -> Option<HeaderMap> {
 /// Generates the ids of triggers and inline components without one.
 ///
 /// The ids are those of Spin, so that logs and `--component-id` are the same under both.
-struct Names {
+pub(super) struct Names {
+    /// The kind of the triggers, such as `http`.
+    kind: &'static str,
     /// The ids of all `[component.ID]` tables.
     components: BTreeSet<String>,
     triggers: BTreeSet<String>,
@@ -312,7 +338,7 @@ struct Names {
 }
 
 impl Names {
-    fn new(component_ids: &BTreeSet<String>, entries: &[Value<'_>]) -> Self {
+    fn new(kind: &'static str, component_ids: &BTreeSet<String>, entries: &[Value<'_>]) -> Self {
         let id = |entry: &Value<'_>| {
             let id = entry
                 .is_table()
@@ -329,6 +355,7 @@ impl Names {
             .filter(|id| !id.is_empty())
             .collect();
         Self {
+            kind,
             components: component_ids.clone(),
             triggers,
             inline_components: BTreeSet::new(),
@@ -342,14 +369,14 @@ impl Names {
             return id.to_owned();
         }
         if let Some(component) = component {
-            let id = format!("{component}-http-trigger");
+            let id = format!("{component}-{}-trigger", self.kind);
             if self.triggers.insert(id.clone()) {
                 return id;
             }
         }
         loop {
             self.last_number += 1;
-            let id = format!("http-trigger{}", self.last_number);
+            let id = format!("{}-trigger{}", self.kind, self.last_number);
             if self.triggers.insert(id.clone()) {
                 return id;
             }

@@ -76,6 +76,7 @@ pub(super) fn read(
         variables,
         warnings,
         triggers,
+        cron_triggers: Vec::new(),
         components,
     })
 }

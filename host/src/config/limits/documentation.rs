@@ -96,15 +96,18 @@ fn limits_of_the_host() -> Vec<Row> {
 fn limits_of_components() -> Vec<Row> {
     rows! {
         spin_runtime::Limits,
-        // An option of the command line.
-        other_tables: [request_timeout],
-        instance_memory_bytes: size("memory of a component instance"),
+        // Options of the command line.
+        other_tables: [
+            request_timeout,
+            instance_memory_bytes,
+            requests_per_instance,
+            concurrent_requests_per_instance,
+            idle_instance_timeout,
+            instance_ranges
+        ],
         instances_per_component: count("instances of a component"),
-        requests_per_instance: count("requests that a WASI 0.3 instance serves"),
-        concurrent_requests_per_instance: count("requests that a WASI 0.3 instance serves at the same time"),
         upload_percent: count("percent of a component's capacity for requests whose body is still arriving"),
         upload_percent_per_client: count("percent of a component's capacity for such requests of one client"),
-        idle_instance_timeout: time("idle time of an instance"),
         call_depth: count("components that call each other in a chain"),
         connect_timeout: time("time to connect for a component's outgoing request, unless the component sets it"),
         first_byte_timeout: time("time to the head of the response to a component's outgoing request, unless the component sets it"),

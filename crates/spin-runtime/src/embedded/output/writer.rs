@@ -31,7 +31,10 @@ pub(super) enum Message {
     /// Writes complete lines of a component.
     Lines {
         component: Arc<str>,
-        file: Arc<Path>,
+        /// The log file to append to.
+        file: Option<Arc<Path>>,
+        /// Whether to write to stderr.
+        echo: bool,
         text: Vec<u8>,
     },
     Stop,
@@ -40,7 +43,6 @@ pub(super) enum Message {
 /// The state of the thread.
 pub(super) struct Writer {
     shared: Arc<Shared>,
-    echo: bool,
     retry_interval: Duration,
     files: HashMap<Arc<Path>, LogFile>,
     /// When dropped output was last logged.
@@ -48,11 +50,10 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Creates a writer. With `echo`, it also writes to stderr.
-    pub(super) fn new(shared: Arc<Shared>, echo: bool, retry_interval: Duration) -> Self {
+    /// Creates a writer.
+    pub(super) fn new(shared: Arc<Shared>, retry_interval: Duration) -> Self {
         Self {
             shared,
-            echo,
             retry_interval,
             files: HashMap::new(),
             reported: None,
@@ -66,10 +67,18 @@ impl Writer {
                 Ok(Message::Lines {
                     component,
                     file,
+                    echo,
                     text,
                 }) => {
                     self.shared.pending_bytes.fetch_sub(text.len(), Relaxed);
-                    self.write(&component, file, &text);
+                    if echo {
+                        // The file has the output even if stderr is closed.
+                        let lines = prefix(&component, &text);
+                        let _ = std::io::stderr().lock().write_all(&lines);
+                    }
+                    if let Some(file) = file {
+                        self.append(file, &text);
+                    }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => break,
@@ -92,11 +101,7 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, component: &str, path: Arc<Path>, text: &[u8]) {
-        if self.echo {
-            // The file has the output even if stderr is closed.
-            let _ = std::io::stderr().lock().write_all(&prefix(component, text));
-        }
+    fn append(&mut self, path: Arc<Path>, text: &[u8]) {
         let retry_interval = self.retry_interval;
         self.files
             .entry(path)

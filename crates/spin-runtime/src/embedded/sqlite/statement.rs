@@ -1,6 +1,6 @@
 //! Statements that the user runs before the application starts.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr};
 
 /// The label of the database that every application has.
 const DEFAULT_DATABASE: &str = "default";
@@ -50,6 +50,19 @@ impl FromStr for SqliteStatement {
             label: label.to_owned(),
             source: StatementSource::File(file.into()),
         })
+    }
+}
+
+/// Writes the statement as it is parsed.
+impl fmt::Display for SqliteStatement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.source {
+            StatementSource::Text(text) => f.write_str(text),
+            StatementSource::File(file) if self.label == DEFAULT_DATABASE => {
+                write!(f, "@{}", file.display())
+            }
+            StatementSource::File(file) => write!(f, "@{}:{}", file.display(), self.label),
+        }
     }
 }
 

@@ -1,0 +1,95 @@
+//! Calls of components for the events of Spin's cron trigger.
+
+use std::sync::Arc;
+
+use anyhow::anyhow;
+use tokio::time::timeout;
+use wasmtime::component::{InstancePre, Linker};
+
+use self::bindings::fermyon::spin_cron::cron_types::{Error, Metadata};
+use super::{
+    component::Component,
+    guest::{Guest, Incoming},
+    worker::Worker,
+};
+use crate::backend::BackendError;
+
+#[allow(missing_docs, reason = "generated")]
+mod bindings {
+    wasmtime::component::bindgen!({
+        path: "wit",
+        world: "socket-host:embedded/cron",
+        exports: { default: async },
+    });
+}
+
+/// Adds the interface of the types to a linker. It has no functions.
+pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    linker
+        .instance("fermyon:spin-cron/cron-types@2.0.0")
+        .map(drop)
+}
+
+/// A linked component that handles events. Clones share its code.
+#[derive(Clone)]
+pub(crate) struct CronPre(Arc<bindings::CronPre<Guest>>);
+
+impl CronPre {
+    /// Returns the component if it exports a function for events.
+    pub(crate) fn find(pre: &InstancePre<Guest>) -> Option<Self> {
+        let pre = bindings::CronPre::new(pre.clone());
+        pre.map(|pre| Self(Arc::new(pre))).ok()
+    }
+}
+
+/// A component that handles events, each in an instance of its own.
+pub(crate) struct CronHandler {
+    component: Arc<Component>,
+    pre: CronPre,
+}
+
+impl CronHandler {
+    pub(crate) fn new(component: Arc<Component>, pre: CronPre) -> Self {
+        Self { component, pre }
+    }
+
+    pub(crate) fn component(&self) -> &Arc<Component> {
+        &self.component
+    }
+
+    /// Calls the component and waits until it has handled the event.
+    ///
+    /// # Errors
+    /// Fails if the component fails to start, traps, returns an error, or exceeds the timeout of a
+    /// request.
+    pub(crate) async fn call(&self, timestamp: u64) -> Result<(), BackendError> {
+        let component = &self.component.id;
+        let limit = self.component.limits.request_timeout;
+        match timeout(limit, self.call_instance(timestamp)).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(Error::Other(text)))) => Err(BackendError::Failed {
+                component: component.to_string(),
+                source: anyhow!("handle-cron-event returned an error: {text}"),
+            }),
+            Ok(Err(error)) => Err(BackendError::Failed {
+                component: component.to_string(),
+                source: error.into(),
+            }),
+            Err(_) => Err(BackendError::Deadline {
+                component: component.to_string(),
+                limit,
+            }),
+        }
+    }
+
+    async fn call_instance(&self, timestamp: u64) -> wasmtime::Result<Result<(), Error>> {
+        let component = &self.component;
+        let permit = component.permits.clone().acquire_owned().await?;
+        let worker = Arc::new(Worker::new(component.id.clone(), component.limits));
+        let engine = self.pre.0.engine();
+        let mut store = Guest::store(engine, component.clone(), Incoming::Wasi03, worker, permit)?;
+        let guest = self.pre.0.instantiate_async(&mut store).await?;
+        let event = Metadata { timestamp };
+        guest.call_handle_cron_event(&mut store, event).await
+    }
+}

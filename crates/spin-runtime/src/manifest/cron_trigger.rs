@@ -1,0 +1,41 @@
+//! Reads `[[trigger.cron]]` of Spin's cron plugin: components and the times at which they are called.
+
+use std::{collections::BTreeMap, time::SystemTime};
+
+use super::{
+    context::Context,
+    model::{Component, CronTrigger, Target},
+    reader::Value,
+    trigger::{Names, read_target},
+};
+use crate::cron_schedule::CronSchedule;
+
+/// Reads an entry and adds its inline component to `components`.
+pub(super) fn read(
+    context: &Context<'_>,
+    entry: &Value<'_>,
+    names: &mut Names,
+    components: &mut BTreeMap<String, Component>,
+) -> Option<CronTrigger> {
+    let mut table = entry.table()?;
+    let id = table.get("id").and_then(|value| value.string());
+    let component = table.require("component", "the id of a component");
+    let expression = table.require(
+        "cron_expression",
+        "the times of the calls, such as \"0 30 4 * * *\" for 4:30 UTC of every day",
+    );
+    table.finish();
+    let target = component
+        .and_then(|value| read_target(context, id.unwrap_or_default(), &value, names, components));
+    let schedule = expression.and_then(|value| {
+        let parsed = CronSchedule::parse(value.string()?, SystemTime::now());
+        parsed.map_err(|reason| value.error(reason)).ok()
+    });
+    match target? {
+        Target::Component(component) => Some(CronTrigger {
+            component,
+            schedule: schedule?,
+        }),
+        Target::Static { .. } => None,
+    }
+}
