@@ -89,7 +89,7 @@ async fn output_of_followed_components_is_printed() -> Result<()> {
     let log = host.log().lock().map(|log| log.clone()).unwrap_or_default();
     ensure!(!log.contains("hidden"), "{log}");
     ensure!(!folder.path().join(".spin/logs").exists());
-    let error = start_error(folder.path(), &["--follow", "othre"])?;
+    let error = start_error(folder.path(), &["--follow", "othr"])?;
     ensure!(error.contains("did you mean `other`"), "{error}");
     let error = start_error(folder.path(), &["--follow", "other", "--quiet"])?;
     ensure!(error.contains("cannot be used with"), "{error}");
