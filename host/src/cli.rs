@@ -194,7 +194,13 @@ struct Up {
     upstream: Option<UpstreamUrl>,
     /// Start `spin up` for the manifest, and forward requests to it instead of running components.
     /// Needs Spin: https://spinframework.dev/install
-    #[arg(long)]
+    #[arg(
+        long,
+        conflicts_with_all = [
+            "disable_pooling", "max_instance_reuse_count", "max_instance_concurrent_reuse_count",
+            "idle_instance_timeout",
+        ]
+    )]
     spin: bool,
     /// Run the build command of each component first.
     #[arg(long)]

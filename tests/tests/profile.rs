@@ -30,11 +30,11 @@ fn a_profile_replaces_the_build_and_the_source() -> Result<()> {
     let checked = socket_host("check", folder.path(), "debug")?;
     ensure!(checked.status.success(), "{checked:?}");
     for command in ["build", "check"] {
-        let output = socket_host(command, folder.path(), "debgu")?;
+        let output = socket_host(command, folder.path(), "debu")?;
         let error = String::from_utf8(output.stderr)?;
         ensure!(
             !output.status.success()
-                && error.contains("no component defines the profile \"debgu\"")
+                && error.contains("no component defines the profile \"debu\"")
                 && error.contains("did you mean `debug`?"),
             "{error}"
         );

@@ -120,6 +120,12 @@ async fn test(sdk: &Sdk) -> Result<()> {
     ensure!(get("/a/print").await?.0 == 200);
     host.wait_for_log(&["printed by the component"]).await?;
     ensure!(get("/a/trap").await?.0 == 500);
+    let log = host.log().lock().map(|log| log.clone()).unwrap_or_default();
+    let stubs = log.lines().find(|line| line.contains("does not provide"));
+    ensure!(
+        stubs.is_none_or(|line| !line.contains("wasi:")),
+        "all of WASI is provided: {stubs:?}"
+    );
     if let Some(stub) = sdk.stub {
         host.wait_for_log(&["interfaces that this host does not provide", stub])
             .await?;

@@ -25,8 +25,11 @@ pub(super) fn read(
         "the times of the calls, such as \"0 30 4 * * *\" for 4:30 UTC of every day",
     );
     table.finish();
-    let target = component
-        .and_then(|value| read_target(context, id.unwrap_or_default(), &value, names, components));
+    let name = component.as_ref().filter(|value| value.is_string());
+    let name = name.and_then(|value| value.string());
+    let trigger_id = names.trigger(id.unwrap_or_default(), name);
+    let target =
+        component.and_then(|value| read_target(context, &trigger_id, &value, names, components));
     let schedule = expression.and_then(|value| {
         let parsed = CronSchedule::parse(value.string()?, SystemTime::now());
         parsed.map_err(|reason| value.error(reason)).ok()

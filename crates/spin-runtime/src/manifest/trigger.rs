@@ -364,7 +364,7 @@ impl Names {
     }
 
     /// Returns the id of a trigger: its own, or one derived from its component, or a numbered one.
-    fn trigger(&mut self, id: &str, component: Option<&str>) -> String {
+    pub(super) fn trigger(&mut self, id: &str, component: Option<&str>) -> String {
         if !id.is_empty() {
             return id.to_owned();
         }
