@@ -174,7 +174,7 @@ needed = { required = true }
 route = "/..."
 component = "all"
 [component.all]
-source = { url = "https://example.com/all.wasm", digest = "sha256:0" }
+source = { url = "https://example.com/all.wasm", digest = "sha256:0000000000000000000000000000000000000000000000000000000000000000" }
 [application.tool.socket-host]
 private = ["/internal/..."]
 timer = [{ request = "POST /internal/tick?a=b", every = "10ms" }]
