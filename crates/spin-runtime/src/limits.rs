@@ -47,7 +47,7 @@ pub struct Limits {
     pub idle_connection_timeout: Duration,
     /// The largest file that is downloaded as a component. Default: 256 MiB.
     pub download_bytes: usize,
-    /// How long the download of a component may take. Default: 5 min.
+    /// How long the download of a component may take. Default: 300 s.
     pub download_timeout: Duration,
     /// The output of all components that is waiting to be written to the terminal and to the log
     /// files. Further output is dropped and counted. Default: 4 MiB.
