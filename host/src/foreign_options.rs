@@ -38,7 +38,8 @@ impl ForeignOptions {
         if self.allow_transient_write {
             bail!(
                 "--allow-transient-write is not supported: the files of components are read-only; \
-                 run the application with `spin up` and put this host in front of it with --upstream"
+                 run the application with `spin up --allow-transient-write` and put this host in \
+                 front of it with --upstream"
             );
         }
         if self.tls_cert.is_some() || self.tls_key.is_some() {
