@@ -20,6 +20,8 @@ struct Sdk {
     wasm: &'static str,
     /// Whether its SDK has interfaces for stores and variables.
     has_stores: bool,
+    /// Whether it uses a SQLite database.
+    has_database: bool,
     /// The interface of databases that the host lacks and that the component calls.
     stub: Option<&'static str>,
 }
@@ -27,6 +29,7 @@ struct Sdk {
 const WASI_0_2: Sdk = Sdk {
     wasm: "",
     has_stores: true,
+    has_database: true,
     stub: Some("fermyon:spin/postgres@2.0.0"),
 };
 
@@ -51,8 +54,12 @@ async fn core_module_of_rust_5() -> Result<()> {
 
 #[tokio::test]
 async fn python() -> Result<()> {
-    let wasm = "sdks/python.wasm";
-    test(&Sdk { wasm, ..WASI_0_3 }).await
+    test(&Sdk {
+        wasm: "sdks/python.wasm",
+        has_database: false,
+        ..WASI_0_3
+    })
+    .await
 }
 
 #[tokio::test]
@@ -60,6 +67,7 @@ async fn javascript() -> Result<()> {
     test(&Sdk {
         wasm: "sdks/javascript.wasm",
         has_stores: false,
+        has_database: false,
         stub: None,
     })
     .await
@@ -112,9 +120,11 @@ async fn test(sdk: &Sdk) -> Result<()> {
         ensure!(get("/a/variable-unknown").await?.0 == 502);
         ensure!(get("/a/count").await?.1 == "1");
         ensure!(get("/a/count").await?.1 == "2");
-        let denied = get("/a/store-denied").await?.1.to_lowercase();
-        let denied = denied.replace(['_', ' '], "");
-        ensure!(denied.contains("accessdenied"), "{denied}");
+        ensure_denied(&get("/a/store-denied").await?.1)?;
+    }
+    if sdk.has_database {
+        ensure!(get("/a/query").await?.1 == "3 Some(\"a guest\")");
+        ensure_denied(&get("/a/database-denied").await?.1)?;
     }
 
     ensure!(get("/a/print").await?.0 == 200);
@@ -134,6 +144,13 @@ async fn test(sdk: &Sdk) -> Result<()> {
         host.wait_for_log(&[stub, "is not provided by this host", "--spin"])
             .await?;
     }
+    Ok(())
+}
+
+/// Checks the error of a missing permission, which each SDK writes in its own way.
+fn ensure_denied(text: &str) -> Result<()> {
+    let text = text.to_lowercase().replace(['_', ' '], "");
+    ensure!(text.contains("accessdenied"), "{text}");
     Ok(())
 }
 
@@ -158,6 +175,7 @@ component = "a"
 [component.a]
 source = {wasm:?}
 key_value_stores = ["default"]
+sqlite_databases = ["default"]
 allowed_outbound_hosts = ["http://{server}"]
 variables = {{ greeting = "{{{{ greeting }}}}, world" }}
 "#
