@@ -65,12 +65,14 @@ enum RedisError {
 }
 
 /// An argument of a command.
+#[cfg_attr(not(feature = "redis"), expect(dead_code))]
 enum Argument {
     Integer(i64),
     Bytes(Vec<u8>),
 }
 
 /// A part of the reply to a command.
+#[cfg_attr(not(feature = "redis"), expect(dead_code))]
 #[derive(Debug, PartialEq)]
 enum Reply {
     Nil,
