@@ -244,8 +244,8 @@ impl<'a> Provider<'a> {
     }
 }
 
-/// Returns the environment variable for a variable's value.
-fn environment_key(name: &str) -> String {
+/// Returns the name of the environment variable with the value of a variable: `SPIN_VARIABLE_NAME`.
+pub fn environment_key(name: &str) -> String {
     prefixed_key("SPIN_VARIABLE", name)
 }
 

@@ -49,14 +49,6 @@ impl AppConfig {
         Self::load_with(path, ManifestUse::Embedded)
     }
 
-    /// Reads a manifest whose components run in an upstream.
-    ///
-    /// # Errors
-    /// Returns every problem of the manifest and of the host's table.
-    pub fn load_for_upstream(path: impl AsRef<Path>) -> Result<Self, ManifestError> {
-        Self::load_with(path, ManifestUse::Upstream)
-    }
-
     /// Reads a manifest with options, such as a profile.
     ///
     /// # Errors

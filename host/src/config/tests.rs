@@ -121,7 +121,7 @@ fn a_manifest_for_an_upstream_may_have_the_table_alone() {
                 [application.tool.socket-host]\nprivate = [\"/internal/...\"]\n\
                 timer = [{ request = \"POST /tick\", every = \"5s\" }]\n";
     std::fs::write(&path, text).unwrap();
-    let config = AppConfig::load_for_upstream(&path).unwrap();
+    let config = AppConfig::load_with(&path, ManifestUse::Upstream).unwrap();
     assert_eq!(config.host.private, ["/internal/..."]);
     assert_eq!(config.host.timers.len(), 1);
     assert_eq!(config.manifest.warnings, [""; 0]);

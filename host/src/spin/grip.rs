@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use spin_runtime::{Manifest, VariableSource, Variables};
+use spin_runtime::{Manifest, VariableSource, Variables, environment_key};
 
 /// The names of the variables that the host provides.
 const NAMES: [&str; 2] = ["grip_url", "grip_key"];
@@ -62,7 +62,7 @@ impl GripVariables {
                 variables.source(name),
                 Some(VariableSource::Host | VariableSource::DotEnv)
             ) {
-                let variable = format!("SPIN_VARIABLE_{}", name.to_ascii_uppercase());
+                let variable = environment_key(name);
                 resolved.environment.push((variable, value.to_owned()));
             }
         }

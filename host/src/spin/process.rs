@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use parking_lot::Mutex;
-use spin_runtime::Manifest;
+use spin_runtime::{Manifest, environment_key};
 use tokio::sync::watch;
 
 use super::{
@@ -75,10 +75,12 @@ impl SpinProcess {
             .arg(&spin.executable)
             .args(arguments(options, spin.build, &manifest.path, address)?)
             // On the command line, every user of the machine could read the values.
-            .envs(options.variables.iter().map(|(name, value)| {
-                let variable = format!("SPIN_VARIABLE_{}", name.to_ascii_uppercase());
-                (variable, value)
-            }))
+            .envs(
+                options
+                    .variables
+                    .iter()
+                    .map(|(name, value)| (environment_key(name), value)),
+            )
             .envs(grip.environment)
             // The host connects without TLS.
             .env_remove("SPIN_TLS_CERT")

@@ -4,7 +4,8 @@
 //! `spin-stand-in up …` starts `spin-stand-in trigger http …`, which owns the port. SIGTERM to the
 //! parent ends both, and SIGKILL leaves the child running. Two environment variables control it:
 //!
-//! - `STAND_IN_RECORD`: a file for what it was started with, as JSON.
+//! - `STAND_IN_RECORD`: the file to which it writes its arguments, environment and processes, as
+//!   JSON.
 //! - `STAND_IN_MODE`: `fail` exits during the start, `wait` never serves, and `stubborn` ignores
 //!   SIGTERM.
 

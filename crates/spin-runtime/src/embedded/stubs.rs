@@ -12,8 +12,9 @@ use wasmtime::{
 use super::{denied::is_denied, guest::Guest, linker::is_provided};
 use crate::manifest::USE_SPIN;
 
-/// Defines the imports of `component` that the linker lacks, other than the denied ones. Their functions trap when they are
-/// called. Returns the names of the imports that have functions.
+/// Defines the imports of `component` that the linker lacks, other than the denied ones.
+///
+/// Their functions trap when they are called. Returns the names of the imports that have functions.
 ///
 /// # Errors
 /// Fails if the component imports a module or a component, which cannot be stubbed.

@@ -5,7 +5,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{Argument, RedisError, Reply};
 use crate::limits::Limits;
 
-/// A connection, of which there are none.
+/// A connection to Redis. It is never created.
 pub(super) enum Connection {}
 
 impl Connection {
