@@ -23,10 +23,12 @@ mod key_value;
 mod linker;
 mod loader;
 mod options;
+#[cfg(feature = "redis")]
 mod outbound_redis;
 mod outgoing;
 mod output;
 mod permissions;
+mod result_size;
 mod sockets;
 mod source;
 mod sqlite;

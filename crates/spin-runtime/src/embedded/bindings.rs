@@ -2,7 +2,7 @@
 
 #![allow(missing_docs, reason = "generated")]
 
-use super::{key_value, outbound_redis, sqlite};
+use super::{key_value, sqlite};
 
 wasmtime::component::bindgen!({
     path: "wit",
@@ -11,8 +11,6 @@ wasmtime::component::bindgen!({
     with: {
         "spin:key-value/key-value.store": key_value::OpenStore,
         "fermyon:spin/key-value.store": key_value::OpenStore,
-        "spin:redis/redis.connection": outbound_redis::OpenConnection,
-        "fermyon:spin/redis.connection": outbound_redis::OpenConnection,
         "spin:sqlite/sqlite.connection": sqlite::OpenConnection,
         "fermyon:spin/sqlite.connection": sqlite::OpenConnection,
         "wasi:keyvalue/store.bucket": key_value::OpenStore,

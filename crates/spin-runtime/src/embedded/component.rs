@@ -29,6 +29,7 @@ pub(crate) struct Component {
     /// The SQLite databases that it may open.
     pub(crate) databases: Databases,
     /// One permit for each connection to Redis that it may have open.
+    #[cfg(feature = "redis")]
     pub(crate) redis_permits: Arc<Semaphore>,
     /// The hosts that it may send requests to.
     pub(crate) allowed_hosts: AllowedHosts,

@@ -4,7 +4,6 @@
 mod file_lock;
 #[cfg(feature = "redis")]
 mod redis_store;
-mod result_size;
 mod spin2;
 mod spin3;
 mod sqlite_store;
@@ -22,12 +21,12 @@ use super::{
     bindings::{fermyon::spin::key_value as v2, spin::key_value::key_value as v3, wasi::keyvalue},
     component_log::ComponentLog,
     guest::Guest,
+    result_size::ResultSize,
 };
 
 #[cfg(feature = "redis")]
 pub(super) use redis_store::RedisStore;
-use result_size::ResultSize;
-pub(crate) use sqlite_store::Database;
+pub(crate) use sqlite_store::StoreFile;
 pub use store::{CompareAndSwap, OpenStore};
 pub(crate) use store::{Store, StoreError, Stores};
 

@@ -309,6 +309,7 @@ impl AppLoader {
             variables: variables.component_variables(id),
             stores: storage.component_stores(component),
             databases: storage.component_databases(component, options),
+            #[cfg(feature = "redis")]
             redis_permits: Arc::new(Semaphore::new(limits.redis_connections)),
             allowed_hosts: variables.allowed_hosts(component)?,
             client: self.client.clone(),

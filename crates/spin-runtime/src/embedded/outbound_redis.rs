@@ -1,9 +1,6 @@
 //! The interfaces for Redis: `spin:redis@3` and `fermyon:spin/redis@2`.
 
-#[cfg(feature = "redis")]
-mod client;
-#[cfg(not(feature = "redis"))]
-#[path = "outbound_redis/client_disabled.rs"]
+mod bindings;
 mod client;
 mod spin2;
 mod spin3;
@@ -16,12 +13,11 @@ use wasmtime::{
     component::{HasData, Linker, Resource, ResourceTable},
 };
 
-use self::client::Connection;
-use super::{
+use self::{
     bindings::{fermyon::spin::redis as v2, spin::redis::redis as v3},
-    component::Component,
-    guest::Guest,
+    client::Connection,
 };
+use super::{component::Component, guest::Guest};
 
 /// The port of an address without one.
 const DEFAULT_PORT: u16 = 6379;
@@ -65,14 +61,12 @@ enum RedisError {
 }
 
 /// An argument of a command.
-#[cfg_attr(not(feature = "redis"), expect(dead_code))]
 enum Argument {
     Integer(i64),
     Bytes(Vec<u8>),
 }
 
 /// A part of the reply to a command.
-#[cfg_attr(not(feature = "redis"), expect(dead_code))]
 #[derive(Debug, PartialEq)]
 enum Reply {
     Nil,
@@ -117,7 +111,7 @@ fn check_allowed(component: &Component, address: &str) -> Result<(), RedisError>
     if component.allowed_hosts.allows(scheme, host, Some(port)) {
         return Ok(());
     }
-    component.log.denied.log(|| {
+    component.log.connection_denied.log(|| {
         tracing::error!(
             component = %component.id,
             // The address may contain a password.

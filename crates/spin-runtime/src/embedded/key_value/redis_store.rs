@@ -13,11 +13,8 @@ use redis::{
 };
 use tokio::sync::Semaphore;
 
-use super::{
-    result_size::ResultSize,
-    store::{Cursor, KeyPage, Pending, Store, StoreError, Swap},
-};
-use crate::{limits::Limits, rate_limited_log::RateLimitedLog};
+use super::store::{Cursor, KeyPage, Pending, Store, StoreError, Swap, pair_size};
+use crate::{embedded::result_size::ResultSize, limits::Limits, rate_limited_log::RateLimitedLog};
 
 /// The number of keys that the server looks at for a page.
 const SCAN_COUNT: usize = 512;
@@ -142,7 +139,7 @@ impl Shared {
 
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let value: Option<Vec<u8>> = self.query_idempotent(cmd("GET").arg(key)).await?;
-        self.result_size().add_value("", value.as_ref())?;
+        self.result_size().add(pair_size("", value.as_ref()))?;
         Ok(value)
     }
 
@@ -161,7 +158,7 @@ impl Shared {
         let mut size = self.result_size();
         let pairs = keys.iter().map(|key| {
             let value = values.get(key).and_then(Option::as_ref);
-            size.add_value(key, value)?;
+            size.add(pair_size(key, value))?;
             Ok((key.clone(), value.cloned()))
         });
         pairs.collect()

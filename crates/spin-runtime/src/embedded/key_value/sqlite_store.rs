@@ -3,70 +3,55 @@
 //! A thread owns the connection. It runs all queued operations in one transaction, so that they
 //! share the cost of a commit, and sends the results after the commit.
 
+mod operation;
+mod statements;
+
 use std::path::Path;
 
 use anyhow::Context as _;
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
+use self::{
+    operation::{Operation, Reply, SendResult},
+    statements::take_read_lock,
+};
 use super::{
     file_lock::FileLock,
-    result_size::ResultSize,
     store::{Cursor, KeyPage, Pending, Store, StoreError, Swap},
 };
-use crate::{limits::Limits, rate_limited_log::RateLimitedLog};
+use crate::{embedded::result_size::ResultSize, limits::Limits, rate_limited_log::RateLimitedLog};
 
 /// The most operations that share a transaction.
 const MAX_BATCH: usize = 256;
-/// The number of keys that are read at a time.
-const PAGE_SIZE: u16 = 512;
 
 /// SQLite's name for a database in memory.
 const MEMORY: &str = ":memory:";
 
 /// A SQLite file that contains key-value stores.
 #[derive(Clone)]
-pub(crate) struct Database {
+pub(crate) struct StoreFile {
     jobs: mpsc::Sender<Job>,
 }
 
-/// A key-value store in a [`Database`].
+/// A key-value store in a [`StoreFile`].
 pub(crate) struct SqliteStore {
     /// The value of the column `store`.
     name: String,
-    database: Database,
+    file: StoreFile,
 }
 
-/// An operation on a store.
+/// An operation in the queue.
 struct Job {
+    /// The name of the store.
     store: String,
     operation: Operation,
 }
 
-enum Operation {
-    Get(String, Reply<Option<Vec<u8>>>),
-    Exists(String, Reply<bool>),
-    Set(Vec<(String, Vec<u8>)>, Reply<()>),
-    Delete(Vec<String>, Reply<()>),
-    GetMany(Vec<String>, Reply<Vec<(String, Option<Vec<u8>>)>>),
-    Keys(Option<Cursor>, Reply<KeyPage>),
-    Increment(String, i64, Reply<i64>),
-    Swap {
-        key: String,
-        expected: Option<Vec<u8>>,
-        value: Vec<u8>,
-        reply: Reply<Swap>,
-    },
-}
-
-type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
-/// Sends the result of an operation, given the result of the commit.
-type SendResult = Box<dyn FnOnce(Result<(), StoreError>)>;
-
-impl Database {
+impl StoreFile {
     /// Opens the file at `path` and starts its thread. The file and its folder are created if
-    /// needed. Without a path, the database is in memory. The thread stops when the database and
-    /// all of its stores have been dropped.
+    /// needed. Without a path, the stores are in memory. The thread stops when all clones of the
+    /// handle and all stores have been dropped.
     ///
     /// # Errors
     /// Fails if the file cannot be opened, or if it is not a SQLite database.
@@ -96,7 +81,7 @@ impl Database {
     pub(crate) fn store(&self, name: impl Into<String>) -> SqliteStore {
         SqliteStore {
             name: name.into(),
-            database: self.clone(),
+            file: self.clone(),
         }
     }
 }
@@ -201,200 +186,6 @@ fn run_batch(
     committed
 }
 
-impl Operation {
-    fn writes(&self) -> bool {
-        !matches!(
-            self,
-            Self::Get(..) | Self::Exists(..) | Self::GetMany(..) | Self::Keys(..)
-        )
-    }
-
-    /// Runs the operation in the transaction of its batch.
-    fn apply(
-        self,
-        transaction: &mut rusqlite::Transaction<'_>,
-        store: &str,
-        mut size: ResultSize,
-    ) -> SendResult {
-        fn later<T: 'static>(reply: Reply<T>, result: rusqlite::Result<T>) -> SendResult {
-            later_or_error(reply, result.map_err(StoreError::from))
-        }
-        fn later_or_error<T: 'static>(
-            reply: Reply<T>,
-            result: Result<T, StoreError>,
-        ) -> SendResult {
-            Box::new(move |committed| {
-                // Fails if the caller has dropped the operation.
-                let _ = reply.send(committed.and(result));
-            })
-        }
-        match self {
-            Self::Get(key, reply) => {
-                let mut get = || {
-                    let value = get(transaction, store, &key)?;
-                    size.add_value("", value.as_ref())?;
-                    Ok(value)
-                };
-                later_or_error(reply, get())
-            }
-            Self::Exists(key, reply) => later(reply, exists(transaction, store, &key)),
-            Self::Set(pairs, reply) => later(
-                reply,
-                all_or_nothing(transaction, |inner| {
-                    pairs
-                        .iter()
-                        .try_for_each(|(key, value)| set(inner, store, key, value))
-                }),
-            ),
-            Self::Delete(keys, reply) => later(
-                reply,
-                all_or_nothing(transaction, |inner| {
-                    keys.iter().try_for_each(|key| delete(inner, store, key))
-                }),
-            ),
-            Self::GetMany(keys, reply) => {
-                let pairs = keys.into_iter().map(|key| {
-                    let value = get(transaction, store, &key)?;
-                    size.add_value(&key, value.as_ref())?;
-                    Ok((key, value))
-                });
-                let result = pairs.collect();
-                later_or_error(reply, result)
-            }
-            Self::Keys(cursor, reply) => later(reply, keys(transaction, store, cursor)),
-            Self::Increment(key, delta, reply) => {
-                later_or_error(reply, increment(transaction, store, &key, delta))
-            }
-            Self::Swap {
-                key,
-                expected,
-                value,
-                reply,
-            } => later(
-                reply,
-                swap(transaction, store, &key, expected.as_deref(), &value),
-            ),
-        }
-    }
-
-    fn fail(self, error: &StoreError) {
-        fn send<T>(reply: Reply<T>, error: &StoreError) {
-            let _ = reply.send(Err(error.clone()));
-        }
-        match self {
-            Self::Get(_, reply) => send(reply, error),
-            Self::Exists(_, reply) => send(reply, error),
-            Self::Set(_, reply) | Self::Delete(_, reply) => send(reply, error),
-            Self::GetMany(_, reply) => send(reply, error),
-            Self::Keys(_, reply) => send(reply, error),
-            Self::Increment(_, _, reply) => send(reply, error),
-            Self::Swap { reply, .. } => send(reply, error),
-        }
-    }
-}
-
-/// Runs the statements of one operation. A failure undoes them without affecting other operations
-/// of the batch.
-fn all_or_nothing(
-    transaction: &mut rusqlite::Transaction<'_>,
-    run: impl FnOnce(&Connection) -> rusqlite::Result<()>,
-) -> rusqlite::Result<()> {
-    let savepoint = transaction.savepoint()?;
-    run(&savepoint)?;
-    savepoint.commit()
-}
-
-fn take_read_lock(connection: &Connection) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("SELECT 1 FROM spin_key_value LIMIT 1")?
-        .exists([])
-        .map(drop)
-}
-
-fn get(connection: &Connection, store: &str, key: &str) -> rusqlite::Result<Option<Vec<u8>>> {
-    connection
-        .prepare_cached("SELECT value FROM spin_key_value WHERE store = ?1 AND key = ?2")?
-        .query_row(params![store, key], |row| row.get(0))
-        .optional()
-}
-
-fn exists(connection: &Connection, store: &str, key: &str) -> rusqlite::Result<bool> {
-    connection
-        .prepare_cached("SELECT 1 FROM spin_key_value WHERE store = ?1 AND key = ?2")?
-        .exists(params![store, key])
-}
-
-fn set(connection: &Connection, store: &str, key: &str, value: &[u8]) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(
-            "INSERT INTO spin_key_value (store, key, value) VALUES (?1, ?2, ?3)
-             ON CONFLICT (store, key) DO UPDATE SET value = excluded.value",
-        )?
-        .execute(params![store, key, value])
-        .map(drop)
-}
-
-fn delete(connection: &Connection, store: &str, key: &str) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("DELETE FROM spin_key_value WHERE store = ?1 AND key = ?2")?
-        .execute(params![store, key])
-        .map(drop)
-}
-
-/// Returns a page of keys. The cursor is the last key of the previous page.
-fn keys(connection: &Connection, store: &str, cursor: Option<Cursor>) -> rusqlite::Result<KeyPage> {
-    let mut statement = connection.prepare_cached(
-        "SELECT key FROM spin_key_value WHERE store = ?1 AND (?2 IS NULL OR key > ?2)
-         ORDER BY key LIMIT ?3",
-    )?;
-    let after = cursor.map(|cursor| cursor.0);
-    let keys = statement.query_map(params![store, after, PAGE_SIZE], |row| row.get(0))?;
-    let keys: Vec<String> = keys.collect::<Result<_, _>>()?;
-    let is_full = keys.len() == usize::from(PAGE_SIZE);
-    let next = keys.last().filter(|_| is_full).cloned().map(Cursor);
-    Ok(KeyPage { keys, next })
-}
-
-fn increment(
-    connection: &Connection,
-    store: &str,
-    key: &str,
-    delta: i64,
-) -> Result<i64, StoreError> {
-    let number = match get(connection, store, key)? {
-        None => 0,
-        Some(bytes) => <[u8; 8]>::try_from(bytes.as_slice())
-            .map(i64::from_le_bytes)
-            .map_err(|_| {
-                StoreError(format!(
-                    "the value of {key:?} is not a number: expected 8 bytes, found {}",
-                    bytes.len()
-                ))
-            })?,
-    };
-    let sum = number.checked_add(delta).ok_or_else(|| {
-        StoreError(format!(
-            "the value of {key:?} would be out of range: {number} + {delta}"
-        ))
-    })?;
-    set(connection, store, key, &sum.to_le_bytes())?;
-    Ok(sum)
-}
-
-fn swap(
-    connection: &Connection,
-    store: &str,
-    key: &str,
-    expected: Option<&[u8]>,
-    value: &[u8],
-) -> rusqlite::Result<Swap> {
-    if get(connection, store, key)?.as_deref() != expected {
-        return Ok(Swap::Changed);
-    }
-    set(connection, store, key, value)?;
-    Ok(Swap::Done)
-}
-
 impl SqliteStore {
     fn send<T: Send + 'static>(&self, operation: impl FnOnce(Reply<T>) -> Operation) -> Pending<T> {
         let (reply, result) = oneshot::channel();
@@ -402,7 +193,7 @@ impl SqliteStore {
             store: self.name.clone(),
             operation: operation(reply),
         };
-        let jobs = self.database.jobs.clone();
+        let jobs = self.file.jobs.clone();
         Box::pin(async move {
             let stopped = || StoreError("the key-value store has stopped".into());
             jobs.send(job).await.map_err(|_| stopped())?;
@@ -450,12 +241,6 @@ impl Store for SqliteStore {
     }
 }
 
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self(format!("SQLite: {error}"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -463,8 +248,8 @@ mod tests {
     fn store() -> (tempfile::TempDir, SqliteStore) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("new/folder/kv.db");
-        let database = Database::open(Some(&file), &Limits::DEFAULT).unwrap();
-        (folder, database.store("default"))
+        let file = StoreFile::open(Some(&file), &Limits::DEFAULT).unwrap();
+        (folder, file.store("default"))
     }
 
     #[tokio::test]
@@ -489,7 +274,7 @@ mod tests {
     #[tokio::test]
     async fn stores_of_a_file_are_separate() {
         let (_folder, store) = store();
-        let other = store.database.store("other");
+        let other = store.file.store("other");
         store.set(vec![("a".into(), vec![1])]).await.unwrap();
         assert_eq!(other.get("a".into()).await, Ok(None));
         assert_eq!(other.keys(None).await, Ok(KeyPage::default()));
@@ -570,7 +355,7 @@ mod tests {
             .unwrap();
         let since = std::time::Instant::now();
         let limits = lock_limits();
-        let error = format!("{:#}", Database::open(Some(&file), &limits).err().unwrap());
+        let error = format!("{:#}", StoreFile::open(Some(&file), &limits).err().unwrap());
         assert!(
             error.contains("kv.db: another process has locked it"),
             "{error}"
@@ -586,7 +371,9 @@ mod tests {
         std::fs::write(&file, "not a database, but longer than the header of one").unwrap();
         let error = format!(
             "{:#}",
-            Database::open(Some(&file), &Limits::DEFAULT).err().unwrap()
+            StoreFile::open(Some(&file), &Limits::DEFAULT)
+                .err()
+                .unwrap()
         );
         assert!(error.contains("kv.db"), "{error}");
     }

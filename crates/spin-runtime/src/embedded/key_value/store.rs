@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc};
 
+use crate::embedded::result_size::ResultTooLarge;
+
 /// The result of a pending operation.
 pub type Pending<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>;
 
@@ -9,6 +11,12 @@ pub type Pending<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct StoreError(pub(crate) String);
+
+impl From<ResultTooLarge> for StoreError {
+    fn from(error: ResultTooLarge) -> Self {
+        Self(error.to_string())
+    }
+}
 
 /// The result of [`Store::swap`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +56,11 @@ pub struct KeyPage {
     pub(crate) keys: Vec<String>,
     /// The position of the next page. `None` on the last one.
     pub(crate) next: Option<Cursor>,
+}
+
+/// Returns the memory that a key and its value take in a result.
+pub(super) fn pair_size(key: &str, value: Option<&Vec<u8>>) -> usize {
+    size_of::<(String, Option<Vec<u8>>)>() + key.len() + value.map_or(0, Vec::len)
 }
 
 /// A position in the keys of a store.

@@ -6,7 +6,10 @@ use redis::{
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Argument, RedisError, Reply};
-use crate::limits::Limits;
+use crate::{
+    embedded::result_size::{ResultSize, ResultTooLarge},
+    limits::Limits,
+};
 
 /// A connection of a guest. Operations may run at the same time.
 pub(super) struct Connection {
@@ -17,6 +20,12 @@ pub(super) struct Connection {
 
 impl From<redis::RedisError> for RedisError {
     fn from(error: redis::RedisError) -> Self {
+        Self::Other(error.to_string())
+    }
+}
+
+impl From<ResultTooLarge> for RedisError {
+    fn from(error: ResultTooLarge) -> Self {
         Self::Other(error.to_string())
     }
 }
@@ -53,7 +62,7 @@ impl Connection {
 
     pub(super) async fn get(&self, key: String) -> Result<Option<Vec<u8>>, RedisError> {
         let value: Option<Vec<u8>> = self.query(cmd("GET").arg(key)).await?;
-        self.check_size(value.as_ref().map_or(0, Vec::len))?;
+        self.check_size(value.iter().map(Vec::len))?;
         Ok(value)
     }
 
@@ -74,7 +83,12 @@ impl Connection {
     }
 
     pub(super) async fn smembers(&self, key: String) -> Result<Vec<String>, RedisError> {
-        self.query(cmd("SMEMBERS").arg(key)).await
+        let members: Vec<String> = self.query(cmd("SMEMBERS").arg(key)).await?;
+        let sizes = members
+            .iter()
+            .map(|member| size_of::<String>() + member.len());
+        self.check_size(sizes)?;
+        Ok(members)
     }
 
     pub(super) async fn srem(&self, key: String, values: Vec<String>) -> Result<u32, RedisError> {
@@ -96,7 +110,7 @@ impl Connection {
         }
         let mut replies = Vec::new();
         flatten(self.query(&command).await?, &mut replies)?;
-        self.check_size(replies.iter().map(size).sum())?;
+        self.check_size(replies.iter().map(size))?;
         Ok(replies)
     }
 
@@ -104,13 +118,9 @@ impl Connection {
         Ok(command.query_async(&mut self.connection.clone()).await?)
     }
 
-    fn check_size(&self, bytes: usize) -> Result<(), RedisError> {
-        let max = self.max_result_bytes;
-        if bytes > max {
-            let message = format!("query result exceeds limit of {max} bytes");
-            return Err(RedisError::Other(message));
-        }
-        Ok(())
+    fn check_size(&self, sizes: impl IntoIterator<Item = usize>) -> Result<(), ResultTooLarge> {
+        let mut size = ResultSize::new(self.max_result_bytes);
+        sizes.into_iter().try_for_each(|bytes| size.add(bytes))
     }
 }
 
