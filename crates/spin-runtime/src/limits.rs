@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::limit_range::InstanceRanges;
 
 /// The limits of components, and of what they use.
@@ -60,8 +62,7 @@ pub struct Limits {
     /// component. Default: 1,024.
     pub pending_store_operations: usize,
     /// How long another process may lock the file of a key-value store or of a SQLite database
-    /// before an operation fails.
-    /// Default: 5 s.
+    /// before an operation fails. Default: 5 s.
     pub store_lock_timeout: Duration,
     /// How long another process may lock the file of a key-value store before a warning is logged.
     /// Default: 1 s.
@@ -72,11 +73,12 @@ pub struct Limits {
     /// How long a Redis server may take to accept a connection, or to answer an operation of a
     /// key-value store. Default: 5 s.
     pub redis_timeout: Duration,
-    /// The connections to SQLite databases that a component has open. Opening a further one fails.
-    /// Default: 1,024.
+    /// The connections to SQLite databases that a component has open, each of which has a thread.
+    /// Opening a further one fails. Default: 128.
     pub database_connections: usize,
     /// The result of an operation of a key-value store or of a statement, and a single row of a
-    /// result that is streamed. A larger result is an error. Default: 128 MiB.
+    /// result that is streamed. A larger result is an error, and so is a larger value in a SQLite
+    /// database. Default: 128 MiB.
     pub query_result_bytes: usize,
     /// The labels of key-value stores, and of SQLite databases, for which the log says that a
     /// component was denied them, for each component. Default: 100.
@@ -121,7 +123,7 @@ impl Limits {
         store_lock_warning: Duration::from_secs(1),
         redis_connections: 1024,
         redis_timeout: Duration::from_secs(5),
-        database_connections: 1024,
+        database_connections: 128,
         query_result_bytes: 128 * 1024 * 1024,
         denied_store_labels: 100,
         log_lines_per_second: 10,
@@ -146,7 +148,8 @@ impl Limits {
         self
     }
 
-    /// Raises the limits that must be at least 1.
+    /// Raises the limits that must be at least 1, and lowers those that count the permits of a
+    /// semaphore to the most that it can have.
     pub(crate) fn normalized(mut self) -> Self {
         for limit in [
             &mut self.instances_per_component,
@@ -156,6 +159,14 @@ impl Limits {
         ] {
             *limit = (*limit).max(1);
         }
+        for limit in [
+            &mut self.instances_per_component,
+            &mut self.pending_store_operations,
+            &mut self.redis_connections,
+            &mut self.database_connections,
+        ] {
+            *limit = (*limit).min(Semaphore::MAX_PERMITS);
+        }
         self
     }
 }
@@ -163,5 +174,52 @@ impl Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self::DEFAULT
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn semaphores_can_have_the_permits_of_the_largest_limits() {
+        let limits = Limits {
+            instances_per_component: usize::MAX,
+            pending_store_operations: usize::MAX,
+            redis_connections: usize::MAX,
+            database_connections: usize::MAX,
+            ..Limits::DEFAULT
+        }
+        .normalized();
+        for permits in [
+            limits.instances_per_component,
+            limits.redis_connections,
+            limits.database_connections,
+        ] {
+            // Panics above the maximum.
+            Semaphore::new(permits);
+        }
+        tokio::sync::mpsc::channel::<()>(limits.pending_store_operations);
+    }
+
+    #[test]
+    fn limits_without_which_nothing_runs_are_at_least_one() {
+        let limits = Limits {
+            instances_per_component: 0,
+            requests_per_instance: 0,
+            concurrent_requests_per_instance: 0,
+            pending_store_operations: 0,
+            redis_connections: 0,
+            database_connections: 0,
+            ..Limits::DEFAULT
+        }
+        .normalized();
+        assert_eq!(limits.instances_per_component, 1);
+        assert_eq!(limits.requests_per_instance, 1);
+        assert_eq!(limits.concurrent_requests_per_instance, 1);
+        assert_eq!(limits.pending_store_operations, 1);
+        // Without connections, opening one fails.
+        assert_eq!(limits.redis_connections, 0);
+        assert_eq!(limits.database_connections, 0);
     }
 }

@@ -245,3 +245,29 @@ async fn connections_are_limited() {
         "{response:?}"
     );
 }
+
+#[tokio::test]
+async fn results_are_limited() {
+    let redis = Redis::start().unwrap();
+    let manifest = outbound(&redis.url());
+    let app = Fixture::at(&manifest, tempfile::tempdir().unwrap(), |options| {
+        options.limits.query_result_bytes = 100;
+    });
+    let long = "x".repeat(101);
+    redis.command(&["SADD", "set", &long]).unwrap();
+    redis.command(&["SET", "long", &long]).unwrap();
+    let address = encode(&redis.url());
+    for path in [
+        // Reads a text and then the members of the set.
+        format!("/probe/redis?address={address}"),
+        format!("/probe/redis-execute?address={address}&command=GET&arguments=long"),
+    ] {
+        let response = app.send(get(&path)).await.unwrap();
+        assert!(
+            response
+                .body()
+                .contains("query result exceeds limit of 100 bytes"),
+            "{path}: {response:?}"
+        );
+    }
+}

@@ -173,6 +173,15 @@ async fn a_statement_without_an_end_stops_after_its_request() {
     }
 }
 
+#[tokio::test]
+async fn deep_statements_do_not_overflow_the_stack() {
+    let app = Fixture::new();
+    // SQLite's longest pattern, which is matched recursively.
+    let zeros = "hex(zeroblob(24999))";
+    let statement = format!("SELECT {zeros} LIKE replace({zeros}, '00', '%0')");
+    assert_eq!(sql(&app, &statement).await["rows"], json!([[1]]));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_need_not_be_awaited() {
     let app = Fixture::new();
@@ -195,6 +204,16 @@ async fn results_are_limited() {
         error.contains("query result exceeds limit of 100000 bytes"),
         "{error}"
     );
+    // SQLite does not create a larger value, which would take memory.
+    for value in ["zeroblob(1000000000)", "length(randomblob(1000000000))"] {
+        let error = sql_error(&app, &format!("SELECT {value}")).await;
+        assert!(
+            error.contains("too big: exceeds limit of 100000 bytes"),
+            "{value}: {error}"
+        );
+    }
+    let error = sql_error(&app, "SELECT zeroblob(60000), zeroblob(60000)").await;
+    assert!(error.contains("query result exceeds"), "{error}");
     // The limit of a stream applies to each row, and otherwise to the whole result.
     let rows = format!("{ENDLESS} LIMIT 10000");
     let path = format!("/probe/sql-take?rows=10000&sql={}", encode(&rows));
@@ -228,13 +247,65 @@ fn only_granted_databases_can_be_opened() {
     assert!(log.contains("label=\"other\""), "{log}");
 }
 
+/// Returns whether an error is SQLite's for a statement that the host denies.
+fn is_denied(error: &str) -> bool {
+    error.contains("not authorized") || error.contains("authorization denied")
+}
+
 #[tokio::test]
 async fn files_of_the_host_cannot_be_attached() {
     let app = Fixture::new();
-    let file = app.state.path().join("sqlite_key_value.db");
-    let error = sql_error(&app, &format!("ATTACH '{}' AS other", file.display())).await;
-    assert!(error.contains("not authorized"), "{error}");
-    sql(&app, "ATTACH ':memory:' AS other").await;
+    let file = app.state.path().join("other.db");
+    let (folder, file) = (app.state.path().display(), file.display());
+    for (statement, parameters) in [
+        (format!("ATTACH '{file}' AS other"), json!([])),
+        (
+            format!("ATTACH '{folder}' || '/other.db' AS other"),
+            json!([]),
+        ),
+        (format!("ATTACH 'file:{file}?mode=rwc' AS other"), json!([])),
+        ("ATTACH ? AS other".into(), json!([file.to_string()])),
+        (format!("VACUUM INTO '{file}'"), json!([])),
+        ("VACUUM INTO ?".into(), json!([file.to_string()])),
+    ] {
+        // The attached file is only created by the second statement.
+        let path = format!(
+            "/probe/sql?sql={}&with={}&then={}",
+            encode(&statement),
+            encode(&parameters.to_string()),
+            encode("CREATE TABLE other.t (v)")
+        );
+        let response = app.send(get(&path)).await.unwrap();
+        assert!(is_denied(response.body()), "{statement}: {response:?}");
+    }
+    assert!(!app.state.path().join("other.db").exists());
+    for allowed in ["ATTACH ':memory:' AS other", "ATTACH '' AS other", "VACUUM"] {
+        sql(&app, allowed).await;
+    }
+}
+
+#[tokio::test]
+async fn statements_cannot_change_the_process() {
+    let config = "[sqlite_database.default]\ntype = \"spin\"\nallow_attach_file = true\n";
+    let app = Fixture::at(
+        &manifest(DEFAULT),
+        tempfile::tempdir().unwrap(),
+        |options| {
+            options.runtime_config = RuntimeConfig::parse(config, "runtime-config.toml").unwrap();
+        },
+    );
+    for statement in [
+        "PRAGMA hard_heap_limit = 1",
+        "PRAGMA main.\"Soft_Heap_Limit\" = 1",
+        "SELECT * FROM pragma_hard_heap_limit",
+        "PRAGMA temp_store_directory = '/tmp'",
+        "PRAGMA data_store_directory = '/tmp'",
+        "SELECT load_extension('missing')",
+    ] {
+        let error = sql_error(&app, statement).await;
+        assert!(is_denied(&error), "{statement}: {error}");
+    }
+    sql(&app, "PRAGMA user_version = 1").await;
 }
 
 #[tokio::test]
@@ -291,7 +362,10 @@ async fn statements_run_before_the_application() {
         ("@missing.sql", &["--sqlite", "missing.sql"]),
         (
             &format!("{file}:other"),
-            &["unknown SQLite database \"other\"", "--runtime-config-file"],
+            &[
+                "unknown SQLite database \"other\" in --sqlite",
+                "--runtime-config-file",
+            ],
         ),
         (
             &file,
@@ -328,4 +402,18 @@ async fn databases_are_configured_by_label() {
     app.ok(&path_of("default", "CREATE TABLE t (v)")).await;
     app.ok(&path_of("default", "CREATE TABLE t (v)")).await;
     assert!(!app.state.path().join("sqlite_db.db").exists());
+}
+
+#[test]
+fn statements_need_a_database_with_a_file() {
+    let error = load_error_with(&manifest(DEFAULT), |options| {
+        let config = "sqlite_database.default = { type = \"spin\" }";
+        options.runtime_config = RuntimeConfig::parse(config, "runtime-config.toml").unwrap();
+        statements(options, &["CREATE TABLE t (v)"]);
+    });
+    assert!(
+        error.contains("--sqlite: database \"default\" is in memory")
+            && error.contains("set path in [sqlite_database.default]"),
+        "{error}"
+    );
 }

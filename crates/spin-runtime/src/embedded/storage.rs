@@ -6,10 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 
 use super::{
-    key_value::{self, Store, Stores},
+    key_value::{Store, StoreFile, Stores},
     options::{EmbeddedOptions, FolderError},
     sqlite::{Database, Databases, SqliteStatement, StatementSource},
 };
@@ -19,14 +19,14 @@ use crate::{
 };
 
 /// The label of the store and of the database that every application has.
-const DEFAULT: &str = "default";
+pub(crate) const DEFAULT_LABEL: &str = "default";
 
 /// The open stores and databases.
 #[derive(Clone, Default)]
 pub(crate) struct Storage {
     stores: BTreeMap<String, Arc<dyn Store>>,
     /// The open SQLite files of stores. Several stores may share one.
-    files: BTreeMap<PathBuf, key_value::Database>,
+    files: BTreeMap<PathBuf, StoreFile>,
     databases: BTreeMap<String, Arc<Database>>,
 }
 
@@ -61,7 +61,7 @@ impl Storage {
         for label in &component.sqlite_databases {
             let database = self
                 .database(label, options)
-                .ok_or_else(|| unknown_label(&SQLITE, label, configured.keys()))?;
+                .ok_or_else(|| unknown_label(&SQLITE, label, SQLITE.key, configured.keys()))?;
             if !configured.contains_key(label) {
                 // The file itself is only created by the first statement.
                 create_folder(&options.state_dir).context(FolderError::State)?;
@@ -82,35 +82,31 @@ impl Storage {
                 open_redis(label, url, options).with_context(|| format!("key-value store {label}"))
             }
             Some(KeyValueStore::Sqlite { path: None }) => {
-                let database = key_value::Database::open(None, &options.limits)?;
-                Ok(Arc::new(database.store(label)))
+                let file = StoreFile::open(None, &options.limits)?;
+                Ok(Arc::new(file.store(label)))
             }
             Some(KeyValueStore::Sqlite { path: Some(path) }) => {
                 Ok(Arc::new(self.open_file(path, options)?.store(label)))
             }
-            None if label == DEFAULT => {
+            None if label == DEFAULT_LABEL => {
                 let path = options.state_dir.join("sqlite_key_value.db");
-                let database = self.open_file(&path, options).context(FolderError::State)?;
-                Ok(Arc::new(database.store(label)))
+                let file = self.open_file(&path, options).context(FolderError::State)?;
+                Ok(Arc::new(file.store(label)))
             }
             None => {
                 let known = options.runtime_config.key_value_stores.keys();
-                Err(unknown_label(&KEY_VALUE, label, known))
+                Err(unknown_label(&KEY_VALUE, label, KEY_VALUE.key, known))
             }
         }
     }
 
-    fn open_file(
-        &mut self,
-        path: &Path,
-        options: &EmbeddedOptions,
-    ) -> anyhow::Result<key_value::Database> {
+    fn open_file(&mut self, path: &Path, options: &EmbeddedOptions) -> anyhow::Result<StoreFile> {
         if let Some(open) = self.files.get(path) {
             return Ok(open.clone());
         }
-        let database = key_value::Database::open(Some(path), &options.limits)?;
-        self.files.insert(path.to_owned(), database.clone());
-        Ok(database)
+        let file = StoreFile::open(Some(path), &options.limits)?;
+        self.files.insert(path.to_owned(), file.clone());
+        Ok(file)
     }
 
     /// Returns the database with a label, if there is one.
@@ -120,7 +116,7 @@ impl Storage {
         }
         let configured = options.runtime_config.sqlite_databases.get(label).cloned();
         let default = || {
-            (label == DEFAULT).then(|| SqliteDatabase {
+            (label == DEFAULT_LABEL).then(|| SqliteDatabase {
                 path: Some(options.state_dir.join("sqlite_db.db")),
                 allow_attach_file: false,
             })
@@ -131,7 +127,7 @@ impl Storage {
 
     /// Returns the default store, if a component may open it.
     pub(crate) fn default_store(&self) -> Option<Arc<dyn Store>> {
-        self.stores.get(DEFAULT).cloned()
+        self.stores.get(DEFAULT_LABEL).cloned()
     }
 
     /// Returns the stores that a component may open.
@@ -173,8 +169,14 @@ impl Storage {
         let label = &statement.label;
         let Some(database) = self.database(label, options) else {
             let known = options.runtime_config.sqlite_databases.keys();
-            return Err(unknown_label(&SQLITE, label, known)).context("--sqlite");
+            return Err(unknown_label(&SQLITE, label, "--sqlite", known));
         };
+        if database.is_in_memory() {
+            bail!(
+                "--sqlite: database {label:?} is in memory, so each connection has a database of \
+                 its own: set path in [sqlite_database.{label}] of the runtime configuration"
+            );
+        }
         match &statement.source {
             StatementSource::Text(sql) => database
                 .run(sql)
@@ -192,7 +194,7 @@ impl Storage {
 
 #[cfg(feature = "redis")]
 fn open_redis(label: &str, url: &str, options: &EmbeddedOptions) -> anyhow::Result<Arc<dyn Store>> {
-    let store = key_value::RedisStore::new(label, url, &options.limits)?;
+    let store = super::key_value::RedisStore::new(label, url, &options.limits)?;
     Ok(Arc::new(store))
 }
 
@@ -229,18 +231,20 @@ const SQLITE: Kind = Kind {
     table: "sqlite_database",
 };
 
+/// Returns the error for a label in `place`: a key in the manifest, or an option.
 fn unknown_label<'a>(
     kind: &Kind,
     label: &str,
+    place: &str,
     configured: impl Iterator<Item = &'a String>,
 ) -> anyhow::Error {
     let mut known: Vec<&str> = configured.map(String::as_str).collect();
-    if !known.contains(&DEFAULT) {
-        known.insert(0, DEFAULT);
+    if !known.contains(&DEFAULT_LABEL) {
+        known.insert(0, DEFAULT_LABEL);
     }
-    let Kind { name, key, table } = kind;
+    let Kind { name, table, .. } = kind;
     anyhow!(
-        "unknown {name} {label:?} in {key}{}; known: {}; define [{table}.{label}] in a runtime \
+        "unknown {name} {label:?} in {place}{}; known: {}; define [{table}.{label}] in a runtime \
          configuration, and pass it with --runtime-config-file",
         suggest(label, known.iter().copied()),
         known.join(", ")

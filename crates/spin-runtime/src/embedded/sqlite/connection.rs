@@ -19,6 +19,11 @@ const MAX_PENDING: usize = 16;
 pub(super) const MAX_ROWS: usize = 4;
 /// How many instructions of SQLite's virtual machine run between two looks at the clock.
 const CLOCK_INTERVAL: i32 = 10_000;
+/// The stack of a connection's thread. Only the pages that are used take memory.
+///
+/// SQLite recurses over patterns, views and triggers. The most that its own limits admit, which a
+/// guest can reach, overflows a stack of 2 MiB, and an overflow ends the process.
+const STACK_BYTES: usize = 8 * 1024 * 1024;
 
 /// A connection that a guest has opened. Its operations run one after another.
 ///
@@ -45,8 +50,17 @@ type Reply<T> = oneshot::Sender<Result<T, QueryError>>;
 pub(super) struct RowStream {
     pub(super) columns: Vec<String>,
     pub(super) rows: mpsc::Receiver<Row>,
-    /// Resolves when the statement has ended.
-    pub(super) outcome: oneshot::Receiver<Result<(), QueryError>>,
+    pub(super) outcome: Outcome,
+}
+
+/// The result of a statement whose rows are streamed.
+pub(super) struct Outcome(oneshot::Receiver<Result<(), QueryError>>);
+
+impl Outcome {
+    /// Waits until the statement has ended.
+    pub(super) async fn wait(self) -> Result<(), QueryError> {
+        self.0.await.map_err(|_| stopped())?
+    }
 }
 
 impl Connection {
@@ -58,13 +72,16 @@ impl Connection {
     ) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel(MAX_PENDING);
         let closed = Closed::default();
-        std::thread::Builder::new().name("sqlite".into()).spawn({
-            let closed = closed.clone();
-            move || {
-                serve(&database, queue, &closed);
-                drop(permit);
-            }
-        })?;
+        std::thread::Builder::new()
+            .name("sqlite".into())
+            .stack_size(STACK_BYTES)
+            .spawn({
+                let closed = closed.clone();
+                move || {
+                    serve(&database, queue, &closed);
+                    drop(permit);
+                }
+            })?;
         Ok(Self { jobs, closed })
     }
 
@@ -93,7 +110,7 @@ impl Connection {
         Ok(RowStream {
             columns: names.await.unwrap_or_default(),
             rows: received,
-            outcome,
+            outcome: Outcome(outcome),
         })
     }
 

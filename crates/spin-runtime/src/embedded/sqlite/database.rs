@@ -2,11 +2,23 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use rusqlite::{
+    hooks::{AuthAction, AuthContext, Authorization},
+    limits::Limit,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::query::QueryError;
 use crate::{limits::Limits, runtime_config::SqliteDatabase};
+
+/// The PRAGMAs that change the whole process, or that name files of the host.
+const DENIED_PRAGMAS: [&str; 5] = [
+    "data_store_directory",
+    "hard_heap_limit",
+    "lock_proxy_file",
+    "soft_heap_limit",
+    "temp_store_directory",
+];
 
 /// A database that connections can be opened to.
 pub(crate) struct Database {
@@ -23,6 +35,11 @@ impl Database {
         }
     }
 
+    /// Returns whether the database is in memory. Each connection then has a database of its own.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.config.path.is_none()
+    }
+
     /// Returns the most bytes of a result.
     pub(super) fn max_result_bytes(&self) -> usize {
         self.limits.query_result_bytes
@@ -33,16 +50,20 @@ impl Database {
         self.limits.request_timeout
     }
 
-    /// Opens a connection. A database without a file is a new one for each connection, as in Spin.
+    /// Opens a connection. A database in memory is a new one for each connection, as in Spin.
     pub(super) fn connect(&self) -> Result<rusqlite::Connection, QueryError> {
         let mut connection = match &self.config.path {
             Some(path) => open_file(path)?,
             None => rusqlite::Connection::open_in_memory()?,
         };
         connection.busy_timeout(self.limits.store_lock_timeout)?;
-        if !self.config.allow_attach_file {
-            connection.authorizer(Some(deny_attached_files))?;
-        }
+        // SQLite then refuses to create a value that could not be returned.
+        let max_bytes = i32::try_from(self.max_result_bytes()).unwrap_or(i32::MAX);
+        connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, max_bytes)?;
+        let allow_attach_file = self.config.allow_attach_file;
+        connection.authorizer(Some(move |context: AuthContext<'_>| {
+            authorize(context, allow_attach_file)
+        }))?;
         Ok(connection)
     }
 
@@ -67,15 +88,25 @@ fn open_file(path: &Path) -> Result<rusqlite::Connection, QueryError> {
     Ok(rusqlite::Connection::open(path)?)
 }
 
-/// Keeps a guest from reading other files on the host. Databases in memory and in temporary files
-/// may be attached.
-fn deny_attached_files(context: AuthContext<'_>) -> Authorization {
-    match context.action {
+/// Keeps a guest from using other files of the host, and from changing the process. Databases in
+/// memory and in temporary files may be attached.
+fn authorize(context: AuthContext<'_>, allow_attach_file: bool) -> Authorization {
+    let is_allowed = match context.action {
+        AuthAction::Pragma { pragma_name, .. } => !DENIED_PRAGMAS
+            .iter()
+            .any(|denied| pragma_name.eq_ignore_ascii_case(denied)),
         AuthAction::Attach {
             filename: "" | ":memory:",
-        } => Authorization::Allow,
-        AuthAction::Attach { .. } => Authorization::Deny,
-        _ => Authorization::Allow,
+        } => true,
+        // SQLite passes no file name if it is a parameter or another expression. rusqlite reports
+        // that as an unknown action.
+        AuthAction::Attach { .. } | AuthAction::Unknown { .. } => allow_attach_file,
+        _ => true,
+    };
+    if is_allowed {
+        Authorization::Allow
+    } else {
+        Authorization::Deny
     }
 }
 

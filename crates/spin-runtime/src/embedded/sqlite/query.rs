@@ -1,7 +1,12 @@
 //! Statements and their results, on the thread of a connection.
 
-use rusqlite::{Statement, types::Value};
+use rusqlite::{
+    ErrorCode, Statement,
+    types::{Value, ValueRef},
+};
 use tokio::sync::{mpsc, oneshot};
+
+use crate::embedded::result_size::{ResultSize, ResultTooLarge};
 
 /// A failed operation, with a message for the guest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -10,6 +15,12 @@ pub(crate) struct QueryError(pub(crate) String);
 
 impl From<rusqlite::Error> for QueryError {
     fn from(error: rusqlite::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<ResultTooLarge> for QueryError {
+    fn from(error: ResultTooLarge) -> Self {
         Self(error.to_string())
     }
 }
@@ -41,11 +52,9 @@ pub(super) fn run(
     let mut statement = connection.prepare_cached(sql)?;
     let columns = column_names(&statement);
     let mut rows = Vec::new();
-    let mut bytes = 0;
-    for_each_row(&mut statement, parameters, |row| {
-        bytes += size(&row);
-        check_size(bytes, max_bytes)?;
-        rows.push(row);
+    let mut size = ResultSize::new(max_bytes);
+    for_each_row(&mut statement, parameters, max_bytes, |row| {
+        rows.push(read(row, &mut size)?);
         Ok(())
     })?;
     Ok(QueryResult { columns, rows })
@@ -65,8 +74,8 @@ pub(super) fn stream(
         .columns
         .send(column_names(&statement))
         .map_err(|_| closed())?;
-    for_each_row(&mut statement, parameters, |row| {
-        check_size(size(&row), max_row_bytes)?;
+    for_each_row(&mut statement, parameters, max_row_bytes, |row| {
+        let row = read(row, &mut ResultSize::new(max_row_bytes))?;
         sender.rows.blocking_send(row).map_err(|_| closed())
     })
 }
@@ -78,32 +87,41 @@ fn column_names(statement: &Statement<'_>) -> Vec<String> {
 fn for_each_row(
     statement: &mut Statement<'_>,
     parameters: Vec<Value>,
-    mut use_row: impl FnMut(Row) -> Result<(), QueryError>,
+    max_value_bytes: usize,
+    mut use_row: impl FnMut(&rusqlite::Row<'_>) -> Result<(), QueryError>,
 ) -> Result<(), QueryError> {
-    let columns = statement.column_count();
-    let mut rows = statement.query(rusqlite::params_from_iter(parameters))?;
-    while let Some(row) = rows.next()? {
-        let values = (0..columns).map(|column| row.get(column));
-        use_row(values.collect::<Result<_, _>>()?)?;
+    let explain = |error| explain(error, max_value_bytes);
+    let parameters = rusqlite::params_from_iter(parameters);
+    let mut rows = statement.query(parameters).map_err(explain)?;
+    while let Some(row) = rows.next().map_err(explain)? {
+        use_row(row)?;
     }
     Ok(())
 }
 
-fn check_size(bytes: usize, max_bytes: usize) -> Result<(), QueryError> {
-    if bytes > max_bytes {
-        return Err(QueryError(format!(
-            "query result exceeds limit of {max_bytes} bytes"
-        )));
+/// Adds the limit to SQLite's error for a value that exceeds it.
+fn explain(error: rusqlite::Error, max_value_bytes: usize) -> QueryError {
+    if error.sqlite_error_code() == Some(ErrorCode::TooBig) {
+        return QueryError(format!("{error}: exceeds limit of {max_value_bytes} bytes"));
     }
-    Ok(())
+    error.into()
 }
 
-/// Returns the memory that a row takes.
-fn size(row: &Row) -> usize {
-    let sizes = row.iter().map(|value| match value {
-        Value::Null | Value::Integer(_) | Value::Real(_) => size_of::<Value>(),
-        Value::Text(text) => size_of::<Value>() + text.len(),
-        Value::Blob(bytes) => size_of::<Value>() + bytes.len(),
+/// Reads a row. Counts the size of each value before it is copied.
+fn read(row: &rusqlite::Row<'_>, size: &mut ResultSize) -> Result<Row, QueryError> {
+    let columns = 0..row.as_ref().column_count();
+    let values = columns.map(|column| {
+        size.add(value_size(row.get_ref(column)?))?;
+        Ok(row.get(column)?)
     });
-    sizes.sum()
+    values.collect()
+}
+
+/// Returns the memory that a value takes in a row.
+fn value_size(value: ValueRef<'_>) -> usize {
+    size_of::<Value>()
+        + match value {
+            ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => 0,
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
+        }
 }

@@ -151,8 +151,7 @@ impl<T: Send + 'static> v3::HostConnectionWithStore<T> for Sqlite {
         };
         let outcome = stream.outcome;
         let outcome = async move {
-            // Fails if the thread has stopped together with the connection.
-            let outcome = outcome.await.unwrap_or(Ok(()));
+            let outcome = outcome.wait().await;
             Ok::<_, wasmtime::Error>(outcome.map_err(Into::into))
         };
         host.with(|mut access| {

@@ -2,8 +2,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
-/// The label of the database that every application has.
-const DEFAULT_DATABASE: &str = "default";
+use crate::embedded::storage::DEFAULT_LABEL;
 
 /// A statement of the user: `STATEMENT`, `@FILE` or `@FILE:LABEL`, as for `spin up --sqlite`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,11 +33,11 @@ impl FromStr for SqliteStatement {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let Some(file) = text.strip_prefix('@') else {
             return Ok(Self {
-                label: DEFAULT_DATABASE.to_owned(),
+                label: DEFAULT_LABEL.to_owned(),
                 source: StatementSource::Text(text.to_owned()),
             });
         };
-        let (file, label) = file.split_once(':').unwrap_or((file, DEFAULT_DATABASE));
+        let (file, label) = file.split_once(':').unwrap_or((file, DEFAULT_LABEL));
         let (file, label) = (file.trim(), label.trim());
         if file.is_empty() {
             return Err(InvalidStatement("the name of the file is missing"));
@@ -58,7 +57,7 @@ impl fmt::Display for SqliteStatement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.source {
             StatementSource::Text(text) => f.write_str(text),
-            StatementSource::File(file) if self.label == DEFAULT_DATABASE => {
+            StatementSource::File(file) if self.label == DEFAULT_LABEL => {
                 write!(f, "@{}", file.display())
             }
             StatementSource::File(file) => write!(f, "@{}:{}", file.display(), self.label),
