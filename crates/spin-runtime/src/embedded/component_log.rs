@@ -15,8 +15,12 @@ pub(crate) struct ComponentLog {
     pub(crate) request_failed: RateLimitedLog,
     /// The component failed after its response.
     pub(crate) failed_late: RateLimitedLog,
-    /// A request of the component was denied.
+    /// An outgoing HTTP request of the component was denied.
     pub(crate) denied: RateLimitedLog,
+    /// A socket of the component was denied.
+    pub(crate) socket_denied: RateLimitedLog,
+    /// A connection of the component to a Redis server was denied.
+    pub(crate) connection_denied: RateLimitedLog,
     /// The labels of the stores that were denied and logged.
     denied_stores: DeniedLabels,
     /// The labels of the databases that were denied and logged.
@@ -39,6 +43,8 @@ impl ComponentLog {
             request_failed: limited!("request failed"),
             failed_late: limited!("component failed after its response"),
             denied: limited!("request denied"),
+            socket_denied: limited!("socket denied"),
+            connection_denied: limited!("connection denied"),
             denied_stores: DeniedLabels::new(limits),
             denied_databases: DeniedLabels::new(limits),
             component,

@@ -126,12 +126,12 @@ impl OutputStream {
     }
 
     fn send(&self, text: Vec<u8>) {
-        let length = text.len();
+        let queued = Message::queued_bytes(&text);
         let shared = &self.shared;
         // A blocked terminal must not block the guests.
-        if shared.pending_bytes.fetch_add(length, Relaxed) + length > shared.max_pending_bytes {
-            shared.pending_bytes.fetch_sub(length, Relaxed);
-            shared.dropped_bytes.fetch_add(length, Relaxed);
+        if shared.pending_bytes.fetch_add(queued, Relaxed) + queued > shared.max_pending_bytes {
+            shared.pending_bytes.fetch_sub(queued, Relaxed);
+            shared.dropped_bytes.fetch_add(text.len(), Relaxed);
             return;
         }
         // Fails only at exit, when the thread has stopped.
@@ -290,6 +290,30 @@ mod tests {
             ..append(&file)
         };
         assert_eq!(write(no_file, "lost\n"), "new\n");
+    }
+
+    #[test]
+    fn the_memory_of_empty_lines_is_limited() {
+        let (lines, queue) = mpsc::channel();
+        let shared = Arc::new(Shared {
+            lines,
+            pending_bytes: AtomicUsize::new(0),
+            dropped_bytes: AtomicUsize::new(0),
+            max_pending_bytes: 10 * Message::queued_bytes(b"\n"),
+            max_line_bytes: Limits::DEFAULT.output_line_bytes,
+        });
+        let stream = OutputStream {
+            shared: shared.clone(),
+            component: "a".into(),
+            file: None,
+            echo: false,
+        };
+        let pipe = stream.pipe();
+        for _ in 0..30 {
+            pipe.0.write(b"\n");
+        }
+        assert_eq!(queue.try_iter().count(), 10);
+        assert_eq!(shared.dropped_bytes.load(Relaxed), 20);
     }
 
     #[test]

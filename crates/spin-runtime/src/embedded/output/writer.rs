@@ -20,7 +20,9 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// What the thread shares with the streams.
 pub(super) struct Shared {
     pub(super) lines: Sender<Message>,
+    /// The memory of the lines in the queue, as counted by [`Message::queued_bytes`].
     pub(super) pending_bytes: AtomicUsize,
+    /// The text that was dropped since the last report.
     pub(super) dropped_bytes: AtomicUsize,
     pub(super) max_pending_bytes: usize,
     pub(super) max_line_bytes: usize,
@@ -38,6 +40,13 @@ pub(super) enum Message {
         text: Vec<u8>,
     },
     Stop,
+}
+
+impl Message {
+    /// Returns the memory that lines take in the queue.
+    pub(super) fn queued_bytes(text: &[u8]) -> usize {
+        size_of::<Self>() + text.len()
+    }
 }
 
 /// The state of the thread.
@@ -70,7 +79,8 @@ impl Writer {
                     echo,
                     text,
                 }) => {
-                    self.shared.pending_bytes.fetch_sub(text.len(), Relaxed);
+                    let queued = Message::queued_bytes(&text);
+                    self.shared.pending_bytes.fetch_sub(queued, Relaxed);
                     if echo {
                         // The file has the output even if stderr is closed.
                         let lines = prefix(&component, &text);
