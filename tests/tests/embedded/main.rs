@@ -12,5 +12,6 @@ mod outbound;
 mod redis;
 mod replace;
 mod requests;
+mod sockets;
 mod sqlite;
 mod storage;

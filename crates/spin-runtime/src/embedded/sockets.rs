@@ -9,6 +9,7 @@ use super::component::Component;
 
 /// Allows a component's sockets. The interfaces are `wasi:sockets` of WASI 0.2 and 0.3.
 pub(crate) fn allow(wasi: &mut WasiCtxBuilder, component: Arc<Component>) {
+    wasi.allow_tcp(true).allow_udp(true);
     wasi.socket_addr_check(move |address, usage| {
         let is_allowed = check(&component, address, usage);
         Box::pin(async move { is_allowed })
@@ -32,7 +33,7 @@ fn check(component: &Component, address: SocketAddr, usage: SocketAddrUse) -> bo
         .allowed_hosts
         .allows(scheme, &host, Some(address.port()));
     if !is_allowed {
-        component.log.denied.log(|| {
+        component.log.socket_denied.log(|| {
             tracing::error!(
                 component = %component.id,
                 missing_entry = %format_args!("{scheme}://{address}"),
