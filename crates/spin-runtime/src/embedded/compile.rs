@@ -17,7 +17,6 @@ use wasmtime_wasi_http::{
 
 use super::{
     cron_call::CronPre,
-    denied,
     guest::Guest,
     linker,
     source::{Recipe, SourceLoader},
@@ -148,7 +147,7 @@ fn compile(
     previous: Option<&Compiled>,
     is_changed: bool,
 ) -> anyhow::Result<Compiled> {
-    let path = &component.source;
+    let source = &component.source;
     let wasm = match previous {
         Some(previous) if !is_changed => previous.wasm.clone(),
         _ => loader.load(component)?,
@@ -160,30 +159,50 @@ fn compile(
     {
         return Ok(previous.clone());
     }
-    let code = wasm_format::to_component(&wasm, path)?;
+    let code = wasm_format::to_component(&wasm, source)?;
     let compiled = WasmComponent::new(engine, &code)
         .map_err(anyhow::Error::from)
-        .with_context(|| CompileError(path.clone()))?;
+        .with_context(|| CompileError(source.clone()))?;
     let imports = linker::imports(&compiled);
-    check_release_candidates(&imports, path)?;
+    check_release_candidates(&imports, source)?;
     let incompatible = || {
-        let path = path.display();
-        format!("{path} is not compatible with this host; {USE_SPIN}")
+        let source = source.display();
+        format!("{source} is not compatible with this host; {USE_SPIN}")
     };
-    let mut linker = denied::link(linker, &compiled)?.unwrap_or_else(|| linker.clone());
-    let stubs = stubs::define(&mut linker, &compiled)
+    let mut linker = linker.clone();
+    let stubs = stubs::define(&mut linker, &compiled, linker::is_provided)
         .map_err(anyhow::Error::from)
         .with_context(incompatible)?;
     let pre = linker
         .instantiate_pre(&compiled)
         .map_err(anyhow::Error::from)
         .with_context(incompatible)?;
-    let cron = CronPre::find(&pre);
-    let http = match find_handler(pre) {
-        Err(_) if cron.is_some() => None,
-        handler => Some(
-            handler.with_context(|| format!("{} does not handle HTTP requests", path.display()))?,
-        ),
+    let cron = CronPre::find(&pre)
+        .with_context(|| format!("{} cannot handle cron events", source.display()));
+    let http = find_handler(pre)
+        .with_context(|| format!("{} does not handle HTTP requests", source.display()));
+    let exports = match (http, cron) {
+        (Ok(http), Ok(cron)) => Exports {
+            http: Some(http),
+            cron,
+        },
+        (Ok(http), Err(error)) => {
+            // The component may have no cron trigger.
+            tracing::warn!(
+                component = component.id,
+                error = %format_args!("{error:#}"),
+                "unusable export for cron triggers"
+            );
+            Exports {
+                http: Some(http),
+                cron: None,
+            }
+        }
+        (Err(_), Ok(Some(cron))) => Exports {
+            http: None,
+            cron: Some(cron),
+        },
+        (Err(error), Ok(None)) | (Err(_), Err(error)) => return Err(error),
     };
     Ok(Compiled {
         recipe: Recipe::of(component),
@@ -191,23 +210,23 @@ fn compile(
         imports: imports.into(),
         stubs: stubs.into(),
         engine: engine.clone(),
-        exports: Exports { http, cron },
+        exports,
     })
 }
 
 /// Checks that a component does not import a version of WASI 0.2 that preceded its release.
-fn check_release_candidates(imports: &[String], path: &Source) -> anyhow::Result<()> {
+fn check_release_candidates(imports: &[String], source: &Source) -> anyhow::Result<()> {
     let is_candidate =
         |import: &&String| import.starts_with("wasi:") && import.contains("@0.2.0-rc-2023-");
     match imports.iter().find(is_candidate) {
-        Some(import) => bail!("{} imports {import}; {OLD_SDK}", path.display()),
+        Some(import) => bail!("{} imports {import} {OLD_SDK}", source.display()),
         None => Ok(()),
     }
 }
 
-/// The reason and the way out for a component of Spin 1 or 2.
-const OLD_SDK: &str = "it was built with an SDK that precedes WASI 0.2: rebuild it with a current \
-                       one, such as spin-sdk 3 or later for Rust";
+/// The origin of an interface of Spin 1 or 2, and the way out.
+const OLD_SDK: &str = "of an SDK that precedes WASI 0.2: rebuild it with a current one, such as \
+                       spin-sdk 3 or later for Rust";
 
 /// Finds the export that handles requests.
 fn find_handler(pre: InstancePre<Guest>) -> anyhow::Result<Pre> {
@@ -227,7 +246,7 @@ fn find_handler(pre: InstancePre<Guest>) -> anyhow::Result<Pre> {
         export == "fermyon:spin/inbound-http" || export.contains("@0.2.0-rc-2023-")
     };
     if let Some(export) = exports.iter().find(|export| is_old(export)) {
-        bail!("it exports {export}; {OLD_SDK}");
+        bail!("it exports {export} {OLD_SDK}");
     }
     let exports = if exports.is_empty() {
         "nothing".to_owned()

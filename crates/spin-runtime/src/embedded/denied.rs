@@ -1,22 +1,22 @@
 //! Interfaces that a dependency may not use, because it does not inherit the permission.
 //!
-//! Their imports have names of their own. The functions under these names answer as the host does
-//! when a permission is missing, and call nothing.
+//! Their imports have names of their own. The functions under these names call nothing. They return
+//! an error, preferably the one for a missing permission, or an empty value. A function whose
+//! results allow neither traps.
 
 use wasmtime::{
     Result, bail,
-    component::{
-        Component, Linker, LinkerInstance, ResourceAny, ResourceType, Type, Val,
-        types::{ComponentFunc, ComponentItem},
-    },
+    component::{LinkerInstance, ResourceAny, Type, Val, types::ComponentFunc},
 };
 
 /// What the names of denied imports begin with.
 const PREFIX: &str = "denied-";
 
-/// The cases of an error that mean a missing permission, the best first. A case may have a text.
-const ERROR_CASES: [&str; 10] = [
+/// The cases of errors for a missing permission, the best first. A case may have a text.
+const ERROR_CASES: [&str; 12] = [
     "access-denied",
+    "HTTP-request-denied",
+    "invalid-address",
     "destination-not-allowed",
     "model-not-supported",
     "undefined",
@@ -39,80 +39,34 @@ pub(crate) fn is_denied(import: &str) -> bool {
     import.starts_with(PREFIX)
 }
 
-/// Links the denied imports of a component. Returns `None` if it has none.
+/// Defines a function of a denied import.
 ///
 /// # Errors
-/// Fails if the linker rejects a name, which a valid component does not have.
-pub(crate) fn link<T: Send + 'static>(
-    linker: &Linker<T>,
-    component: &Component,
-) -> Result<Option<Linker<T>>> {
-    let engine = linker.engine();
-    let component_type = component.component_type();
-    if !component_type
-        .imports(engine)
-        .any(|(name, _)| is_denied(name))
-    {
-        return Ok(None);
-    }
-    let mut linker = linker.clone();
-    let mut resources = Vec::new();
-    for (name, import) in component_type.imports(engine) {
-        let ComponentItem::ComponentInstance(instance) = import.ty else {
-            continue;
-        };
-        let mut linked = is_denied(name).then(|| linker.instance(name)).transpose()?;
-        for (item, export) in instance.exports(engine) {
-            match export.ty {
-                // A type that comes from another interface is linked there.
-                ComponentItem::Resource(resource) => {
-                    if resources.contains(&resource) {
-                        continue;
-                    }
-                    resources.push(resource);
-                    if let Some(linked) = &mut linked {
-                        linked.resource(item, ResourceType::host::<Denied>(), |_, _| Ok(()))?;
-                    }
-                }
-                ComponentItem::ComponentFunc(function) => {
-                    if let Some(linked) = &mut linked {
-                        let interface = name.strip_prefix(PREFIX).unwrap_or(name);
-                        let message = format!("{interface} is not permitted");
-                        link_function(linked, item, &function, message)?;
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-    Ok(Some(linker))
-}
-
-/// A resource of a denied interface, of which none exists.
-struct Denied;
-
-fn link_function<T: Send + 'static>(
-    linker: &mut LinkerInstance<'_, T>,
+/// Fails if the linker has a function of this name.
+pub(crate) fn define_function<T: Send + 'static>(
+    instance: &mut LinkerInstance<'_, T>,
+    import: &str,
     name: &str,
     function: &ComponentFunc,
-    message: String,
 ) -> Result<()> {
+    let interface = import.strip_prefix(PREFIX).unwrap_or(import);
+    let message = format!("{interface} is not permitted");
     let called = name.to_owned();
     if function.async_() {
         // Resources that it gets are dropped with the instance.
-        return linker.func_new_concurrent(name, move |_, function, parameters, results| {
-            let answer = answer(&function, parameters, results, &called, &message);
-            Box::pin(async { answer })
+        return instance.func_new_concurrent(name, move |_, function, parameters, results| {
+            let result = set_results(&function, parameters, results, &called, &message);
+            Box::pin(async { result })
         });
     }
-    linker.func_new_async(name, move |mut store, function, parameters, results| {
-        let answer = answer(&function, parameters, results, &called, &message);
+    instance.func_new_async(name, move |mut store, function, parameters, results| {
+        let result = set_results(&function, parameters, results, &called, &message);
         Box::new(async move {
             for resource in parameters.iter().filter_map(resource) {
                 // A borrowed resource must not outlive the call.
                 resource.resource_drop_async(&mut store).await?;
             }
-            answer
+            result
         })
     })
 }
@@ -127,7 +81,7 @@ fn resource(value: &Val) -> Option<ResourceAny> {
 }
 
 /// Sets the results of a denied call. Fails, which traps, if they have no way to express it.
-fn answer(
+fn set_results(
     function: &ComponentFunc,
     parameters: &[Val],
     results: &mut [Val],
@@ -135,7 +89,7 @@ fn answer(
     message: &str,
 ) -> Result<()> {
     for (result, result_type) in results.iter_mut().zip(function.results()) {
-        let Some(value) = denial(&result_type, parameters, message) else {
+        let Some(value) = denied_value(&result_type, parameters, message) else {
             bail!("{message} for this dependency: it called {name}");
         };
         *result = value;
@@ -143,8 +97,8 @@ fn answer(
     Ok(())
 }
 
-/// Returns the value of a type that says that there is nothing, or that a permission is missing.
-fn denial(result_type: &Type, parameters: &[Val], message: &str) -> Option<Val> {
+/// Returns an empty value or an error of this type.
+fn denied_value(result_type: &Type, parameters: &[Val], message: &str) -> Option<Val> {
     match result_type {
         Type::List(_) => Some(Val::List(Vec::new())),
         Type::Option(_) => Some(Val::Option(None)),
@@ -193,9 +147,12 @@ fn error_value(error: &Type, parameters: &[Val], message: &str) -> Option<Val> {
 
 #[cfg(test)]
 mod tests {
-    use wasmtime::{Engine, Store};
+    use wasmtime::{
+        Engine, Store,
+        component::{Component, Linker, ResourceType},
+    };
 
-    use super::*;
+    use crate::embedded::stubs;
 
     /// A component whose `run` passes a resource of the host to a denied function. It returns the
     /// bytes of the result.
@@ -254,7 +211,8 @@ mod tests {
             Ok((wasmtime::component::Resource::<HostResource>::new_own(1),))
         })
         .unwrap();
-        let linker = link(&linker, &component).unwrap().unwrap();
+        let stubs = stubs::define(&mut linker, &component, |import| import == "a:b/c").unwrap();
+        assert!(stubs.is_empty(), "{stubs:?}");
         let mut store = Store::new(&engine, ());
         let instance = linker
             .instantiate_async(&mut store, &component)
@@ -273,18 +231,6 @@ mod tests {
         assert!(
             error.contains("x:y/z is not permitted for this dependency: it called fail"),
             "{error}"
-        );
-    }
-
-    #[test]
-    fn components_without_denied_imports_need_no_linker() {
-        let engine = Engine::default();
-        let wasm = wat::parse_str("(component (import \"a:b/c\" (instance)))").unwrap();
-        let component = Component::new(&engine, wasm).unwrap();
-        assert!(
-            link(&Linker::<()>::new(&engine), &component)
-                .unwrap()
-                .is_none()
         );
     }
 }

@@ -2,86 +2,115 @@
 //! not call them.
 
 use wasmtime::{
-    Result, bail,
+    Engine, Result, bail,
     component::{
         Component, Linker, LinkerInstance, ResourceType,
-        types::{ComponentFunc, ComponentItem},
+        types::{ComponentFunc, ComponentInstance, ComponentItem},
     },
 };
 
-use super::{denied::is_denied, guest::Guest, linker::is_provided};
+use super::denied::{self, is_denied};
 use crate::manifest::USE_SPIN;
 
-/// Defines the imports of `component` that the linker lacks, other than the denied ones.
+/// Defines the imports of `component` that the linker lacks.
 ///
-/// Their functions trap when they are called. Returns the names of the imports that have functions.
+/// Functions of denied imports answer that the permission is missing. All others trap when they are
+/// called. Returns the names of the imports with such functions.
 ///
 /// # Errors
 /// Fails if the component imports a module or a component, which cannot be stubbed.
-pub(crate) fn define(linker: &mut Linker<Guest>, component: &Component) -> Result<Vec<String>> {
+pub(crate) fn define<T: Send + 'static>(
+    linker: &mut Linker<T>,
+    component: &Component,
+    is_provided: impl Fn(&str) -> bool,
+) -> Result<Vec<String>> {
     let engine = component.engine();
     let component_type = component.component_type();
     let mut stubbed = Vec::new();
-    // A resource that an earlier import has declared must not be defined again under its alias.
-    let mut resources = Vec::new();
+    let mut declared = Vec::new();
     for (import, item) in component_type.imports(engine) {
-        let mut has_functions = false;
         match item.ty {
             ComponentItem::ComponentInstance(interface) => {
-                let mut stub = if is_provided(import) || is_denied(import) {
-                    None
-                } else {
-                    Some(linker.instance(import)?)
-                };
-                for (name, item) in interface.exports(engine) {
-                    match (item.ty, &mut stub) {
-                        (ComponentItem::Resource(resource), stub) => {
-                            let is_alias = resources.contains(&resource);
-                            if !is_alias {
-                                resources.push(resource);
-                            }
-                            if let Some(stub) = stub.as_mut().filter(|_| !is_alias) {
-                                stub.resource(name, ResourceType::host::<()>(), |_, _| Ok(()))?;
-                            }
-                        }
-                        (ComponentItem::ComponentFunc(function), Some(stub)) => {
-                            define_function(stub, import, name, &function)?;
-                            has_functions = true;
-                        }
-                        _ => {}
+                let items = Items::of(&interface, engine, &mut declared);
+                if is_provided(import) {
+                    continue;
+                }
+                let mut instance = linker.instance(import)?;
+                for resource in items.resources {
+                    instance.resource(resource, ResourceType::host::<Absent>(), |_, _| Ok(()))?;
+                }
+                if !is_denied(import) && !items.functions.is_empty() {
+                    stubbed.push(import.to_owned());
+                }
+                for (name, function) in items.functions {
+                    if is_denied(import) {
+                        denied::define_function(&mut instance, import, name, &function)?;
+                    } else {
+                        define_function(&mut instance, &format!("{import}#"), name, &function)?;
                     }
                 }
             }
             ComponentItem::ComponentFunc(function) => {
                 define_function(&mut linker.root(), "", import, &function)?;
-                has_functions = true;
+                stubbed.push(import.to_owned());
             }
             ComponentItem::Component(_) | ComponentItem::Module(_) => {
                 bail!("it imports {import}, which is code; compose the component when it is built")
             }
             _ => {}
         }
-        if has_functions {
-            stubbed.push(import.to_owned());
-        }
     }
     Ok(stubbed)
 }
 
-fn define_function(
-    linker: &mut LinkerInstance<'_, Guest>,
-    interface: &str,
+/// A resource of an interface that the host does not provide. None is ever created.
+struct Absent;
+
+/// The items of an interface that a linker defines. Other types need no definition.
+struct Items<'a> {
+    resources: Vec<&'a str>,
+    functions: Vec<(&'a str, ComponentFunc)>,
+}
+
+impl<'a> Items<'a> {
+    /// `declared` are the resources of earlier imports. Interfaces that use them export an alias,
+    /// which must not be defined again.
+    fn of(
+        interface: &'a ComponentInstance,
+        engine: &'a Engine,
+        declared: &mut Vec<ResourceType>,
+    ) -> Self {
+        let (mut resources, mut functions) = (Vec::new(), Vec::new());
+        for (name, item) in interface.exports(engine) {
+            match item.ty {
+                ComponentItem::Resource(resource) if !declared.contains(&resource) => {
+                    declared.push(resource);
+                    resources.push(name);
+                }
+                ComponentItem::ComponentFunc(function) => functions.push((name, function)),
+                _ => {}
+            }
+        }
+        Self {
+            resources,
+            functions,
+        }
+    }
+}
+
+fn define_function<T: Send + 'static>(
+    instance: &mut LinkerInstance<'_, T>,
+    prefix: &str,
     name: &str,
     function: &ComponentFunc,
 ) -> Result<()> {
-    let separator = if interface.is_empty() { "" } else { "#" };
-    let message = format!("{interface}{separator}{name} is not provided by this host; {USE_SPIN}");
+    let message = format!("{prefix}{name} is not provided by this host; {USE_SPIN}");
     if function.async_() {
-        linker.func_new_concurrent(name, move |_, _, _, _| {
+        instance.func_new_concurrent(name, move |_, _, _, _| {
             let error = wasmtime::format_err!("{message}");
             Box::pin(async move { Err(error) })
         })
     } else {
-        linker.func_new(name, move |_, _, _, _| bail!("{message}"))
+        instance.func_new(name, move |_, _, _, _| bail!("{message}"))
     }
 }
