@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::{Arc, LazyLock},
     task::{Context, Poll},
     time::Duration,
 };
@@ -15,8 +16,12 @@ use hyper_util::{
     client::legacy::{self, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
+use rustls::{ClientConfig, RootCertStore};
+use rustls_native_certs::{CertificateResult, load_native_certs};
 use tokio::{
     net::TcpStream,
+    sync::OnceCell,
+    task::spawn_blocking,
     time::{Sleep, timeout},
 };
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
@@ -31,33 +36,30 @@ tokio::task_local! {
 /// Sends requests over HTTP/1.1, or over HTTP/2 if TLS negotiates it. Clones share connections.
 #[derive(Clone)]
 pub(crate) struct Client {
-    inner: legacy::Client<HttpsConnector<Connector>, WasiBody>,
+    pool: Arc<OnceCell<Pool>>,
     limits: Limits,
 }
 
+type Pool = legacy::Client<HttpsConnector<Connector>, WasiBody>;
+
 impl Client {
-    /// Creates a client that trusts Mozilla's root certificates.
+    /// Creates a client that trusts the root certificates of the system and Mozilla's.
     pub(crate) fn new(limits: &Limits) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        let connector = HttpsConnectorBuilder::new()
-            .with_webpki_roots()
-            .https_or_http()
-            .enable_all_versions()
-            .wrap_connector(Connector {
-                inner: tcp,
-                default_timeout: limits.connect_timeout,
-            });
-        let mut builder = legacy::Client::builder(TokioExecutor::new());
-        builder
-            .pool_idle_timeout(limits.idle_connection_timeout)
-            // Without a timer, idle connections are only closed by the next request.
-            .pool_timer(TokioTimer::new());
         Self {
-            inner: builder.build(connector),
+            pool: Arc::default(),
             limits: *limits,
         }
+    }
+
+    /// Returns the connection pool, which the first request creates.
+    async fn pool(&self) -> Result<&Pool, Error> {
+        let create = || async {
+            // Reads the certificates of the system.
+            let config = spawn_blocking(tls_config).await;
+            config.map(|config| create_pool(config, &self.limits))
+        };
+        let pool = self.pool.get_or_try_init(create).await;
+        pool.map_err(|error| Error::InternalError(Some(format!("cannot set up TLS: {error}"))))
     }
 
     /// Sends a request with an absolute URI.
@@ -76,7 +78,8 @@ impl Client {
             .unwrap_or(limits.between_bytes_timeout);
         // The client derives it from the URI.
         request.headers_mut().remove(header::HOST);
-        let response = CONNECT_TIMEOUT.scope(connect_timeout, self.inner.request(request));
+        let response = self.pool().await?.request(request);
+        let response = CONNECT_TIMEOUT.scope(connect_timeout, response);
         let response = timeout(first_byte_timeout, response)
             .await
             .map_err(|_| Error::ConnectionReadTimeout)?
@@ -91,6 +94,49 @@ impl Client {
             .boxed_unsync()
         }))
     }
+}
+
+fn create_pool(config: ClientConfig, limits: &Limits) -> Pool {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(config)
+        .https_or_http()
+        .enable_all_versions()
+        .wrap_connector(Connector {
+            inner: tcp,
+            default_timeout: limits.connect_timeout,
+        });
+    let mut builder = legacy::Client::builder(TokioExecutor::new());
+    builder
+        .pool_idle_timeout(limits.idle_connection_timeout)
+        // Without a timer, idle connections are only closed by the next request.
+        .pool_timer(TokioTimer::new());
+    builder.build(connector)
+}
+
+/// Returns a configuration that trusts the root certificates of the system and Mozilla's, as Spin
+/// does. The first call blocks on files.
+pub(crate) fn tls_config() -> ClientConfig {
+    static ROOTS: LazyLock<Arc<RootCertStore>> =
+        LazyLock::new(|| Arc::new(root_certificates(load_native_certs())));
+    ClientConfig::builder()
+        .with_root_certificates(ROOTS.clone())
+        .with_no_client_auth()
+}
+
+fn root_certificates(system: CertificateResult) -> RootCertStore {
+    for error in &system.errors {
+        tracing::debug!(%error, "cannot load root certificates of the system");
+    }
+    let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    for certificate in system.certs {
+        if let Err(error) = roots.add(certificate) {
+            tracing::debug!(%error, "invalid root certificate of the system");
+        }
+    }
+    roots
 }
 
 /// A TCP connector with the connect timeout of the current request.
@@ -208,6 +254,19 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn invalid_certificates_of_the_system_are_skipped() {
+        let mut system = CertificateResult::default();
+        system.certs.push(b"junk".to_vec().into());
+        let mozilla = webpki_roots::TLS_SERVER_ROOTS;
+        assert_eq!(root_certificates(system).len(), mozilla.len());
+        // Any certificate serves as a root.
+        let mut system = load_native_certs();
+        system.certs.truncate(1);
+        let count = system.certs.len();
+        assert_eq!(root_certificates(system).len(), mozilla.len() + count);
+    }
 
     #[tokio::test]
     async fn idle_connections_are_closed() {

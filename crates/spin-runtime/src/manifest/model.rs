@@ -8,6 +8,7 @@ use std::{
 };
 
 use http::{HeaderMap, StatusCode};
+use url::Url;
 
 use super::{dependency_name::DependencyName, reader::Value};
 use crate::cron_schedule::CronSchedule;
@@ -239,11 +240,23 @@ impl Source {
         self.file().is_some_and(|path| !path.exists())
     }
 
+    /// Returns a URL for messages, without its user and its query, which may contain secrets.
+    pub(crate) fn display_url(url: &str) -> String {
+        let Ok(mut url) = Url::parse(url) else {
+            return "an invalid URL".to_owned();
+        };
+        url.set_query(None);
+        url.set_fragment(None);
+        // Fails for a URL without a host, which has no user.
+        let _ = (url.set_username(""), url.set_password(None));
+        url.to_string()
+    }
+
     /// Returns the path or URL for messages.
     pub fn display(&self) -> impl fmt::Display {
         match self {
             Self::File(path) => path.display().to_string(),
-            Self::Download { url, .. } => url.clone(),
+            Self::Download { url, .. } => Self::display_url(url),
             Self::Package(name) => name.clone(),
         }
     }

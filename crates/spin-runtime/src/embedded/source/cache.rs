@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    io::Write as _,
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -12,7 +12,7 @@ use anyhow::{Context as _, ensure};
 use sha2::{Digest as _, Sha256};
 
 use super::download;
-use crate::{embedded::engine, limits::Limits};
+use crate::{embedded::engine, limits::Limits, manifest::Source};
 
 /// The folder of the files below the cache folder.
 const WASM_DIR: &str = "registry/wasm";
@@ -34,8 +34,10 @@ impl Cache {
 
     /// Returns the contents of a URL with this digest, from the folder or from the network.
     ///
+    /// A folder that cannot be used is logged, and costs a download each time.
+    ///
     /// # Errors
-    /// Fails if the URL cannot be downloaded or has another digest, or if the folder is unusable.
+    /// Fails if the URL cannot be downloaded or has another digest, or if there is no folder.
     pub(super) fn load(&self, url: &str, digest: &str) -> anyhow::Result<Vec<u8>> {
         let folder = self.folder()?;
         let file = folder.join(digest);
@@ -45,18 +47,21 @@ impl Cache {
                 file = %file.display(),
                 "damaged file in the cache of downloads; downloading it again"
             ),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| unusable(&folder)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => warn_unusable(&folder, &error),
         }
-        tracing::info!(url, "downloading component");
+        let shown = Source::display_url(url);
+        tracing::info!(url = shown, "downloading component");
         let contents = download::download(url, &self.limits)?;
         let found = digest_of(&contents);
         ensure!(
             found == digest,
-            "{url} has the digest {found}, and the manifest expects {digest}; if the file was \
+            "{shown} has the digest {found}, and the manifest expects {digest}; if the file was \
              replaced on purpose, correct `digest`"
         );
-        store(&folder, &file, &contents).with_context(|| unusable(&folder))?;
+        if let Err(error) = store(&folder, &file, &contents) {
+            warn_unusable(&folder, &error);
+        }
         Ok(contents)
     }
 
@@ -70,15 +75,16 @@ impl Cache {
     }
 }
 
-fn unusable(folder: &Path) -> String {
-    format!(
-        "cannot use the cache folder {}; choose another one with --cache-dir",
-        folder.display()
-    )
+fn warn_unusable(folder: &Path, error: &io::Error) {
+    tracing::warn!(
+        folder = %folder.display(),
+        %error,
+        "cannot use the cache of downloads; choose another folder with --cache-dir"
+    );
 }
 
 /// Writes a file that other processes see complete or not at all.
-fn store(folder: &Path, file: &Path, contents: &[u8]) -> std::io::Result<()> {
+fn store(folder: &Path, file: &Path, contents: &[u8]) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let mut temporary = tempfile::NamedTempFile::with_prefix_in("download-", folder)?;
     temporary.write_all(contents)?;

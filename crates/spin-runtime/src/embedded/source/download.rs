@@ -14,7 +14,7 @@ use hyper_util::{
 use tokio::time::timeout;
 use url::Url;
 
-use crate::limits::Limits;
+use crate::{embedded::client::tls_config, limits::Limits, manifest::Source};
 
 /// The redirects that are followed, as by most clients.
 const MAX_REDIRECTS: usize = 10;
@@ -32,10 +32,10 @@ pub(super) fn download(url: &str, limits: &Limits) -> anyhow::Result<Vec<u8>> {
     let limit = limits.download_timeout;
     // A timeout must be created within the runtime.
     let contents = runtime.block_on(async { timeout(limit, fetch(url, limits)).await });
-    let contents = contents.unwrap_or_else(|_| Err(anyhow!("it took longer than {limit:?}")));
+    let contents = contents.unwrap_or_else(|_| Err(anyhow!("timed out after {limit:?}")));
     // A name that is still being resolved does not delay the error.
     runtime.shutdown_background();
-    contents.with_context(|| format!("cannot download {url}"))
+    contents.with_context(|| format!("cannot download {}", Source::display_url(url)))
 }
 
 async fn fetch(url: &str, limits: &Limits) -> anyhow::Result<Vec<u8>> {
@@ -54,7 +54,7 @@ async fn fetch(url: &str, limits: &Limits) -> anyhow::Result<Vec<u8>> {
             None => return read(response, limits.download_bytes).await,
         }
     }
-    bail!("it is redirected more than {MAX_REDIRECTS} times")
+    bail!("too many redirects: more than {MAX_REDIRECTS}")
 }
 
 fn client(limits: &Limits) -> Client<HttpsConnector<HttpConnector>, Empty<Bytes>> {
@@ -62,7 +62,7 @@ fn client(limits: &Limits) -> Client<HttpsConnector<HttpConnector>, Empty<Bytes>
     tcp.enforce_http(false);
     tcp.set_connect_timeout(Some(limits.connect_timeout));
     let connector = HttpsConnectorBuilder::new()
-        .with_webpki_roots()
+        .with_tls_config(tls_config())
         .https_or_http()
         .enable_all_versions()
         .wrap_connector(tcp);
@@ -87,12 +87,11 @@ fn redirect(url: &Url, response: &Response<Incoming>) -> anyhow::Result<Option<U
     let location = response.headers().get(header::LOCATION);
     let location = location.and_then(|location| location.to_str().ok());
     let location = location.with_context(|| format!("{status} without a valid location"))?;
-    let target = url
-        .join(location)
-        .with_context(|| format!("it is redirected to the invalid URL {location:?}"))?;
+    let target = url.join(location).context("redirect to an invalid URL")?;
     ensure!(
         matches!(target.scheme(), "http" | "https"),
-        "it is redirected to {target}, which is neither http nor https"
+        "redirect to {} is neither http nor https",
+        Source::display_url(target.as_str())
     );
     Ok(Some(target))
 }
