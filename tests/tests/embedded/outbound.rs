@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
+
 use crate::fixture::{Fixture, Headers, get, logged, manifest, post, server};
 
 fn fetch(url: &str) -> String {
@@ -118,16 +120,46 @@ async fn components_call_each_other_without_a_network() {
         app.ok("/probe02/fetch?http://hidden.spin.internal/").await,
         "probe"
     );
-    // This route does not exist.
-    let response = app
-        .send(get(&fetch("http://self.alt/nothing")))
-        .await
-        .unwrap();
-    assert!(
-        response.body().contains("DestinationNotFound"),
-        "{}",
-        response.body()
-    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_of_called_components_are_responses() {
+    let app = Fixture::new();
+    for (url, status) in [
+        ("http://self.alt/nothing", StatusCode::NOT_FOUND),
+        (
+            "http://self.alt/probe02/trap",
+            StatusCode::INTERNAL_SERVER_ERROR,
+        ),
+        (
+            "http://hidden.spin.internal/trap",
+            StatusCode::INTERNAL_SERVER_ERROR,
+        ),
+    ] {
+        let response = app.send(get(&fetch(url))).await.unwrap();
+        assert_eq!(response.status(), status, "{url}");
+        assert_eq!(response.body(), "", "{url}");
+    }
+}
+
+#[tokio::test]
+async fn unknown_components_are_errors() {
+    for (allowed, error) in [
+        ("http://missing.spin.internal", "DestinationNotFound"),
+        ("*://*:*", "DestinationNotFound"),
+        ("http://*.spin.internal", "HttpRequestDenied"),
+    ] {
+        let app = Fixture::of(&manifest(&format!(
+            "allowed_outbound_hosts = [{allowed:?}]"
+        )));
+        let response = app.send(get(&fetch("http://missing.spin.internal/")));
+        let response = response.await.unwrap();
+        assert!(
+            response.body().contains(error),
+            "{allowed}: {}",
+            response.body()
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

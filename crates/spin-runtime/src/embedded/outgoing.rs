@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Request, Response, Uri, header};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::{body, call::Call, component::Component};
 use crate::{
     allowed_hosts::{SELF_HOST, service_chain_target},
-    backend::{BackendError, Body, Caller},
+    backend::{self, BackendError, Body, Caller},
 };
 
 /// The response to a guest's request, with a future that resolves to a later connection error.
@@ -92,18 +92,20 @@ async fn send(
     request: Request<WasiBody>,
     options: RequestOptions,
 ) -> Result<Response<WasiBody>, Error> {
-    let destination = Destination::of(request.uri());
-    check_allowed(component, &destination, request.uri())?;
+    let uri = request.uri().clone();
+    let destination = Destination::of(&uri);
+    check_allowed(component, &destination, &uri)?;
     let target = match destination {
         Destination::Server => return component.client.send(request, options).await,
         Destination::Component(id) => Some(id),
         Destination::Application => None,
     };
+    let is_component = target.is_some();
     if call.depth >= component.limits.call_depth {
         component.log.denied.log(|| {
             tracing::error!(
                 component = %component.id,
-                uri = %request.uri(),
+                %uri,
                 "request denied: components call each other in a loop"
             );
         });
@@ -130,10 +132,19 @@ async fn send(
             app.call(request, call).await
         }
     };
-    match response {
-        Ok(response) => Ok(response.map(body::to_guest)),
-        Err(error) => Err(to_wasi_error(error)),
-    }
+    // As in Spin, a path without a route and a failed component result in responses.
+    let status = match response {
+        Ok(response) => return Ok(response.map(body::to_guest)),
+        Err(BackendError::NoRoute { .. }) if is_component => {
+            return Err(unknown_component(component, &uri));
+        }
+        Err(BackendError::NoRoute { .. }) => StatusCode::NOT_FOUND,
+        Err(BackendError::Failed { .. }) => StatusCode::INTERNAL_SERVER_ERROR,
+        Err(error) => return Err(to_wasi_error(error)),
+    };
+    let mut response = Response::new(body::to_guest(backend::empty()));
+    *response.status_mut() = status;
+    Ok(response)
 }
 
 fn to_origin_form(request: &mut Request<Body>) {
@@ -155,27 +166,36 @@ fn to_wasi_error(error: BackendError) -> Error {
 }
 
 fn check_allowed(component: &Component, destination: &Destination, uri: &Uri) -> Result<(), Error> {
-    let scheme = uri.scheme_str().unwrap_or("https");
-    let host = uri.host().unwrap_or_default();
+    let allowed_hosts = &component.allowed_hosts;
     let (is_allowed, missing_entry) = match destination {
-        Destination::Application => (
-            component.allowed_hosts.allows_self(),
-            "http://self".to_owned(),
-        ),
+        Destination::Application => (allowed_hosts.allows_self(), "http://self".to_owned()),
         _ => {
-            let port = uri
-                .port()
-                .map(|port| format!(":{port}"))
-                .unwrap_or_default();
-            (
-                component.allowed_hosts.allows(scheme, host, uri.port_u16()),
-                format!("{scheme}://{host}{port}"),
-            )
+            let (scheme, host) = scheme_and_host(uri);
+            let is_allowed = allowed_hosts.allows(scheme, host, uri.port_u16());
+            (is_allowed, entry_for(uri))
         }
     };
     if is_allowed {
-        return Ok(());
+        Ok(())
+    } else {
+        Err(deny(component, uri, &missing_entry))
     }
+}
+
+/// Returns the error for a component that does not exist. As in Spin, `*.spin.internal` only allows
+/// the components of the application.
+fn unknown_component(component: &Component, uri: &Uri) -> Error {
+    let (scheme, host) = scheme_and_host(uri);
+    let allowed_hosts = &component.allowed_hosts;
+    if allowed_hosts.allows_as_subdomain_only(scheme, host, uri.port_u16()) {
+        deny(component, uri, &entry_for(uri))
+    } else {
+        Error::DestinationNotFound
+    }
+}
+
+/// Logs that a request is denied, and returns the error.
+fn deny(component: &Component, uri: &Uri, missing_entry: &str) -> Error {
     component.log.denied.log(|| {
         tracing::error!(
             component = %component.id,
@@ -184,5 +204,20 @@ fn check_allowed(component: &Component, destination: &Destination, uri: &Uri) ->
             "request denied: host not in allowed_outbound_hosts"
         );
     });
-    Err(Error::HttpRequestDenied)
+    Error::HttpRequestDenied
+}
+
+fn scheme_and_host(uri: &Uri) -> (&str, &str) {
+    let scheme = uri.scheme_str().unwrap_or("https");
+    (scheme, uri.host().unwrap_or_default())
+}
+
+/// Returns the entry of `allowed_outbound_hosts` that allows a request.
+fn entry_for(uri: &Uri) -> String {
+    let (scheme, host) = scheme_and_host(uri);
+    let port = uri
+        .port()
+        .map(|port| format!(":{port}"))
+        .unwrap_or_default();
+    format!("{scheme}://{host}{port}")
 }
