@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use tokio::time::timeout;
 use wasmtime::component::{InstancePre, Linker};
 
@@ -12,7 +12,10 @@ use super::{
     guest::{Guest, Incoming},
     worker::Worker,
 };
-use crate::backend::BackendError;
+use crate::{backend::BackendError, manifest::USE_SPIN};
+
+/// The function for events.
+const EXPORT: &str = "handle-cron-event";
 
 #[allow(missing_docs, reason = "generated")]
 mod bindings {
@@ -36,9 +39,17 @@ pub(crate) struct CronPre(Arc<bindings::CronPre<Guest>>);
 
 impl CronPre {
     /// Returns the component if it exports a function for events.
-    pub(crate) fn find(pre: &InstancePre<Guest>) -> Option<Self> {
-        let pre = bindings::CronPre::new(pre.clone());
-        pre.map(|pre| Self(Arc::new(pre))).ok()
+    ///
+    /// # Errors
+    /// Fails if the function has another type than the host calls.
+    pub(crate) fn find(pre: &InstancePre<Guest>) -> anyhow::Result<Option<Self>> {
+        if pre.component().get_export_index(None, EXPORT).is_none() {
+            return Ok(None);
+        }
+        let pre = bindings::CronPre::new(pre.clone())
+            .map_err(anyhow::Error::from)
+            .with_context(|| format!("its export {EXPORT} has another type; {USE_SPIN}"))?;
+        Ok(Some(Self(Arc::new(pre))))
     }
 }
 
@@ -69,7 +80,7 @@ impl CronHandler {
             Ok(Ok(Ok(()))) => Ok(()),
             Ok(Ok(Err(Error::Other(text)))) => Err(BackendError::Failed {
                 component: component.to_string(),
-                source: anyhow!("handle-cron-event returned an error: {text}"),
+                source: anyhow!("{EXPORT} returned an error: {text}"),
             }),
             Ok(Err(error)) => Err(BackendError::Failed {
                 component: component.to_string(),
@@ -91,5 +102,36 @@ impl CronHandler {
         let guest = self.pre.0.instantiate_async(&mut store).await?;
         let event = Metadata { timestamp };
         guest.call_handle_cron_event(&mut store, event).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::{Engine, component::Component};
+
+    use super::*;
+
+    fn find(name: &str) -> anyhow::Result<Option<CronPre>> {
+        let engine = Engine::default();
+        let text = format!(
+            r#"(component
+                (core module $m (func (export "f")))
+                (core instance $i (instantiate $m))
+                (func (export "{name}") (canon lift (core func $i "f"))))"#
+        );
+        let component = Component::new(&engine, wat::parse_str(text).unwrap()).unwrap();
+        let linker = Linker::<Guest>::new(&engine);
+        CronPre::find(&linker.instantiate_pre(&component).unwrap())
+    }
+
+    #[test]
+    fn a_function_of_another_type_is_an_error_with_the_cause() {
+        assert!(find("other").unwrap().is_none());
+        let Err(error) = find(EXPORT) else {
+            panic!("the function has no parameter")
+        };
+        assert!(error.chain().len() > 1, "{error:#}");
+        let error = format!("{error:#}");
+        assert!(error.contains("its export handle-cron-event"), "{error}");
     }
 }

@@ -50,8 +50,8 @@ impl SourceLoader {
     #[cfg(not(feature = "compose"))]
     fn compose(&self, _: &Component, _: Vec<u8>) -> anyhow::Result<Vec<u8>> {
         bail!(
-            "it has dependencies or middleware, and this host was built without the feature \
-             `compose`; build it with that feature, or {USE_SPIN}"
+            "dependencies and middleware need the cargo feature `compose`, which this host was \
+             built without; {USE_SPIN}"
         )
     }
 
@@ -59,18 +59,18 @@ impl SourceLoader {
     fn compose(&self, component: &Component, wasm: Vec<u8>) -> anyhow::Result<Vec<u8>> {
         let mut wasm = to_component(&wasm, &component.source)?.into_owned();
         if !component.dependencies.is_empty() {
-            let mut parts = Vec::new();
+            let mut loaded = Vec::new();
             for (name, dependency) in &component.dependencies {
                 let wasm = self
                     .load_dependency(dependency)
                     .with_context(|| format!("dependency \"{name}\""))?;
-                parts.push(compose::Part {
+                loaded.push(compose::LoadedDependency {
                     name,
                     export: dependency.export.as_deref(),
                     wasm,
                 });
             }
-            wasm = compose::dependencies(wasm, parts)?;
+            wasm = compose::dependencies(component.source.display(), wasm, loaded)?;
         }
         if !component.middleware.is_empty() {
             let mut layers = Vec::new();
@@ -81,7 +81,7 @@ impl SourceLoader {
                     .with_context(|| format!("middleware {display}"))?;
                 layers.push((display.to_string(), wasm));
             }
-            wasm = compose::middleware(wasm, layers)?;
+            wasm = compose::middleware(component.source.display(), wasm, layers)?;
         }
         Ok(wasm)
     }
@@ -95,7 +95,7 @@ impl SourceLoader {
         })?;
         let wasm = to_component(&wasm, source)?;
         isolate::isolate(&wasm, &dependency.inherit)
-            .with_context(|| format!("{} is not a valid component", source.display()))
+            .with_context(|| format!("cannot use {} as a dependency", source.display()))
     }
 
     fn load_own(&self, component: &Component) -> anyhow::Result<Vec<u8>> {

@@ -1,5 +1,7 @@
 //! Composes a component with its dependencies, and with the middleware of its trigger.
 
+use std::fmt::Display;
+
 use anyhow::{Context as _, anyhow, bail};
 use wac_graph::{
     CompositionGraph, EncodeOptions, NodeId,
@@ -12,27 +14,31 @@ use crate::manifest::DependencyName;
 const HANDLER: &str = "wasi:http/handler@0.3.0";
 
 /// A dependency to compose.
-pub(super) struct Part<'a> {
+pub(super) struct LoadedDependency<'a> {
     pub(super) name: &'a DependencyName,
     /// The export that provides the import. `None` for the one with the same name.
     pub(super) export: Option<&'a str>,
     pub(super) wasm: Vec<u8>,
 }
 
-/// Returns a component whose imports come from its dependencies.
+/// Returns a component whose imports come from its dependencies. `source` is used in errors.
 ///
 /// # Errors
 /// Fails if a dependency provides no import, or one that another dependency provides too, or if the
 /// types differ.
-pub(super) fn dependencies(wasm: Vec<u8>, parts: Vec<Part<'_>>) -> anyhow::Result<Vec<u8>> {
+pub(super) fn dependencies(
+    source: impl Display,
+    wasm: Vec<u8>,
+    loaded: Vec<LoadedDependency<'_>>,
+) -> anyhow::Result<Vec<u8>> {
     let mut graph = Graph::default();
     let component = graph
         .add("component", wasm)
-        .context("it is not a valid component")?;
+        .with_context(|| format!("{source} is not a valid component"))?;
     let imports: Vec<String> = graph.imports(component).map(str::to_owned).collect();
     let mut provided: Vec<(String, &DependencyName)> = Vec::new();
-    for (index, part) in parts.into_iter().enumerate() {
-        let name = part.name;
+    for (index, loaded) in loaded.into_iter().enumerate() {
+        let name = loaded.name;
         let matching = imports.iter().filter(|import| name.matches(import));
         let matching: Vec<&String> = matching.collect();
         if matching.is_empty() {
@@ -42,14 +48,14 @@ pub(super) fn dependencies(wasm: Vec<u8>, parts: Vec<Part<'_>>) -> anyhow::Resul
             );
         }
         let dependency = graph
-            .add(&format!("dependency{index}"), part.wasm)
+            .add(&format!("dependency{index}"), loaded.wasm)
             .with_context(|| format!("the dependency \"{name}\" is not a valid component"))?;
         for import in matching {
             if let Some((_, other)) = provided.iter().find(|(other, _)| other == import) {
                 bail!("the dependencies \"{other}\" and \"{name}\" both provide {import}");
             }
             provided.push((import.clone(), name));
-            let export = part.export.unwrap_or(import);
+            let export = loaded.export.unwrap_or(import);
             graph
                 .connect(component, import, dependency, export)
                 .with_context(|| format!("the dependency \"{name}\" does not fit"))?;
@@ -59,15 +65,20 @@ pub(super) fn dependencies(wasm: Vec<u8>, parts: Vec<Part<'_>>) -> anyhow::Resul
     graph.encode()
 }
 
-/// Returns a component whose requests pass through the middleware, the outermost first.
+/// Returns a component whose requests pass through the middleware, the outermost first. `source` is
+/// used in errors.
 ///
 /// # Errors
 /// Fails if the component or a middleware does not handle requests of WASI 0.3.
-pub(super) fn middleware(wasm: Vec<u8>, layers: Vec<(String, Vec<u8>)>) -> anyhow::Result<Vec<u8>> {
+pub(super) fn middleware(
+    source: impl Display,
+    wasm: Vec<u8>,
+    layers: Vec<(String, Vec<u8>)>,
+) -> anyhow::Result<Vec<u8>> {
     let mut graph = Graph::default();
     let mut handler = graph
         .add("component", wasm)
-        .context("it is not a valid component")?;
+        .with_context(|| format!("{source} is not a valid component"))?;
     if !graph.exports(handler).any(|export| export == HANDLER) {
         let exports: Vec<String> = graph.exports(handler).map(str::to_owned).collect();
         bail!(
@@ -246,12 +257,12 @@ mod tests {
         let parts = names
             .iter()
             .zip(parts)
-            .map(|(name, (_, export, wasm))| Part {
+            .map(|(name, (_, export, wasm))| LoadedDependency {
                 name,
                 export: *export,
                 wasm: wasm.clone(),
             });
-        dependencies(adder(imports), parts.collect())
+        dependencies("app.wasm", adder(imports), parts.collect())
     }
 
     fn run(wasm: &[u8]) -> u32 {
@@ -352,17 +363,25 @@ mod tests {
             compose(&["a:b/c"], &[("a:b/c", None, b"junk".to_vec())]),
             &["\"a:b/c\" is not a valid component"],
         );
+        assert_error(
+            dependencies("app.wasm", b"junk".to_vec(), Vec::new()),
+            &["app.wasm is not a valid component"],
+        );
     }
 
     #[test]
     fn middleware_needs_a_handler() {
         let handler = |number| provider(&[HANDLER], number);
         assert_error(
-            middleware(provider(&["a:b/c"], 1), Vec::new()),
+            middleware("app.wasm", provider(&["a:b/c"], 1), Vec::new()),
             &["wasi:http/handler@0.3.0, and it exports a:b/c"],
         );
         assert_error(
-            middleware(handler(1), vec![("log.wasm".to_owned(), handler(1))]),
+            middleware(
+                "app.wasm",
+                handler(1),
+                vec![("log.wasm".to_owned(), handler(1))],
+            ),
             &[
                 "log.wasm does not fit",
                 "does not import wasi:http/handler@0.3.0",
