@@ -349,7 +349,7 @@ mod tests {
         });
         let (mut timers, shutdown) = timers(backend.clone());
         let services = timers.services.clone();
-        let schedule = CronSchedule::parse("* * * * * *", SystemTime::now()).unwrap();
+        let schedule = CronSchedule::parse("* * * * * *").unwrap();
         timers.replace(vec![Timer {
             target: TimerTarget::Component("report".to_owned()),
             schedule: TimerSchedule::Cron(schedule),

@@ -102,6 +102,18 @@ fn check_prints_cron_timers_and_rejects_invalid_ones() -> Result<()> {
     ] {
         ensure!(text.contains(line), "no {line:?} in {text}");
     }
+    let text = triggers() + &table("0 0 0 1 1 * 2020");
+    let text = text.replacen("* * * * * *", "0 0 0 1 1 * 2020", 1);
+    let (is_valid, text) = check(app_with_manifest(&text).path())?;
+    ensure!(is_valid, "{text}");
+    for part in [
+        "trigger.cron[0].cron_expression",
+        "no times in the future, so the component is never called",
+        "application.tool.socket-host.timer[0].cron",
+        "no times in the future, so the request is never sent",
+    ] {
+        ensure!(text.contains(part), "no {part:?} in {text}");
+    }
     let text = triggers().replace("* * * * * *", "* * * * *") + &table("0 0 0 30 2 *");
     let (is_valid, text) = check(app_with_manifest(&text).path())?;
     ensure!(!is_valid, "{text}");
@@ -110,7 +122,7 @@ fn check_prints_cron_timers_and_rejects_invalid_ones() -> Result<()> {
         "trigger.cron[0].cron_expression",
         "put one for the seconds in front",
         "application.tool.socket-host.timer[0].cron",
-        "no times in the future",
+        "matches no time",
     ] {
         ensure!(text.contains(part), "no {part:?} in {text}");
     }

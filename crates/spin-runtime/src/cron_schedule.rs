@@ -38,9 +38,9 @@ impl CronSchedule {
     /// expressions too.
     ///
     /// # Errors
-    /// Returns a message that includes the expression and what is expected. An expression without
-    /// times after `now` is an error too.
-    pub fn parse(expression: &str, now: SystemTime) -> Result<Self, String> {
+    /// Returns a message that includes the expression and what is expected. An expression that
+    /// matches no time, past or future, is an error too.
+    pub fn parse(expression: &str) -> Result<Self, String> {
         let expression = expression.trim();
         let schedule: Schedule = expression.parse().map_err(|_| {
             format!(
@@ -52,13 +52,19 @@ impl CronSchedule {
             expression: expression.into(),
             schedule: schedule.into(),
         };
-        if schedule.next_after(now).is_none() {
+        if !schedule.has_times() {
             return Err(format!(
-                "cron expression {expression:?} has no times in the future: expected days that \
-                 exist, and a year that is not over"
+                "cron expression {expression:?} matches no time: expected a date that exists"
             ));
         }
         Ok(schedule)
+    }
+
+    /// Returns whether any time matches, past or future.
+    fn has_times(&self) -> bool {
+        // The first year of the notation is 1970.
+        let start = DateTime::<Utc>::from_timestamp(-1, 0);
+        start.is_some_and(|start| self.schedule.after(&start).next().is_some())
     }
 
     /// Returns the first time after `time`, if there is one.
@@ -134,7 +140,7 @@ mod tests {
     }
 
     fn parse(expression: &str) -> Result<CronSchedule, String> {
-        CronSchedule::parse(expression, at(NEW_YEAR))
+        CronSchedule::parse(expression)
     }
 
     /// Returns the first times after the new year, in seconds since then.
@@ -188,13 +194,21 @@ mod tests {
             ("* * * * MOON *", "found \"MOON\""),
             ("*/0 * * * * *", "found \"*/0\""),
             ("7-3 * * * * *", "found \"7-3\""),
-            ("0 0 0 30 2 *", "no times in the future"),
-            ("0 0 0 1 1 * 2020", "no times in the future"),
-            ("0 0 0 1 1 * 2026", "no times in the future"),
+            ("0 0 0 30 2 *", "matches no time"),
+            ("0 0 0 29 2 * 2025", "matches no time"),
+            ("0 0 0 1 1 MON 2026", "matches no time"),
         ] {
             let error = parse(expression).unwrap_err();
             assert!(error.contains(expected), "{expression}: {error}");
             assert!(error.contains(expression), "{expression}: {error}");
+        }
+    }
+
+    #[test]
+    fn expressions_whose_times_have_passed_are_valid() {
+        for expression in ["0 0 0 1 1 * 1970", "0 0 0 1 1 * 2020", "0 0 0 1 1 * 2026"] {
+            let schedule = parse(expression).unwrap();
+            assert_eq!(schedule.next_after(at(NEW_YEAR)), None, "{expression}");
         }
     }
 

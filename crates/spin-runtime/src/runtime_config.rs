@@ -20,7 +20,7 @@ use anyhow::Context as _;
 pub struct RuntimeConfig {
     /// `state_dir`, absolute.
     pub state_dir: Option<PathBuf>,
-    /// `log_dir`, absolute.
+    /// `log_dir`, absolute. Empty for no log files.
     pub log_dir: Option<PathBuf>,
     /// `max_instance_memory`, in bytes.
     pub max_instance_memory: Option<usize>,

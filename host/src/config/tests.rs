@@ -84,7 +84,7 @@ fn timers_have_a_pause_or_a_cron_expression() {
             &["timer[0]", "`every` or `cron` is missing"],
             &["timer[1].cron", "not both"],
             &["timer[2].cron", "seconds in front"],
-            &["timer[3].cron", "no times in the future"],
+            &["timer[3].cron", "matches no time"],
             &["timer[4].cron", "expected a string"],
             &["timer[5]", "`every` or `cron` is missing"],
             &["timer[5].crom", "did you mean `cron`"],

@@ -124,8 +124,14 @@ impl TimerSchedule {
                 Some(Self::Every(pause))
             }
             (None, Some(cron)) => {
-                let schedule = CronSchedule::parse(cron.string()?, SystemTime::now());
+                let schedule = CronSchedule::parse(cron.string()?);
                 let schedule = schedule.map_err(|reason| cron.error(reason)).ok()?;
+                if schedule.next_after(SystemTime::now()).is_none() {
+                    cron.warn(
+                        "this cron expression has no times in the future, so the request is never \
+                         sent",
+                    );
+                }
                 Some(Self::Cron(schedule))
             }
             (Some(_), Some(cron)) => {

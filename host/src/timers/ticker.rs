@@ -15,12 +15,18 @@ use crate::config::TimerSchedule;
 /// have been suspended.
 const MAX_SLEEP: Duration = Duration::from_secs(10);
 
+/// A clock that is set back by less than this is being corrected, so times that were already due
+/// are not due again.
+const MAX_CORRECTION: Duration = Duration::from_secs(60);
+
 /// Waits for the times of a schedule.
 pub(super) struct Ticker<C> {
     schedule: TimerSchedule,
     /// Returns the current time.
     clock: C,
     ticked: bool,
+    /// The time of the cron expression that was last due.
+    last_due: Option<SystemTime>,
 }
 
 impl<C: Fn() -> SystemTime> Ticker<C> {
@@ -29,6 +35,7 @@ impl<C: Fn() -> SystemTime> Ticker<C> {
             schedule,
             clock,
             ticked: false,
+            last_due: None,
         }
     }
 
@@ -45,18 +52,21 @@ impl<C: Fn() -> SystemTime> Ticker<C> {
                 }
                 Some((self.clock)())
             }
-            TimerSchedule::Cron(schedule) => self.wait_for(schedule).await,
+            TimerSchedule::Cron(schedule) => {
+                self.last_due = self.wait_for(schedule).await;
+                self.last_due
+            }
         }
     }
 
     async fn wait_for(&self, schedule: &CronSchedule) -> Option<SystemTime> {
         let mut start = (self.clock)();
-        let mut next = schedule.next_after(start)?;
+        let mut next = self.next_after(schedule, start)?;
         loop {
             let now = (self.clock)();
             if now < start {
                 // The clock was set back.
-                next = schedule.next_after(now)?;
+                next = self.next_after(schedule, now)?;
             }
             start = now;
             match next.duration_since(now) {
@@ -64,6 +74,15 @@ impl<C: Fn() -> SystemTime> Ticker<C> {
                 _ => return Some(next),
             }
         }
+    }
+
+    /// Returns the first time after `now` that was not due before a correction of the clock.
+    fn next_after(&self, schedule: &CronSchedule, now: SystemTime) -> Option<SystemTime> {
+        let is_corrected = |last_due: &SystemTime| {
+            let behind = last_due.duration_since(now);
+            behind.is_ok_and(|behind| behind < MAX_CORRECTION)
+        };
+        schedule.next_after(self.last_due.filter(is_corrected).unwrap_or(now))
     }
 }
 
@@ -95,13 +114,27 @@ mod tests {
     }
 
     fn cron(expression: &str) -> TimerSchedule {
-        TimerSchedule::Cron(CronSchedule::parse(expression, at(0.0)).unwrap())
+        TimerSchedule::Cron(CronSchedule::parse(expression).unwrap())
     }
 
     /// Returns a clock that starts at a time and follows Tokio's paused clock.
     fn clock(start: SystemTime) -> impl Fn() -> SystemTime {
         let started = Instant::now();
         move || start + started.elapsed()
+    }
+
+    /// Returns a clock as [`clock`] does, with an offset in seconds that may change.
+    fn settable_clock(start: SystemTime, offset: &AtomicI64) -> impl Fn() -> SystemTime {
+        let running = clock(start);
+        move || {
+            let offset = offset.load(SeqCst);
+            let distance = Duration::from_secs(offset.unsigned_abs());
+            if offset < 0 {
+                running() - distance
+            } else {
+                running() + distance
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -129,16 +162,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_clock_that_is_set_is_followed() {
         let offset = AtomicI64::new(0);
-        let running = clock(at(0.0));
-        let clock = || {
-            let offset = offset.load(SeqCst);
-            let distance = Duration::from_secs(offset.unsigned_abs());
-            if offset < 0 {
-                running() - distance
-            } else {
-                running() + distance
-            }
-        };
+        let clock = settable_clock(at(0.0), &offset);
         let mut ticker = Ticker::new(cron("0 0 * * * *"), clock);
         let set = |to: i64| {
             let offset = &offset;
@@ -154,6 +178,26 @@ mod tests {
         // Set back by two hours, to a minute past 23:00.
         let (tick, ()) = tokio::join!(ticker.tick(), set(-3600));
         assert_eq!(tick, Some(at(0.0)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_correction_of_the_clock_repeats_no_time() {
+        let offset = AtomicI64::new(0);
+        let clock = settable_clock(at(0.5), &offset);
+        let mut ticker = Ticker::new(cron("0/20 * * * * *"), clock);
+        assert_eq!(ticker.tick().await, Some(at(20.0)));
+        assert_eq!(ticker.tick().await, Some(at(40.0)));
+        // Set back before the next wait, to two seconds past 0:00.
+        offset.store(-38, SeqCst);
+        assert_eq!(ticker.tick().await, Some(at(60.0)));
+        // Set back during the wait.
+        let set = async {
+            sleep(Duration::from_secs(5)).await;
+            offset.store(-48, SeqCst);
+        };
+        assert_eq!(tokio::join!(ticker.tick(), set).0, Some(at(80.0)));
+        // The clock has to catch up.
+        assert_eq!(ticker.tick().await, Some(at(100.0)));
     }
 
     #[tokio::test(start_paused = true)]

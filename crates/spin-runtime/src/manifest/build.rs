@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{context::Context, model::Build, reader::Value};
 
-/// What `command` is.
+/// The expected value of `command`, for errors.
 pub(super) const COMMAND: &str = "a shell command, or a list of them";
 
 /// Reads the build of a component. `replacing` is the command of the profile.

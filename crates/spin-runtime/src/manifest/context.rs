@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    dependencies::Part,
+    dependencies::DependencySource,
     model::{ManifestOptions, ManifestUse},
     reader::Value,
 };
@@ -24,12 +24,11 @@ pub(super) struct Context<'a> {
     /// The names under `[variables]`.
     pub(super) variables: &'a BTreeSet<String>,
     /// The `[component.ID]` tables that may be dependencies.
-    pub(super) parts: BTreeMap<String, Part>,
+    pub(super) dependency_sources: BTreeMap<String, DependencySource>,
     /// The ids of the components that are dependencies of others.
     pub(super) composed: RefCell<BTreeSet<String>>,
     /// The profiles that a component defines.
     pub(super) profiles: RefCell<BTreeSet<String>>,
-    warnings: RefCell<Vec<String>>,
 }
 
 impl<'a> Context<'a> {
@@ -43,10 +42,9 @@ impl<'a> Context<'a> {
             usage: options.usage,
             profile: options.profile,
             variables,
-            parts: BTreeMap::new(),
+            dependency_sources: BTreeMap::new(),
             composed: RefCell::default(),
             profiles: RefCell::default(),
-            warnings: RefCell::default(),
         }
     }
 
@@ -60,17 +58,7 @@ impl<'a> Context<'a> {
     /// Adds a warning about something that the embedded runtime ignores.
     pub(super) fn warn_unsupported(&self, value: &Value<'_>, reason: &str) {
         if self.usage == ManifestUse::Embedded {
-            self.warn(value, &format!("{reason}; {USE_SPIN}"));
+            value.warn(format!("{reason}; {USE_SPIN}"));
         }
-    }
-
-    /// Adds a warning about a value that is valid.
-    pub(super) fn warn(&self, value: &Value<'_>, message: &str) {
-        let warning = format!("{} (line {}): {message}", value.key(), value.line());
-        self.warnings.borrow_mut().push(warning);
-    }
-
-    pub(super) fn into_warnings(self) -> Vec<String> {
-        self.warnings.into_inner()
     }
 }

@@ -31,8 +31,14 @@ pub(super) fn read(
     let target =
         component.and_then(|value| read_target(context, &trigger_id, &value, names, components));
     let schedule = expression.and_then(|value| {
-        let parsed = CronSchedule::parse(value.string()?, SystemTime::now());
-        parsed.map_err(|reason| value.error(reason)).ok()
+        let parsed = CronSchedule::parse(value.string()?);
+        let schedule = parsed.map_err(|reason| value.error(reason)).ok()?;
+        if schedule.next_after(SystemTime::now()).is_none() {
+            value.warn(
+                "this cron expression has no times in the future, so the component is never called",
+            );
+        }
+        Some(schedule)
     });
     match target? {
         Target::Component(component) => Some(CronTrigger {

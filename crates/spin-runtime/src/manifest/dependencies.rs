@@ -13,7 +13,7 @@ use super::{
 };
 
 /// What dependencies need to know about a `[component.ID]` table.
-pub(super) struct Part {
+pub(super) struct DependencySource {
     /// `None` if the source is invalid.
     pub(super) source: Option<Source>,
     /// The settings that would be lost if the component was a dependency.
@@ -33,8 +33,8 @@ const OWN_SETTINGS: [&str; 9] = [
     "variables",
 ];
 
-impl Part {
-    /// Reads the parts of a component's table and of its profile's.
+impl DependencySource {
+    /// Reads the table of a component and that of its profile.
     pub(super) fn read<'a>(context: &Context<'_>, mut table: Table<'a>) -> Self {
         let mut profile = table
             .get("profile")
@@ -206,7 +206,7 @@ impl<'a> Draft<'a> {
         let export = name.and_then(|name| read_export(&mut table, name));
         let inherit = table
             .get("inherit_configuration")
-            .map(|value| read_inherit(context, &value));
+            .map(|value| read_inherit(&value));
         table.finish();
         Some(Self {
             origin: origin?,
@@ -236,21 +236,21 @@ impl<'a> Draft<'a> {
 }
 
 fn find_component(context: &Context<'_>, value: &Value<'_>, id: &str) -> Option<Source> {
-    let Some(part) = context.parts.get(id) else {
-        let suggestion = suggest(id, context.parts.keys().map(String::as_str));
+    let Some(found) = context.dependency_sources.get(id) else {
+        let suggestion = suggest(id, context.dependency_sources.keys().map(String::as_str));
         value.error(format!("no [component.{id}]{suggestion}"));
         return None;
     };
-    if !part.own_settings.is_empty() {
+    if !found.own_settings.is_empty() {
         value.error(format!(
             "the component {id:?} cannot be a dependency, because it has settings of its own: {}; \
              set them for the component that uses it, and share them with `inherit_configuration`",
-            part.own_settings.join(", ")
+            found.own_settings.join(", ")
         ));
         return None;
     }
     context.composed.borrow_mut().insert(id.to_owned());
-    part.source.clone()
+    found.source.clone()
 }
 
 fn read_package(
@@ -315,7 +315,7 @@ fn read_export(table: &mut Table<'_>, name: &DependencyName) -> Option<String> {
     export.string().map(str::to_owned)
 }
 
-fn read_inherit(context: &Context<'_>, value: &Value<'_>) -> Inherit {
+fn read_inherit(value: &Value<'_>) -> Inherit {
     if !value.is_array() {
         let Some(all) = value.boolean() else {
             return Inherit::NONE;
@@ -329,10 +329,9 @@ fn read_inherit(context: &Context<'_>, value: &Value<'_>) -> Inherit {
         if !Inherit::KEYS.contains(&key) {
             let suggestion = suggest(key, Inherit::KEYS.into_iter());
             let expected = Inherit::KEYS.join(", ");
-            context.warn(
-                &entry,
-                &format!("{key:?} has no effect{suggestion}; expected one of {expected}"),
-            );
+            entry.warn(format!(
+                "{key:?} has no effect{suggestion}; expected one of {expected}"
+            ));
         }
         keys.insert(key.to_owned());
     }

@@ -21,6 +21,22 @@ pub(super) fn check_label(id: &str) -> Result<(), String> {
         .map_err(|_| "expected kebab-case or snake_case".to_owned())
 }
 
+/// Returns `derived` if it is a kebab-case id and free, and otherwise the first free id that consists
+/// of `prefix` and a number.
+pub(super) fn derive(derived: String, prefix: &str, is_free: impl Fn(&str) -> bool) -> String {
+    if check_kebab(&derived).is_ok() && is_free(&derived) {
+        return derived;
+    }
+    let mut number = 1;
+    loop {
+        let id = format!("{prefix}{number}");
+        if is_free(&id) {
+            return id;
+        }
+        number += 1;
+    }
+}
+
 fn check_snake(id: &str) -> Result<(), String> {
     check_words(id, '_', '-')
 }
@@ -62,6 +78,15 @@ fn check_words(id: &str, separator: char, wrong_separator: char) -> Result<(), S
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn derived_ids_are_free_and_in_kebab_case() {
+        let free = |id: &str| id != "a-b" && id != "a-d1";
+        assert_eq!(derive("a-c".to_owned(), "a-d", free), "a-c");
+        for taken_or_invalid in ["a-b", "a-for-/../b", "a-for-", "a_b"] {
+            assert_eq!(derive(taken_or_invalid.to_owned(), "a-d", free), "a-d2");
+        }
+    }
 
     #[test]
     fn ids_follow_the_rules_of_spin() {

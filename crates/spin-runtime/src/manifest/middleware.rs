@@ -3,20 +3,28 @@
 use std::collections::BTreeMap;
 
 use super::{
-    model::{Component, Target},
+    id,
+    model::{Component, CronTrigger, Target},
     trigger::Found,
 };
 
-/// Moves the middleware of each trigger to its component.
+/// Moves the middleware of each HTTP trigger to its component.
 ///
 /// A component that has other triggers is copied first, because its code differs between them. The
 /// ids of the copies are those of Spin.
-pub(super) fn assign(triggers: &mut [Found<'_>], components: &mut BTreeMap<String, Component>) {
+pub(super) fn assign(
+    triggers: &mut [Found<'_>],
+    cron_triggers: &[CronTrigger],
+    components: &mut BTreeMap<String, Component>,
+) {
     let mut uses: BTreeMap<String, usize> = BTreeMap::new();
     for found in &*triggers {
         if let Target::Component(id) = &found.trigger.target {
             *uses.entry(id.clone()).or_default() += 1;
         }
+    }
+    for trigger in cron_triggers {
+        *uses.entry(trigger.component.clone()).or_default() += 1;
     }
     for found in triggers {
         let Target::Component(id) = &mut found.trigger.target else {
@@ -35,12 +43,7 @@ pub(super) fn assign(triggers: &mut [Found<'_>], components: &mut BTreeMap<Strin
         let Some(component) = components.get(id) else {
             continue;
         };
-        let derived = format!("{id}-for-{}", found.id);
-        let numbered = (1..).map(|number| format!("{derived}-d{number}"));
-        let copy_id = std::iter::once(derived.clone())
-            .chain(numbered)
-            .find(|id| !components.contains_key(id))
-            .unwrap_or_default();
+        let copy_id = copy_id(id, &found.id, components);
         let copy = Component {
             id: copy_id.clone(),
             middleware,
@@ -51,4 +54,16 @@ pub(super) fn assign(triggers: &mut [Found<'_>], components: &mut BTreeMap<Strin
         components.insert(copy_id.clone(), copy);
         *id = copy_id;
     }
+}
+
+/// Returns the id of a component's copy for a trigger.
+///
+/// Ids are part of the names of log files, so a trigger id that is not in kebab case is left out.
+fn copy_id(component: &str, trigger: &str, components: &BTreeMap<String, Component>) -> String {
+    let derived = format!("{component}-for-{trigger}");
+    let prefix = match id::check_kebab(&derived) {
+        Ok(()) => format!("{derived}-d"),
+        Err(_) => format!("{component}-d"),
+    };
+    id::derive(derived, &prefix, |id| !components.contains_key(id))
 }

@@ -7,19 +7,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use toml::de::DeTable;
-
 use super::{
     component::{self, Version},
     context::Context,
-    dependencies::Part,
+    dependencies::DependencySource,
+    document::read_document,
     error::ManifestError,
     id,
     model::{
         Component, Manifest, ManifestOptions, ManifestUse, Route, ToolTables, Trigger, Variable,
         WELL_KNOWN,
     },
-    reader::{Diagnostics, Table, Value},
+    reader::{Table, Value},
     suggest::suggest,
     trigger, version1,
 };
@@ -81,38 +80,19 @@ impl Manifest {
             .map_err(|error| ManifestError::file(path, format!("invalid path: {error}")))?;
         let root = absolute.parent().unwrap_or(&absolute).to_owned();
 
-        let diagnostics = Diagnostics::new(text);
-        let into_error = |diagnostics: Diagnostics<'_>| ManifestError {
-            path: path.to_owned(),
-            problems: diagnostics.into_problems(),
-        };
-        let (document, errors) = DeTable::parse_recoverable(text);
-        for error in &errors {
-            let offset = error.span().map(|span| span.start);
-            diagnostics.report(offset, "", error.message());
-        }
-        let mut table = Table::root(&diagnostics, document.get_ref());
-        let version = if errors.is_empty() {
-            read_version(&mut table)
-        } else {
-            None
-        };
-        let Some(version) = version else {
-            return Err(into_error(diagnostics));
-        };
-
         let options = options.into();
-        let (manifest, tools) = match version {
-            Version::One => {
-                let manifest = version1::read(table, absolute, root, options);
-                (manifest, read_tools(&ToolTables::default()))
-            }
-            Version::Two => read_root(table, absolute, root, options, read_tools),
-        };
-        match manifest {
-            Some(manifest) if diagnostics.is_empty() => Ok((manifest, tools)),
-            _ => Err(into_error(diagnostics)),
-        }
+        let ((mut manifest, tools), warnings) = read_document(text, path, |mut table| {
+            let (manifest, tools) = match read_version(&mut table)? {
+                Version::One => {
+                    let manifest = version1::read(table, absolute, root, options);
+                    (manifest, read_tools(&ToolTables::default()))
+                }
+                Version::Two => read_root(table, absolute, root, options, read_tools),
+            };
+            Some((manifest?, tools))
+        })?;
+        manifest.warnings.extend(warnings);
+        Ok((manifest, tools))
     }
 }
 
@@ -193,7 +173,7 @@ fn read_root<T>(
         .flat_map(|table| ids(&table))
         .collect();
     if let Some(value) = &component_table {
-        context.parts = read_parts(&context, value);
+        context.dependency_sources = read_dependency_sources(&context, value);
     }
     let mut components = component_table
         .map(|value| read_components(&context, &value))
@@ -213,7 +193,6 @@ fn read_root<T>(
 
     let mut warnings = warnings(&triggers.http);
     warnings.extend(triggers.warnings);
-    warnings.extend(context.into_warnings());
     let tools = read_tools(&tools);
     let manifest = application.map(|application| Manifest {
         path,
@@ -245,15 +224,18 @@ pub(super) fn check_profile(context: &Context<'_>, table: &mut Table<'_>) {
 }
 
 /// Reads what dependencies need to know about the components.
-fn read_parts(context: &Context<'_>, value: &Value<'_>) -> BTreeMap<String, Part> {
+fn read_dependency_sources(
+    context: &Context<'_>,
+    value: &Value<'_>,
+) -> BTreeMap<String, DependencySource> {
     let Some(table) = value.table() else {
         return BTreeMap::new();
     };
-    let parts = table.entries().filter_map(|(id, value)| {
+    let sources = table.entries().filter_map(|(id, value)| {
         let table = value.is_table().then(|| value.table())??;
-        Some((id.to_owned(), Part::read(context, table)))
+        Some((id.to_owned(), DependencySource::read(context, table)))
     });
-    parts.collect()
+    sources.collect()
 }
 
 fn ids(table: &Table<'_>) -> Vec<String> {

@@ -4,7 +4,7 @@
 //! one run shows every problem of a file. Methods that return `None` or an empty collection for a
 //! wrong value have already reported it.
 
-use std::{cell::RefCell, collections::BTreeMap, ops::Range};
+use std::{cell::RefCell, collections::BTreeMap, fmt, ops::Range};
 
 use toml::{
     Spanned,
@@ -13,10 +13,11 @@ use toml::{
 
 use super::{error::Problem, suggest::suggest};
 
-/// The text being read and the problems found in it.
+/// The text being read, and the problems and warnings about it.
 pub(super) struct Diagnostics<'a> {
     text: &'a str,
     problems: RefCell<Vec<Problem>>,
+    warnings: RefCell<Vec<String>>,
 }
 
 impl<'a> Diagnostics<'a> {
@@ -24,6 +25,7 @@ impl<'a> Diagnostics<'a> {
         Self {
             text,
             problems: RefCell::default(),
+            warnings: RefCell::default(),
         }
     }
 
@@ -54,6 +56,11 @@ impl<'a> Diagnostics<'a> {
         problems.dedup();
         problems
     }
+
+    /// Returns all warnings, in the order in which they were added.
+    pub(super) fn into_warnings(self) -> Vec<String> {
+        self.warnings.into_inner()
+    }
 }
 
 /// A value of a manifest and its position.
@@ -71,6 +78,12 @@ impl<'a> Value<'a> {
     pub fn error(&self, message: impl Into<String>) {
         self.diagnostics
             .report(Some(self.offset), &self.key, message);
+    }
+
+    /// Adds a warning about this value, which is valid.
+    pub fn warn(&self, message: impl fmt::Display) {
+        let warning = format!("{} (line {}): {message}", self.key, self.line());
+        self.diagnostics.warnings.borrow_mut().push(warning);
     }
 
     fn expected(&self, what: &str) {

@@ -590,3 +590,52 @@ fn cron_triggers_name_a_component_and_their_times() {
         assert!(error.contains(part), "no {part:?} in {error}");
     }
 }
+
+#[test]
+fn cron_triggers_whose_times_have_passed_are_warnings() {
+    let text = "spin_manifest_version = 2\napplication.name = \"test\"\n\
+        [[trigger.cron]]\ncomponent = \"a\"\ncron_expression = \"0 0 0 1 1 * 2020\"\n\
+        [component.a]\nsource = \"a.wasm\"\n";
+    let manifest = Manifest::parse(text, "/app/spin.toml", ManifestUse::Embedded).unwrap();
+    let warning = "trigger.cron[0].cron_expression (line 5): this cron expression has no times in \
+                   the future, so the component is never called";
+    assert_eq!(manifest.warnings, [warning]);
+}
+
+#[test]
+fn a_component_with_a_cron_trigger_is_copied_for_its_middleware() {
+    let text = "spin_manifest_version = 2\napplication.name = \"test\"\n\
+        [[trigger.http]]\nid = \"web\"\nroute = \"/\"\ncomponent = \"a\"\n\
+        dependencies.middleware = [{ path = \"b.wasm\" }]\n\
+        [[trigger.cron]]\ncomponent = \"a\"\ncron_expression = \"@daily\"\n\
+        [component.a]\nsource = \"a.wasm\"\n";
+    let manifest = Manifest::parse(text, "/app/spin.toml", ManifestUse::Embedded).unwrap();
+    let components: Vec<_> = manifest.components.keys().collect();
+    assert_eq!(components, ["a", "a-for-web"]);
+    assert_eq!(manifest.cron_triggers[0].component, "a");
+    assert!(manifest.components["a"].middleware.is_empty());
+    assert_eq!(manifest.components["a-for-web"].middleware.len(), 1);
+}
+
+#[test]
+fn copies_of_components_have_ids_in_kebab_case() {
+    let trigger = |id: &str, route: &str| {
+        format!(
+            "[[trigger.http]]\nid = {id:?}\nroute = {route:?}\ncomponent = \"a\"\n\
+             dependencies.middleware = [{{ path = \"b.wasm\" }}]\n"
+        )
+    };
+    let text = format!(
+        "spin_manifest_version = 2\napplication.name = \"test\"\n{}{}{}\
+         [component.a]\nsource = \"a.wasm\"\n[component.a-for-taken]\nsource = \"c.wasm\"\n",
+        trigger("/../b", "/1"),
+        trigger("c d", "/2"),
+        trigger("taken", "/3"),
+    );
+    let manifest = Manifest::parse(&text, "/app/spin.toml", ManifestUse::Embedded).unwrap();
+    let components: Vec<_> = manifest.components.keys().collect();
+    assert_eq!(
+        components,
+        ["a", "a-d1", "a-d2", "a-for-taken", "a-for-taken-d1"]
+    );
+}

@@ -14,8 +14,9 @@ use super::{
 };
 use crate::route_pattern::RoutePattern;
 
-/// What `route` is.
+/// The expected value of `route`, for errors.
 pub(super) const ROUTE: &str = "a path such as \"/api/...\", or { private = true }";
+
 /// The triggers of a manifest.
 #[derive(Default)]
 pub(super) struct Triggers {
@@ -75,7 +76,7 @@ pub(super) fn read_all<'a>(
         .collect();
     check_duplicate_routes(&listed);
     mark_dependencies(context, &kinds, components);
-    middleware::assign(&mut routes, components);
+    middleware::assign(&mut routes, &found.cron, components);
     found.http = routes.into_iter().map(|route| route.trigger).collect();
     found
 }
@@ -386,14 +387,9 @@ impl Names {
     /// Returns an id for the inline component of a trigger.
     fn inline_component(&mut self, trigger_id: &str) -> String {
         let derived = format!("{trigger_id}-component");
-        let numbered = (1..).map(|number| format!("inline-component{number}"));
         let is_free =
-            |id: &String| !self.components.contains(id) && !self.inline_components.contains(id);
-        let id = std::iter::once(derived)
-            .filter(|id| id::check_kebab(id).is_ok())
-            .chain(numbered)
-            .find(is_free)
-            .unwrap_or_default();
+            |id: &str| !self.components.contains(id) && !self.inline_components.contains(id);
+        let id = id::derive(derived, "inline-component", is_free);
         self.inline_components.insert(id.clone());
         id
     }

@@ -39,7 +39,9 @@ pub(super) fn read(
     let kind = table
         .require("trigger", "the type of the triggers: { type = \"http\" }")
         .and_then(|value| read_kind(&context, &value));
-    let entries = table.get("component").map(|value| value.array());
+    let entries = table.get("component");
+    let has_entries = entries.as_ref().is_some_and(|value| !value.is_empty());
+    let entries = entries.map(|value| value.array());
     let mut components = BTreeMap::new();
     let mut triggers = Vec::new();
     for entry in entries.unwrap_or_default() {
@@ -52,7 +54,7 @@ pub(super) fn read(
         triggers.extend(found.map(|trigger| (entry.clone(), trigger)));
         components.insert(component.id.clone(), component);
     }
-    if components.is_empty() && options.usage == ManifestUse::Embedded {
+    if !has_entries && options.usage == ManifestUse::Embedded {
         table.error("no [[component]]: nothing to serve");
     }
     let routes: Vec<_> = triggers
@@ -64,8 +66,7 @@ pub(super) fn read(
     table.finish();
 
     let triggers: Vec<Trigger> = triggers.into_iter().map(|(_, trigger)| trigger).collect();
-    let mut warnings = parse::warnings(&triggers);
-    warnings.extend(context.into_warnings());
+    let warnings = parse::warnings(&triggers);
     Some(Manifest {
         path,
         root,

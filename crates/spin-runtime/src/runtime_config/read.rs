@@ -6,17 +6,13 @@ use anyhow::Context as _;
 
 use super::{KeyValueStore, RuntimeConfig, SqliteDatabase, VariableProvider};
 use crate::manifest::{
-    read_document,
+    USE_SPIN, read_document,
     reader::{Table, Value},
     suggest,
 };
 
 /// The prefix of environment variables unless a provider sets another one.
 const DEFAULT_PREFIX: &str = "SPIN_VARIABLE";
-
-/// The way out for what only Spin supports.
-const USE_SPIN: &str =
-    "run the application with `spin up` and put this host in front of it with --upstream URL";
 
 /// The folders that relative paths start in.
 struct Folders {
@@ -32,15 +28,16 @@ pub(super) fn parse(text: &str, path: &Path) -> anyhow::Result<RuntimeConfig> {
         config: file.parent().unwrap_or(&current).to_owned(),
         current,
     };
-    Ok(read_document(text, path, |table| {
-        read_root(table, &folders)
-    })?)
+    let (mut config, warnings) =
+        read_document(text, path, |table| Some(read_root(table, &folders)))?;
+    config.warnings.extend(warnings);
+    Ok(config)
 }
 
 fn read_root(mut table: Table<'_>, folders: &Folders) -> RuntimeConfig {
     let mut config = RuntimeConfig {
         state_dir: read_folder(&mut table, "state_dir", folders),
-        log_dir: read_folder(&mut table, "log_dir", folders),
+        log_dir: read_log_dir(&mut table, folders),
         max_instance_memory: table
             .get("max_instance_memory")
             .and_then(|value| read_size(&value)),
@@ -73,12 +70,12 @@ fn read_root(mut table: Table<'_>, folders: &Folders) -> RuntimeConfig {
     }
     if let Some(value) = table.get("client_tls") {
         value.error(format!(
-            "certificates for outgoing requests are not supported: {USE_SPIN}"
+            "certificates for outgoing requests are not supported; {USE_SPIN}"
         ));
     }
     // Without them, requests are sent all the same.
     if let Some(value) = table.get("outbound_http") {
-        warn_about_keys(&value, &mut config.warnings);
+        read_outbound_http(&value, &mut config.warnings);
     }
     // Calls of these interfaces fail in any case.
     for name in [
@@ -103,9 +100,33 @@ fn no_effect(value: &Value<'_>) -> String {
     )
 }
 
-fn warn_about_keys(value: &Value<'_>, warnings: &mut Vec<String>) {
+fn read_outbound_http(value: &Value<'_>, warnings: &mut Vec<String>) {
     let Some(table) = value.table() else { return };
-    warnings.extend(table.entries().map(|(_, value)| no_effect(&value)));
+    for (_, value) in table.entries() {
+        read_ignored_limit(&value, warnings);
+    }
+}
+
+/// Warns about a limit that has no effect, and reports one of 0. Spin then opens no connections.
+fn read_ignored_limit(value: &Value<'_>, warnings: &mut Vec<String>) {
+    if value.is_integer() && value.integer() == Some(0) {
+        value.error(format!(
+            "0, with which Spin opens no connections, is not supported: allow no hosts in \
+             allowed_outbound_hosts; {USE_SPIN}"
+        ));
+    } else {
+        warnings.push(no_effect(value));
+    }
+}
+
+/// Reads the folder of the logs. An empty path means that there are no log files.
+fn read_log_dir(table: &mut Table<'_>, folders: &Folders) -> Option<PathBuf> {
+    let value = table.get("log_dir")?;
+    let path = value.string()?;
+    if path.is_empty() {
+        return Some(PathBuf::new());
+    }
+    Some(folders.current.join(path))
 }
 
 /// Reads the path of a folder. In Spin, an empty path means that nothing is kept.
@@ -115,7 +136,7 @@ fn read_folder(table: &mut Table<'_>, name: &'static str, folders: &Folders) -> 
     if path.is_empty() {
         value.error(format!(
             "an empty path, with which Spin keeps nothing on disk, is not supported: use the path \
-             of a folder, or {USE_SPIN}"
+             of a folder; {USE_SPIN}"
         ));
         return None;
     }
@@ -156,7 +177,7 @@ fn read_type<'a>(table: &mut Table<'a>, purpose: &str) -> Option<(&'a str, Value
 fn unsupported_type(value: &Value<'_>, kind: &str, supported: &[&str], spin_only: &[&str]) {
     if spin_only.contains(&kind) {
         value.error(format!(
-            "type {kind:?} is not supported, only {}: {USE_SPIN}",
+            "type {kind:?} is not supported, only {}; {USE_SPIN}",
             supported.join(" and ")
         ));
     } else {
@@ -263,13 +284,13 @@ fn read_outbound_networking(value: &Value<'_>, warnings: &mut Vec<String>) {
         && !networks.array().is_empty()
     {
         networks.error(format!(
-            "blocked networks are not supported: list the allowed hosts in allowed_outbound_hosts, \
-             or {USE_SPIN}"
+            "blocked networks are not supported: list the allowed hosts in \
+             allowed_outbound_hosts; {USE_SPIN}"
         ));
     }
     for name in ["max_socket_connections", "max_total_connections"] {
         if let Some(value) = table.get(name) {
-            warnings.push(no_effect(&value));
+            read_ignored_limit(&value, warnings);
         }
     }
     table.finish();

@@ -123,6 +123,12 @@ fn paths_are_relative_to_the_folder_that_spin_uses() {
 }
 
 #[test]
+fn an_empty_log_dir_means_no_log_files() {
+    let config = parse("log_dir = \"\"").unwrap();
+    assert_eq!(config.log_dir, Some(PathBuf::new()));
+}
+
+#[test]
 fn the_older_name_of_providers_is_known() {
     let old = "[[config_provider]]\ntype = \"env\"\n";
     assert_eq!(parse(old).unwrap().variable_providers.len(), 1);
@@ -135,7 +141,7 @@ fn the_older_name_of_providers_is_known() {
 fn every_problem_is_reported_with_its_position() {
     let text = r#"
 state_dirs = "a"
-log_dir = ""
+state_dir = ""
 max_instance_memory = 0
 key_value_store.a = { type = "sqlite" }
 key_value_store.b = { type = "redis" }
@@ -148,19 +154,21 @@ variables_provider = [{ type = "vault" }, { type = "envs" }, { type = "static" }
 client_tls = []
 outbound_networking.block_networks = ["private"]
 outbound_redis.max_connections = -1
+outbound_http.max_connections = 0
+outbound_networking.max_total_connections = 0
 "#;
     let errors = errors(text);
     let lines: Vec<&str> = errors.lines().collect();
     let expected = [
         "2: state_dirs: unknown key (did you mean `state_dir`?)",
-        "3: log_dir: an empty path",
+        "3: state_dir: an empty path",
         "4: max_instance_memory: expected a number of bytes, found 0",
         "5: key_value_store.a.type: unknown type \"sqlite\"; expected spin or redis",
         "6: key_value_store.b: `url` is missing: the server, such as \"redis://localhost:6379\"",
         "7: key_value_store.c.url: unknown key; expected one of type, path",
-        "8: key_value_store.d.type: type \"azure_cosmos\" is not supported, only spin and redis: run",
+        "8: key_value_store.d.type: type \"azure_cosmos\" is not supported, only spin and redis; start with --spin",
         "9: key_value_store.e: `type` is missing: \"spin\" for a SQLite file, or \"redis\"",
-        "10: sqlite_database.a.type: type \"libsql\" is not supported, only spin: run the application with `spin up`",
+        "10: sqlite_database.a.type: type \"libsql\" is not supported, only spin; start with --spin",
         "11: sqlite_database.b.path: expected the path of a file, found an empty string",
         "12: variables_provider[0].type: type \"vault\" is not supported, only static and env",
         "12: variables_provider[1].type: unknown type \"envs\" (did you mean `env`?)",
@@ -168,6 +176,8 @@ outbound_redis.max_connections = -1
         "13: client_tls: certificates for outgoing requests are not supported",
         "14: outbound_networking.block_networks: blocked networks are not supported",
         "15: outbound_redis.max_connections: expected a number of at least 0, found -1",
+        "16: outbound_http.max_connections: 0, with which Spin opens no connections, is not",
+        "17: outbound_networking.max_total_connections: 0, with which Spin opens no connections",
     ];
     assert_eq!(lines.len(), expected.len(), "{errors}");
     for (line, expected) in lines.iter().zip(expected) {
