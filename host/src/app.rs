@@ -27,9 +27,8 @@ use crate::{
     gateway::{Gateway, Rules},
     http::signer::Signer,
     net::connections::ConnectionLimits,
-    options::HostOptions,
+    options::{HostOptions, applicable_variables},
     shutdown::Shutdown,
-    spin::SpinProcess,
     state::Services,
     timers::Timers,
     upstream::{Upstream, passthrough, tunnel::Tunnels},
@@ -78,10 +77,7 @@ struct VariableSources {
 impl VariableSources {
     fn resolve(&self, config: &AppConfig) -> Result<Variables> {
         let manifest = &config.manifest;
-        let is_used =
-            |name: &String| manifest.variables.contains_key(name) || !self.optional.contains(name);
-        let options = self.options.iter().filter(|(name, _)| is_used(name));
-        let options: Vec<_> = options.cloned().collect();
+        let options = applicable_variables(&self.options, &self.optional, manifest);
         Variables::with_providers(
             manifest,
             &options,
@@ -392,31 +388,9 @@ pub async fn check(mut options: HostOptions) -> Result<AppConfig> {
     Ok(config)
 }
 
-/// Starts Spin if the options say so, and changes them to those of a host in front of it.
-///
-/// `control` is the address of the control port, which components publish to.
-///
-/// # Errors
-/// Fails if Spin exits before it serves.
-pub(crate) async fn start_spin(
-    options: &mut HostOptions,
-    config: &AppConfig,
-    control: SocketAddr,
-) -> Result<Option<SpinProcess>> {
-    let Some(spin) = options.spin.take() else {
-        return Ok(None);
-    };
-    let grip_url = grip_url(reachable(control));
-    let grip_key = options.grip_key.clone().unwrap_or_else(random_key);
-    let spin = SpinProcess::start(&spin, options, &config.manifest, grip_url, grip_key).await?;
-    options.upstream = Some(spin.url()?);
-    options.grip_key = Some(spin.grip_key().to_owned());
-    Ok(Some(spin))
-}
-
 /// Returns the value of the variable `grip_url` for a control port.
-fn grip_url(control: SocketAddr) -> String {
-    format!("http://{control}")
+pub(crate) fn grip_url(control: SocketAddr) -> String {
+    format!("http://{}", reachable(control))
 }
 
 /// Returns a configuration whose number of WebSockets the process has file descriptors for.
@@ -437,7 +411,7 @@ fn name_folder_option(error: anyhow::Error) -> anyhow::Error {
 }
 
 /// Returns a random key, in the notation of [`Key::parse`].
-fn random_key() -> String {
+pub(crate) fn random_key() -> String {
     let secret: [u8; 32] = rand::random();
     format!("base64:{}", BASE64_STANDARD.encode(secret))
 }

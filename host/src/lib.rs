@@ -21,14 +21,11 @@
 //! # Ok(())
 //! # }
 //! ```
-//!
-//! The binary is [`cli::run`].
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Result;
-use tokio::{task::JoinSet, time::sleep};
-use tracing::warn;
+use tokio::task::JoinSet;
 
 mod app;
 mod backoff;
@@ -36,11 +33,10 @@ pub mod cli;
 mod config;
 mod control;
 mod dev;
-mod foreign_options;
+mod drain;
 mod gateway;
 mod hold;
 mod http;
-mod instance_limits;
 mod metrics;
 mod net;
 mod options;
@@ -53,7 +49,6 @@ mod state;
 mod terminal;
 mod timers;
 mod upstream;
-mod variable_option;
 mod ws;
 
 pub use app::check;
@@ -65,7 +60,7 @@ pub use options::{HostOptions, SpinOptions};
 
 use app::App;
 use control::Control;
-use net::{connections::ConnectionLimits, frame, listener::Listener};
+use net::{connections::ConnectionLimits, listener::Listener};
 use shutdown::Shutdown;
 use spin::SpinProcess;
 use state::Services;
@@ -97,9 +92,6 @@ impl Host {
         options.validate()?;
         let config = options.load_config()?;
         let runtime_config = options.load_runtime_config()?;
-        for warning in &runtime_config.warnings {
-            warn!(%warning, "runtime configuration warning");
-        }
         let shutdown = Shutdown::default();
         let listener = Listener::bind(options.listen, "--listen", &shutdown).await?;
         let control_listener = Listener::bind(options.control, "--control", &shutdown).await?;
@@ -110,7 +102,7 @@ impl Host {
         // Compiling may take long. Meanwhile the control port responds with "starting".
         let mut background = JoinSet::new();
         background.spawn(control.clone().serve(control_listener));
-        let spin = app::start_spin(&mut options, &config, addresses[1]).await?;
+        let spin = spin::start(&mut options, &config.manifest, addresses[1]).await?;
         let mut app = App::start(
             &options,
             &config,
@@ -154,68 +146,5 @@ impl Host {
     /// Returns the address of the control port.
     pub fn control_address(&self) -> SocketAddr {
         self.addresses[1]
-    }
-
-    /// Waits until the Spin that this host has started exits, and returns an error that says how.
-    /// Waits for ever if there is none.
-    pub async fn spin_exited(&mut self) -> anyhow::Error {
-        match &mut self.spin {
-            Some(spin) => spin.exited().await,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Stops accepting connections, closes WebSockets with 1001, and waits up to 30 seconds for
-    /// requests to finish. Returns whether everything finished; the rest is aborted. Then ends the
-    /// Spin that this host has started.
-    pub async fn stop(mut self) -> bool {
-        self.shutdown.drain.cancel();
-        let mut spin = self.spin.take();
-        let drained = async {
-            let sessions = &self.services.sessions;
-            sessions
-                .close_all(frame::GOING_AWAY, "the server is shutting down")
-                .await;
-            while self.serving.join_next().await.is_some() {}
-            self.tunnels.closed().await;
-        };
-        let in_time = tokio::select! {
-            () = drained => true,
-            timeout = drain_timeout(spin.as_mut()) => {
-                warn!(?timeout, "drain timed out, aborting the rest");
-                false
-            }
-        };
-        if let Some(spin) = spin {
-            spin.stop().await;
-        }
-        in_time
-    }
-}
-
-/// Waits until draining must end, and returns the time limit. Without Spin, it only lasts until
-/// clients have answered a close: nothing can respond to requests and events.
-async fn drain_timeout(spin: Option<&mut SpinProcess>) -> Duration {
-    let drain_timeout = Limits::DEFAULT.drain_timeout;
-    let close_timeout = Limits::DEFAULT.close_timeout;
-    let spin_ended = async {
-        match spin {
-            Some(spin) => {
-                spin.exited().await;
-                sleep(close_timeout).await;
-            }
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = sleep(drain_timeout) => drain_timeout,
-        () = spin_ended => close_timeout,
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        self.shutdown.drain.cancel();
-        self.shutdown.abort.cancel();
     }
 }

@@ -2,13 +2,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Result, bail};
-use spin_runtime::{EmbeddedOptions, ManifestOptions, ManifestUse, RuntimeConfig, SqliteStatement};
+use spin_runtime::{
+    EmbeddedOptions, Manifest, ManifestOptions, ManifestUse, RuntimeConfig, SqliteStatement,
+};
+use tracing::warn;
 
 use crate::config::{AppConfig, Limits, UpstreamUrl};
 
@@ -86,6 +90,8 @@ pub struct SpinOptions {
     pub supervisor: PathBuf,
     /// Let Spin run the build commands of the components first.
     pub build: bool,
+    /// Further arguments of `spin up`.
+    pub arguments: Vec<OsString>,
 }
 
 impl Default for HostOptions {
@@ -129,10 +135,7 @@ impl HostOptions {
         }
         if self.spin.is_some() {
             if self.upstream.is_some() {
-                bail!(
-                    "--spin starts an upstream of its own, so there is none to name with --upstream: \
-                     leave out one of them"
-                );
+                bail!("--spin and --upstream cannot be combined: --spin starts its own upstream");
             }
             if self.watch {
                 bail!(
@@ -166,14 +169,18 @@ impl HostOptions {
         )?)
     }
 
-    /// Reads the runtime configuration. An upstream has its own.
+    /// Reads the runtime configuration, and logs its warnings. An upstream has its own.
     pub(crate) fn load_runtime_config(&self) -> Result<RuntimeConfig> {
-        match &self.runtime_config_file {
+        let config = match &self.runtime_config_file {
             Some(file) if self.upstream.is_none() && self.spin.is_none() => {
-                RuntimeConfig::load(file)
+                RuntimeConfig::load(file)?
             }
-            _ => Ok(RuntimeConfig::default()),
+            _ => RuntimeConfig::default(),
+        };
+        for warning in &config.warnings {
+            warn!(%warning, "runtime configuration warning");
         }
+        Ok(config)
     }
 
     /// Returns the options of the runtime for an application in the folder `root`.
@@ -208,4 +215,16 @@ impl HostOptions {
             ..EmbeddedOptions::new(state_dir.unwrap_or_else(|| root.join(".spin")))
         }
     }
+}
+
+/// Returns the values of variables for a manifest: all but those that are optional and not declared.
+pub(crate) fn applicable_variables(
+    variables: &[(String, String)],
+    optional: &BTreeSet<String>,
+    manifest: &Manifest,
+) -> Vec<(String, String)> {
+    let is_applicable =
+        |name: &String| manifest.variables.contains_key(name) || !optional.contains(name);
+    let applicable = variables.iter().filter(|(name, _)| is_applicable(name));
+    applicable.cloned().collect()
 }

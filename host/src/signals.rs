@@ -91,7 +91,8 @@ impl Requests {
     }
 }
 
-/// Returns whether the process was started with SIGHUP ignored, as by `nohup`. Only Linux tells.
+/// Returns whether the process was started with SIGHUP ignored, as by `nohup`. Only known on
+/// Linux.
 fn ignores_hangup() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -2,7 +2,7 @@
 
 use tempfile::TempDir;
 
-use crate::workspace;
+use crate::{wasm, workspace};
 
 /// Writes Socket Burger's manifest, with an order created every `interval`.
 pub fn burger(interval: &str) -> TempDir {
@@ -51,9 +51,9 @@ name = "probe"
 route = "/..."
 component = "probe"
 [component.probe]
-source = "{}/target/wasm32-wasip2/component/probe.wasm"
+source = {:?}
 {extra}"#,
-        workspace().display()
+        wasm("probe")
     ))
 }
 

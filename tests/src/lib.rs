@@ -2,16 +2,18 @@
 
 use std::{
     path::{Path, PathBuf},
+    process::{Command, Output},
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 mod app;
 mod http;
 pub mod pushpin;
 mod redis;
 mod server;
+mod upstream;
 mod websocket;
 
 pub use self::{
@@ -19,6 +21,7 @@ pub use self::{
     http::{Response, read_response, request},
     redis::Redis,
     server::Server,
+    upstream::{Upstream, spin_stand_in},
     websocket::{Client, HandshakeError},
 };
 
@@ -37,16 +40,33 @@ pub fn workspace() -> &'static Path {
 
 /// Returns the path of the host's binary. `tests/run` builds it before it runs the tests.
 pub fn host_binary() -> PathBuf {
-    let binary = workspace().join("target/release/socket-host");
-    let wasm = workspace().join("target/wasm32-wasip2/component/probe.wasm");
-    for path in [&binary, &wasm] {
-        assert!(
-            path.exists(),
-            "{} is missing: tests/run builds it",
-            path.display()
-        );
-    }
-    binary
+    wasm("probe");
+    built("target/release/socket-host")
+}
+
+/// Returns the path of a component. `tests/run` builds it before it runs the tests.
+pub fn wasm(name: &str) -> PathBuf {
+    built(&format!("target/wasm32-wasip2/component/{name}.wasm"))
+}
+
+fn built(path: &str) -> PathBuf {
+    let path = workspace().join(path);
+    assert!(
+        path.exists(),
+        "{} is missing: tests/run builds it",
+        path.display()
+    );
+    path
+}
+
+/// Runs a command of the host, such as `check` or `build`, for the manifest in `folder`.
+pub fn socket_host(command: &[&str], folder: &Path) -> Result<Output> {
+    Command::new(host_binary())
+        .args(command)
+        .arg("--from")
+        .arg(folder)
+        .output()
+        .context("cannot run socket-host")
 }
 
 /// Polls `condition` until it returns a value. Fails after [`TIMEOUT`].

@@ -98,6 +98,14 @@ impl Server {
         )
     }
 
+    /// Returns the error with which a host for the manifest in `folder` fails to start.
+    pub fn start_error(folder: &Path, options: &[&str]) -> Result<String> {
+        match Self::start(folder, options) {
+            Ok(_) => bail!("the host starts with {options:?}"),
+            Err(error) => Ok(format!("{error:#}")),
+        }
+    }
+
     /// Sends a GET request and returns the status and the body.
     pub async fn get(&self, path: &str) -> Result<(u16, String)> {
         let response = request(
@@ -196,11 +204,16 @@ impl Server {
         self.log.clone()
     }
 
+    /// Returns what has been logged so far.
+    pub fn log_text(&self) -> String {
+        self.log.lock().map(|log| log.clone()).unwrap_or_default()
+    }
+
     /// Waits for a log line that contains all of `words` and returns it.
     pub async fn wait_for_log(&self, words: &[&str]) -> Result<String> {
         eventually(&format!("a log line with {words:?}"), async || {
-            let log = self.log.lock().map(|log| log.clone()).unwrap_or_default();
-            log.lines()
+            self.log_text()
+                .lines()
                 .find(|line| words.iter().all(|word| line.contains(word)))
                 .map(str::to_owned)
         })

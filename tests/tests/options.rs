@@ -1,9 +1,9 @@
 //! Options of the command line that Spin has too.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Result, ensure};
-use tests::{Server, app_with_manifest, eventually, probe, workspace};
+use tests::{Server, app_with_manifest, eventually, host_binary, probe, workspace};
 
 /// Returns the error with which the host does not start.
 fn start_error(folder: &Path, options: &[&str]) -> Result<String> {
@@ -32,7 +32,7 @@ async fn instances_serve_as_many_requests_as_configured() -> Result<()> {
 
     let options = [
         "--max-instance-reuse-count",
-        "1..4",
+        "3..4",
         "--max-instance-concurrent-reuse-count",
         "2",
         "--idle-instance-timeout",
@@ -49,6 +49,7 @@ async fn instances_serve_as_many_requests_as_configured() -> Result<()> {
             .all(|number| ["1", "2", "3"].contains(&&**number)),
         "{seen:?}"
     );
+    ensure!(seen.iter().any(|number| number == "3"), "{seen:?}");
     let (status, _) = host.get("/alloc?mib=64").await?;
     ensure!(status == 500, "{status}");
 
@@ -171,7 +172,11 @@ async fn options_without_a_meaning_are_explained() -> Result<()> {
         error.contains("read-only") && error.contains("--upstream"),
         "{error}"
     );
-    let error = start_error(folder.path(), &["--tls-cert", "a.pem"])?;
-    ensure!(error.contains("proxy"), "{error}");
+    let mut command = Command::new(host_binary());
+    command.arg("up").arg("--from").arg(folder.path());
+    match Server::run(command.env("SPIN_TLS_CERT", "a.pem"), &[]) {
+        Ok(_) => anyhow::bail!("the host starts with a certificate"),
+        Err(error) => ensure!(error.to_string().contains("proxy"), "{error}"),
+    }
     Ok(())
 }

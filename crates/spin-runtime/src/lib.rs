@@ -54,4 +54,4 @@ pub use route_notation::notation_warning;
 pub use route_pattern::RoutePattern;
 pub use router::{PrivateRoutes, Routes, escapes_root};
 pub use runtime_config::RuntimeConfig;
-pub use variables::{VariableSource, Variables, environment_key};
+pub use variables::{VariableSource, Variables};

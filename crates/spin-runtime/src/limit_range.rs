@@ -30,10 +30,18 @@ pub struct LimitRange<T> {
     end: T,
 }
 
-impl<T: Copy + PartialOrd + SampleUniform> LimitRange<T> {
+impl<T: Copy> LimitRange<T> {
     /// Creates a range. Returns `None` if it contains no value.
-    pub fn new(start: T, end: T) -> Option<Self> {
+    pub fn new(start: T, end: T) -> Option<Self>
+    where
+        T: PartialOrd,
+    {
         (start < end).then_some(Self { start, end })
+    }
+
+    /// Returns the first value of the range.
+    pub fn start(&self) -> T {
+        self.start
     }
 
     /// Returns the first value after the range.
@@ -42,7 +50,10 @@ impl<T: Copy + PartialOrd + SampleUniform> LimitRange<T> {
     }
 
     /// Returns a random value of the range.
-    pub(crate) fn pick(&self) -> T {
+    pub(crate) fn pick(&self) -> T
+    where
+        T: PartialOrd + SampleUniform,
+    {
         rand::rng().random_range(self.start..self.end)
     }
 }

@@ -1,13 +1,12 @@
 //! The values of an application's variables, and the templates that use them.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fmt, fs, io,
-    path::Path,
-};
+mod provider;
+
+use std::{collections::BTreeMap, fmt};
 
 use anyhow::{Context as _, anyhow, bail};
 
+use self::provider::{Provider, prefixed_key, read_dot_env};
 use crate::{
     allowed_hosts::AllowedHosts,
     manifest::{Component, Manifest, suggest, template::Template},
@@ -215,79 +214,19 @@ impl fmt::Debug for Variables {
     }
 }
 
-/// A provider of a runtime configuration and the contents of its file.
-struct Provider<'a> {
-    config: &'a VariableProvider,
-    dot_env: HashMap<String, String>,
-}
-
-impl<'a> Provider<'a> {
-    fn open(config: &'a VariableProvider) -> anyhow::Result<Self> {
-        let dot_env = match config {
-            VariableProvider::Environment {
-                dot_env: Some(file),
-                ..
-            } => read_dot_env(file)?,
-            _ => HashMap::new(),
-        };
-        Ok(Self { config, dot_env })
-    }
-
-    fn get(&self, name: &str, environment: impl Fn(&str) -> Option<String>) -> Option<String> {
-        match self.config {
-            VariableProvider::Static(values) => values.get(name).cloned(),
-            VariableProvider::Environment { prefix, .. } => {
-                let key = prefixed_key(prefix, name);
-                environment(&key).or_else(|| self.dot_env.get(&key).cloned())
-            }
-        }
-    }
-}
-
 /// Returns the name of the environment variable with the value of a variable: `SPIN_VARIABLE_NAME`.
-pub fn environment_key(name: &str) -> String {
+fn environment_key(name: &str) -> String {
     prefixed_key("SPIN_VARIABLE", name)
-}
-
-fn prefixed_key(prefix: &str, name: &str) -> String {
-    format!("{prefix}_{}", name.to_ascii_uppercase())
-}
-
-fn read_dot_env(path: &Path) -> anyhow::Result<HashMap<String, String>> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
-        Err(error) => {
-            return Err(anyhow!(error).context(format!("cannot read {}", path.display())));
-        }
-    };
-    // Some editors begin UTF-8 with a byte order mark, which is not part of the first name.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let pairs = dotenvy::from_read_iter(text.as_bytes()).collect::<Result<_, _>>();
-    pairs.map_err(|error| {
-        // The line may contain a secret, so the error only contains its number.
-        let line = match &error {
-            // The error contains the rest of the line, from the position of the problem.
-            dotenvy::Error::LineParse(rest, _) if !rest.trim().is_empty() => text
-                .lines()
-                .position(|line| line.trim_end().ends_with(rest.trim())),
-            _ => None,
-        };
-        let line = line
-            .map(|index| format!(":{}", index + 1))
-            .unwrap_or_default();
-        anyhow!(
-            "{}{line}: expected NAME=VALUE or a comment that starts with #",
-            path.display()
-        )
-    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, path::Path};
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::manifest::ManifestUse;
-    use proptest::prelude::*;
 
     const TEXT: &str = "spin_manifest_version = 2\napplication.name = \"test\"\ntrigger.http = []\n\
         trigger.other = []\n[variables]\n\

@@ -19,7 +19,7 @@ use spin_runtime::{
     notation_warning,
 };
 
-pub use duration::parse_duration;
+pub use duration::{parse_duration, parse_duration_from};
 pub use limits::Limits;
 pub use origins::AllowedOrigins;
 pub use passthrough::Passthrough;

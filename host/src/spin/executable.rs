@@ -1,7 +1,7 @@
 //! Finds the executable of Spin.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     path::{Path, PathBuf},
 };
 
@@ -14,15 +14,17 @@ use crate::options::SpinOptions;
 const EXECUTABLE_VARIABLE: &str = "SPIN_BIN_PATH";
 
 /// Returns the options that start the Spin of this machine: the executable that `SPIN_BIN_PATH`
-/// names, or else `spin` in `PATH`. The supervisor is the current executable.
+/// names, or else `spin` in `PATH`. The supervisor is the current executable. `arguments` are
+/// further ones of Spin.
 ///
 /// # Errors
 /// Fails if there is no such executable.
-pub(crate) fn find(build: bool) -> Result<SpinOptions> {
+pub(crate) fn find(build: bool, arguments: Vec<OsString>) -> Result<SpinOptions> {
     Ok(SpinOptions {
         executable: find_executable(|name| std::env::var_os(name))?,
         supervisor: std::env::current_exe().context("cannot find the path of this program")?,
         build,
+        arguments,
     })
 }
 

@@ -11,19 +11,48 @@
 //!
 //! - [`executable`] finds Spin.
 //! - [`arguments`] passes the host's options on to Spin.
-//! - [`grip`] resolves the variables `grip_url` and `grip_key`.
+//! - [`variables`] resolves the variables that Spin gets from the host.
 //! - [`process`] starts Spin, waits until it serves, and stops it; [`readiness`] asks whether it
 //!   serves; [`output`] copies what it prints.
 //! - [`supervisor`] is the hidden subcommand.
 
+use std::net::SocketAddr;
+
+use anyhow::Result;
+use spin_runtime::Manifest;
+
+use crate::{app, options::HostOptions};
+
 mod arguments;
 mod executable;
-mod grip;
 mod output;
 mod process;
 mod readiness;
 mod supervisor;
+mod variables;
 
 pub(crate) use executable::find;
 pub(crate) use process::{SpinProcess, wait_for_exit};
 pub(crate) use supervisor::{SUPERVISE, supervise};
+
+/// Starts Spin if the options say so, and changes them to those of a host in front of it.
+///
+/// `control` is the address of the control port, which components publish to.
+///
+/// # Errors
+/// Fails if Spin exits before it serves.
+pub(crate) async fn start(
+    options: &mut HostOptions,
+    manifest: &Manifest,
+    control: SocketAddr,
+) -> Result<Option<SpinProcess>> {
+    let Some(spin) = options.spin.take() else {
+        return Ok(None);
+    };
+    let grip_url = app::grip_url(control);
+    let grip_key = options.grip_key.clone().unwrap_or_else(app::random_key);
+    let spin = SpinProcess::start(&spin, options, manifest, grip_url, grip_key).await?;
+    options.upstream = Some(spin.url()?);
+    options.grip_key = Some(spin.grip_key().to_owned());
+    Ok(Some(spin))
+}

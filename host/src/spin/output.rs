@@ -1,4 +1,4 @@
-//! Copies what Spin prints to stderr.
+//! Copies Spin's output to stderr.
 
 use std::{
     collections::VecDeque,

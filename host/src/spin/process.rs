@@ -6,24 +6,29 @@ use std::{
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow};
 use parking_lot::Mutex;
-use spin_runtime::{Manifest, environment_key};
-use tokio::sync::watch;
+use spin_runtime::Manifest;
+use tokio::{sync::watch, time::sleep};
 
 use super::{
     arguments::arguments,
-    grip::GripVariables,
     output::Output,
     readiness,
     supervisor::{SIGNAL_STATUS, SUPERVISE},
+    variables::SpinVariables,
 };
 use crate::{
     config::UpstreamUrl,
-    options::{HostOptions, SpinOptions},
+    options::{HostOptions, SpinOptions, applicable_variables},
 };
+
+/// How long the file with the values of variables is kept once Spin serves. Triggers other than
+/// HTTP are processes of their own, which may read it later.
+const VARIABLES_GRACE: Duration = Duration::from_secs(5);
 
 /// Threads that wait for supervisors.
 static WAITERS: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
@@ -50,8 +55,7 @@ pub(crate) struct SpinProcess {
 impl SpinProcess {
     /// Starts `spin up` for a manifest on a free port, and waits until it serves.
     ///
-    /// `grip_url` is the address of the control port, and `grip_key` the key of the host. They are
-    /// passed on as variables.
+    /// `grip_url` is the URL of the control port, and `grip_key` the key of the host.
     ///
     /// # Errors
     /// Fails with the end of Spin's output if it exits before it serves.
@@ -62,10 +66,15 @@ impl SpinProcess {
         grip_url: String,
         grip_key: String,
     ) -> Result<Self> {
-        let grip =
-            GripVariables::resolve(manifest, &options.variables, grip_url, grip_key, |name| {
-                std::env::var(name).ok()
-            })?;
+        let variables = SpinVariables::resolve(
+            manifest,
+            &applicable_variables(&options.variables, &options.optional_variables, manifest),
+            grip_url,
+            grip_key,
+            |name| std::env::var(name).ok(),
+        )?;
+        // Deleted when this returns an error or is cancelled.
+        let file = variables.write()?;
         let address = free_address().context("cannot find a free port for Spin")?;
         let (output, [stdout, stderr]) = Output::start().context("cannot create a pipe")?;
         let mut command = Command::new(&spin.supervisor);
@@ -73,15 +82,13 @@ impl SpinProcess {
             .arg(SUPERVISE)
             .arg("--")
             .arg(&spin.executable)
-            .args(arguments(options, spin.build, &manifest.path, address)?)
-            // On the command line, every user of the machine could read the values.
-            .envs(
-                options
-                    .variables
-                    .iter()
-                    .map(|(name, value)| (environment_key(name), value)),
-            )
-            .envs(grip.environment)
+            .args(arguments(
+                options,
+                spin,
+                &manifest.path,
+                address,
+                file.as_ref().map(|file| file.path()),
+            )?)
             // The host connects without TLS.
             .env_remove("SPIN_TLS_CERT")
             .env_remove("SPIN_TLS_KEY")
@@ -100,13 +107,17 @@ impl SpinProcess {
             supervisor.with_context(|| format!("cannot run {}", spin.supervisor.display()))?;
         let mut process = Self {
             address,
-            grip_key: grip.key,
+            grip_key: variables.grip_key,
             lifeline: supervisor.stdin.take(),
             exited: Exited::of(supervisor)?,
         };
         let status = tokio::select! {
             () = readiness::wait_until_ready(address) => {
                 output.forget();
+                tokio::spawn(async move {
+                    sleep(VARIABLES_GRACE).await;
+                    drop(file);
+                });
                 return Ok(process);
             }
             status = process.exited.wait() => status,
@@ -169,7 +180,7 @@ impl Exited {
     }
 }
 
-/// Says how Spin has ended.
+/// Returns how Spin exited, for errors.
 fn describe(status: Option<ExitStatus>) -> String {
     let signal = status.and_then(|status| status.signal());
     match status.and_then(|status| status.code()) {
@@ -178,7 +189,7 @@ fn describe(status: Option<ExitStatus>) -> String {
         }
         Some(code) => format!("exited with status {code}"),
         None => match signal {
-            Some(signal) => format!("has lost its supervisor, ended by signal {signal}"),
+            Some(signal) => format!("lost its supervisor to signal {signal}"),
             None => "exited with an unknown status".into(),
         },
     }

@@ -1,4 +1,4 @@
-//! Asks a server whether it is a Spin that serves.
+//! Polls Spin's health endpoint until it responds.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -13,8 +13,8 @@ use tracing::info;
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
 /// The time for one response. The first one may take longer than later ones.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The requests after which a log line says what the host is waiting for.
-const SILENT_REQUESTS: usize = 400;
+/// Attempts before a log line.
+const QUIET_ATTEMPTS: usize = 400;
 
 /// Waits until Spin responds to a request for its health. There is no time limit, since Spin may
 /// build, download or compile components first.
@@ -24,7 +24,7 @@ pub(super) async fn wait_until_ready(address: SocketAddr) {
         if matches!(health.await, Ok(Ok(true))) {
             return;
         }
-        if attempt == SILENT_REQUESTS {
+        if attempt == QUIET_ATTEMPTS {
             info!(%address, "waiting for spin up to serve");
         }
         sleep(POLL_INTERVAL).await;

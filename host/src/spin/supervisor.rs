@@ -13,7 +13,8 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, kill_process_group, test_kill_process_group, waitid,
+    Pid, Signal, WaitId, WaitIdOptions, getppid, kill_process_group, test_kill_process_group,
+    waitid,
 };
 use tokio::{
     io::AsyncReadExt as _,
@@ -27,7 +28,7 @@ use crate::{config::Limits, terminal::print_error_line};
 /// The name of the hidden subcommand.
 pub(crate) const SUPERVISE: &str = "supervise";
 
-/// The flag of the subcommand in the process that becomes the command.
+/// The option of the subcommand in the process that becomes the command.
 const REPLACE: &str = "--replace";
 
 /// Time between SIGTERM and SIGKILL.
@@ -42,10 +43,11 @@ pub(super) const SIGNAL_STATUS: i32 = 128;
 /// Runs a command in a process group of its own, and ends the group when stdin is closed or the
 /// command has exited. Returns the command's status, as a shell would.
 ///
-/// `command` is the program and its arguments. With `replace`, this process becomes the command.
-pub(crate) fn supervise(command: Vec<OsString>, replace: bool) -> ExitCode {
-    let result = if replace {
-        Err(become_command(command))
+/// `command` is the program and its arguments. With the process id of a supervisor, this process
+/// becomes the command.
+pub(crate) fn supervise(command: Vec<OsString>, supervisor: Option<i32>) -> ExitCode {
+    let result = if let Some(supervisor) = supervisor {
+        Err(become_command(command, supervisor))
     } else {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -80,7 +82,7 @@ async fn run(command: Vec<OsString>) -> Result<ExitStatus> {
 
     let program = std::env::current_exe().context("cannot find the path of this program")?;
     let child = Command::new(&program)
-        .args([SUPERVISE, REPLACE, "--"])
+        .args([SUPERVISE, REPLACE, &std::process::id().to_string(), "--"])
         .args(command)
         .stdin(Stdio::null())
         .process_group(0)
@@ -104,7 +106,7 @@ async fn run(command: Vec<OsString>) -> Result<ExitStatus> {
 /// Turns this process into the command. On Linux, the system sends SIGTERM to the command if the
 /// supervisor is killed. Spin then ends its own child processes. Returns an error if the command
 /// cannot be run.
-fn become_command(command: Vec<OsString>) -> anyhow::Error {
+fn become_command(command: Vec<OsString>, supervisor: i32) -> anyhow::Error {
     let mut command = command.into_iter();
     let Some(program) = command.next() else {
         return anyhow!("no command to supervise");
@@ -112,6 +114,10 @@ fn become_command(command: Vec<OsString>) -> anyhow::Error {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::TERM)) {
         return anyhow!(error).context("cannot follow the supervisor");
+    }
+    // It may have been killed before the signal was set, which is then never sent.
+    if getppid() != Pid::from_raw(supervisor) {
+        return anyhow!("the supervisor has exited");
     }
     let error = Command::new(&program).args(command).exec();
     anyhow!(error).context(format!("cannot run {}", program.display()))

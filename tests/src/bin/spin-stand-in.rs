@@ -4,10 +4,10 @@
 //! `spin-stand-in up …` starts `spin-stand-in trigger http …`, which owns the port. SIGTERM to the
 //! parent ends both, and SIGKILL leaves the child running. Two environment variables control it:
 //!
-//! - `STAND_IN_RECORD`: the file to which it writes its arguments, environment and processes, as
-//!   JSON.
+//! - `STAND_IN_RECORD`: the file to which it writes its arguments, environment, variables and
+//!   processes, as JSON.
 //! - `STAND_IN_MODE`: `fail` exits during the start, `wait` never serves, and `stubborn` ignores
-//!   SIGTERM.
+//!   SIGTERM. `wait stubborn` does both.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use clap::{Args, Parser};
+use clap::{
+    Args, Parser,
+    builder::{OsStringValueParser, TypedValueParser as _},
+};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::{body::Incoming, service::service_fn};
@@ -30,7 +33,8 @@ use hyper_util::{
 use rustix::process::{Pid, Signal, getpid, getppid, kill_process};
 use serde_json::json;
 use spin_runtime::{
-    Changes, Embedded, EmbeddedOptions, Limits, Manifest, ManifestUse, Variables,
+    Changes, Embedded, EmbeddedOptions, Limits, Manifest, ManifestOptions, ManifestUse,
+    RuntimeConfig, SqliteStatement, Variables,
     backend::{Backend as _, Body, Caller, full},
 };
 use tokio::{
@@ -67,12 +71,69 @@ struct Options {
     env: Vec<String>,
     #[arg(long)]
     variable: Vec<String>,
+    #[arg(long)]
+    profile: Option<String>,
+    #[arg(long, env = "RUNTIME_CONFIG_FILE")]
+    runtime_config_file: Option<PathBuf>,
+    #[arg(long)]
+    sqlite: Vec<SqliteStatement>,
+    #[arg(long)]
+    key_value: Vec<String>,
     #[arg(short, long)]
     quiet: bool,
-    #[arg(short = 'L', long)]
+    #[arg(long)]
+    follow: Vec<String>,
+    #[arg(
+        short = 'L',
+        long,
+        env = "SPIN_LOG_DIR",
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
     log_dir: Option<PathBuf>,
     #[arg(long)]
+    truncate_logs: bool,
+    #[arg(long)]
     state_dir: Option<PathBuf>,
+    #[arg(long)]
+    cache_dir: Option<PathBuf>,
+    #[arg(long)]
+    disable_cache: bool,
+    #[arg(long)]
+    disable_pooling: bool,
+    #[arg(long, env = "SPIN_MAX_INSTANCE_MEMORY")]
+    max_instance_memory: Option<usize>,
+    #[command(flatten)]
+    _ignored: Ignored,
+}
+
+/// Options that are accepted and have no effect.
+#[derive(Args)]
+#[allow(dead_code)]
+struct Ignored {
+    #[arg(long)]
+    max_instance_reuse_count: Option<String>,
+    #[arg(long)]
+    max_instance_concurrent_reuse_count: Option<String>,
+    #[arg(long)]
+    idle_instance_timeout: Option<String>,
+    #[arg(long)]
+    temp: Option<PathBuf>,
+    #[arg(long)]
+    direct_mounts: bool,
+    #[arg(long)]
+    insecure: bool,
+    #[arg(long)]
+    debug_info: bool,
+    #[arg(long)]
+    http1_max_buf_size: Option<usize>,
+    #[arg(long)]
+    cache: Option<PathBuf>,
+    #[arg(long)]
+    allow_transient_write: bool,
+    #[arg(long)]
+    component_id: Vec<String>,
+    #[arg(long)]
+    experimental_wasi_otel: bool,
 }
 
 #[tokio::main]
@@ -121,14 +182,16 @@ async fn up(options: &Options) -> Result<ExitCode> {
 async fn trigger(options: Options) -> Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    record()?;
-    let app = load(&options).await?;
-    if mode() == "wait" {
+    let variables = variables(&options.variable)?;
+    record(&variables)?;
+    let app = load(&options, variables).await?;
+    if mode().contains("wait") {
         eprintln!("waiting");
     } else {
         let listener = TcpListener::bind(options.listen).await?;
-        println!("\nServing http://{}", options.listen);
-        println!("Available Routes:\n  app: http://{}/...", options.listen);
+        let address = listener.local_addr()?;
+        println!("\nServing http://{address}");
+        println!("Available Routes:\n  app: http://{address}/...");
         tokio::spawn(serve(listener, Arc::new(app)));
     }
     loop {
@@ -136,14 +199,14 @@ async fn trigger(options: Options) -> Result<ExitCode> {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        if mode() != "stubborn" {
+        if !mode().contains("stubborn") {
             return Ok(ExitCode::SUCCESS);
         }
     }
 }
 
 /// Writes what the processes were started with.
-fn record() -> Result<()> {
+fn record(variables: &BTreeMap<String, String>) -> Result<()> {
     let Some(path) = std::env::var_os("STAND_IN_RECORD") else {
         return Ok(());
     };
@@ -157,6 +220,7 @@ fn record() -> Result<()> {
         ],
         "arguments": std::env::args().skip(3).collect::<Vec<_>>(),
         "environment": environment,
+        "variables": variables,
     });
     // A reader sees the whole file or none.
     let whole = Path::new(&path).with_extension("new");
@@ -164,32 +228,80 @@ fn record() -> Result<()> {
     Ok(std::fs::rename(whole, path)?)
 }
 
-async fn load(options: &Options) -> Result<Embedded> {
-    let manifest = Manifest::load(&options.from, ManifestUse::Embedded)?;
-    let lookup = |name: &str| std::env::var(name).ok();
-    let variables = Variables::new(
+async fn load(options: &Options, variables: BTreeMap<String, String>) -> Result<Embedded> {
+    let manifest_options = ManifestOptions {
+        usage: ManifestUse::Embedded,
+        profile: options.profile.as_deref(),
+    };
+    let manifest = Manifest::load(&options.from, manifest_options)?;
+    let runtime_config = match &options.runtime_config_file {
+        Some(file) => RuntimeConfig::load(file)?,
+        None => RuntimeConfig::default(),
+    };
+    // Spin ignores names that the manifest does not declare.
+    let declared = variables
+        .into_iter()
+        .filter(|(name, _)| manifest.variables.contains_key(name));
+    let variables = Variables::with_providers(
         &manifest,
-        &pairs(&options.variable),
+        &declared.collect::<Vec<_>>(),
+        &runtime_config.variable_providers,
         BTreeMap::new(),
-        lookup,
+        |name| std::env::var(name).ok(),
     )?;
-    let state_dir = options.state_dir.clone();
+    let default = Limits::DEFAULT;
+    let memory = options
+        .max_instance_memory
+        .or(runtime_config.max_instance_memory);
+    let state_dir = options
+        .state_dir
+        .clone()
+        .or(runtime_config.state_dir.clone())
+        .unwrap_or_else(|| manifest.root.join(".spin"));
     let embedded = EmbeddedOptions {
-        log_dir: options.log_dir.clone(),
+        log_dir: options.log_dir.clone().or(runtime_config.log_dir.clone()),
+        cache_dir: options.cache_dir.clone(),
+        truncate_logs: options.truncate_logs,
         environment: pairs(&options.env).into_iter().collect(),
         quiet: options.quiet,
+        follow: options.follow.clone(),
+        cache: !options.disable_cache,
+        pooling: !options.disable_pooling,
         limits: Limits {
             instances_per_component: 20,
-            ..Limits::DEFAULT
+            instance_memory_bytes: memory.unwrap_or(default.instance_memory_bytes),
+            ..default
         },
-        ..EmbeddedOptions::new(state_dir.unwrap_or_else(|| manifest.root.join(".spin")))
+        runtime_config,
+        sqlite_statements: options.sqlite.clone(),
+        ..EmbeddedOptions::new(state_dir)
     };
     let load = move || {
         let app = Embedded::new(embedded)?;
         app.replace(&manifest, &variables, &Changes::default(), || {})?;
-        Ok(app)
+        anyhow::Ok(app)
     };
-    tokio::task::spawn_blocking(load).await?
+    let app = tokio::task::spawn_blocking(load).await??;
+    let keys = pairs(&options.key_value).into_iter();
+    let keys: Vec<_> = keys.map(|(key, value)| (key, value.into_bytes())).collect();
+    if !keys.is_empty() {
+        app.set_keys(keys).await?;
+    }
+    Ok(app)
+}
+
+/// Returns the values of `--variable NAME=VALUE` and `--variable @FILE.json`.
+fn variables(options: &[String]) -> Result<BTreeMap<String, String>> {
+    let mut variables = BTreeMap::new();
+    for option in options {
+        if let Some(file) = option.strip_prefix('@') {
+            let text = std::fs::read_to_string(file).context("--variable")?;
+            variables.extend(serde_json::from_str::<BTreeMap<String, String>>(&text)?);
+        } else {
+            variables.extend(pairs(std::slice::from_ref(option)));
+        }
+    }
+    Ok(variables)
 }
 
 fn pairs(texts: &[String]) -> Vec<(String, String)> {

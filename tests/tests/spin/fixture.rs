@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
-use tests::{Server, eventually, host_binary, probe, workspace};
+use tests::{Server, eventually, host_binary, probe, spin_stand_in};
 
 /// A folder in `PATH` with the executable `spin`, and what the stand-in writes there.
 pub struct Spin {
@@ -22,14 +22,8 @@ pub struct Record(Value);
 
 impl Spin {
     pub fn new() -> Self {
-        let stand_in = workspace().join("target/release/spin-stand-in");
-        assert!(
-            stand_in.exists(),
-            "{} is missing: tests/run builds it",
-            stand_in.display()
-        );
         let folder = TempDir::new().expect("create a temporary folder");
-        symlink(stand_in, folder.path().join("spin")).expect("link the stand-in");
+        symlink(spin_stand_in(), folder.path().join("spin")).expect("link the stand-in");
         Self { folder }
     }
 
@@ -50,7 +44,9 @@ impl Spin {
             .arg(app)
             .env("PATH", self.path_variable())
             .env("STAND_IN_RECORD", self.record_path())
-            .env_remove("SPIN_BIN_PATH");
+            .env_remove("SPIN_BIN_PATH")
+            .env_remove("SPIN_LOG_DIR")
+            .env_remove("RUNTIME_CONFIG_FILE");
         command
     }
 
@@ -74,10 +70,14 @@ impl Spin {
     }
 
     /// Starts the host with Spin in a mode in which it never serves, and waits for Spin's processes.
-    pub async fn start_without_waiting(&self, app: &Path) -> Result<(std::process::Child, Record)> {
+    pub async fn start_without_waiting(
+        &self,
+        app: &Path,
+        mode: &str,
+    ) -> Result<(std::process::Child, Record)> {
         let child = self
             .command(app)
-            .env("STAND_IN_MODE", "wait")
+            .env("STAND_IN_MODE", mode)
             .args(["--listen", "127.0.0.1:0", "--control", "127.0.0.1:0"])
             .stdout(Stdio::null())
             .spawn()?;
@@ -100,9 +100,14 @@ impl Record {
         Ok(arguments.context("texts")?.join(" "))
     }
 
-    /// The value of an environment variable.
+    /// The value of `--variable`.
     pub fn variable(&self, name: &str) -> Option<&str> {
-        self.0["environment"][name].as_str()
+        self.0["variables"][name].as_str()
+    }
+
+    /// The environment variables of Spin, as JSON.
+    pub fn environment(&self) -> String {
+        self.0["environment"].to_string()
     }
 
     /// The processes of Spin: the parent, and its child, which owns the port.

@@ -1,8 +1,8 @@
-//! The end of Spin and of the host.
+//! Shutdown of Spin and of the host.
 
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
-use tests::{Server, TIMEOUT, eventually, read_response};
+use tests::{Server, TIMEOUT, read_response};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
 use crate::fixture::{Spin, app};
@@ -78,7 +78,7 @@ async fn a_killed_host_takes_spin_with_it() -> Result<()> {
     spin.record()?.wait_for_exit().await?;
 
     let (spin, app) = (Spin::new(), crate::fixture::app(""));
-    let (mut starting, record) = spin.start_without_waiting(app.path()).await?;
+    let (mut starting, record) = spin.start_without_waiting(app.path(), "wait").await?;
     starting.kill()?;
     starting.wait()?;
     record.wait_for_exit().await
@@ -100,23 +100,35 @@ async fn spin_ends_without_host_and_supervisor() -> Result<()> {
 #[tokio::test]
 async fn the_host_ends_when_spin_does() -> Result<()> {
     // SIGKILL of the parent leaves the child, which owns the port.
-    for (index, signal) in [(1, Signal::KILL), (0, Signal::KILL), (0, Signal::TERM)] {
+    for (name, signal) in [
+        ("child", Signal::KILL),
+        ("parent", Signal::KILL),
+        ("parent", Signal::TERM),
+        ("supervisor", Signal::KILL),
+    ] {
         let (spin, app) = (Spin::new(), app(""));
         let host = spin.serve(app.path(), &[])?;
         ensure!(host.get("/").await?.0 == 200);
         let record = spin.record()?;
-        record.processes()?[index].signal(signal)?;
-        host.wait_for_log(&["ERROR", "spin up"]).await?;
+        let [parent, child] = record.processes()?;
+        let process = match name {
+            "child" => child,
+            "parent" => parent,
+            _ => parent.parent()?,
+        };
+        process.signal(signal)?;
+        let error = host.wait_for_log(&["`spin up`"]).await?;
+        ensure!(error.starts_with("error: `spin up` "), "{error}");
+        ensure!(
+            name != "supervisor" || error.ends_with("lost its supervisor to signal 9"),
+            "{error}"
+        );
         let log = host.log();
-        ensure!(host.wait().await? == Some(1), "{signal:?}");
-        eventually("the error", async || {
-            let log = log.lock().ok()?;
-            log.lines()
-                .any(|line| line.starts_with("error: `spin up`"))
-                .then_some(())
-        })
-        .await?;
+        ensure!(host.wait().await? == Some(1), "{name} {signal:?}");
         record.wait_for_exit().await?;
+        // The failure is not printed again at the exit.
+        let log = log.lock().map(|log| log.clone()).unwrap_or_default();
+        ensure!(log.matches("`spin up`").count() == 1, "{log}");
     }
     Ok(())
 }

@@ -1,6 +1,10 @@
 //! The start of Spin: its executable, its options, and starts that fail.
 
-use std::{os::unix::fs::PermissionsExt as _, process::Command};
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
@@ -10,38 +14,112 @@ use crate::fixture::{Spin, app};
 
 #[tokio::test]
 async fn options_are_passed_on() -> Result<()> {
-    let (spin, app) = (Spin::new(), app(""));
+    let (spin, app) = (
+        Spin::new(),
+        app("[component.probe.profile.other]\nenvironment = { PROFILE = \"other\" }\n"),
+    );
     let state = tempfile::tempdir()?;
+    let cache = state.path().join("cache");
+    let cache = cache.to_str().unwrap_or_default();
     let state = state.path().to_str().unwrap_or_default();
     let options = [
         "--build",
+        "--profile",
+        "other",
         "--env",
         "COLOR=blue",
         "--variable",
         "color=green = x",
         "--state-dir",
         state,
+        "--cache-dir",
+        cache,
+        "--log-dir",
+        "",
+        "--key-value",
+        "one=1 = x",
+        "--sqlite",
+        "CREATE TABLE one (id)",
+        "--follow",
+        "probe",
+        "--truncate-logs",
+        "--disable-cache",
+        "--disable-pooling",
+        "--max-instance-reuse-count",
+        "1..128",
+        "--idle-instance-timeout",
+        "2s",
+        "--max-instance-memory",
+        "33554432",
+        "--request-timeout",
+        "20s",
+        "--debug-info",
+        "--component-id",
+        "probe",
     ];
     let host = spin.serve(app.path(), &options)?;
     ensure!(host.get("/variable/color").await? == (200, "green = x".into()));
     let environment = host.get_json("/env").await?;
     ensure!(environment["COLOR"] == "blue", "{environment}");
-    ensure!(host.get("/set?key=a&value=b").await?.0 == 200);
-    ensure!(std::fs::exists(format!("{state}/sqlite_key_value.db"))?);
+    ensure!(environment["PROFILE"] == "other", "{environment}");
+    ensure!(host.get("/get?key=one").await? == (200, "1 = x".into()));
+    ensure!(host.get("/print?line=printed-text").await?.0 == 200);
+    host.wait_for_log(&["printed-text"]).await?;
+    for file in ["sqlite_key_value.db", "sqlite_db.db"] {
+        ensure!(std::fs::exists(format!("{state}/{file}"))?, "{file}");
+    }
+    ensure!(!std::fs::exists(format!("{state}/logs"))?);
+    let (status, _) = host.get("/alloc?mib=64").await?;
+    ensure!(status == 500, "{status}");
     let arguments = spin.record()?.arguments()?;
     let manifest = app.path().join("spin.toml");
     for part in [
         &format!("--from {} --listen 127.0.0.1:", manifest.display()),
-        "--build",
+        "--build --truncate-logs --disable-cache --disable-pooling --profile other",
+        &format!("--log-dir  --cache-dir {cache}"),
+        "--max-instance-reuse-count 1..128 --idle-instance-timeout 2s",
+        "--debug-info --component-id probe",
     ] {
         ensure!(arguments.contains(part), "no {part:?} in {arguments}");
     }
-    ensure!(!arguments.contains("--quiet"), "{arguments}");
+    for part in ["--quiet", "--request-timeout", "color"] {
+        ensure!(!arguments.contains(part), "{part:?} in {arguments}");
+    }
     Ok(())
 }
 
 #[tokio::test]
-async fn the_key_is_in_no_command_line() -> Result<()> {
+async fn variables_take_precedence_over_providers() -> Result<()> {
+    let (spin, app) = (Spin::new(), app(""));
+    let file = app.path().join("runtime-config.toml");
+    std::fs::write(
+        &file,
+        "[[variables_provider]]\ntype = \"static\"\n\
+         values = { color = \"provided\", grip_key = \"provided\", grip_url = \"provided\" }\n",
+    )?;
+    let file = file.to_str().unwrap_or_default();
+    for (options, color) in [
+        (&[][..], "provided"),
+        (&["--variable", "color=chosen"], "chosen"),
+    ] {
+        let options = [&["--runtime-config-file", file][..], options].concat();
+        let host = spin.serve(app.path(), &options)?;
+        ensure!(host.get("/variable/color").await?.1 == color, "{options:?}");
+        let url = host.get("/variable/url").await?.1;
+        ensure!(url == format!("http://{}", host.control), "{url}");
+        // Signatures are valid.
+        let key = grip::Key::parse(&host.get("/variable/key").await?.1)?;
+        let headers = host.get_json("/headers").await?;
+        let token = headers["grip-sig"].as_str().unwrap_or_default();
+        grip::signature::verify(&key, token, std::time::SystemTime::now())?;
+    }
+    let error = spin.start_error(spin.command(app.path()), &["--variable", "colour=x"])?;
+    ensure!(error.contains("unknown variable \"colour\""), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_key_is_hidden_from_other_users() -> Result<()> {
     let (spin, app) = (Spin::new(), app(""));
     let mut command = spin.command(app.path());
     command.env("SOCKET_HOST_GRIP_KEY", "s3cret");
@@ -51,7 +129,16 @@ async fn the_key_is_in_no_command_line() -> Result<()> {
     ensure!(url == format!("http://{}", host.control), "{url}");
 
     let record = spin.record()?;
-    ensure!(record.variable("SPIN_VARIABLE_GRIP_KEY") == Some("s3cret"));
+    ensure!(record.variable("grip_key") == Some("s3cret"));
+    ensure!(!record.environment().contains("s3cret"));
+    let arguments = record.arguments()?;
+    let (_, file) = arguments.split_once("--variable @").unwrap_or_default();
+    let file = file.split(' ').next().unwrap_or_default();
+    ensure!(file.ends_with(".json"), "{arguments}");
+    eventually("the deletion of the file", async || {
+        (!std::fs::exists(file).ok()?).then_some(())
+    })
+    .await?;
     let [parent, child] = record.processes()?;
     for process in [child, parent, parent.parent()?, parent.parent()?.parent()?] {
         let line = process.command_line()?;
@@ -67,7 +154,7 @@ async fn variables_of_other_sources_apply_to_the_host() -> Result<()> {
     let options = ["--variable", "grip_key=chosen", "--quiet"];
     let host = spin.serve(app.path(), &options)?;
     let record = spin.record()?;
-    ensure!(record.variable("SPIN_VARIABLE_GRIP_KEY") == Some("chosen"));
+    ensure!(record.variable("grip_key") == Some("chosen"));
     ensure!(record.arguments()?.contains("--quiet"));
     let headers = host.get_json("/headers").await?;
     let token = headers["grip-sig"].as_str().unwrap_or_default();
@@ -98,11 +185,6 @@ async fn a_failed_start_shows_the_output() -> Result<()> {
     for part in ["`spin up`", "status 3", "Building", "the oven is cold"] {
         ensure!(shown.contains(part), "no {part:?} in {error}");
     }
-
-    // Spin's own check of its options.
-    let options = ["--variable", "grip_key=x", "--state-dir", ""];
-    let error = spin.start_error(spin.command(app.path()), &options)?;
-    ensure!(error.contains("--state-dir"), "{error}");
 
     let text = std::fs::read_to_string(app.path().join("spin.toml"))?;
     let text = text.replace("probe.wasm", "missing.wasm");
@@ -155,7 +237,7 @@ fn conflicting_options_are_errors() -> Result<()> {
     for (options, reason) in [
         (
             &["--upstream", "http://127.0.0.1:1"][..],
-            "an upstream of its own",
+            "--spin starts its own upstream",
         ),
         (&["--watch"], "cannot replace components that run in Spin"),
     ] {
@@ -176,11 +258,28 @@ fn conflicting_options_are_errors() -> Result<()> {
 #[tokio::test]
 async fn a_signal_during_the_start_ends_spin() -> Result<()> {
     let (spin, app) = (Spin::new(), app(""));
-    let (mut host, record) = spin.start_without_waiting(app.path()).await?;
+    let (mut host, record) = spin.start_without_waiting(app.path(), "wait").await?;
     kill_process(Pid::from_child(&host), Signal::INT)?;
     let status = eventually("the exit", async || host.try_wait().ok().flatten()).await?;
     ensure!(status.code() == Some(0), "{status}");
     record.expect_exited()
+}
+
+#[tokio::test]
+async fn a_second_signal_during_the_start_exits_at_once() -> Result<()> {
+    let (spin, app) = (Spin::new(), app(""));
+    let mode = "wait stubborn";
+    let (mut host, record) = spin.start_without_waiting(app.path(), mode).await?;
+    let started = Instant::now();
+    kill_process(Pid::from_child(&host), Signal::INT)?;
+    // The system merges a signal with a pending one.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    kill_process(Pid::from_child(&host), Signal::INT)?;
+    let status = eventually("the exit", async || host.try_wait().ok().flatten()).await?;
+    ensure!(status.code() == Some(1), "{status}");
+    // Spin is killed later.
+    ensure!(started.elapsed() < Duration::from_secs(4));
+    record.wait_for_exit().await
 }
 
 #[test]

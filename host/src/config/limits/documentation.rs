@@ -96,8 +96,9 @@ fn limits_of_the_host() -> Vec<Row> {
 fn limits_of_components() -> Vec<Row> {
     rows! {
         spin_runtime::Limits,
-        // Options of the command line.
+        // Options of the command line, and a key of the runtime configuration.
         other_tables: [
+            redis_connections,
             request_timeout,
             instance_memory_bytes,
             requests_per_instance,
@@ -122,11 +123,10 @@ fn limits_of_components() -> Vec<Row> {
         log_lines_per_second: count("log lines for each kind of failure of a component, in a second"),
         log_file_retry_interval: time("pause between two attempts to write to a log file that failed"),
         store_lock_warning: time("time that another process may lock a key-value store without a warning"),
-        redis_connections: count("connections to Redis that a component has open"),
         redis_timeout: time("time for a Redis server to accept a connection, or to answer an operation of a key-value store"),
         database_connections: count("connections to SQLite databases that a component has open"),
         query_result_bytes: size("result of an operation of a key-value store or of a statement, or a row that is streamed"),
-        denied_store_labels: count("labels of key-value stores, and of SQLite databases, that a component is denied and that are logged"),
+        denied_store_labels: count("denied labels of stores and databases that are logged for each component"),
         path_decode_passes: count("times that a request's path may be percent-encoded"),
     }
 }
@@ -273,6 +273,9 @@ fn configurable_limits_are_in_the_documentation() {
             .unwrap_or_else(|| panic!("no row for {key}"));
         assert!(row.ends_with(&format!("| {default} |")), "{row}");
     }
+    let row = table("### The runtime configuration")["`[outbound_redis]`"];
+    let default = count(spin_runtime::Limits::DEFAULT.redis_connections);
+    assert!(row.contains(&format!("Default: {default} |")), "{row}");
 }
 
 #[test]

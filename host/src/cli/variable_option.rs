@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, path::Path, str::FromStr};
 /// The variables of one `--variable`: a name and its value, a name and the file with its value, or
 /// a JSON or TOML file with names and values.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct VariableOption {
-    pub(crate) values: Vec<(String, String)>,
+pub(super) struct VariableOption {
+    pub(super) values: Vec<(String, String)>,
     /// Whether the names come from a file, which several applications may share.
-    pub(crate) is_shared: bool,
+    pub(super) is_shared: bool,
 }
 
 impl FromStr for VariableOption {

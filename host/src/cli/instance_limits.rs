@@ -5,11 +5,11 @@ use std::time::Duration;
 use clap::Args;
 use spin_runtime::{InstanceRanges, LimitRange};
 
-use crate::config::{Limits, parse_duration};
+use crate::config::{parse_duration, parse_duration_from};
 
 /// The limits of instances.
 #[derive(Args)]
-pub(crate) struct InstanceLimits {
+pub(super) struct InstanceLimits {
     /// How long a component may take to respond, such as `30s` or `2m`; 10 ms to 366 days. Without
     /// a unit, in seconds. A range `a..b`: each instance picks its own.
     #[arg(
@@ -38,17 +38,17 @@ pub(crate) struct InstanceLimits {
 
 impl InstanceLimits {
     /// Returns the longest time until a response.
-    pub(crate) fn request_timeout(&self) -> Duration {
+    pub(super) fn request_timeout(&self) -> Duration {
         self.request_timeout.highest()
     }
 
     /// Returns the memory of an instance, if it is set.
-    pub(crate) fn memory(&self) -> Option<usize> {
+    pub(super) fn memory(&self) -> Option<usize> {
         self.max_instance_memory
     }
 
     /// Returns the limits of components.
-    pub(crate) fn limits(&self) -> spin_runtime::Limits {
+    pub(super) fn limits(&self) -> spin_runtime::Limits {
         let default = spin_runtime::Limits::DEFAULT;
         let requests = self.max_instance_reuse_count;
         let concurrent_requests = self.max_instance_concurrent_reuse_count;
@@ -78,8 +78,7 @@ impl InstanceLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Setting<T> {
     Value(T),
-    /// The range, and its end.
-    Range(LimitRange<T>, T),
+    Range(LimitRange<T>),
 }
 
 impl<T: Copy> Setting<T> {
@@ -87,65 +86,48 @@ impl<T: Copy> Setting<T> {
     fn highest(self) -> T {
         match self {
             Self::Value(value) => value,
-            Self::Range(_, end) => end,
+            Self::Range(range) => range.end(),
         }
     }
 
     fn range(self) -> Option<LimitRange<T>> {
         match self {
             Self::Value(_) => None,
-            Self::Range(range, _) => Some(range),
+            Self::Range(range) => Some(range),
         }
     }
 }
 
 /// Parses a value or a range `a..b`, which does not include `b`.
-macro_rules! parse_setting {
-    ($text:expr, $parse:expr) => {{
-        let text: &str = $text;
-        match text.split_once("..") {
-            None => Ok(Setting::Value($parse(text)?)),
-            Some((start, end)) => {
-                let (start, end) = ($parse(start)?, $parse(end)?);
-                LimitRange::new(start, end)
-                    .map(|range| Setting::Range(range, end))
-                    .ok_or_else(|| {
-                        format!("the range {text:?} is empty: expected a start below its end")
-                    })
-            }
-        }
-    }};
+fn parse_setting<T: Copy + PartialOrd>(
+    text: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Setting<T>, String> {
+    let Some((start, end)) = text.split_once("..") else {
+        return Ok(Setting::Value(parse(text)?));
+    };
+    LimitRange::new(parse(start)?, parse(end)?)
+        .map(Setting::Range)
+        .ok_or_else(|| format!("the range {text:?} is empty: expected a start below its end"))
 }
 
 fn parse_count(text: &str) -> Result<Setting<usize>, String> {
-    let count = |text: &str| match text.parse() {
+    parse_setting(text, |text| match text.parse() {
         Ok(0) | Err(_) => Err(format!(
             "expected a number from 1, or a range such as 1..8, found {text:?}"
         )),
         Ok(count) => Ok(count),
-    };
-    parse_setting!(text, count)
+    })
 }
 
 fn parse_timeout(text: &str) -> Result<Setting<Duration>, String> {
-    let duration = |text: &str| parse_duration(&with_unit(text));
-    parse_setting!(text, duration)
+    parse_setting(text, |text| parse_duration(&with_unit(text)))
 }
 
 fn parse_idle_timeout(text: &str) -> Result<Setting<Duration>, String> {
-    let duration = |text: &str| {
-        let max = Limits::DEFAULT.max_duration;
-        let duration = humantime::parse_duration(&with_unit(text)).map_err(|error| {
-            format!("invalid duration {text:?} ({error}): expected a value such as 500ms or 5s")
-        })?;
-        if duration > max {
-            return Err(format!(
-                "duration {text:?} is out of range: expected 0s to 366days"
-            ));
-        }
-        Ok(duration)
-    };
-    parse_setting!(text, duration)
+    parse_setting(text, |text| {
+        parse_duration_from(Duration::ZERO, &with_unit(text))
+    })
 }
 
 /// Adds the unit to a number of seconds. Spin also accepts a Greek `μs`.
@@ -184,10 +166,7 @@ mod tests {
             );
         }
         let range = LimitRange::new(millis(1000), millis(8000)).unwrap();
-        assert_eq!(
-            parse_timeout("1..8s"),
-            Ok(Setting::Range(range, millis(8000)))
-        );
+        assert_eq!(parse_timeout("1..8s"), Ok(Setting::Range(range)));
         assert_eq!(parse_idle_timeout("0"), Ok(Setting::Value(Duration::ZERO)));
         assert_eq!(
             parse_idle_timeout("0..8s").map(Setting::highest),
@@ -205,7 +184,7 @@ mod tests {
     fn counts_are_numbers_or_ranges() {
         assert_eq!(parse_count("1"), Ok(Setting::Value(1)));
         let range = LimitRange::new(1, 8).unwrap();
-        assert_eq!(parse_count("1..8"), Ok(Setting::Range(range, 8)));
+        assert_eq!(parse_count("1..8"), Ok(Setting::Range(range)));
         for invalid in ["", "0", "-1", "x", "0..8", "8..1", "1..1", "1..8..9", "1.5"] {
             let error = parse_count(invalid).unwrap_err();
             assert!(error.contains("expected"), "{invalid}: {error}");

@@ -1,0 +1,309 @@
+//! `socket-host up`: its options, and the life of its host.
+
+use std::{
+    net::{SocketAddr, ToSocketAddrs as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Result;
+use clap::{
+    Args,
+    builder::{BoolishValueParser, OsStringValueParser, TypedValueParser as _},
+};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use spin_runtime::SqliteStatement;
+
+use super::{
+    CacheFolder, ManifestPath, RuntimeConfigFile, VariableValues, fail,
+    foreign_options::ForeignOptions, instance_limits::InstanceLimits, summary,
+};
+use crate::{
+    Host, HostOptions,
+    config::UpstreamUrl,
+    dev::{build, process},
+    signals::Signals,
+    spin,
+    terminal::{print_error_line, print_line},
+};
+
+/// The options of `socket-host up`.
+#[derive(Args)]
+pub(super) struct Up {
+    #[command(flatten)]
+    from: ManifestPath,
+    /// The public address, such as `127.0.0.1:3000` or `localhost:3000`.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "SPIN_HTTP_LISTEN_ADDR",
+        default_value = "127.0.0.1:3000",
+        value_parser = resolve_address
+    )]
+    listen: SocketAddr,
+    /// The address of the control port, for publishing (GRIP), health and metrics.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:5561",
+        value_parser = resolve_address
+    )]
+    control: SocketAddr,
+    /// A name by which requests may address the control port. Addresses and `localhost` are always
+    /// accepted. May be repeated.
+    #[arg(
+        long = "control-host",
+        value_name = "NAME",
+        env = "SOCKET_HOST_CONTROL_HOST",
+        value_delimiter = ','
+    )]
+    control_names: Vec<String>,
+    /// The key that signs tokens between host and components: text, or `base64:` and bytes.
+    /// Random by default.
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "SOCKET_HOST_GRIP_KEY",
+        hide_env_values = true
+    )]
+    grip_key: Option<String>,
+    /// Forward requests to this server instead of running components: `http://`, `https://`, or
+    /// `h2c://` for HTTP/2 without TLS. WebSockets are sent to it as WebSocket-over-HTTP.
+    #[arg(
+        long,
+        value_name = "URL",
+        conflicts_with_all = [
+            "build", "watch", "state_dir", "env", "variables", "key_values", "quiet", "cache_dir",
+            "sqlite", "follow", "truncate_logs", "disable_pooling", "max_instance_reuse_count",
+            "max_instance_concurrent_reuse_count", "idle_instance_timeout",
+        ]
+    )]
+    upstream: Option<UpstreamUrl>,
+    /// Start `spin up` for the manifest, and forward requests to it instead of running components.
+    /// Needs Spin: https://spinframework.dev/install
+    #[arg(long)]
+    spin: bool,
+    /// Run the build command of each component first.
+    #[arg(long)]
+    build: bool,
+    /// Build first, rebuild what changes, replace it while sockets stay open, and reload pages.
+    #[arg(long)]
+    watch: bool,
+    /// The folder for stores and logs [default: `.spin` beside the manifest].
+    #[arg(long, value_name = "FOLDER")]
+    state_dir: Option<PathBuf>,
+    /// Set an environment variable in every component. May be repeated.
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = parse_pair)]
+    env: Vec<(String, String)>,
+    #[command(flatten)]
+    variables: VariableValues,
+    #[command(flatten)]
+    runtime_config: RuntimeConfigFile,
+    /// Run SQL before the application starts: a statement for the default database, `@FILE`, or
+    /// `@FILE:LABEL` for another database. May be repeated.
+    #[arg(long, value_name = "STATEMENT")]
+    sqlite: Vec<SqliteStatement>,
+    /// Set a key of the default key-value store first. May be repeated.
+    #[arg(long = "key-value", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    key_values: Vec<(String, String)>,
+    /// Write what components print to the log files only.
+    #[arg(short, long, aliases = ["sh", "shush"], conflicts_with = "follow")]
+    quiet: bool,
+    /// Print only the output of this component. May be repeated.
+    #[arg(long, value_name = "ID")]
+    follow: Vec<String>,
+    /// The folder for the logs of components [default: `logs` in the state folder]. With an empty
+    /// text, there are no log files.
+    #[arg(
+        short = 'L',
+        long,
+        value_name = "FOLDER",
+        env = "SPIN_LOG_DIR",
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
+    log_dir: Option<PathBuf>,
+    #[command(flatten)]
+    cache: CacheFolder,
+    /// Empty the log files first.
+    #[arg(long)]
+    truncate_logs: bool,
+    #[command(flatten)]
+    instances: InstanceLimits,
+    /// Compile the components at every start, without the cache.
+    #[arg(
+        long,
+        env = "DISABLE_WASMTIME_CACHE",
+        value_parser = BoolishValueParser::new()
+    )]
+    disable_cache: bool,
+    /// Allocate instances one by one, which is slower and reserves less address space.
+    #[arg(long)]
+    disable_pooling: bool,
+    #[command(flatten)]
+    foreign: ForeignOptions,
+}
+
+impl Up {
+    /// Serves until a signal arrives or Spin exits.
+    ///
+    /// # Errors
+    /// Fails if the host does not start.
+    pub(super) async fn run(self) -> Result<ExitCode> {
+        // `--watch` builds by itself, and continues when a build fails. Spin builds with `--spin`.
+        let builds = self.build && !self.watch && !self.spin;
+        let upstream = self.upstream.clone();
+        let options = self.into_host_options()?;
+        let mut signals = Signals::new()?;
+        if builds {
+            let manifest = options.load_config()?.manifest;
+            tokio::select! {
+                result = build::build(&manifest, None) => result?,
+                () = signals.next() => return Ok(cancel_start(&mut signals).await),
+            }
+        }
+        raise_file_limit();
+        let mut host = tokio::select! {
+            host = Host::start(options) => host?,
+            () = signals.next() => return Ok(cancel_start(&mut signals).await),
+        };
+        let url = format!("http://{}", host.address());
+        print_line(format_args!("Serving {url}"));
+        summary::print(host.config(), &url, upstream.as_ref());
+        print_line(format_args!("Control: http://{}", host.control_address()));
+
+        let status = tokio::select! {
+            () = signals.next() => ExitCode::SUCCESS,
+            error = host.spin_exited() => fail(&error),
+        };
+        print_error_line(
+            "Shutting down: closing sockets, draining requests. Press Ctrl-C again to exit now.",
+        );
+        tokio::select! {
+            _ = host.stop() => Ok(status),
+            () = signals.next() => exit_now(),
+        }
+    }
+
+    fn into_host_options(self) -> Result<HostOptions> {
+        let spin_arguments = self.foreign.spin_arguments(self.spin)?;
+        let spin = self
+            .spin
+            .then(|| spin::find(self.build, spin_arguments))
+            .transpose()?;
+        let mut options = HostOptions {
+            from: self.from.from,
+            profile: self.from.profile,
+            upstream: self.upstream,
+            listen: self.listen,
+            control: self.control,
+            control_names: self.control_names,
+            grip_key: self.grip_key,
+            runtime_config_file: self.runtime_config.path,
+            sqlite_statements: self.sqlite,
+            key_values: self.key_values,
+            state_dir: self.state_dir,
+            log_dir: self.log_dir,
+            cache_dir: self.cache.cache_dir,
+            truncate_logs: self.truncate_logs,
+            environment: self.env.into_iter().collect(),
+            quiet: self.quiet,
+            follow: self.follow,
+            request_timeout: self.instances.request_timeout(),
+            component_limits: self.instances.limits(),
+            max_instance_memory: self.instances.memory(),
+            disable_cache: self.disable_cache,
+            disable_pooling: self.disable_pooling,
+            watch: self.watch,
+            spin,
+            ..HostOptions::default()
+        };
+        self.variables.apply(&mut options);
+        Ok(options)
+    }
+}
+
+/// Waits until the builds and the Spin of a start that was cancelled have exited, or exits when
+/// another signal arrives.
+async fn cancel_start(signals: &mut Signals) -> ExitCode {
+    let exited = tokio::task::spawn_blocking(|| {
+        process::wait_for_builds(false);
+        spin::wait_for_exit();
+    });
+    tokio::select! {
+        _ = exited => ExitCode::SUCCESS,
+        () = signals.next() => exit_now(),
+    }
+}
+
+/// Exits at once. The supervisor ends Spin.
+fn exit_now() -> ! {
+    process::wait_for_builds(true);
+    std::process::exit(1)
+}
+
+/// Raises the limit of open files, of which each socket needs one.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+/// Resolves an address with a port. Of several addresses that a name has, the first IPv4 address
+/// applies, since that is what `localhost` means to most programs.
+fn resolve_address(text: &str) -> Result<SocketAddr, String> {
+    let expected = "expected an address with a port, such as 127.0.0.1:3000 or localhost:3000";
+    let addresses: Vec<SocketAddr> = text
+        .to_socket_addrs()
+        .map_err(|error| format!("{expected} ({error})"))?
+        .collect();
+    addresses
+        .iter()
+        .find(|address| address.is_ipv4())
+        .or(addresses.first())
+        .copied()
+        .ok_or_else(|| format!("{expected}: the name has no address"))
+}
+
+fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
+        _ => Err("expected NAME=VALUE".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_may_be_names() {
+        for (text, address) in [
+            ("127.0.0.1:3000", "127.0.0.1:3000"),
+            ("[::1]:0", "[::1]:0"),
+            ("localhost:3000", "127.0.0.1:3000"),
+            ("0.0.0.0:80", "0.0.0.0:80"),
+        ] {
+            assert_eq!(
+                resolve_address(text),
+                Ok(address.parse().unwrap()),
+                "{text}"
+            );
+        }
+        for invalid in [
+            "",
+            "3000",
+            "localhost",
+            "127.0.0.1",
+            "localhost:x",
+            "localhost:99999",
+        ] {
+            let error = resolve_address(invalid).unwrap_err();
+            assert!(error.contains("localhost:3000"), "{invalid}: {error}");
+        }
+    }
+}
