@@ -10,6 +10,8 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
+import { embedded, prepare, release } from "./backend.mjs";
+
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const PROGRAM = `${ROOT}target/release/socket-host`;
 
@@ -30,26 +32,25 @@ export class Host {
 
   #process;
   #exit;
+  #endBackend;
 
   /**
    * Starts the host and waits until it serves. `stateDir` holds its orders. Each of
    * `timers` makes an order at once and then `every` interval. `listen` is a free port
-   * by default. `from` replaces the manifest; `options` are additional arguments.
+   * by default. `options` are additional arguments. `from` replaces the manifest, and its
+   * components always run in the host.
    */
   static async start({ stateDir, every = "2s..6s", timers = 1, listen = "127.0.0.1:0", from, options = [] }) {
     await access(PROGRAM).catch(() => {
       throw new Error(`${PROGRAM} is missing: run cargo build --release`);
     });
     const host = new Host();
-    await host.#start([
-      "up",
-      ...["--from", from ?? (await manifest(stateDir, every, timers))],
-      ...["--listen", listen],
-      ...["--control", "127.0.0.1:0"],
-      ...["--grip-key", KEY],
-      ...["--state-dir", stateDir],
-      ...options,
-    ]);
+    const own = from ?? (await manifest(stateDir, every, timers));
+    const { args, end } = from
+      ? embedded(stateDir, KEY, options)
+      : await prepare({ manifest: own, stateDir, key: KEY, options });
+    host.#endBackend = end;
+    await host.#start(["up", "--from", own, "--listen", listen, ...args]);
     return host;
   }
 
@@ -74,7 +75,7 @@ export class Host {
     try {
       await within(START_TIMEOUT_MS, "serve", Promise.race([serving, this.#failure()]));
     } catch (error) {
-      this.#process.kill("SIGKILL");
+      await this.kill();
       throw new Error(`${error.message}; its log:\n${this.log}`);
     }
   }
@@ -93,6 +94,7 @@ export class Host {
   async kill() {
     this.#process.kill("SIGKILL");
     await this.#exit;
+    await this.#endBackend();
   }
 
   /** Fetches the orders after an id. */
@@ -126,9 +128,10 @@ export class Host {
     try {
       exit = await within(DRAIN_TIMEOUT_MS, "drain", this.#exit);
     } catch (error) {
-      this.#process.kill("SIGKILL");
+      await this.kill();
       throw new Error(`${error.message}; its log:\n${this.log}`);
     }
+    await this.#endBackend();
     assert.deepEqual(exit, [0, null], `exit code and signal; host log:\n${this.log}`);
   }
 }
@@ -138,8 +141,9 @@ export function newState() {
   return mkdtemp(join(tmpdir(), "socket-burger-"));
 }
 
-export function removeState(stateDir) {
-  return rm(stateDir, { recursive: true, force: true });
+export async function removeState(stateDir) {
+  await release(stateDir);
+  await rm(stateDir, { recursive: true, force: true });
 }
 
 /** Runs another host that makes at least `count` orders in `stateDir`. */

@@ -1,35 +1,58 @@
 //! Orders: their schedule, delivery and numbering.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, net::TcpListener, ops::Deref};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
-use tests::{Client, Redis, Server, burger, eventually};
+use tests::{Client, Redis, Server, Upstream, burger, eventually};
 
-/// Where a host keeps the orders.
-#[derive(Clone, Copy)]
-enum Store {
+/// Where the component runs and keeps the orders.
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    /// In the host, with a file.
     File,
+    /// In the host, with a Redis server.
     Redis,
+    /// In a server behind the host, with a file.
+    Upstream,
 }
 
 /// Socket Burger, and the Redis server that it may need.
 struct Burger {
+    mode: Mode,
     folder: TempDir,
     _redis: Option<Redis>,
     runtime_config: Option<String>,
 }
 
+/// A running host.
+struct Host {
+    server: Server,
+    /// The upstream. Killed on drop.
+    _upstream: Option<Upstream>,
+}
+
+impl Deref for Host {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+impl Host {
+    async fn wait(self) -> Result<Option<i32>> {
+        self.server.wait().await
+    }
+}
+
 impl Burger {
     /// Creates the application, with an order every `interval`.
-    fn new(interval: &str, store: Store) -> Result<Self> {
+    fn new(interval: &str, mode: Mode) -> Result<Self> {
         let folder = burger(interval);
-        let redis = match store {
-            Store::File => None,
-            Store::Redis => Some(Redis::start()?),
-        };
+        let redis = (mode == Mode::Redis).then(Redis::start).transpose()?;
         let mut runtime_config = None;
         if let Some(redis) = &redis {
             let file = folder.path().join("runtime-config.toml");
@@ -39,52 +62,77 @@ impl Burger {
             runtime_config = Some(file.to_str().context("a path")?.to_owned());
         }
         Ok(Self {
+            mode,
             folder,
             _redis: redis,
             runtime_config,
         })
     }
 
-    /// Starts a host.
-    fn start(&self, options: &[&str]) -> Result<Server> {
+    /// Starts a host. `options` are those of the host that runs the component.
+    fn start(&self, options: &[&str]) -> Result<Host> {
+        if self.mode == Mode::Upstream {
+            return self.start_with_upstream(options);
+        }
         let mut options = options.to_vec();
         if let Some(file) = &self.runtime_config {
             options.extend(["--runtime-config-file", file]);
         }
-        let host = Server::start(self.folder.path(), &options)?;
+        let server = Server::start(self.folder.path(), &options)?;
         let file = self.folder.path().join(".spin/sqlite_key_value.db");
         ensure!(
             self.runtime_config.is_none() || !file.exists(),
             "orders are not in Redis"
         );
-        Ok(host)
+        Ok(Host {
+            server,
+            _upstream: None,
+        })
+    }
+
+    fn start_with_upstream(&self, options: &[&str]) -> Result<Host> {
+        // The component publishes to the host in front, which is started later.
+        let control = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+        let key = "of the tests";
+        let (grip_url, grip_key) = (
+            format!("grip_url=http://{control}"),
+            format!("grip_key={key}"),
+        );
+        let variables = ["--variable", &grip_url, "--variable", &grip_key];
+        let options = [options, &variables].concat();
+        let upstream = Upstream::start(self.folder.path(), &options)?;
+        let manifest = self.folder.path().to_str().context("a path")?;
+        let server = Server::in_front_of(
+            &format!("http://{}", upstream.address),
+            &["--from", manifest, "--control", &control, "--grip-key", key],
+        )?;
+        Ok(Host {
+            server,
+            _upstream: Some(upstream),
+        })
     }
 }
 
-/// Runs every test with every store.
-macro_rules! with_every_store {
+/// Runs every test in every mode.
+macro_rules! in_every_mode {
     ($($test:ident,)*) => {
-        mod file {
+        in_every_mode! { file: File, $($test,)* }
+        in_every_mode! { redis: Redis, $($test,)* }
+        in_every_mode! { upstream: Upstream, $($test,)* }
+    };
+    ($module:ident: $mode:ident, $($test:ident,)*) => {
+        mod $module {
             use super::*;
 
             $(#[tokio::test]
             async fn $test() -> Result<()> {
-                super::$test(Store::File).await
-            })*
-        }
-
-        mod redis {
-            use super::*;
-
-            $(#[tokio::test]
-            async fn $test() -> Result<()> {
-                super::$test(Store::Redis).await
+                super::$test(Mode::$mode).await
             })*
         }
     };
 }
 
-with_every_store! {
+in_every_mode! {
     the_first_order_comes_at_once_and_the_next_after_2_to_6_seconds_on_every_socket,
     ids_rise_by_one_across_restarts_and_kills,
     a_client_that_reconnects_misses_nothing,
@@ -176,9 +224,9 @@ fn check_order(order: &Value) -> Result<()> {
 }
 
 async fn the_first_order_comes_at_once_and_the_next_after_2_to_6_seconds_on_every_socket(
-    store: Store,
+    mode: Mode,
 ) -> Result<()> {
-    let app = Burger::new("2s..6s", store)?;
+    let app = Burger::new("2s..6s", mode)?;
     let host = app.start(&[])?;
     let first = eventually("the first order", async || {
         host.get_json("/api/orders").await.ok()?["orders"]
@@ -220,8 +268,8 @@ async fn the_first_order_comes_at_once_and_the_next_after_2_to_6_seconds_on_ever
     Ok(())
 }
 
-async fn ids_rise_by_one_across_restarts_and_kills(store: Store) -> Result<()> {
-    let app = Burger::new("20ms..40ms", store)?;
+async fn ids_rise_by_one_across_restarts_and_kills(mode: Mode) -> Result<()> {
+    let app = Burger::new("20ms..40ms", mode)?;
     let mut expected = 100;
     for signal in [Signal::TERM, Signal::KILL, Signal::KILL, Signal::INT] {
         let host = app.start(&["--quiet"])?;
@@ -258,8 +306,8 @@ async fn ids_rise_by_one_across_restarts_and_kills(store: Store) -> Result<()> {
     }
 }
 
-async fn a_client_that_reconnects_misses_nothing(store: Store) -> Result<()> {
-    let app = Burger::new("20ms..40ms", store)?;
+async fn a_client_that_reconnects_misses_nothing(mode: Mode) -> Result<()> {
+    let app = Burger::new("20ms..40ms", mode)?;
     let host = app.start(&["--quiet"])?;
     let last = host.socket("/api/ws").await?.order().await?;
     // Orders are created while the socket is closed. Subscribe first, then fetch.
@@ -280,8 +328,8 @@ async fn a_client_that_reconnects_misses_nothing(store: Store) -> Result<()> {
     Ok(())
 }
 
-async fn invalid_history_requests_are_errors(store: Store) -> Result<()> {
-    let app = Burger::new("1h", store)?;
+async fn invalid_history_requests_are_errors(mode: Mode) -> Result<()> {
+    let app = Burger::new("1h", mode)?;
     let host = app.start(&[])?;
     for (path, status) in [
         ("/api/orders?limit=0", 400),
@@ -297,8 +345,8 @@ async fn invalid_history_requests_are_errors(store: Store) -> Result<()> {
     Ok(())
 }
 
-async fn status_changes_are_sent_to_every_socket(store: Store) -> Result<()> {
-    let app = Burger::new("1h", store)?;
+async fn status_changes_are_sent_to_every_socket(mode: Mode) -> Result<()> {
+    let app = Burger::new("1h", mode)?;
     let host = app.start(&[])?;
     eventually("the first order", async || {
         host.get_json("/api/orders/100").await.ok()
@@ -329,8 +377,8 @@ async fn status_changes_are_sent_to_every_socket(store: Store) -> Result<()> {
     Ok(())
 }
 
-async fn a_new_host_continues_from_the_stored_state(store: Store) -> Result<()> {
-    let (app, state) = (Burger::new("1h", store)?, TempDir::new()?);
+async fn a_new_host_continues_from_the_stored_state(mode: Mode) -> Result<()> {
+    let (app, state) = (Burger::new("1h", mode)?, TempDir::new()?);
     let state = state.path().to_str().context("a path")?;
     for expected in 100..103 {
         let host = app.start(&["--state-dir", state])?;
