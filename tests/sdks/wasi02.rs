@@ -22,9 +22,11 @@ async fn route(request: &Request) -> Result<Option<String>> {
     Ok(Some(match action {
         "hello" => "hello".into(),
         "echo" => String::from_utf8(request.body().to_vec())?,
-        "header" => request.header("spin-path-info").map_or("none".into(), |value| {
-            String::from_utf8_lossy(value.as_bytes()).into_owned()
-        }),
+        "header" => request
+            .header("spin-path-info")
+            .map_or("none".into(), |value| {
+                String::from_utf8_lossy(value.as_bytes()).into_owned()
+            }),
         "print" => {
             println!("printed by the component");
             "printed".into()
@@ -47,11 +49,18 @@ async fn route(request: &Request) -> Result<Option<String>> {
             let name = sqlite::Value::Text("a guest".into());
             database.execute("INSERT INTO seen VALUES (?)", &[name])?;
             let result = database.execute("SELECT name, 7, NULL FROM seen LIMIT 1", &[])?;
-            format!("{:?} {:?}", result.columns.len(), result.rows[0].get::<&str>(0))
+            format!(
+                "{:?} {:?}",
+                result.columns.len(),
+                result.rows[0].get::<&str>(0)
+            )
         }
         "database-denied" => sqlite::Connection::open("private").map(|_| "opened".into())?,
         "fetch" => {
-            let outgoing = Request::builder().method(Method::Get).uri(request.query()).build();
+            let outgoing = Request::builder()
+                .method(Method::Get)
+                .uri(request.query())
+                .build();
             let response: Response = spin_sdk::http::send(outgoing).await?;
             String::from_utf8(response.into_body())?
         }

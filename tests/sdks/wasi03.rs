@@ -26,9 +26,12 @@ async fn route(request: Request) -> Result<Option<String>> {
     Ok(Some(match action {
         "hello" => "hello".into(),
         "echo" => String::from_utf8(request.into_body().bytes().await?.to_vec())?,
-        "header" => request.headers().get("spin-path-info").map_or("none".into(), |value| {
-            String::from_utf8_lossy(value.as_bytes()).into_owned()
-        }),
+        "header" => request
+            .headers()
+            .get("spin-path-info")
+            .map_or("none".into(), |value| {
+                String::from_utf8_lossy(value.as_bytes()).into_owned()
+            }),
         "print" => {
             println!("printed by the component");
             "printed".into()
@@ -40,29 +43,51 @@ async fn route(request: Request) -> Result<Option<String>> {
             let store = Store::open_default().await?;
             let count = store.get("count").await?.unwrap_or_default();
             let count: u32 = String::from_utf8(count)?.parse().unwrap_or(0);
-            store.set("count", (count + 1).to_string().as_bytes()).await?;
+            store
+                .set("count", (count + 1).to_string().as_bytes())
+                .await?;
             (count + 1).to_string()
         }
-        "keys" => Store::open_default().await?.get_keys().await.collect().await?.join(","),
+        "keys" => Store::open_default()
+            .await?
+            .get_keys()
+            .await
+            .collect()
+            .await?
+            .join(","),
         "store-denied" => Store::open("private").await.map(|_| "opened".into())?,
         "query" => {
             let database = sqlite::Connection::open_default().await?;
-            database.execute("CREATE TABLE IF NOT EXISTS seen (name TEXT)", []).await?.result().await?;
+            database
+                .execute("CREATE TABLE IF NOT EXISTS seen (name TEXT)", [])
+                .await?
+                .result()
+                .await?;
             let name = [sqlite::Value::Text("a guest".into())];
-            database.execute("INSERT INTO seen VALUES (?)", name).await?.result().await?;
-            let result = database.execute("SELECT name, 7, NULL FROM seen LIMIT 1", []).await?;
+            database
+                .execute("INSERT INTO seen VALUES (?)", name)
+                .await?
+                .result()
+                .await?;
+            let result = database
+                .execute("SELECT name, 7, NULL FROM seen LIMIT 1", [])
+                .await?;
             let columns = result.columns().len();
             let rows = result.collect().await?;
             format!("{columns:?} {:?}", rows[0].get::<&str>(0))
         }
-        "database-denied" => sqlite::Connection::open("private").await.map(|_| "opened".into())?,
+        "database-denied" => sqlite::Connection::open("private")
+            .await
+            .map(|_| "opened".into())?,
         "fetch" => {
             let url = request.uri().query().unwrap_or_default();
             let outgoing = Request::get(url).body(EmptyBody::new())?;
             let response = spin_sdk::http::send(outgoing).await?;
             String::from_utf8(response.into_body().bytes().await?.to_vec())?
         }
-        "postgres" => pg::Connection::open("host=127.0.0.1").await.map(|_| "opened".into())?,
+        "postgres" => pg::Connection::open("host=127.0.0.1")
+            .await
+            .map(|_| "opened".into())?,
         _ => return Ok(None),
     }))
 }

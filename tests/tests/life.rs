@@ -15,7 +15,8 @@ use rustix::{
 };
 use tempfile::TempDir;
 use tests::{
-    Server, TIMEOUT, burger, eventually, host_binary, probe, read_response, request, workspace,
+    Server, TIMEOUT, burger, eventually, host_binary, probe, read_response, request, socket_host,
+    workspace,
 };
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
@@ -343,10 +344,7 @@ async fn http_1_1_is_supported() -> Result<()> {
 #[tokio::test]
 async fn start_errors_name_their_cause() -> Result<()> {
     let fails = async |folder: &Path, options: &[&str], words: &[&str]| -> Result<()> {
-        let error = match Server::start(folder, options) {
-            Ok(_) => anyhow::bail!("the host starts, expected an error with {words:?}"),
-            Err(error) => error.to_string(),
-        };
+        let error = Server::start_error(folder, options)?;
         for word in words {
             ensure!(error.contains(word), "no {word:?} in {error}");
         }
@@ -416,13 +414,7 @@ async fn start_errors_name_their_cause() -> Result<()> {
 
 #[test]
 fn check_prints_the_routes_and_timers() -> Result<()> {
-    let check = |folder: &Path| {
-        Command::new(host_binary())
-            .args(["check", "--from"])
-            .arg(folder)
-            .output()
-            .context("socket-host check")
-    };
+    let check = |folder: &Path| socket_host(&["check"], folder);
     let output = check(workspace())?;
     let text = String::from_utf8(output.stdout)?;
     ensure!(

@@ -1,11 +1,11 @@
 //! What the host writes about components: their output, warnings, and failures.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use futures_util::future::join_all;
 use rusqlite::Connection;
-use tests::{Server, eventually, host_binary, probe, workspace};
+use tests::{Server, eventually, probe, socket_host, workspace};
 
 #[tokio::test]
 async fn lines_on_the_terminal_name_their_component() -> Result<()> {
@@ -49,7 +49,7 @@ async fn a_log_file_is_written_again_once_the_disk_has_space() -> Result<()> {
     .await?;
     host.wait_for_log(&["log file can be written again", "lost_bytes"])
         .await?;
-    let log = host.log().lock().map(|log| log.clone()).unwrap_or_default();
+    let log = host.log_text();
     ensure!(log.matches(failure[0]).count() == 1, "{log}");
     Ok(())
 }
@@ -63,7 +63,7 @@ async fn a_flood_of_traps_is_counted() -> Result<()> {
     }
     host.wait_for_log(&["component failed", "component=\"probe\"", "suppressed="])
         .await?;
-    let log = host.log().lock().map(|log| log.clone()).unwrap_or_default();
+    let log = host.log_text();
     ensure!(log.matches("component failed").count() < 80, "{log}");
     Ok(())
 }
@@ -83,7 +83,7 @@ async fn a_store_that_is_not_granted_is_logged_once() -> Result<()> {
         host.wait_for_log(&["WARN", "key_value_stores", "component=\"probe\"", label])
             .await?;
     }
-    let log = host.log().lock().map(|log| log.clone()).unwrap_or_default();
+    let log = host.log_text();
     ensure!(log.matches("key-value store denied").count() == 2, "{log}");
     Ok(())
 }
@@ -115,7 +115,7 @@ fn a_store_that_is_locked_at_the_start_is_an_error() -> Result<()> {
     fs::create_dir(folder.path().join(".spin"))?;
     let other = Connection::open(folder.path().join(".spin/sqlite_key_value.db"))?;
     other.execute_batch("CREATE TABLE t (x); BEGIN EXCLUSIVE")?;
-    let error = start_error(folder.path(), &[])?;
+    let error = Server::start_error(folder.path(), &[])?;
     for part in [
         "key-value store is locked by another process",
         "another process has locked it for more than 5s",
@@ -136,7 +136,7 @@ fn folders_that_cannot_be_used_name_their_option() -> Result<()> {
         ("--state-dir", "cannot use the state folder"),
         ("--log-dir", "cannot use the log folder"),
     ] {
-        let error = start_error(folder.path(), &[option, &below_a_file])?;
+        let error = Server::start_error(folder.path(), &[option, &below_a_file])?;
         let way_out = format!("choose another folder with {option}");
         for part in [what, &way_out, &below_a_file] {
             ensure!(error.contains(part), "no {part:?} in {error}");
@@ -145,27 +145,15 @@ fn folders_that_cannot_be_used_name_their_option() -> Result<()> {
     // By default, the logs are in the state folder.
     let folder = probe("");
     fs::write(folder.path().join(".spin"), "")?;
-    let error = start_error(folder.path(), &[])?;
+    let error = Server::start_error(folder.path(), &[])?;
     ensure!(error.contains("--state-dir"), "{error}");
     Ok(())
-}
-
-/// Returns the output of a host that does not start.
-fn start_error(folder: &Path, options: &[&str]) -> Result<String> {
-    match Server::start(folder, options) {
-        Ok(_) => anyhow::bail!("the host starts with {options:?}"),
-        Err(error) => Ok(format!("{error:#}")),
-    }
 }
 
 #[test]
 fn check_warns_about_missing_permissions_and_foreign_routes() -> Result<()> {
     let check = |folder: &Path| {
-        let output = Command::new(host_binary())
-            .args(["check", "--from"])
-            .arg(folder)
-            .output()
-            .context("socket-host check")?;
+        let output = socket_host(&["check"], folder)?;
         let log = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.success(), "{log}");
         Ok(log)

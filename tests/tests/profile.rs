@@ -1,36 +1,31 @@
 //! Profiles of components: `--profile`.
 
-use std::process::{Command, Output};
+use std::{path::Path, process::Output};
 
-use anyhow::{Context as _, Result, ensure};
-use tests::{app_with_manifest, host_binary, workspace};
+use anyhow::{Result, ensure};
+use tests::{app_with_manifest, socket_host, wasm};
 
-fn socket_host(command: &str, folder: &std::path::Path, profile: &str) -> Result<Output> {
-    Command::new(host_binary())
-        .args([command, "--profile", profile, "--from"])
-        .arg(folder)
-        .output()
-        .context("socket-host")
+fn run(command: &str, folder: &Path, profile: &str) -> Result<Output> {
+    socket_host(&[command, "--profile", profile], folder)
 }
 
 #[test]
 fn a_profile_replaces_the_build_and_the_source() -> Result<()> {
-    let probe = workspace().join("target/wasm32-wasip2/component/probe.wasm");
     let folder = app_with_manifest(&format!(
         "spin_manifest_version = 2\napplication.name = \"profiles\"\n\
          [[trigger.http]]\nroute = \"/probe\"\ncomponent = \"probe\"\n\
          [component.probe]\nsource = \"plain.wasm\"\nbuild.command = \"false\"\n\
          [component.probe.profile.debug]\nsource = \"debug.wasm\"\n\
          build.command = \"cp {} debug.wasm\"\n",
-        probe.display()
+        wasm("probe").display()
     ));
-    let built = socket_host("build", folder.path(), "debug")?;
+    let built = run("build", folder.path(), "debug")?;
     ensure!(built.status.success(), "{built:?}");
     ensure!(folder.path().join("debug.wasm").exists());
-    let checked = socket_host("check", folder.path(), "debug")?;
+    let checked = run("check", folder.path(), "debug")?;
     ensure!(checked.status.success(), "{checked:?}");
     for command in ["build", "check"] {
-        let output = socket_host(command, folder.path(), "debu")?;
+        let output = run(command, folder.path(), "debu")?;
         let error = String::from_utf8(output.stderr)?;
         ensure!(
             !output.status.success()

@@ -4,28 +4,19 @@ use std::{path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
-use tests::{Server, app_with_manifest, host_binary, workspace};
+use tests::{Server, host_binary, probe, socket_host};
 
 /// Writes an application whose component uses configured stores, databases and variables.
 fn app() -> TempDir {
-    app_with_manifest(&format!(
+    probe(
         r#"
-spin_manifest_version = 2
-[application]
-name = "configured"
-[variables]
-greeting = {{ required = true }}
-[[trigger.http]]
-route = "/..."
-component = "probe"
-[component.probe]
-source = "{}/target/wasm32-wasip2/component/probe.wasm"
 key_value_stores = ["default", "extra"]
 sqlite_databases = ["default", "extra"]
-variables = {{ greeting = "{{{{ greeting }}}}" }}
+variables = { greeting = "{{ greeting }}" }
+[variables]
+greeting = { required = true }
 "#,
-        workspace().display()
-    ))
+    )
 }
 
 /// Writes a runtime configuration with files in `data`, and returns its path.
@@ -109,11 +100,7 @@ async fn a_runtime_configuration_applies_to_everything() -> Result<()> {
 }
 
 fn run(command: &[&str], app: &Path) -> Result<(bool, String)> {
-    let output = Command::new(host_binary())
-        .args(command)
-        .arg("--from")
-        .arg(app)
-        .output()?;
+    let output = socket_host(command, app)?;
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     Ok((output.status.success(), stderr))
 }

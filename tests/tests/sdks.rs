@@ -56,7 +56,6 @@ async fn core_module_of_rust_5() -> Result<()> {
 async fn python() -> Result<()> {
     test(&Sdk {
         wasm: "sdks/python.wasm",
-        has_database: false,
         ..WASI_0_3
     })
     .await
@@ -120,6 +119,7 @@ async fn test(sdk: &Sdk) -> Result<()> {
         ensure!(get("/a/variable-unknown").await?.0 == 502);
         ensure!(get("/a/count").await?.1 == "1");
         ensure!(get("/a/count").await?.1 == "2");
+        ensure!(get("/a/keys").await?.1 == "count");
         ensure_denied(&get("/a/store-denied").await?.1)?;
     }
     if sdk.has_database {
@@ -130,7 +130,7 @@ async fn test(sdk: &Sdk) -> Result<()> {
     ensure!(get("/a/print").await?.0 == 200);
     host.wait_for_log(&["printed by the component"]).await?;
     ensure!(get("/a/trap").await?.0 == 500);
-    let log = host.log().lock().map(|log| log.clone()).unwrap_or_default();
+    let log = host.log_text();
     let stubs = log.lines().find(|line| line.contains("does not provide"));
     ensure!(
         stubs.is_none_or(|line| !line.contains("wasi:")),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use tests::{Server, app_with_manifest, eventually, host_binary, probe, request, workspace};
+use tests::{Server, app_with_manifest, eventually, host_binary, probe, request, wasm};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -21,8 +21,8 @@ fn probe02() -> tempfile::TempDir {
         "spin_manifest_version = 2\napplication.name = \"probe02\"\n\
          trigger.http = [{{ route = \"/...\", component = \"probe02\" }}]\n\
          [component.probe02]\n\
-         source = \"{}/target/wasm32-wasip2/component/probe02.wasm\"\n",
-        workspace().display()
+         source = {:?}\n",
+        wasm("probe02")
     ))
 }
 
@@ -94,7 +94,7 @@ async fn a_slow_client_is_no_error_of_the_component() -> Result<()> {
                 .map_or(true, |response| matches!(response.status, 200 | 400)),
             "{response:?}"
         );
-        let log = host.log().lock().map(|log| log.clone()).unwrap_or_default();
+        let log = host.log_text();
         ensure!(!log.contains("ERROR"), "{log}");
     }
     Ok(())

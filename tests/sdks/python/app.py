@@ -1,7 +1,7 @@
 """The test component for Python's SDK, with one path for each interface."""
 
 from componentize_py_types import Err
-from spin_sdk import http, key_value, postgres, variables
+from spin_sdk import http, key_value, postgres, sqlite, variables
 from spin_sdk.http import Request, Response
 
 
@@ -39,6 +39,19 @@ async def route(request):
             count = int(await store.get("count") or 0) + 1
             await store.set("count", str(count).encode())
             return str(count).encode()
+        case "query":
+            with await sqlite.Connection.open_default() as database:
+                await rows(database, "CREATE TABLE IF NOT EXISTS seen (name TEXT)", [])
+                name = sqlite.Value_Text("a guest")
+                await rows(database, "INSERT INTO seen VALUES (?)", [name])
+                [row] = await rows(database, "SELECT name, 7, NULL FROM seen LIMIT 1", [])
+            return f'{len(row.values)} Some("{row.values[0].value}")'.encode()
+        case "database-denied":
+            await sqlite.Connection.open("private")
+            return b"opened"
+        case "keys":
+            store = await key_value.open_default()
+            return ",".join(await collect(*await store.get_keys())).encode()
         case "store-denied":
             await key_value.open("private")
             return b"opened"
@@ -48,3 +61,21 @@ async def route(request):
         case "postgres":
             await postgres.Connection.open("host=127.0.0.1")
             return b"opened"
+
+
+async def rows(database, statement, parameters):
+    """Runs a statement and returns all rows."""
+    _columns, stream, result = await database.execute(statement, parameters)
+    return await collect(stream, result)
+
+
+async def collect(stream, result):
+    """Returns the items of a stream whose end has a result."""
+    items = []
+    with stream, result:
+        while not stream.writer_dropped:
+            items += await stream.read(max_count=16)
+        outcome = await result.read()
+        if isinstance(outcome, Err):
+            raise outcome
+    return items

@@ -5,7 +5,9 @@ use std::{fs, path::Path, time::Duration};
 use http::StatusCode;
 use spin_runtime::{EmbeddedOptions, Manifest, ManifestUse, backend::BackendError};
 
-use crate::fixture::{Fixture, get, logged, wasm};
+use tests::wasm;
+
+use crate::fixture::{Fixture, get, logged};
 
 fn baseline(manifest: &Manifest) -> Fixture {
     Fixture::at(manifest, tempfile::tempdir().unwrap(), |options| {

@@ -9,7 +9,9 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use spin_runtime::Manifest;
 
-use crate::fixture::{Fixture, application, error_of, get, post, wasm};
+use tests::wasm;
+
+use crate::fixture::{Fixture, application, error_of, get, post};
 
 /// For each permission, what a layer reports without and with it.
 const PERMISSIONS: [(&str, &str, &str); 5] = [
@@ -19,7 +21,7 @@ const PERMISSIONS: [(&str, &str, &str); 5] = [
     ("variables", "Undefined(\"greeting\")", "greeting hello"),
     (
         "allowed_outbound_hosts",
-        "wasi:http/client@0.3.0 is not permitted",
+        "HttpRequestDenied",
         "ConnectionRefused",
     ),
 ];

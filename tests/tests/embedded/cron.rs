@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use spin_runtime::{Manifest, backend::BackendError};
 
-use crate::fixture::{Fixture, load_error, parse_text, wasm};
+use tests::wasm;
+
+use crate::fixture::{Fixture, load_error, parse_text};
 
 const TIMESTAMP: u64 = 1_767_225_600;
 

@@ -2,7 +2,9 @@
 
 use http::StatusCode;
 
-use crate::fixture::{Fixture, get, load_error, manifest, wasm};
+use tests::wasm;
+
+use crate::fixture::{Fixture, get, load_error, manifest};
 
 #[tokio::test]
 async fn files_are_visible_only_where_the_manifest_mounts_them() {

@@ -4,7 +4,7 @@ use std::{
     io::Write,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
 };
 
 use bytes::Bytes;
@@ -17,22 +17,11 @@ use spin_runtime::{
     backend::{self, Backend as _, BackendError, Body, Caller},
 };
 use tempfile::TempDir;
+use tests::wasm;
+use tracing::{Dispatch, subscriber::NoSubscriber};
 
 /// The client's address in these tests.
 const CLIENT: &str = "192.0.2.7:4321";
-
-/// Returns the path of a fixture component.
-pub fn wasm(name: &str) -> PathBuf {
-    let file = folder()
-        .join("../../target/wasm32-wasip2/component")
-        .join(format!("{name}.wasm"));
-    assert!(
-        file.exists(),
-        "{} is missing: build it with `components/build layer probe probe02 scheduled`",
-        file.display()
-    );
-    file
-}
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
@@ -131,6 +120,7 @@ impl Fixture {
 
     /// Loads `fixtures/spin.toml` with modified options.
     pub fn with(edit: impl FnOnce(&mut EmbeddedOptions)) -> Self {
+        // Checks that they are built.
         wasm("probe");
         wasm("probe02");
         let manifest = Manifest::load(folder(), ManifestUse::Embedded).unwrap();
@@ -284,6 +274,11 @@ pub fn logged(work: impl Future<Output = ()>) -> String {
             Ok(())
         }
     }
+
+    // While there is only one subscriber, a log statement that another test reaches first would be
+    // disabled for all threads, as that test has none.
+    static OTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
+    LazyLock::force(&OTHER);
 
     let log = Log::default();
     let writer = log.clone();

@@ -5,7 +5,9 @@ use std::{fs, path::Path, time::Duration};
 use http_body_util::BodyExt as _;
 use spin_runtime::{Manifest, ManifestUse};
 
-use crate::fixture::{Fixture, get, wasm};
+use tests::wasm;
+
+use crate::fixture::{Fixture, get};
 
 /// An application whose component is `app.wasm` in this folder.
 fn manifest(folder: &Path, extra: &str) -> Manifest {

@@ -2,7 +2,9 @@
 
 use spin_runtime::RuntimeConfig;
 
-use crate::fixture::{Fixture, load_error, load_error_with, manifest, wasm};
+use tests::wasm;
+
+use crate::fixture::{Fixture, load_error, load_error_with, manifest};
 
 fn config(text: &str) -> RuntimeConfig {
     RuntimeConfig::parse(text, "/config/runtime-config.toml").unwrap()

@@ -154,7 +154,7 @@ async fn a_malformed_body_is_a_400_and_no_fault_of_the_upstream() -> Result<()> 
         ensure!(response.status == 400, "{response:?}");
         ensure!(response.body == "malformed request body\n", "{response:?}");
     }
-    let log = host.log().lock().map(|log| log.clone()).unwrap_or_default();
+    let log = host.log_text();
     ensure!(!log.contains("upstream request failed"), "{log}");
     Ok(())
 }

@@ -4,12 +4,9 @@ use std::{fs, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
-use tests::{Server, eventually};
+use tests::{Server, eventually, wasm};
 
-use crate::{
-    project::{Project, wasm},
-    reload_socket::ReloadSocket,
-};
+use crate::{project::Project, reload_socket::ReloadSocket};
 
 #[tokio::test]
 async fn changed_sources_are_built_and_a_failed_build_keeps_the_previous_version() -> Result<()> {

@@ -7,11 +7,9 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
+use tests::wasm;
 
-use crate::{
-    project::{Project, wasm},
-    reload_socket::ReloadSocket,
-};
+use crate::{project::Project, reload_socket::ReloadSocket};
 
 const MANIFEST: &str = r#"
 spin_manifest_version = 2

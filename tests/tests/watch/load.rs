@@ -11,10 +11,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use tests::{Response, Server, TIMEOUT, eventually, read_response, workspace};
+use tests::{Response, Server, TIMEOUT, eventually, read_response, wasm};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
-use crate::{project::wasm, reload_socket::ReloadSocket};
+use crate::reload_socket::ReloadSocket;
 
 /// Number of open sockets.
 const SOCKETS: usize = 200;
@@ -61,10 +61,7 @@ async fn replacing_a_component_under_load_disturbs_no_client() -> Result<()> {
     };
     let manifest = folder.path().join("spin.toml");
     let text = fs::read_to_string(&manifest)?;
-    let source = format!(
-        "{}/target/wasm32-wasip2/component/orders.wasm",
-        workspace().display()
-    );
+    let source = wasm("orders").display().to_string();
     ensure!(text.contains(&source) && text.contains("components/build orders"));
     fs::write(
         &manifest,
@@ -161,7 +158,7 @@ async fn replacing_a_component_under_load_disturbs_no_client() -> Result<()> {
     }
     ensure!(finished == SOCKETS + 2 * PATHS.len());
     ensure!(host.count("sessions").await? <= 201);
-    let log = host.log().lock().map(|log| log.clone()).unwrap_or_default();
+    let log = host.log_text();
     ensure!(!log.contains("ERROR") && !log.contains("WARN"), "{log}");
     Ok(())
 }

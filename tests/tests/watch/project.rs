@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use tempfile::TempDir;
-use tests::{Server, workspace};
+use tests::{Server, wasm};
 
 /// An application in a temporary folder. Building its component copies a wasm file.
 pub struct Project(pub TempDir);
@@ -91,9 +91,4 @@ watch = ["src/**/*.rs"]
     pub fn start(&self) -> Result<Server> {
         Server::start(self.0.path(), &["--watch"])
     }
-}
-
-/// Returns the path of a component that `tests/run` builds.
-pub fn wasm(name: &str) -> PathBuf {
-    workspace().join(format!("target/wasm32-wasip2/component/{name}.wasm"))
 }
