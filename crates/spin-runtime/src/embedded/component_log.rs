@@ -20,6 +20,7 @@ pub(crate) struct ComponentLog {
     /// A socket of the component was denied.
     pub(crate) socket_denied: RateLimitedLog,
     /// A connection of the component to a Redis server was denied.
+    #[cfg(feature = "redis")]
     pub(crate) connection_denied: RateLimitedLog,
     /// The labels of the stores that were denied and logged.
     denied_stores: DeniedLabels,
@@ -44,6 +45,7 @@ impl ComponentLog {
             failed_late: limited!("component failed after its response"),
             denied: limited!("request denied"),
             socket_denied: limited!("socket denied"),
+            #[cfg(feature = "redis")]
             connection_denied: limited!("connection denied"),
             denied_stores: DeniedLabels::new(limits),
             denied_databases: DeniedLabels::new(limits),
