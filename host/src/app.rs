@@ -206,7 +206,13 @@ impl App {
             .watch
             .then(|| Arc::new(Reload::new(shutdown.drain.clone())));
         let rules = Rules::none(services.clone())?;
-        let gateway = Gateway::new(rules, tunnels.clone(), reload.clone(), shutdown.clone());
+        let gateway = Gateway::new(
+            rules,
+            tunnels.clone(),
+            reload.clone(),
+            options.hsts,
+            shutdown.clone(),
+        );
         let app = Self {
             variable_sources,
             grip_key,

@@ -50,7 +50,8 @@ impl Control {
     /// configured, which an address beyond loopback needs.
     ///
     /// # Errors
-    /// Fails if the address is not on loopback and no key is configured.
+    /// Fails if the address is not on loopback and no key is configured, or neither a certificate
+    /// nor that it may do without.
     pub(crate) fn new(
         options: &HostOptions,
         address: SocketAddr,
@@ -61,6 +62,13 @@ impl Control {
         if !address.ip().is_loopback() && !has_key {
             bail!(
                 "--control {address} is not on loopback: set a key with --grip-key or SOCKET_HOST_GRIP_KEY"
+            );
+        }
+        let is_secure = !options.control_tls.is_empty() || options.insecure_control;
+        if !address.ip().is_loopback() && !is_secure {
+            bail!(
+                "--control {address} is not on loopback: set a certificate with --control-tls-cert \
+                 and --control-tls-key, or allow plain HTTP with --insecure-control"
             );
         }
         Ok(Arc::new(Self {
@@ -484,7 +492,7 @@ mod tests {
             let request = Request::get(path).body(empty()).expect("valid request");
             let _ = services.backend.call(request).await;
         }
-        let outbox = Outbox::new(1000, 0);
+        let outbox = Outbox::new(1000, 0, None);
         let _guard = services.sessions.register(outbox.clone());
         let channels = &services.channels;
         let _subscription = channels.subscribe("c", outbox.clone(), Filters::default());

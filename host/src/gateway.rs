@@ -4,15 +4,15 @@
 //! backend. Before that, the gateway removes headers by which a client could impersonate the host,
 //! and hides the private routes.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use spin_runtime::{
     PrivateRoutes, Routes,
-    backend::{Backend as _, Body, Caller},
+    backend::{Backend as _, Body, Caller, Client},
 };
 use tracing::{Instrument as _, debug_span};
 
@@ -23,6 +23,7 @@ use crate::{
             backend_error_response, not_found, refusal_response, request_body_error_response,
         },
         headers::{join_cookies, remove_private_headers, remove_underscore_spellings},
+        target::to_origin_form,
         validate::{check_backend_request, check_message},
     },
     metrics::{backend::metered, registry::Dropped},
@@ -43,6 +44,8 @@ pub(crate) struct Gateway {
     tunnels: Arc<Tunnels>,
     /// Injects the reload script into pages; only with `--watch`.
     reload: Option<Arc<Reload>>,
+    /// The value of `Strict-Transport-Security`.
+    hsts: Option<HeaderValue>,
     shutdown: Shutdown,
 }
 
@@ -69,17 +72,21 @@ impl Rules {
 }
 
 impl Gateway {
-    /// Creates a gateway. `reload` injects its script into pages.
+    /// Creates a gateway. `reload` injects its script into pages. With `hsts`, browsers use TLS for
+    /// that time after each response.
     pub(crate) fn new(
         rules: Rules,
         tunnels: Arc<Tunnels>,
         reload: Option<Arc<Reload>>,
+        hsts: Option<Duration>,
         shutdown: Shutdown,
     ) -> Self {
+        let hsts = hsts.map(|time| format!("max-age={}", time.as_secs()));
         Self {
             rules: ArcSwap::from_pointee(rules),
             tunnels,
             reload,
+            hsts: hsts.and_then(|value| HeaderValue::try_from(value).ok()),
             shutdown,
         }
     }
@@ -104,7 +111,17 @@ impl Gateway {
             let span =
                 debug_span!("request", method = %request.method(), path = request.uri().path());
             let gateway = self.clone();
-            async move { gateway.handle(request, client).await }.instrument(span)
+            let handle = async move {
+                let mut response = gateway.handle(request, client).await;
+                if let Some(value) = gateway.hsts.as_ref().filter(|_| client.is_secure) {
+                    let headers = response.headers_mut();
+                    headers
+                        .entry(header::STRICT_TRANSPORT_SECURITY)
+                        .or_insert_with(|| value.clone());
+                }
+                response
+            };
+            handle.instrument(span)
         };
         listener
             .serve(
@@ -120,11 +137,12 @@ impl Gateway {
     }
 
     /// Handles one request of a client.
-    async fn handle(&self, mut request: Request<Incoming>, client: SocketAddr) -> Response<Body> {
+    async fn handle(&self, mut request: Request<Incoming>, client: Client) -> Response<Body> {
         let checked = check_message(&request).and_then(|()| check_backend_request(&request));
         if let Err(refusal) = checked {
             return refusal_response(refusal);
         }
+        to_origin_form(&mut request);
         // The reload endpoint takes precedence over the routes of the application.
         let reload = self.reload.as_ref();
         if let Some(response) = reload.and_then(|reload| reload.handle(&mut request)) {

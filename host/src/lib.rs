@@ -29,6 +29,7 @@ use tokio::task::JoinSet;
 
 mod app;
 mod backoff;
+mod certificates;
 pub mod cli;
 mod config;
 mod control;
@@ -37,6 +38,7 @@ mod drain;
 mod gateway;
 mod hold;
 mod http;
+mod https_redirect;
 mod metrics;
 mod net;
 mod options;
@@ -56,10 +58,13 @@ pub use config::{
     AllowedOrigins, AppConfig, HostConfig, Limits, Passthrough, Timer, TimerSchedule, TimerTarget,
     UpstreamScheme, UpstreamUrl,
 };
+pub use net::tls::CertificateFiles;
 pub use options::{HostOptions, SpinOptions};
 
 use app::App;
+use certificates::HostCertificates;
 use control::Control;
+use https_redirect::HttpsRedirect;
 use net::{connections::ConnectionLimits, listener::Listener};
 use shutdown::Shutdown;
 use spin::SpinProcess;
@@ -71,6 +76,7 @@ pub struct Host {
     config: AppConfig,
     /// The public address, and that of the control port.
     addresses: [SocketAddr; 2],
+    certificates: HostCertificates,
     services: Arc<Services>,
     tunnels: Arc<Tunnels>,
     /// The server that the host has started, if any.
@@ -93,8 +99,11 @@ impl Host {
         let config = options.load_config()?;
         let runtime_config = options.load_runtime_config()?;
         let shutdown = Shutdown::default();
+        let certificates = HostCertificates::load(&options)?;
         let listener = Listener::bind(options.listen, "--listen", &shutdown).await?;
+        let listener = listener.with_encryption(certificates.public());
         let control_listener = Listener::bind(options.control, "--control", &shutdown).await?;
+        let control_listener = control_listener.with_encryption(certificates.control());
         let addresses = [listener.address(), control_listener.address()];
         let limits = ConnectionLimits::of_process();
         let control = Control::new(&options, addresses[1], limits.control, &shutdown)?;
@@ -116,12 +125,18 @@ impl Host {
         let (services, tunnels) = (app.services(), app.tunnels());
         control.set_ready(services.clone());
         let mut serving = JoinSet::new();
+        if let Some(address) = options.http_redirect {
+            let redirect = HttpsRedirect::bind(address, addresses[0].port(), &shutdown).await?;
+            background.spawn(redirect.serve(limits.control));
+        }
         serving.spawn(app.gateway().serve(listener, limits.public));
         serving.spawn(app.start_timers());
         background.spawn(services.sessions.clone().sweep());
         background.spawn(services.channels.clone().sweep());
         background.spawn(app.watch());
+        background.spawn(certificates.clone().watch());
         Ok(Self {
+            certificates,
             config,
             addresses,
             services,
@@ -141,6 +156,22 @@ impl Host {
     /// Returns the public address, with the port that was chosen if 0 was requested.
     pub fn address(&self) -> SocketAddr {
         self.addresses[0]
+    }
+
+    /// Returns the URL of the public port.
+    pub fn url(&self) -> String {
+        self.certificates.public_url(self.addresses[0])
+    }
+
+    /// Returns the URL of the control port for other machines.
+    pub fn control_url(&self) -> String {
+        self.certificates.control_url(self.addresses[1])
+    }
+
+    /// Reads the certificates again, for the connections that follow. Logs whether that succeeds;
+    /// otherwise the previous ones stay in use.
+    pub async fn reload_certificates(&self) {
+        self.certificates.reload().await;
     }
 
     /// Returns the address of the control port.

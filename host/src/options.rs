@@ -14,7 +14,10 @@ use spin_runtime::{
 };
 use tracing::warn;
 
-use crate::config::{AppConfig, Limits, UpstreamUrl};
+use crate::{
+    config::{AppConfig, Limits, UpstreamUrl},
+    net::tls::CertificateFiles,
+};
 
 /// The options of a [`Host`](crate::Host). The defaults are those of the command line.
 #[derive(Clone, Debug)]
@@ -30,9 +33,21 @@ pub struct HostOptions {
     pub spin: Option<SpinOptions>,
     /// The public address. Default: `127.0.0.1:3000`.
     pub listen: SocketAddr,
-    /// The address of the control port. An address beyond loopback needs `grip_key`. Default:
-    /// `127.0.0.1:5561`.
+    /// The certificates of the public port, the default one first. Default: none, for a port without
+    /// TLS.
+    pub tls: Vec<CertificateFiles>,
+    /// How long browsers must use TLS for the host after each response (`Strict-Transport-Security`).
+    /// Needs `tls`. Default: they are not told to.
+    pub hsts: Option<Duration>,
+    /// An address whose requests are redirected to the public port. Needs `tls`. Default: none.
+    pub http_redirect: Option<SocketAddr>,
+    /// The address of the control port. An address beyond loopback needs `grip_key`, and
+    /// `control_tls` or `insecure_control`. Default: `127.0.0.1:5561`.
     pub control: SocketAddr,
+    /// The certificates of the control port, for clients on other machines. Default: none.
+    pub control_tls: Vec<CertificateFiles>,
+    /// Allow a control port beyond loopback without TLS.
+    pub insecure_control: bool,
     /// The names by which requests may address the control port, besides `localhost`. Addresses are
     /// always accepted. Default: none.
     pub control_names: Vec<String>,
@@ -102,7 +117,12 @@ impl Default for HostOptions {
             upstream: None,
             spin: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 3000)),
+            tls: Vec::new(),
+            hsts: None,
+            http_redirect: None,
             control: SocketAddr::from(([127, 0, 0, 1], 5561)),
+            control_tls: Vec::new(),
+            insecure_control: false,
             control_names: Vec::new(),
             grip_key: None,
             variables: Vec::new(),
@@ -142,6 +162,15 @@ impl HostOptions {
                     "--watch cannot replace components that run in Spin: leave out --spin, \
                      or restart the host with --spin --build"
                 );
+            }
+        }
+        if self.tls.is_empty() {
+            let needs_tls = [
+                ("--hsts", self.hsts.is_some()),
+                ("--http-redirect", self.http_redirect.is_some()),
+            ];
+            if let Some((option, _)) = needs_tls.iter().find(|(_, is_set)| *is_set) {
+                bail!("{option} needs a certificate: set --tls-cert and --tls-key");
             }
         }
         let max_duration = Limits::DEFAULT.max_duration;

@@ -1,4 +1,4 @@
-//! The signals that stop the host.
+//! The signals to the host: those that stop it, and SIGHUP, which reloads certificates.
 
 use std::time::Duration;
 
@@ -14,12 +14,23 @@ use tokio::{
 /// manager may send SIGHUP together with SIGTERM.
 const SAME_REQUEST: Duration = Duration::from_secs(1);
 
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// End the process.
+    Stop,
+    /// Read the certificates again: SIGHUP to a process without a terminal.
+    Reload,
+}
+
 /// Receives SIGINT, SIGTERM and SIGHUP.
 pub(crate) struct Signals {
     interrupt: unix::Signal,
     terminate: unix::Signal,
     /// `None` for a process that was started to outlive its terminal.
     hangup: Option<unix::Signal>,
+    /// SIGHUP says that the terminal was closed.
+    has_terminal: bool,
     requests: Requests,
 }
 
@@ -39,21 +50,31 @@ impl Signals {
             hangup: (!ignores_hangup())
                 .then(|| listen(SignalKind::hangup()))
                 .transpose()?,
+            // The controlling terminal of this process, whatever its standard streams are.
+            has_terminal: std::fs::File::open("/dev/tty").is_ok(),
             requests: Requests::default(),
         })
     }
 
     /// Waits for the next request to stop.
     pub(crate) async fn next(&mut self) {
+        while self.receive().await != Request::Stop {}
+    }
+
+    /// Waits for the next request.
+    pub(crate) async fn receive(&mut self) -> Request {
         loop {
-            let kind = self.receive().await;
+            let kind = self.receive_signal().await;
+            if kind == Kind::Hangup && !self.has_terminal {
+                return Request::Reload;
+            }
             if self.requests.is_new(kind, Instant::now()) {
-                return;
+                return Request::Stop;
             }
         }
     }
 
-    async fn receive(&mut self) -> Kind {
+    async fn receive_signal(&mut self) -> Kind {
         let hangup = async {
             match &mut self.hangup {
                 Some(hangup) => hangup.recv().await,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
@@ -34,7 +34,10 @@ pub async fn request(address: SocketAddr, bytes: &str) -> Result<Response> {
 }
 
 /// Reads one response. `has_body` is false for the response to a HEAD request.
-pub async fn read_response(stream: &mut TcpStream, has_body: bool) -> Result<Response> {
+pub async fn read_response(
+    stream: &mut (impl AsyncRead + Unpin),
+    has_body: bool,
+) -> Result<Response> {
     let mut bytes = Vec::new();
     let head_end = loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {

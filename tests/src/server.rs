@@ -74,11 +74,12 @@ impl Server {
         let mut lines = BufReader::new(child.stdout.take().context("stdout")?).lines();
         while let Some(line) = lines.next().transpose()? {
             let address_after = |prefix| {
-                line.strip_prefix(prefix)
-                    .map(|address: &str| address.parse())
+                let url = line.strip_prefix(prefix)?;
+                let address = url.strip_prefix("http://").or(url.strip_prefix("https://"));
+                address.map(|address: &str| address.parse())
             };
-            address = address_after("Serving http://").transpose()?.or(address);
-            control = address_after("Control: http://").transpose()?.or(control);
+            address = address_after("Serving ").transpose()?.or(address);
+            control = address_after("Control: ").transpose()?.or(control);
             if let (Some(address), Some(control)) = (address, control) {
                 std::thread::spawn(move || lines.for_each(drop));
                 return Ok(Self {

@@ -6,7 +6,7 @@
 use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, uri::Scheme};
 use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
 
 /// A streaming body of a request or a response.
@@ -61,10 +61,37 @@ pub struct ServedBy(pub Arc<str>);
 /// The extensions of every request to a [`Backend`] contain it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// A client with this address. Also used for the events of its WebSocket.
-    Client(SocketAddr),
+    /// A client. Also used for the events of its WebSocket.
+    Client(Client),
     /// The host itself, for a timer.
     Host,
+}
+
+/// A client, as its connection shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The connection is encrypted: its requests have the scheme `https`.
+    pub is_secure: bool,
+}
+
+impl Client {
+    /// Returns a client whose connection is not encrypted.
+    pub fn plain(address: SocketAddr) -> Self {
+        Self {
+            address,
+            is_secure: false,
+        }
+    }
+
+    /// Returns the scheme of its requests.
+    pub fn scheme(&self) -> Scheme {
+        match self.is_secure {
+            true => Scheme::HTTPS,
+            false => Scheme::HTTP,
+        }
+    }
 }
 
 /// Marks a request, as an extension, whose body was not yet received as a whole.

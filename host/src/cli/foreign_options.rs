@@ -13,7 +13,6 @@ struct ForeignOption {
     short: Option<char>,
     /// The name of its value, or `None` for a flag.
     value: Option<&'static str>,
-    environment: Option<&'static str>,
     support: Support,
 }
 
@@ -32,13 +31,10 @@ const FLAG: ForeignOption = ForeignOption {
     alias: None,
     short: None,
     value: None,
-    environment: None,
     support: Support::Unneeded(""),
 };
 
-const TLS: Support = Support::Never("put a proxy with the certificate in front of this host");
-
-static OPTIONS: [ForeignOption; 14] = [
+static OPTIONS: [ForeignOption; 12] = [
     ForeignOption {
         name: "temp",
         alias: Some("tmp"),
@@ -110,20 +106,6 @@ static OPTIONS: [ForeignOption; 14] = [
         support: Support::Never("read the address from the line that starts with `Serving`"),
         ..FLAG
     },
-    ForeignOption {
-        name: "tls-cert",
-        value: Some("FILE"),
-        environment: Some("SPIN_TLS_CERT"),
-        support: TLS,
-        ..FLAG
-    },
-    ForeignOption {
-        name: "tls-key",
-        value: Some("FILE"),
-        environment: Some("SPIN_TLS_KEY"),
-        support: TLS,
-        ..FLAG
-    },
 ];
 
 /// The options of `spin up` on the command line, with their values.
@@ -190,7 +172,6 @@ impl ForeignOption {
             .long(self.name)
             .alias(self.alias)
             .short(self.short)
-            .env(self.environment)
             .hide(true);
         match self.value {
             Some(name) => argument
@@ -262,8 +243,6 @@ mod tests {
             ("--from-registry a", "--upstream"),
             ("--find-free-port", "--listen 127.0.0.1:0"),
             ("--format json", "Serving"),
-            ("--tls-cert a.pem", "proxy"),
-            ("--tls-key a.pem", "proxy"),
         ] {
             for with_spin in [false, true] {
                 let error = spin_arguments(line, with_spin);

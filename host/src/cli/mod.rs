@@ -25,6 +25,7 @@ use crate::{
 mod foreign_options;
 mod instance_limits;
 mod summary;
+mod tls_options;
 mod up;
 mod variable_option;
 

@@ -17,12 +17,13 @@ use spin_runtime::SqliteStatement;
 use super::{
     CacheFolder, ManifestPath, RuntimeConfigFile, VariableValues, fail,
     foreign_options::ForeignOptions, instance_limits::InstanceLimits, summary,
+    tls_options::TlsOptions,
 };
 use crate::{
     Host, HostOptions,
     config::UpstreamUrl,
     dev::{build, process},
-    signals::Signals,
+    signals::{Request, Signals},
     spin,
     terminal::{print_error_line, print_line},
 };
@@ -41,6 +42,8 @@ pub(super) struct Up {
         value_parser = resolve_address
     )]
     listen: SocketAddr,
+    #[command(flatten)]
+    tls: TlsOptions,
     /// The address of the control port, for publishing (GRIP), health and metrics.
     #[arg(
         long,
@@ -166,14 +169,19 @@ impl Up {
             host = Host::start(options) => host?,
             () = signals.next() => return Ok(cancel_start(&mut signals).await),
         };
-        let url = format!("http://{}", host.address());
+        let url = host.url();
         print_line(format_args!("Serving {url}"));
         summary::print(host.config(), &url, upstream.as_ref());
-        print_line(format_args!("Control: http://{}", host.control_address()));
+        print_line(format_args!("Control: {}", host.control_url()));
 
-        let status = tokio::select! {
-            () = signals.next() => ExitCode::SUCCESS,
-            error = host.spin_exited() => fail(&error),
+        let status = loop {
+            tokio::select! {
+                request = signals.receive() => match request {
+                    Request::Stop => break ExitCode::SUCCESS,
+                    Request::Reload => host.reload_certificates().await,
+                },
+                error = host.spin_exited() => break fail(&error),
+            }
         };
         print_error_line(
             "Shutting down: closing sockets, draining requests. Press Ctrl-C again to exit now.",
@@ -217,6 +225,7 @@ impl Up {
             spin,
             ..HostOptions::default()
         };
+        self.tls.apply(&mut options)?;
         self.variables.apply(&mut options);
         Ok(options)
     }
@@ -255,7 +264,7 @@ fn raise_file_limit() {
 
 /// Resolves an address with a port. Of several addresses that a name has, the first IPv4 address
 /// applies, since that is what `localhost` means to most programs.
-fn resolve_address(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn resolve_address(text: &str) -> Result<SocketAddr, String> {
     let expected = "expected an address with a port, such as 127.0.0.1:3000 or localhost:3000";
     let addresses: Vec<SocketAddr> = text
         .to_socket_addrs()

@@ -35,10 +35,15 @@ pub struct Limits {
     /// How long a client may be silent before it gets a ping, and then before it is dropped. `None`
     /// disables pings (key `ping-interval`, `"off"` for `None`). Default: 30 s.
     pub ping_interval: Option<Duration>,
+    /// Whether messages are compressed for clients that support it (key `compression`). Default:
+    /// true.
+    pub compression: bool,
     // Connections of clients.
     /// The time for the head of a request, from the start of the connection or the end of the
     /// previous response. The connection is then closed. Default: 60 s.
     pub request_head_timeout: Duration,
+    /// The time for a TLS handshake. The connection is then closed. Default: 10 s.
+    pub tls_handshake_timeout: Duration,
     /// The target and the headers of a request. The request then gets 431. Default: 32 KiB.
     pub max_request_head_bytes: usize,
     /// The header fields of a request. The request then gets 431. Default: 100.
@@ -60,6 +65,9 @@ pub struct Limits {
     /// How long an HTTP/2 connection is silent before it gets a ping. It is closed if the client
     /// does not answer. Default: 60 s.
     pub h2_ping_interval: Duration,
+    /// The part of a response that waits for the window of an HTTP/2 stream. The backend then waits.
+    /// Default: 64 KiB.
+    pub h2_send_buffer_bytes: usize,
     /// The time for a client to answer a close frame, or to read what was sent before it. The
     /// connection is then dropped. Default: 5 s.
     pub close_timeout: Duration,
@@ -193,8 +201,10 @@ impl Limits {
         max_connections: 100_000,
         max_response_events_bytes: 1_000_000,
         ping_interval: Some(secs(30)),
+        compression: true,
         // Connections of clients.
         request_head_timeout: secs(60),
+        tls_handshake_timeout: secs(10),
         max_request_head_bytes: 32 * KIB,
         max_request_header_fields: 100,
         unread_response_timeout: secs(60),
@@ -203,6 +213,7 @@ impl Limits {
         request_body_prefetch_bytes: 64 * KIB,
         tcp_keepalive: secs(60),
         h2_ping_interval: secs(60),
+        h2_send_buffer_bytes: 64 * KIB,
         close_timeout: secs(5),
         drain_timeout: secs(30),
         exit_flush_timeout: Duration::from_millis(500),

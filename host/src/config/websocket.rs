@@ -47,6 +47,9 @@ fn read_limits(table: &mut Table<'_>, limits: &mut Limits) {
             None => {}
         }
     }
+    if let Some(compression) = table.get("compression").and_then(|value| value.boolean()) {
+        limits.compression = compression;
+    }
     if let Some(value) = table.get("ping-interval") {
         match value.string() {
             Some("off") => limits.ping_interval = None,

@@ -32,7 +32,7 @@ use uuid::Uuid;
 use crate::{
     config::Limits,
     dev::inject::{ScriptTag, is_page_request},
-    http::error_response::text_response,
+    http::{error_response::text_response, extended_connect::is_extended_connect},
     net::connection::ConnectionHandle,
     ws::handshake,
 };
@@ -131,7 +131,8 @@ impl Reload {
         if path != SOCKET_PATH && path != SCRIPT_PATH {
             return None;
         }
-        if request.method() != Method::GET {
+        let opens_stream = path == SOCKET_PATH && is_extended_connect(request);
+        if request.method() != Method::GET && !opens_stream {
             let mut response = text_response(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
             set(response.headers_mut(), header::ALLOW, "GET");
             return Some(response);

@@ -3,9 +3,10 @@
 //! A peer on this machine or in a private network is assumed to be a proxy. Its forwarding headers
 //! are kept and extended. Those of any other peer are removed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use spin_runtime::backend::Client;
 
 use crate::http::headers::{list_items, normalize_name, remove_headers};
 
@@ -23,8 +24,8 @@ const FORWARDING_HEADERS: [HeaderName; 4] = [
 /// Sets the forwarding headers of a request that `peer` sent.
 ///
 /// `Host` must still be the client's.
-pub(crate) fn set_forwarding_headers(headers: &mut HeaderMap, peer: SocketAddr) {
-    let ip = peer.ip().to_canonical();
+pub(crate) fn set_forwarding_headers(headers: &mut HeaderMap, peer: Client) {
+    let ip = peer.address.ip().to_canonical();
     if is_local(ip) {
         // The proxy may have passed on spellings with underscores, which many servers do not
         // distinguish from its own headers.
@@ -44,7 +45,10 @@ pub(crate) fn set_forwarding_headers(headers: &mut HeaderMap, peer: SocketAddr) 
     }
     headers
         .entry(X_FORWARDED_PROTO)
-        .or_insert(HeaderValue::from_static("http"));
+        .or_insert(HeaderValue::from_static(match peer.is_secure {
+            true => "https",
+            false => "http",
+        }));
 
     let mut elements: Vec<String> = list_items(headers, &header::FORWARDED)
         .map(str::to_owned)
@@ -113,6 +117,18 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_scheme_is_that_of_the_connection() {
+        let mut headers = HeaderMap::new();
+        let peer = Client {
+            address: "192.0.2.1:1".parse().unwrap(),
+            is_secure: true,
+        };
+        set_forwarding_headers(&mut headers, peer);
+        assert_eq!(headers[X_FORWARDED_PROTO], "https");
+        assert_eq!(headers[header::FORWARDED], "for=192.0.2.1;proto=https");
+    }
+
     /// Returns the headers of a request of `peer` after the forwarding headers were set.
     fn headers_after(
         peer: &str,
@@ -122,7 +138,7 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_static(value));
         }
-        set_forwarding_headers(&mut map, peer.parse().unwrap());
+        set_forwarding_headers(&mut map, Client::plain(peer.parse().unwrap()));
         let mut forwarded: Vec<_> = map
             .iter()
             .filter(|(name, _)| *name != header::HOST)

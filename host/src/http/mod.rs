@@ -10,8 +10,10 @@
 
 pub(crate) mod body;
 pub(crate) mod error_response;
+pub(crate) mod extended_connect;
 pub(crate) mod forwarded;
 pub(crate) mod headers;
 pub(crate) mod signer;
+pub(crate) mod target;
 pub(crate) mod trailers;
 pub(crate) mod validate;

@@ -9,7 +9,10 @@ use spin_runtime::escapes_root;
 
 use crate::{
     config::Limits,
-    http::headers::{has_unsupported_transfer_coding, normalize_name},
+    http::{
+        extended_connect::is_extended_connect,
+        headers::{has_unsupported_transfer_coding, normalize_name},
+    },
 };
 
 /// The status and text of a response to a request that is refused.
@@ -44,10 +47,10 @@ pub(crate) fn check_message<B>(request: &Request<B>) -> Result<(), Refusal> {
 
 /// Checks the parts of a request that matter to a backend.
 pub(crate) fn check_backend_request<B>(request: &Request<B>) -> Result<(), Refusal> {
-    if request.method() == Method::CONNECT {
+    if request.method() == Method::CONNECT && !is_extended_connect(request) {
         return Err(Refusal(
             StatusCode::METHOD_NOT_ALLOWED,
-            "CONNECT is not supported",
+            "CONNECT is only supported for WebSockets over HTTP/2",
         ));
     }
     // Appended to the path of an upstream, it would reach what this host does not serve.
@@ -94,7 +97,7 @@ fn claims_events(headers: &HeaderMap) -> bool {
 /// 8.3.1).
 fn target_problem<B>(request: &Request<B>) -> Option<&'static str> {
     let (uri, method) = (request.uri(), request.method());
-    if method == Method::CONNECT {
+    if method == Method::CONNECT && !is_extended_connect(request) {
         return None;
     }
     if let Some(scheme) = uri.scheme_str()

@@ -43,6 +43,8 @@ use crate::{
 const HEAD_TIMEOUT: Duration = Limits::DEFAULT.request_head_timeout;
 const UNREAD_TIMEOUT: Duration = Limits::DEFAULT.unread_response_timeout;
 
+const H2_SEND_BUFFER_BYTES: usize = Limits::DEFAULT.h2_send_buffer_bytes;
+
 /// hyper's limits of a head. They are larger than the host's own, whose refusal has a text.
 const HYPER_HEAD_BYTES: usize = Limits::DEFAULT.max_request_head_bytes * 2;
 const HYPER_HEADER_FIELDS: usize = Limits::DEFAULT.max_request_header_fields * 2;
@@ -97,6 +99,11 @@ impl ConnectionHandle {
     pub(crate) fn close(&self) {
         self.0.is_closed.store(true, Relaxed);
         self.0.close.notify_one();
+    }
+
+    /// Waits until all connections are aborted.
+    pub(super) async fn aborted(&self) {
+        self.0.abort.cancelled().await;
     }
 
     #[cfg(test)]
@@ -170,6 +177,8 @@ pub(crate) fn builder() -> auto::Builder<StreamExecutor> {
         .http2()
         .timer(TokioTimer::new())
         .max_header_list_size(HYPER_HEAD_BYTES as u32)
+        .max_send_buf_size(H2_SEND_BUFFER_BYTES)
+        .enable_connect_protocol()
         .keep_alive_interval(Limits::DEFAULT.h2_ping_interval);
     builder
 }

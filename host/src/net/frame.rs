@@ -5,9 +5,11 @@ use tungstenite::protocol::{
     CloseFrame,
     frame::{
         Frame, Utf8Bytes,
-        coding::{CloseCode, Data, OpCode},
+        coding::{CloseCode, OpCode},
     },
 };
+
+pub(crate) use tungstenite::protocol::frame::coding::Data;
 
 /// The purpose of the connection is fulfilled (RFC 6455, section 7.4.1).
 pub(crate) const NORMAL_CLOSURE: u16 = 1000;
@@ -35,6 +37,13 @@ pub(crate) fn text(content: Bytes) -> Bytes {
 /// Encodes a binary message.
 pub(crate) fn binary(content: Bytes) -> Bytes {
     encode(Frame::message(content, OpCode::Data(Data::Binary), true))
+}
+
+/// Encodes a message that is compressed (RFC 7692, section 6).
+pub(crate) fn compressed(kind: Data, content: Vec<u8>) -> Bytes {
+    let mut frame = Frame::message(content, OpCode::Data(kind), true);
+    frame.header_mut().rsv1 = true;
+    encode(frame)
 }
 
 /// Encodes a ping. Content beyond 125 bytes is truncated.

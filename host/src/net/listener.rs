@@ -8,19 +8,36 @@ use hyper::body::Incoming;
 use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
 use prometheus_client::metrics::counter::Counter;
 use socket2::{SockRef, TcpKeepalive};
-use spin_runtime::{RateLimitedLog, backend::Body};
-use tokio::net::TcpListener;
+use spin_runtime::{
+    RateLimitedLog,
+    backend::{Body, Client},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, debug_span, warn};
 
 use crate::{
     config::Limits,
-    net::{connection, connections::Connections},
+    net::{
+        connection,
+        connections::Connections,
+        stream::Stream,
+        tls::{self, Tls},
+    },
     shutdown::Shutdown,
 };
 
 /// Whether accepted sockets inherit the options of the listening socket.
 const INHERITS_OPTIONS: bool = cfg!(target_os = "linux");
+
+/// The time for the first byte of a connection that need not be encrypted.
+const HEAD_TIMEOUT: Duration = Limits::DEFAULT.request_head_timeout;
+
+/// The time for a TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Limits::DEFAULT.tls_handshake_timeout;
 
 /// The pause after an accept that failed for lack of resources, such as file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -29,7 +46,19 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Listener {
     tcp: TcpListener,
     address: SocketAddr,
+    encryption: Encryption,
     abort: CancellationToken,
+}
+
+/// Which connections of a listener are encrypted.
+#[derive(Clone, Default)]
+pub(crate) enum Encryption {
+    #[default]
+    None,
+    /// All of them.
+    Tls(Arc<Tls>),
+    /// Those of other machines. Clients on this machine may choose.
+    TlsBeyondLoopback(Arc<Tls>),
 }
 
 impl Listener {
@@ -59,8 +88,15 @@ impl Listener {
         Ok(Self {
             tcp,
             address,
+            encryption: Encryption::None,
             abort: shutdown.abort.clone(),
         })
+    }
+
+    /// Sets which connections are encrypted.
+    pub(crate) fn with_encryption(mut self, encryption: Encryption) -> Self {
+        self.encryption = encryption;
+        self
     }
 
     /// Returns the address, with the port that the system chose if 0 was requested.
@@ -79,7 +115,7 @@ impl Listener {
         refused: Counter,
         drain: CancellationToken,
     ) where
-        H: Fn(Request<Incoming>, SocketAddr) -> F + Send + Sync + 'static,
+        H: Fn(Request<Incoming>, Client) -> F + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let builder = Arc::new(connection::builder());
@@ -93,7 +129,7 @@ impl Listener {
                 accepted = self.tcp.accept() => accepted,
                 () = drain.cancelled() => break,
             };
-            let (stream, client) = match accepted {
+            let (stream, address) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     handle_accept_error(&error).await;
@@ -106,23 +142,75 @@ impl Listener {
             let Some((handle, registration)) = connections.register(self.abort.child_token())
             else {
                 refused.inc();
-                refusals.log(|| warn!(%client, "connection refused: too many open connections"));
+                refusals.log(
+                    || warn!(client = %address, "connection refused: too many open connections"),
+                );
                 continue;
             };
             let (builder, handler) = (builder.clone(), handler.clone());
-            let watcher = graceful.watcher();
+            let (encryption, watcher) = (self.encryption.clone(), graceful.watcher());
             let serve = async move {
                 let _registration = registration;
+                // Boxed, since otherwise the connection would reserve space for it.
+                let accepted = Box::pin(encryption.accept(stream, address));
+                let (stream, client) = tokio::select! {
+                    accepted = accepted => match accepted {
+                        Ok(accepted) => accepted,
+                        Err(error) => return debug!(%error, "TLS handshake failed"),
+                    },
+                    () = handle.aborted() => return,
+                };
                 let handler = |request| handler(request, client);
                 let stream = TokioIo::new(stream);
                 let ended = connection::serve(stream, &builder, watcher, handle, handler).await;
                 debug!(reason = %ended, "connection ended");
             };
-            tokio::spawn(serve.instrument(debug_span!("connection", %client)));
+            tokio::spawn(serve.instrument(debug_span!("connection", client = %address)));
         }
         drop(self.tcp);
         graceful.shutdown().await;
     }
+}
+
+impl Encryption {
+    /// Encrypts a connection if it must be, and returns it with what it shows of the client.
+    async fn accept(&self, stream: TcpStream, address: SocketAddr) -> io::Result<(Stream, Client)> {
+        let tls = match self {
+            Self::None => None,
+            Self::Tls(tls) => Some(tls),
+            Self::TlsBeyondLoopback(tls) => {
+                let may_choose = address.ip().to_canonical().is_loopback();
+                let is_plain = may_choose && !timeout(HEAD_TIMEOUT, is_tls(&stream)).await??;
+                (!is_plain).then_some(tls)
+            }
+        };
+        let stream = match tls {
+            None => Stream::Plain(stream),
+            Some(tls) => {
+                let accepted = timeout(
+                    HANDSHAKE_TIMEOUT,
+                    tls.acceptor().accept_with(stream, |connection| {
+                        connection.set_buffer_limit(Some(tls::BUFFER_BYTES));
+                    }),
+                );
+                Stream::Tls(Box::new(accepted.await??))
+            }
+        };
+        let client = Client {
+            address,
+            is_secure: tls.is_some(),
+        };
+        Ok((stream, client))
+    }
+}
+
+/// Returns whether a client begins with a TLS handshake. Waits for its first byte.
+async fn is_tls(stream: &TcpStream) -> io::Result<bool> {
+    /// The type of a TLS record that contains a handshake (RFC 8446, section 5.1).
+    const HANDSHAKE: u8 = 22;
+
+    let mut first = [0];
+    Ok(stream.peek(&mut first).await? == 1 && first[0] == HANDSHAKE)
 }
 
 /// Sends small writes at once, and detects clients that disappeared.
@@ -152,8 +240,6 @@ async fn handle_accept_error(error: &io::Error) {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpStream;
-
     use super::*;
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! Sockets and bytes: listeners, the HTTP connections on them with their bodies, and WebSocket
+//! Sockets and bytes: listeners, TLS, the HTTP connections on them with their bodies, and WebSocket
 //! frames.
 
 pub(crate) mod connection;
@@ -9,3 +9,5 @@ pub(crate) mod io;
 pub(crate) mod listener;
 pub(crate) mod request_body;
 mod response_body;
+pub(crate) mod stream;
+pub(crate) mod tls;

@@ -2,7 +2,7 @@
 //!
 //! In reading order, following an item from its publisher to a subscriber:
 //!
-//! - `publication` is an item, encoded once for all subscribers.
+//! - `publication` is an item, encoded once for all subscribers; `frames` is its form for WebSockets.
 //! - `channels` finds the item's channel by name, and manages subscriptions.
 //! - `channel` puts the item in order and queues it in each of the channel's shards.
 //! - `sequencer` orders items by their ids, and drops duplicates.
@@ -12,6 +12,7 @@
 mod channel;
 pub(crate) mod channels;
 pub(crate) mod filter;
+pub(crate) mod frames;
 pub(crate) mod publication;
 pub(crate) mod sequencer;
 pub(crate) mod shard;

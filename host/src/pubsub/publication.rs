@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use grip::{
-    Item, Message,
+    ByteString, Item, Message,
     publish::{Format, HttpResponse, ResponseAction, StreamAction, WsAction},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -12,18 +12,17 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use crate::{
     http::headers::{is_framing_header, is_private_header},
     net::frame,
-    pubsub::sequencer::{Id, Position},
+    pubsub::{
+        frames::Frames,
+        sequencer::{Id, Position},
+    },
 };
 
 /// The effect of a publication on one WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Delivery {
-    /// Complete, unmasked frames, which are shared by all clients.
-    Frames {
-        bytes: Bytes,
-        /// The number of messages in `bytes`.
-        messages: usize,
-    },
+    /// Send these frames.
+    Frames(Frames),
     /// Close the WebSocket with this close frame.
     Close(Bytes),
     /// Send the backend a request for the connection.
@@ -54,8 +53,6 @@ pub(crate) struct Publication {
 pub(super) struct SocketForm {
     /// The delivery for clients whose filters do not rewrite content.
     pub(super) delivery: Delivery,
-    /// The message that the frames were encoded from, for filters that rewrite content.
-    message: Option<Message>,
     /// The rewriting filters that a subscription must have (`content-filters`).
     pub(super) content_filters: Vec<String>,
 }
@@ -150,8 +147,8 @@ impl Publication {
 
 impl SocketForm {
     fn new(format: Format<WsAction>) -> Option<Self> {
-        let delivery = match &format.action {
-            WsAction::Send(message) => frames(message),
+        let delivery = match format.action {
+            WsAction::Send(message) => Delivery::Frames(Frames::single(message)),
             WsAction::Close { code, reason } => Delivery::Close(frame::close(
                 code.unwrap_or(frame::NORMAL_CLOSURE),
                 reason.as_deref().unwrap_or_default(),
@@ -162,10 +159,6 @@ impl SocketForm {
         };
         Some(Self {
             delivery,
-            message: match format.action {
-                WsAction::Send(message) => Some(message),
-                _ => None,
-            },
             content_filters: format.filters,
         })
     }
@@ -175,7 +168,10 @@ impl SocketForm {
         &self,
         rewrite: impl FnOnce(Bytes) -> Result<Bytes, E>,
     ) -> Result<Delivery, E> {
-        let Some(message) = &self.message else {
+        let Delivery::Frames(frames) = &self.delivery else {
+            return Ok(self.delivery.clone());
+        };
+        let Some(message) = frames.message() else {
             return Ok(self.delivery.clone());
         };
         let original = message.content();
@@ -183,13 +179,17 @@ impl SocketForm {
         if content == *original {
             return Ok(self.delivery.clone());
         }
-        Ok(single(match message {
-            // Filters insert only text into text.
-            Message::Text(_) => frame::text(content),
-            Message::Binary(_) => frame::binary(content),
-            Message::Ping(_) => frame::ping(content),
-            Message::Pong(_) => frame::pong(content),
-        }))
+        let message = match message {
+            Message::Text(_) => ByteString::try_from(content).map(Message::Text),
+            Message::Binary(_) => Ok(Message::Binary(content)),
+            Message::Ping(_) => Ok(Message::Ping(content)),
+            Message::Pong(_) => Ok(Message::Pong(content)),
+        };
+        // Filters insert only text into text.
+        let Ok(message) = message else {
+            return Ok(self.delivery.clone());
+        };
+        Ok(Delivery::Frames(Frames::single(message)))
     }
 
     /// Returns the bytes that this occupies in a queue; never 0.
@@ -200,7 +200,8 @@ impl SocketForm {
     /// Returns the bytes that each client receives.
     pub(super) fn bytes(&self) -> usize {
         match &self.delivery {
-            Delivery::Frames { bytes, .. } | Delivery::Close(bytes) => bytes.len(),
+            Delivery::Frames(frames) => frames.plain().len(),
+            Delivery::Close(bytes) => bytes.len(),
             Delivery::Refresh => 0,
         }
     }
@@ -263,19 +264,6 @@ impl PublishedResponse {
             body: response.body,
         })
     }
-}
-
-fn frames(message: &Message) -> Delivery {
-    single(match message {
-        Message::Text(text) => frame::text(text.as_bytes().clone()),
-        Message::Binary(data) => frame::binary(data.clone()),
-        Message::Ping(data) => frame::ping(data.clone()),
-        Message::Pong(data) => frame::pong(data.clone()),
-    })
-}
-
-fn single(bytes: Bytes) -> Delivery {
-    Delivery::Frames { bytes, messages: 1 }
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 
 use std::{mem, sync::Arc};
 
-use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tracing::debug;
@@ -15,6 +14,7 @@ use crate::{
     config::Limits,
     pubsub::{
         filter::{Filters, LastIds},
+        frames::Frames,
         publication::{Delivery, Publication, ResponseForm, SocketForm, stream_bytes},
     },
 };
@@ -369,35 +369,23 @@ fn filtered(publication: &Publication, filters: &Filters) -> Option<Delivery> {
 
 /// Merges adjacent frames, so that a client receives them in one write.
 fn coalesce(deliveries: impl Iterator<Item = Delivery>) -> Vec<Delivery> {
-    fn flush(run: &mut Vec<Bytes>, messages: &mut usize, merged: &mut Vec<Delivery>) {
-        let bytes = match run.as_slice() {
-            [] => return,
-            [only] => only.clone(),
-            many => {
-                let mut all = BytesMut::with_capacity(many.iter().map(Bytes::len).sum());
-                many.iter().for_each(|bytes| all.extend_from_slice(bytes));
-                all.freeze()
-            }
-        };
-        run.clear();
-        let messages = mem::take(messages);
-        merged.push(Delivery::Frames { bytes, messages });
+    fn flush(run: &mut Vec<Frames>, merged: &mut Vec<Delivery>) {
+        if !run.is_empty() {
+            merged.push(Delivery::Frames(Frames::merge(mem::take(run))));
+        }
     }
     let mut merged = Vec::with_capacity(1);
-    let (mut run, mut run_messages) = (Vec::new(), 0);
+    let mut run = Vec::new();
     for delivery in deliveries {
         match delivery {
-            Delivery::Frames { bytes, messages } => {
-                run.push(bytes);
-                run_messages += messages;
-            }
+            Delivery::Frames(frames) => run.push(frames),
             other => {
-                flush(&mut run, &mut run_messages, &mut merged);
+                flush(&mut run, &mut merged);
                 merged.push(other);
             }
         }
     }
-    flush(&mut run, &mut run_messages, &mut merged);
+    flush(&mut run, &mut merged);
     merged
 }
 
@@ -424,15 +412,15 @@ mod tests {
             reason: None,
         });
         let merged = coalesce(plain(&[text("a"), text("b"), close, text("c")]));
-        let frames = |bytes: &'static [u8], messages| Delivery::Frames {
-            bytes: Bytes::from_static(bytes),
-            messages,
-        };
-        let expected = [
-            frames(b"\x81\x01a\x81\x01b", 2),
-            Delivery::Close(crate::net::frame::close(4000, "")),
-            frames(b"\x81\x01c", 1),
-        ];
-        assert_eq!(merged, expected);
+        let bytes: Vec<&[u8]> = merged
+            .iter()
+            .map(|delivery| match delivery {
+                Delivery::Frames(frames) => &frames.plain()[..],
+                Delivery::Close(frame) => frame,
+                Delivery::Refresh => b"",
+            })
+            .collect();
+        let close = crate::net::frame::close(4000, "");
+        assert_eq!(bytes, [b"\x81\x01a\x81\x01b", &close[..], b"\x81\x01c"]);
     }
 }

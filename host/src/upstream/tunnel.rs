@@ -18,6 +18,7 @@ use crate::{
     config::Limits,
     http::{
         error_response::{backend_error_response, text_response},
+        extended_connect::{WEBSOCKET, from_switching_protocols, is_extended_connect, to_upgrade},
         headers::list_items,
     },
     metrics::{
@@ -73,6 +74,11 @@ impl Tunnels {
         let path = request.uri().path().to_owned();
         let client = hyper::upgrade::on(&mut request);
         let connection = ConnectionHandle::of(&request);
+        // A connection of HTTP/2 is in use as long as one of its tunnels.
+        let is_stream = is_extended_connect(&request);
+        let busy = connection.as_ref().filter(|_| is_stream);
+        let busy = busy.map(ConnectionHandle::busy);
+        let accept_key = is_stream.then(|| to_upgrade(&mut request));
         let upgrade = upstream.upgrade(request, protocols);
         let mut response = match metered(upgrade, &self.metrics, upstream.name()).await {
             Ok(response) => response,
@@ -85,11 +91,20 @@ impl Tunnels {
             return response;
         }
         let server = hyper::upgrade::on(&mut response);
+        if let Some(accept_key) = accept_key
+            && !from_switching_protocols(&mut response, &accept_key)
+        {
+            warn!(route = path, upstream = %upstream.name(), "upgrade failed: wrong Sec-WebSocket-Accept");
+            return text_response(
+                StatusCode::BAD_GATEWAY,
+                "invalid WebSocket handshake from the upstream",
+            );
+        }
         let stop = self.stop.clone();
         let gauge = GaugeGuard::new(&self.metrics.tunnels);
         self.tasks
             .spawn(ConnectionHandle::run_upgraded(connection, async move {
-                let _guards = (permit, gauge);
+                let _guards = (permit, gauge, busy);
                 match tokio::try_join!(client, server) {
                     Ok((client, server)) => run(client, server, stop).await,
                     Err(error) => debug!(route = path, %error, "failed to open a tunnel"),
@@ -109,6 +124,9 @@ impl Tunnels {
 ///
 /// HTTP itself is left out (`h2c`, and HTTP within TLS): its requests would bypass the gateway.
 pub(crate) fn requested_protocols<B>(request: &Request<B>) -> Option<HeaderValue> {
+    if is_extended_connect(request) {
+        return Some(WEBSOCKET);
+    }
     let headers = request.headers();
     if request.version() != Version::HTTP_11
         || !list_items(headers, &header::CONNECTION)

@@ -153,7 +153,9 @@ impl Driver {
                 Wakeup::Deadline => self.handle_deadline(),
             };
         }
-        self.finish().await
+        let reason = self.finish().await;
+        self.session.outbox.detach();
+        reason
     }
 
     /// Waits for the next event. Of several that are ready, those that end a session come first, and

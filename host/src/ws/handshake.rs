@@ -1,6 +1,6 @@
 //! The WebSocket handshake: turns an upgrade request into a session, or refuses it.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use base64::{
     Engine, alphabet,
@@ -16,8 +16,8 @@ use hyper::{
     upgrade::{OnUpgrade, Upgraded},
 };
 use hyper_util::{rt::TokioIo, server::conn::auto::upgrade};
-use spin_runtime::backend::{Body, Caller, empty};
-use tokio::{net::TcpStream, sync::oneshot};
+use spin_runtime::backend::{Body, Caller, Client, empty};
+use tokio::sync::oneshot;
 use tracing::{Instrument, debug, debug_span, error, warn};
 use tungstenite::handshake::derive_accept_key;
 use uuid::Uuid;
@@ -26,36 +26,41 @@ use crate::{
     config::AllowedOrigins,
     http::{
         error_response::{backend_error_response, text_response},
+        extended_connect::is_extended_connect,
         headers::{list_items, remove_hop_headers, remove_private_headers},
     },
     metrics::registry::Dropped,
-    net::{connection::ConnectionHandle, io::Io},
+    net::{connection::ConnectionHandle, io::Io, stream::Stream},
     state::{Services, sessions::SessionGuard},
     ws::{
+        deflate::Deflate,
         driver,
-        outbox::Outbox,
+        outbox::{Connection, Outbox},
         request_head::RequestHead,
         session::Session,
+        shared_stream::SharedStream,
         ws_over_http::{ConnectionInfo, EventsResponse, RoundTripError, round_trip},
     },
 };
 
-/// Returns whether a request asks for a WebSocket. Other upgrades are ignored.
+/// Returns whether a request asks for a WebSocket: by an upgrade of HTTP/1.1, or by an extended
+/// CONNECT of HTTP/2 (RFC 8441). Other upgrades are ignored.
 pub(crate) fn is_upgrade<B>(request: &Request<B>) -> bool {
-    request.method() == Method::GET
-        && request.version() == Version::HTTP_11
-        && contains_token(request.headers(), &header::CONNECTION, "upgrade")
-        && contains_token(request.headers(), &header::UPGRADE, "websocket")
+    is_extended_connect(request)
+        || request.method() == Method::GET
+            && request.version() == Version::HTTP_11
+            && contains_token(request.headers(), &header::CONNECTION, "upgrade")
+            && contains_token(request.headers(), &header::UPGRADE, "websocket")
 }
 
 /// Opens a WebSocket, or refuses it. The caller must have removed the private headers.
 pub(crate) async fn open(
     services: &Arc<Services>,
     mut request: Request<Incoming>,
-    client: SocketAddr,
+    client: Client,
 ) -> Response<Body> {
-    let accept_key = match validate(&request, &services.allowed_origins) {
-        Ok(accept_key) => accept_key,
+    let acceptance = match validate(&request, &services.allowed_origins) {
+        Ok(acceptance) => acceptance,
         Err(refusal) => {
             if refusal.status() == StatusCode::FORBIDDEN {
                 record_refused_origin(services, &request);
@@ -63,9 +68,15 @@ pub(crate) async fn open(
             return *refusal;
         }
     };
+    let deflate = services
+        .limits
+        .compression
+        .then(|| Deflate::negotiate(request.headers()));
+    let (deflate, extensions) = deflate.flatten().unzip();
     let outbox = Outbox::new(
         services.limits.max_outgoing_buffer_bytes,
         services.limits.max_response_events_bytes,
+        deflate,
     );
     let Some(guard) = services.sessions.register(outbox.clone()) else {
         services.metrics.dropped(Dropped::Full).inc();
@@ -83,6 +94,11 @@ pub(crate) async fn open(
     };
     let span = debug_span!("session", connection = ?info.id, route = info.head.path());
     let connection = ConnectionHandle::of(&request);
+    // A connection of HTTP/2 is in use as long as one of its WebSockets.
+    let busy = match acceptance {
+        Acceptance::Stream => connection.as_ref().map(ConnectionHandle::busy),
+        Acceptance::Upgrade { .. } => None,
+    };
     drop(request);
     let (response_sender, response) = oneshot::channel();
     let handshake = Handshake {
@@ -90,12 +106,17 @@ pub(crate) async fn open(
         info,
         outbox,
         guard,
-        accept_key,
+        acceptance,
+        extensions,
         response_sender,
     };
     // Runs in its own task: this future is dropped when the client disconnects, but a backend
     // that has accepted must then receive a DISCONNECT.
     let session = handshake.serve(upgraded).instrument(span);
+    let session = async move {
+        session.await;
+        drop(busy);
+    };
     tokio::spawn(ConnectionHandle::run_upgraded(connection, session));
     response.await.unwrap_or_else(|_| {
         text_response(
@@ -109,8 +130,17 @@ pub(crate) async fn open(
 pub(crate) fn accept_same_origin<B>(
     request: &Request<B>,
 ) -> Result<Response<Body>, Box<Response<Body>>> {
-    let accept_key = validate(request, &AllowedOrigins::default())?;
-    Ok(switching_protocols(&accept_key, &HeaderMap::new()))
+    let acceptance = validate(request, &AllowedOrigins::default())?;
+    Ok(acceptance.response(&HeaderMap::new(), None))
+}
+
+/// How a WebSocket is accepted.
+#[derive(Debug, PartialEq, Eq)]
+enum Acceptance {
+    /// By 101, with this value of `Sec-WebSocket-Accept`.
+    Upgrade { accept_key: String },
+    /// By 200, on a stream of HTTP/2.
+    Stream,
 }
 
 /// A valid upgrade request that the backend has yet to accept.
@@ -119,8 +149,9 @@ struct Handshake {
     info: ConnectionInfo,
     outbox: Arc<Outbox>,
     guard: SessionGuard,
-    /// The value of `Sec-WebSocket-Accept`.
-    accept_key: String,
+    acceptance: Acceptance,
+    /// The value of `Sec-WebSocket-Extensions` in the response.
+    extensions: Option<HeaderValue>,
     response_sender: oneshot::Sender<Response<Body>>,
 }
 
@@ -132,7 +163,8 @@ impl Handshake {
             mut info,
             outbox,
             guard,
-            accept_key,
+            acceptance,
+            extensions,
             response_sender,
         } = self;
         let request = info.request(&services.signer, &[Event::Open], 0);
@@ -149,17 +181,13 @@ impl Handshake {
             }
         };
         info.head = info.head.without_browser_headers();
-        let switching = switching_protocols(&accept_key, &response.headers);
+        let accepted = acceptance.response(&response.headers, extensions);
         let metrics = services.metrics.clone();
         let session = Session::new(services, info, outbox, guard, response);
         debug!("session opened");
-        let reason = match response_sender.send(switching) {
-            Ok(()) => match upgraded.await.map(into_tcp_stream) {
-                Ok(Some((stream, early))) => driver::serve(session, Arc::new(stream), early).await,
-                Ok(None) => {
-                    error!("upgraded connection is not a TCP stream");
-                    Box::pin(driver::abandon(session)).await
-                }
+        let reason = match response_sender.send(accepted) {
+            Ok(()) => match upgraded.await.map(into_connection) {
+                Ok((connection, early)) => driver::serve(session, connection, early).await,
                 // The client disconnected before the handshake was complete.
                 Err(_) => Box::pin(driver::abandon(session)).await,
             },
@@ -181,7 +209,7 @@ const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
 fn validate<B>(
     request: &Request<B>,
     origins: &AllowedOrigins,
-) -> Result<String, Box<Response<Body>>> {
+) -> Result<Acceptance, Box<Response<Body>>> {
     let headers = request.headers();
     let refuse = |status, text: &str| Err(Box::new(text_response(status, text)));
     // This host and a server behind it could each use another of several values (RFC 6455, sections
@@ -210,15 +238,23 @@ fn validate<B>(
         );
         return Err(Box::new(refusal));
     }
-    let key = headers
-        .get(header::SEC_WEBSOCKET_KEY)
-        .map_or(&b""[..], HeaderValue::as_bytes);
-    if KEY_BASE64.decode(key).map_or(0, |key| key.len()) != 16 {
-        return refuse(
-            StatusCode::BAD_REQUEST,
-            "Sec-WebSocket-Key must be 16 bytes in base64",
-        );
-    }
+    let acceptance = if is_extended_connect(request) {
+        // HTTP/2 has no use for the key (RFC 8441, section 5).
+        Acceptance::Stream
+    } else {
+        let key = headers
+            .get(header::SEC_WEBSOCKET_KEY)
+            .map_or(&b""[..], HeaderValue::as_bytes);
+        if KEY_BASE64.decode(key).map_or(0, |key| key.len()) != 16 {
+            return refuse(
+                StatusCode::BAD_REQUEST,
+                "Sec-WebSocket-Key must be 16 bytes in base64",
+            );
+        }
+        Acceptance::Upgrade {
+            accept_key: derive_accept_key(key),
+        }
+    };
     if let Some(origin) = headers.get(header::ORIGIN)
         && !is_allowed(origins, origin, headers.get(header::HOST))
     {
@@ -227,7 +263,7 @@ fn validate<B>(
             "WebSockets are not allowed from this origin",
         );
     }
-    Ok(derive_accept_key(key))
+    Ok(acceptance)
 }
 
 /// Logs and counts a handshake that was refused for its origin.
@@ -353,20 +389,32 @@ fn refusal(error: RoundTripError, info: &ConnectionInfo) -> Response<Body> {
     }
 }
 
-/// Returns the 101 response, with the end-to-end headers of the backend's response.
-fn switching_protocols(accept_key: &str, backend_headers: &HeaderMap) -> Response<Body> {
-    let mut response = Response::new(empty());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    // These include Sec-WebSocket-Protocol, which the backend may choose.
-    *headers = end_to_end(backend_headers);
-    remove_private_headers(headers);
-    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    if let Ok(accept_key) = HeaderValue::from_str(accept_key) {
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept_key);
+impl Acceptance {
+    /// Returns the response that opens the WebSocket, with the end-to-end headers of the backend's
+    /// response.
+    fn response(
+        &self,
+        backend_headers: &HeaderMap,
+        extensions: Option<HeaderValue>,
+    ) -> Response<Body> {
+        let mut response = Response::new(empty());
+        let headers = response.headers_mut();
+        // These include Sec-WebSocket-Protocol, which the backend may choose.
+        *headers = end_to_end(backend_headers);
+        remove_private_headers(headers);
+        if let Some(extensions) = extensions {
+            headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, extensions);
+        }
+        if let Self::Upgrade { accept_key } = self {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            if let Ok(accept_key) = HeaderValue::from_str(accept_key) {
+                headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept_key);
+            }
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        }
+        response
     }
-    response
 }
 
 /// Returns a new value of `Connection-Id`.
@@ -376,16 +424,27 @@ fn connection_id() -> HeaderValue {
     HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static(""))
 }
 
-/// Returns the socket of an upgraded connection, and the bytes already read from it.
-fn into_tcp_stream(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
-    let parts = upgrade::downcast::<Io<TokioIo<TcpStream>>>(upgraded).ok()?;
+/// Returns the connection of a WebSocket, and the bytes already read from it.
+fn into_connection(upgraded: Upgraded) -> (Arc<dyn Connection>, Bytes) {
+    let parts = match upgrade::downcast::<Io<TokioIo<Stream>>>(upgraded) {
+        Ok(parts) => parts,
+        // A stream of HTTP/2.
+        Err(upgraded) => {
+            let stream = SharedStream::new(TokioIo::new(upgraded));
+            return (Arc::new(stream), Bytes::new());
+        }
+    };
     // Copied, since it may be the tail of hyper's whole read buffer.
     let early = if parts.read_buf.is_empty() {
         Bytes::new()
     } else {
         Bytes::copy_from_slice(&parts.read_buf)
     };
-    Some((parts.io.into_inner().into_inner(), early))
+    let connection: Arc<dyn Connection> = match parts.io.into_inner().into_inner() {
+        Stream::Plain(stream) => Arc::new(stream),
+        Stream::Tls(stream) => Arc::new(SharedStream::new(*stream)),
+    };
+    (connection, early)
 }
 
 /// Returns whether a comma-separated header contains `token`, ignoring case.
@@ -453,7 +512,9 @@ mod tests {
         // The example of RFC 6455, 1.3.
         assert_eq!(
             status(request("13", "dGhlIHNhbXBsZSBub25jZQ==")),
-            Ok("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".into())
+            Ok(Acceptance::Upgrade {
+                accept_key: "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".into()
+            })
         );
         assert_eq!(
             status(request("8", "dGhlIHNhbXBsZSBub25jZQ==")),

@@ -10,9 +10,15 @@
 //!   of the upgrade request that each of these requests repeats.
 //! - `session` is the state of a session, and applies the backend's responses to it.
 //! - `outbox` writes frames to the client, both from the session and from publications.
+//!   `shared_stream` is the connection if it is not plain TCP.
+//! - `deflate` negotiates compression, and compresses messages.
 //! - `scheduled` sends keep-alive and delayed messages.
 
+pub(crate) mod deflate;
 mod driver;
+#[cfg(test)]
+#[path = "../../fuzz/src/short_run.rs"]
+mod fuzz;
 pub(crate) mod handshake;
 pub(crate) mod outbox;
 mod pending;
@@ -20,6 +26,7 @@ mod reader;
 mod request_head;
 mod scheduled;
 mod session;
+mod shared_stream;
 #[cfg(test)]
 mod tests;
 pub(crate) mod ws_over_http;

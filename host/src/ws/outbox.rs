@@ -17,17 +17,19 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use futures_util::task::AtomicWaker;
+use grip::Message;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::{net::TcpStream, time::Instant};
 
 use crate::{
     metrics::close_reason::CloseReason,
     net::frame,
-    pubsub::{publication::Delivery, shard::SocketSubscriber},
+    pubsub::{frames::Frames, publication::Delivery, shard::SocketSubscriber},
     state::{
         activity::Activity,
         sessions::{Client, Stage},
     },
+    ws::deflate::Deflate,
 };
 
 /// Added to the length of each queued entry, so that many small entries are bounded too.
@@ -46,6 +48,16 @@ pub(crate) trait Connection: Send + Sync + 'static {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Waits until writing may succeed. Only one task may wait.
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Returns whether everything that was written has left the process.
+    fn is_flushed(&self) -> bool {
+        true
+    }
+    /// Waits until everything that was written has left the process. Only one task may wait.
+    fn poll_flush(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+    /// Ends the connection in the background, if that takes more than dropping it.
+    fn end(self: Arc<Self>) {}
 }
 
 impl Connection for TcpStream {
@@ -85,6 +97,8 @@ pub(crate) struct Outbox {
     /// `state` may contain work for the session.
     has_work: AtomicBool,
     activity: Activity,
+    /// The client has negotiated compression.
+    deflate: Option<Deflate>,
     /// The most bytes queued for a client that does not read.
     limit: usize,
     /// The most bytes queued before the connection is attached: the response to OPEN.
@@ -111,12 +125,18 @@ struct State {
 impl Outbox {
     /// Creates an outbox without a connection, which queues at most `limit` bytes. The response to
     /// OPEN, of at most `max_response_bytes`, is queued as a whole before the connection is attached.
-    pub(crate) fn new(limit: usize, max_response_bytes: usize) -> Arc<Self> {
+    /// Messages are compressed as `deflate` says.
+    pub(crate) fn new(
+        limit: usize,
+        max_response_bytes: usize,
+        deflate: Option<Deflate>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
             session: AtomicWaker::new(),
             has_work: AtomicBool::new(false),
             activity: Activity::new(),
+            deflate,
             limit,
             opening_limit: limit.max(max_response_bytes),
         })
@@ -134,8 +154,12 @@ impl Outbox {
     /// Drops the connection and the queue. Nothing is sent afterwards.
     pub(super) fn detach(&self) {
         let mut state = self.lock();
-        state.connection = None;
+        let connection = state.connection.take();
         state.abort();
+        drop(state);
+        if let Some(connection) = connection {
+            connection.end();
+        }
     }
 
     /// Sends whole frames. They are dropped after a close frame, and the client is closed with
@@ -192,6 +216,19 @@ impl Outbox {
             (None, false) => Stage::Opening,
             (Some(_), false) => Stage::Open,
         }
+    }
+
+    /// Sends a message, and returns the size of its frame in bytes.
+    pub(super) fn send_message(&self, message: Message) -> usize {
+        let frames = Frames::single(message);
+        let bytes = frames.encoding(self.deflate);
+        self.send(bytes);
+        bytes.len()
+    }
+
+    /// Returns whether messages of the client may be compressed.
+    pub(super) fn accepts_compressed(&self) -> bool {
+        self.deflate.is_some()
     }
 
     /// Turns tracking of [`Self::last_sent`] on or off.
@@ -300,7 +337,8 @@ impl State {
     /// Returns whether the session has to be woken. If `was_queued`, it drains the queue already.
     fn needs_session(&self, was_queued: bool) -> bool {
         let must_drain = !was_queued && !self.queue.is_empty() && self.connection.is_some();
-        must_drain || self.drop.is_some() || self.close.is_some()
+        let must_flush = self.connection.as_ref().is_some_and(|it| !it.is_flushed());
+        must_drain || must_flush || self.drop.is_some() || self.close.is_some()
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -331,7 +369,7 @@ impl State {
         }
         // Frees the capacity that a slow client needed once.
         self.queue = VecDeque::new();
-        Poll::Ready(Ok(()))
+        connection.poll_flush(cx)
     }
 
     /// Gives up sending, after a write error. Input can still be read until EOF.
@@ -394,7 +432,7 @@ fn write(connection: &dyn Connection, bytes: &[u8]) -> io::Result<usize> {
 impl SocketSubscriber for Outbox {
     fn deliver(&self, delivery: &Delivery) {
         match delivery {
-            Delivery::Frames { bytes, .. } => self.send(bytes),
+            Delivery::Frames(frames) => self.send(frames.encoding(self.deflate)),
             Delivery::Close(frame) => self.close(frame.clone(), CloseReason::Published),
             Delivery::Refresh => self.refresh(),
         }

@@ -21,7 +21,10 @@ use tungstenite::protocol::frame::{
 
 use crate::{
     net::frame,
-    ws::outbox::{Connection, Outbox},
+    ws::{
+        deflate::{self, DecompressError},
+        outbox::{Connection, Outbox},
+    },
 };
 
 /// The least bytes that are read at once. Small, since clients send little, and an event keeps the
@@ -85,6 +88,8 @@ impl ReadError {
 struct Header {
     opcode: OpCode,
     is_final: bool,
+    /// The message, which the frame begins, is compressed.
+    is_compressed: bool,
     mask: [u8; 4],
     /// The length of the payload, which the limits allow.
     length: usize,
@@ -93,6 +98,8 @@ struct Header {
 /// The fragments of a message that were received so far.
 struct Fragments {
     is_text: bool,
+    /// The content is decompressed once it is complete.
+    is_compressed: bool,
     content: BytesMut,
     /// The length of the content that was found to be UTF-8.
     validated: usize,
@@ -205,7 +212,7 @@ impl Reader {
             unmask(&mut payload, header.mask);
             let event = match header.opcode {
                 OpCode::Control(control) => Some(self.control_event(control, payload.freeze())?),
-                OpCode::Data(data) => self.data_event(data, header.is_final, payload)?,
+                OpCode::Data(data) => self.data_event(data, header, payload)?,
             };
             if event.is_some() {
                 return Ok(event);
@@ -230,7 +237,10 @@ impl Reader {
             opcode,
             mask,
         } = header;
-        if rsv1 || rsv2 || rsv3 {
+        // Only the first frame of a message says whether it is compressed (RFC 7692, section 6).
+        let may_be_compressed = self.outbox.accepts_compressed()
+            && matches!(opcode, OpCode::Data(Data::Text | Data::Binary));
+        if rsv1 && !may_be_compressed || rsv2 || rsv3 {
             return Err(ReadError::protocol("reserved bits must be 0"));
         }
         let Some(mask) = mask else {
@@ -266,6 +276,7 @@ impl Reader {
         Ok(Some(Header {
             opcode,
             is_final,
+            is_compressed: rsv1,
             mask,
             length,
         }))
@@ -288,14 +299,22 @@ impl Reader {
     fn data_event(
         &mut self,
         data: Data,
-        is_final: bool,
+        header: Header,
         payload: BytesMut,
     ) -> Result<Option<Event>, ReadError> {
+        let Header {
+            is_final,
+            is_compressed,
+            ..
+        } = header;
         let mut fragments = match self.fragments.take() {
             // The usual case, which copies nothing.
-            None if is_final => return message(data == Data::Text, payload.freeze()).map(Some),
+            None if is_final && !is_compressed => {
+                return message(data == Data::Text, payload.freeze()).map(Some);
+            }
             None => Fragments {
                 is_text: data == Data::Text,
+                is_compressed,
                 content: payload,
                 validated: 0,
             },
@@ -305,18 +324,34 @@ impl Reader {
             }
         };
         fragments.validate()?;
-        if is_final {
-            return message(fragments.is_text, fragments.content.freeze()).map(Some);
+        if !is_final {
+            self.fragments = Some(fragments);
+            return Ok(None);
         }
-        self.fragments = Some(fragments);
-        Ok(None)
+        let content = if fragments.is_compressed {
+            self.decompress(&fragments.content)?
+        } else {
+            fragments.content.freeze()
+        };
+        message(fragments.is_text, content).map(Some)
+    }
+
+    fn decompress(&self, compressed: &[u8]) -> Result<Bytes, ReadError> {
+        match deflate::decompress(compressed, self.max_message_bytes) {
+            Ok(content) => Ok(Bytes::from(content)),
+            Err(DecompressError::TooLarge) => Err(ReadError::too_large(self.max_message_bytes)),
+            Err(DecompressError::Invalid) => Err(ReadError::Violation {
+                code: frame::INVALID_PAYLOAD,
+                reason: Cow::Borrowed("message cannot be decompressed"),
+            }),
+        }
     }
 }
 
 impl Fragments {
     /// Fails as soon as the text cannot become UTF-8 any more.
     fn validate(&mut self) -> Result<(), ReadError> {
-        if !self.is_text {
+        if !self.is_text || self.is_compressed {
             return Ok(());
         }
         match std::str::from_utf8(&self.content[self.validated..]) {

@@ -2,8 +2,7 @@
 
 use std::{future::Future, pin::Pin, task::Context, time::Duration};
 
-use bytes::Bytes;
-use grip::control::KeepAliveMode;
+use grip::{Message, control::KeepAliveMode};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::ws::outbox::Outbox;
@@ -23,13 +22,13 @@ pub(super) struct ScheduledMessages {
 }
 
 struct KeepAlive {
-    frame: Bytes,
+    message: Message,
     timeout: Duration,
     due: Instant,
 }
 
 struct Delayed {
-    frame: Bytes,
+    message: Message,
     due: Instant,
 }
 
@@ -49,11 +48,11 @@ impl ScheduledMessages {
         self.keep_alive.is_none() && self.delayed.is_none()
     }
 
-    /// Schedules `frame` for whenever nothing was sent for `timeout` seconds, or, depending on
+    /// Schedules a message for whenever nothing was sent for `timeout` seconds, or, depending on
     /// `mode`, for every `timeout` seconds.
     pub(super) fn start_keep_alive(
         &mut self,
-        frame: Bytes,
+        message: Message,
         mode: KeepAliveMode,
         timeout: Option<u32>,
         outbox: &Outbox,
@@ -61,7 +60,7 @@ impl ScheduledMessages {
         let timeout = seconds(timeout, DEFAULT_KEEP_ALIVE);
         outbox.track_sends(mode == KeepAliveMode::Idle);
         self.keep_alive = Some(KeepAlive {
-            frame,
+            message,
             timeout,
             due: Instant::now() + timeout,
         });
@@ -73,11 +72,11 @@ impl ScheduledMessages {
         self.keep_alive = None;
     }
 
-    /// Schedules `frame` in `timeout` seconds, and sends a message that is already delayed now.
-    pub(super) fn send_delayed(&mut self, frame: Bytes, timeout: Option<u32>, outbox: &Outbox) {
+    /// Schedules a message in `timeout` seconds, and sends a message that is already delayed now.
+    pub(super) fn send_delayed(&mut self, message: Message, timeout: Option<u32>, outbox: &Outbox) {
         self.flush_delayed(outbox);
         self.delayed = Some(Delayed {
-            frame,
+            message,
             due: Instant::now() + seconds(timeout, DEFAULT_DELAY),
         });
     }
@@ -85,7 +84,7 @@ impl ScheduledMessages {
     /// Sends the delayed message now, if any.
     pub(super) fn flush_delayed(&mut self, outbox: &Outbox) {
         if let Some(delayed) = self.delayed.take() {
-            outbox.send(&delayed.frame);
+            outbox.send_message(delayed.message);
         }
     }
 
@@ -127,7 +126,7 @@ impl KeepAlive {
             self.due = self.due.max(sent + self.timeout);
         }
         if self.due <= now {
-            outbox.send(&self.frame);
+            outbox.send_message(self.message.clone());
             self.due = now + self.timeout;
         }
     }

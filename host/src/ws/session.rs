@@ -135,8 +135,8 @@ impl Session {
         }
         for event in response.events {
             match event {
-                Event::Text(content) => self.handle_message(content.into_bytes(), frame::text),
-                Event::Binary(content) => self.handle_message(content, frame::binary),
+                Event::Text(content) => self.handle_message(Message::Text(content)),
+                Event::Binary(content) => self.handle_message(Message::Binary(content)),
                 Event::Ping(content) => self.outbox.send(&frame::ping(content)),
                 Event::Pong(content) => self.outbox.send(&frame::pong(content)),
                 // Events after one that closes or detaches the session are ignored.
@@ -173,12 +173,19 @@ impl Session {
         );
     }
 
-    fn handle_message(&mut self, content: Bytes, encode: fn(Bytes) -> Bytes) {
+    fn handle_message(&mut self, message: Message) {
         let Some(grip) = &self.grip else {
-            return self.send(encode(content));
+            return self.send(message);
         };
-        match grip.classify(&content) {
-            MessageKind::Content(inner) => self.send(encode(content.slice_ref(inner))),
+        match grip.classify(message.content()) {
+            MessageKind::Content(inner) => {
+                let start = message.content().len() - inner.len();
+                self.send(match &message {
+                    // The prefix is a text, so what follows it is one.
+                    Message::Text(text) => Message::Text(text.slice_ref(&text[start..])),
+                    message => Message::Binary(message.content().slice(start..)),
+                });
+            }
             MessageKind::Unprefixed => warn_session!(self, "message without GRIP prefix dropped"),
             MessageKind::Control(json) => match ControlMessage::parse(json) {
                 Ok(message) => self.handle_control(message),
@@ -188,9 +195,9 @@ impl Session {
     }
 
     /// Sends a message of the backend, and counts it.
-    fn send(&self, frame: Bytes) {
-        self.services.metrics.replied.add(1, frame.len());
-        self.outbox.send(&frame);
+    fn send(&self, message: Message) {
+        let bytes = self.outbox.send_message(message);
+        self.services.metrics.replied.add(1, bytes);
     }
 
     fn handle_control(&mut self, message: ControlMessage) {
@@ -215,17 +222,15 @@ impl Session {
                 timeout,
                 mode,
             } => {
-                let frame = encode(message);
                 let scheduled = self.scheduled.get_or_insert_with(Box::default);
-                scheduled.start_keep_alive(frame, mode, timeout, &self.outbox);
+                scheduled.start_keep_alive(message, mode, timeout, &self.outbox);
             }
             ControlMessage::KeepAlive { message: None, .. } => {
                 self.update_scheduled(|scheduled, outbox| scheduled.stop_keep_alive(outbox));
             }
             ControlMessage::SendDelayed { message, timeout } => {
-                let frame = encode(message);
                 let scheduled = self.scheduled.get_or_insert_with(Box::default);
-                scheduled.send_delayed(frame, timeout, &self.outbox);
+                scheduled.send_delayed(message, timeout, &self.outbox);
             }
             ControlMessage::FlushDelayed => self.update_scheduled(ScheduledMessages::flush_delayed),
         }
@@ -278,15 +283,6 @@ impl Session {
                 self.scheduled = None;
             }
         }
-    }
-}
-
-fn encode(message: Message) -> Bytes {
-    match message {
-        Message::Text(text) => frame::text(text.into_bytes()),
-        Message::Binary(data) => frame::binary(data),
-        Message::Ping(data) => frame::ping(data),
-        Message::Pong(data) => frame::pong(data),
     }
 }
 

@@ -35,7 +35,7 @@ use serde_json::json;
 use spin_runtime::{
     Changes, Embedded, EmbeddedOptions, Limits, Manifest, ManifestOptions, ManifestUse,
     RuntimeConfig, SqliteStatement, Variables,
-    backend::{Backend as _, Body, Caller, full},
+    backend::{Backend as _, Body, Caller, Client, full},
 };
 use tokio::{
     net::TcpListener,
@@ -330,7 +330,9 @@ async fn serve(listener: TcpListener, app: Arc<Embedded>) {
 
 async fn handle(app: &Embedded, request: Request<Incoming>, client: SocketAddr) -> Response<Body> {
     let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-    request.extensions_mut().insert(Caller::Client(client));
+    request
+        .extensions_mut()
+        .insert(Caller::Client(Client::plain(client)));
     let response = app.call(request).await;
     response.unwrap_or_else(|_| {
         let mut response = Response::new(full(""));

@@ -20,7 +20,7 @@ use hyper_util::{
 use serde_json::Value;
 use spin_runtime::{
     Changes, Embedded, EmbeddedOptions, Limits, Manifest, ManifestUse, Variables,
-    backend::{Backend, Body, Caller, full},
+    backend::{Backend, Body, Caller, Client, full},
 };
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinSet};
@@ -132,7 +132,9 @@ async fn handle(app: &App, request: Request<Incoming>, client: SocketAddr) -> Re
         return failure(StatusCode::SERVICE_UNAVAILABLE);
     };
     let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-    request.extensions_mut().insert(Caller::Client(client));
+    request
+        .extensions_mut()
+        .insert(Caller::Client(Client::plain(client)));
     let response = app.call(request).await;
     response.unwrap_or_else(|_| failure(StatusCode::INTERNAL_SERVER_ERROR))
 }

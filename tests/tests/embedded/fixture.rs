@@ -14,7 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use spin_runtime::{
     Changes, Embedded, EmbeddedOptions, Manifest, ManifestUse, Variables,
-    backend::{self, Backend as _, BackendError, Body, Caller},
+    backend::{self, Backend as _, BackendError, Body, Caller, Client},
 };
 use tempfile::TempDir;
 use tests::wasm;
@@ -255,7 +255,7 @@ pub fn request(method: &str, path: &str, body: impl Into<Bytes>) -> Request<Body
         .method(method)
         .uri(path)
         .header("host", "example.com:3000")
-        .extension(Caller::Client(client))
+        .extension(Caller::Client(Client::plain(client)))
         .body(backend::full(body))
         .unwrap()
 }

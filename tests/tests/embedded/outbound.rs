@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use spin_runtime::backend::{Caller, Client};
 
 use crate::fixture::{Fixture, Headers, get, logged, manifest, post, server};
 
@@ -169,7 +170,7 @@ async fn concurrent_callers_of_one_instance_are_distinguished() {
     assert_eq!(app.ok("/probe/seen").await, "1");
     let send = async |client: &str| {
         let mut request = get("/probe/fetch-late?ms=100&url=http://self.alt/probe/headers");
-        let caller = spin_runtime::backend::Caller::Client(client.parse().unwrap());
+        let caller = Caller::Client(Client::plain(client.parse().unwrap()));
         request.extensions_mut().insert(caller);
         let seen = app.send(request).await.unwrap();
         let seen: Headers = serde_json::from_str(seen.body()).unwrap();

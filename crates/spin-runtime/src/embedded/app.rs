@@ -276,16 +276,15 @@ fn prepare_request(request: &mut Request<Body>, found: &Match, caller: Caller) {
         .headers()
         .get(header::HOST)
         .and_then(|host| host.to_str().ok());
-    let scheme = request.uri().scheme().cloned().unwrap_or(Scheme::HTTP);
+    let (client, scheme) = match caller {
+        Caller::Client(client) => (client.address, client.scheme()),
+        Caller::Host => (NO_CLIENT, Scheme::HTTP),
+    };
     let target = request
         .uri()
         .path_and_query()
         .map_or("/", |target| target.as_str());
     let full_url = format!("{scheme}://{}{target}", host.unwrap_or("localhost"));
-    let client = match caller {
-        Caller::Client(address) => address,
-        Caller::Host => NO_CLIENT,
-    };
     let headers = spin_headers::for_match(found, &full_url, client);
     // A guest gets the authority from the URI. The listener has validated the host, so the
     // fallback only covers requests without one.
@@ -380,7 +379,7 @@ impl Handler {
     /// Waits for a slot for a request whose body is still arriving.
     async fn acquire_upload_slot(&self, call: Call) -> Result<UploadSlot, BackendError> {
         let client = match call.caller {
-            Caller::Client(address) => Some(address.ip().to_canonical()),
+            Caller::Client(client) => Some(client.address.ip().to_canonical()),
             Caller::Host => None,
         };
         let slot = self.uploads.acquire(client);

@@ -37,9 +37,10 @@ fn limits_of_the_host() -> Vec<Row> {
         // In the table of `[application.tool.socket-host.websocket]`.
         other_tables: [
             max_message_bytes, max_outgoing_buffer_bytes, max_incoming_buffer_bytes,
-            max_connections, max_response_events_bytes, ping_interval
+            max_connections, max_response_events_bytes, ping_interval, compression
         ],
         request_head_timeout: time("time for the head of a request, from the start of the connection or the end of the previous response"),
+        tls_handshake_timeout: time("time for a TLS handshake"),
         max_request_head_bytes: size("target and headers of a request"),
         max_request_header_fields: count("header fields of a request"),
         unread_response_timeout: time("time that a client may leave a response unread"),
@@ -48,6 +49,7 @@ fn limits_of_the_host() -> Vec<Row> {
         request_body_prefetch_bytes: size("part of a request's body that is received before the component is called"),
         tcp_keepalive: time("idle time of a client's TCP connection before the system probes it"),
         h2_ping_interval: time("silence of a client's HTTP/2 connection before it gets a ping"),
+        h2_send_buffer_bytes: size("part of a response that waits for a client on a stream of HTTP/2"),
         close_timeout: time("time for a client to answer a close"),
         drain_timeout: time("time for WebSockets and requests to end at shutdown"),
         exit_flush_timeout: time("time to write the components' last output at exit"),
@@ -266,6 +268,7 @@ fn configurable_limits_are_in_the_documentation() {
             "ping-interval",
             quoted(limits.ping_interval.map(time).unwrap_or_default()),
         ),
+        ("compression", format!("`{}`", limits.compression)),
     ] {
         let row = PAGE
             .lines()

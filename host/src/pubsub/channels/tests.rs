@@ -20,7 +20,8 @@ struct Inbox(Mutex<Vec<u8>>, Notify);
 
 impl SocketSubscriber for Inbox {
     fn deliver(&self, delivery: &Delivery) {
-        if let Delivery::Frames { bytes, .. } = delivery {
+        if let Delivery::Frames(frames) = delivery {
+            let bytes = frames.plain();
             self.0.lock().extend_from_slice(bytes);
         }
         self.1.notify_one();

@@ -65,7 +65,7 @@ impl Connection for Pipe {
 #[tokio::test]
 async fn frames_sent_before_attaching_are_written_first() {
     let (outbox, pipe) = (
-        Outbox::new(100, MAX_RESPONSE_BYTES),
+        Outbox::new(100, MAX_RESPONSE_BYTES, None),
         Arc::new(Pipe::default()),
     );
     pipe.add_capacity(100);
@@ -79,7 +79,7 @@ async fn frames_sent_before_attaching_are_written_first() {
 #[tokio::test]
 async fn a_slow_client_receives_everything_in_order() {
     let (outbox, pipe) = (
-        Outbox::new(10_000, MAX_RESPONSE_BYTES),
+        Outbox::new(10_000, MAX_RESPONSE_BYTES, None),
         Arc::new(Pipe::default()),
     );
     outbox.attach(pipe.clone());
@@ -103,7 +103,7 @@ async fn a_slow_client_receives_everything_in_order() {
 #[tokio::test]
 async fn the_message_being_written_may_exceed_the_limit() {
     let (outbox, pipe) = (
-        Outbox::new(1000, MAX_RESPONSE_BYTES),
+        Outbox::new(1000, MAX_RESPONSE_BYTES, None),
         Arc::new(Pipe::default()),
     );
     outbox.attach(pipe.clone());
@@ -119,7 +119,7 @@ async fn the_message_being_written_may_exceed_the_limit() {
 #[tokio::test]
 async fn many_small_messages_exceed_the_limit_too() {
     let (outbox, pipe) = (
-        Outbox::new(1000, MAX_RESPONSE_BYTES),
+        Outbox::new(1000, MAX_RESPONSE_BYTES, None),
         Arc::new(Pipe::default()),
     );
     outbox.attach(pipe.clone());
@@ -135,7 +135,7 @@ async fn many_small_messages_exceed_the_limit_too() {
 #[tokio::test]
 async fn a_large_response_to_open_waits_for_the_connection() {
     let (outbox, pipe) = (
-        Outbox::new(1, MAX_RESPONSE_BYTES),
+        Outbox::new(1, MAX_RESPONSE_BYTES, None),
         Arc::new(Pipe::default()),
     );
     for _ in 0..10 {
@@ -151,7 +151,7 @@ async fn a_large_response_to_open_waits_for_the_connection() {
 #[tokio::test]
 async fn the_session_is_woken_once_for_the_queue() {
     let (outbox, pipe) = (
-        Outbox::new(1000, MAX_RESPONSE_BYTES),
+        Outbox::new(1000, MAX_RESPONSE_BYTES, None),
         Arc::new(Pipe::default()),
     );
     outbox.attach(pipe.clone());
@@ -165,7 +165,7 @@ async fn the_session_is_woken_once_for_the_queue() {
 #[tokio::test]
 async fn a_client_that_does_not_read_is_closed_with_1013_after_a_whole_frame() {
     let (outbox, pipe) = (
-        Outbox::new(100, MAX_RESPONSE_BYTES),
+        Outbox::new(100, MAX_RESPONSE_BYTES, None),
         Arc::new(Pipe::default()),
     );
     outbox.attach(pipe.clone());
@@ -191,7 +191,7 @@ async fn a_client_that_does_not_read_is_closed_with_1013_after_a_whole_frame() {
 
 #[tokio::test]
 async fn commands_are_returned_once_and_drop_has_priority() {
-    let outbox = Outbox::new(10, MAX_RESPONSE_BYTES);
+    let outbox = Outbox::new(10, MAX_RESPONSE_BYTES, None);
     outbox.attach(Arc::new(Pipe::default()));
     outbox.refresh();
     assert_eq!(
@@ -211,8 +211,8 @@ async fn commands_are_returned_once_and_drop_has_priority() {
 #[tokio::test]
 async fn a_write_error_closes_the_outbox_without_a_command() {
     let (at_once, later) = (
-        Outbox::new(100, MAX_RESPONSE_BYTES),
-        Outbox::new(100, MAX_RESPONSE_BYTES),
+        Outbox::new(100, MAX_RESPONSE_BYTES, None),
+        Outbox::new(100, MAX_RESPONSE_BYTES, None),
     );
     let pipes = [&at_once, &later].map(|outbox| {
         let pipe = Arc::new(Pipe::default());
@@ -236,7 +236,7 @@ async fn a_write_error_closes_the_outbox_without_a_command() {
 #[tokio::test]
 async fn draining_the_queue_counts_as_progress() {
     let (outbox, pipe) = (
-        Outbox::new(10_000, MAX_RESPONSE_BYTES),
+        Outbox::new(10_000, MAX_RESPONSE_BYTES, None),
         Arc::new(Pipe::default()),
     );
     outbox.attach(pipe.clone());

@@ -3,9 +3,13 @@
 use std::future::poll_fn;
 
 use futures_util::FutureExt as _;
+use http::{HeaderMap, HeaderValue, header};
 
 use super::*;
-use crate::ws::tests::wire::{Wire, masked, received};
+use crate::ws::{
+    deflate::Deflate,
+    tests::wire::{Wire, masked, received},
+};
 
 const TEXT: OpCode = OpCode::Data(Data::Text);
 const BINARY: OpCode = OpCode::Data(Data::Binary);
@@ -22,8 +26,21 @@ struct Fixture {
 
 impl Fixture {
     fn new(early: &[u8]) -> Self {
+        Self::with(early, None)
+    }
+
+    /// Creates a reader of a client that has negotiated compression.
+    fn with_compression() -> Self {
+        let mut offer = HeaderMap::new();
+        let extension = HeaderValue::from_static("permessage-deflate");
+        offer.insert(header::SEC_WEBSOCKET_EXTENSIONS, extension);
+        let (deflate, _) = Deflate::negotiate(&offer).unwrap();
+        Self::with(&[], Some(deflate))
+    }
+
+    fn with(early: &[u8], deflate: Option<Deflate>) -> Self {
         let wire = Arc::new(Wire::default());
-        let outbox = Outbox::new(1000, 1000);
+        let outbox = Outbox::new(1000, 1000, deflate);
         outbox.attach(wire.clone());
         let early = Bytes::copy_from_slice(early);
         let reader = Reader::new(wire.clone(), outbox, early, LIMIT);
@@ -38,11 +55,64 @@ impl Fixture {
 
     /// Sends bytes, and returns the close code of the violation.
     fn violation(bytes: &[u8]) -> u16 {
-        match Self::new(&[]).send(bytes) {
+        Self::new(&[]).code(bytes)
+    }
+
+    fn code(&mut self, bytes: &[u8]) -> u16 {
+        match self.send(bytes) {
             Some(Err(ReadError::Violation { code, .. })) => code,
             other => panic!("expected a violation, got {other:?}"),
         }
     }
+}
+
+/// Marks a frame as the first one of a compressed message.
+fn compressed(mut frame: Vec<u8>) -> Vec<u8> {
+    frame[0] |= 0x40;
+    frame
+}
+
+#[test]
+fn compressed_messages_are_decompressed() {
+    let text = "a burger and fries, ".repeat(1000);
+    let content = deflate::compress(text.as_bytes()).unwrap();
+    let mut fixture = Fixture::with_compression();
+    let event = fixture.send(&compressed(masked(TEXT, &content, true)));
+    assert_eq!(event, Some(Ok(Event::text(text.clone()))));
+    // In fragments, of which only the first one is marked.
+    let (first, rest) = content.split_at(10);
+    assert_eq!(fixture.send(&compressed(masked(TEXT, first, false))), None);
+    let event = fixture.send(&masked(CONTINUE, rest, true));
+    assert_eq!(event, Some(Ok(Event::text(text))));
+    // Messages without compression are still allowed.
+    let event = fixture.send(&masked(TEXT, b"plain", true));
+    assert_eq!(event, Some(Ok(Event::text("plain"))));
+}
+
+#[test]
+fn invalid_compressed_messages_are_violations() {
+    let bomb = deflate::compress(&vec![0; LIMIT + 1]).unwrap();
+    let latin = deflate::compress(&[0xe9; 200]).unwrap();
+    for (frame, code) in [
+        (compressed(masked(BINARY, &bomb, true)), 1009),
+        (compressed(masked(BINARY, b"\xff\xff", true)), 1007),
+        (compressed(masked(TEXT, &latin, true)), 1007),
+        (compressed(masked(PING, b"?", true)), 1002),
+        (compressed(masked(CLOSE, b"", true)), 1002),
+    ] {
+        assert_eq!(Fixture::with_compression().code(&frame), code, "{frame:?}");
+    }
+    let mut fixture = Fixture::with_compression();
+    assert_eq!(fixture.send(&masked(TEXT, b"a", false)), None);
+    assert_eq!(
+        fixture.code(&compressed(masked(CONTINUE, b"b", true))),
+        1002
+    );
+    // Not negotiated.
+    assert_eq!(
+        Fixture::violation(&compressed(masked(TEXT, b"a", true))),
+        1002
+    );
 }
 
 /// Returns a client's close frame.

@@ -115,6 +115,7 @@ impl Case {
         let outbox = Outbox::new(
             services.limits.max_outgoing_buffer_bytes,
             services.limits.max_response_events_bytes,
+            None,
         );
         let guard = services.sessions.register(outbox.clone()).expect("room");
         let info = ConnectionInfo {

@@ -117,6 +117,7 @@ pub(crate) fn new_session(
     let outbox = Outbox::new(
         services.limits.max_outgoing_buffer_bytes,
         services.limits.max_response_events_bytes,
+        None,
     );
     let guard = services.sessions.register(outbox.clone()).expect("room");
     let mut request_headers = HeaderMap::new();

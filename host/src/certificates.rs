@@ -1,0 +1,125 @@
+//! The certificates of a host: loads them, and replaces them when their files change.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Result;
+use tokio::time::sleep;
+use tracing::{error, info};
+
+use crate::{
+    net::{
+        listener::Encryption,
+        tls::{CertificateFiles, Tls},
+    },
+    options::HostOptions,
+};
+
+/// The pause between two looks at the files.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The certificates of the public port and of the control port. Clones share them.
+#[derive(Clone)]
+pub(crate) struct HostCertificates {
+    public: Option<Arc<Tls>>,
+    control: Option<Arc<Tls>>,
+}
+
+impl HostCertificates {
+    /// Reads the certificates that the options name.
+    ///
+    /// # Errors
+    /// Fails for a certificate or a key that cannot be used, with its option and file.
+    pub(crate) fn load(options: &HostOptions) -> Result<Self> {
+        let load = |files: &[CertificateFiles], option| match files {
+            [] => Ok(None),
+            files => Tls::load(files.to_vec(), option).map(|tls| Some(Arc::new(tls))),
+        };
+        Ok(Self {
+            public: load(&options.tls, "--tls")?,
+            control: load(&options.control_tls, "--control-tls")?,
+        })
+    }
+
+    /// Returns how connections of the public port are encrypted.
+    pub(crate) fn public(&self) -> Encryption {
+        self.public
+            .clone()
+            .map_or(Encryption::None, Encryption::Tls)
+    }
+
+    /// Returns how connections of the control port are encrypted. Components on this machine need no
+    /// certificate to publish.
+    pub(crate) fn control(&self) -> Encryption {
+        let control = self.control.clone();
+        control.map_or(Encryption::None, Encryption::TlsBeyondLoopback)
+    }
+
+    /// Returns the URL of the public port.
+    pub(crate) fn public_url(&self, address: SocketAddr) -> String {
+        url(self.public.is_some(), address)
+    }
+
+    /// Returns the URL of the control port for other machines.
+    pub(crate) fn control_url(&self, address: SocketAddr) -> String {
+        url(self.control.is_some(), address)
+    }
+
+    /// Reads all certificates again, and logs whether that succeeds.
+    pub(crate) async fn reload(&self) {
+        for tls in self.all() {
+            reload(tls).await;
+        }
+    }
+
+    /// Reloads certificates whose files have changed. Runs until it is dropped.
+    pub(crate) async fn watch(self) {
+        let watch = |tls: Option<Arc<Tls>>| async {
+            if let Some(tls) = tls {
+                watch(tls).await;
+            }
+        };
+        tokio::join!(watch(self.public), watch(self.control));
+    }
+
+    fn all(&self) -> impl Iterator<Item = Arc<Tls>> {
+        [&self.public, &self.control].into_iter().flatten().cloned()
+    }
+}
+
+fn url(is_secure: bool, address: SocketAddr) -> String {
+    let scheme = if is_secure { "https" } else { "http" };
+    format!("{scheme}://{address}")
+}
+
+async fn watch(tls: Arc<Tls>) {
+    let mut previous = Some(tls.loaded());
+    loop {
+        sleep(CHECK_INTERVAL).await;
+        let current = on_blocking_thread(&tls, Tls::fingerprint).await;
+        // Files that are still being written, one after the other, change again.
+        if current.is_some() && current == previous && current != Some(tls.loaded()) {
+            reload(tls.clone()).await;
+        }
+        previous = current;
+    }
+}
+
+async fn reload(tls: Arc<Tls>) {
+    match on_blocking_thread(&tls, Tls::reload).await {
+        Some(Ok(())) => info!(files = %tls, "TLS certificates reloaded"),
+        Some(Err(error)) => {
+            let error = format_args!("{error:#}");
+            error!(%error, "cannot reload TLS certificates, the previous ones stay in use");
+        }
+        None => {}
+    }
+}
+
+/// Runs a function that reads files. Returns `None` if the runtime is shutting down.
+async fn on_blocking_thread<T: Send + 'static>(
+    tls: &Arc<Tls>,
+    read: impl FnOnce(&Tls) -> T + Send + 'static,
+) -> Option<T> {
+    let tls = tls.clone();
+    tokio::task::spawn_blocking(move || read(&tls)).await.ok()
+}

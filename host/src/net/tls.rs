@@ -1,0 +1,257 @@
+//! TLS of a listener: reads certificates and keys, and presents each client the one for the name
+//! that it asks for (SNI).
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rustls::{
+    ServerConfig,
+    client::verify_server_name,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+    server::{ClientHello, ParsedCertificate, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use tokio_rustls::TlsAcceptor;
+use tracing::warn;
+use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
+
+/// The protocols that clients can choose by ALPN, the preferred one first.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// A certificate that ends within this time is logged.
+const EXPIRY_NOTICE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The bytes that wait in the TLS layer for a client that does not read.
+pub(crate) const BUFFER_BYTES: usize = 16 * 1024;
+
+/// The files of a certificate, and the options that name them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate and its chain, in PEM.
+    pub certificate: PathBuf,
+    /// The private key, in PEM.
+    pub key: PathBuf,
+}
+
+/// The certificates of a listener, which can be replaced while it serves.
+pub(crate) struct Tls {
+    files: Vec<CertificateFiles>,
+    /// The name of the options in errors, such as `--tls`, without `-cert` and `-key`.
+    option: &'static str,
+    certificates: Arc<Certificates>,
+    acceptor: TlsAcceptor,
+    /// What the files were like when they were last read.
+    loaded: Mutex<Fingerprint>,
+}
+
+/// The times and sizes of files. `None` for a file that cannot be read.
+pub(crate) type Fingerprint = Vec<Option<(SystemTime, u64)>>;
+
+/// Chooses a certificate for each client.
+#[derive(Debug)]
+struct Certificates(ArcSwap<Vec<Arc<CertifiedKey>>>);
+
+impl Tls {
+    /// Reads the files. The first certificate is for clients that ask for no name, or for one that
+    /// no certificate has.
+    ///
+    /// # Errors
+    /// Fails if a file cannot be read or parsed, a key does not belong to its certificate, or a
+    /// certificate is not valid now.
+    pub(crate) fn load(files: Vec<CertificateFiles>, option: &'static str) -> Result<Self> {
+        let loaded = fingerprint(&files);
+        let keys = load_all(&files, option)?;
+        let certificates = Arc::new(Certificates(ArcSwap::from_pointee(keys)));
+        let mut config = ServerConfig::builder_with_provider(ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .context("cannot configure TLS")?
+            .with_no_client_auth()
+            .with_cert_resolver(certificates.clone());
+        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
+        config.ticketer = ring::Ticketer::new().context("cannot configure TLS")?;
+        Ok(Self {
+            files,
+            option,
+            certificates,
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+            loaded: Mutex::new(loaded),
+        })
+    }
+
+    /// Reads the files again, for the connections that follow.
+    ///
+    /// # Errors
+    /// As [`Self::load`]. The previous certificates then stay in use.
+    pub(crate) fn reload(&self) -> Result<()> {
+        // Also after a failure, so that the same files are not read again and again.
+        *self.loaded.lock() = self.fingerprint();
+        let keys = load_all(&self.files, self.option)?;
+        self.certificates.0.store(Arc::new(keys));
+        Ok(())
+    }
+
+    /// Returns what accepts connections.
+    pub(crate) fn acceptor(&self) -> &TlsAcceptor {
+        &self.acceptor
+    }
+
+    /// Returns what the files are like now, which differs once one of them has changed.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        fingerprint(&self.files)
+    }
+
+    /// Returns what the files were like when they were last read.
+    pub(crate) fn loaded(&self) -> Fingerprint {
+        self.loaded.lock().clone()
+    }
+}
+
+impl fmt::Display for Tls {
+    /// Writes the paths of the certificates.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, files) in self.files.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{}", files.certificate.display())?;
+        }
+        Ok(())
+    }
+}
+
+/// Follows symbolic links, with which renewed certificates are often put in place.
+fn fingerprint(files: &[CertificateFiles]) -> Fingerprint {
+    let paths = files
+        .iter()
+        .flat_map(|files| [&files.certificate, &files.key]);
+    paths
+        .map(|path| {
+            let metadata = std::fs::metadata(path).ok()?;
+            Some((metadata.modified().ok()?, metadata.len()))
+        })
+        .collect()
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let keys = self.0.load();
+        let name = hello
+            .server_name()
+            .and_then(|name| ServerName::try_from(name).ok());
+        let named = name.and_then(|name| keys.iter().find(|key| has_name(key, &name)));
+        named.or(keys.first()).cloned()
+    }
+}
+
+/// Returns whether a certificate is for a name.
+fn has_name(key: &CertifiedKey, name: &ServerName<'_>) -> bool {
+    let certificate = key.end_entity_cert().and_then(ParsedCertificate::try_from);
+    certificate.is_ok_and(|certificate| verify_server_name(&certificate, name).is_ok())
+}
+
+fn load_all(files: &[CertificateFiles], option: &str) -> Result<Vec<Arc<CertifiedKey>>> {
+    let load = |files| load(files, option).map(Arc::new);
+    files.iter().map(load).collect()
+}
+
+/// Reads a certificate and its key.
+fn load(files: &CertificateFiles, option: &str) -> Result<CertifiedKey> {
+    let CertificateFiles { certificate, key } = files;
+    let at_certificate = || format!("{option}-cert {}", certificate.display());
+    let at_key = || format!("{option}-key {}", key.display());
+
+    let chain = read_chain(certificate).with_context(at_certificate)?;
+    let private_key = read_key(key).with_context(at_key)?;
+    let signing_key = ring::sign::any_supported_type(&private_key)
+        .map_err(|_| anyhow!("expected a key for RSA, ECDSA (P-256, P-384) or Ed25519"))
+        .with_context(at_key)?;
+    check_chain(certificate, &chain).with_context(at_certificate)?;
+    let certified = CertifiedKey::new(chain, signing_key);
+    certified
+        .keys_match()
+        .map_err(|_| {
+            anyhow!(
+                "the key does not belong to the certificate in {}",
+                certificate.display()
+            )
+        })
+        .with_context(at_key)?;
+    Ok(certified)
+}
+
+fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let pem = std::fs::read(path).context("cannot read the file")?;
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .context("the file is not valid PEM")?;
+    ensure!(
+        !chain.is_empty(),
+        "the file contains no certificate: expected PEM, with a line BEGIN CERTIFICATE"
+    );
+    Ok(chain)
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
+    let pem = std::fs::read(path).context("cannot read the file")?;
+    if contains(&pem, b"BEGIN ENCRYPTED PRIVATE KEY") || contains(&pem, b"Proc-Type: 4,ENCRYPTED") {
+        bail!("the key is encrypted: decrypt it, for example with `openssl pkey`");
+    }
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
+        anyhow!("the file contains no private key: expected PEM, with a line BEGIN PRIVATE KEY")
+    })
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+/// Checks that a certificate is valid now, and logs what clients may refuse.
+fn check_chain(path: &Path, chain: &[CertificateDer<'static>]) -> Result<()> {
+    let parse = |der: &'static str, certificate| {
+        X509Certificate::from_der(certificate)
+            .map(|(_, certificate)| certificate)
+            .map_err(|error| anyhow!("the {der} cannot be parsed: {error}"))
+    };
+    let mut parsed = Vec::new();
+    for certificate in chain {
+        parsed.push(parse("certificate", &**certificate)?);
+    }
+    let Some(first) = parsed.first() else {
+        return Ok(());
+    };
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let validity = first.validity();
+    let seconds = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
+    let (start, end) = (seconds(validity.not_before), seconds(validity.not_after));
+    ensure!(
+        now.as_secs() >= start,
+        "the certificate is not valid before {}",
+        validity.not_before
+    );
+    ensure!(
+        now.as_secs() <= end,
+        "the certificate expired at {}: renew it",
+        validity.not_after
+    );
+    if now + EXPIRY_NOTICE > Duration::from_secs(end) {
+        warn!(path = %path.display(), expires = %validity.not_after, "certificate expires soon");
+    }
+    let follows = parsed
+        .windows(2)
+        .all(|pair| pair[0].issuer() == pair[1].subject());
+    if !follows {
+        warn!(
+            path = %path.display(),
+            "certificate chain is out of order: each certificate must be followed by its issuer"
+        );
+    }
+    Ok(())
+}
