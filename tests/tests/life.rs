@@ -22,16 +22,9 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 #[tokio::test]
 async fn signals_close_sockets_with_1001_and_exit_with_0() -> Result<()> {
-    for signal in [Signal::TERM, Signal::HUP] {
+    for signal in [Signal::TERM, Signal::INT] {
         let folder = burger("20ms..40ms");
-        // An ignored SIGHUP would be inherited from the test's parent.
-        let mut command = Command::new("env");
-        command
-            .arg("--default-signal=HUP")
-            .arg(host_binary())
-            .args(["up", "--from"])
-            .arg(folder.path());
-        let host = Server::run(command, &["--quiet"])?;
+        let host = Server::start(folder.path(), &["--quiet"])?;
         let mut sockets = Vec::new();
         for _ in 0..20 {
             sockets.push(host.socket("/api/ws").await?);
@@ -44,6 +37,48 @@ async fn signals_close_sockets_with_1001_and_exit_with_0() -> Result<()> {
         ensure!(host.wait().await? == Some(0), "{signal:?}");
         let log = log.lock().map(|log| log.clone()).unwrap_or_default();
         ensure!(!log.contains("ERROR"), "{log}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_terminal_that_is_closed_drains_the_host() -> Result<()> {
+    let folder = burger("20ms..40ms");
+    // `script` opens a terminal, which is closed when it is killed. An ignored SIGHUP would be
+    // inherited from the test's parent.
+    let mut command = Command::new("sh");
+    command
+        .args([
+            "-c",
+            "exec env --default-signal=HUP script -qec \"$*\" /dev/null",
+            "sh",
+        ])
+        .arg(host_binary())
+        .args(["up", "--from"])
+        .arg(folder.path());
+    let host = Server::run(command, &["--quiet"])?;
+    let mut socket = host.socket("/api/ws").await?;
+    host.signal(Signal::KILL)?;
+    ensure!(socket.closed().await? == Some(1001));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_hangup_without_a_terminal_changes_nothing() -> Result<()> {
+    let folder = burger("20ms..40ms");
+    // Neither the terminal of the test nor its signals.
+    let mut command = Command::new("setsid");
+    command
+        .args(["env", "--default-signal=HUP"])
+        .arg(host_binary())
+        .args(["up", "--from"])
+        .arg(folder.path());
+    let host = Server::run(command, &["--quiet"])?;
+    let mut socket = host.socket("/api/ws").await?;
+    host.signal(Signal::HUP)?;
+    for _ in 0..20 {
+        socket.send(r#"{"event":"ping"}"#).await?;
+        socket.event_named("pong").await?;
     }
     Ok(())
 }

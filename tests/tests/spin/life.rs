@@ -21,22 +21,9 @@ async fn slow_request(host: &Server) -> Result<TcpStream> {
 
 #[tokio::test]
 async fn spin_ends_after_the_host_has_drained() -> Result<()> {
-    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+    for signal in [Signal::TERM, Signal::INT] {
         let (spin, app) = (Spin::new(), app(""));
-        // An ignored SIGHUP would be inherited from the test's parent.
-        let command = spin.command(app.path());
-        let mut default = std::process::Command::new("env");
-        default
-            .arg("--default-signal=HUP")
-            .arg(command.get_program());
-        default.args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => default.env(name, value),
-                None => default.env_remove(name),
-            };
-        }
-        let host = Server::run(default, &[])?;
+        let host = spin.serve(app.path(), &[])?;
         let mut stream = slow_request(&host).await?;
         host.signal(signal)?;
         host.wait_for_log(&["Shutting down"]).await?;

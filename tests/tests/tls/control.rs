@@ -1,0 +1,44 @@
+//! The control port with TLS.
+
+use anyhow::{Context as _, Result, ensure};
+use tests::{Server, burger, eventually, probe};
+
+use crate::{authority::Authority, client::connect};
+
+const KEY: [&str; 2] = ["--grip-key", "of the tests"];
+
+#[tokio::test]
+async fn a_control_port_beyond_loopback_needs_tls_or_a_word() -> Result<()> {
+    let folder = probe("");
+    let open = ["--control", "0.0.0.0:0"];
+    let error = Server::start_error(folder.path(), &[&open[..], &KEY].concat())?;
+    ensure!(error.contains("--insecure-control"), "{error}");
+    let said = [&open[..], &KEY, &["--insecure-control"]].concat();
+    Server::start(folder.path(), &said)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn components_publish_to_a_control_port_with_tls() -> Result<()> {
+    let authority = Authority::new()?;
+    let files = authority.issue("control", &["localhost"])?;
+    let folder = burger("20ms..40ms");
+    let options = [
+        "--control-tls-cert",
+        files.certificate.to_str().context("a path")?,
+        "--control-tls-key",
+        files.key.to_str().context("a path")?,
+    ];
+    let host = Server::start(folder.path(), &options)?;
+    let mut socket = host.socket("/api/ws").await?;
+    socket.order().await?;
+    // From this machine, both work.
+    ensure!(host.health().await?["status"] == "ok");
+    let stream = connect(host.control, "localhost", &authority.root(), &["h2"]).await?;
+    ensure!(stream.get_ref().1.alpn_protocol() == Some(&b"h2"[..]));
+    eventually("the metrics", async || {
+        host.count("sessions").await.ok().filter(|count| *count > 0)
+    })
+    .await?;
+    Ok(())
+}
