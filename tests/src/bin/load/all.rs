@@ -3,12 +3,14 @@
 //! Each measurement gets a fresh server. One server runs at a time, and they take turns, so that
 //! slow phases of the machine affect all of them.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
+use crate::layers::Layers;
 use crate::measure::{fanout, flat_out, get, idle, open, ping, start, warm_up};
 use crate::process::{Server, raise_open_files};
 use crate::report::{Figure, Report};
@@ -19,6 +21,21 @@ use crate::target::{Contender, Target};
 /// Attempts per measurement. Pushpin occasionally loses one of many connections that are opened
 /// at the same time.
 const ATTEMPTS_MAX: usize = 4;
+
+/// The manifest for `static`.
+const STATIC_MANIFEST: &str = r#"spin_manifest_version = 2
+application = { name = "static", version = "0.1.0" }
+trigger.http = [{ route = "/...", static_response = { body = "hello\n" } }]
+"#;
+
+/// The figures of `bytes` and the lengths of their messages.
+const BYTES: [(&str, usize); 2] = [
+    ("bytes a message of 300 bytes", 300),
+    ("bytes a message of 4 KiB", 4096),
+];
+/// The rate is so high that the application's own messages hardly count.
+const BYTES_SOCKETS: usize = 20;
+const BYTES_EVERY: u64 = 5;
 
 /// A server to compare with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +80,10 @@ enum Measurement {
     Ping,
     /// GET requests per second
     Get,
+    /// The same for a response that the host sends without a component
+    Static,
+    /// Bytes on the wire per message
+    Bytes,
     /// Time to the first byte of a response
     Start,
     /// Idle, with held HTTP streams
@@ -89,9 +110,22 @@ impl Measurement {
         }
     }
 
+    /// Returns whether it can be measured with these layers.
+    fn supports(self, layers: Layers) -> bool {
+        match self {
+            Self::Start => layers == Layers::Plain,
+            Self::Get | Self::Static => !layers.has_deflate(),
+            _ if self.transport() == Transport::Stream => {
+                matches!(layers, Layers::Plain | Layers::Tls)
+            }
+            _ => layers != Layers::H2,
+        }
+    }
+
     /// Returns the prefix of its figures' names.
     fn prefix(self) -> &'static str {
         match self {
+            Self::Static => "static: ",
             Self::FanoutMany => "many: ",
             Self::StreamFanoutMany => "many streams: ",
             _ if self.transport() == Transport::Stream => "streams: ",
@@ -117,6 +151,15 @@ pub struct Options {
     /// (another binary of the host, with the same manifest)
     #[arg(long, value_delimiter = ',')]
     vs: Vec<Opponent>,
+    /// Measure the host once with each of these layers, separated by commas, and compare with the
+    /// first
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        conflicts_with = "without_host"
+    )]
+    layers: Vec<Layers>,
     /// Run only these measurements
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Measurement>,
@@ -146,15 +189,20 @@ impl Options {
             Some(binary) => binary.clone(),
             None => std::env::current_exe()?.with_file_name("socket-host"),
         };
-        let host = |name: String, binary: PathBuf| Contender::SocketHost {
+        let host = |name: String, binary: PathBuf, layers| Contender::SocketHost {
             name,
             binary,
             manifest: self.from.clone(),
             get_path: self.path.clone(),
+            layers,
         };
         let mut contenders = Vec::new();
-        if !self.without_host {
-            contenders.push(host("socket-host".to_string(), binary.clone()));
+        for layers in &self.layers {
+            contenders.push(host(layers.name().to_string(), binary.clone(), *layers));
+        }
+        if !self.without_host && self.layers.is_empty() {
+            let name = "socket-host".to_string();
+            contenders.push(host(name, binary.clone(), Layers::Plain));
         }
         contenders.extend(self.vs.iter().map(|opponent| match opponent {
             Opponent::Upstream => Contender::Upstream {
@@ -164,7 +212,10 @@ impl Options {
             Opponent::Ws => Contender::Ws {
                 servers: self.servers.clone(),
             },
-            Opponent::Host(path) => host(format!("host:{}", path.display()), path.clone()),
+            Opponent::Host(path) => {
+                let name = format!("host:{}", path.display());
+                host(name, path.clone(), Layers::Plain)
+            }
         }));
         Ok(contenders)
     }
@@ -189,14 +240,15 @@ pub fn run(options: &Options, runs: u64, report: &mut Report) -> Result<()> {
     let (most, idle) = (options.sockets.max(options.many), options.idle());
     raise_open_files(most.max(idle.sockets + idle.before))?;
     let measurements = options.measurements();
-    if measurements.contains(&Measurement::Get) {
+    report.relative_to_first = !options.layers.is_empty();
+    if measurements.contains(&Measurement::Get) || measurements.contains(&Measurement::Static) {
         get::require_wrk()?;
     }
     let contenders = options.contenders()?;
     for run in 1..=runs {
         for contender in &contenders {
             for measurement in &measurements {
-                if contender.supports(measurement.transport()) {
+                if supports(contender, *measurement) {
                     eprintln!("run {run} of {runs}: {}: {measurement:?}", contender.name());
                     measure(contender, *measurement, options, report);
                 }
@@ -204,6 +256,14 @@ pub fn run(options: &Options, runs: u64, report: &mut Report) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Returns whether a server can be measured.
+fn supports(contender: &Contender, measurement: Measurement) -> bool {
+    let is_host = matches!(contender, Contender::SocketHost { .. });
+    contender.supports(measurement.transport())
+        && measurement.supports(contender.layers())
+        && (measurement != Measurement::Static || is_host)
 }
 
 /// Runs one measurement, again if it fails, and adds its figures or the failure to the report.
@@ -233,17 +293,45 @@ fn measure_once(
     options: &Options,
 ) -> Result<Vec<Figure>> {
     let state = tempfile::tempdir().context("creating a folder for the server's state")?;
+    let with_static = if measurement == Measurement::Static {
+        Some(with_static_manifest(contender, state.path())?)
+    } else {
+        None
+    };
+    let contender = with_static.as_ref().unwrap_or(contender);
     let (target, launch) = contender.target(measurement.transport(), state.path())?;
     if measurement == Measurement::Start {
         return start::run(&launch, target.address, &target.get_path);
     }
     let mut server = Server::start(&launch)?;
-    server.wait_until_ready(target.address, &target.ready_path)?;
-    server.first_byte(target.control, "/healthz")?;
-    warm_up(&target)?;
+    if target.tls.is_some() {
+        server.wait_until_ready(target.control, "/readyz")?;
+    } else {
+        server.wait_until_ready(target.address, &target.ready_path)?;
+        server.first_byte(target.control, "/healthz")?;
+    }
+    // A static manifest has no WebSockets.
+    if measurement != Measurement::Static {
+        warm_up(&target)?;
+    }
     let figures = measure_running(&target, server.pid(), measurement, options)?;
     server.stop()?;
     Ok(figures)
+}
+
+/// Returns the host with a manifest that only has a static response, in `folder`.
+fn with_static_manifest(contender: &Contender, folder: &Path) -> Result<Contender> {
+    let path = folder.join("static.toml");
+    fs::write(&path, STATIC_MANIFEST).context("writing a manifest")?;
+    let mut contender = contender.clone();
+    if let Contender::SocketHost {
+        manifest, get_path, ..
+    } = &mut contender
+    {
+        *manifest = path;
+        *get_path = "/".to_string();
+    }
+    Ok(contender)
 }
 
 fn measure_running(
@@ -255,15 +343,20 @@ fn measure_running(
     let Options {
         sockets, seconds, ..
     } = *options;
-    let fanout = |sockets, every| {
-        let length = 400;
+    let fanout = |sockets, every, length| {
         let options = fanout::Options {
             sockets,
             every,
             seconds,
             length,
         };
-        fanout::run(target, &options)
+        fanout::run(target, &options, Some(pid))
+    };
+    // Few messages are published, so the application's own ones would distort the bytes.
+    let latency = |sockets, every| {
+        let mut figures = fanout(sockets, every, 400)?;
+        figures.retain(|figure| figure.name != fanout::BYTES);
+        Ok(figures)
     };
     match measurement {
         Measurement::Idle | Measurement::StreamIdle => idle::run(target, pid, &options.idle()),
@@ -275,8 +368,17 @@ fn measure_running(
             };
             open::run(target, &options)
         }
-        Measurement::Fanout | Measurement::StreamFanout => fanout(sockets, 100),
-        Measurement::FanoutMany | Measurement::StreamFanoutMany => fanout(options.many, 1000),
+        Measurement::Fanout | Measurement::StreamFanout => latency(sockets, 100),
+        Measurement::FanoutMany | Measurement::StreamFanoutMany => latency(options.many, 1000),
+        Measurement::Bytes => {
+            let mut figures = Vec::new();
+            for (name, length) in BYTES {
+                let mut all = fanout(BYTES_SOCKETS, BYTES_EVERY, length)?;
+                all.retain(|figure| figure.name == fanout::BYTES);
+                figures.extend(all.into_iter().map(|figure| Figure { name, ..figure }));
+            }
+            Ok(figures)
+        }
         Measurement::FlatOut | Measurement::StreamFlatOut => {
             let options = flat_out::Options {
                 sockets,
@@ -291,7 +393,7 @@ fn measure_running(
             let sockets = 200;
             ping::run(target, &ping::Options { sockets, seconds })
         }
-        Measurement::Get => {
+        Measurement::Get | Measurement::Static => {
             let connections = 32;
             let options = get::Options {
                 connections,
@@ -306,6 +408,24 @@ fn measure_running(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn layers_are_measured_where_they_exist() {
+        let supported = |measurement: Measurement| {
+            let layers = Layers::value_variants().iter().copied();
+            layers
+                .filter(|layers| measurement.supports(*layers))
+                .collect::<Vec<_>>()
+        };
+        use Layers::*;
+        assert_eq!(supported(Measurement::Get), [Plain, Tls, H2]);
+        assert_eq!(
+            supported(Measurement::Ping),
+            [Plain, Tls, Deflate, TlsDeflate]
+        );
+        assert_eq!(supported(Measurement::StreamOpen), [Plain, Tls]);
+        assert_eq!(supported(Measurement::Start), [Plain]);
+    }
 
     #[test]
     fn opponents_are_parsed() {

@@ -17,6 +17,15 @@ pub fn get(address: SocketAddr, path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").into_bytes()
 }
 
+/// Connects to a server. Blocks, but not for long on loopback.
+pub fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let stream = std::net::TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)
+        .with_context(|| format!("connecting to {address}"))?;
+    stream.set_nodelay(true)?;
+    stream.set_nonblocking(true)?;
+    Ok(TcpStream::from_std(stream))
+}
+
 /// The head of a response, as far as this program needs it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Head {
@@ -84,14 +93,10 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects. Blocks, but not for long on loopback.
+    /// Connects, as `connect` does.
     pub fn open(address: SocketAddr) -> Result<Self> {
-        let stream = std::net::TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)
-            .with_context(|| format!("connecting to {address}"))?;
-        stream.set_nodelay(true)?;
-        stream.set_nonblocking(true)?;
         Ok(Self {
-            stream: TcpStream::from_std(stream),
+            stream: connect(address)?,
             close: false,
             unsent: Vec::new(),
             received: Vec::new(),

@@ -11,8 +11,11 @@ use clap::{Args, Parser, Subcommand};
 mod all;
 mod backend;
 mod clock;
+mod deflate;
 mod event_stream;
 mod http;
+mod http2;
+mod layers;
 mod measure;
 mod message;
 mod process;
@@ -21,10 +24,12 @@ mod report;
 mod socket;
 mod sockets;
 mod stats;
+mod stream;
 mod tally;
 mod target;
 mod websocket;
 
+use layers::Layers;
 use measure::{fanout, flat_out, get, idle, open, ping, start};
 use process::Launch;
 use report::Report;
@@ -161,6 +166,8 @@ impl ServerOptions {
         Ok(Target {
             address,
             transport,
+            layers: Layers::Plain,
+            tls: None,
             path,
             get_path: self.path.clone(),
             ready_path: self.path.clone(),
@@ -210,7 +217,9 @@ fn main() -> Result<()> {
 
 fn measure_once(command: &Command) -> Result<(String, Vec<report::Figure>)> {
     let (server, figures) = match command {
-        Command::Fanout { server, options } => (server, fanout::run(&server.target()?, options)?),
+        Command::Fanout { server, options } => {
+            (server, fanout::run(&server.target()?, options, None)?)
+        }
         Command::FlatOut { server, options } => {
             (server, flat_out::run(&server.target()?, options)?)
         }

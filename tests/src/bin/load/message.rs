@@ -105,26 +105,118 @@ impl Template {
     }
 }
 
-/// Returns an order in the application's format with an empty stamp, padded to `length` bytes.
+/// Returns an order in the application's format with an empty stamp. Earlier orders and words in a
+/// note fill it to `length` bytes, so that it compresses as such messages do.
 fn message(length: usize) -> Result<String> {
-    let padded = |padding: usize| {
+    let message = |note: &str, earlier: &str| {
         format!(
             "{{\"load\":\"{}\",\"event\":\"order-received\",\"detail\":{{\"order\":{{\
              \"timestamp\":\"2026-01-01T12:00:00.000Z\",\"id\":100,\"destination\":\"dining room\",\
              \"status\":\"received\",\"items\":[\
-             {{\"name\":\"Double Burger\",\"substitutions\":[\"extra sauce\",\"no onion\"]}},\
-             {{\"name\":\"French Fries\",\"substitutions\":[\"well done\"]}}],\
-             \"notes\":[\"{}\"]}}}}}}",
+             {{\"name\":\"Double Burger\",\"substitutions\":[\"no onion\"]}}],\
+             \"notes\":[\"{note}\"]}},\"earlier\":[{earlier}]}}}}",
             "0".repeat(STAMP_DIGITS),
-            "x".repeat(padding)
         )
     };
-    let min = padded(0).len();
+    let min = message("", "").len();
     ensure!(
         length >= min,
         "--length {length} is too short: a message has at least {min} bytes"
     );
-    Ok(padded(length - min))
+    let mut random = Random(1);
+    let mut earlier = String::new();
+    loop {
+        let separator = if earlier.is_empty() { "" } else { "," };
+        let order = separator.to_string() + &random.order();
+        if min + earlier.len() + order.len() > length {
+            break;
+        }
+        earlier += &order;
+    }
+    let note_length = length - min - earlier.len();
+    let mut note = String::new();
+    while note.len() < note_length {
+        note += random.pick(&WORDS);
+        note.push(' ');
+    }
+    note.truncate(note_length);
+    Ok(message(&note, &earlier))
+}
+
+const DISHES: [&str; 7] = [
+    "Double Burger",
+    "Cheeseburger",
+    "Hamburger",
+    "French Fries",
+    "Vanilla Shake",
+    "Strawberry Shake",
+    "Chocolate Shake",
+];
+const SUBSTITUTIONS: [&str; 6] = [
+    "extra sauce",
+    "no lettuce",
+    "no onion",
+    "no tomato",
+    "no salt",
+    "well done",
+];
+const DESTINATIONS: [&str; 3] = ["dining room", "takeout", "drive thru"];
+const STATUSES: [&str; 4] = ["received", "fired", "fulfilled", "cancelled"];
+const WORDS: [&str; 18] = [
+    "please",
+    "extra",
+    "crispy",
+    "without",
+    "ice",
+    "side",
+    "table",
+    "seven",
+    "birthday",
+    "guest",
+    "allergic",
+    "sesame",
+    "cut",
+    "half",
+    "sauce",
+    "separately",
+    "window",
+    "later",
+];
+
+/// Pseudo-random choices, the same in each run.
+struct Random(u64);
+
+impl Random {
+    /// Returns a number below `bound`, by Knuth's generator.
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % bound
+    }
+
+    fn pick(&mut self, choices: &[&'static str]) -> &'static str {
+        choices[self.below(choices.len())]
+    }
+
+    fn order(&mut self) -> String {
+        let (hour, minute) = (self.below(24), self.below(60));
+        let (second, millisecond) = (self.below(60), self.below(1000));
+        let timestamp = format!("2026-01-01T{hour:02}:{minute:02}:{second:02}.{millisecond:03}Z");
+        let id = self.below(10_000);
+        let destination = self.pick(&DESTINATIONS);
+        let status = self.pick(&STATUSES);
+        let [first, second] = [(); 2].map(|()| {
+            let (dish, substitution) = (self.pick(&DISHES), self.pick(&SUBSTITUTIONS));
+            format!("{{\"name\":\"{dish}\",\"substitutions\":[\"{substitution}\"]}}")
+        });
+        let note = [(); 3].map(|()| self.pick(&WORDS)).join(" ");
+        format!(
+            "{{\"timestamp\":\"{timestamp}\",\"id\":{id},\"destination\":\"{destination}\",\
+             \"status\":\"{status}\",\"items\":[{first},{second}],\"notes\":[\"{note}\"]}}"
+        )
+    }
 }
 
 #[cfg(test)]
@@ -165,6 +257,15 @@ mod tests {
                 .is_number()
         );
         assert_eq!(Stamp::parse(content.as_bytes()), Some(stamp));
+    }
+
+    #[test]
+    fn messages_are_json_of_the_length() {
+        for length in [280, 300, 400, 600, 4096] {
+            let message = message(length).unwrap();
+            assert_eq!(message.len(), length);
+            assert!(serde_json::from_str::<serde_json::Value>(&message).is_ok());
+        }
     }
 
     #[test]

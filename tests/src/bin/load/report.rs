@@ -35,6 +35,8 @@ pub struct Report {
     targets: Vec<String>,
     rows: Vec<Row>,
     failures: Vec<String>,
+    /// Whether ratios are those of the other targets to the first one, and not the reverse.
+    pub relative_to_first: bool,
 }
 
 #[derive(Debug)]
@@ -84,14 +86,20 @@ impl Report {
     /// Formats the table, one line per figure.
     ///
     /// A cell has one value, or the median, minimum and maximum of several runs. With several
-    /// targets, the last columns are the ratios of the first target's median to the others'.
+    /// targets, the last columns are the ratios of the first target's median to the others', or the
+    /// reverse with `relative_to_first`.
     pub fn table(&self) -> String {
         let mut lines = vec![vec!["figure".to_string(), "unit".to_string()]];
         for target in &self.targets {
             lines[0].push(target.clone());
         }
         for other in self.targets.iter().skip(1) {
-            lines[0].push(format!("{} / {other}", self.targets[0]));
+            let first = &self.targets[0];
+            lines[0].push(if self.relative_to_first {
+                format!("{other} / {first}")
+            } else {
+                format!("{first} / {other}")
+            });
         }
         for row in &self.rows {
             let mut line = vec![row.name.clone(), row.unit.to_string()];
@@ -104,8 +112,13 @@ impl Report {
             }
             let median = |column: usize| Some(Spread::of(row.values.get(column)?)?.median);
             for column in 1..self.targets.len() {
-                line.push(match (median(0), median(column)) {
-                    (Some(first), Some(other)) if other != 0.0 => format!("{:.2}", first / other),
+                let (over, under) = if self.relative_to_first {
+                    (median(column), median(0))
+                } else {
+                    (median(0), median(column))
+                };
+                line.push(match (over, under) {
+                    (Some(over), Some(under)) if under != 0.0 => format!("{:.2}", over / under),
                     _ => "-".to_string(),
                 });
             }
@@ -266,6 +279,11 @@ mod tests {
             ["opens", "/s", "20.0", "[10.0..30.0]", "5.00", "4.00"]
         );
         assert_eq!(report.faults(), ["a: lost: 2"]);
+        report.relative_to_first = true;
+        let table = report.table();
+        let mut lines = table.lines();
+        assert!(lines.next().unwrap().ends_with("b / a"));
+        assert!(lines.next().unwrap().ends_with(" 0.25"));
         let json = report.json();
         assert_eq!(json.as_array().unwrap().len(), 3);
         assert_eq!(json[0]["runs"], json!([10.0, 30.0]));

@@ -1,19 +1,26 @@
 //! One client connection: a WebSocket or a held HTTP response.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail, ensure};
-use mio::net::TcpStream;
 
 use crate::clock;
+use crate::deflate::Decompressor;
 use crate::event_stream;
 use crate::http::Head;
+use crate::stream::{Received, Stream};
 use crate::websocket::{self, Frame, Opcode};
 
 /// The example key of RFC 6455, section 1.3, and its accept value. A constant is cheap to check.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// What a browser offers.
+const DEFLATE_OFFER: &str =
+    "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+/// The parameter of the accepted offer with which messages can be decompressed independently.
+const DEFLATE_PARAMETER: &str = "server_no_context_takeover";
 
 /// The maximum length of a response shown in an error message, in bytes.
 const SHOWN_MAX: usize = 1000;
@@ -28,12 +35,14 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// Formats the request that opens a connection.
-    pub fn request(self, address: SocketAddr, path: &str) -> Vec<u8> {
+    /// Formats the request that opens a connection. With `deflate`, a WebSocket offers
+    /// permessage-deflate.
+    pub fn request(self, address: SocketAddr, path: &str, deflate: bool) -> Vec<u8> {
+        let offer = if deflate { DEFLATE_OFFER } else { "" };
         let headers = match self {
             Self::WebSocket => format!(
                 "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-                 Sec-WebSocket-Key: {KEY}\r\n"
+                 Sec-WebSocket-Key: {KEY}\r\n{offer}"
             ),
             Self::Stream => "Accept: text/event-stream\r\n".to_string(),
         };
@@ -56,9 +65,19 @@ pub enum Event<'a> {
 
 /// A connection.
 pub struct Socket {
-    stream: TcpStream,
+    /// The stream.
+    pub stream: Stream,
+    deflate: bool,
     state: State,
     reader: Reader,
+}
+
+/// What all connections share to read.
+pub struct Buffers {
+    /// Receives what a read returns.
+    pub bytes: Vec<u8>,
+    /// Decompresses messages.
+    pub decompressor: Decompressor,
 }
 
 enum Reader {
@@ -76,12 +95,13 @@ enum State {
 
 impl Socket {
     /// Wraps a connecting stream.
-    pub fn new(stream: TcpStream, transport: Transport) -> Self {
+    pub fn new(stream: Stream, transport: Transport, deflate: bool) -> Self {
         Self {
             stream,
+            deflate,
             state: State::Connecting,
             reader: match transport {
-                Transport::WebSocket => Reader::WebSocket(websocket::Reader::default()),
+                Transport::WebSocket => Reader::WebSocket(websocket::Reader::new(deflate)),
                 Transport::Stream => Reader::Stream(event_stream::Reader::default()),
             },
         }
@@ -92,27 +112,16 @@ impl Socket {
         if !matches!(self.state, State::Connecting) {
             return Ok(());
         }
-        if let Some(error) = self.stream.take_error()? {
+        if let Some(error) = self.stream.tcp.take_error()? {
             return Err(error.into());
         }
-        match self.stream.peer_addr() {
+        match self.stream.tcp.peer_addr() {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::NotConnected => return Ok(()),
             Err(error) => return Err(error.into()),
         }
         self.state = State::Opening(Vec::new());
-        self.send(request)
-    }
-
-    /// Sends a few bytes. They fit the socket's buffer unless the server does not read.
-    pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        let sent = self.stream.write(bytes).context("sending")?;
-        ensure!(
-            sent == bytes.len(),
-            "the server does not read: its socket took {sent} of {} bytes",
-            bytes.len()
-        );
-        Ok(())
+        self.stream.send(request)
     }
 
     /// Marks the connection as closed. Returns false if it was closed before.
@@ -129,20 +138,18 @@ impl Socket {
     /// side, and a short read does not mean that the socket is empty.
     pub fn read<'r>(
         &mut self,
-        buffer: &mut [u8],
+        buffers: &mut Buffers,
         read_closed: bool,
         mut handle: impl FnMut(Event) -> Option<&'r [u8]>,
     ) -> Result<bool> {
         loop {
-            let read = match self.stream.read(buffer) {
-                Ok(0) => return Ok(true),
-                Ok(read) => read,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error).context("reading"),
+            let (bytes, filled) = match self.stream.read(&mut buffers.bytes)? {
+                Received::Bytes { bytes, filled } => (bytes, filled),
+                Received::Nothing => return Ok(false),
+                Received::End => return Ok(true),
             };
-            self.receive(&buffer[..read], &mut handle)?;
-            if read < buffer.len() && !read_closed {
+            self.receive(bytes, &mut buffers.decompressor, &mut handle)?;
+            if !filled && !read_closed {
                 return Ok(false);
             }
         }
@@ -151,6 +158,7 @@ impl Socket {
     fn receive<'r>(
         &mut self,
         bytes: &[u8],
+        decompressor: &mut Decompressor,
         handle: &mut impl FnMut(Event) -> Option<&'r [u8]>,
     ) -> Result<()> {
         let response;
@@ -163,13 +171,13 @@ impl Socket {
                 return Ok(());
             };
             match self.reader {
-                Reader::WebSocket(_) => check_upgrade(&head, &response)?,
+                Reader::WebSocket(_) => check_upgrade(&head, &response, self.deflate)?,
                 Reader::Stream(_) => check_stream(&head)?,
             }
             bytes = &response[head.length..];
             self.state = State::Open;
             if let Some(reply) = handle(Event::Opened) {
-                self.send(reply)?;
+                self.stream.send(reply)?;
             }
         }
         let at = clock::now();
@@ -183,9 +191,16 @@ impl Socket {
                 });
             }
         };
-        reader.feed(bytes, |Frame { opcode, payload }| {
+        reader.feed(bytes, |frame| {
+            let Frame {
+                opcode, payload, ..
+            } = frame;
             let pong;
             let reply = match opcode {
+                Opcode::Text | Opcode::Binary if frame.compressed => {
+                    let payload = decompressor.message(payload)?;
+                    handle(Event::Message { payload, at })
+                }
                 Opcode::Text | Opcode::Binary => handle(Event::Message { payload, at }),
                 Opcode::Ping => {
                     pong = websocket::encode(Opcode::Pong, payload);
@@ -198,25 +213,31 @@ impl Socket {
                 ),
             };
             if let Some(reply) = reply {
-                let sent = stream.write(reply).context("sending a reply")?;
-                ensure!(sent == reply.len(), "the server does not read its socket");
+                stream.send(reply).context("sending a reply")?;
             }
             Ok(())
         })
     }
 }
 
-fn check_upgrade(head: &Head, response: &[u8]) -> Result<()> {
+fn check_upgrade(head: &Head, response: &[u8], deflate: bool) -> Result<()> {
     let status = head.status;
     if status != 101 {
         let shown = String::from_utf8_lossy(&response[..response.len().min(SHOWN_MAX)]);
         bail!("the upgrade failed with status {status}: {shown:?}");
     }
-    ensure!(
+    let contains = |value: &str| {
         response[..head.length]
-            .windows(ACCEPT.len())
-            .any(|window| window == ACCEPT.as_bytes()),
+            .windows(value.len())
+            .any(|window| window == value.as_bytes())
+    };
+    ensure!(
+        contains(ACCEPT),
         "wrong or missing Sec-WebSocket-Accept in the 101"
+    );
+    ensure!(
+        !deflate || contains(DEFLATE_PARAMETER),
+        "the server did not accept permessage-deflate with {DEFLATE_PARAMETER}"
     );
     Ok(())
 }

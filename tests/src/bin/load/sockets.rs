@@ -6,15 +6,20 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use mio::event::Source;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use rustls::ClientConfig;
 
 use crate::clock;
-use crate::socket::{Event, Socket, Transport};
+use crate::deflate::{Decompressor, compress};
+use crate::socket::{Buffers, Event, Socket, Transport};
+use crate::stream::Stream;
+use crate::target::Target;
 use crate::websocket::{self, Opcode};
 
 const EVENTS_PER_POLL: usize = 1024;
@@ -45,11 +50,13 @@ pub enum Until {
 pub struct Sockets {
     address: SocketAddr,
     transport: Transport,
+    tls: Option<Arc<ClientConfig>>,
+    deflate: bool,
     request: Vec<u8>,
     poll: Poll,
     events: Events,
     sockets: Vec<Socket>,
-    buffer: Vec<u8>,
+    buffers: Buffers,
     /// The numbers of the other sources that the last poll found ready.
     pub ready: Vec<usize>,
     /// When set, the end of a connection is not an error.
@@ -58,16 +65,23 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Creates an empty set of connections to `path` at `address`.
-    pub fn new(address: SocketAddr, transport: Transport, path: &str) -> Result<Self> {
+    /// Creates an empty set of connections to a server.
+    pub fn new(target: &Target) -> Result<Self> {
+        let (address, transport) = (target.address, target.transport);
+        let deflate = target.layers.has_deflate();
         Ok(Self {
             address,
             transport,
-            request: transport.request(address, path),
+            tls: target.tls.clone(),
+            deflate,
+            request: transport.request(address, &target.path, deflate),
             poll: Poll::new().context("creating a poll")?,
             events: Events::with_capacity(EVENTS_PER_POLL),
             sockets: Vec::new(),
-            buffer: vec![0; READ_BUFFER],
+            buffers: Buffers {
+                bytes: vec![0; READ_BUFFER],
+                decompressor: Decompressor::default(),
+            },
             ready: Vec::new(),
             closing: false,
             closed: 0,
@@ -79,6 +93,23 @@ impl Sockets {
         self.sockets.len()
     }
 
+    /// Returns the bytes that were received on all connections.
+    pub fn received(&self) -> u64 {
+        self.sockets
+            .iter()
+            .map(|socket| socket.stream.received)
+            .sum()
+    }
+
+    /// Encodes the application's ping. Like a browser, compresses it where it can.
+    pub fn ping(&self) -> Result<Vec<u8>> {
+        Ok(if self.deflate {
+            websocket::encode_compressed(&compress(PING)?)
+        } else {
+            websocket::encode(Opcode::Text, PING)
+        })
+    }
+
     /// Opens `count` more connections, `concurrency` at a time, and returns the time it took.
     pub fn open(
         &mut self,
@@ -87,7 +118,7 @@ impl Sockets {
         until: Until,
         timeout: Duration,
     ) -> Result<Duration> {
-        let ping = websocket::encode(Opcode::Text, PING);
+        let ping = self.ping()?;
         let (mut started, mut opened) = (0, 0);
         let start = clock::now();
         let deadline = start + clock::nanoseconds(timeout);
@@ -127,7 +158,9 @@ impl Sockets {
             token,
             Interest::READABLE | Interest::WRITABLE,
         )?;
-        self.sockets.push(Socket::new(stream, self.transport));
+        let stream = Stream::new(stream, self.address, self.tls.as_ref())?;
+        self.sockets
+            .push(Socket::new(stream, self.transport, self.deflate));
         Ok(())
     }
 
@@ -144,7 +177,7 @@ impl Sockets {
     pub fn send_all(&mut self, bytes: &[u8]) -> Result<()> {
         self.sockets
             .iter_mut()
-            .try_for_each(|socket| socket.send(bytes))
+            .try_for_each(|socket| socket.stream.send(bytes))
     }
 
     /// Sleeps briefly so that messages gather. One poll and one wake-up per message would cost
@@ -178,7 +211,7 @@ impl Sockets {
             let ended = event.is_readable() && {
                 let read_closed = event.is_read_closed();
                 let handle = |event: Event| handle(number, event);
-                match socket.read(&mut self.buffer, read_closed, handle) {
+                match socket.read(&mut self.buffers, read_closed, handle) {
                     Ok(ended) => ended,
                     Err(_) if self.closing => true,
                     Err(error) => return Err(error.context(format!("socket {number}"))),
@@ -206,7 +239,7 @@ impl Sockets {
         let deadline = clock::now() + clock::nanoseconds(CLOSE_TIMEOUT);
         for socket in &mut self.sockets {
             // A socket that has failed does not need a close.
-            let _ = socket.send(&close);
+            let _ = socket.stream.send(&close);
         }
         while self.closed < self.sockets.len() {
             let left = clock::until(deadline);

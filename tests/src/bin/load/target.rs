@@ -2,11 +2,14 @@
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
+use rustls::ClientConfig;
 
 use ::tests::pushpin::Pushpin;
 
+use crate::layers::Layers;
 use crate::process::Launch;
 use crate::socket::Transport;
 use crate::sockets::Sockets;
@@ -18,6 +21,10 @@ pub struct Target {
     pub address: SocketAddr,
     /// How clients receive messages.
     pub transport: Transport,
+    /// The layers of the public port.
+    pub layers: Layers,
+    /// The configuration of clients, if the layers have TLS.
+    pub tls: Option<Arc<ClientConfig>>,
     /// The path of the WebSocket or the held stream.
     pub path: String,
     /// The path for `get`, which returns 200.
@@ -37,7 +44,7 @@ pub struct Target {
 impl Target {
     /// Creates an empty set of connections to the server.
     pub fn sockets(&self) -> Result<Sockets> {
-        Sockets::new(self.address, self.transport, &self.path)
+        Sockets::new(self)
     }
 }
 
@@ -54,6 +61,8 @@ pub enum Contender {
         manifest: PathBuf,
         /// The path for `get`.
         get_path: String,
+        /// The layers of the public port.
+        layers: Layers,
     },
     /// `socket-host up --upstream` in front of this program's backend.
     Upstream {
@@ -80,6 +89,14 @@ impl Contender {
         }
     }
 
+    /// Returns the layers of the public port.
+    pub fn layers(&self) -> Layers {
+        match self {
+            Self::SocketHost { layers, .. } => *layers,
+            _ => Layers::Plain,
+        }
+    }
+
     /// Returns whether the server has connections of this kind.
     pub fn supports(&self, transport: Transport) -> bool {
         transport == Transport::WebSocket || !matches!(self, Self::Ws { .. })
@@ -102,9 +119,11 @@ impl Contender {
             Self::Upstream { .. } | Self::Pushpin => ("/stream", "/", "/stream"),
             Self::Ws { .. } => ("", "/healthz", "/healthz"),
         };
-        let target = Target {
+        let mut target = Target {
             address,
             transport,
+            layers: self.layers(),
+            tls: None,
             path: match transport {
                 Transport::WebSocket => "/api/ws".to_string(),
                 Transport::Stream => path.to_string(),
@@ -153,6 +172,16 @@ impl Contender {
             }
         };
         launch.arguments.extend(addresses);
+        if target.layers.has_tls() {
+            let config = target.layers.issue_certificate(address.ip(), state)?;
+            target.tls = Some(config);
+            for (option, file) in [("--tls-cert", "cert.pem"), ("--tls-key", "key.pem")] {
+                let path = state.join(file);
+                launch
+                    .arguments
+                    .extend([option.to_string(), utf8(&path)?.to_string()]);
+            }
+        }
         Ok((target, launch))
     }
 }

@@ -10,6 +10,9 @@ use anyhow::{Result, bail, ensure};
 /// The maximum payload accepted from a server, in bytes.
 const PAYLOAD_MAX: u64 = 1 << 20;
 const MASK: [u8; 4] = [0x5a, 0xa5, 0x3c, 0xc3];
+/// The bits of a frame's first byte that extensions define. permessage-deflate uses the first one.
+const RESERVED: u8 = 0x70;
+const COMPRESSED: u8 = 0x40;
 
 /// The type of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub enum Opcode {
 pub struct Frame<'a> {
     /// The type.
     pub opcode: Opcode,
+    /// Whether the payload is compressed.
+    pub compressed: bool,
     /// The payload.
     pub payload: &'a [u8],
 }
@@ -60,16 +65,33 @@ pub fn encode(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// Encodes a masked text frame with a compressed payload.
+pub fn encode_compressed(payload: &[u8]) -> Vec<u8> {
+    let mut frame = encode(Opcode::Text, payload);
+    frame[0] |= COMPRESSED;
+    frame
+}
+
 /// Parses the frames of one socket across read boundaries.
 #[derive(Debug, Default)]
 pub struct Reader {
+    /// Whether frames may be compressed.
+    deflate: bool,
     /// The start of an incomplete frame.
     partial: Vec<u8>,
-    /// The fragments received so far of an incomplete message.
-    message: Option<(Opcode, Vec<u8>)>,
+    /// The first byte and the fragments received so far of an incomplete message.
+    message: Option<(u8, Vec<u8>)>,
 }
 
 impl Reader {
+    /// Creates a reader. With `deflate`, frames may be compressed.
+    pub fn new(deflate: bool) -> Self {
+        Self {
+            deflate,
+            ..Self::default()
+        }
+    }
+
     /// Calls `each` for each frame that is complete with `bytes`. The reader is unusable after
     /// an error.
     pub fn feed(
@@ -78,7 +100,7 @@ impl Reader {
         mut each: impl FnMut(Frame) -> Result<()>,
     ) -> Result<()> {
         while !self.partial.is_empty() {
-            match extent(&self.partial)? {
+            match extent(&self.partial, self.deflate)? {
                 Extent::Complete { header, end } => {
                     join(&mut self.message, &self.partial[..end], header, &mut each)?;
                     self.partial.clear();
@@ -91,7 +113,7 @@ impl Reader {
                 }
             }
         }
-        while let Extent::Complete { header, end } = extent(bytes)? {
+        while let Extent::Complete { header, end } = extent(bytes, self.deflate)? {
             join(&mut self.message, &bytes[..end], header, &mut each)?;
             bytes = &bytes[end..];
         }
@@ -108,13 +130,19 @@ enum Extent {
     Missing(usize),
 }
 
-fn extent(bytes: &[u8]) -> Result<Extent> {
+fn extent(bytes: &[u8], deflate: bool) -> Result<Extent> {
     let [first, second, ..] = *bytes else {
         return Ok(Extent::Missing(2 - bytes.len()));
     };
+    let is_first_of_message = matches!(first & 0x0f, 1 | 2);
+    let allowed = if deflate && is_first_of_message {
+        COMPRESSED
+    } else {
+        0
+    };
     ensure!(
-        first & 0x70 == 0,
-        "the server sent a frame with reserved bits {first:#04x}, but no extension was negotiated"
+        first & RESERVED & !allowed == 0,
+        "the server sent a frame with reserved bits {first:#04x} that were not negotiated"
     );
     ensure!(second & 0x80 == 0, "the server sent a masked frame");
     let (header, length) = match second {
@@ -142,7 +170,7 @@ fn extent(bytes: &[u8]) -> Result<Extent> {
 
 /// Calls `each` with an unfragmented frame, or with a message once its last fragment is here.
 fn join(
-    message: &mut Option<(Opcode, Vec<u8>)>,
+    message: &mut Option<(u8, Vec<u8>)>,
     bytes: &[u8],
     header: usize,
     each: &mut impl FnMut(Frame) -> Result<()>,
@@ -150,12 +178,12 @@ fn join(
     let (first, payload) = (bytes[0], &bytes[header..]);
     let last = first & 0x80 != 0;
     if first & 0x0f != 0 {
-        let opcode = opcode(first)?;
+        let frame = frame(first, payload)?;
         if last {
-            return each(Frame { opcode, payload });
+            return each(frame);
         }
         ensure!(
-            message.replace((opcode, payload.to_vec())).is_none(),
+            message.replace((first, payload.to_vec())).is_none(),
             "the server started a message within another"
         );
         return Ok(());
@@ -169,22 +197,24 @@ fn join(
         "the server sent a message longer than {PAYLOAD_MAX} bytes"
     );
     match message.take_if(|_| last) {
-        Some((opcode, joined)) => each(Frame {
-            opcode,
-            payload: &joined,
-        }),
+        Some((first, joined)) => each(frame(first, &joined)?),
         None => Ok(()),
     }
 }
 
-fn opcode(first: u8) -> Result<Opcode> {
-    Ok(match first & 0x0f {
+fn frame(first: u8, payload: &[u8]) -> Result<Frame<'_>> {
+    let opcode = match first & 0x0f {
         1 => Opcode::Text,
         2 => Opcode::Binary,
         8 => Opcode::Close,
         9 => Opcode::Ping,
         10 => Opcode::Pong,
         other => bail!("the server sent a frame with opcode {other}"),
+    };
+    Ok(Frame {
+        opcode,
+        compressed: first & COMPRESSED != 0,
+        payload,
     })
 }
 
@@ -298,6 +328,24 @@ mod tests {
             let error = Reader::default().feed(wire, |_| Ok(())).unwrap_err();
             assert!(error.to_string().contains(message), "{wire:x?}: {error}");
         }
+    }
+
+    #[test]
+    fn frames_may_be_compressed_if_that_was_negotiated() {
+        let wire = [&[0x41, 1, b'a'][..], &[0x80, 1, b'b'], &[0x81, 1, b'c']].concat();
+        let mut found = Vec::new();
+        let mut reader = Reader::new(true);
+        reader
+            .feed(&wire, |frame| {
+                found.push((frame.compressed, frame.payload.to_vec()));
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(found, [(true, b"ab".to_vec()), (false, b"c".to_vec())]);
+        for wire in [&[0xa1, 0][..], &[0xc0, 0], &[0xc9, 0]] {
+            assert!(Reader::new(true).feed(wire, |_| Ok(())).is_err());
+        }
+        assert_eq!(encode_compressed(b"")[0], 0xc1);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::{CpuUsage, STRAGGLER_TIMEOUT, open_all};
 use crate::clock;
+use crate::process::resident;
 use crate::publisher::Publisher;
 use crate::report::Figure;
 use crate::socket::Event;
@@ -17,6 +18,9 @@ use crate::target::Target;
 /// A publish that is later than this counts from when it was due: the server has delayed it by
 /// not responding to the one before.
 const LATE: Duration = Duration::from_millis(5);
+
+/// The name of the figure for the bytes on the wire.
+pub const BYTES: &str = "fanout, bytes a message";
 
 /// Options of `fanout`.
 #[derive(Args, Clone, Debug)]
@@ -35,13 +39,16 @@ pub struct Options {
     pub length: usize,
 }
 
-/// Measures the time from just before a publish is sent until a socket receives its message.
-pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
+/// Measures the time from just before a publish is sent until a socket receives its message, and
+/// the memory of process `pid` and its children while messages are published.
+pub fn run(target: &Target, options: &Options, pid: Option<u32>) -> Result<Vec<Figure>> {
+    let before = pid.map(resident).transpose()?;
     let mut sockets = target.sockets()?;
     open_all(&mut sockets, options.sockets)?;
     let mut publisher = Publisher::new(target, 1, options.length, &mut sockets)?;
     publisher.wait_until_subscribed(&mut sockets)?;
 
+    let bytes_before = sockets.received();
     let cpu = CpuUsage::start();
     let read_stamp = publisher.stamp_reader();
     let mut tally = Tally::new(sockets.len(), 1);
@@ -85,12 +92,14 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
         publisher.read_responses(&mut sockets)?;
     }
     let cpu = cpu.figure("fanout, own processor time");
+    let bytes = (sockets.received() - bytes_before) as f64;
+    let after = pid.map(resident).transpose()?;
     tally.finish(&publisher.published);
     sockets.close()?;
 
     let [p50, p90, p99, max] = latencies.percentiles([0.5, 0.9, 0.99, 1.0]);
     let [last_p50, last_max] = slowest.percentiles([0.5, 1.0]);
-    Ok(vec![
+    let mut figures = vec![
         Figure::milliseconds("fanout p50", p50),
         Figure::milliseconds("fanout p90", p90),
         Figure::milliseconds("fanout p99", p99),
@@ -100,6 +109,16 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
         Figure::new("fanout received", "messages", tally.received as f64),
         Figure::new("fanout lost", "messages", tally.lost as f64),
         Figure::new("fanout out of order", "messages", tally.disordered as f64),
+        Figure::new(BYTES, "bytes", bytes / tally.received.max(1) as f64),
         cpu,
-    ])
+    ];
+    if let (Some(before), Some(after)) = (before, after) {
+        let bytes = after as f64 - before as f64;
+        let each = bytes / options.sockets as f64;
+        figures.extend([
+            Figure::new("fanout, memory a socket", "KiB", each / 1024.0),
+            Figure::new("fanout, resident", "MiB", after as f64 / f64::from(1 << 20)),
+        ]);
+    }
+    Ok(figures)
 }

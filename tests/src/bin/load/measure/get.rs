@@ -1,16 +1,32 @@
-//! `get`: small GET requests on kept connections, sent by wrk.
+//! `get`: small GET requests on kept connections, sent by wrk. wrk does not speak HTTP/2, so the
+//! program itself sends those.
 
 use std::io::ErrorKind;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use mio::{Events, Interest, Poll, Token};
 
+use super::CpuUsage;
+use crate::clock;
+use crate::http2::Connection;
+use crate::layers::Layers;
 use crate::process::children_cpu_time;
 use crate::report::Figure;
+use crate::stats::Samples;
 use crate::target::Target;
 
 const WARM_UP_SECONDS: u64 = 1;
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+const READ_BUFFER: usize = 64 << 10;
+
+/// The names of the figures.
+const REQUESTS: &str = "get, requests";
+const P50: &str = "get p50";
+const P99: &str = "get p99";
+const CPU: &str = "get, own processor time";
 
 /// Options of `get`.
 #[derive(Args, Clone, Debug)]
@@ -25,6 +41,9 @@ pub struct Options {
 
 /// Measures requests per second and their latencies.
 pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
+    if target.layers == Layers::H2 {
+        return run_h2(target, options);
+    }
     wrk(target, options.connections, WARM_UP_SECONDS)?;
     let before = children_cpu_time()?;
     let output = wrk(target, options.connections, options.seconds)?;
@@ -35,14 +54,72 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
         p99,
     } = Output::parse(&output)?;
     Ok(vec![
-        Figure::new("get, requests", "/s", per_second),
-        Figure::new("get p50", "ms", p50),
-        Figure::new("get p99", "ms", p99),
-        Figure::new(
-            "get, own processor time",
-            "% of a core",
-            100.0 * used / options.seconds as f64,
-        ),
+        Figure::new(REQUESTS, "/s", per_second),
+        Figure::new(P50, "ms", p50),
+        Figure::new(P99, "ms", p99),
+        Figure::new(CPU, "% of a core", 100.0 * used / options.seconds as f64),
+    ])
+}
+
+/// Sends the requests by HTTP/2, one at a time on each connection.
+fn run_h2(target: &Target, options: &Options) -> Result<Vec<Figure>> {
+    let mut poll = Poll::new().context("creating a poll")?;
+    let mut events = Events::with_capacity(options.connections);
+    let mut connections = Vec::with_capacity(options.connections);
+    for number in 0..options.connections {
+        let mut connection = Connection::open(target)?;
+        let stream = &mut connection.stream.tcp;
+        poll.registry()
+            .register(stream, Token(number), Interest::READABLE)?;
+        connections.push(connection);
+    }
+    let cpu = CpuUsage::start();
+    let start = clock::now() + clock::nanoseconds(Duration::from_secs(WARM_UP_SECONDS));
+    let end = start + clock::nanoseconds(Duration::from_secs(options.seconds));
+    let give_up = end + clock::nanoseconds(RESPONSE_TIMEOUT);
+    for connection in &mut connections {
+        connection.request()?;
+    }
+    let mut sent = vec![clock::now(); connections.len()];
+    let mut waiting = connections.len();
+    let mut latencies = Samples::default();
+    let mut buffer = vec![0; READ_BUFFER];
+    while waiting > 0 {
+        let left = clock::until(give_up);
+        ensure!(
+            !left.is_zero(),
+            "{waiting} requests had no response {RESPONSE_TIMEOUT:?} after the end"
+        );
+        match poll.poll(&mut events, Some(left)) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            result => result.context("polling the connections")?,
+        }
+        for event in &events {
+            let Token(number) = event.token();
+            let connection = &mut connections[number];
+            if !connection.receive(&mut buffer)? {
+                continue;
+            }
+            let at = clock::now();
+            if (start..end).contains(&at) {
+                latencies.push(at.saturating_sub(sent[number]));
+            }
+            if at < end {
+                sent[number] = at;
+                connection.request()?;
+            } else {
+                waiting -= 1;
+            }
+        }
+    }
+    let cpu = cpu.figure(CPU);
+    let per_second = latencies.len() as f64 / options.seconds as f64;
+    let [p50, p99] = latencies.percentiles([0.5, 0.99]);
+    Ok(vec![
+        Figure::new(REQUESTS, "/s", per_second),
+        Figure::milliseconds(P50, p50),
+        Figure::milliseconds(P99, p99),
+        cpu,
     ])
 }
 
@@ -65,7 +142,12 @@ pub fn require_wrk() -> Result<()> {
 /// Runs wrk for some seconds and returns its output.
 fn wrk(target: &Target, connections: usize, seconds: u64) -> Result<String> {
     require_wrk()?;
-    let url = format!("http://{}{}", target.address, target.get_path);
+    let scheme = if target.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let url = format!("{scheme}://{}{}", target.address, target.get_path);
     let output = Command::new("wrk")
         .args(["--threads", "1", "--latency"])
         .args(["--connections", &connections.to_string()])

@@ -10,10 +10,9 @@ use super::{CpuUsage, open_all};
 use crate::clock;
 use crate::report::Figure;
 use crate::socket::Event;
-use crate::sockets::{PING, PONG};
+use crate::sockets::PONG;
 use crate::stats::Samples;
 use crate::target::Target;
-use crate::websocket::{self, Opcode};
 
 const WARM_UP: Duration = Duration::from_secs(1);
 const PONG_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,7 +32,7 @@ pub struct Options {
 pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
     let mut sockets = target.sockets()?;
     open_all(&mut sockets, options.sockets)?;
-    let ping = websocket::encode(Opcode::Text, PING);
+    let ping = sockets.ping()?;
     let cpu = CpuUsage::start();
     sockets.send_all(&ping)?;
     let start = clock::now() + clock::nanoseconds(WARM_UP);
