@@ -5,12 +5,14 @@ import { fileURLToPath } from "node:url";
 
 import { chromium } from "playwright-core";
 
+import { trustArgument } from "./tls.mjs";
+
 const ARTIFACTS = fileURLToPath(new URL("../../target/screenshots/", import.meta.url));
 
 const TEST_TIMEOUT_MS = 170_000;
 
 /** Starts Chromium, or the browser in CHROMIUM, with a new profile and additional arguments. */
-export function launch(...args) {
+export async function launch(...args) {
   return chromium.launch({
     executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
     args: [
@@ -22,6 +24,7 @@ export function launch(...args) {
       "--disable-component-update",
       "--disable-sync",
       "--no-first-run",
+      await trustArgument(),
       ...args,
     ],
   });

@@ -7,13 +7,13 @@ import { deliverOrders, Host, makeOrders } from "./host.mjs";
 import { Proxy } from "./proxy.mjs";
 import { assertCaughtUp, eventually, open, openAll, shownAs, shownIds, status, statuses, ticket } from "./page.mjs";
 import { Fixture } from "./fixture.mjs";
+import { isTls } from "./tls.mjs";
 
 const fixture = new Fixture({ stock: 15 });
 
 fixture.page("an event stream replaces WebSockets while they do not work", {}, async (page, problems, defer) => {
-  const proxy = await Proxy.start(fixture.host.url);
+  const proxy = await Proxy.start(fixture.host.url, { refuse: /^GET \/api\/ws/ });
   defer(() => proxy.stop());
-  proxy.refuse = /^GET \/api\/ws/;
   const assertSame = await openAll([page], proxy.url);
   assert.equal(await page.locator("#status").getAttribute("data-transport"), "stream");
 
@@ -68,9 +68,8 @@ fixture.page("an event stream replaces WebSockets while they do not work", {}, a
 });
 
 fixture.page("a second change does not overtake the first", {}, async (page, problems, defer) => {
-  const proxy = await Proxy.start(fixture.host.url);
+  const proxy = await Proxy.start(fixture.host.url, { refuse: /^GET \/api\/ws/ });
   defer(() => proxy.stop());
-  proxy.refuse = /^GET \/api\/ws/;
   await open(page, proxy.url);
   const ids = await shownIds(page);
   const at = await statuses(page);
@@ -146,6 +145,10 @@ fixture.page("the page reconnects at once when it is back online", {}, async (pa
   proxy.refuse = null;
   await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
   await status(page, "open");
+
+  // With HTTP/2, a new WebSocket is a stream of the same dead connection, until Chromium's own ping
+  // times out. If the network changes, Chromium closes the connection at once, but no test can cause that.
+  if (isTls) return;
 
   // The same during an attempt that began while offline.
   proxy.freeze();

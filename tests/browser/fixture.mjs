@@ -33,9 +33,12 @@ export class Fixture {
     this.pages(name, 1, options, ([page], problems, defer) => use(page, problems, defer));
   }
 
-  /** Defines a test with several pages. If it fails, this prints the host's log. */
-  pages(name, count, options, use) {
-    test(name, { timeout }, async () => {
+  /**
+   * Defines a test with several pages. If it fails, this prints the host's log. `skip` is why it does not
+   * apply, if so.
+   */
+  pages(name, count, { skip = false, ...options }, use) {
+    test(name, { timeout, skip }, async () => {
       try {
         await withPages(this.browser, name.replaceAll(/\W+/g, "-"), count, options, use);
       } catch (error) {

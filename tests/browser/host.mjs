@@ -11,6 +11,7 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
 import { embedded, prepare, release } from "./backend.mjs";
+import { fetchTrusting, isTls, testCertificate } from "./tls.mjs";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const PROGRAM = `${ROOT}target/release/socket-host`;
@@ -23,7 +24,7 @@ const START_TIMEOUT_MS = 60_000;
 const DRAIN_TIMEOUT_MS = 20_000;
 
 export class Host {
-  /** The public address: `http://127.0.0.1:PORT`. */
+  /** The public address: `http://127.0.0.1:PORT`, or with TLS `https://127.0.0.1:PORT`. */
   url;
   /** The address of the control port. */
   control;
@@ -38,9 +39,9 @@ export class Host {
    * Starts the host and waits until it serves. `stateDir` holds its orders. Each of
    * `timers` makes an order at once and then `every` interval. `listen` is a free port
    * by default. `options` are additional arguments. `from` replaces the manifest, and its
-   * components always run in the host.
+   * components always run in the host. `tls` is whether the public port uses TLS.
    */
-  static async start({ stateDir, every = "2s..6s", timers = 1, listen = "127.0.0.1:0", from, options = [] }) {
+  static async start({ stateDir, every = "2s..6s", timers = 1, listen = "127.0.0.1:0", from, options = [], tls = isTls }) {
     await access(PROGRAM).catch(() => {
       throw new Error(`${PROGRAM} is missing: run cargo build --release`);
     });
@@ -50,7 +51,7 @@ export class Host {
       ? embedded(stateDir, KEY, options)
       : await prepare({ manifest: own, stateDir, key: KEY, options });
     host.#endBackend = end;
-    await host.#start(["up", "--from", own, "--listen", listen, ...args]);
+    await host.#start(["up", "--from", own, "--listen", listen, ...(tls ? await tlsOptions() : []), ...args]);
     return host;
   }
 
@@ -67,7 +68,7 @@ export class Host {
     const serving = new Promise((resolve) => {
       createInterface({ input: stdout }).on("line", (line) => {
         this.log += `${line}\n`;
-        this.url ??= /^Serving (http:\/\/\S+)/.exec(line)?.[1];
+        this.url ??= /^Serving (https?:\/\/\S+)/.exec(line)?.[1];
         this.control ??= /^Control: (http:\/\/\S+)/.exec(line)?.[1];
         if (this.control) resolve();
       });
@@ -97,23 +98,29 @@ export class Host {
     await this.#endBackend();
   }
 
+  /** Fetches a path. */
+  fetch(path, options) {
+    const url = `${this.url}${path}`;
+    return url.startsWith("https:") ? fetchTrusting(url, options) : fetch(url, options);
+  }
+
   /** Fetches the orders after an id. */
   async orders(after = 0) {
-    const response = await fetch(`${this.url}/api/orders?after=${after}`);
+    const response = await this.fetch(`/api/orders?after=${after}`);
     assert.equal(response.status, 200);
     return (await response.json()).orders;
   }
 
   /** Fetches the id of the newest order; 99 before the first. */
   async newest() {
-    const response = await fetch(`${this.url}/api/orders?limit=1`);
+    const response = await this.fetch(`/api/orders?limit=1`);
     assert.equal(response.status, 200);
     return (await response.json()).orders[0]?.id ?? 99;
   }
 
   /** Changes an order's status, as another client would. */
   async change(id, to) {
-    const response = await fetch(`${this.url}/api/orders/${id}/status`, {
+    const response = await this.fetch(`/api/orders/${id}/status`, {
       method: "POST",
       headers: { "content-type": "application/json" },
       body: JSON.stringify({ status: to }),
@@ -200,6 +207,12 @@ export async function publishOrders(host, orders) {
     body: JSON.stringify({ items }),
   });
   assert.equal(response.status, 200, await response.text());
+}
+
+/** Returns the options with which a host uses the certificate of the tests. */
+async function tlsOptions() {
+  const { certPath, keyPath } = await testCertificate();
+  return ["--tls-cert", certPath, "--tls-key", keyPath];
 }
 
 /** Writes the application's manifest with other timers to `folder`, and returns its path. */

@@ -37,7 +37,7 @@ fixture.page("a new order arrives over the socket, without a reload", {}, async 
 
   for (let orders = 0; orders < 2; orders += 1) {
     const order = await nextOrder(socket);
-    const stored = await fetch(`${host.url}/api/orders?after=${order.id - 1}&limit=1`);
+    const stored = await host.fetch(`/api/orders?after=${order.id - 1}&limit=1`);
     assert.deepEqual(await stored.json(), { orders: [order] }, "it was stored before it was published");
 
     const receipt = await receiptOf(page, order.id);

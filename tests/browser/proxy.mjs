@@ -1,22 +1,42 @@
 // A TCP proxy that simulates network failures.
 
 import { once } from "node:events";
-import { connect, createServer } from "node:net";
+import * as net from "node:net";
+import * as tls from "node:tls";
+
+import { testCertificate } from "./tls.mjs";
+
+/** Makes browsers open each WebSocket on a connection of its own. */
+const ALPNProtocols = ["http/1.1"];
 
 export class Proxy {
   #server;
-  #target;
+  #url;
+  /** Opens a connection to the target. */
+  #connect;
   #pairs = new Set();
   #isFrozen = false;
   /** A pattern for the first bytes of connections to reset. */
-  refuse = null;
+  refuse;
 
-  /** Starts a proxy in front of `url`. */
-  static async start(url) {
+  /**
+   * Starts a proxy in front of `url`. It forwards encrypted connections as they are, unless `refuse` is given:
+   * to read requests, it then terminates TLS, without HTTP/2.
+   */
+  static async start(url, { refuse = null } = {}) {
     const proxy = new Proxy();
-    const { hostname, port } = new URL(url);
-    proxy.#target = { host: hostname, port };
-    proxy.#server = createServer((client) => proxy.#accept(client));
+    proxy.refuse = refuse;
+    proxy.#url = new URL(url);
+    const accept = (client) => proxy.#accept(client);
+    const { hostname: host, port, protocol } = proxy.#url;
+    if (protocol === "https:" && refuse) {
+      const { cert, key } = await testCertificate();
+      proxy.#server = tls.createServer({ cert, key, ALPNProtocols }, accept);
+      proxy.#connect = () => tls.connect({ host, port, ca: cert, ALPNProtocols });
+    } else {
+      proxy.#server = net.createServer(accept);
+      proxy.#connect = () => net.connect({ host, port });
+    }
     proxy.#server.listen(0, "127.0.0.1");
     await once(proxy.#server, "listening");
     return proxy;
@@ -24,7 +44,7 @@ export class Proxy {
 
   /** The proxy's own address. */
   get url() {
-    return `http://127.0.0.1:${this.#server.address().port}`;
+    return `${this.#url.protocol}//127.0.0.1:${this.#server.address().port}`;
   }
 
   /** Stops forwarding without closing connections. New connections hang, too. */
@@ -57,7 +77,7 @@ export class Proxy {
   }
 
   #accept(client) {
-    const host = connect(this.#target);
+    const host = this.#connect();
     const pair = [client, host];
     this.#pairs.add(pair);
     let isFirst = true;
