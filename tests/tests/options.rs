@@ -1,17 +1,9 @@
 //! Options of the command line that Spin has too.
 
-use std::{fs, path::Path, process::Command};
+use std::fs;
 
 use anyhow::{Result, ensure};
-use tests::{Server, app_with_manifest, eventually, host_binary, probe, workspace};
-
-/// Returns the error with which the host does not start.
-fn start_error(folder: &Path, options: &[&str]) -> Result<String> {
-    match Server::start(folder, options) {
-        Ok(_) => anyhow::bail!("the host starts with {options:?}"),
-        Err(error) => Ok(format!("{error:#}")),
-    }
-}
+use tests::{Server, app_with_manifest, eventually, probe, wasm};
 
 /// Returns which request of its instance each of some requests was.
 async fn requests_of_instances(host: &Server) -> Result<Vec<String>> {
@@ -61,7 +53,7 @@ async fn instances_serve_as_many_requests_as_configured() -> Result<()> {
         (["--idle-instance-timeout", "8s..1s"], "is empty"),
         (["--request-timeout", "soon"], "invalid duration"),
     ] {
-        let error = start_error(folder.path(), &options)?;
+        let error = Server::start_error(folder.path(), &options)?;
         ensure!(error.contains(expected), "no {expected:?} in {error}");
     }
     Ok(())
@@ -69,7 +61,7 @@ async fn instances_serve_as_many_requests_as_configured() -> Result<()> {
 
 #[tokio::test]
 async fn output_of_followed_components_is_printed() -> Result<()> {
-    let wasm = workspace().join("target/wasm32-wasip2/component/probe.wasm");
+    let wasm = wasm("probe");
     let component = |id: &str| {
         format!(
             "[[trigger.http]]\nroute = \"/{id}/print\"\ncomponent = \"{id}\"\n\
@@ -87,12 +79,12 @@ async fn output_of_followed_components_is_printed() -> Result<()> {
         ensure!(host.get(path).await?.0 == 200, "{path}");
     }
     host.wait_for_log(&["[other] shown"]).await?;
-    let log = host.log().lock().map(|log| log.clone()).unwrap_or_default();
+    let log = host.log_text();
     ensure!(!log.contains("hidden"), "{log}");
     ensure!(!folder.path().join(".spin/logs").exists());
-    let error = start_error(folder.path(), &["--follow", "othr"])?;
+    let error = Server::start_error(folder.path(), &["--follow", "othr"])?;
     ensure!(error.contains("did you mean `other`"), "{error}");
-    let error = start_error(folder.path(), &["--follow", "other", "--quiet"])?;
+    let error = Server::start_error(folder.path(), &["--follow", "other", "--quiet"])?;
     ensure!(error.contains("cannot be used with"), "{error}");
     Ok(())
 }
@@ -149,9 +141,9 @@ async fn keys_and_variables_are_set_on_the_command_line() -> Result<()> {
             ensure!(status == 200 && body == value, "{key}: {status} {body}");
         }
     }
-    let error = start_error(folder.path(), &["--variable", "foreign=x"])?;
+    let error = Server::start_error(folder.path(), &["--variable", "foreign=x"])?;
     ensure!(error.contains("unknown variable \"foreign\""), "{error}");
-    let error = start_error(probe("").path(), &["--key-value", "one=1"])?;
+    let error = Server::start_error(probe("").path(), &["--key-value", "one=1"])?;
     ensure!(
         error.contains("--key-value") && error.contains("no component may open"),
         "{error}"
@@ -167,16 +159,10 @@ async fn options_without_a_meaning_are_explained() -> Result<()> {
         host.wait_for_log(&["WARN", "option has no effect", option])
             .await?;
     }
-    let error = start_error(folder.path(), &["--allow-transient-write"])?;
+    let error = Server::start_error(folder.path(), &["--allow-transient-write"])?;
     ensure!(
         error.contains("read-only") && error.contains("--upstream"),
         "{error}"
     );
-    let mut command = Command::new(host_binary());
-    command.arg("up").arg("--from").arg(folder.path());
-    match Server::run(command.env("SPIN_TLS_CERT", "a.pem"), &[]) {
-        Ok(_) => anyhow::bail!("the host starts with a certificate"),
-        Err(error) => ensure!(error.to_string().contains("proxy"), "{error}"),
-    }
     Ok(())
 }
