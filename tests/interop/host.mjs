@@ -37,7 +37,8 @@ export async function startHost({ upstream, from, key, options = [] }) {
     ],
     { cwd: folder, stdio: ["ignore", "pipe", "pipe"] },
   );
-  const exited = once(host, "exit");
+  // By then, all its output has been read.
+  const exited = once(host, "close");
   // No host outlives the tests, even if they are interrupted.
   process.once("exit", () => host.kill("SIGKILL"));
   let log = "";
