@@ -313,6 +313,8 @@ fn pairs(texts: &[String]) -> Vec<(String, String)> {
 
 async fn serve(listener: TcpListener, app: Arc<Embedded>) {
     while let Ok((stream, client)) = listener.accept().await {
+        // An answer that waits for an acknowledgment would make the tests slow.
+        let _ = stream.set_nodelay(true);
         let app = app.clone();
         let service = service_fn(move |request| {
             let app = app.clone();
