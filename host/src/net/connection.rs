@@ -143,7 +143,11 @@ impl ConnectionHandle {
     {
         // Boxed, since otherwise each future that it is moved to would reserve space for it.
         let future = Box::pin(future);
+        // A connection of HTTP/2 is in use as long as one of its streams.
+        let is_h2 = |connection: &&Self| connection.0.is_h2.load(Relaxed);
+        let busy = connection.as_ref().filter(is_h2).map(Self::busy);
         async move {
+            let _busy = busy;
             match connection {
                 Some(connection) => {
                     connection.0.abort.run_until_cancelled(future).await;

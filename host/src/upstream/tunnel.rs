@@ -74,11 +74,7 @@ impl Tunnels {
         let path = request.uri().path().to_owned();
         let client = hyper::upgrade::on(&mut request);
         let connection = ConnectionHandle::of(&request);
-        // A connection of HTTP/2 is in use as long as one of its tunnels.
-        let is_stream = is_extended_connect(&request);
-        let busy = connection.as_ref().filter(|_| is_stream);
-        let busy = busy.map(ConnectionHandle::busy);
-        let accept_key = is_stream.then(|| to_upgrade(&mut request));
+        let accept_key = is_extended_connect(&request).then(|| to_upgrade(&mut request));
         let upgrade = upstream.upgrade(request, protocols);
         let mut response = match metered(upgrade, &self.metrics, upstream.name()).await {
             Ok(response) => response,
@@ -104,7 +100,7 @@ impl Tunnels {
         let gauge = GaugeGuard::new(&self.metrics.tunnels);
         self.tasks
             .spawn(ConnectionHandle::run_upgraded(connection, async move {
-                let _guards = (permit, gauge, busy);
+                let _guards = (permit, gauge);
                 match tokio::try_join!(client, server) {
                     Ok((client, server)) => run(client, server, stop).await,
                     Err(error) => debug!(route = path, %error, "failed to open a tunnel"),

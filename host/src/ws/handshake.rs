@@ -94,11 +94,6 @@ pub(crate) async fn open(
     };
     let span = debug_span!("session", connection = ?info.id, route = info.head.path());
     let connection = ConnectionHandle::of(&request);
-    // A connection of HTTP/2 is in use as long as one of its WebSockets.
-    let busy = match acceptance {
-        Acceptance::Stream => connection.as_ref().map(ConnectionHandle::busy),
-        Acceptance::Upgrade { .. } => None,
-    };
     drop(request);
     let (response_sender, response) = oneshot::channel();
     let handshake = Handshake {
@@ -113,10 +108,6 @@ pub(crate) async fn open(
     // Runs in its own task: this future is dropped when the client disconnects, but a backend
     // that has accepted must then receive a DISCONNECT.
     let session = handshake.serve(upgraded).instrument(span);
-    let session = async move {
-        session.await;
-        drop(busy);
-    };
     tokio::spawn(ConnectionHandle::run_upgraded(connection, session));
     response.await.unwrap_or_else(|_| {
         text_response(
