@@ -87,9 +87,10 @@ impl Client {
 
     /// Returns the scheme of its requests.
     pub fn scheme(&self) -> Scheme {
-        match self.is_secure {
-            true => Scheme::HTTPS,
-            false => Scheme::HTTP,
+        if self.is_secure {
+            Scheme::HTTPS
+        } else {
+            Scheme::HTTP
         }
     }
 }

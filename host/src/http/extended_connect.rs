@@ -1,10 +1,9 @@
 //! WebSockets on streams of HTTP/2: the extended CONNECT of RFC 8441, and what it is for a server that
 //! only speaks HTTP/1.1.
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::ext::Protocol;
-use tungstenite::handshake::derive_accept_key;
+use tungstenite::handshake::{client::generate_key, derive_accept_key};
 
 /// The only protocol that a stream can be opened for.
 pub(crate) const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
@@ -22,7 +21,7 @@ pub(crate) fn is_extended_connect<B>(request: &Request<B>) -> bool {
 /// Turns an extended CONNECT into an upgrade request of HTTP/1.1, and returns the value of
 /// `Sec-WebSocket-Accept` that the response must have.
 pub(crate) fn to_upgrade<B>(request: &mut Request<B>) -> String {
-    let key = BASE64_STANDARD.encode(rand::random::<[u8; 16]>());
+    let key = generate_key();
     *request.method_mut() = Method::GET;
     *request.version_mut() = Version::HTTP_11;
     let headers = request.headers_mut();

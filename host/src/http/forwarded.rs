@@ -45,9 +45,10 @@ pub(crate) fn set_forwarding_headers(headers: &mut HeaderMap, peer: Client) {
     }
     headers
         .entry(X_FORWARDED_PROTO)
-        .or_insert(HeaderValue::from_static(match peer.is_secure {
-            true => "https",
-            false => "http",
+        .or_insert(HeaderValue::from_static(if peer.is_secure {
+            "https"
+        } else {
+            "http"
         }));
 
     let mut elements: Vec<String> = list_items(headers, &header::FORWARDED)

@@ -5,7 +5,7 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -21,7 +21,7 @@ use rustls::{
 };
 use tokio_rustls::TlsAcceptor;
 use tracing::warn;
-use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer as _, time::ASN1Time};
 
 /// The protocols that clients can choose by ALPN, the preferred one first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -199,7 +199,8 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
 
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
     let pem = std::fs::read(path).context("cannot read the file")?;
-    if contains(&pem, b"BEGIN ENCRYPTED PRIVATE KEY") || contains(&pem, b"Proc-Type: 4,ENCRYPTED") {
+    let text = String::from_utf8_lossy(&pem);
+    if text.contains("BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED") {
         bail!("the key is encrypted: decrypt it, for example with `openssl pkey`");
     }
     PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
@@ -207,41 +208,29 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
     })
 }
 
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window == part)
-}
-
 /// Checks that a certificate is valid now, and logs what clients may refuse.
 fn check_chain(path: &Path, chain: &[CertificateDer<'static>]) -> Result<()> {
-    let parse = |der: &'static str, certificate| {
-        X509Certificate::from_der(certificate)
-            .map(|(_, certificate)| certificate)
-            .map_err(|error| anyhow!("the {der} cannot be parsed: {error}"))
-    };
-    let mut parsed = Vec::new();
+    let mut parsed = Vec::with_capacity(chain.len());
     for certificate in chain {
-        parsed.push(parse("certificate", &**certificate)?);
+        let (_, certificate) = X509Certificate::from_der(certificate)
+            .map_err(|error| anyhow!("the certificate cannot be parsed: {error}"))?;
+        parsed.push(certificate);
     }
     let Some(first) = parsed.first() else {
         return Ok(());
     };
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let validity = first.validity();
-    let seconds = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
-    let (start, end) = (seconds(validity.not_before), seconds(validity.not_after));
+    let (validity, now) = (first.validity(), ASN1Time::now());
     ensure!(
-        now.as_secs() >= start,
+        now >= validity.not_before,
         "the certificate is not valid before {}",
         validity.not_before
     );
     ensure!(
-        now.as_secs() <= end,
+        now <= validity.not_after,
         "the certificate expired at {}: renew it",
         validity.not_after
     );
-    if now + EXPIRY_NOTICE > Duration::from_secs(end) {
+    if (validity.not_after - now).is_none_or(|left| left < EXPIRY_NOTICE) {
         warn!(path = %path.display(), expires = %validity.not_after, "certificate expires soon");
     }
     let follows = parsed

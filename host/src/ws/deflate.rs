@@ -185,16 +185,17 @@ fn decompress_part(
         if message.len() > max_bytes {
             return Err(DecompressError::TooLarge);
         }
-        if status == Status::StreamEnd {
+        let has_ended = status == Status::StreamEnd;
+        let has_space = message.len() < message.capacity();
+        if has_ended {
             // The sender has ended the stream, and begins another one (RFC 7692, section 7.2.3.4).
             decompress.reset(false);
-        } else if part.is_empty() && message.len() < message.capacity() {
-            return Ok(());
-        } else if consumed == 0 && message.len() < message.capacity() {
-            return Err(DecompressError::Invalid);
         }
-        if part.is_empty() && status == Status::StreamEnd {
+        if part.is_empty() && (has_ended || has_space) {
             return Ok(());
+        }
+        if consumed == 0 && has_space && !has_ended {
+            return Err(DecompressError::Invalid);
         }
     }
 }

@@ -105,6 +105,14 @@ impl<S: AsyncWrite + Unpin> SharedStream<S> {
     }
 }
 
+fn ready_unless(blocked: &AtomicBool) -> Poll<io::Result<()>> {
+    if blocked.load(SeqCst) {
+        Poll::Pending
+    } else {
+        Poll::Ready(Ok(()))
+    }
+}
+
 /// Returns an error instead of waiting.
 fn now<T>(polled: Poll<io::Result<T>>) -> io::Result<T> {
     match polled {
@@ -145,18 +153,12 @@ where
 
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.waiting.reader.register(cx.waker());
-        match self.waiting.read_blocked.load(SeqCst) {
-            true => Poll::Pending,
-            false => Poll::Ready(Ok(())),
-        }
+        ready_unless(&self.waiting.read_blocked)
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.waiting.writer.register(cx.waker());
-        match self.waiting.write_blocked.load(SeqCst) {
-            true => Poll::Pending,
-            false => Poll::Ready(Ok(())),
-        }
+        ready_unless(&self.waiting.write_blocked)
     }
 
     fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
