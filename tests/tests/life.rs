@@ -65,33 +65,24 @@ async fn a_terminal_that_is_closed_drains_the_host() -> Result<()> {
 
 #[tokio::test]
 async fn a_hangup_without_a_terminal_changes_nothing() -> Result<()> {
-    let folder = burger("20ms..40ms");
     // Neither the terminal of the test nor its signals.
     let mut command = Command::new("setsid");
-    command
-        .args(["env", "--default-signal=HUP"])
-        .arg(host_binary())
-        .args(["up", "--from"])
-        .arg(folder.path());
-    let host = Server::run(command, &["--quiet"])?;
-    let mut socket = host.socket("/api/ws").await?;
-    host.signal(Signal::HUP)?;
-    for _ in 0..20 {
-        socket.send(r#"{"event":"ping"}"#).await?;
-        socket.event_named("pong").await?;
-    }
-    Ok(())
+    command.args(["env", "--default-signal=HUP"]);
+    serves_after_a_hangup(command).await
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn nohup_ignores_hangups() -> Result<()> {
+    serves_after_a_hangup(Command::new("nohup")).await
+}
+
+/// Runs the host with a command, and checks that SIGHUP changes nothing for its sockets.
+async fn serves_after_a_hangup(mut command: Command) -> Result<()> {
     let folder = burger("20ms..40ms");
-    let mut command = Command::new("nohup");
     command
         .arg(host_binary())
-        .arg("up")
-        .arg("--from")
+        .args(["up", "--from"])
         .arg(folder.path());
     let host = Server::run(command, &["--quiet"])?;
     let mut socket = host.socket("/api/ws").await?;

@@ -313,7 +313,7 @@ fn pairs(texts: &[String]) -> Vec<(String, String)> {
 
 async fn serve(listener: TcpListener, app: Arc<Embedded>) {
     while let Ok((stream, client)) = listener.accept().await {
-        // An answer that waits for an acknowledgment would make the tests slow.
+        // Nagle's algorithm would delay responses.
         let _ = stream.set_nodelay(true);
         let app = app.clone();
         let service = service_fn(move |request| {

@@ -120,9 +120,10 @@ async fn sockets_reach_the_addresses_in_allowed_outbound_hosts() {
         let app = allowing(hosts, port);
         let answers = connect(&app, echo.address).await;
         for (found, is_allowed) in answers.iter().zip([tcp, udp]) {
-            let is_expected = match is_allowed {
-                true => found == answer,
-                false => is_denied(found),
+            let is_expected = if is_allowed {
+                found == answer
+            } else {
+                is_denied(found)
             };
             assert!(is_expected, "{hosts}: {answers:?}");
         }

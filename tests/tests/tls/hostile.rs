@@ -106,7 +106,7 @@ async fn rapid_resets_close_the_connection() -> Result<()> {
 
 #[tokio::test]
 async fn endless_headers_close_the_connection() -> Result<()> {
-    // A literal header field, of which there is no end.
+    // A large literal header field, which is sent again and again.
     let mut field = vec![0x00, 1, b'x', 0x7f, 0x81, 0x7e];
     field.extend([b'y'; 16_384 - 256]);
     attack("CONTINUATION", true, 10_000, |index| match index {
