@@ -4,13 +4,13 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use futures_util::SinkExt;
+use futures_util::{SinkExt, StreamExt as _};
 use http::Response;
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
-use tests::{Client, Server, TIMEOUT, burger_without_timer, eventually};
+use tests::{Client, Server, TIMEOUT, burger_without_timer, eventually, probe};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot},
@@ -146,6 +146,39 @@ async fn a_flooding_client_is_slowed_by_tcp() -> Result<()> {
         content == sent + MESSAGE,
         "{content} bytes arrived of {sent} and one message"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_million_tiny_messages_are_echoed_in_order() -> Result<()> {
+    const COUNT: u32 = 1_000_000;
+    let folder = probe("");
+    let host = Server::start(folder.path(), &[])?;
+    let (mut sender, mut receiver) = host.socket("/websocket-echo").await?.0.split();
+    let before = host.resident_kib()?;
+    let sending = tokio::spawn(async move {
+        for number in 0..COUNT {
+            sender.feed(Message::text(number.to_string())).await?;
+        }
+        sender.flush().await?;
+        anyhow::Ok(sender)
+    });
+    for number in 0..COUNT {
+        let message = timeout(TIMEOUT, receiver.next())
+            .await
+            .with_context(|| format!("no echo of {number}"))?
+            .context("the socket was closed")??;
+        ensure!(
+            message.to_text()? == number.to_string(),
+            "{message}, not {number}"
+        );
+    }
+    let resident = host.resident_kib()?;
+    ensure!(
+        resident < before + GROWTH_MAX_KIB,
+        "{before} KiB before, {resident} KiB afterwards"
+    );
+    sending.await??;
     Ok(())
 }
 

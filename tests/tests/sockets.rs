@@ -90,25 +90,75 @@ async fn a_close_is_returned_with_its_code() -> Result<()> {
     .await
 }
 
+/// Encodes a masked frame. The mask is zero.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match u8::try_from(payload.len()) {
+        Ok(length) if length < 126 => frame.push(0x80 | length),
+        _ => {
+            frame.push(0x80 | 126);
+            frame.extend((payload.len() as u16).to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend(payload);
+    frame
+}
+
+/// The headers of a handshake of Socket Burger, after which others can follow.
+fn handshake(host: &Server) -> String {
+    format!(
+        "GET /api/ws HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+        host.address
+    )
+}
+
+/// Opens a WebSocket, and returns its connection and the head of the response.
+async fn open(host: &Server, headers: &str) -> Result<(TcpStream, String)> {
+    let mut stream = TcpStream::connect(host.address).await?;
+    let request = format!("{}{headers}\r\n", handshake(host));
+    stream.write_all(request.as_bytes()).await?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+    }
+    let head = String::from_utf8(head)?;
+    ensure!(head.starts_with("HTTP/1.1 101"), "{head}");
+    Ok((stream, head))
+}
+
+/// The head of a frame from the host, and its payload.
+async fn read_frame(stream: &mut TcpStream) -> Result<(u8, Vec<u8>)> {
+    let frame = async {
+        let first = stream.read_u8().await?;
+        let length = match stream.read_u8().await? {
+            126 => stream.read_u16().await?.into(),
+            length => length.into(),
+        };
+        let mut payload = vec![0; length];
+        stream.read_exact(&mut payload).await?;
+        anyhow::Ok((first, payload))
+    };
+    tokio::time::timeout(TIMEOUT, frame)
+        .await
+        .context("no frame")?
+}
+
+/// Opens a WebSocket and sends `bytes`. Fails unless the host closes it with `code`.
+async fn expect_close(host: &Server, headers: &str, bytes: &[u8], code: u16) -> Result<()> {
+    let (mut stream, _) = open(host, headers).await?;
+    stream.write_all(bytes).await?;
+    let (first, payload) = read_frame(&mut stream).await?;
+    ensure!(
+        first == 0x88 && payload.starts_with(&code.to_be_bytes()),
+        "{first:x} {payload:?}"
+    );
+    Ok(())
+}
+
 #[tokio::test]
 async fn protocol_violations_are_closed_with_their_code() -> Result<()> {
-    /// Encodes a frame with a 7-bit or 16-bit length.
-    fn frame(first: u8, masked: bool, payload: &[u8]) -> Vec<u8> {
-        let mask = if masked { 0x80 } else { 0 };
-        let mut frame = vec![first];
-        match u8::try_from(payload.len()) {
-            Ok(length) if length < 126 => frame.push(mask | length),
-            _ => {
-                frame.push(mask | 126);
-                frame.extend((payload.len() as u16).to_be_bytes());
-            }
-        }
-        if masked {
-            frame.extend([0; 4]);
-        }
-        frame.extend(payload);
-        frame
-    }
     let folder = burger_without_timer();
     let host = Server::start(folder.path(), &[])?;
     let too_long = {
@@ -119,43 +169,23 @@ async fn protocol_violations_are_closed_with_their_code() -> Result<()> {
         frame
     };
     let fragments = {
-        let mut all = frame(0x01, true, &[b'x'; 40_000]);
-        all.extend(frame(0x80, true, &[b'x'; 40_000]));
+        let mut all = frame(0x01, &[b'x'; 40_000]);
+        all.extend(frame(0x80, &[b'x'; 40_000]));
         all
     };
     for (what, bytes, code) in [
         ("a message over the limit", too_long, 1009),
         ("fragments over the limit", fragments, 1009),
-        ("invalid UTF-8", frame(0x81, true, &[0xff, 0xfe]), 1007),
-        ("an unmasked frame", frame(0x81, false, b"{}"), 1002),
-        ("reserved bits", frame(0xf1, true, b"{}"), 1002),
-        ("a reserved opcode", frame(0x83, true, b"{}"), 1002),
-        ("a long ping", frame(0x89, true, &[0; 126]), 1002),
-        ("a fragmented ping", frame(0x09, true, b""), 1002),
-        ("a continuation of nothing", frame(0x80, true, b"x"), 1002),
+        ("invalid UTF-8", frame(0x81, &[0xff, 0xfe]), 1007),
+        ("an unmasked frame", b"\x81\x02{}".to_vec(), 1002),
+        ("reserved bits", frame(0xf1, b"{}"), 1002),
+        ("compression without it", frame(0xc1, b"{}"), 1002),
+        ("a reserved opcode", frame(0x83, b"{}"), 1002),
+        ("a long ping", frame(0x89, &[0; 126]), 1002),
+        ("a fragmented ping", frame(0x09, b""), 1002),
+        ("a continuation of nothing", frame(0x80, b"x"), 1002),
     ] {
-        let mut stream = TcpStream::connect(host.address).await?;
-        stream.write_all(handshake(&host).as_bytes()).await?;
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await?);
-        }
-        ensure!(
-            head.starts_with(b"HTTP/1.1 101"),
-            "{}",
-            String::from_utf8_lossy(&head)
-        );
-        stream.write_all(&bytes).await?;
-        let close = async {
-            let mut frame = [0; 4];
-            stream.read_exact(&mut frame).await.map(|_| frame)
-        };
-        let close = tokio::time::timeout(TIMEOUT, close).await.context(what)??;
-        ensure!(close[0] == 0x88, "{what}: {close:?}");
-        ensure!(
-            u16::from_be_bytes([close[2], close[3]]) == code,
-            "{what}: {close:?}"
-        );
+        expect_close(&host, "", &bytes, code).await.context(what)?;
     }
     eventually("the sessions to end", async || {
         (host.count("sessions").await.ok()? == 0).then_some(())
@@ -163,12 +193,124 @@ async fn protocol_violations_are_closed_with_their_code() -> Result<()> {
     .await
 }
 
-fn handshake(host: &Server) -> String {
-    format!(
-        "GET /api/ws HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        host.address
-    )
+/// Compresses a message as permessage-deflate does.
+fn compress(message: &[u8]) -> Result<Vec<u8>> {
+    let mut compressed = Vec::with_capacity(message.len() / 2 + 1024);
+    let mut compress = flate2::Compress::new(flate2::Compression::best(), false);
+    compress.compress_vec(message, &mut compressed, flate2::FlushCompress::Sync)?;
+    let content = compressed.strip_suffix(&[0, 0, 0xff, 0xff]);
+    Ok(content.context("the end of a block")?.to_vec())
+}
+
+/// Decompresses a message.
+fn decompress(compressed: &[u8], length: usize) -> Result<Vec<u8>> {
+    let mut message = Vec::with_capacity(length + 1);
+    let compressed = [compressed, &[0, 0, 0xff, 0xff]].concat();
+    flate2::Decompress::new(false).decompress_vec(
+        &compressed,
+        &mut message,
+        flate2::FlushDecompress::Sync,
+    )?;
+    Ok(message)
+}
+
+const DEFLATE: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+
+#[tokio::test]
+async fn violations_with_compression_are_closed_with_their_code() -> Result<()> {
+    let folder = burger_without_timer();
+    let host = Server::start(folder.path(), &[])?;
+    expect_close(&host, DEFLATE, &frame(0xc9, b"ping"), 1002)
+        .await
+        .context("a compressed ping")?;
+    let before = host.resident_kib()?;
+    // The limit is 64 KiB, and each of the bombs is 40 MiB of zeros in 40 KiB.
+    let bomb = frame(0xc1, &compress(&vec![0; 40 << 20])?);
+    ensure!(bomb.len() < 64 << 10, "{}", bomb.len());
+    let mut fragments = frame(0x41, &bomb[8..1000]);
+    fragments.extend(frame(0x80, &bomb[1000..]));
+    for (what, bytes, code) in [
+        (
+            "a compressed fragment",
+            {
+                let mut all = frame(0x01, b"{");
+                all.extend(frame(0xc0, b"}"));
+                all
+            },
+            1002,
+        ),
+        ("another reserved bit", frame(0xe1, b"{}"), 1002),
+        ("invalid data", frame(0xc1, &[0xff; 20]), 1007),
+        (
+            "compressed invalid UTF-8",
+            frame(0xc1, &compress(&[0xff, 0xfe])?),
+            1007,
+        ),
+        ("a bomb", bomb.clone(), 1009),
+        ("a bomb in fragments", fragments, 1009),
+    ] {
+        for _ in 0..50 {
+            expect_close(&host, DEFLATE, &bytes, code)
+                .await
+                .context(what)?;
+        }
+    }
+    let growth = host.resident_kib()?.saturating_sub(before);
+    ensure!(growth < 8 << 10, "{growth} KiB");
+    eventually("the sessions to end", async || {
+        (host.count("sessions").await.ok()? == 0).then_some(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn each_socket_gets_publications_as_it_has_negotiated() -> Result<()> {
+    let folder = burger_without_timer();
+    let host = Server::start(folder.path(), &[])?;
+    let mut sockets = Vec::new();
+    for (offer, answer, largest) in [
+        ("", "", 0),
+        (DEFLATE, "permessage-deflate; ", usize::MAX),
+        (
+            "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=9\r\n",
+            "; server_max_window_bits=9\r\n",
+            512,
+        ),
+    ] {
+        let (stream, head) = open(&host, offer).await?;
+        let has_extension = head.contains("sec-websocket-extensions");
+        ensure!(
+            has_extension == (largest > 0) && head.contains(answer),
+            "{head}"
+        );
+        sockets.push((stream, largest));
+    }
+    eventually("all to be subscribed", async || {
+        (host.count("subscriptions").await.ok()? == 3).then_some(())
+    })
+    .await?;
+    for length in [100, 400, 4000] {
+        let content = "order ".repeat(length / 6 + 1)[..length].to_owned();
+        let item = serde_json::json!({"channel": "orders", "formats": {"ws-message": {"content": content}}});
+        let body = serde_json::json!({"items": [item]}).to_string();
+        ensure!(host.publish("", &body).await?.status == 200);
+        for (stream, largest) in &mut sockets {
+            let (first, payload) = read_frame(stream).await?;
+            let is_compressed = length >= 128 && length <= *largest;
+            ensure!(
+                first == if is_compressed { 0xc1 } else { 0x81 },
+                "{first:x} for {length} bytes"
+            );
+            let message = if is_compressed {
+                ensure!(payload.len() < length / 2, "{} of {length}", payload.len());
+                decompress(&payload, length)?
+            } else {
+                payload
+            };
+            ensure!(message == content.as_bytes(), "{length} bytes");
+        }
+    }
+    Ok(())
 }
 
 #[tokio::test]
@@ -202,13 +344,14 @@ async fn refused_upgrades_get_their_status_at_once() -> Result<()> {
     Client::open(host.address, "/api/ws", &[("origin", &same_origin)])
         .await
         .map_err(|failed| failed.error)?;
-    let old_version = handshake(&host).replace("Version: 13", "Version: 8");
+    let complete = handshake(&host) + "\r\n";
+    let old_version = complete.replace("Version: 13", "Version: 8");
     let response = request(host.address, &old_version).await?;
     ensure!(
         response.status == 426 && response.head.contains("sec-websocket-version: 13"),
         "{response:?}"
     );
-    let keyless = handshake(&host).replace("dGhlIHNhbXBsZSBub25jZQ==", "");
+    let keyless = complete.replace("dGhlIHNhbXBsZSBub25jZQ==", "");
     ensure!(
         request(host.address, &keyless).await?.status == 400,
         "no key"
@@ -260,8 +403,7 @@ async fn closed_sockets_leave_nothing_behind() -> Result<()> {
 async fn a_client_that_stops_reading_is_closed_without_delaying_others() -> Result<()> {
     let folder = burger_without_timer();
     let host = Server::start(folder.path(), &[])?;
-    let mut stuck = TcpStream::connect(host.address).await?;
-    stuck.write_all(handshake(&host).as_bytes()).await?;
+    let (stuck, _) = open(&host, "").await?;
     eventually("the session", async || {
         (host.count("subscriptions").await.ok()? == 1).then_some(())
     })

@@ -14,50 +14,29 @@ use tokio_rustls::client::TlsStream;
 use crate::{
     authority::{Authority, serve},
     client::{connect, get},
+    http2_frame::{
+        CONTINUATION, END_HEADERS, END_STREAM, GET, HEADERS, PING, RST_STREAM, SETTINGS, frame,
+        start,
+    },
     sockets::{open, request},
 };
 
 /// The memory that an attack of one connection may take.
 const MAX_GROWTH_KIB: u64 = 64 * 1024;
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// Types of frames (RFC 9113, section 6).
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const CONTINUATION: u8 = 9;
-
-const END_STREAM_AND_HEADERS: u8 = 5;
-
-/// `:method: GET`, `:scheme: https`, `:path: /`, and `:authority: a`, compressed (RFC 7541).
-const GET: &[u8] = &[0x82, 0x87, 0x84, 0x41, 0x01, b'a'];
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap_or(0).to_be_bytes();
-    let mut frame = length[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
 /// Sends the preface and then frames until the host closes the connection, or `count` times.
 /// Returns whether it was closed.
 async fn flood(
-    stream: TlsStream<TcpStream>,
+    mut stream: TlsStream<TcpStream>,
     count: u32,
     mut frames: impl FnMut(u32) -> Vec<u8>,
 ) -> Result<bool> {
+    start(&mut stream).await?;
     let (mut reader, mut writer) = tokio::io::split(stream);
     let drained = tokio::spawn(async move {
         let mut buffer = vec![0; 64 * 1024];
         while reader.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
     });
-    let mut start = PREFACE.to_vec();
-    start.extend(frame(SETTINGS, 0, 0, &[]));
-    writer.write_all(&start).await?;
     for index in 0..count {
         if writer.write_all(&frames(index)).await.is_err() {
             return Ok(true);
@@ -97,7 +76,7 @@ async fn serves(host: &Server, authority: &Authority) -> Result<()> {
 async fn rapid_resets_close_the_connection() -> Result<()> {
     attack("rapid reset", true, 100_000, |index| {
         let stream = 2 * index + 1;
-        let mut frames = frame(HEADERS, END_STREAM_AND_HEADERS, stream, GET);
+        let mut frames = frame(HEADERS, END_STREAM | END_HEADERS, stream, GET);
         frames.extend(frame(RST_STREAM, 0, stream, &8u32.to_be_bytes()));
         frames
     })
@@ -110,7 +89,7 @@ async fn endless_headers_close_the_connection() -> Result<()> {
     let mut field = vec![0x00, 1, b'x', 0x7f, 0x81, 0x7e];
     field.extend([b'y'; 16_384 - 256]);
     attack("CONTINUATION", true, 10_000, |index| match index {
-        0 => frame(HEADERS, 1, 1, GET),
+        0 => frame(HEADERS, END_STREAM, 1, GET),
         _ => frame(CONTINUATION, 0, 1, &field),
     })
     .await
@@ -130,7 +109,7 @@ async fn streams_without_a_window_are_bounded() -> Result<()> {
     // INITIAL_WINDOW_SIZE of 0, and then requests whose responses cannot be sent.
     attack("window", false, 2000, |index| match index {
         0 => frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]),
-        index => frame(HEADERS, END_STREAM_AND_HEADERS, 2 * index + 1, GET),
+        index => frame(HEADERS, END_STREAM | END_HEADERS, 2 * index + 1, GET),
     })
     .await
 }

@@ -5,6 +5,8 @@ mod certificates;
 mod client;
 mod control;
 mod hostile;
+mod http2_frame;
 mod load;
+mod pseudo_headers;
 mod redirect;
 mod sockets;
