@@ -14,7 +14,7 @@ use crate::{
     options::HostOptions,
 };
 
-/// The pause between two looks at the files.
+/// The interval between checks of the files.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The certificates of the public port and of the control port. Clones share them.
@@ -25,10 +25,10 @@ pub(crate) struct HostCertificates {
 }
 
 impl HostCertificates {
-    /// Reads the certificates that the options name.
+    /// Reads the certificates in the options.
     ///
     /// # Errors
-    /// Fails for a certificate or a key that cannot be used, with its option and file.
+    /// Fails if a certificate or a key cannot be used. The error names the option and the file.
     pub(crate) fn load(options: &HostOptions) -> Result<Self> {
         let load = |files: &[CertificateFiles], option| match files {
             [] => Ok(None),
@@ -47,8 +47,8 @@ impl HostCertificates {
             .map_or(Encryption::None, Encryption::Tls)
     }
 
-    /// Returns how connections of the control port are encrypted. Components on this machine need no
-    /// certificate to publish.
+    /// Returns how connections of the control port are encrypted. Components on this machine publish
+    /// without TLS.
     pub(crate) fn control(&self) -> Encryption {
         let control = self.control.clone();
         control.map_or(Encryption::None, Encryption::TlsBeyondLoopback)
@@ -64,7 +64,7 @@ impl HostCertificates {
         url(self.control.is_some(), address)
     }
 
-    /// Reads all certificates again, and logs whether that succeeds.
+    /// Reads all certificates again and logs the result.
     pub(crate) async fn reload(&self) {
         for tls in self.all() {
             reload(tls).await;
@@ -96,7 +96,8 @@ async fn watch(tls: Arc<Tls>) {
     loop {
         sleep(CHECK_INTERVAL).await;
         let current = on_blocking_thread(&tls, Tls::fingerprint).await;
-        // Files that are still being written, one after the other, change again.
+        // Waits until the files are stable: a certificate and its key are replaced one after the
+        // other.
         if current.is_some() && current == previous && current != Some(tls.loaded()) {
             reload(tls.clone()).await;
         }
@@ -109,7 +110,7 @@ async fn reload(tls: Arc<Tls>) {
         Some(Ok(())) => info!(files = %tls, "TLS certificates reloaded"),
         Some(Err(error)) => {
             let error = format_args!("{error:#}");
-            error!(%error, "cannot reload TLS certificates, the previous ones stay in use");
+            error!(%error, "cannot reload TLS certificates, keeping the previous ones");
         }
         None => {}
     }

@@ -50,8 +50,8 @@ impl Control {
     /// configured, which an address beyond loopback needs.
     ///
     /// # Errors
-    /// Fails if the address is not on loopback and no key is configured, or neither a certificate
-    /// nor that it may do without.
+    /// Fails if the address is not on loopback, and either no key is configured or neither a
+    /// certificate nor `insecure_control` is.
     pub(crate) fn new(
         options: &HostOptions,
         address: SocketAddr,
@@ -122,7 +122,7 @@ impl Control {
                 );
             }
         }
-        // Publishing needs a token if a browser does it, and readiness tells a page nothing.
+        // Browsers need a token to publish, and readiness contains nothing to protect.
         if matches!(path, "/healthz" | "/metrics")
             && let Err(refusal) = self.check_host(&request)
         {

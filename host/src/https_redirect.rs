@@ -1,4 +1,4 @@
-//! The redirect port: sends clients without TLS to the public port.
+//! The redirect port: redirects plain HTTP requests to the public port, which uses TLS.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -18,7 +18,7 @@ use crate::{
     shutdown::Shutdown,
 };
 
-/// The port of `https` URLs without one.
+/// The default port of `https` URLs.
 const HTTPS_PORT: u16 = 443;
 
 /// A bound redirect port.
@@ -64,7 +64,10 @@ fn redirect<B>(request: &Request<B>, port: u16) -> Response<Body> {
         return refusal_response(refusal);
     }
     let Some(location) = location(request, port) else {
-        return text_response(StatusCode::BAD_REQUEST, "the request names no host");
+        return text_response(
+            StatusCode::BAD_REQUEST,
+            "the Host header is missing or empty",
+        );
     };
     let mut response = text_response(
         StatusCode::PERMANENT_REDIRECT,

@@ -71,7 +71,7 @@ use spin::SpinProcess;
 use state::Services;
 use upstream::tunnel::Tunnels;
 
-/// A running host. Dropping it ends everything at once; [`Host::stop`] drains first.
+/// A running host. Dropping it aborts everything at once; [`Host::stop`] drains first.
 pub struct Host {
     config: AppConfig,
     /// The public address, and that of the control port.
@@ -79,7 +79,7 @@ pub struct Host {
     certificates: HostCertificates,
     services: Arc<Services>,
     tunnels: Arc<Tunnels>,
-    /// The server that the host has started, if any.
+    /// The Spin process that the host has started, if any.
     spin: Option<SpinProcess>,
     shutdown: Shutdown,
     /// The public listener and the timers: what draining waits for.
@@ -168,8 +168,8 @@ impl Host {
         self.certificates.control_url(self.addresses[1])
     }
 
-    /// Reads the certificates again, for the connections that follow. Logs whether that succeeds;
-    /// otherwise the previous ones stay in use.
+    /// Reads the certificates again for new connections and logs the result. After a failure, the
+    /// previous certificates stay in use.
     pub async fn reload_certificates(&self) {
         self.certificates.reload().await;
     }

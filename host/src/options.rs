@@ -1,4 +1,4 @@
-//! What a host is started with.
+//! The options of a host.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,13 +33,14 @@ pub struct HostOptions {
     pub spin: Option<SpinOptions>,
     /// The public address. Default: `127.0.0.1:3000`.
     pub listen: SocketAddr,
-    /// The certificates of the public port, the default one first. Default: none, for a port without
-    /// TLS.
+    /// The certificates of the public port. The first one is for clients that send no server name or
+    /// an unknown one. Default: none, which disables TLS.
     pub tls: Vec<CertificateFiles>,
-    /// How long browsers must use TLS for the host after each response (`Strict-Transport-Security`).
-    /// Needs `tls`. Default: they are not told to.
+    /// The `max-age` of `Strict-Transport-Security`, for which browsers use only TLS after each
+    /// response. Needs `tls`. Default: none, which omits the header.
     pub hsts: Option<Duration>,
-    /// An address whose requests are redirected to the public port. Needs `tls`. Default: none.
+    /// An address without TLS whose requests are redirected to the public port. Needs `tls`. Default:
+    /// none.
     pub http_redirect: Option<SocketAddr>,
     /// The address of the control port. An address beyond loopback needs `grip_key`, and
     /// `control_tls` or `insecure_control`. Default: `127.0.0.1:5561`.

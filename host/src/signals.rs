@@ -1,4 +1,4 @@
-//! The signals to the host: those that stop it, and SIGHUP, which reloads certificates.
+//! The signals that the host handles: those that stop it, and SIGHUP, which reloads certificates.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub(crate) struct Signals {
     terminate: unix::Signal,
     /// `None` for a process that was started to outlive its terminal.
     hangup: Option<unix::Signal>,
-    /// SIGHUP says that the terminal was closed.
+    /// The process has a controlling terminal, so SIGHUP means that it was closed.
     has_terminal: bool,
     requests: Requests,
 }

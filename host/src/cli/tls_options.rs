@@ -1,4 +1,4 @@
-//! The options of the command line for TLS.
+//! The command-line options for TLS.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -10,14 +10,14 @@ use crate::{CertificateFiles, HostOptions, config::parse_duration};
 
 #[derive(Args)]
 pub(super) struct TlsOptions {
-    /// The certificate of the public port with its chain, in PEM. Repeat it, and `--tls-key`, for
-    /// further names; clients that ask for another name get the first one.
+    /// The certificate of the public port with its chain, in PEM. May be repeated, together with
+    /// `--tls-key`. Clients that request an unknown name get the first certificate.
     #[arg(long, value_name = "FILE", env = "SPIN_TLS_CERT", requires = "tls_key")]
     tls_cert: Vec<PathBuf>,
     /// The private key of the certificate, in PEM.
     #[arg(long, value_name = "FILE", env = "SPIN_TLS_KEY", requires = "tls_cert")]
     tls_key: Vec<PathBuf>,
-    /// Tell browsers to use only TLS for this host, for such a time after each response: `365d`.
+    /// Make browsers use only TLS for this host for this time after each response, such as `365d`.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     hsts: Option<Duration>,
     /// Also listen on this address, without TLS, and redirect its requests to the public port.
@@ -29,7 +29,7 @@ pub(super) struct TlsOptions {
     /// The private key of that certificate.
     #[arg(long, value_name = "FILE", requires = "control_tls_cert")]
     control_tls_key: Option<PathBuf>,
-    /// Allow a control port beyond loopback without TLS, as in a network that is encrypted itself.
+    /// Allow a control port beyond loopback without TLS, for networks that encrypt their traffic.
     #[arg(long)]
     insecure_control: bool,
 }

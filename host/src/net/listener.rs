@@ -33,7 +33,7 @@ use crate::{
 /// Whether accepted sockets inherit the options of the listening socket.
 const INHERITS_OPTIONS: bool = cfg!(target_os = "linux");
 
-/// The time for the first byte of a connection that need not be encrypted.
+/// The time for the first byte of a connection that may be encrypted or not.
 const HEAD_TIMEOUT: Duration = Limits::DEFAULT.request_head_timeout;
 
 /// The time for a TLS handshake.
@@ -57,7 +57,7 @@ pub(crate) enum Encryption {
     None,
     /// All of them.
     Tls(Arc<Tls>),
-    /// Those of other machines. Clients on this machine may choose.
+    /// Those of other machines. Clients on this machine may use TLS or plain HTTP.
     TlsBeyondLoopback(Arc<Tls>),
 }
 
@@ -74,7 +74,7 @@ impl Listener {
         let tcp = TcpListener::bind(address).await.map_err(|error| {
             let context = if error.kind() == io::ErrorKind::AddrInUse {
                 format!(
-                    "{address} is in use: stop what listens there, or choose another address with {option}"
+                    "{address} is in use: stop the process that listens there, or choose another address with {option}"
                 )
             } else {
                 format!("cannot listen on {address} (set with {option})")
@@ -173,7 +173,7 @@ impl Listener {
 }
 
 impl Encryption {
-    /// Encrypts a connection if it must be, and returns it with what it shows of the client.
+    /// Performs the TLS handshake, if any, and returns the stream and its client.
     async fn accept(&self, stream: TcpStream, address: SocketAddr) -> io::Result<(Stream, Client)> {
         let tls = match self {
             Self::None => None,

@@ -1,5 +1,5 @@
-//! TLS of a listener: reads certificates and keys, and presents each client the one for the name
-//! that it asks for (SNI).
+//! TLS for a listener: loads certificates and keys, and selects the certificate for each client by
+//! its server name (SNI).
 
 use std::{
     fmt,
@@ -23,16 +23,16 @@ use tokio_rustls::TlsAcceptor;
 use tracing::warn;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer as _, time::ASN1Time};
 
-/// The protocols that clients can choose by ALPN, the preferred one first.
+/// The protocols offered by ALPN, in order of preference.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// A certificate that ends within this time is logged.
+/// A certificate that expires within this time is logged when it is loaded.
 const EXPIRY_NOTICE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// The bytes that wait in the TLS layer for a client that does not read.
+/// The maximum number of bytes that the TLS layer buffers for a client that does not read.
 pub(crate) const BUFFER_BYTES: usize = 16 * 1024;
 
-/// The files of a certificate, and the options that name them.
+/// The files of a certificate and its private key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
     /// The certificate and its chain, in PEM.
@@ -44,24 +44,24 @@ pub struct CertificateFiles {
 /// The certificates of a listener, which can be replaced while it serves.
 pub(crate) struct Tls {
     files: Vec<CertificateFiles>,
-    /// The name of the options in errors, such as `--tls`, without `-cert` and `-key`.
+    /// The common prefix of the options in errors: `--tls` for `--tls-cert` and `--tls-key`.
     option: &'static str,
-    certificates: Arc<Certificates>,
+    certificates: Arc<CertificateResolver>,
     acceptor: TlsAcceptor,
-    /// What the files were like when they were last read.
+    /// The fingerprint of the files when they were last read.
     loaded: Mutex<Fingerprint>,
 }
 
-/// The times and sizes of files. `None` for a file that cannot be read.
+/// The modification times and sizes of files. `None` for a file that cannot be read.
 pub(crate) type Fingerprint = Vec<Option<(SystemTime, u64)>>;
 
-/// Chooses a certificate for each client.
+/// Selects a certificate for each client.
 #[derive(Debug)]
-struct Certificates(ArcSwap<Vec<Arc<CertifiedKey>>>);
+struct CertificateResolver(ArcSwap<Vec<Arc<CertifiedKey>>>);
 
 impl Tls {
-    /// Reads the files. The first certificate is for clients that ask for no name, or for one that
-    /// no certificate has.
+    /// Reads the files. The first certificate is the default, for clients that send no server name or
+    /// an unknown one.
     ///
     /// # Errors
     /// Fails if a file cannot be read or parsed, a key does not belong to its certificate, or a
@@ -69,7 +69,7 @@ impl Tls {
     pub(crate) fn load(files: Vec<CertificateFiles>, option: &'static str) -> Result<Self> {
         let loaded = fingerprint(&files);
         let keys = load_all(&files, option)?;
-        let certificates = Arc::new(Certificates(ArcSwap::from_pointee(keys)));
+        let certificates = Arc::new(CertificateResolver(ArcSwap::from_pointee(keys)));
         let mut config = ServerConfig::builder_with_provider(ring::default_provider().into())
             .with_safe_default_protocol_versions()
             .context("cannot configure TLS")?
@@ -86,29 +86,30 @@ impl Tls {
         })
     }
 
-    /// Reads the files again, for the connections that follow.
+    /// Reads the files again. New connections use the new certificates.
     ///
     /// # Errors
-    /// As [`Self::load`]. The previous certificates then stay in use.
+    /// Fails as [`Self::load`] does. The previous certificates then stay in use.
     pub(crate) fn reload(&self) -> Result<()> {
-        // Also after a failure, so that the same files are not read again and again.
+        // Recorded even if loading fails, so that unchanged files are not read again.
         *self.loaded.lock() = self.fingerprint();
         let keys = load_all(&self.files, self.option)?;
         self.certificates.0.store(Arc::new(keys));
         Ok(())
     }
 
-    /// Returns what accepts connections.
+    /// Returns the acceptor for new connections.
     pub(crate) fn acceptor(&self) -> &TlsAcceptor {
         &self.acceptor
     }
 
-    /// Returns what the files are like now, which differs once one of them has changed.
+    /// Returns the current fingerprint of the files. It differs from [`Self::loaded`] if one of them
+    /// has changed.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         fingerprint(&self.files)
     }
 
-    /// Returns what the files were like when they were last read.
+    /// Returns the fingerprint of the files when they were last read.
     pub(crate) fn loaded(&self) -> Fingerprint {
         self.loaded.lock().clone()
     }
@@ -125,7 +126,8 @@ impl fmt::Display for Tls {
     }
 }
 
-/// Follows symbolic links, with which renewed certificates are often put in place.
+/// Returns the fingerprint of the files. Follows symbolic links, since renewed certificates are often
+/// installed by replacing a link.
 fn fingerprint(files: &[CertificateFiles]) -> Fingerprint {
     let paths = files
         .iter()
@@ -138,7 +140,7 @@ fn fingerprint(files: &[CertificateFiles]) -> Fingerprint {
         .collect()
 }
 
-impl ResolvesServerCert for Certificates {
+impl ResolvesServerCert for CertificateResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let keys = self.0.load();
         let name = hello
@@ -149,7 +151,7 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-/// Returns whether a certificate is for a name.
+/// Returns whether a certificate is valid for a server name.
 fn has_name(key: &CertifiedKey, name: &ServerName<'_>) -> bool {
     let certificate = key.end_entity_cert().and_then(ParsedCertificate::try_from);
     certificate.is_ok_and(|certificate| verify_server_name(&certificate, name).is_ok())
@@ -169,7 +171,9 @@ fn load(files: &CertificateFiles, option: &str) -> Result<CertifiedKey> {
     let chain = read_chain(certificate).with_context(at_certificate)?;
     let private_key = read_key(key).with_context(at_key)?;
     let signing_key = ring::sign::any_supported_type(&private_key)
-        .map_err(|_| anyhow!("expected a key for RSA, ECDSA (P-256, P-384) or Ed25519"))
+        .map_err(|_| {
+            anyhow!("unsupported private key: expected RSA, ECDSA (P-256, P-384) or Ed25519")
+        })
         .with_context(at_key)?;
     check_chain(certificate, &chain).with_context(at_certificate)?;
     let certified = CertifiedKey::new(chain, signing_key);
@@ -208,7 +212,8 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
     })
 }
 
-/// Checks that a certificate is valid now, and logs what clients may refuse.
+/// Checks that a certificate is valid now. Logs a warning if it expires soon or if its chain is out of
+/// order.
 fn check_chain(path: &Path, chain: &[CertificateDer<'static>]) -> Result<()> {
     let mut parsed = Vec::with_capacity(chain.len());
     for certificate in chain {
@@ -233,10 +238,10 @@ fn check_chain(path: &Path, chain: &[CertificateDer<'static>]) -> Result<()> {
     if (validity.not_after - now).is_none_or(|left| left < EXPIRY_NOTICE) {
         warn!(path = %path.display(), expires = %validity.not_after, "certificate expires soon");
     }
-    let follows = parsed
+    let is_ordered = parsed
         .windows(2)
         .all(|pair| pair[0].issuer() == pair[1].subject());
-    if !follows {
+    if !is_ordered {
         warn!(
             path = %path.display(),
             "certificate chain is out of order: each certificate must be followed by its issuer"
