@@ -18,7 +18,7 @@ pub(crate) struct Frames(Arc<Shared>);
 struct Shared {
     content: Content,
     plain: Bytes,
-    /// The frames with compressed messages, made when the first socket needs them.
+    /// The compressed frames, encoded when the first socket needs them.
     compressed: OnceLock<Bytes>,
     /// The size of the largest message, in bytes.
     largest: usize,
@@ -77,7 +77,7 @@ impl Frames {
         }
     }
 
-    /// Returns the frames with the messages compressed that become smaller.
+    /// Returns the frames with each message compressed, unless that would not make it smaller.
     fn compressed(&self) -> &Bytes {
         let shared = &*self.0;
         shared.compressed.get_or_init(|| match &shared.content {
@@ -96,7 +96,7 @@ impl Frames {
         })
     }
 
-    /// Returns the message that the frames consist of, unless they were merged.
+    /// Returns the message, unless the frames were merged.
     pub(super) fn message(&self) -> Option<&Message> {
         match &self.0.content {
             Content::Message(message) => Some(message),

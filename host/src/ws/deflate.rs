@@ -1,7 +1,7 @@
-//! permessage-deflate (RFC 7692): its negotiation, and the compression of messages.
+//! permessage-deflate (RFC 7692): negotiates the extension, and compresses and decompresses messages.
 //!
-//! Neither side takes over a context, so that a message is compressed once for all sockets, and an
-//! idle socket holds no window.
+//! Both directions use no context takeover. A message is therefore compressed once for all sockets,
+//! and an idle socket holds no window.
 
 use std::cell::RefCell;
 
@@ -13,26 +13,26 @@ use crate::http::headers::list_items;
 /// The name of the extension.
 const NAME: &str = "permessage-deflate";
 
-/// What a compressed message ends with, and a frame leaves out (RFC 7692, section 7.2.1).
+/// The end of a compressed message, which is not sent (RFC 7692, section 7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 
-/// The largest window, as the base-2 logarithm of its bytes. The host compresses with it.
+/// The base-2 logarithm of the largest window in bytes. The host compresses with this window.
 const MAX_WINDOW_BITS: u8 = 15;
 
-/// The messages below this size are not compressed, in bytes.
+/// The size of the smallest message that is compressed, in bytes.
 pub(crate) const MIN_BYTES: usize = 128;
 
-/// Fast, as messages are compressed while they are published. Higher levels make typical messages
-/// hardly smaller.
+/// A fast level, since messages are compressed while they are published. Higher levels make typical
+/// messages hardly smaller.
 const LEVEL: Compression = Compression::new(2);
 
-/// The least space for output that is added at once.
+/// The minimum growth of an output buffer, in bytes.
 const CHUNK_BYTES: usize = 1024;
 
-/// The parameters of a socket that has negotiated the extension.
+/// The negotiated parameters of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Deflate {
-    /// The base-2 logarithm of the window with which the client decompresses, in bytes.
+    /// The base-2 logarithm of the client's decompression window in bytes.
     window_bits: u8,
 }
 
@@ -90,27 +90,27 @@ impl Deflate {
         Some(Self { window_bits })
     }
 
-    /// Returns whether the client can decompress a message of this size. The window of the
-    /// compression is no larger than the message.
+    /// Returns whether the client can decompress a message of this size. Back-references reach no
+    /// further than the start of the message, so the message must fit in the client's window.
     pub(crate) fn fits(self, message_bytes: usize) -> bool {
         self.window_bits == MAX_WINDOW_BITS || message_bytes <= 1 << self.window_bits
     }
 }
 
-/// Parses the size of a window, which may be quoted.
+/// Parses the base-2 logarithm of a window, which may be quoted.
 fn parse_bits(value: &str) -> Option<u8> {
     let unquoted = value
         .strip_prefix('"')
         .and_then(|value| value.strip_suffix('"'));
     let value = unquoted.unwrap_or(value);
-    // Neither signs nor leading zeros.
+    // `parse` also accepts a sign and leading zeros.
     let is_decimal = !value.starts_with('0') && value.bytes().all(|byte| byte.is_ascii_digit());
     let bits = value.parse().ok().filter(|_| is_decimal)?;
     (8..=MAX_WINDOW_BITS).contains(&bits).then_some(bits)
 }
 
 thread_local! {
-    // Their windows are large, so each thread has one of each for all sockets.
+    // The state is large, so all sockets of a thread share it.
     static COMPRESS: RefCell<Compress> = RefCell::new(Compress::new(LEVEL, false));
     static DECOMPRESS: RefCell<Decompress> = RefCell::new(Decompress::new(false));
 }
@@ -127,12 +127,12 @@ pub(crate) fn compress(message: &[u8]) -> Option<Vec<u8>> {
             let consumed = usize::try_from(compress.total_in()).ok()?;
             let status =
                 compress.compress_vec(&message[consumed..], &mut compressed, FlushCompress::Sync);
-            // Fails only if there is no space.
+            // The state of the stream is valid, so this does not fail.
             status.ok()?;
             if compressed.len() >= message.len() + TAIL.len() {
                 return None;
             }
-            // All is written once there is space left.
+            // Unused space shows that all output was written.
             if compressed.len() < compressed.capacity() {
                 break;
             }
@@ -160,7 +160,7 @@ pub(crate) fn decompress(compressed: &[u8], max_bytes: usize) -> Result<Vec<u8>,
     })
 }
 
-/// Appends what a part of a message decompresses to.
+/// Decompresses a part of a message and appends the result to `message`.
 fn decompress_part(
     decompress: &mut Decompress,
     mut part: &[u8],
@@ -169,7 +169,7 @@ fn decompress_part(
 ) -> Result<(), DecompressError> {
     loop {
         if message.len() == message.capacity() {
-            // Doubles, but allocates no more than what shows that the limit is exceeded.
+            // Doubles the space, up to one byte more than the limit, which shows that it is exceeded.
             let wanted = message
                 .len()
                 .max(part.len().saturating_mul(2))
@@ -188,7 +188,7 @@ fn decompress_part(
         let has_ended = status == Status::StreamEnd;
         let has_space = message.len() < message.capacity();
         if has_ended {
-            // The sender has ended the stream, and begins another one (RFC 7692, section 7.2.3.4).
+            // A sender may end the stream (BFINAL) and start another (RFC 7692, section 7.2.3.4).
             decompress.reset(false);
         }
         if part.is_empty() && (has_ended || has_space) {
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_becomes_smaller_is_compressed() {
+    fn messages_are_compressed_only_if_they_become_smaller() {
         assert_eq!(compress(&[b'a'; MIN_BYTES - 1]), None);
         let text = "An order of two burgers and three shakes. ".repeat(100);
         let compressed = compress(text.as_bytes()).unwrap();

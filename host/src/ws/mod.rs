@@ -10,7 +10,7 @@
 //!   of the upgrade request that each of these requests repeats.
 //! - `session` is the state of a session, and applies the backend's responses to it.
 //! - `outbox` writes frames to the client, both from the session and from publications.
-//!   `shared_stream` is the connection if it is not plain TCP.
+//!   `shared_stream` is the connection for TLS and HTTP/2, which are not plain TCP.
 //! - `deflate` negotiates compression, and compresses messages.
 //! - `scheduled` sends keep-alive and delayed messages.
 

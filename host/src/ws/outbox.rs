@@ -97,7 +97,7 @@ pub(crate) struct Outbox {
     /// `state` may contain work for the session.
     has_work: AtomicBool,
     activity: Activity,
-    /// The client has negotiated compression.
+    /// The negotiated compression, if any.
     deflate: Option<Deflate>,
     /// The most bytes queued for a client that does not read.
     limit: usize,
@@ -125,7 +125,7 @@ struct State {
 impl Outbox {
     /// Creates an outbox without a connection, which queues at most `limit` bytes. The response to
     /// OPEN, of at most `max_response_bytes`, is queued as a whole before the connection is attached.
-    /// Messages are compressed as `deflate` says.
+    /// With `deflate`, messages are compressed.
     pub(crate) fn new(
         limit: usize,
         max_response_bytes: usize,
@@ -226,7 +226,7 @@ impl Outbox {
         bytes.len()
     }
 
-    /// Returns whether messages of the client may be compressed.
+    /// Returns whether the client may send compressed messages.
     pub(super) fn accepts_compressed(&self) -> bool {
         self.deflate.is_some()
     }

@@ -27,12 +27,12 @@ use crate::{
     },
 };
 
-/// The least bytes that are read at once. Small, since clients send little, and an event keeps the
-/// buffer that it was decoded from.
+/// The minimum size of a read. Small, since clients send little, and an event keeps the buffer that
+/// it was decoded from.
 const READ_BUFFER_BYTES: usize = 1024;
 
-/// The most bytes that are read at once into the buffer of a large frame. A client that announces
-/// one occupies only the memory for what it has sent.
+/// The maximum size of a read, for large frames. A client that announces a large frame occupies only
+/// the memory for the bytes that it has sent.
 const MAX_READ_BYTES: usize = 16 * 1024;
 
 /// Reads a client's messages. Pings are answered through the outbox.
@@ -53,7 +53,7 @@ pub(super) struct Reader {
 pub(super) enum ReadError {
     /// The client disconnected without a close frame.
     Disconnected,
-    /// The client sent what it must not send. It is closed with this code and reason.
+    /// The client violated the protocol or a limit. It is closed with this code and reason.
     Violation {
         code: u16,
         reason: Cow<'static, str>,
@@ -88,7 +88,7 @@ impl ReadError {
 struct Header {
     opcode: OpCode,
     is_final: bool,
-    /// The message, which the frame begins, is compressed.
+    /// The frame starts a compressed message (RSV1).
     is_compressed: bool,
     mask: [u8; 4],
     /// The length of the payload, which the limits allow.
@@ -237,7 +237,7 @@ impl Reader {
             opcode,
             mask,
         } = header;
-        // Only the first frame of a message says whether it is compressed (RFC 7692, section 6).
+        // RSV1 is only allowed on the first frame of a message (RFC 7692, section 6).
         let may_be_compressed = self.outbox.accepts_compressed()
             && matches!(opcode, OpCode::Data(Data::Text | Data::Binary));
         if rsv1 && !may_be_compressed || rsv2 || rsv3 {
