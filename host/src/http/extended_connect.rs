@@ -1,11 +1,11 @@
-//! WebSockets on streams of HTTP/2: the extended CONNECT of RFC 8441, and what it is for a server that
-//! only speaks HTTP/1.1.
+//! WebSockets over HTTP/2: recognizes extended CONNECT requests (RFC 8441), and translates them for
+//! servers that only support HTTP/1.1.
 
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::ext::Protocol;
 use tungstenite::handshake::{client::generate_key, derive_accept_key};
 
-/// The only protocol that a stream can be opened for.
+/// The only supported value of `:protocol`.
 pub(crate) const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 
 /// Returns whether a request asks for a WebSocket on its stream (RFC 8441, section 5).
@@ -33,15 +33,15 @@ pub(crate) fn to_upgrade<B>(request: &mut Request<B>) -> String {
     derive_accept_key(key.as_bytes())
 }
 
-/// The headers of a 101 response that HTTP/2 does not have.
+/// The headers of a 101 response that do not exist in HTTP/2.
 const UPGRADE_HEADERS: [HeaderName; 3] = [
     header::CONNECTION,
     header::UPGRADE,
     header::SEC_WEBSOCKET_ACCEPT,
 ];
 
-/// Turns a 101 response into the one that opens the stream. Returns whether the server has accepted
-/// this handshake.
+/// Turns a 101 response into the 200 response that opens the stream. Returns whether its
+/// `Sec-WebSocket-Accept` is valid.
 pub(crate) fn from_switching_protocols<B>(response: &mut Response<B>, accept_key: &str) -> bool {
     let accepted = response.headers().get(header::SEC_WEBSOCKET_ACCEPT);
     let is_valid = accepted.is_some_and(|accepted| accepted == accept_key);

@@ -1,6 +1,8 @@
 //! HTTP building blocks that the gateway, held requests, WebSockets and upstreams share.
 //!
 //! - [`validate`] refuses malformed and forged requests.
+//! - [`target`] normalizes request targets.
+//! - [`extended_connect`] recognizes WebSockets over HTTP/2.
 //! - [`headers`] removes hop-by-hop and private headers and parses comma-separated lists.
 //! - [`trailers`] removes trailers that pose as headers.
 //! - [`forwarded`] sets `Forwarded` and `X-Forwarded-*` for upstreams.

@@ -1,11 +1,11 @@
-//! The target of a request, in one form for HTTP/1.1 and HTTP/2.
+//! Normalizes the targets of requests, which differ between HTTP/1.1 and HTTP/2.
 
 use http::{HeaderValue, Request, Uri, header, uri::Authority};
 
-/// Reduces the target of a request to its path and query, and names the host in `Host` alone.
+/// Converts the target of a request to origin form (`/path?query`), and moves its host to `Host`.
 ///
-/// HTTP/2 has the host in the target (RFC 9113, section 8.3.1), and HTTP/1.1 may have it there as
-/// well. The scheme of a target is the client's claim; that of its connection counts.
+/// In HTTP/2, the target contains the host (RFC 9113, section 8.3.1). In HTTP/1.1, it may. The scheme
+/// of the target is dropped: only the connection shows whether a request was encrypted.
 pub(crate) fn to_origin_form<B>(request: &mut Request<B>) {
     let host = request.uri().authority().map(Authority::as_str);
     let host = host.and_then(|host| HeaderValue::from_str(host).ok());

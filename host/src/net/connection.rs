@@ -45,7 +45,7 @@ const UNREAD_TIMEOUT: Duration = Limits::DEFAULT.unread_response_timeout;
 
 const H2_SEND_BUFFER_BYTES: usize = Limits::DEFAULT.h2_send_buffer_bytes;
 
-/// hyper's limits of a head. They are larger than the host's own, whose refusal has a text.
+/// hyper's limits on the head of a request. They exceed the host's own, whose refusal has a text.
 const HYPER_HEAD_BYTES: usize = Limits::DEFAULT.max_request_head_bytes * 2;
 const HYPER_HEADER_FIELDS: usize = Limits::DEFAULT.max_request_header_fields * 2;
 
@@ -143,7 +143,7 @@ impl ConnectionHandle {
     {
         // Boxed, since otherwise each future that it is moved to would reserve space for it.
         let future = Box::pin(future);
-        // A connection of HTTP/2 is in use as long as one of its streams.
+        // An HTTP/2 connection is busy while any of its streams is in use.
         let is_h2 = |connection: &&Self| connection.0.is_h2.load(Relaxed);
         let busy = connection.as_ref().filter(is_h2).map(Self::busy);
         async move {

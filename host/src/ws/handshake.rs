@@ -43,8 +43,8 @@ use crate::{
     },
 };
 
-/// Returns whether a request asks for a WebSocket: by an upgrade of HTTP/1.1, or by an extended
-/// CONNECT of HTTP/2 (RFC 8441). Other upgrades are ignored.
+/// Returns whether a request asks for a WebSocket: by an HTTP/1.1 upgrade, or by an HTTP/2 extended
+/// CONNECT (RFC 8441). Other upgrades are ignored.
 pub(crate) fn is_upgrade<B>(request: &Request<B>) -> bool {
     is_extended_connect(request)
         || request.method() == Method::GET
@@ -128,9 +128,9 @@ pub(crate) fn accept_same_origin<B>(
 /// How a WebSocket is accepted.
 #[derive(Debug, PartialEq, Eq)]
 enum Acceptance {
-    /// By 101, with this value of `Sec-WebSocket-Accept`.
+    /// With status 101 and this value of `Sec-WebSocket-Accept`.
     Upgrade { accept_key: String },
-    /// By 200, on a stream of HTTP/2.
+    /// With status 200, on an HTTP/2 stream.
     Stream,
 }
 
@@ -195,8 +195,8 @@ const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
 );
 
-/// Validates the handshake's headers (RFC 6455, 4.2.1) and the origin, and returns the value of
-/// `Sec-WebSocket-Accept`.
+/// Validates the handshake's headers (RFC 6455, 4.2.1) and the origin, and returns how to accept the
+/// WebSocket.
 fn validate<B>(
     request: &Request<B>,
     origins: &AllowedOrigins,
@@ -230,7 +230,7 @@ fn validate<B>(
         return Err(Box::new(refusal));
     }
     let acceptance = if is_extended_connect(request) {
-        // HTTP/2 has no use for the key (RFC 8441, section 5).
+        // HTTP/2 does not use the key (RFC 8441, section 5).
         Acceptance::Stream
     } else {
         let key = headers
@@ -419,7 +419,7 @@ fn connection_id() -> HeaderValue {
 fn into_connection(upgraded: Upgraded) -> (Arc<dyn Connection>, Bytes) {
     let parts = match upgrade::downcast::<Io<TokioIo<Stream>>>(upgraded) {
         Ok(parts) => parts,
-        // A stream of HTTP/2.
+        // An HTTP/2 stream.
         Err(upgraded) => {
             let stream = SharedStream::new(TokioIo::new(upgraded));
             return (Arc::new(stream), Bytes::new());

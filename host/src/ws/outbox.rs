@@ -56,8 +56,8 @@ pub(crate) trait Connection: Send + Sync + 'static {
     fn poll_flush(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
-    /// Ends the connection in the background, if that takes more than dropping it.
-    fn end(self: Arc<Self>) {}
+    /// Shuts the connection down in the background, if dropping it is not enough.
+    fn shutdown(self: Arc<Self>) {}
 }
 
 impl Connection for TcpStream {
@@ -158,7 +158,7 @@ impl Outbox {
         state.abort();
         drop(state);
         if let Some(connection) = connection {
-            connection.end();
+            connection.shutdown();
         }
     }
 

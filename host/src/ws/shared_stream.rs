@@ -1,5 +1,5 @@
-//! A byte stream that one task reads and several tasks write, such as a TLS connection or a stream of
-//! HTTP/2.
+//! A byte stream that one task reads and several tasks write, such as a TLS connection or an HTTP/2
+//! stream.
 
 use std::{
     future::poll_fn,
@@ -22,24 +22,25 @@ use tokio::{
 
 use crate::{config::Limits, ws::outbox::Connection};
 
-/// The time for a client to read the end of its connection.
+/// The time limit for shutting a connection down, since its client may not read.
 const CLOSE_TIMEOUT: Duration = Limits::DEFAULT.close_timeout;
 
-/// A stream behind a lock. The stream itself only knows one waker, which wakes every task that waits.
+/// A stream behind a lock. The stream is always polled with the same waker, which wakes all tasks that
+/// wait for it.
 pub(crate) struct SharedStream<S> {
     stream: Mutex<S>,
     waiting: Arc<Waiting>,
     waker: Waker,
 }
 
-/// The tasks that wait, and what they wait for.
+/// The tasks that wait for the stream, and whether they have to.
 #[derive(Default)]
 struct Waiting {
     /// Reading has made no progress since the last time that the stream woke its waker.
     read_blocked: AtomicBool,
-    /// As `read_blocked`, for writing and flushing.
+    /// Like `read_blocked`, for writing and flushing.
     write_blocked: AtomicBool,
-    /// Bytes that were written are still in the stream's own buffer.
+    /// The stream's own buffer contains bytes that were not flushed yet.
     is_unflushed: AtomicBool,
     reader: AtomicWaker,
     writer: AtomicWaker,
@@ -50,7 +51,7 @@ impl Wake for Waiting {
         self.wake_by_ref();
     }
 
-    /// A TLS stream may have to read in order to write, so both are tried again.
+    /// Wakes both sides, since a TLS stream may have to read in order to write.
     fn wake_by_ref(self: &Arc<Self>) {
         self.read_blocked.store(false, SeqCst);
         self.write_blocked.store(false, SeqCst);
@@ -93,7 +94,7 @@ impl<S> SharedStream<S> {
 }
 
 impl<S: AsyncWrite + Unpin> SharedStream<S> {
-    /// Writes the bytes in the stream's own buffer.
+    /// Flushes the stream's own buffer.
     fn flush(&self) -> Poll<io::Result<()>> {
         let waiting = &*self.waiting;
         waiting.is_unflushed.store(true, SeqCst);
@@ -113,8 +114,8 @@ fn ready_unless(blocked: &AtomicBool) -> Poll<io::Result<()>> {
     }
 }
 
-/// Returns an error instead of waiting.
-fn now<T>(polled: Poll<io::Result<T>>) -> io::Result<T> {
+/// Returns a `WouldBlock` error instead of waiting.
+fn or_would_block<T>(polled: Poll<io::Result<T>>) -> io::Result<T> {
     match polled {
         Poll::Ready(result) => result,
         Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
@@ -127,19 +128,18 @@ where
 {
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut buffer = ReadBuf::new(buffer);
-        now(self.poll(&self.waiting.read_blocked, |stream, cx| {
+        or_would_block(self.poll(&self.waiting.read_blocked, |stream, cx| {
             stream.poll_read(cx, &mut buffer)
         }))?;
         Ok(buffer.filled().len())
     }
 
     fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let written = now(
-            self.poll(&self.waiting.write_blocked, |stream, cx| match slices {
-                [slice] => stream.poll_write(cx, slice),
-                slices => stream.poll_write_vectored(cx, slices),
-            }),
-        )?;
+        let polled = self.poll(&self.waiting.write_blocked, |stream, cx| match slices {
+            [slice] => stream.poll_write(cx, slice),
+            slices => stream.poll_write_vectored(cx, slices),
+        });
+        let written = or_would_block(polled)?;
         match self.flush() {
             Poll::Ready(result) => result.map(|()| written),
             // The session flushes the rest.
@@ -166,8 +166,8 @@ where
         self.flush()
     }
 
-    /// Tells the client that this is the end: by an alert of TLS, or the end of a stream.
-    fn end(self: Arc<Self>) {
+    /// Sends the client a TLS `close_notify` alert or the end of the HTTP/2 stream.
+    fn shutdown(self: Arc<Self>) {
         tokio::spawn(async move {
             let shutdown = poll_fn(|cx| {
                 self.waiting.writer.register(cx.waker());
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_left_in_the_stream_is_flushed_later() {
+    async fn buffered_bytes_are_flushed_later() {
         let (mut client, stream) = duplex(4);
         // As TLS does, it accepts more than its connection.
         let stream = Arc::new(SharedStream::new(tokio::io::join(
@@ -240,7 +240,7 @@ mod tests {
         flushing.await.unwrap().unwrap();
         assert!(stream.is_flushed());
         assert_eq!(&buffer, b"hello world");
-        stream.end();
+        stream.shutdown();
         assert_eq!(client.read(&mut buffer).await.unwrap(), 0);
     }
 }
