@@ -1,4 +1,4 @@
-//! How a host ends: it drains, and then ends Spin.
+//! Stops a host: drains its connections, and then stops Spin.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use tracing::warn;
 use crate::{Host, config::Limits, net::frame, spin::SpinProcess};
 
 impl Host {
-    /// Waits until the Spin that this host has started exits, and returns an error that says how.
-    /// Waits for ever if there is none.
+    /// Waits until the Spin process that this host has started exits, and returns an error that
+    /// describes how. Never completes if there is none.
     pub async fn spin_exited(&mut self) -> anyhow::Error {
         match &mut self.spin {
             Some(spin) => spin.exited().await,
@@ -18,8 +18,8 @@ impl Host {
     }
 
     /// Stops accepting connections, closes WebSockets with 1001, and waits up to 30 seconds for
-    /// requests to finish. Returns whether everything finished; the rest is aborted. Then ends the
-    /// Spin that this host has started.
+    /// requests to finish. Returns whether everything finished; the rest is aborted. Then stops the
+    /// Spin process that this host has started.
     pub async fn stop(mut self) -> bool {
         self.shutdown.drain.cancel();
         let mut spin = self.spin.take();
@@ -52,8 +52,8 @@ impl Drop for Host {
     }
 }
 
-/// Waits until draining must end, and returns the time limit. Without Spin, it only lasts until
-/// clients have answered a close: nothing can respond to requests and events.
+/// Waits until draining must end, and returns the time limit. Once Spin has exited, draining only lasts
+/// until clients have answered a close: nothing can respond to requests and events.
 async fn drain_timeout(spin: Option<&mut SpinProcess>) -> Duration {
     let drain_timeout = Limits::DEFAULT.drain_timeout;
     let close_timeout = Limits::DEFAULT.close_timeout;

@@ -67,12 +67,12 @@ pub enum Caller {
     Host,
 }
 
-/// A client, as its connection shows it.
+/// The client of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client {
-    /// Its address.
+    /// The remote address of the connection.
     pub address: SocketAddr,
-    /// The connection is encrypted: its requests have the scheme `https`.
+    /// The connection is encrypted, so its requests have the scheme `https`.
     pub is_secure: bool,
 }
 

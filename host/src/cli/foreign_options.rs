@@ -22,7 +22,7 @@ enum Support {
     Unneeded(&'static str),
     /// It is passed on to Spin with `--spin`. Otherwise it is an error, for this reason.
     SpinOnly(&'static str),
-    /// It is an error, also with `--spin`. The text names the way out.
+    /// It is an error, also with `--spin`. The text names an alternative.
     Never(&'static str),
 }
 
@@ -122,7 +122,7 @@ impl ForeignOptions {
         for (option, values) in &self.0 {
             let name = format!("--{}", option.name);
             match option.support {
-                Support::Never(way_out) => bail!("{name} is not supported: {way_out}"),
+                Support::Never(alternative) => bail!("{name} is not supported: {alternative}"),
                 _ if with_spin && values.is_empty() => arguments.push(name.into()),
                 _ if with_spin => {
                     for value in values {
@@ -182,8 +182,8 @@ impl ForeignOption {
         }
     }
 
-    /// Returns the values on the command line, which are none for a flag. Returns `None` if the
-    /// option is not there.
+    /// Returns the values on the command line, or an empty list for a flag. Returns `None` if the
+    /// option is absent.
     fn values(&self, matches: &ArgMatches) -> Option<Vec<OsString>> {
         if self.value.is_some() {
             let values = matches.get_many::<OsString>(self.name)?;

@@ -47,7 +47,7 @@ fn print_triggers(manifest: &Manifest, private: &[String], url: &str) {
         };
         match &trigger.route {
             Route::Path(path) => {
-                // A route may be written without it.
+                // The leading slash is optional in a manifest.
                 let slash = if path.starts_with('/') { "" } else { "/" };
                 let note = if private.contains(path) {
                     " (private)"

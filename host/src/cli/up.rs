@@ -1,4 +1,4 @@
-//! `socket-host up`: its options, and the life of its host.
+//! The command `socket-host up`: its options, and running its host.
 
 use std::{
     net::{SocketAddr, ToSocketAddrs as _},

@@ -7,8 +7,8 @@ use spin_runtime::{LimitRange, Limits};
 
 use crate::options::{HostOptions, SpinOptions};
 
-/// Returns the arguments of Spin that serve the application at `manifest` as the options of the host
-/// say. An option that the host shares with Spin is passed on by a line here.
+/// Returns the arguments of Spin that serve the application at `manifest` with the options of the host.
+/// Options that the host shares with Spin are passed on here.
 ///
 /// `variables` is a JSON file with values of variables, which Spin 3.4 and later can read.
 ///

@@ -35,7 +35,7 @@ pub(crate) use executable::find;
 pub(crate) use process::{SpinProcess, wait_for_exit};
 pub(crate) use supervisor::{SUPERVISE, supervise};
 
-/// Starts Spin if the options say so, and changes them to those of a host in front of it.
+/// Starts Spin if the options request it, and changes them to those of a host in front of it.
 ///
 /// `control` is the address of the control port, which components publish to.
 ///

@@ -224,7 +224,7 @@ fn check_release_candidates(imports: &[String], source: &Source) -> anyhow::Resu
     }
 }
 
-/// The origin of an interface of Spin 1 or 2, and the way out.
+/// The origin of an interface of Spin 1 or 2, and what to do about it, for errors.
 const OLD_SDK: &str = "of an SDK that precedes WASI 0.2: rebuild it with a current one, such as \
                        spin-sdk 3 or later for Rust";
 

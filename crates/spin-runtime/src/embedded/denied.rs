@@ -1,15 +1,14 @@
-//! Interfaces that a dependency may not use, because it does not inherit the permission.
+//! Stubs for interfaces that a dependency may not use, because it does not inherit the permission.
 //!
-//! Their imports have names of their own. The functions under these names call nothing. They return
-//! an error, preferably the one for a missing permission, or an empty value. A function whose
-//! results allow neither traps.
+//! Their imports are renamed. The functions under the new names return an error, preferably the one
+//! for a missing permission, or an empty value. A function whose results allow neither traps.
 
 use wasmtime::{
     Result, bail,
     component::{LinkerInstance, ResourceAny, Type, Val, types::ComponentFunc},
 };
 
-/// What the names of denied imports begin with.
+/// The prefix of the names of denied imports.
 const PREFIX: &str = "denied-";
 
 /// The cases of errors for a missing permission, the best first. A case may have a text.
@@ -80,7 +79,10 @@ fn resource(value: &Val) -> Option<ResourceAny> {
     }
 }
 
-/// Sets the results of a denied call. Fails, which traps, if they have no way to express it.
+/// Sets the results of a denied call.
+///
+/// # Errors
+/// Fails, which traps, if the types of the results include neither an error nor an empty value.
 fn set_results(
     function: &ComponentFunc,
     parameters: &[Val],

@@ -14,8 +14,8 @@ use crate::manifest::USE_SPIN;
 
 /// Defines the imports of `component` that the linker lacks.
 ///
-/// Functions of denied imports answer that the permission is missing. All others trap when they are
-/// called. Returns the names of the imports with such functions.
+/// Functions of denied imports return the error of a missing permission. All others trap when they are
+/// called. Returns the names of the imports whose functions trap.
 ///
 /// # Errors
 /// Fails if the component imports a module or a component, which cannot be stubbed.
