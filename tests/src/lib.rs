@@ -69,6 +69,14 @@ pub fn socket_host(command: &[&str], folder: &Path) -> Result<Output> {
         .context("cannot run socket-host")
 }
 
+/// Returns a command that runs the command in its arguments without the terminal of the test, as a
+/// service manager does. SIGHUP has its default action, even if the test ignores it.
+pub fn without_terminal() -> Command {
+    let mut command = Command::new("setsid");
+    command.args(["env", "--default-signal=HUP"]);
+    command
+}
+
 /// Polls `condition` until it returns a value. Fails after [`TIMEOUT`].
 pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> Result<T> {
     let deadline = Instant::now() + TIMEOUT;

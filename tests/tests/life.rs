@@ -16,7 +16,7 @@ use rustix::{
 use tempfile::TempDir;
 use tests::{
     Server, TIMEOUT, burger, eventually, host_binary, probe, read_response, request, socket_host,
-    workspace,
+    without_terminal, workspace,
 };
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
@@ -65,10 +65,7 @@ async fn a_terminal_that_is_closed_drains_the_host() -> Result<()> {
 
 #[tokio::test]
 async fn a_hangup_without_a_terminal_changes_nothing() -> Result<()> {
-    // Neither the terminal of the test nor its signals.
-    let mut command = Command::new("setsid");
-    command.args(["env", "--default-signal=HUP"]);
-    serves_after_a_hangup(command).await
+    serves_after_a_hangup(without_terminal()).await
 }
 
 #[cfg(target_os = "linux")]

@@ -10,7 +10,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
 };
 use tempfile::TempDir;
-use tests::{Server, probe};
+use tests::{Server, host_binary, probe, without_terminal};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
 /// An authority, and a folder for its certificates.
@@ -86,10 +86,30 @@ impl Files {
 
 /// Starts the probe with TLS, and returns it with the authority that clients must trust.
 pub fn serve(options: &[&str]) -> Result<(Server, Authority, TempDir)> {
+    serve_with(Server::start, options)
+}
+
+/// Does the same without a terminal, so that SIGHUP reloads the certificate.
+pub fn serve_without_terminal() -> Result<(Server, Authority, TempDir)> {
+    let start = |folder: &Path, options: &[&str]| {
+        let mut command = without_terminal();
+        command
+            .arg(host_binary())
+            .args(["up", "--from"])
+            .arg(folder);
+        Server::run(command, options)
+    };
+    serve_with(start, &[])
+}
+
+fn serve_with(
+    start: impl FnOnce(&Path, &[&str]) -> Result<Server>,
+    options: &[&str],
+) -> Result<(Server, Authority, TempDir)> {
     let authority = Authority::new()?;
     let files = authority.issue("localhost", &["localhost"])?;
     let folder = probe("");
     let options = [&files.options()?[..], options].concat();
-    let host = Server::start(folder.path(), &options)?;
+    let host = start(folder.path(), &options)?;
     Ok((host, authority, folder))
 }
