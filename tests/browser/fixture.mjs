@@ -34,8 +34,8 @@ export class Fixture {
   }
 
   /**
-   * Defines a test with several pages. If it fails, this prints the host's log. `skip` is why it does not
-   * apply, if so.
+   * Defines a test with several pages. If it fails, this prints the host's log. `skip` is the reason to skip
+   * it, or false.
    */
   pages(name, count, { skip = false, ...options }, use) {
     test(name, { timeout, skip }, async () => {

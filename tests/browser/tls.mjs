@@ -1,4 +1,4 @@
-// TLS of the hosts, with a certificate of the tests. The environment variable TLS=1 selects it.
+// A certificate for the hosts, and clients that trust it. With the environment variable TLS=1, all hosts use TLS.
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -22,7 +22,7 @@ const SUBJECT = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localh
 
 let certificate;
 
-/** Returns the certificate and its key, each as a path and in PEM. It is generated once for each process. */
+/** Returns the certificate and its key, each as a path and in PEM. Each process generates one. */
 export function testCertificate() {
   certificate ??= generate();
   return certificate;
