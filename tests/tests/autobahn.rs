@@ -46,24 +46,23 @@ fn run(host: &Server, arguments: &[&str]) -> Result<usize> {
     Ok(results.len())
 }
 
-/// Returns whether the behavior of the host in a case is correct.
-fn is_passed(case: &str, behavior: &str) -> bool {
-    match behavior {
-        "OK" | "INFORMATIONAL" => true,
-        "NON-STRICT" => NON_STRICT.contains(&case),
-        _ => false,
-    }
+/// Returns whether the behavior of the host in a case, and when the socket is closed, is correct.
+fn is_passed(case: &str, [behavior, close]: &[String; 2]) -> bool {
+    let is_correct = |behavior: &str| matches!(behavior, "OK" | "INFORMATIONAL");
+    let is_accepted = behavior == "NON-STRICT" && NON_STRICT.contains(&case);
+    (is_correct(behavior) || is_accepted) && is_correct(close)
 }
 
-/// Reads the behavior in each case.
-fn read_results(folder: &Path) -> Result<BTreeMap<String, String>> {
+/// Reads the behavior in each case, and when its socket is closed.
+fn read_results(folder: &Path) -> Result<BTreeMap<String, [String; 2]>> {
     let text = std::fs::read_to_string(folder.join("index.json"))?;
     let index: Value = serde_json::from_str(&text)?;
     let agents = index.as_object().context("agents")?;
     let cases = agents.values().next().and_then(Value::as_object);
     let results = cases.context("cases")?.iter().map(|(case, result)| {
-        let behavior = result["behavior"].as_str().unwrap_or_default();
-        (case.clone(), behavior.to_owned())
+        let behavior = ["behavior", "behaviorClose"]
+            .map(|key| result[key].as_str().unwrap_or_default().to_owned());
+        (case.clone(), behavior)
     });
     Ok(results.collect())
 }
