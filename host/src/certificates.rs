@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Result;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{error, info};
 
 use crate::{
@@ -16,6 +16,9 @@ use crate::{
 
 /// The interval between checks of the files.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The interval between checks whether a certificate expires.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The certificates of the public port and of the control port. Clones share them.
 #[derive(Clone)]
@@ -51,7 +54,7 @@ impl HostCertificates {
     /// without TLS.
     pub(crate) fn control(&self) -> Encryption {
         let control = self.control.clone();
-        control.map_or(Encryption::None, Encryption::TlsBeyondLoopback)
+        control.map_or(Encryption::None, Encryption::TlsForRemote)
     }
 
     /// Returns the URL of the public port.
@@ -92,16 +95,21 @@ fn url(is_secure: bool, address: SocketAddr) -> String {
 }
 
 async fn watch(tls: Arc<Tls>) {
-    let mut previous = Some(tls.loaded());
+    let mut previous = None;
+    let mut expiry_check = Instant::now() + EXPIRY_INTERVAL;
     loop {
         sleep(CHECK_INTERVAL).await;
-        let current = on_blocking_thread(&tls, Tls::fingerprint).await;
+        let changed = on_blocking_thread(&tls, Tls::changed).await.flatten();
         // Waits until the files are stable: a certificate and its key are replaced one after the
         // other.
-        if current.is_some() && current == previous && current != Some(tls.loaded()) {
+        if changed.is_some() && changed == previous {
             reload(tls.clone()).await;
         }
-        previous = current;
+        previous = changed;
+        if Instant::now() >= expiry_check {
+            on_blocking_thread(&tls, Tls::check_expiry).await;
+            expiry_check += EXPIRY_INTERVAL;
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use grip::publish;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
+use prometheus_client::metrics::gauge::Gauge;
 use serde_json::{Value, json};
 use spin_runtime::backend::{Body, full};
 use tracing::error;
@@ -23,7 +23,10 @@ use crate::{
         validate::{Refusal, check_message},
     },
     metrics::registry::CONTENT_TYPE,
-    net::{connections::Connections, listener::Listener},
+    net::{
+        connections::Connections,
+        listener::{Listener, RefusalCounters},
+    },
     options::HostOptions,
     pubsub::publication::Publication,
     shutdown::Shutdown,
@@ -95,7 +98,12 @@ impl Control {
             async move { control.handle(request).await }
         };
         listener
-            .serve(Arc::new(handler), connections, Counter::default(), abort)
+            .serve(
+                Arc::new(handler),
+                connections,
+                RefusalCounters::default(),
+                abort,
+            )
             .await;
     }
 

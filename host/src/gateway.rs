@@ -27,7 +27,11 @@ use crate::{
         validate::{check_backend_request, check_message},
     },
     metrics::{backend::metered, registry::Dropped},
-    net::{connections::Connections, listener::Listener, request_body::prefetch},
+    net::{
+        connections::Connections,
+        listener::{Listener, RefusalCounters},
+        request_body::prefetch,
+    },
     proxy,
     shutdown::Shutdown,
     state::Services,
@@ -105,6 +109,10 @@ impl Gateway {
     pub(crate) async fn serve(self: Arc<Self>, listener: Listener, max_connections: usize) {
         let metrics = self.rules().services.metrics.clone();
         let connections = Connections::new(metrics.connections.clone(), max_connections);
+        let refused = RefusalCounters {
+            full: metrics.dropped(Dropped::Full),
+            tls_handshake: metrics.dropped(Dropped::TlsHandshake),
+        };
         let drain = self.shutdown.drain.clone();
         let reload = self.reload.clone();
         let handler = move |request: Request<Incoming>, client| {
@@ -124,12 +132,7 @@ impl Gateway {
             handle.instrument(span)
         };
         listener
-            .serve(
-                Arc::new(handler),
-                connections,
-                metrics.dropped(Dropped::Full),
-                drain,
-            )
+            .serve(Arc::new(handler), connections, refused, drain)
             .await;
         if let Some(reload) = reload {
             reload.closed().await;

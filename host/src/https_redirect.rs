@@ -3,9 +3,12 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Result;
-use http::{HeaderValue, Request, Response, StatusCode, header, uri::Authority};
+use http::{
+    HeaderValue, Request, Response, StatusCode, header,
+    uri::{Authority, PathAndQuery},
+};
 use hyper::body::Incoming;
-use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
+use prometheus_client::metrics::gauge::Gauge;
 use spin_runtime::backend::Body;
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +17,10 @@ use crate::{
         error_response::{refusal_response, text_response},
         validate::check_message,
     },
-    net::{connections::Connections, listener::Listener},
+    net::{
+        connections::Connections,
+        listener::{Listener, RefusalCounters},
+    },
     shutdown::Shutdown,
 };
 
@@ -42,6 +48,11 @@ impl HttpsRedirect {
         })
     }
 
+    /// Returns the address, with the port that the system chose if 0 was requested.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.listener.address()
+    }
+
     /// Serves at most `max_connections` connections until the host drains.
     pub(crate) async fn serve(self, max_connections: usize) {
         let port = self.port;
@@ -51,7 +62,7 @@ impl HttpsRedirect {
             .serve(
                 Arc::new(handler),
                 connections,
-                Counter::default(),
+                RefusalCounters::default(),
                 self.drain,
             )
             .await;
@@ -82,7 +93,9 @@ fn location<B>(request: &Request<B>, port: u16) -> Option<HeaderValue> {
         Some(host) => Authority::try_from(host.as_bytes()).ok()?,
         None => request.uri().authority()?.clone(),
     };
-    let target = request.uri().path_and_query().map_or("/", |it| it.as_str());
+    let target = request.uri().path_and_query().map(PathAndQuery::as_str);
+    // The target of OPTIONS may be `*`.
+    let target = target.filter(|it| it.starts_with('/')).unwrap_or("/");
     let host = host.host();
     let url = match port {
         HTTPS_PORT => format!("https://{host}{target}"),
@@ -107,6 +120,7 @@ mod tests {
             ("example.com", "/", 443, "https://example.com/"),
             ("example.com:80", "/a?b=c", 443, "https://example.com/a?b=c"),
             ("example.com:8080", "/a", 8443, "https://example.com:8443/a"),
+            ("example.com", "*", 443, "https://example.com/"),
             ("[::1]:80", "/", 3000, "https://[::1]:3000/"),
         ] {
             assert_eq!(location_of(host, target, port).as_deref(), Some(expected));

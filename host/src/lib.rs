@@ -76,6 +76,8 @@ pub struct Host {
     config: AppConfig,
     /// The public address, and that of the control port.
     addresses: [SocketAddr; 2],
+    /// The address of the redirect port, if any.
+    redirect: Option<SocketAddr>,
     certificates: HostCertificates,
     services: Arc<Services>,
     tunnels: Arc<Tunnels>,
@@ -89,7 +91,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Reads the manifest, binds both addresses, loads the components, and starts to serve.
+    /// Reads the manifest, binds the addresses, loads the components, and starts to serve.
     ///
     /// # Errors
     /// Fails if the options or the manifest are invalid, an address cannot be bound, a component
@@ -105,6 +107,12 @@ impl Host {
         let control_listener = Listener::bind(options.control, "--control", &shutdown).await?;
         let control_listener = control_listener.with_encryption(certificates.control());
         let addresses = [listener.address(), control_listener.address()];
+        let redirect = match options.http_redirect {
+            Some(address) => {
+                Some(HttpsRedirect::bind(address, addresses[0].port(), &shutdown).await?)
+            }
+            None => None,
+        };
         let limits = ConnectionLimits::of_process();
         let control = Control::new(&options, addresses[1], limits.control, &shutdown)?;
 
@@ -122,11 +130,11 @@ impl Host {
         )
         .await?;
 
+        let redirect_address = redirect.as_ref().map(HttpsRedirect::address);
         let (services, tunnels) = (app.services(), app.tunnels());
         control.set_ready(services.clone());
         let mut serving = JoinSet::new();
-        if let Some(address) = options.http_redirect {
-            let redirect = HttpsRedirect::bind(address, addresses[0].port(), &shutdown).await?;
+        if let Some(redirect) = redirect {
             background.spawn(redirect.serve(limits.control));
         }
         serving.spawn(app.gateway().serve(listener, limits.public));
@@ -139,6 +147,7 @@ impl Host {
             certificates,
             config,
             addresses,
+            redirect: redirect_address,
             services,
             tunnels,
             spin,
@@ -166,6 +175,11 @@ impl Host {
     /// Returns the URL of the control port for other machines.
     pub fn control_url(&self) -> String {
         self.certificates.control_url(self.addresses[1])
+    }
+
+    /// Returns the address whose requests are redirected to the public port, if there is one.
+    pub fn redirect_address(&self) -> Option<SocketAddr> {
+        self.redirect
     }
 
     /// Reads the certificates again for new connections and logs the result. After a failure, the

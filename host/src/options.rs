@@ -19,6 +19,9 @@ use crate::{
     net::tls::CertificateFiles,
 };
 
+/// The shortest `max-age` of `Strict-Transport-Security`, which is in seconds. 0 would disable it.
+const MIN_HSTS: Duration = Duration::from_secs(1);
+
 /// The options of a [`Host`](crate::Host). The defaults are those of the command line.
 #[derive(Clone, Debug)]
 pub struct HostOptions {
@@ -173,6 +176,9 @@ impl HostOptions {
             if let Some((option, _)) = needs_tls.iter().find(|(_, is_set)| *is_set) {
                 bail!("{option} needs a certificate: set --tls-cert and --tls-key");
             }
+        }
+        if self.hsts.is_some_and(|time| time < MIN_HSTS) {
+            bail!("--hsts is out of range: expected at least {MIN_HSTS:?}");
         }
         let max_duration = Limits::DEFAULT.max_duration;
         if self.request_timeout > max_duration {

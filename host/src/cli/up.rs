@@ -172,6 +172,9 @@ impl Up {
         let url = host.url();
         print_line(format_args!("Serving {url}"));
         summary::print(host.config(), &url, upstream.as_ref());
+        if let Some(address) = host.redirect_address() {
+            print_line(format_args!("Redirect: http://{address} → {url}"));
+        }
         print_line(format_args!("Control: {}", host.control_url()));
 
         let status = loop {

@@ -68,6 +68,15 @@ pub struct Limits {
     /// The part of a response that waits for the window of an HTTP/2 stream. The backend then waits.
     /// Default: 64 KiB.
     pub h2_send_buffer_bytes: usize,
+    /// The concurrent requests and WebSockets on an HTTP/2 connection. The client then waits.
+    /// Default: 200.
+    pub max_h2_streams: u32,
+    /// The data of a client that an HTTP/2 stream may send before it is read. The client then waits.
+    /// Default: 256 KiB.
+    pub h2_stream_window_bytes: u32,
+    /// The data of a client that all streams of an HTTP/2 connection may send before it is read. The
+    /// client then waits. Default: 2 MiB.
+    pub h2_connection_window_bytes: u32,
     /// The time for a client to answer a close frame, or to read what was sent before it. The
     /// connection is then dropped. Default: 5 s.
     pub close_timeout: Duration,
@@ -214,6 +223,9 @@ impl Limits {
         tcp_keepalive: secs(60),
         h2_ping_interval: secs(60),
         h2_send_buffer_bytes: 64 * KIB,
+        max_h2_streams: 200,
+        h2_stream_window_bytes: 256 * 1024,
+        h2_connection_window_bytes: 2 * 1024 * 1024,
         close_timeout: secs(5),
         drain_timeout: secs(30),
         exit_flush_timeout: Duration::from_millis(500),

@@ -49,7 +49,7 @@ pub(crate) fn check_message<B>(request: &Request<B>) -> Result<(), Refusal> {
 pub(crate) fn check_backend_request<B>(request: &Request<B>) -> Result<(), Refusal> {
     if request.method() == Method::CONNECT && !is_extended_connect(request) {
         return Err(Refusal(
-            StatusCode::METHOD_NOT_ALLOWED,
+            StatusCode::NOT_IMPLEMENTED,
             "CONNECT is only supported for WebSockets over HTTP/2",
         ));
     }
@@ -126,8 +126,14 @@ fn host_problem<B>(request: &Request<B>) -> Option<&'static str> {
         return Some("more than one Host header");
     }
     let Some(host) = host else {
-        // HTTP/2 has the host in the URI.
-        return (request.version() == Version::HTTP_11).then_some("the Host header is missing");
+        return match request.version() {
+            Version::HTTP_11 => Some("the Host header is missing"),
+            // HTTP/2 has the host in the URI, and may have it in the header (RFC 9113, section 8.3.1).
+            Version::HTTP_2 if request.uri().authority().is_none() => {
+                Some("the host is missing: expected :authority or a Host header")
+            }
+            _ => None,
+        };
     };
     let Some(host) = host.to_str().ok().filter(|host| is_host(host)) else {
         return Some("invalid Host header: expected a host with an optional port");

@@ -82,7 +82,7 @@ pub(crate) struct Traffic {
     bytes: Counter,
 }
 
-/// Why a publication or a request was dropped.
+/// Why a publication, a request or a connection was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dropped {
     /// The id of the publication was published before.
@@ -93,6 +93,8 @@ pub(crate) enum Dropped {
     Full,
     /// A page of this origin may not open WebSockets.
     Origin,
+    /// The TLS handshake of a connection failed.
+    TlsHandshake,
 }
 
 impl Default for Metrics {
@@ -185,7 +187,7 @@ impl Metrics {
         add("items", "Items in successful publish requests", &self.items);
         add(
             "dropped",
-            "Dropped publications and requests by reason",
+            "Dropped publications, requests and connections by reason",
             &self.dropped,
         );
         add("sessions_ended", "Ended WebSockets by reason", &self.ended);
@@ -294,7 +296,13 @@ impl Traffic {
 }
 
 impl Dropped {
-    const ALL: [Self; 4] = [Self::Duplicate, Self::SlowHold, Self::Full, Self::Origin];
+    const ALL: [Self; 5] = [
+        Self::Duplicate,
+        Self::SlowHold,
+        Self::Full,
+        Self::Origin,
+        Self::TlsHandshake,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -302,6 +310,7 @@ impl Dropped {
             Self::SlowHold => "slow-hold",
             Self::Full => "full",
             Self::Origin => "origin",
+            Self::TlsHandshake => "tls-handshake",
         }
     }
 }

@@ -36,14 +36,13 @@ use crate::{
     net::{
         date,
         io::{Io, IoState},
-        response_body::{ResponseBody, StreamExecutor, Streams},
+        response_body::{ResponseBody, StreamExecutor, StreamHandle, Streams},
     },
 };
 
 const HEAD_TIMEOUT: Duration = Limits::DEFAULT.request_head_timeout;
 const UNREAD_TIMEOUT: Duration = Limits::DEFAULT.unread_response_timeout;
-
-const H2_SEND_BUFFER_BYTES: usize = Limits::DEFAULT.h2_send_buffer_bytes;
+const CLOSE_TIMEOUT: Duration = Limits::DEFAULT.close_timeout;
 
 /// hyper's limits on the head of a request. They exceed the host's own, whose refusal has a text.
 const HYPER_HEAD_BYTES: usize = Limits::DEFAULT.max_request_head_bytes * 2;
@@ -101,9 +100,12 @@ impl ConnectionHandle {
         self.0.close.notify_one();
     }
 
-    /// Waits until all connections are aborted.
-    pub(super) async fn aborted(&self) {
-        self.0.abort.cancelled().await;
+    /// Waits until this connection is closed or all are aborted.
+    pub(super) async fn closed(&self) {
+        tokio::select! {
+            () = self.0.close.notified() => {}
+            () = self.0.abort.cancelled() => {}
+        }
     }
 
     #[cfg(test)]
@@ -136,7 +138,8 @@ impl ConnectionHandle {
         request.extensions().get().cloned()
     }
 
-    /// Runs the protocol that a connection was upgraded to, until all connections are aborted.
+    /// Runs the protocol that a connection, or the HTTP/2 stream of the current task, was upgraded
+    /// to, until all connections are aborted.
     pub(crate) fn run_upgraded<F>(connection: Option<Self>, future: F) -> impl Future<Output = ()>
     where
         F: Future<Output = ()>,
@@ -146,6 +149,7 @@ impl ConnectionHandle {
         // An HTTP/2 connection is busy while any of its streams is in use.
         let is_h2 = |connection: &&Self| connection.0.is_h2.load(Relaxed);
         let busy = connection.as_ref().filter(is_h2).map(Self::busy);
+        let stream = StreamHandle::current();
         async move {
             let _busy = busy;
             match connection {
@@ -153,6 +157,10 @@ impl ConnectionHandle {
                     connection.0.abort.run_until_cancelled(future).await;
                 }
                 None => future.await,
+            }
+            if let Some(stream) = stream {
+                // The client may not read what was sent last.
+                tokio::spawn(stream.reset_upgraded_after(CLOSE_TIMEOUT));
             }
         }
     }
@@ -181,7 +189,10 @@ pub(crate) fn builder() -> auto::Builder<StreamExecutor> {
         .http2()
         .timer(TokioTimer::new())
         .max_header_list_size(HYPER_HEAD_BYTES as u32)
-        .max_send_buf_size(H2_SEND_BUFFER_BYTES)
+        .max_send_buf_size(Limits::DEFAULT.h2_send_buffer_bytes)
+        .max_concurrent_streams(Limits::DEFAULT.max_h2_streams)
+        .initial_stream_window_size(Limits::DEFAULT.h2_stream_window_bytes)
+        .initial_connection_window_size(Limits::DEFAULT.h2_connection_window_bytes)
         .enable_connect_protocol()
         .keep_alive_interval(Limits::DEFAULT.h2_ping_interval);
     builder

@@ -50,6 +50,15 @@ pub(crate) struct Listener {
     abort: CancellationToken,
 }
 
+/// Counts the connections of a listener that are not served.
+#[derive(Clone, Default)]
+pub(crate) struct RefusalCounters {
+    /// Those beyond the limit.
+    pub(crate) full: Counter,
+    /// Those whose TLS handshake failed.
+    pub(crate) tls_handshake: Counter,
+}
+
 /// Which connections of a listener are encrypted.
 #[derive(Clone, Default)]
 pub(crate) enum Encryption {
@@ -58,7 +67,7 @@ pub(crate) enum Encryption {
     /// All of them.
     Tls(Arc<Tls>),
     /// Those of other machines. Clients on this machine may use TLS or plain HTTP.
-    TlsBeyondLoopback(Arc<Tls>),
+    TlsForRemote(Arc<Tls>),
 }
 
 impl Listener {
@@ -107,12 +116,13 @@ impl Listener {
     /// Accepts connections until `drain`, and then waits for the requests in progress.
     ///
     /// `connections` bounds the open connections, including those that were upgraded. `refused`
-    /// counts the further ones, which are closed. An abort of the host closes all of them.
+    /// counts the further ones, which are closed, and those whose TLS handshake failed. An abort of
+    /// the host closes all of them.
     pub(crate) async fn serve<H, F>(
         self,
         handler: Arc<H>,
         connections: Arc<Connections>,
-        refused: Counter,
+        refused: RefusalCounters,
         drain: CancellationToken,
     ) where
         H: Fn(Request<Incoming>, Client) -> F + Send + Sync + 'static,
@@ -120,10 +130,10 @@ impl Listener {
     {
         let builder = Arc::new(connection::builder());
         let graceful = GracefulShutdown::new();
-        let refusals = RateLimitedLog::new(
-            spin_runtime::Limits::DEFAULT.log_lines_per_second,
-            |suppressed| warn!(suppressed, "connection refused: too many open connections"),
-        );
+        let lines_per_second = spin_runtime::Limits::DEFAULT.log_lines_per_second;
+        let refusals = RateLimitedLog::new(lines_per_second, |suppressed| {
+            warn!(suppressed, "connection refused: too many open connections");
+        });
         loop {
             let accepted = tokio::select! {
                 accepted = self.tcp.accept() => accepted,
@@ -141,7 +151,7 @@ impl Listener {
             }
             let Some((handle, registration)) = connections.register(self.abort.child_token())
             else {
-                refused.inc();
+                refused.full.inc();
                 refusals.log(
                     || warn!(client = %address, "connection refused: too many open connections"),
                 );
@@ -149,16 +159,22 @@ impl Listener {
             };
             let (builder, handler) = (builder.clone(), handler.clone());
             let (encryption, watcher) = (self.encryption.clone(), graceful.watcher());
+            let (failed_handshakes, drain) = (refused.tls_handshake.clone(), drain.clone());
             let serve = async move {
                 let _registration = registration;
                 // Boxed, since otherwise the connection would reserve space for it.
                 let accepted = Box::pin(encryption.accept(stream, address));
                 let (stream, client) = tokio::select! {
+                    biased;
                     accepted = accepted => match accepted {
                         Ok(accepted) => accepted,
-                        Err(error) => return debug!(%error, "TLS handshake failed"),
+                        Err(error) => {
+                            failed_handshakes.inc();
+                            return debug!(%error, "TLS handshake failed");
+                        }
                     },
-                    () = handle.aborted() => return,
+                    () = handle.closed() => return,
+                    () = drain.cancelled() => return,
                 };
                 let handler = |request| handler(request, client);
                 let stream = TokioIo::new(stream);
@@ -178,9 +194,11 @@ impl Encryption {
         let tls = match self {
             Self::None => None,
             Self::Tls(tls) => Some(tls),
-            Self::TlsBeyondLoopback(tls) => {
-                let may_choose = address.ip().to_canonical().is_loopback();
-                let is_plain = may_choose && !timeout(HEAD_TIMEOUT, is_tls(&stream)).await??;
+            Self::TlsForRemote(tls) => {
+                let is_plain = is_local(address, stream.local_addr()?)
+                    && !timeout(HEAD_TIMEOUT, is_tls(&stream))
+                        .await
+                        .map_err(|_| io::Error::other("nothing received"))??;
                 (!is_plain).then_some(tls)
             }
         };
@@ -193,7 +211,10 @@ impl Encryption {
                         connection.set_buffer_limit(Some(tls::BUFFER_BYTES));
                     }),
                 );
-                Stream::Tls(Box::new(accepted.await??))
+                let accepted = accepted.await;
+                Stream::Tls(Box::new(
+                    accepted.map_err(|_| io::Error::other("not complete in time"))??,
+                ))
             }
         };
         let client = Client {
@@ -202,6 +223,13 @@ impl Encryption {
         };
         Ok((stream, client))
     }
+}
+
+/// Returns whether a client runs on this machine. Its address is then loopback, or the one that it has
+/// connected to.
+fn is_local(client: SocketAddr, connected_to: SocketAddr) -> bool {
+    let client = client.ip().to_canonical();
+    client.is_loopback() || client == connected_to.ip().to_canonical()
 }
 
 /// Returns whether a client begins with a TLS handshake. Waits for its first byte.
@@ -241,6 +269,23 @@ async fn handle_accept_error(error: &io::Error) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clients_of_this_machine_are_local() {
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        for (client, connected_to, expected) in [
+            ("127.0.0.1:1", "127.0.0.1:2", true),
+            ("[::ffff:127.0.0.1]:1", "[::ffff:127.0.0.1]:2", true),
+            ("[::1]:1", "[::1]:2", true),
+            ("10.0.0.5:1", "10.0.0.5:2", true),
+            ("[::ffff:10.0.0.5]:1", "10.0.0.5:2", true),
+            ("10.0.0.6:1", "10.0.0.5:2", false),
+            ("[fd00::6]:1", "[fd00::5]:2", false),
+        ] {
+            let is_local = is_local(address(client), address(connected_to));
+            assert_eq!(is_local, expected, "{client} to {connected_to}");
+        }
+    }
 
     #[tokio::test]
     async fn accepted_sockets_have_the_options() {

@@ -27,8 +27,31 @@ use crate::http::trailers::remove_unsafe_trailers;
 const MAX_FRAME_BYTES: usize = 64 * 1024;
 
 tokio::task_local! {
-    /// Resets the HTTP/2 stream that the current task serves.
-    static STREAM: CancellationToken;
+    /// The HTTP/2 stream that the current task serves.
+    static STREAM: StreamHandle;
+}
+
+/// Resets an HTTP/2 stream.
+#[derive(Clone, Default)]
+pub(crate) struct StreamHandle {
+    /// Ends the task that sends the response.
+    response: CancellationToken,
+    /// Ends the task that sends what an upgraded stream writes. hyper keeps it until the client has
+    /// read everything, even if the upgraded stream was dropped.
+    upgraded: CancellationToken,
+}
+
+impl StreamHandle {
+    /// Returns the stream that the current task serves, if any.
+    pub(crate) fn current() -> Option<Self> {
+        STREAM.try_with(Clone::clone).ok()
+    }
+
+    /// Resets the stream after `timeout`, if it was upgraded and is still open.
+    pub(crate) async fn reset_upgraded_after(self, timeout: Duration) {
+        tokio::time::sleep(timeout).await;
+        self.upgraded.cancel();
+    }
 }
 
 /// Runs the tasks of HTTP/2 connections, each of which serves a stream.
@@ -40,8 +63,14 @@ where
     F: Future<Output: Send> + Send + 'static,
 {
     fn execute(&self, future: F) {
-        let stream = CancellationToken::new();
-        let reset = stream.clone();
+        // The task of an upgraded stream is spawned by the one that has sent the response.
+        let (stream, reset) = match StreamHandle::current() {
+            Some(stream) => (stream.clone(), stream.upgraded),
+            None => {
+                let stream = StreamHandle::default();
+                (stream.clone(), stream.response)
+            }
+        };
         // Dropping the future of a stream resets the stream.
         let future = async move {
             reset.run_until_cancelled(future).await;
@@ -66,7 +95,7 @@ impl Streams {
     fn track(&self) -> Arc<Stream> {
         let stream = Arc::new(Stream {
             unread_since: Mutex::new(Some(Instant::now())),
-            reset: STREAM.try_with(Clone::clone).unwrap_or_default(),
+            reset: StreamHandle::current().unwrap_or_default().response,
         });
         let mut tracked = self.0.lock();
         tracked.retain(|other| other.strong_count() > 0);

@@ -3,9 +3,10 @@
 
 use std::{
     fmt,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -20,13 +21,13 @@ use rustls::{
     sign::CertifiedKey,
 };
 use tokio_rustls::TlsAcceptor;
-use tracing::warn;
+use tracing::{error, warn};
 use x509_parser::{certificate::X509Certificate, prelude::FromDer as _, time::ASN1Time};
 
 /// The protocols offered by ALPN, in order of preference.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// A certificate that expires within this time is logged when it is loaded.
+/// A certificate that expires within this time is logged.
 const EXPIRY_NOTICE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The maximum number of bytes that the TLS layer buffers for a client that does not read.
@@ -52,8 +53,9 @@ pub(crate) struct Tls {
     loaded: Mutex<Fingerprint>,
 }
 
-/// The modification times and sizes of files. `None` for a file that cannot be read.
-pub(crate) type Fingerprint = Vec<Option<(SystemTime, u64)>>;
+/// Identifies the content and the permissions of files: their inodes, and the times of their last
+/// change in seconds and nanoseconds. `None` for a file that does not exist.
+pub(crate) type Fingerprint = Vec<Option<(u64, i64, i64)>>;
 
 /// Selects a certificate for each client.
 #[derive(Debug)]
@@ -91,8 +93,10 @@ impl Tls {
     /// # Errors
     /// Fails as [`Self::load`] does. The previous certificates then stay in use.
     pub(crate) fn reload(&self) -> Result<()> {
+        // Locked until the end, so that the older of two reloads cannot come last.
+        let mut loaded = self.loaded.lock();
         // Recorded even if loading fails, so that unchanged files are not read again.
-        *self.loaded.lock() = self.fingerprint();
+        *loaded = fingerprint(&self.files);
         let keys = load_all(&self.files, self.option)?;
         self.certificates.0.store(Arc::new(keys));
         Ok(())
@@ -103,15 +107,24 @@ impl Tls {
         &self.acceptor
     }
 
-    /// Returns the current fingerprint of the files. It differs from [`Self::loaded`] if one of them
-    /// has changed.
-    pub(crate) fn fingerprint(&self) -> Fingerprint {
-        fingerprint(&self.files)
+    /// Returns the current fingerprint of the files, if one of them has changed since they were last
+    /// read.
+    pub(crate) fn changed(&self) -> Option<Fingerprint> {
+        let loaded = self.loaded.lock();
+        let current = fingerprint(&self.files);
+        (current != *loaded).then_some(current)
     }
 
-    /// Returns the fingerprint of the files when they were last read.
-    pub(crate) fn loaded(&self) -> Fingerprint {
-        self.loaded.lock().clone()
+    /// Logs the certificates in use that have expired or expire soon.
+    pub(crate) fn check_expiry(&self) {
+        for (files, key) in self.files.iter().zip(&**self.certificates.0.load()) {
+            let certificate = key.end_entity_cert().map_err(anyhow::Error::from);
+            let checked =
+                certificate.and_then(|it| check_validity(&files.certificate, &parse(it)?));
+            if let Err(error) = checked {
+                error!(path = %files.certificate.display(), error = %format_args!("{error:#}"), "cannot use the certificate");
+            }
+        }
     }
 }
 
@@ -135,7 +148,7 @@ fn fingerprint(files: &[CertificateFiles]) -> Fingerprint {
     paths
         .map(|path| {
             let metadata = std::fs::metadata(path).ok()?;
-            Some((metadata.modified().ok()?, metadata.len()))
+            Some((metadata.ino(), metadata.ctime(), metadata.ctime_nsec()))
         })
         .collect()
 }
@@ -215,16 +228,31 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
 /// Checks that a certificate is valid now. Logs a warning if it expires soon or if its chain is out of
 /// order.
 fn check_chain(path: &Path, chain: &[CertificateDer<'static>]) -> Result<()> {
-    let mut parsed = Vec::with_capacity(chain.len());
-    for certificate in chain {
-        let (_, certificate) = X509Certificate::from_der(certificate)
-            .map_err(|error| anyhow!("the certificate cannot be parsed: {error}"))?;
-        parsed.push(certificate);
+    let chain: Vec<_> = chain.iter().map(parse).collect::<Result<_>>()?;
+    if let Some(certificate) = chain.first() {
+        check_validity(path, certificate)?;
     }
-    let Some(first) = parsed.first() else {
-        return Ok(());
-    };
-    let (validity, now) = (first.validity(), ASN1Time::now());
+    let is_ordered = chain
+        .windows(2)
+        .all(|pair| pair[0].issuer() == pair[1].subject());
+    if !is_ordered {
+        warn!(
+            path = %path.display(),
+            "certificate chain is out of order: each certificate must be followed by its issuer"
+        );
+    }
+    Ok(())
+}
+
+fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>> {
+    let (_, certificate) = X509Certificate::from_der(certificate)
+        .map_err(|error| anyhow!("the certificate cannot be parsed: {error}"))?;
+    Ok(certificate)
+}
+
+/// Checks that a certificate is valid now. Logs a warning if it expires soon.
+fn check_validity(path: &Path, certificate: &X509Certificate<'_>) -> Result<()> {
+    let (validity, now) = (certificate.validity(), ASN1Time::now());
     ensure!(
         now >= validity.not_before,
         "the certificate is not valid before {}",
@@ -237,15 +265,6 @@ fn check_chain(path: &Path, chain: &[CertificateDer<'static>]) -> Result<()> {
     );
     if (validity.not_after - now).is_none_or(|left| left < EXPIRY_NOTICE) {
         warn!(path = %path.display(), expires = %validity.not_after, "certificate expires soon");
-    }
-    let is_ordered = parsed
-        .windows(2)
-        .all(|pair| pair[0].issuer() == pair[1].subject());
-    if !is_ordered {
-        warn!(
-            path = %path.display(),
-            "certificate chain is out of order: each certificate must be followed by its issuer"
-        );
     }
     Ok(())
 }

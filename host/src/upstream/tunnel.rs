@@ -57,7 +57,8 @@ impl Tunnels {
 
     /// Sends an upgrade request for one of `protocols` to an upstream and opens the tunnel.
     ///
-    /// If the upstream refuses, its response is returned unchanged.
+    /// If the upstream refuses, its response is returned unchanged. With 200, a WebSocket over HTTP/2
+    /// would be open, so such a response becomes a 502.
     pub(crate) async fn open(
         &self,
         upstream: &Upstream,
@@ -83,18 +84,23 @@ impl Tunnels {
                 return backend_error_response(&error);
             }
         };
+        let bad_gateway = |problem: &str| {
+            warn!(route = path, upstream = %upstream.name(), "upgrade failed: {problem}");
+            let text = format!("invalid WebSocket handshake from the upstream: {problem}");
+            text_response(StatusCode::BAD_GATEWAY, &text)
+        };
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return response;
+            return if accept_key.is_some() && response.status().is_success() {
+                bad_gateway("it did not switch protocols")
+            } else {
+                response
+            };
         }
         let server = hyper::upgrade::on(&mut response);
         if let Some(accept_key) = accept_key
             && !from_switching_protocols(&mut response, &accept_key)
         {
-            warn!(route = path, upstream = %upstream.name(), "upgrade failed: wrong Sec-WebSocket-Accept");
-            return text_response(
-                StatusCode::BAD_GATEWAY,
-                "invalid WebSocket handshake from the upstream",
-            );
+            return bad_gateway("wrong Sec-WebSocket-Accept");
         }
         let stop = self.stop.clone();
         let gauge = GaugeGuard::new(&self.metrics.tunnels);

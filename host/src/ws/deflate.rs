@@ -49,45 +49,16 @@ impl Deflate {
     /// Accepts the first offer in `Sec-WebSocket-Extensions` whose parameters are valid. Returns the
     /// value of the header in the response.
     pub(crate) fn negotiate(request: &HeaderMap) -> Option<(Self, HeaderValue)> {
-        let deflate =
-            list_items(request, &header::SEC_WEBSOCKET_EXTENSIONS).find_map(Self::accept)?;
+        let offered_bits =
+            list_items(request, &header::SEC_WEBSOCKET_EXTENSIONS).find_map(accept)?;
         let mut accepted =
             format!("{NAME}; server_no_context_takeover; client_no_context_takeover");
-        if deflate.window_bits < MAX_WINDOW_BITS {
-            accepted += &format!("; server_max_window_bits={}", deflate.window_bits);
+        // Must be in the response if it was offered (RFC 7692, section 7.1.2.1).
+        if let Some(bits) = offered_bits {
+            accepted += &format!("; server_max_window_bits={bits}");
         }
-        Some((deflate, HeaderValue::from_str(&accepted).ok()?))
-    }
-
-    /// Accepts one offer. Any unknown, repeated or invalid parameter declines it (RFC 7692, section
-    /// 7.1).
-    fn accept(offer: &str) -> Option<Self> {
-        let mut parts = offer.split(';').map(str::trim);
-        if !parts.next()?.eq_ignore_ascii_case(NAME) {
-            return None;
-        }
-        let mut seen = Vec::new();
-        let mut window_bits = MAX_WINDOW_BITS;
-        for part in parts {
-            let (name, value) = match part.split_once('=') {
-                Some((name, value)) => (name.trim_end(), Some(value.trim_start())),
-                None => (part, None),
-            };
-            match (name, value) {
-                ("server_no_context_takeover" | "client_no_context_takeover", None) => {}
-                ("server_max_window_bits", Some(value)) => window_bits = parse_bits(value)?,
-                ("client_max_window_bits", None) => {}
-                ("client_max_window_bits", Some(value)) => {
-                    parse_bits(value)?;
-                }
-                _ => return None,
-            }
-            if seen.contains(&name) {
-                return None;
-            }
-            seen.push(name);
-        }
-        Some(Self { window_bits })
+        let window_bits = offered_bits.unwrap_or(MAX_WINDOW_BITS);
+        Some((Self { window_bits }, HeaderValue::from_str(&accepted).ok()?))
     }
 
     /// Returns whether the client can decompress a message of this size. Back-references reach no
@@ -95,6 +66,37 @@ impl Deflate {
     pub(crate) fn fits(self, message_bytes: usize) -> bool {
         self.window_bits == MAX_WINDOW_BITS || message_bytes <= 1 << self.window_bits
     }
+}
+
+/// Accepts one offer, and returns the window that it sets for the server, if any. Any unknown, repeated or invalid parameter declines it (RFC 7692, section
+/// 7.1).
+fn accept(offer: &str) -> Option<Option<u8>> {
+    let mut parts = offer.split(';').map(str::trim);
+    if !parts.next()?.eq_ignore_ascii_case(NAME) {
+        return None;
+    }
+    let mut seen = Vec::new();
+    let mut server_bits = None;
+    for part in parts {
+        let (name, value) = match part.split_once('=') {
+            Some((name, value)) => (name.trim_end(), Some(value.trim_start())),
+            None => (part, None),
+        };
+        match (name, value) {
+            ("server_no_context_takeover" | "client_no_context_takeover", None) => {}
+            ("server_max_window_bits", Some(value)) => server_bits = Some(parse_bits(value)?),
+            ("client_max_window_bits", None) => {}
+            ("client_max_window_bits", Some(value)) => {
+                parse_bits(value)?;
+            }
+            _ => return None,
+        }
+        if seen.contains(&name) {
+            return None;
+        }
+        seen.push(name);
+    }
+    Some(server_bits)
 }
 
 /// Parses the base-2 logarithm of a window, which may be quoted.
@@ -113,6 +115,12 @@ thread_local! {
     // The state is large, so all sockets of a thread share it.
     static COMPRESS: RefCell<Compress> = RefCell::new(Compress::new(LEVEL, false));
     static DECOMPRESS: RefCell<Decompress> = RefCell::new(Decompress::new(false));
+}
+
+/// Returns the largest size to which a client may compress a message of `message_bytes`. It may be
+/// larger than the message: what cannot be compressed is stored in blocks, with a head for each.
+pub(crate) fn max_compressed_bytes(message_bytes: usize) -> usize {
+    message_bytes + message_bytes / 1000 + 64
 }
 
 /// Compresses a message. Returns `None` if it would not become smaller.
@@ -236,6 +244,11 @@ mod tests {
                 ],
                 8,
                 "; server_max_window_bits=8",
+            ),
+            (
+                &["permessage-deflate; server_max_window_bits=15"],
+                15,
+                "; server_max_window_bits=15",
             ),
             (
                 &["permessage-deflate; server_max_window_bits=7, permessage-deflate"],

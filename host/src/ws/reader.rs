@@ -246,6 +246,11 @@ impl Reader {
         let Some(mask) = mask else {
             return Err(ReadError::protocol("frames of clients must be masked"));
         };
+        let max_bytes = if rsv1 || self.fragments.as_ref().is_some_and(|it| it.is_compressed) {
+            deflate::max_compressed_bytes(self.max_message_bytes)
+        } else {
+            self.max_message_bytes
+        };
         let limit = match opcode {
             OpCode::Control(Control::Reserved(_)) | OpCode::Data(Data::Reserved(_)) => {
                 return Err(ReadError::protocol("unknown opcode"));
@@ -258,15 +263,13 @@ impl Reader {
             }
             OpCode::Control(_) => MAX_CONTROL_PAYLOAD,
             OpCode::Data(Data::Continue) => match &self.fragments {
-                Some(fragments) => self
-                    .max_message_bytes
-                    .saturating_sub(fragments.content.len()),
+                Some(fragments) => max_bytes.saturating_sub(fragments.content.len()),
                 None => return Err(ReadError::protocol("continuation without a message")),
             },
             OpCode::Data(_) if self.fragments.is_some() => {
                 return Err(ReadError::protocol("new message inside a fragmented one"));
             }
-            OpCode::Data(_) => self.max_message_bytes,
+            OpCode::Data(_) => max_bytes,
         };
         let length = usize::try_from(length).ok();
         let Some(length) = length.filter(|length| *length <= limit) else {

@@ -1,5 +1,7 @@
 //! The control port with TLS.
 
+use std::net::{SocketAddr, UdpSocket};
+
 use anyhow::{Context as _, Result, ensure};
 use tests::{Server, burger, probe};
 
@@ -18,6 +20,14 @@ async fn a_control_port_beyond_loopback_needs_tls_or_an_option() -> Result<()> {
     Ok(())
 }
 
+/// Returns the address from which this machine sends to others, with port 0.
+fn own_address() -> Result<String> {
+    // Connecting a UDP socket selects the address, and sends nothing.
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.connect("192.0.2.1:9")?;
+    Ok(SocketAddr::new(socket.local_addr()?.ip(), 0).to_string())
+}
+
 #[tokio::test]
 async fn components_publish_to_a_control_port_with_tls() -> Result<()> {
     let authority = Authority::new()?;
@@ -29,9 +39,14 @@ async fn components_publish_to_a_control_port_with_tls() -> Result<()> {
         "--control-tls-key",
         files.key.to_str().context("a path")?,
     ];
+    // At an address of this machine that is not loopback, clients come from that address.
+    let address = own_address()?;
+    let own = [&options[..], &KEY, &["--control", &address]].concat();
+    let host = Server::start(folder.path(), &own)?;
+    host.socket("/api/ws").await?.order().await?;
+
     let host = Server::start(folder.path(), &options)?;
-    let mut socket = host.socket("/api/ws").await?;
-    socket.order().await?;
+    host.socket("/api/ws").await?.order().await?;
     // From this machine, both work.
     ensure!(host.health().await?["status"] == "ok");
     let stream = connect(host.control, "localhost", &authority.root(), &["h2"]).await?;

@@ -15,7 +15,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::process::Signal;
-use tests::{Server, Upstream, app_with_manifest, burger, eventually, probe, wasm};
+use tests::{Server, Upstream, app_with_manifest, burger, eventually, probe};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_tungstenite::{
     WebSocketStream,
@@ -120,13 +120,7 @@ async fn messages_of_all_sizes_are_echoed() -> Result<()> {
 async fn peers_that_vanish_are_dropped() -> Result<()> {
     let authority = Authority::new()?;
     let files = authority.issue("localhost", &["localhost"])?;
-    let folder = app_with_manifest(&format!(
-        "spin_manifest_version = 2\napplication.name = \"echo\"\n\
-         application.tool.socket-host.websocket.ping-interval = \"1s\"\n\
-         [[trigger.http]]\nroute = \"/...\"\ncomponent = \"echo\"\n\
-         [component.echo]\nsource = {:?}\n",
-        wasm("probe")
-    ));
+    let folder = probe("[application.tool.socket-host.websocket]\nping-interval = \"1s\"");
     let host = Server::start(folder.path(), &files.options()?)?;
     let mut sender = open(host.address, &authority.root()).await?;
     // Neither is read, so neither answers a ping.
@@ -147,6 +141,31 @@ async fn peers_that_vanish_are_dropped() -> Result<()> {
             .filter(|count| *count == 0)
     })
     .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn streams_that_are_not_read_do_not_delay_a_drain() -> Result<()> {
+    let (host, authority, _folder) = serve(&[])?;
+    let stream = connect(host.address, "localhost", &authority.root(), &["h2"]).await?;
+    // Without a window, nothing can be sent but the heads of responses.
+    let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(0)
+        .handshake(TokioIo::new(stream))
+        .await?;
+    tokio::spawn(connection);
+    let request = request("/websocket-echo", &[])?;
+    let mut socket = socket(sender.send_request(request).await?).await?;
+    socket
+        .send(Message::text("an echo that is not read"))
+        .await?;
+    host.wait_for_metric("socket_host_replied_messages_total 1")
+        .await?;
+    host.signal(Signal::TERM)?;
+    let log = host.log();
+    ensure!(host.wait().await? == Some(0));
+    let log = log.lock().map(|log| log.clone()).unwrap_or_default();
+    ensure!(!log.contains("drain timed out"), "{log}");
     Ok(())
 }
 
@@ -177,7 +196,7 @@ async fn requests_for_sockets_are_validated() -> Result<()> {
     protocol
         .extensions_mut()
         .insert(Protocol::from_static("connect-udp"));
-    ensure!(sender.send_request(protocol).await?.status() == 405);
+    ensure!(sender.send_request(protocol).await?.status() == 501);
     Ok(())
 }
 
@@ -191,8 +210,9 @@ async fn a_passthrough_gets_an_upgrade_of_http_1() -> Result<()> {
     let files = authority.issue("localhost", &["localhost"])?;
     let folder = app_with_manifest(&format!(
         "spin_manifest_version = 2\napplication.name = \"a\"\n\
-         [[application.tool.socket-host.passthrough]]\nroute = \"/...\"\nupstream = \"http://{}\"\n",
-        inner.address
+         [[application.tool.socket-host.passthrough]]\nroute = \"/...\"\nupstream = \"http://{}\"\n\
+         [[application.tool.socket-host.passthrough]]\nroute = \"/seen\"\nupstream = \"http://{}\"\n",
+        inner.address, components.address
     ));
     let manifest = folder.path().to_str().context("a path")?;
     let upstream = format!("http://{}", components.address);
@@ -202,6 +222,9 @@ async fn a_passthrough_gets_an_upgrade_of_http_1() -> Result<()> {
     let response = sender
         .send_request(request("/websocket-echo", &[])?)
         .await?;
+    // A 200 of a server that ignores the upgrade would open the WebSocket.
+    let ignored = sender.send_request(request("/seen", &[])?).await?;
+    ensure!(ignored.status() == 502, "{ignored:?}");
     let headers = response.headers();
     ensure!(!headers.contains_key("sec-websocket-accept"), "{headers:?}");
     let mut socket = socket(response).await?;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -10,7 +10,10 @@ use tokio::{
 
 use super::*;
 use crate::{
-    net::{connections::Connections, listener::Listener},
+    net::{
+        connections::Connections,
+        listener::{Listener, RefusalCounters},
+    },
     shutdown::Shutdown,
 };
 
@@ -31,7 +34,7 @@ impl TestHost {
         tokio::spawn(listener.serve(
             handler,
             Connections::new(Gauge::default(), 100),
-            Counter::default(),
+            RefusalCounters::default(),
             self.drain.clone(),
         ));
         let mut client = TcpStream::connect(address).await.expect("connects");

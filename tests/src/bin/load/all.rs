@@ -241,10 +241,15 @@ pub fn run(options: &Options, runs: u64, report: &mut Report) -> Result<()> {
     raise_open_files(most.max(idle.sockets + idle.before))?;
     let measurements = options.measurements();
     report.relative_to_first = !options.layers.is_empty();
-    if measurements.contains(&Measurement::Get) || measurements.contains(&Measurement::Static) {
+    let contenders = options.contenders()?;
+    let needs_wrk = contenders.iter().any(|contender| {
+        let requests = [Measurement::Get, Measurement::Static];
+        let measured = |it| measurements.contains(&it) && supports(contender, it);
+        contender.layers() != Layers::H2 && requests.into_iter().any(measured)
+    });
+    if needs_wrk {
         get::require_wrk()?;
     }
-    let contenders = options.contenders()?;
     for run in 1..=runs {
         for contender in &contenders {
             for measurement in &measurements {
