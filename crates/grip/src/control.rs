@@ -20,6 +20,10 @@ use crate::{
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum ControlMessage {
     /// Subscribes the connection to a channel.
+    ///
+    /// `prev_id` and `recover` are extensions, which the host lists in
+    /// [`Grip-Feature`](crate::header::GRIP_FEATURE). Without them, items that were published before
+    /// the subscription are not received.
     Subscribe {
         /// The channel's name, not empty.
         #[serde(deserialize_with = "channel")]
@@ -31,6 +35,24 @@ pub enum ControlMessage {
             skip_serializing_if = "is_default"
         )]
         filters: Vec<String>,
+        /// The id of the last item that the connection has. It receives all later ones, in order. If
+        /// the host does not know them all, it delivers none of them, and sends the component a
+        /// request with [`Grip-Last`](crate::header::GRIP_LAST).
+        #[serde(
+            rename = "prev-id",
+            default,
+            deserialize_with = "prev_id",
+            skip_serializing_if = "is_default"
+        )]
+        prev_id: Option<String>,
+        /// The number of items to receive first, the newest that the host knows. Ignored with
+        /// `prev_id`.
+        #[serde(
+            default,
+            deserialize_with = "recover",
+            skip_serializing_if = "is_default"
+        )]
+        recover: Option<u32>,
     },
     /// Unsubscribes the connection from a channel.
     Unsubscribe {
@@ -97,6 +119,8 @@ json::field_readers! {
     required id: String = json::non_empty_string;
     required name: String = json::non_empty_string;
     or_default filters: Vec<String> = json::strings;
+    optional prev_id: Option<String> = json::non_empty_string;
+    optional recover: Option<u32> = json::count;
     optional value: Option<String> = json::string;
     optional timeout: Option<u32> = json::seconds;
     or_default mode: KeepAliveMode = json::variant;
@@ -141,6 +165,31 @@ impl ControlMessage {
         ControlMessage::Subscribe {
             channel: channel.into(),
             filters: Vec::new(),
+            prev_id: None,
+            recover: None,
+        }
+    }
+
+    /// Subscribes to a channel from the item after `prev_id` on.
+    pub fn subscribe_after(
+        channel: impl Into<String>,
+        prev_id: impl Into<String>,
+    ) -> ControlMessage {
+        ControlMessage::Subscribe {
+            channel: channel.into(),
+            filters: Vec::new(),
+            prev_id: Some(prev_id.into()),
+            recover: None,
+        }
+    }
+
+    /// Subscribes to a channel from the `newest` items on.
+    pub fn subscribe_recent(channel: impl Into<String>, newest: u32) -> ControlMessage {
+        ControlMessage::Subscribe {
+            channel: channel.into(),
+            filters: Vec::new(),
+            prev_id: None,
+            recover: Some(newest),
         }
     }
 

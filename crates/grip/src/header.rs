@@ -15,6 +15,9 @@ pub const GRIP_SIG: &str = "grip-sig";
 pub const GRIP_LAST: &str = "grip-last";
 /// Request: the features that the host supports, comma-separated.
 pub const GRIP_FEATURE: &str = "grip-feature";
+/// The feature of hosts that deliver what a channel has published after an item, or its newest items:
+/// `prev_id` and `recover` of [`ControlMessage::Subscribe`](crate::ControlMessage::Subscribe).
+pub const FEATURE_RECOVER: &str = "subscribe:recover";
 /// Requests with events, and the response to OPEN: offers and enables GRIP, see [`Extension`](crate::Extension).
 pub const SEC_WEBSOCKET_EXTENSIONS: &str = "sec-websocket-extensions";
 /// Response: the idle time in seconds after which the host sends an empty request.
@@ -40,6 +43,11 @@ pub fn is_grip_instruct(content_type: &str) -> bool {
     has_essence(content_type, GRIP_INSTRUCT)
 }
 
+/// Whether a value of [`GRIP_FEATURE`] lists a feature.
+pub fn has_feature(features: &str, feature: &str) -> bool {
+    features.split(',').any(|listed| listed.trim() == feature)
+}
+
 /// Whether a header starts with `Grip-`. Case does not matter.
 pub fn is_grip(name: &str) -> bool {
     let prefix = name.as_bytes().get(..GRIP_PREFIX.len());
@@ -54,6 +62,14 @@ fn has_essence(content_type: &str, expected: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn features_are_a_list() {
+        let features = "status, link:next,subscribe:recover";
+        assert!(has_feature(features, FEATURE_RECOVER) && has_feature(features, "status"));
+        assert!(!has_feature(features, "subscribe") && !has_feature("", "status"));
+        assert!(!has_feature("subscribe:recover2", FEATURE_RECOVER));
+    }
 
     #[test]
     fn content_type_parameters_and_case_are_ignored() {

@@ -146,6 +146,11 @@ pub(crate) fn seconds(value: Value) -> Result<u32, String> {
     seconds.ok_or_else(|| format!("expected whole seconds, 0 to {}", u32::MAX))
 }
 
+pub(crate) fn count(value: Value) -> Result<u32, String> {
+    let count = whole_number(&value).and_then(|count| count.try_into().ok());
+    count.ok_or_else(|| format!("expected a whole number, 0 to {}", u32::MAX))
+}
+
 pub(crate) fn size(value: Value) -> Result<u64, String> {
     whole_number(&value).ok_or("expected a whole number, 0 or more".into())
 }

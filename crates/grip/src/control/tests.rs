@@ -11,6 +11,14 @@ fn messages_are_written_in_wire_format() {
         ControlMessage::subscribe("orders").into_event(),
         Event::text(r#"c:{"channel":"orders","type":"subscribe"}"#)
     );
+    assert_eq!(
+        ControlMessage::subscribe_after("orders", "117").to_json(),
+        r#"{"channel":"orders","prev-id":"117","type":"subscribe"}"#
+    );
+    assert_eq!(
+        ControlMessage::subscribe_recent("orders", 1).to_json(),
+        r#"{"channel":"orders","recover":1,"type":"subscribe"}"#
+    );
     assert_eq!(ControlMessage::Detach.to_json(), r#"{"type":"detach"}"#);
     assert_eq!(
         ControlMessage::keep_alive(Message::Ping(Bytes::new()), 30).to_json(),
@@ -26,7 +34,9 @@ fn messages_of_other_libraries_are_read() {
         parse(r#"{"type":"subscribe","channel":"a","filters":["skip-self"],"later":1}"#),
         ControlMessage::Subscribe {
             channel: "a".into(),
-            filters: vec!["skip-self".into()]
+            filters: vec!["skip-self".into()],
+            prev_id: None,
+            recover: None,
         }
     );
     assert_eq!(
@@ -81,6 +91,14 @@ fn errors_name_field_and_expectation() {
             "control message subscribe.filters: expected a list of strings",
         ),
         (
+            r#"{"type":"subscribe","channel":"a","prev-id":""}"#,
+            "control message subscribe.prev-id: expected a non-empty string",
+        ),
+        (
+            r#"{"type":"subscribe","channel":"a","recover":-1}"#,
+            "control message subscribe.recover: expected a whole number, 0 to 4294967295",
+        ),
+        (
             r#"{"type":"keep-alive","timeout":-1}"#,
             "control message keep-alive.timeout: expected whole seconds, 0 to 4294967295",
         ),
@@ -120,8 +138,20 @@ fn control() -> impl Strategy<Value = ControlMessage> {
     prop_oneof![
         Just(ControlMessage::Detach),
         Just(ControlMessage::FlushDelayed),
-        (".+", any::<Vec<String>>())
-            .prop_map(|(channel, filters)| ControlMessage::Subscribe { channel, filters }),
+        (
+            ".+",
+            any::<Vec<String>>(),
+            prop::option::of(".+"),
+            any::<Option<u32>>()
+        )
+            .prop_map(
+                |(channel, filters, prev_id, recover)| ControlMessage::Subscribe {
+                    channel,
+                    filters,
+                    prev_id,
+                    recover,
+                }
+            ),
         ".+".prop_map(|channel| ControlMessage::Unsubscribe { channel }),
         ".+".prop_map(|id| ControlMessage::Session { id }),
         (".+", any::<Option<String>>())
