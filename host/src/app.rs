@@ -196,6 +196,10 @@ impl App {
             &host,
             shutdown.drain.clone(),
         );
+        let services = match &options.bus {
+            Some(url) => services.with_bus(url, &host)?,
+            None => services,
+        };
         let services = Arc::new(services);
         let tunnels = Arc::new(Tunnels::new(
             services.limits.max_connections,
@@ -304,6 +308,7 @@ impl App {
         };
 
         rules.services.apply_limits();
+        rules.services.channels.set_rules(host.channels.clone());
         self.services = rules.services.clone();
         self.gateway.set_rules(rules);
         self.private.clone_from(private);

@@ -6,16 +6,18 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use grip::publish;
+use grip::{Item, publish};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use prometheus_client::metrics::gauge::Gauge;
 use serde_json::{Value, json};
 use spin_runtime::backend::{Body, full};
-use tracing::error;
+use tokio::task::JoinError;
+use tracing::{error, warn};
 
 use crate::{
+    bus::Bus,
     config::Limits,
     http::{
         error_response::{refusal_response, text_response},
@@ -28,7 +30,10 @@ use crate::{
         listener::{Listener, RefusalCounters},
     },
     options::HostOptions,
-    pubsub::publication::Publication,
+    pubsub::{
+        channels::Channels,
+        publication::{InvalidItem, Publication},
+    },
     shutdown::Shutdown,
     state::Services,
 };
@@ -148,7 +153,11 @@ impl Control {
             "/readyz" if self.shutdown.drain.is_cancelled() => {
                 text_response(StatusCode::SERVICE_UNAVAILABLE, "stopping")
             }
-            "/readyz" => text_response(StatusCode::OK, "ready"),
+            // Also without the bus: clients stay connected, and all hosts would be unready at once.
+            "/readyz" => match bus_state(services) {
+                Some(state) => text_response(StatusCode::OK, &format!("ready, bus: {state}")),
+                None => text_response(StatusCode::OK, "ready"),
+            },
             "/metrics" => {
                 let text = services.metrics.text(&services.snapshot());
                 response_with_type(CONTENT_TYPE, text)
@@ -168,41 +177,26 @@ impl Control {
         services: &Services,
         request: Request<Incoming>,
     ) -> (Response<Body>, usize) {
-        let publications = match self.read_publications(services, request).await {
-            Ok(publications) => publications,
+        let items = match self.read_items(services, request).await {
+            Ok(items) => items,
             Err(refusal) => return (*refusal, 0),
         };
-        let items = publications.len();
-        // A task, which completes even if the publisher disconnects: an item must not reach only
-        // some of its subscribers.
-        let channels = services.channels.clone();
-        let published = tokio::spawn(async move {
-            let mut publications = publications.into_iter().peekable();
-            while let Some(publication) = publications.next() {
-                let channel = publication.channel.clone();
-                channels.publish(publication).await;
-                // A subscriber of both channels receives the items in their order.
-                if publications
-                    .peek()
-                    .is_some_and(|next| next.channel != channel)
-                {
-                    channels.wait_delivered(&channel).await;
-                }
-            }
-        });
-        if let Err(error) = published.await {
-            error!(%error, "publish failed");
-            let failure = text_response(StatusCode::INTERNAL_SERVER_ERROR, "publish failed");
-            return (failure, 0);
+        let count = items.len();
+        let published = match &services.bus {
+            Some(bus) => publish_on_bus(bus, items).await,
+            None => publish_here(&services.channels, items).await,
+        };
+        match published {
+            Ok(()) => (text_response(StatusCode::OK, "Published"), count),
+            Err(refusal) => (*refusal, 0),
         }
-        (text_response(StatusCode::OK, "Published"), items)
     }
 
-    async fn read_publications(
+    async fn read_items(
         &self,
         services: &Services,
         request: Request<Incoming>,
-    ) -> Result<Vec<Publication>, Box<Response<Body>>> {
+    ) -> Result<Vec<Item>, Box<Response<Body>>> {
         let refuse = |status, text: &str| Box::new(text_response(status, text));
         if let Err(reason) = self.authorize(&services.signer, request.headers()) {
             let mut refusal = refuse(StatusCode::UNAUTHORIZED, &reason);
@@ -224,12 +218,7 @@ impl Control {
                 refuse(StatusCode::BAD_REQUEST, &text)
             }
         })?;
-        let items = publish::parse(&body.to_bytes())
-            .map_err(|error| refuse(StatusCode::BAD_REQUEST, &error.to_string()))?;
-        items
-            .into_iter()
-            .map(Publication::new)
-            .collect::<Result<_, _>>()
+        publish::parse(&body.to_bytes())
             .map_err(|error| refuse(StatusCode::BAD_REQUEST, &error.to_string()))
     }
 
@@ -292,6 +281,63 @@ impl Control {
     }
 }
 
+/// Publishes items to the clients of this host.
+async fn publish_here(channels: &Channels, items: Vec<Item>) -> Result<(), Box<Response<Body>>> {
+    let publications = items.into_iter().map(Publication::new);
+    let publications: Vec<_> = publications
+        .collect::<Result<_, _>>()
+        .map_err(invalid_item)?;
+    // A task, which completes even if the publisher disconnects: an item must not reach only some of
+    // its subscribers.
+    let channels = channels.clone();
+    let published = tokio::spawn(async move {
+        let mut publications = publications.into_iter().peekable();
+        while let Some(publication) = publications.next() {
+            let channel = publication.channel.clone();
+            channels.publish(publication).await;
+            // A subscriber of both channels receives the items in their order.
+            if publications
+                .peek()
+                .is_some_and(|next| next.channel != channel)
+            {
+                channels.wait_delivered(&channel).await;
+            }
+        }
+    });
+    published.await.map_err(publish_failed)
+}
+
+/// Publishes items to the clients of all hosts.
+async fn publish_on_bus(bus: &Arc<Bus>, items: Vec<Item>) -> Result<(), Box<Response<Body>>> {
+    for item in &items {
+        Publication::new(item.clone()).map_err(invalid_item)?;
+    }
+    // A task, which completes even if the publisher disconnects.
+    let bus = bus.clone();
+    let published = tokio::spawn(async move { bus.publish(&items).await });
+    let published = published.await.map_err(publish_failed)?;
+    published.map_err(|error| {
+        warn!(%error, "publish failed: no answer from the bus");
+        let text = "the bus is down: publish the same items again later";
+        let mut refusal = text_response(StatusCode::SERVICE_UNAVAILABLE, text);
+        let headers = refusal.headers_mut();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        Box::new(refusal)
+    })
+}
+
+fn invalid_item(error: InvalidItem) -> Box<Response<Body>> {
+    Box::new(text_response(StatusCode::BAD_REQUEST, &error.to_string()))
+}
+
+fn publish_failed(error: JoinError) -> Box<Response<Body>> {
+    error!(%error, "publish failed");
+    Box::new(text_response(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "publish failed",
+    ))
+}
+
 /// Returns a valid `Host` header without its port.
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
@@ -301,7 +347,7 @@ fn without_port(host: &str) -> &str {
 }
 
 fn health(services: &Services) -> Response<Body> {
-    json_response(&json!({
+    let mut health = json!({
         "status": "ok",
         "sessions": services.sessions.len(),
         "holds": {
@@ -310,7 +356,17 @@ fn health(services: &Services) -> Response<Body> {
         },
         "channels": services.channels.len(),
         "subscriptions": services.channels.subscriptions(),
-    }))
+    });
+    if let Some(state) = bus_state(services) {
+        health["bus"] = state.into();
+    }
+    json_response(&health)
+}
+
+/// Returns whether the bus works, if there is one.
+fn bus_state(services: &Services) -> Option<&'static str> {
+    let bus = services.bus.as_ref()?;
+    Some(if bus.is_up() { "up" } else { "down" })
 }
 
 fn json_response(value: &Value) -> Response<Body> {

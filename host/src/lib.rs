@@ -29,6 +29,11 @@ use tokio::task::JoinSet;
 
 mod app;
 mod backoff;
+#[cfg(feature = "redis")]
+mod bus;
+#[cfg(not(feature = "redis"))]
+#[path = "bus/unavailable.rs"]
+mod bus;
 mod certificates;
 pub mod cli;
 mod config;
@@ -55,8 +60,8 @@ mod ws;
 
 pub use app::check;
 pub use config::{
-    AllowedOrigins, AppConfig, HostConfig, Limits, Passthrough, Timer, TimerSchedule, TimerTarget,
-    UpstreamScheme, UpstreamUrl,
+    AllowedOrigins, AppConfig, ChannelRules, HistoryLimits, HostConfig, Limits, Passthrough, Timer,
+    TimerSchedule, TimerTarget, UpstreamScheme, UpstreamUrl,
 };
 pub use net::tls::CertificateFiles;
 pub use options::{HostOptions, SpinOptions};
@@ -120,6 +125,7 @@ impl Host {
         let mut background = JoinSet::new();
         background.spawn(control.clone().serve(control_listener));
         let spin = spin::start(&mut options, &config.manifest, addresses[1]).await?;
+        let stores = runtime_config.key_value_stores.clone();
         let mut app = App::start(
             &options,
             &config,
@@ -132,6 +138,11 @@ impl Host {
 
         let redirect_address = redirect.as_ref().map(HttpsRedirect::address);
         let (services, tunnels) = (app.services(), app.tunnels());
+        if let Some(bus) = services.bus.clone() {
+            bus.check_stores(&stores)?;
+            bus.check().await?;
+            background.spawn(bus.run());
+        }
         control.set_ready(services.clone());
         let mut serving = JoinSet::new();
         if let Some(redirect) = redirect {

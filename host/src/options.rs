@@ -45,6 +45,9 @@ pub struct HostOptions {
     /// An address without TLS whose requests are redirected to the public port. Needs `tls`. Default:
     /// none.
     pub http_redirect: Option<SocketAddr>,
+    /// The URL of the Redis server that carries publications between hosts. Default: none, so that
+    /// publications reach only the clients of this host.
+    pub bus: Option<String>,
     /// The address of the control port. An address beyond loopback needs `grip_key`, and
     /// `control_tls` or `insecure_control`. Default: `127.0.0.1:5561`.
     pub control: SocketAddr,
@@ -124,6 +127,7 @@ impl Default for HostOptions {
             tls: Vec::new(),
             hsts: None,
             http_redirect: None,
+            bus: None,
             control: SocketAddr::from(([127, 0, 0, 1], 5561)),
             control_tls: Vec::new(),
             insecure_control: false,

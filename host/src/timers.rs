@@ -19,6 +19,7 @@ use tracing::{Instrument as _, debug, debug_span, error, info};
 use self::ticker::Ticker;
 use crate::{
     config::{Limits, Timer, TimerTarget},
+    http::headers::TIMER_RUN,
     shutdown::Shutdown,
     state::Services,
 };
@@ -158,9 +159,16 @@ async fn run(timer: Timer, services: Arc<Services>, host: HeaderValue, stop: Can
             info!(timer = name, "timer has no further times");
             return;
         };
+        let run = match &services.bus {
+            None => None,
+            Some(bus) => match bus.begin_run(name).await {
+                Some(number) => Some(number),
+                None => continue,
+            },
+        };
         let span = debug_span!("timer", name);
         // A call in progress finishes when the host drains.
-        let result = call(&timer.target, time, &services, &host)
+        let result = call(&timer.target, time, run, &services, &host)
             .instrument(span)
             .await;
         services.metrics.timer(name, result.is_ok());
@@ -186,15 +194,18 @@ enum CallError {
     Status(StatusCode),
 }
 
-/// Calls a target once, for the time at which it is due.
+/// Calls a target once, for the time at which it is due. With a bus, `run` is the number of the call.
 async fn call(
     target: &TimerTarget,
     time: SystemTime,
+    run: Option<u64>,
     services: &Services,
     host: &HeaderValue,
 ) -> Result<(), CallError> {
     match target {
-        TimerTarget::Request { method, path } => send_request(method, path, services, host).await,
+        TimerTarget::Request { method, path } => {
+            send_request(method, path, run, services, host).await
+        }
         TimerTarget::Component(id) => {
             let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
             let timestamp = since_epoch.as_secs();
@@ -207,17 +218,21 @@ async fn call(
 async fn send_request(
     method: &Method,
     path: &str,
+    run: Option<u64>,
     services: &Services,
     host: &HeaderValue,
 ) -> Result<(), CallError> {
-    let request = Request::builder()
+    let mut request = Request::builder()
         .method(method.clone())
         .uri(path)
         .header(header::HOST, host)
         .header(header::CONTENT_LENGTH, 0)
         .header(HeaderName::from_static(GRIP_SIG), services.signer.token())
-        .extension(Caller::Host)
-        .body(empty())?;
+        .extension(Caller::Host);
+    if let Some(run) = run {
+        request = request.header(HeaderName::from_static(TIMER_RUN), run);
+    }
+    let request = request.body(empty())?;
     let response = services.backend.call(request).await?;
     let status = response.status();
     let mut body = response.into_body();

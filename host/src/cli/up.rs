@@ -70,6 +70,14 @@ pub(super) struct Up {
         hide_env_values = true
     )]
     grip_key: Option<String>,
+    /// The Redis server that carries publications between hosts: `redis://` or `rediss://`.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "SOCKET_HOST_BUS",
+        hide_env_values = true
+    )]
+    bus: Option<String>,
     /// Forward requests to this server instead of running components: `http://`, `https://`, or
     /// `h2c://` for HTTP/2 without TLS. WebSockets are sent to it as WebSocket-over-HTTP.
     #[arg(
@@ -206,6 +214,7 @@ impl Up {
             profile: self.from.profile,
             upstream: self.upstream,
             listen: self.listen,
+            bus: self.bus,
             control: self.control,
             control_names: self.control_names,
             grip_key: self.grip_key,

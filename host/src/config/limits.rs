@@ -146,6 +146,17 @@ pub struct Limits {
     pub max_idle_channels: usize,
     /// How long a channel without subscribers is remembered. Default: 60 s.
     pub idle_channel_lifetime: Duration,
+    /// The memory that the histories of all channels may take. The oldest items of the channel that
+    /// is published to are then forgotten. Default: 256 MiB.
+    pub max_history_bytes: usize,
+    // The bus.
+    /// The time for Redis to accept a connection, to answer, or to deliver what the host publishes to
+    /// itself. The host then connects again. Default: 5 s.
+    pub bus_timeout: Duration,
+    /// How often the host publishes to itself. Default: 2 s.
+    pub bus_probe_interval: Duration,
+    /// How long another host waits for the one that calls the timers. Default: 10 s.
+    pub timer_lease: Duration,
     // Signatures.
     /// The lifetime of a `Grip-Sig` token. New requests carry a new one. Default: 60 min.
     pub token_lifetime: Duration,
@@ -252,6 +263,11 @@ impl Limits {
         max_id_bytes: 1024,
         max_idle_channels: 100_000,
         idle_channel_lifetime: secs(60),
+        max_history_bytes: 256 * MIB,
+        // The bus.
+        bus_timeout: secs(5),
+        bus_probe_interval: secs(2),
+        timer_lease: secs(10),
         // Signatures.
         token_lifetime: secs(60 * 60),
         // Upstreams.

@@ -1,5 +1,6 @@
 //! The configuration of a host: the application's manifest and the host's own table in it.
 
+mod channels;
 mod duration;
 mod limits;
 mod origins;
@@ -19,6 +20,7 @@ use spin_runtime::{
     notation_warning,
 };
 
+pub use channels::{ChannelRules, HistoryLimits};
 pub use duration::{parse_duration, parse_duration_from};
 pub use limits::Limits;
 pub use origins::AllowedOrigins;
@@ -96,6 +98,8 @@ pub struct HostConfig {
     pub timers: Vec<Timer>,
     /// Routes whose upgrades are tunneled.
     pub passthroughs: Vec<Passthrough>,
+    /// Which channels keep a history.
+    pub channels: ChannelRules,
     /// The origins that may open WebSockets.
     pub allowed_origins: AllowedOrigins,
     /// The limits of connections and messages.
@@ -119,6 +123,9 @@ impl HostConfig {
         }
         if let Some(value) = table.get("passthrough") {
             config.passthroughs = passthrough::read_all(&value, usage);
+        }
+        if let Some(value) = table.get("channels") {
+            config.channels = ChannelRules::read(&value);
         }
         if let Some(value) = table.get("websocket") {
             websocket::read(&value, &mut config.allowed_origins, &mut config.limits);

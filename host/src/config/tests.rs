@@ -205,7 +205,7 @@ fn problems_are_reported_with_line_and_key() {
         &[
             &[
                 "spin.toml:10",
-                "socket-host.privat: unknown key (did you mean `private`?); expected one of private, timer, passthrough, websocket",
+                "socket-host.privat: unknown key (did you mean `private`?); expected one of private, timer, passthrough, channels, websocket",
             ],
             &["spin.toml:11", "private[0]", "starts with `/`"],
             &["spin.toml:11", "private[1]", "wildcard"],

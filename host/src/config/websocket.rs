@@ -63,7 +63,7 @@ fn read_limits(table: &mut Table<'_>, limits: &mut Limits) {
 }
 
 /// Reads a number of bytes, or a text such as `"64KiB"`.
-fn read_size(value: &Value<'_>) -> Option<usize> {
+pub(super) fn read_size(value: &Value<'_>) -> Option<usize> {
     let bytes = if value.is_integer() {
         u64::try_from(value.integer()?).ok()
     } else {

@@ -90,19 +90,19 @@ impl Cursors {
         let mut joined = HashSet::new();
         for (channel, filters) in instruct.channels.iter().zip(filters) {
             let name = &channel.name;
+            let id = channel.prev_id.as_deref();
             let subscription = match previous.remove(name) {
                 Some((subscription, _)) => subscription,
                 None => {
                     joined.insert(name.clone());
                     match mode {
                         HoldMode::Response => channels.subscribe_response(name, self.inbox.clone()),
-                        HoldMode::Stream => channels.subscribe_stream(name, self.inbox.clone()),
+                        HoldMode::Stream => channels.subscribe_stream(name, self.inbox.clone(), id),
                     }
                 }
             };
             self.channels.insert(name.clone(), (subscription, filters));
-            let id = channel.prev_id.as_deref().map(Id::from);
-            self.ids.insert(name.clone(), id);
+            self.ids.insert(name.clone(), id.map(Id::from));
         }
         Ok(joined)
     }

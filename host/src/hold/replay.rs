@@ -7,10 +7,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use grip::{
-    header::{GRIP_FEATURE, GRIP_LAST, GRIP_SIG},
-    hold::Channel,
-};
+use grip::header::{GRIP_FEATURE, GRIP_LAST, GRIP_SIG};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header, uri::Authority};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -18,7 +15,11 @@ use parking_lot::Mutex;
 use spin_runtime::backend::{self, Body, BodyError, Caller};
 use url::Url;
 
-use crate::{config::Limits, http::signer::Signer, pubsub::filter::LastIds};
+use crate::{
+    config::Limits,
+    http::{headers::grip_last, signer::Signer},
+    pubsub::filter::LastIds,
+};
 
 /// The largest request body that is kept, in bytes. Pushpin has the same limit.
 const MAX_REPLAY_BODY_BYTES: usize = Limits::DEFAULT.max_replay_body_bytes;
@@ -196,7 +197,7 @@ impl ReplayableRequest {
         headers.insert(HeaderName::from_static(GRIP_SIG), signer.token());
         for (name, id) in ids {
             if let Some(id) = id
-                && let Some(value) = grip_last(name, id)
+                && let Some(value) = grip_last(name, Some(id))
             {
                 headers.append(HeaderName::from_static(GRIP_LAST), value);
             }
@@ -210,19 +211,6 @@ impl ReplayableRequest {
         }
         request
     }
-}
-
-/// Returns a value of `Grip-Last`. Like Pushpin, it quotes the id only if it has to.
-fn grip_last(channel: &str, id: &str) -> Option<HeaderValue> {
-    let needs_quotes = id.trim() != id || id.contains([',', ';', '"']);
-    let value = if needs_quotes {
-        let mut quoted = Channel::new(channel);
-        quoted.prev_id = Some(id.to_owned());
-        quoted.to_grip_last().ok()??
-    } else {
-        format!("{channel}; last-id={id}")
-    };
-    HeaderValue::from_str(&value).ok()
 }
 
 /// A body that is recorded while it is read.

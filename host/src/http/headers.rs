@@ -2,8 +2,14 @@
 
 use std::borrow::Cow;
 
-use grip::header::{CONNECTION_ID, GRIP_PREFIX, KEEP_ALIVE_INTERVAL, META_PREFIX, SET_META_PREFIX};
+use grip::{
+    header::{CONNECTION_ID, GRIP_PREFIX, KEEP_ALIVE_INTERVAL, META_PREFIX, SET_META_PREFIX},
+    hold::Channel,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+/// The number of a call of a timer, which rises with each call on any host.
+pub(crate) const TIMER_RUN: &str = "timer-run";
 
 /// Removes the hop-by-hop headers (RFC 9110, 7.6.1), including those that `Connection` names.
 ///
@@ -47,6 +53,24 @@ const HOP_HEADERS: [&str; 9] = [
 /// Returns whether a normalized name describes the connection or the framing.
 pub(crate) fn is_hop_or_framing_header(name: &str) -> bool {
     HOP_HEADERS.contains(&name) || name == "content-length"
+}
+
+/// Returns a value of `Grip-Last`: a channel and the id last published, if it is known. Like Pushpin,
+/// it quotes the id only if it has to. Returns `None` if the channel's name cannot be in a header.
+pub(crate) fn grip_last(channel: &str, id: Option<&str>) -> Option<HeaderValue> {
+    let needs_quotes = |id: &str| id.trim() != id || id.contains([',', ';', '"']);
+    let quoted = id.is_some_and(needs_quotes) || channel.contains([',', ';', '"']);
+    let value = match id {
+        Some(id) if quoted => {
+            let mut quoted = Channel::new(channel);
+            quoted.prev_id = Some(id.to_owned());
+            quoted.to_grip_last().ok()??
+        }
+        Some(id) => format!("{channel}; last-id={id}"),
+        None if quoted => return None,
+        None => channel.to_owned(),
+    };
+    HeaderValue::from_bytes(value.as_bytes()).ok()
 }
 
 /// Returns whether a message has another transfer coding than a single `chunked`.
@@ -127,6 +151,7 @@ pub(crate) fn list_items<'h>(
 pub(crate) fn is_private_header(name: &HeaderName) -> bool {
     let name = &*normalize_name(name);
     name == CONNECTION_ID
+        || name == TIMER_RUN
         || name == KEEP_ALIVE_INTERVAL
         || name.starts_with(GRIP_PREFIX)
         || name.starts_with(META_PREFIX)

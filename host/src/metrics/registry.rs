@@ -12,7 +12,7 @@ use prometheus_client::{
 };
 use spin_runtime::backend::BackendError;
 
-use crate::metrics::close_reason::CloseReason;
+use crate::{metrics::close_reason::CloseReason, pubsub::channel::ChannelCounters};
 
 /// The upper bounds of the buckets of backend latency, in seconds.
 const LATENCY_BUCKETS: [f64; 14] = [
@@ -45,6 +45,8 @@ pub(crate) struct Metrics {
     holds: By<Gauge>,
     channels: Gauge,
     subscriptions: Gauge,
+    /// Whether the bus works. Not exported without one.
+    bus: By<Gauge>,
     instances: ByComponent<Gauge>,
     /// Messages from WebSocket clients, without control frames.
     pub(crate) received: Traffic,
@@ -53,6 +55,8 @@ pub(crate) struct Metrics {
     /// Published messages, counted for each subscriber.
     pub(crate) published: Traffic,
     publishes: By<Counter>,
+    /// Subscriptions that were to begin at an earlier item, by result.
+    recoveries: By<Counter>,
     items: Counter,
     dropped: By<Counter>,
     ended: By<Counter>,
@@ -71,6 +75,8 @@ pub(crate) struct Snapshot {
     pub(crate) channels: usize,
     /// Subscriptions over all channels.
     pub(crate) subscriptions: usize,
+    /// Whether the bus works, if there is one.
+    pub(crate) bus_is_up: Option<bool>,
     /// Instances by component.
     pub(crate) instances: Vec<(Arc<str>, usize)>,
 }
@@ -107,11 +113,13 @@ impl Default for Metrics {
             holds: By::default(),
             channels: Gauge::default(),
             subscriptions: Gauge::default(),
+            bus: By::default(),
             instances: Family::new_with_constructor(Gauge::default),
             received: Traffic::default(),
             replied: Traffic::default(),
             published: Traffic::default(),
             publishes: By::default(),
+            recoveries: By::default(),
             items: Counter::default(),
             dropped: By::default(),
             ended: By::default(),
@@ -127,6 +135,7 @@ impl Default for Metrics {
         for reason in Dropped::ALL {
             metrics.dropped(reason);
         }
+        drop(metrics.channel_counters());
         metrics
     }
 }
@@ -158,6 +167,7 @@ impl Metrics {
             &self.subscriptions,
         );
         add("instances", "Instances by component", &self.instances);
+        add("bus", "1 for the state of the bus", &self.bus);
         for (what, help, traffic) in [
             (
                 "received",
@@ -189,6 +199,11 @@ impl Metrics {
             "dropped",
             "Dropped publications, requests and connections by reason",
             &self.dropped,
+        );
+        add(
+            "recoveries",
+            "Subscriptions with prev-id or recover, by whether all items were known",
+            &self.recoveries,
         );
         add("sessions_ended", "Ended WebSockets by reason", &self.ended);
         add(
@@ -225,6 +240,11 @@ impl Metrics {
         }
         set(&self.channels, snapshot.channels);
         set(&self.subscriptions, snapshot.subscriptions);
+        if let Some(is_up) = snapshot.bus_is_up {
+            for (state, holds) in [("up", is_up), ("down", !is_up)] {
+                set(&self.bus.get_or_create(&by("state", state)), holds.into());
+            }
+        }
         // Components may have been removed since the last time.
         self.instances.clear();
         for (component, count) in &snapshot.instances {
@@ -253,6 +273,17 @@ impl Metrics {
     /// Counts the end of a session.
     pub(crate) fn session_ended(&self, reason: CloseReason) {
         self.ended.get_or_create(&by("reason", reason.name())).inc();
+    }
+
+    /// Returns the counters of channels.
+    pub(crate) fn channel_counters(&self) -> ChannelCounters {
+        let recoveries = |result| self.recoveries.get_or_create_owned(&by("result", result));
+        ChannelCounters {
+            published: self.published.clone(),
+            duplicates: self.dropped(Dropped::Duplicate),
+            recovered: recoveries("complete"),
+            unrecovered: recoveries("unknown"),
+        }
     }
 
     /// Counts and times a response of a component or an upstream, or its failure.

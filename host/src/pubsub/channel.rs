@@ -4,26 +4,58 @@
 //! publications in a task of its own. The [sequencer](crate::pubsub::sequencer) orders publications
 //! before they are queued in the shards.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::metrics::counter::Counter;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
+    config::Limits,
     metrics::registry::Traffic,
     pubsub::{
+        channels::Start,
+        history::History,
         publication::Publication,
-        sequencer::Sequencer,
-        shard::{Shard, Subscriber},
+        replica::Waiting,
+        sequencer::{MAX_ID_BYTES, Sequencer},
+        shard::{Sequenced, Shard, Subscriber},
     },
 };
+
+/// How long a channel without subscribers is kept.
+pub(super) const IDLE_CHANNEL_LIFETIME: Duration = Limits::DEFAULT.idle_channel_lifetime;
 
 /// A channel, which its subscriptions and the table of channels share.
 pub(super) struct Channel {
     state: Mutex<State>,
-    published: Traffic,
-    duplicates: Counter,
+    counters: ChannelCounters,
+    /// Notified when [`State::waiting`] ends.
+    pub(super) joined: Notify,
+}
+
+/// Counts what happens in all channels.
+#[derive(Clone, Default)]
+pub(crate) struct ChannelCounters {
+    /// What is queued for subscribers.
+    pub(crate) published: Traffic,
+    /// Publications that were dropped for their repeated ids.
+    pub(crate) duplicates: Counter,
+    /// Subscriptions that were to begin at an earlier item, and did.
+    pub(crate) recovered: Counter,
+    /// Those for which not all items were known.
+    pub(crate) unrecovered: Counter,
+}
+
+impl ChannelCounters {
+    /// Returns the counter of subscriptions that were to begin at an earlier item.
+    pub(super) fn recovery(&self, is_complete: bool) -> &Counter {
+        if is_complete {
+            &self.recovered
+        } else {
+            &self.unrecovered
+        }
+    }
 }
 
 /// The mutable state of a channel.
@@ -34,6 +66,11 @@ pub(super) struct Channel {
 pub(super) struct State {
     pub(super) shards: Vec<Arc<Shard>>,
     pub(super) sequencer: Sequencer<Arc<Publication>>,
+    /// The last publications, if the channel keeps them.
+    pub(super) history: Option<History<Arc<Publication>>>,
+    /// The WebSockets that wait until it is known what the bus has published so far. `None` once it
+    /// is, and without a bus.
+    pub(super) waiting: Option<Vec<Waiting>>,
     /// When something was last published, or the last subscriber left.
     pub(super) last_used: Instant,
     /// The channel is in the list of channels kept without subscribers.
@@ -42,22 +79,30 @@ pub(super) struct State {
     removed: bool,
     /// A task is waiting for the sequencer's deadline.
     has_expiry_task: bool,
+    /// The channel is in the list of channels whose history expires.
+    pub(super) expires: bool,
 }
 
 impl Channel {
-    /// Creates a channel without subscribers, which counts what is queued for them as `published`
-    /// and dropped duplicates as `duplicates`.
-    pub(super) fn new(published: Traffic, duplicates: Counter) -> Self {
+    /// Creates a channel without subscribers. With `is_replica`, its items come from the bus.
+    pub(super) fn new(
+        history: Option<History<Arc<Publication>>>,
+        counters: ChannelCounters,
+        is_replica: bool,
+    ) -> Self {
         Self {
-            published,
-            duplicates,
+            counters,
+            joined: Notify::new(),
             state: Mutex::new(State {
                 shards: Vec::new(),
                 sequencer: Sequencer::default(),
+                history,
+                waiting: is_replica.then(Vec::new),
                 last_used: Instant::now(),
                 lingers: false,
                 removed: false,
                 has_expiry_task: false,
+                expires: false,
             }),
         }
     }
@@ -81,7 +126,7 @@ impl Channel {
         }
         let now = Instant::now();
         state.last_used = now;
-        let publication = if state.shards.is_empty() {
+        let publication = if state.shards.is_empty() && state.history.is_none() {
             // Content without a subscriber should not occupy memory while it waits.
             Arc::new(publication.without_content())
         } else {
@@ -91,11 +136,11 @@ impl Channel {
         let ready = match state.sequencer.publish(position, publication, now) {
             Some(ready) => ready,
             None => {
-                self.duplicates.inc();
+                self.counters.duplicates.inc();
                 Vec::new()
             }
         };
-        let reached = self.publish_to_shards(&state, &ready);
+        let reached = self.publish_to_shards(&mut state, ready, now);
         if !state.has_expiry_task && state.sequencer.deadline().is_some() {
             state.has_expiry_task = true;
             tokio::spawn(self.clone().publish_expired());
@@ -103,18 +148,25 @@ impl Channel {
         Some((reached, state.full_shards()))
     }
 
-    /// Queues publications in all shards, and returns the number of subscribers reached.
-    fn publish_to_shards(&self, state: &State, publications: &[Arc<Publication>]) -> usize {
+    /// Adds publications to the history, queues them in all shards, and returns the number of
+    /// subscribers reached.
+    pub(super) fn publish_to_shards(
+        &self,
+        state: &mut State,
+        publications: Vec<Arc<Publication>>,
+        now: Instant,
+    ) -> usize {
         let (mut reached, mut bytes) = (0, 0);
         for publication in publications {
+            let sequenced = state.record(publication, now);
             for shard in &state.shards {
-                let subscribers = shard.publish(publication);
+                let subscribers = shard.publish(&sequenced);
                 reached += subscribers;
-                bytes += subscribers * shard.kind().bytes(publication);
+                bytes += subscribers * shard.kind().bytes(&sequenced.publication);
             }
         }
         if reached > 0 {
-            self.published.add(reached, bytes);
+            self.counters.published.add(reached, bytes);
         }
         reached
     }
@@ -124,8 +176,9 @@ impl Channel {
         loop {
             let (full, deadline) = {
                 let mut state = self.lock();
-                let ready = state.sequencer.expire(Instant::now());
-                self.publish_to_shards(&state, &ready);
+                let now = Instant::now();
+                let ready = state.sequencer.expire(now);
+                self.publish_to_shards(&mut state, ready, now);
                 let deadline = state.sequencer.deadline();
                 state.has_expiry_task = deadline.is_some();
                 (state.full_shards(), deadline)
@@ -156,6 +209,57 @@ impl State {
         (shard, index)
     }
 
+    /// Returns the offset of the first item from `start` on, or `None` if it is not known, and the
+    /// offset of the next item.
+    pub(super) fn resolve(&mut self, start: Start<'_>) -> (Option<u64>, u64) {
+        let Some(history) = &mut self.history else {
+            // Nothing has followed the last item.
+            let last_id = self.sequencer.last_id();
+            let is_known = match start {
+                Start::Live | Start::Newest(_) => true,
+                Start::After(id) => last_id.is_some_and(|last| **last == *id),
+            };
+            return (is_known.then_some(0), 0);
+        };
+        history.trim(Instant::now());
+        let next = history.next();
+        let first = match start {
+            Start::Live => Some(next),
+            Start::After(id) => history.offset_after(id),
+            Start::Newest(count) => Some(history.offset_of_newest(count.into())),
+        };
+        (first, next)
+    }
+
+    /// Adds a publication to the history, if there is one, and returns it with its offset.
+    pub(super) fn record(&mut self, publication: Arc<Publication>, now: Instant) -> Sequenced {
+        let Some(history) = &mut self.history else {
+            return Sequenced::unrecorded(publication);
+        };
+        let id = publication.id.clone();
+        let id = id.filter(|id| id.len() <= MAX_ID_BYTES);
+        let size = publication.size();
+        let offset = history.push(publication.clone(), id, size, now);
+        Sequenced {
+            publication,
+            offset,
+            first: history.first(),
+        }
+    }
+
+    /// Returns when the channel can be removed, if it is not used before.
+    pub(super) fn idle_until(&self) -> Instant {
+        let history = self.history.as_ref();
+        let lifetime = history.map_or(Duration::ZERO, History::age);
+        self.last_used + lifetime.max(IDLE_CHANNEL_LIFETIME)
+    }
+
+    /// Returns whether there is nothing to remember without subscribers.
+    pub(super) fn is_forgettable(&self) -> bool {
+        let next_offset = self.history.as_ref().map_or(0, History::next);
+        self.sequencer.is_empty() && next_offset == 0
+    }
+
     /// Ends the lingering. Marks the channel as removed if it has no subscribers, and returns
     /// whether it has; the caller must then remove it from the locked table.
     pub(super) fn try_remove(&mut self) -> bool {
@@ -164,7 +268,7 @@ impl State {
         self.removed
     }
 
-    fn full_shards(&self) -> Vec<Arc<Shard>> {
+    pub(super) fn full_shards(&self) -> Vec<Arc<Shard>> {
         let shards = self.shards.iter();
         shards.filter(|shard| shard.is_full()).cloned().collect()
     }

@@ -5,58 +5,85 @@
 //! missed something.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     fmt,
     sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        Arc, Weak,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
-use prometheus_client::metrics::counter::Counter;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    config::Limits,
-    metrics::registry::Traffic,
+    config::{ChannelRules, HistoryLimits, Limits},
     pubsub::{
-        channel::Channel,
+        channel::{Channel, ChannelCounters, State},
+        cursor::{Cursor, Position},
         filter::Filters,
-        publication::Publication,
+        history::{Budget, History},
+        publication::{Delivery, Publication},
+        replica::Waiting,
         sequencer::{Id, MAX_ID_BYTES},
-        shard::{HoldSubscriber, Shard, SocketSubscriber, Subscriber},
+        shard::{HoldSubscriber, Shard, Socket, SocketSubscriber, Subscriber},
     },
 };
-
-/// How long a channel without subscribers is kept.
-const IDLE_CHANNEL_LIFETIME: Duration = Limits::DEFAULT.idle_channel_lifetime;
 
 /// The most channels that are kept without subscribers.
 const MAX_IDLE_CHANNELS: usize = Limits::DEFAULT.max_idle_channels;
 
-/// How often expired channels are removed.
+/// The memory that the histories of all channels may take, in bytes.
+const MAX_HISTORY_BYTES: usize = Limits::DEFAULT.max_history_bytes;
+
+/// How often expired channels and items are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The entries that the tables have room for at all times.
 const SPARE_CAPACITY: usize = 1024;
 
 /// All channels of a host.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Channels(Arc<Inner>);
 
-#[derive(Default)]
 struct Inner {
+    /// Which channels have a history.
+    rules: ArcSwap<ChannelRules>,
+    history_budget: Arc<Budget>,
     by_name: RwLock<HashMap<Arc<str>, Arc<Channel>>>,
     /// Channels that may have no subscribers, with the time of the next check. Locked after
     /// `by_name`.
     lingering: Mutex<VecDeque<(Instant, Arc<str>)>>,
+    /// Channels whose history has items, by the time when the oldest expires. Locked after the state
+    /// of a channel.
+    expiring: Mutex<BTreeMap<(Instant, u64), Weak<Channel>>>,
+    next_expiring: AtomicU64,
     /// The number of channels with subscribers.
     subscribed: AtomicUsize,
     subscriptions: AtomicUsize,
-    published: Traffic,
-    duplicates: Counter,
+    counters: ChannelCounters,
+    /// The channels that were created or removed, for the bus. `None` without one.
+    changed: Option<Changed>,
+}
+
+/// Names of channels, each once.
+#[derive(Default)]
+struct Changed {
+    names: Mutex<HashSet<Arc<str>>>,
+    notify: Notify,
+}
+
+/// From which item on a WebSocket receives a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start<'a> {
+    /// The next one that is published.
+    Live,
+    /// The one after the item with this id.
+    After(&'a str),
+    /// The oldest of this many, the newest that are known.
+    Newest(u32),
 }
 
 /// A subscription to a channel, which ends when this is dropped.
@@ -68,61 +95,151 @@ pub(crate) struct Subscription {
     slot: usize,
 }
 
+impl Default for Channels {
+    fn default() -> Self {
+        Self::new(ChannelRules::default(), ChannelCounters::default(), false)
+    }
+}
+
 impl Channels {
-    /// Creates an empty table, which counts what is queued for subscribers as `published` and
-    /// publications dropped for their repeated ids as `duplicates`.
-    pub(crate) fn new(published: Traffic, duplicates: Counter) -> Self {
+    /// Creates an empty table. With `has_bus`, the items of all channels come from the bus.
+    pub(crate) fn new(rules: ChannelRules, counters: ChannelCounters, has_bus: bool) -> Self {
         Self(Arc::new(Inner {
-            published,
-            duplicates,
-            ..Inner::default()
+            changed: has_bus.then(Changed::default),
+            rules: ArcSwap::from_pointee(rules),
+            history_budget: Budget::new(MAX_HISTORY_BYTES),
+            by_name: RwLock::default(),
+            lingering: Mutex::default(),
+            expiring: Mutex::default(),
+            next_expiring: AtomicU64::new(0),
+            subscribed: AtomicUsize::new(0),
+            subscriptions: AtomicUsize::new(0),
+            counters,
         }))
     }
 
-    /// Subscribes a WebSocket to the channel `name`. It receives everything published after this
-    /// returns that its filters accept.
+    /// Changes which channels have a history. A channel without one gets it when it is created anew.
+    pub(crate) fn set_rules(&self, rules: ChannelRules) {
+        self.0.rules.store(Arc::new(rules));
+        let rules = self.0.rules.load();
+        for (name, channel) in &*self.0.by_name.read() {
+            if let Some(limits) = rules.history(name)
+                && let Some(history) = &mut channel.lock().history
+            {
+                history.set_limits(limits, Instant::now());
+            }
+        }
+    }
+
+    /// Subscribes a WebSocket to the channel `name`. It receives everything from `start` on that its
+    /// filters accept, in order: what is known before this returns, as far as there is room, and then
+    /// what is published.
+    ///
+    /// If not everything from `start` on is known, it receives [`Delivery::Missed`] instead, and then
+    /// what is published.
+    pub(crate) fn subscribe_from(
+        &self,
+        name: &str,
+        subscriber: Arc<dyn SocketSubscriber>,
+        filters: Filters,
+        start: Start<'_>,
+    ) -> Subscription {
+        self.add(name, |state| {
+            let position = if state.waiting.is_some() {
+                Position::WAITING
+            } else {
+                let (first, next) = state.resolve(start);
+                self.count_start(start, first.is_some());
+                if first.is_none() {
+                    subscriber.deliver(&Delivery::Missed(state.grip_last(name)));
+                }
+                Position::new(first.unwrap_or(next), next)
+            };
+            let has_history = state.history.is_some();
+            let cursor = has_history.then(|| Arc::new(Cursor::new(position)));
+            if let (Some(waiting), Some(cursor)) = (&mut state.waiting, &cursor) {
+                waiting.push(Waiting::new(cursor, subscriber.clone(), start));
+            }
+            Subscriber::Socket(Socket {
+                subscriber,
+                filters,
+                cursor,
+            })
+        })
+    }
+
+    /// Counts a subscription that was to begin at an earlier item.
+    pub(super) fn count_start(&self, start: Start<'_>, is_known: bool) {
+        if start != Start::Live {
+            self.0.counters.recovery(is_known).inc();
+        }
+    }
+
+    /// Subscribes a WebSocket to what is published from now on.
+    #[cfg(test)]
     pub(crate) fn subscribe(
         &self,
         name: &str,
-        socket: Arc<dyn SocketSubscriber>,
+        subscriber: Arc<dyn SocketSubscriber>,
         filters: Filters,
     ) -> Subscription {
-        self.add(name, Subscriber::Socket(socket, filters))
+        self.subscribe_from(name, subscriber, filters, Start::Live)
     }
 
-    /// Subscribes a held stream, as [`Self::subscribe`] does.
+    /// Subscribes a held stream to what is published from now on. If the history knows what has
+    /// followed the item `after`, it receives that first.
     pub(crate) fn subscribe_stream(
         &self,
         name: &str,
         hold: Arc<dyn HoldSubscriber>,
+        after: Option<&str>,
     ) -> Subscription {
-        self.add(name, Subscriber::Stream(hold))
+        self.add(name, |state| {
+            if let Some(history) = &mut state.history {
+                history.trim(Instant::now());
+                let offset = after.and_then(|id| history.offset_after(id));
+                let missed = offset.and_then(|offset| history.since(offset));
+                let missed = missed.into_iter().flatten();
+                missed
+                    .filter(|publication| publication.stream.is_some())
+                    .for_each(|publication| hold.deliver(publication));
+            }
+            Subscriber::Stream(hold)
+        })
     }
 
-    /// Subscribes a held response, as [`Self::subscribe`] does.
+    /// Subscribes a held response, as [`Self::subscribe_stream`] does.
     pub(crate) fn subscribe_response(
         &self,
         name: &str,
         hold: Arc<dyn HoldSubscriber>,
     ) -> Subscription {
-        self.add(name, Subscriber::Response(hold))
+        self.add(name, |_| Subscriber::Response(hold))
     }
 
-    fn add(&self, name: &str, subscriber: Subscriber) -> Subscription {
+    /// Adds a subscriber, which `subscriber` creates while the channel is locked.
+    fn add(&self, name: &str, subscriber: impl FnOnce(&mut State) -> Subscriber) -> Subscription {
         let mut by_name = self.lock();
         let (name, channel) = match by_name.get_key_value(name) {
             Some((name, channel)) => (name.clone(), channel.clone()),
             None => {
-                let (name, channel) = (Arc::from(name), self.new_channel());
+                let (name, channel) = (Arc::from(name), self.new_channel(name));
                 by_name.insert(Arc::clone(&name), Arc::clone(&channel));
                 (name, channel)
             }
         };
         let mut state = channel.lock();
+        // The history may be long, and other channels need not wait for it.
+        drop(by_name);
         if state.shards.is_empty() {
             self.0.subscribed.fetch_add(1, Relaxed);
         }
+        let subscriber = subscriber(&mut state);
         let (shard, slot) = state.add(subscriber);
+        if let Some(history) = &state.history {
+            // Nothing can be published before this is delivered. It is known at this point.
+            shard.catch_up(slot, history);
+        }
         drop(state);
         self.0.subscriptions.fetch_add(1, Relaxed);
         Subscription {
@@ -146,6 +263,7 @@ impl Channels {
             };
             // Tried again if the channel was removed meanwhile, which would lose the id.
             if let Some(published) = channel.publish(&publication) {
+                self.expire_later(&channel);
                 break published;
             }
         };
@@ -199,7 +317,7 @@ impl Channels {
                 continue;
             };
             let mut state = channel.lock();
-            let due = state.last_used + IDLE_CHANNEL_LIFETIME;
+            let due = state.idle_until();
             if state.shards.is_empty() && due > now {
                 lingering.push_back((due, name));
                 continue;
@@ -208,8 +326,13 @@ impl Channels {
             drop(state);
             if removed {
                 by_name.remove(&name);
+                self.record_change(&name);
             }
         }
+        drop(lingering);
+        drop(by_name);
+        self.expire(now);
+        let (mut by_name, mut lingering) = (self.lock(), self.0.lingering.lock());
         // Gives back the memory of a burst.
         if by_name.capacity() > SPARE_CAPACITY + 4 * by_name.len() {
             by_name.shrink_to(SPARE_CAPACITY);
@@ -219,14 +342,87 @@ impl Channels {
         }
     }
 
-    fn new_channel(&self) -> Arc<Channel> {
-        Arc::new(Channel::new(
-            self.0.published.clone(),
-            self.0.duplicates.clone(),
-        ))
+    /// Adds a channel to those whose history expires, if it has items.
+    pub(super) fn expire_later(&self, channel: &Arc<Channel>) {
+        let mut state = channel.lock();
+        if !state.expires
+            && let Some(due) = state.history.as_ref().and_then(History::next_expiry)
+        {
+            state.expires = true;
+            let number = self.0.next_expiring.fetch_add(1, Relaxed);
+            let mut expiring = self.0.expiring.lock();
+            expiring.insert((due, number), Arc::downgrade(channel));
+        }
     }
 
-    fn find(&self, name: &str) -> Option<Arc<Channel>> {
+    /// Forgets the items of all histories that are too old.
+    fn expire(&self, now: Instant) {
+        loop {
+            let due = {
+                let mut expiring = self.0.expiring.lock();
+                match expiring.first_entry() {
+                    Some(first) if first.key().0 <= now => first.remove(),
+                    _ => return,
+                }
+            };
+            let Some(channel) = due.upgrade() else {
+                continue;
+            };
+            let mut state = channel.lock();
+            state.expires = false;
+            if let Some(history) = &mut state.history {
+                history.trim(now);
+            }
+            drop(state);
+            self.expire_later(&channel);
+        }
+    }
+
+    /// Returns the bounds of a channel's history, if it is to have one.
+    pub(super) fn history_limits(&self, name: &str) -> Option<HistoryLimits> {
+        self.0.rules.load().history(name)
+    }
+
+    fn new_channel(&self, name: &str) -> Arc<Channel> {
+        let has_bus = self.0.changed.is_some();
+        let limits = match self.history_limits(name) {
+            // The bus may have to fill gaps.
+            None if has_bus => Some(HistoryLimits::SHORT),
+            limits => limits,
+        };
+        self.record_change(name);
+        let history = limits.map(|limits| History::new(limits, self.0.history_budget.clone()));
+        Arc::new(Channel::new(history, self.0.counters.clone(), has_bus))
+    }
+
+    /// Returns the names of channels that were created or removed since the last call. Waits until
+    /// there is one. Never completes without a bus.
+    pub(crate) async fn changed(&self) -> Vec<Arc<str>> {
+        let Some(changed) = &self.0.changed else {
+            return std::future::pending().await;
+        };
+        loop {
+            let names = std::mem::take(&mut *changed.names.lock());
+            if !names.is_empty() {
+                return names.into_iter().collect();
+            }
+            changed.notify.notified().await;
+        }
+    }
+
+    /// Returns whether there is a channel with this name.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.0.by_name.read().contains_key(name)
+    }
+
+    fn record_change(&self, name: &str) {
+        if let Some(changed) = &self.0.changed {
+            changed.names.lock().insert(name.into());
+            changed.notify.notify_one();
+        }
+    }
+
+    pub(super) fn find(&self, name: &str) -> Option<Arc<Channel>> {
         self.0.by_name.read().get(name).cloned()
     }
 
@@ -236,15 +432,16 @@ impl Channels {
         if channel.is_some() {
             return channel;
         }
-        // Without subscribers only the id is of use, to those that subscribe soon. Names that are
-        // longer than an id may be are not worth the memory.
-        if publication.id.is_none() || name.len() > MAX_ID_BYTES {
+        // Without subscribers and without a history, only the id is of use, to those that subscribe
+        // soon. Names that are longer than an id may be are not worth the memory.
+        let has_history = self.0.rules.load().history(name).is_some();
+        if publication.id.is_none() && !has_history || name.len() > MAX_ID_BYTES {
             return None;
         }
         let mut by_name = self.lock();
         let channel = by_name
             .entry(name.into())
-            .or_insert_with(|| self.new_channel())
+            .or_insert_with(|| self.new_channel(name))
             .clone();
         self.linger(&mut by_name, name.into(), &channel);
         Some(channel)
@@ -262,7 +459,7 @@ impl Channels {
         if std::mem::replace(&mut state.lingers, true) {
             return;
         }
-        let due = state.last_used + IDLE_CHANNEL_LIFETIME;
+        let due = state.idle_until();
         drop(state);
         let mut lingering = self.0.lingering.lock();
         lingering.push_back((due, name));
@@ -273,6 +470,7 @@ impl Channels {
             let removed = channel.lock().try_remove();
             if removed {
                 by_name.remove(&oldest);
+                self.record_change(&oldest);
             }
         }
     }
@@ -305,6 +503,34 @@ impl Subscription {
         self.shard.replace_filters(self.slot, filters);
     }
 
+    /// Delivers what the WebSocket had no room for, as far as it has now.
+    pub(crate) fn catch_up(&self) {
+        let state = self.channel.lock();
+        if let Some(history) = &state.history {
+            self.shard.catch_up(self.slot, history);
+        }
+    }
+
+    /// Returns whether it is known what was published to the channel so far.
+    pub(crate) fn is_joined(&self) -> bool {
+        self.channel.is_joined()
+    }
+
+    /// Waits until it is known what was published to the channel so far.
+    pub(crate) fn joined(&self) -> impl Future<Output = ()> + Send + 'static {
+        let channel = self.channel.clone();
+        async move {
+            loop {
+                // Registered before the check, so that a notification in between is not missed.
+                let joined = channel.joined.notified();
+                if channel.is_joined() {
+                    return;
+                }
+                joined.await;
+            }
+        }
+    }
+
     /// Returns the channel's name.
     pub(crate) fn channel(&self) -> &str {
         &self.name
@@ -324,10 +550,11 @@ impl Drop for Subscription {
             if state.shards.is_empty() {
                 self.channels.0.subscribed.fetch_sub(1, Relaxed);
                 // A channel with an empty sequencer has nothing worth keeping.
-                let removed = state.sequencer.is_empty() && state.try_remove();
+                let removed = state.is_forgettable() && state.try_remove();
                 drop(state);
                 if removed {
                     by_name.remove(&self.name);
+                    self.channels.record_change(&self.name);
                 } else {
                     self.channels
                         .linger(&mut by_name, self.name.clone(), &self.channel);
@@ -344,5 +571,7 @@ impl fmt::Debug for Subscription {
     }
 }
 
+#[cfg(test)]
+mod recovery_tests;
 #[cfg(test)]
 mod tests;

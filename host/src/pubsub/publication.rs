@@ -27,6 +27,9 @@ pub(crate) enum Delivery {
     Close(Bytes),
     /// Send the backend a request for the connection.
     Refresh,
+    /// The WebSocket has missed items: send the backend a request with this value of `Grip-Last`. It
+    /// is `None` if the channel's name cannot be in a header.
+    Missed(Option<HeaderValue>),
 }
 
 /// A published item.
@@ -112,18 +115,34 @@ impl Publication {
         })
     }
 
-    /// Returns a copy that has only the channel and the position.
-    pub(super) fn without_content(&self) -> Self {
+    /// Creates a publication without content.
+    pub(crate) fn empty(channel: &str) -> Self {
         Self {
-            channel: self.channel.clone(),
-            id: self.id.clone(),
-            prev_id: self.prev_id.clone(),
-            no_seq: self.no_seq,
+            channel: channel.to_owned(),
+            id: None,
+            prev_id: None,
+            no_seq: false,
             meta: BTreeMap::new(),
             socket: None,
             stream: None,
             response: None,
         }
+    }
+
+    /// Returns a copy that has only the channel and the position.
+    pub(super) fn without_content(&self) -> Self {
+        Self {
+            id: self.id.clone(),
+            prev_id: self.prev_id.clone(),
+            no_seq: self.no_seq,
+            ..Self::empty(&self.channel)
+        }
+    }
+
+    /// Returns whether this sends WebSockets a message, rather than closing or refreshing them.
+    pub(super) fn is_message(&self) -> bool {
+        let form = self.socket.as_ref();
+        form.is_some_and(|form| matches!(form.delivery, Delivery::Frames(_)))
     }
 
     /// Returns the position in the order of the channel.
@@ -194,7 +213,12 @@ impl SocketForm {
 
     /// Returns the bytes that this occupies in a queue; never 0.
     pub(super) fn size(&self) -> usize {
-        self.bytes() + 1
+        match &self.delivery {
+            // The message, and its encoding.
+            Delivery::Frames(frames) => 2 * frames.plain().len(),
+            Delivery::Close(bytes) => bytes.len(),
+            Delivery::Refresh | Delivery::Missed(_) => 1,
+        }
     }
 
     /// Returns the bytes that each client receives.
@@ -202,7 +226,7 @@ impl SocketForm {
         match &self.delivery {
             Delivery::Frames(frames) => frames.plain().len(),
             Delivery::Close(bytes) => bytes.len(),
-            Delivery::Refresh => 0,
+            Delivery::Refresh | Delivery::Missed(_) => 0,
         }
     }
 }

@@ -132,6 +132,11 @@ impl<T> Sequencer<T> {
         self.last_id.as_ref()
     }
 
+    /// Records the id of an item that was ordered elsewhere.
+    pub(super) fn set_last_id(&mut self, id: Option<Id>) {
+        self.last_id = id;
+    }
+
     /// Forgets the last id, so that any next item is in order.
     pub(super) fn forget_last_id(&mut self) {
         self.last_id = None;

@@ -13,8 +13,10 @@ use tracing::debug;
 use crate::{
     config::Limits,
     pubsub::{
+        cursor::{Cursor, Phase, Position},
         filter::{Filters, LastIds},
         frames::Frames,
+        history::History,
         publication::{Delivery, Publication, ResponseForm, SocketForm, stream_bytes},
     },
 };
@@ -26,10 +28,20 @@ pub(super) const SHARD_SLOTS: usize = 128;
 /// The queued bytes above which publishers must wait for a shard.
 pub(super) const MAX_SHARD_QUEUE_BYTES: usize = Limits::DEFAULT.max_shard_queue_bytes;
 
+/// The bytes of history that a WebSocket is offered at once.
+const CATCH_UP_BYTES: usize = 64 * 1024;
+
 /// A WebSocket that receives publications. Called from the fan-out, so it must not block.
 pub(crate) trait SocketSubscriber: Send + Sync + 'static {
     /// Receives the next delivery, in the order of publication.
     fn deliver(&self, delivery: &Delivery);
+    /// Receives the next delivery if there is room for it, and returns whether it did. If not, the
+    /// session later catches up with [`Subscription::catch_up`].
+    ///
+    /// [`Subscription::catch_up`]: crate::pubsub::channels::Subscription::catch_up
+    fn offer(&self, delivery: &Delivery) -> bool;
+    /// What it had no room for is forgotten, so it cannot catch up.
+    fn overtaken(&self);
 }
 
 /// A held stream or response that receives publications. Called from the fan-out, so it must not
@@ -42,11 +54,43 @@ pub(crate) trait HoldSubscriber: Send + Sync + 'static {
 /// A subscriber of any kind.
 #[derive(Clone)]
 pub(super) enum Subscriber {
-    /// A WebSocket. Those without filters share the same frames.
-    Socket(Arc<dyn SocketSubscriber>, Filters),
+    Socket(Socket),
     Stream(Arc<dyn HoldSubscriber>),
     Response(Arc<dyn HoldSubscriber>),
 }
+
+/// A subscribed WebSocket. Those without filters share the same frames.
+#[derive(Clone)]
+pub(super) struct Socket {
+    pub(super) subscriber: Arc<dyn SocketSubscriber>,
+    pub(super) filters: Filters,
+    /// How far it has received a channel with history. `None` for other channels.
+    pub(super) cursor: Option<Arc<Cursor>>,
+}
+
+/// A publication in its order.
+#[derive(Clone)]
+pub(super) struct Sequenced {
+    pub(super) publication: Arc<Publication>,
+    /// The offset in the history of the channel, if it has one.
+    pub(super) offset: u64,
+    /// The offset of the oldest item that the history has when this one is published.
+    pub(super) first: u64,
+}
+
+impl Sequenced {
+    /// Returns a publication on a channel without history.
+    pub(super) fn unrecorded(publication: Arc<Publication>) -> Self {
+        Self {
+            publication,
+            offset: 0,
+            first: 0,
+        }
+    }
+}
+
+/// What is delivered at once, and the offset after it.
+type SequencedDelivery = (Delivery, u64);
 
 /// The kind of a [`Subscriber`], which is the same for all subscribers of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +136,7 @@ struct FormerFilters {
 
 #[derive(Default)]
 struct Queue {
-    publications: Vec<Arc<Publication>>,
+    publications: Vec<Sequenced>,
     bytes: usize,
     /// The number of publications queued since the shard was created.
     published: u64,
@@ -105,7 +149,7 @@ struct Queue {
 impl Subscriber {
     fn kind(&self) -> Kind {
         match self {
-            Self::Socket(..) => Kind::Socket,
+            Self::Socket(_) => Kind::Socket,
             Self::Stream(_) => Kind::Stream,
             Self::Response(_) => Kind::Response,
         }
@@ -182,9 +226,9 @@ impl Shard {
             (queue.published, queue.delivered)
         };
         if let Some(slot) = &mut Arc::make_mut(&mut slots).slots[slot]
-            && let Subscriber::Socket(_, current) = &mut slot.subscriber
+            && let Subscriber::Socket(socket) = &mut slot.subscriber
         {
-            let filters = mem::replace(current, filters);
+            let filters = mem::replace(&mut socket.filters, filters);
             let former = &mut slot.former_filters;
             former.retain(|former| former.until > delivered);
             let since = former.last().map_or(slot.since, |last| last.until);
@@ -204,19 +248,66 @@ impl Shard {
 
     /// Queues a publication, even if the queue is full, and returns the number of subscribers
     /// that it reaches.
-    pub(super) fn publish(self: &Arc<Self>, publication: &Arc<Publication>) -> usize {
-        let Some(size) = self.kind.size(publication) else {
+    pub(super) fn publish(self: &Arc<Self>, sequenced: &Sequenced) -> usize {
+        let Some(size) = self.kind.size(&sequenced.publication) else {
             return 0;
         };
         let reached = self.slots.lock().used;
         let mut queue = self.queue.lock();
         queue.bytes += size;
         queue.published += 1;
-        queue.publications.push(publication.clone());
+        queue.publications.push(sequenced.clone());
         if !mem::replace(&mut queue.busy, true) {
             tokio::spawn(Arc::clone(self).deliver());
         }
         reached
+    }
+
+    /// Delivers items of the history to a WebSocket that is behind, as far as it has room.
+    pub(super) fn catch_up(&self, slot: usize, history: &History<Arc<Publication>>) {
+        let subscriber = {
+            let slots = self.slots.lock();
+            let slot = slots.slots[slot].as_ref();
+            slot.map(|slot| slot.subscriber.clone())
+        };
+        if let Some(Subscriber::Socket(socket)) = subscriber {
+            socket.catch_up(history);
+        }
+    }
+
+    /// As [`Self::catch_up`] for the WebSocket with this cursor, if it is in this shard.
+    pub(super) fn catch_up_at(&self, cursor: &Arc<Cursor>, history: &History<Arc<Publication>>) {
+        let slots = self.slots.lock().clone();
+        for slot in slots.slots.iter().flatten() {
+            if let Subscriber::Socket(socket) = &slot.subscriber
+                && socket
+                    .cursor
+                    .as_ref()
+                    .is_some_and(|it| Arc::ptr_eq(it, cursor))
+            {
+                socket.catch_up(history);
+            }
+        }
+    }
+
+    /// Lets all WebSockets continue with the offset `next`, and delivers `missed` to them. What is
+    /// queued is dropped.
+    pub(super) fn restart(&self, next: u64, missed: &Delivery) {
+        let mut slots = self.slots.lock();
+        let published = self.queue.lock().published;
+        for slot in Arc::make_mut(&mut slots).slots.iter_mut().flatten() {
+            slot.since = published;
+            slot.former_filters.clear();
+            if let Subscriber::Socket(socket) = &slot.subscriber
+                && let Some(cursor) = &socket.cursor
+            {
+                let mut position = cursor.lock();
+                if position.phase != Phase::Waiting {
+                    *position = Position::new(next, next);
+                    socket.subscriber.deliver(missed);
+                }
+            }
+        }
     }
 
     /// Waits until the queue is not full.
@@ -286,7 +377,7 @@ impl Slots {
     }
 
     /// Delivers publications, the first of which has the sequence number `first`.
-    fn deliver(&self, publications: &[Arc<Publication>], first: u64) {
+    fn deliver(&self, publications: &[Sequenced], first: u64) {
         let index_of = |number: u64| {
             let index = usize::try_from(number.saturating_sub(first)).unwrap_or(usize::MAX);
             index.min(publications.len())
@@ -294,49 +385,149 @@ impl Slots {
         // Computed once for all sockets that receive the whole batch unfiltered, usually most.
         let mut shared = None;
         for slot in self.slots.iter().flatten() {
-            let mut start = index_of(slot.since);
+            let start = index_of(slot.since);
             match &slot.subscriber {
-                Subscriber::Socket(socket, filters) => {
-                    for former in &slot.former_filters {
-                        let end = index_of(former.until).max(start);
-                        deliver_to(&**socket, &publications[start..end], &former.filters);
-                        start = end;
-                    }
-                    if start == 0 && filters.is_empty() {
-                        let deliveries =
-                            shared.get_or_insert_with(|| coalesce(plain(publications)));
-                        deliveries.iter().for_each(|it| socket.deliver(it));
-                    } else {
-                        deliver_to(&**socket, &publications[start..], filters);
-                    }
+                Subscriber::Socket(socket) => {
+                    let former = slot.former_filters.iter();
+                    let former = former.map(|it| (index_of(it.until), &it.filters));
+                    socket.deliver_batch(publications, start, former, &mut shared);
                 }
                 Subscriber::Stream(hold) | Subscriber::Response(hold) => {
-                    publications[start..].iter().for_each(|it| hold.deliver(it));
+                    let publications = publications[start..].iter();
+                    publications.for_each(|it| hold.deliver(&it.publication));
                 }
             }
         }
     }
 }
 
-/// Delivers publications to one WebSocket.
-fn deliver_to(socket: &dyn SocketSubscriber, publications: &[Arc<Publication>], filters: &Filters) {
-    let deliveries = if filters.is_empty() {
+impl Socket {
+    /// Delivers the publications from the index `start` on. `former` are replaced filters, each with
+    /// the index of the first publication to which it does not apply.
+    fn deliver_batch<'a>(
+        &self,
+        publications: &[Sequenced],
+        mut start: usize,
+        former: impl Iterator<Item = (usize, &'a Filters)>,
+        shared: &mut Option<Vec<SequencedDelivery>>,
+    ) {
+        let mut position = self.cursor.as_ref().map(|cursor| cursor.lock());
+        let mut position = position.as_deref_mut();
+        if let Some(position) = &position {
+            if position.phase == Phase::Behind
+                && let Some(last) = publications.last()
+                && last.first > position.next
+            {
+                self.subscriber.overtaken();
+            }
+            if position.phase != Phase::Live {
+                return;
+            }
+            // It may have received some of them from the history.
+            start = start.max(publications.partition_point(|it| it.offset < position.next));
+        }
+        for (until, filters) in former {
+            let end = until.max(start);
+            let deliveries = deliveries(&publications[start..end], filters);
+            if !self.deliver(&deliveries, position.as_deref_mut()) {
+                return;
+            }
+            start = end;
+        }
+        let is_complete = if start == 0 && self.filters.is_empty() {
+            let deliveries = shared.get_or_insert_with(|| coalesce(plain(publications)));
+            self.deliver(deliveries, position.as_deref_mut())
+        } else {
+            let deliveries = deliveries(&publications[start..], &self.filters);
+            self.deliver(&deliveries, position.as_deref_mut())
+        };
+        if is_complete
+            && let Some(position) = position
+            && let Some(last) = publications.last()
+        {
+            position.next = position.next.max(last.offset + 1);
+        }
+    }
+
+    /// Delivers items of the history while there is room.
+    fn catch_up(&self, history: &History<Arc<Publication>>) {
+        let Some(cursor) = &self.cursor else {
+            return;
+        };
+        let mut position = cursor.lock();
+        while position.phase == Phase::Behind {
+            let Some(items) = history.since(position.next) else {
+                return self.subscriber.overtaken();
+            };
+            let (mut batch, mut bytes, mut end) = (Vec::new(), 0, position.next);
+            for (publication, offset) in items.zip(position.next..) {
+                if bytes >= CATCH_UP_BYTES {
+                    break;
+                }
+                end = offset + 1;
+                bytes += Kind::Socket.bytes(publication);
+                // A close was for those who were subscribed.
+                if offset >= position.subscribed || publication.is_message() {
+                    let publication = publication.clone();
+                    batch.push(Sequenced {
+                        publication,
+                        offset,
+                        first: history.first(),
+                    });
+                }
+            }
+            if end == position.next {
+                position.phase = Phase::Live;
+                break;
+            }
+            if !self.deliver(&deliveries(&batch, &self.filters), Some(&mut position)) {
+                break;
+            }
+            position.next = end;
+        }
+    }
+
+    /// Delivers in order. Returns whether everything was delivered: with a position, it may be that
+    /// there is no room.
+    fn deliver(&self, deliveries: &[SequencedDelivery], position: Option<&mut Position>) -> bool {
+        let Some(position) = position else {
+            for (delivery, _) in deliveries {
+                self.subscriber.deliver(delivery);
+            }
+            return true;
+        };
+        for (delivery, next) in deliveries {
+            if !self.subscriber.offer(delivery) {
+                position.phase = Phase::Behind;
+                return false;
+            }
+            position.next = *next;
+        }
+        true
+    }
+}
+
+/// Returns the deliveries of publications to a WebSocket.
+fn deliveries(publications: &[Sequenced], filters: &Filters) -> Vec<SequencedDelivery> {
+    if filters.is_empty() {
         coalesce(plain(publications))
     } else {
-        coalesce(publications.iter().filter_map(|it| filtered(it, filters)))
-    };
-    deliveries.iter().for_each(|it| socket.deliver(it));
+        coalesce(publications.iter().filter_map(|it| {
+            let delivery = filtered(&it.publication, filters)?;
+            Some((delivery, it.offset + 1))
+        }))
+    }
 }
 
 /// Returns the deliveries for WebSockets without filters.
-fn plain(publications: &[Arc<Publication>]) -> impl Iterator<Item = Delivery> {
-    publications.iter().filter_map(|publication| {
-        let form = publication.socket.as_ref()?;
+fn plain(publications: &[Sequenced]) -> impl Iterator<Item = SequencedDelivery> {
+    publications.iter().filter_map(|sequenced| {
+        let form = sequenced.publication.socket.as_ref()?;
         if form.content_filters.is_empty() {
-            return Some(form.delivery.clone());
+            return Some((form.delivery.clone(), sequenced.offset + 1));
         }
         debug!(
-            channel = publication.channel,
+            channel = sequenced.publication.channel,
             expected = ?form.content_filters,
             "publication not delivered: content filters do not match"
         );
@@ -368,24 +559,27 @@ fn filtered(publication: &Publication, filters: &Filters) -> Option<Delivery> {
 }
 
 /// Merges adjacent frames, so that a client receives them in one write.
-fn coalesce(deliveries: impl Iterator<Item = Delivery>) -> Vec<Delivery> {
-    fn flush(run: &mut Vec<Frames>, merged: &mut Vec<Delivery>) {
+fn coalesce(deliveries: impl Iterator<Item = SequencedDelivery>) -> Vec<SequencedDelivery> {
+    fn flush(run: &mut Vec<Frames>, next: u64, merged: &mut Vec<SequencedDelivery>) {
         if !run.is_empty() {
-            merged.push(Delivery::Frames(Frames::merge(mem::take(run))));
+            merged.push((Delivery::Frames(Frames::merge(mem::take(run))), next));
         }
     }
     let mut merged = Vec::with_capacity(1);
-    let mut run = Vec::new();
-    for delivery in deliveries {
+    let (mut run, mut run_end) = (Vec::new(), 0);
+    for (delivery, next) in deliveries {
         match delivery {
-            Delivery::Frames(frames) => run.push(frames),
+            Delivery::Frames(frames) => {
+                run.push(frames);
+                run_end = next;
+            }
             other => {
-                flush(&mut run, &mut merged);
-                merged.push(other);
+                flush(&mut run, run_end, &mut merged);
+                merged.push((other, next));
             }
         }
     }
-    flush(&mut run, &mut merged);
+    flush(&mut run, run_end, &mut merged);
     merged
 }
 
@@ -411,16 +605,32 @@ mod tests {
             code: Some(4000),
             reason: None,
         });
-        let merged = coalesce(plain(&[text("a"), text("b"), close, text("c")]));
-        let bytes: Vec<&[u8]> = merged
+        let publications = [text("a"), text("b"), close, text("c")];
+        let publications: Vec<_> = (10..)
+            .zip(publications)
+            .map(|(offset, publication)| Sequenced {
+                publication,
+                offset,
+                first: 0,
+            })
+            .collect();
+        let merged = coalesce(plain(&publications));
+        let bytes: Vec<(&[u8], u64)> = merged
             .iter()
-            .map(|delivery| match delivery {
-                Delivery::Frames(frames) => &frames.plain()[..],
-                Delivery::Close(frame) => frame,
-                Delivery::Refresh => b"",
+            .map(|(delivery, next)| match delivery {
+                Delivery::Frames(frames) => (&frames.plain()[..], *next),
+                Delivery::Close(frame) => (&frame[..], *next),
+                Delivery::Refresh | Delivery::Missed(_) => (&b""[..], *next),
             })
             .collect();
         let close = crate::net::frame::close(4000, "");
-        assert_eq!(bytes, [b"\x81\x01a\x81\x01b", &close[..], b"\x81\x01c"]);
+        assert_eq!(
+            bytes,
+            [
+                (&b"\x81\x01a\x81\x01b"[..], 12),
+                (&close[..], 13),
+                (b"\x81\x01c", 14)
+            ]
+        );
     }
 }

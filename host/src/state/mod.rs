@@ -6,16 +6,18 @@ pub(crate) mod sessions;
 
 use std::sync::Arc;
 
+use anyhow::Result;
 use spin_runtime::{RateLimitedLog, backend::Backend};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
+    bus::Bus,
     config::{AllowedOrigins, HostConfig, Limits},
     http::signer::Signer,
     metrics::{
         backend::Metered,
-        registry::{Dropped, Metrics, Snapshot},
+        registry::{Metrics, Snapshot},
     },
     pubsub::channels::Channels,
     state::{holds::Holds, sessions::Sessions},
@@ -28,6 +30,8 @@ pub(crate) struct Services {
     pub(crate) backend: Arc<dyn Backend>,
     /// What sessions and holds subscribe to.
     pub(crate) channels: Channels,
+    /// Carries publications between hosts. `None` if there is only this one.
+    pub(crate) bus: Option<Arc<Bus>>,
     /// The open sessions.
     pub(crate) sessions: Arc<Sessions>,
     /// The held requests.
@@ -59,10 +63,8 @@ impl Services {
         let max_connections = config.limits.max_connections;
         Self {
             backend: Arc::new(Metered::new(backend, metrics.clone(), name)),
-            channels: Channels::new(
-                metrics.published.clone(),
-                metrics.dropped(Dropped::Duplicate),
-            ),
+            channels: Channels::new(config.channels.clone(), metrics.channel_counters(), false),
+            bus: None,
             sessions: Sessions::new(max_connections),
             holds: Holds::new(max_connections, drain),
             signer,
@@ -74,6 +76,20 @@ impl Services {
             ),
             metrics,
         }
+    }
+
+    /// Returns services whose publications come from the Redis server at `url`.
+    ///
+    /// # Errors
+    /// Fails if the URL is invalid.
+    pub(crate) fn with_bus(self, url: &str, config: &HostConfig) -> Result<Self> {
+        let counters = self.metrics.channel_counters();
+        let channels = Channels::new(config.channels.clone(), counters, true);
+        Ok(Self {
+            bus: Some(Bus::new(url, channels.clone())?),
+            channels,
+            ..self
+        })
     }
 
     /// Returns services with another configuration, or the same if it is equal.
@@ -107,6 +123,7 @@ impl Services {
             ],
             channels: self.channels.len(),
             subscriptions: self.channels.subscriptions(),
+            bus_is_up: self.bus.as_ref().map(|bus| bus.is_up()),
             instances: self.backend.instances(),
         }
     }

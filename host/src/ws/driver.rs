@@ -107,6 +107,8 @@ type RoundTrip = Pin<Box<dyn Future<Output = Result<EventsResponse, RoundTripErr
 enum Wakeup {
     Command(Command),
     Response(Result<EventsResponse, RoundTripError>),
+    /// The events that had to wait for a subscription are applied.
+    Applied,
     Message(Result<Event, ReadError>),
     /// EOF while input is discarded.
     Eof,
@@ -148,6 +150,7 @@ impl Driver {
             flow = match self.next().await {
                 Wakeup::Command(command) => self.handle_command(command),
                 Wakeup::Response(response) => self.handle_response(response),
+                Wakeup::Applied => self.apply_attachment(),
                 Wakeup::Message(message) => self.handle_message(message),
                 Wakeup::Eof => self.end(Event::Disconnect, CloseReason::Vanished),
                 Wakeup::Deadline => self.handle_deadline(),
@@ -173,6 +176,9 @@ impl Driver {
                 if self.phase != Phase::Ended {
                     return Poll::Ready(Wakeup::Command(command));
                 }
+            }
+            if self.session.poll_deferred(cx).is_ready() {
+                return Poll::Ready(Wakeup::Applied);
             }
             if let Some(round_trip) = &mut self.round_trip
                 && let Poll::Ready(response) = round_trip.as_mut().poll(cx)
@@ -228,8 +234,15 @@ impl Driver {
     fn handle_command(&mut self, command: Command) -> ControlFlow<()> {
         match command {
             Command::Refresh => {
+                // The backend decides what the client gets instead of what it has missed.
+                let missed = self.session.outbox.take_missed();
+                self.session.info.grip_last.extend(missed);
                 self.refresh = true;
                 self.maybe_send()
+            }
+            Command::CatchUp => {
+                self.session.catch_up();
+                ControlFlow::Continue(())
             }
             Command::Close(reason) => {
                 if reason == CloseReason::Slow {
@@ -309,7 +322,11 @@ impl Driver {
             _ if self.session.attachment == Attachment::Detaching => {
                 self.session.attachment = Attachment::Detached
             }
-            Ok(response) => self.session.apply(response),
+            Ok(response) => {
+                // The backend has read them.
+                self.session.info.grip_last.clear();
+                self.session.apply(response);
+            }
             Err(error) if self.phase == Phase::Ended => {
                 warn_session!(self.session, error, "backend failed");
                 self.session.attachment = Attachment::Detached;
@@ -385,7 +402,7 @@ impl Driver {
 
     /// Sends the next request if none is in flight and there is a reason for one.
     fn maybe_send(&mut self) -> ControlFlow<()> {
-        if self.round_trip.is_some() {
+        if self.round_trip.is_some() || self.session.is_deferred() {
             return ControlFlow::Continue(());
         }
         let is_due = mem::take(&mut self.refresh) || self.pending.is_ready();

@@ -90,6 +90,7 @@ pub(crate) async fn open(
         head: RequestHead::new(request.uri(), &end_to_end(request.headers())),
         id: connection_id(),
         caller: Caller::Client(client),
+        grip_last: Vec::new(),
         echoed_headers: Vec::new(),
     };
     let span = debug_span!("session", connection = ?info.id, route = info.head.path());
@@ -174,7 +175,8 @@ impl Handshake {
         info.head = info.head.without_browser_headers();
         let accepted = acceptance.response(&response.headers, extensions);
         let metrics = services.metrics.clone();
-        let session = Session::new(services, info, outbox, guard, response);
+        let mut session = Session::new(services, info, outbox, guard, response);
+        session.applied().await;
         debug!("session opened");
         let reason = match response_sender.send(accepted) {
             Ok(()) => match upgraded.await.map(into_connection) {

@@ -18,6 +18,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use futures_util::task::AtomicWaker;
 use grip::Message;
+use http::HeaderValue;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::{net::TcpStream, time::Instant};
 
@@ -83,6 +84,8 @@ impl Connection for TcpStream {
 pub(crate) enum Command {
     /// Send the backend a request, even without events.
     Refresh,
+    /// Deliver what was published while there was no room for it.
+    CatchUp,
     /// A close frame has been queued, for this reason: wait for the client's close frame.
     Close(CloseReason),
     /// End the session now, without a close handshake.
@@ -116,6 +119,10 @@ struct State {
     /// A close frame has been queued or sent, so nothing may follow.
     closing: bool,
     refresh: bool,
+    /// The values of `Grip-Last` for channels of which items were missed.
+    missed: Vec<HeaderValue>,
+    /// A channel has items for which there was no room.
+    is_behind: bool,
     close: Option<CloseReason>,
     drop: Option<CloseReason>,
     /// When something was last sent, if that is tracked.
@@ -171,15 +178,38 @@ impl Outbox {
         }
         let was_queued = !state.queue.is_empty();
         state.write_or_queue(frames);
-        let limit = match state.connection {
-            Some(_) => self.limit,
-            None => self.opening_limit,
-        };
-        if state.backlog() > limit {
+        if state.backlog() > self.limit(&state) {
             state.overflow();
         }
         if state.needs_session(was_queued) {
             self.wake_session(state);
+        }
+    }
+
+    /// Sends whole frames if there is room, and returns whether it did. If not, the session gets
+    /// [`Command::CatchUp`] once there is. After a close frame, they are dropped.
+    fn send_if_room(&self, frames: &Bytes) -> bool {
+        let mut state = self.lock();
+        if state.closing {
+            return true;
+        }
+        let was_queued = !state.queue.is_empty();
+        if was_queued && state.backlog() + frames.len() + ENTRY_BYTES > self.limit(&state) {
+            state.is_behind = true;
+            return false;
+        }
+        state.write_or_queue(frames);
+        if state.needs_session(was_queued) {
+            self.wake_session(state);
+        }
+        true
+    }
+
+    /// Returns the limit of the backlog.
+    fn limit(&self, state: &State) -> usize {
+        match state.connection {
+            Some(_) => self.limit,
+            None => self.opening_limit,
         }
     }
 
@@ -199,6 +229,11 @@ impl Outbox {
         let mut state = self.lock();
         state.refresh = true;
         self.wake_session(state);
+    }
+
+    /// Returns the values of `Grip-Last` for channels of which items were missed.
+    pub(super) fn take_missed(&self) -> Vec<HeaderValue> {
+        mem::take(&mut self.lock().missed)
     }
 
     /// Ends the session without a close handshake.
@@ -262,6 +297,11 @@ impl Outbox {
         }
         if mem::take(&mut state.refresh) {
             return Poll::Ready(Command::Refresh);
+        }
+        // Half of the room, so that not each written message leads to a look at the history.
+        if state.is_behind && state.backlog() <= self.limit / 2 && state.connection.is_some() {
+            state.is_behind = false;
+            return Poll::Ready(Command::CatchUp);
         }
         if flushed.is_ready() {
             self.has_work.store(false, Relaxed);
@@ -435,6 +475,28 @@ impl SocketSubscriber for Outbox {
             Delivery::Frames(frames) => self.send(frames.encoding(self.deflate)),
             Delivery::Close(frame) => self.close(frame.clone(), CloseReason::Published),
             Delivery::Refresh => self.refresh(),
+            Delivery::Missed(grip_last) => {
+                self.lock().missed.extend(grip_last.clone());
+                self.refresh();
+            }
+        }
+    }
+
+    fn offer(&self, delivery: &Delivery) -> bool {
+        match delivery {
+            Delivery::Frames(frames) => self.send_if_room(frames.encoding(self.deflate)),
+            delivery => {
+                self.deliver(delivery);
+                true
+            }
+        }
+    }
+
+    fn overtaken(&self) {
+        let mut state = self.lock();
+        if !state.closing {
+            state.overflow();
+            self.wake_session(state);
         }
     }
 }

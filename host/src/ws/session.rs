@@ -4,7 +4,12 @@
 //! the backend is in flight, messages that arrive meanwhile are batched into the next request, and
 //! the events of a response are applied in sequence.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use grip::{
@@ -12,12 +17,14 @@ use grip::{
     extension::MessageKind, header::SEC_WEBSOCKET_EXTENSIONS,
 };
 
+use tokio::time::timeout;
+
 use crate::{
     config::Limits,
     metrics::close_reason::CloseReason,
     net::frame,
     pubsub::{
-        channels::Subscription,
+        channels::{Start, Subscription},
         filter::{Filters, Meta},
     },
     state::{Services, sessions::SessionGuard},
@@ -27,6 +34,9 @@ use crate::{
         ws_over_http::{ConnectionInfo, EventsResponse},
     },
 };
+
+/// How long a subscription may take to be confirmed by the bus.
+const BUS_TIMEOUT: Duration = Limits::DEFAULT.bus_timeout;
 
 /// The most channels a session can subscribe to.
 const MAX_SUBSCRIPTIONS: usize = Limits::DEFAULT.max_subscriptions;
@@ -62,10 +72,19 @@ pub(super) struct Session {
     /// The backend's name for the session, for logs.
     pub(super) session_id: Option<Box<str>>,
     pub(super) attachment: Attachment,
+    /// What follows a subscription that the bus has not confirmed yet.
+    deferred: Option<Box<Deferred>>,
     /// The client has sent a close frame.
     pub(super) is_closed_by_client: bool,
     /// Dropped last, so that the session is counted until everything else is released.
     _guard: SessionGuard,
+}
+
+/// Events of a response that wait for a subscription: the client must not be told that it is subscribed
+/// before it is.
+struct Deferred {
+    events: std::vec::IntoIter<Event>,
+    joined: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 struct Membership {
@@ -118,6 +137,7 @@ impl Session {
             scheduled: None,
             session_id: None,
             attachment: Attachment::Attached,
+            deferred: None,
             is_closed_by_client: false,
             _guard: guard,
         };
@@ -133,7 +153,38 @@ impl Session {
         if let Err(error) = self.info.update_meta(&response.headers) {
             warn_session!(self, %error, "Set-Meta header ignored");
         }
-        for event in response.events {
+        self.apply_events(response.events.into_iter());
+    }
+
+    /// Waits until the events of the last response are applied, as far as they depend on the bus.
+    pub(super) async fn applied(&mut self) {
+        while let Some(mut deferred) = self.deferred.take() {
+            deferred.joined.as_mut().await;
+            self.apply_events(deferred.events);
+        }
+    }
+
+    /// Returns whether events of the last response are still to be applied.
+    pub(super) fn is_deferred(&self) -> bool {
+        self.deferred.is_some()
+    }
+
+    /// Applies the deferred events once their subscription is confirmed. Returns `Pending` if there are
+    /// none.
+    pub(super) fn poll_deferred(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(deferred) = &mut self.deferred else {
+            return Poll::Pending;
+        };
+        ready!(deferred.joined.as_mut().poll(cx));
+        if let Some(deferred) = self.deferred.take() {
+            self.apply_events(deferred.events);
+        }
+        Poll::Ready(())
+    }
+
+    fn apply_events(&mut self, mut events: std::vec::IntoIter<Event>) {
+        while let Some(event) = events.next() {
+            let subscribed = self.memberships.len();
             match event {
                 Event::Text(content) => self.handle_message(Message::Text(content)),
                 Event::Binary(content) => self.handle_message(Message::Binary(content)),
@@ -160,7 +211,27 @@ impl Session {
                 Event::Disconnect => return self.attachment = Attachment::DropRequested,
                 Event::Open => return self.fail("OPEN event for an open connection"),
             }
+            if self.memberships.len() > subscribed
+                && let Some(joined) = self.unconfirmed()
+            {
+                self.deferred = Some(Box::new(Deferred { events, joined }));
+                return;
+            }
         }
+    }
+
+    /// Returns a future that completes when the newest subscription is confirmed, if it is not yet, or
+    /// after a while: without the bus, clients are subscribed later.
+    fn unconfirmed(&self) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
+        let subscription = &self.memberships.last()?.subscription;
+        let is_down = self.services.bus.as_ref().is_some_and(|bus| !bus.is_up());
+        if is_down || subscription.is_joined() {
+            return None;
+        }
+        let joined = timeout(BUS_TIMEOUT, subscription.joined());
+        Some(Box::pin(async move {
+            let _ = joined.await;
+        }))
     }
 
     /// Closes the client with 1011 and detaches the backend.
@@ -202,7 +273,19 @@ impl Session {
 
     fn handle_control(&mut self, message: ControlMessage) {
         match message {
-            ControlMessage::Subscribe { channel, filters } => self.subscribe(&channel, filters),
+            ControlMessage::Subscribe {
+                channel,
+                filters,
+                prev_id,
+                recover,
+            } => {
+                let start = match (&prev_id, recover) {
+                    (Some(id), _) => Start::After(id),
+                    (None, Some(count)) => Start::Newest(count),
+                    (None, None) => Start::Live,
+                };
+                self.subscribe(&channel, filters, start);
+            }
             ControlMessage::Unsubscribe { channel } => {
                 self.memberships
                     .retain(|membership| membership.subscription.channel() != channel);
@@ -236,7 +319,14 @@ impl Session {
         }
     }
 
-    fn subscribe(&mut self, channel: &str, names: Vec<String>) {
+    /// Delivers what the client had no room for.
+    pub(super) fn catch_up(&self) {
+        for membership in &self.memberships {
+            membership.subscription.catch_up();
+        }
+    }
+
+    fn subscribe(&mut self, channel: &str, names: Vec<String>, start: Start<'_>) {
         let index = self
             .memberships
             .iter()
@@ -268,7 +358,7 @@ impl Session {
             return;
         }
         let channels = &self.services.channels;
-        let subscription = channels.subscribe(channel, self.outbox.clone(), filters);
+        let subscription = channels.subscribe_from(channel, self.outbox.clone(), filters, start);
         self.memberships.push(Membership {
             subscription,
             filters: names,

@@ -8,8 +8,8 @@ use bytes::BytesMut;
 use grip::{
     Event, EventError,
     header::{
-        CONNECTION_ID, CONTENT_BYTES_ACCEPTED, CONTENT_BYTES_REPLAYED, GRIP_FEATURE, GRIP_SIG,
-        KEEP_ALIVE_INTERVAL, META_PREFIX, SEC_WEBSOCKET_EXTENSIONS, SET_META_PREFIX,
+        CONNECTION_ID, CONTENT_BYTES_ACCEPTED, CONTENT_BYTES_REPLAYED, GRIP_FEATURE, GRIP_LAST,
+        GRIP_SIG, KEEP_ALIVE_INTERVAL, META_PREFIX, SEC_WEBSOCKET_EXTENSIONS, SET_META_PREFIX,
         WEBSOCKET_EVENTS, is_websocket_events,
     },
 };
@@ -28,9 +28,10 @@ use crate::{
 
 const BODY_TIMEOUT: Duration = Limits::DEFAULT.response_body_timeout;
 
-/// The value of `Grip-Feature`, which lists the supported GRIP features; as in Pushpin.
+/// The value of `Grip-Feature`, which lists the supported GRIP features: those of Pushpin, and the
+/// host's extensions.
 const FEATURES: &str = "status, session, link:next, filter:skip-self, filter:skip-users, \
-                        filter:require-sub, filter:build-id, filter:var-subst";
+                        filter:require-sub, filter:build-id, filter:var-subst, subscribe:recover";
 
 const MIN_KEEP_ALIVE: Duration = Limits::DEFAULT.min_keep_alive_interval;
 
@@ -43,6 +44,9 @@ pub(super) struct ConnectionInfo {
     pub(super) id: HeaderValue,
     /// The client's address.
     pub(super) caller: Caller,
+    /// The values of `Grip-Last`: the channels whose subscription could not begin where the backend
+    /// wanted. Repeated until it has responded.
+    pub(super) grip_last: Vec<HeaderValue>,
     /// The `Meta-NAME` headers that the backend has set with `Set-Meta-NAME`.
     pub(super) echoed_headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -130,7 +134,9 @@ impl ConnectionInfo {
         for event in events {
             event.encode(&mut body);
         }
-        let mut headers = self.head.headers(9 + self.echoed_headers.len());
+        let mut headers = self
+            .head
+            .headers(9 + self.grip_last.len() + self.echoed_headers.len());
         let mut set = |name: &'static str, value: HeaderValue| {
             headers.insert(HeaderName::from_static(name), value);
         };
@@ -143,6 +149,9 @@ impl ConnectionInfo {
         set(SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static("grip"));
         if replayed > 0 {
             set(CONTENT_BYTES_REPLAYED, HeaderValue::from(replayed));
+        }
+        for value in &self.grip_last {
+            headers.append(HeaderName::from_static(GRIP_LAST), value.clone());
         }
         for (name, value) in &self.echoed_headers {
             headers.insert(name.clone(), value.clone());

@@ -7,8 +7,10 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::{
+    config::HistoryLimits,
     net::frame,
     pubsub::{
+        channel::IDLE_CHANNEL_LIFETIME,
         filter::Meta,
         publication::Delivery,
         shard::{MAX_SHARD_QUEUE_BYTES, SHARD_SLOTS},
@@ -20,11 +22,23 @@ struct Inbox(Mutex<Vec<u8>>, Notify);
 
 impl SocketSubscriber for Inbox {
     fn deliver(&self, delivery: &Delivery) {
-        if let Delivery::Frames(frames) = delivery {
-            let bytes = frames.plain();
-            self.0.lock().extend_from_slice(bytes);
-        }
+        let bytes = match delivery {
+            Delivery::Frames(frames) => frames.plain(),
+            Delivery::Close(frame) => frame,
+            Delivery::Refresh => return,
+            Delivery::Missed(grip_last) => grip_last.as_ref().unwrap().as_bytes(),
+        };
+        self.0.lock().extend_from_slice(bytes);
         self.1.notify_one();
+    }
+
+    fn offer(&self, delivery: &Delivery) -> bool {
+        self.deliver(delivery);
+        true
+    }
+
+    fn overtaken(&self) {
+        unreachable!("there is always room");
     }
 }
 
@@ -266,4 +280,119 @@ async fn the_number_of_channels_without_subscribers_is_limited() {
     assert_eq!(channels.lock().len(), MAX_IDLE_CHANNELS);
     assert_eq!(channels.0.lingering.lock().len(), MAX_IDLE_CHANNELS);
     assert_eq!(channels.last_id("0"), None);
+}
+
+const HISTORY: HistoryLimits = HistoryLimits {
+    items: 10,
+    bytes: 1 << 20,
+    age: Duration::from_secs(100),
+};
+
+fn with_history() -> Channels {
+    Channels::new(
+        ChannelRules::all(HISTORY),
+        ChannelCounters::default(),
+        false,
+    )
+}
+
+/// Publishes items whose ids and contents are numbers.
+async fn publish(channels: &Channels, numbers: impl IntoIterator<Item = u32>) {
+    for number in numbers {
+        let mut item = Item::ws_text("c", number.to_string());
+        item.id = Some(number.to_string());
+        channels
+            .publish(Publication::new(item).expect("a valid item"))
+            .await;
+    }
+}
+
+fn numbers(numbers: impl IntoIterator<Item = u32>) -> Vec<String> {
+    numbers.into_iter().map(|it| it.to_string()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn subscribers_receive_what_they_have_missed() {
+    let channels = with_history();
+    publish(&channels, 0..20).await;
+    for (start, expected) in [
+        (Start::Live, 20..20),
+        (Start::After("17"), 18..20),
+        (Start::After("19"), 20..20),
+        (Start::After("9"), 10..20),
+        (Start::Newest(0), 20..20),
+        (Start::Newest(3), 17..20),
+        (Start::Newest(100), 10..20),
+    ] {
+        let inbox = Arc::new(Inbox::default());
+        let _subscription = channels.subscribe_from("c", inbox.clone(), plain(), start);
+        inbox.receives(&numbers(expected)).await;
+    }
+    // Some of what followed is forgotten, so nothing is delivered.
+    for start in [Start::After("8"), Start::After("later")] {
+        let inbox = Arc::new(Inbox::default());
+        let _subscription = channels.subscribe_from("c", inbox.clone(), plain(), start);
+        assert_eq!(*inbox.0.lock(), b"c; last-id=19");
+    }
+    let counters = &channels.0.counters;
+    assert_eq!(
+        (counters.recovered.get(), counters.unrecovered.get()),
+        (6, 2)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_history_only_the_last_id_is_known() {
+    let channels = Channels::default();
+    let subscribe = |start| {
+        let inbox = Arc::new(Inbox::default());
+        let _subscription = channels.subscribe_from("c", inbox.clone(), plain(), start);
+        let received = String::from_utf8(inbox.0.lock().clone());
+        received.expect("text")
+    };
+    assert_eq!(subscribe(Start::After("1")), "c");
+    publish(&channels, [1, 2]).await;
+    assert_eq!(subscribe(Start::After("2")), "");
+    assert_eq!(subscribe(Start::After("1")), "c; last-id=2");
+    assert_eq!(subscribe(Start::Newest(2)), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn old_items_are_forgotten() {
+    let channels = with_history();
+    publish(&channels, [1]).await;
+    tokio::time::advance(HISTORY.age / 2).await;
+    publish(&channels, [2]).await;
+    tokio::time::advance(HISTORY.age / 2).await;
+    channels.tick(Instant::now());
+    let inbox = Arc::new(Inbox::default());
+    let start = Start::Newest(10);
+    let _subscription = channels.subscribe_from("c", inbox.clone(), plain(), start);
+    inbox.receives(&["2"]).await;
+    assert_eq!(channels.0.expiring.lock().len(), 1);
+    tokio::time::advance(HISTORY.age).await;
+    channels.tick(Instant::now());
+    assert!(channels.0.expiring.lock().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn closes_are_not_replayed() {
+    let channels = with_history();
+    publish(&channels, [1]).await;
+    let close = grip::publish::WsAction::Close {
+        code: None,
+        reason: None,
+    };
+    let item = Item {
+        ws_message: Some(close.into()),
+        ..Item::new("c")
+    };
+    channels
+        .publish(Publication::new(item).expect("a valid item"))
+        .await;
+    publish(&channels, [2]).await;
+    let inbox = Arc::new(Inbox::default());
+    let start = Start::After("1");
+    let _subscription = channels.subscribe_from("c", inbox.clone(), plain(), start);
+    inbox.receives(&["2"]).await;
 }

@@ -122,6 +122,7 @@ impl Case {
             head: RequestHead::new(&Uri::from_static("/ws"), &HeaderMap::new()),
             id: HeaderValue::from_static("id"),
             caller: Caller::Host,
+            grip_last: Vec::new(),
             echoed_headers: Vec::new(),
         };
         let mut response = EventsResponse {

@@ -126,6 +126,7 @@ pub(crate) fn new_session(
         head: RequestHead::new(&Uri::from_static("/ws?x=1"), &request_headers),
         id: HeaderValue::from_static("the-id"),
         caller: Caller::Host,
+        grip_last: Vec::new(),
         echoed_headers: Vec::new(),
     };
     let mut response = EventsResponse {
@@ -631,6 +632,8 @@ async fn filters_use_the_metadata_set_by_the_backend() {
     let subscribe = |filters: &[&str]| ControlMessage::Subscribe {
         channel: "c".into(),
         filters: filters.iter().map(|&name| name.to_owned()).collect(),
+        prev_id: None,
+        recover: None,
     };
     let set_meta = ControlMessage::SetMeta {
         name: "user".into(),

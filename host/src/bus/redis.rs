@@ -1,0 +1,216 @@
+//! The commands of the bus to Redis: publishing items, and reading those of a channel.
+
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use grip::Item;
+use parking_lot::Mutex;
+use redis::{
+    Client, ConnectionAddr, ErrorKind, RedisResult, Script,
+    aio::{ConnectionManager, ConnectionManagerConfig, PubSub},
+};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::keys::{Keys, lease, probe, runs};
+use crate::config::{HistoryLimits, Limits};
+
+/// The time for Redis to accept a connection, or to answer a command.
+const TIMEOUT: Duration = Limits::DEFAULT.bus_timeout;
+
+/// How long an id is known, to drop duplicates.
+const ID_LIFETIME: Duration = Limits::DEFAULT.known_id_lifetime;
+
+/// How long the position of a channel is kept after it was last used.
+const POSITION_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+static PUBLISH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("publish.lua")));
+static READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("read.lua")));
+static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("renew.lua")));
+static RUN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("run.lua")));
+static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("release.lua")));
+
+/// A connection to Redis, which is opened again when it breaks. Clones share it.
+#[derive(Clone)]
+pub(super) struct Redis {
+    client: Client,
+    commands: Arc<Mutex<ConnectionManager>>,
+}
+
+/// What a channel had when it was read.
+#[derive(Debug)]
+pub(super) struct ChannelItems {
+    /// The epoch of the offsets.
+    pub(super) epoch: String,
+    /// The offset of the last item, or 0 if there was none.
+    pub(super) last: u64,
+    /// Items with their offsets, oldest first.
+    pub(super) items: Vec<(u64, String)>,
+}
+
+/// Which items of a channel are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Range {
+    /// Those from this offset on, which is at least 1.
+    From(u64),
+    /// So many of the newest.
+    Newest(usize),
+}
+
+impl Redis {
+    /// Creates a connection to a server, which the first command opens.
+    pub(super) fn new(client: Client) -> RedisResult<Self> {
+        let commands = Arc::new(Mutex::new(open(&client)?));
+        Ok(Self { client, commands })
+    }
+
+    /// Opens the connection again, since it may forward nothing without being closed.
+    pub(super) fn renew(&self) -> RedisResult<()> {
+        *self.commands.lock() = open(&self.client)?;
+        Ok(())
+    }
+
+    fn commands(&self) -> ConnectionManager {
+        self.commands.lock().clone()
+    }
+
+    /// Returns the address of the server, without its password.
+    pub(super) fn address(&self) -> String {
+        match self.client.get_connection_info().addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                format!("{host}:{port}")
+            }
+            address => address.to_string(),
+        }
+    }
+
+    /// Returns whether a URL is that of the same database.
+    pub(super) fn is_database(&self, url: &str) -> bool {
+        let database = |client: &Client| {
+            let info = client.get_connection_info();
+            let settings = info.redis_settings();
+            (info.addr().to_string(), settings.db())
+        };
+        Client::open(url).is_ok_and(|other| database(&other) == database(&self.client))
+    }
+
+    /// Opens a connection for subscriptions.
+    pub(super) async fn subscriber(&self) -> RedisResult<PubSub> {
+        let connecting = timeout(TIMEOUT, self.client.get_async_pubsub());
+        connecting
+            .await
+            .unwrap_or_else(|_| Err((ErrorKind::Io, "no connection in time").into()))
+    }
+
+    /// Publishes an item to a channel whose last items are kept within `limits`. Has no effect if an
+    /// item with its id was published before.
+    pub(super) async fn publish(
+        &self,
+        item: &Item,
+        json: &str,
+        limits: HistoryLimits,
+    ) -> RedisResult<()> {
+        let keys = Keys::new(&item.channel);
+        let mut call = PUBLISH.prepare_invoke();
+        call.key(keys.position()).key(keys.items());
+        if let Some(id) = &item.id {
+            call.key(keys.id(id));
+        }
+        call.arg(new_epoch())
+            .arg(json)
+            .arg(limits.items)
+            .arg(millis(limits.age))
+            .arg(millis(POSITION_LIFETIME))
+            .arg(millis(ID_LIFETIME))
+            .arg(keys.messages());
+        let mut commands = self.commands();
+        let _: (String, u64, u8) = call.invoke_async(&mut commands).await?;
+        Ok(())
+    }
+
+    /// Reads items of a channel.
+    pub(super) async fn read(&self, channel: &str, range: Range) -> RedisResult<ChannelItems> {
+        let keys = Keys::new(channel);
+        let (from, count) = match range {
+            Range::From(offset) => (offset, 0),
+            Range::Newest(count) => (0, count),
+        };
+        let mut call = READ.prepare_invoke();
+        call.key(keys.position())
+            .key(keys.items())
+            .arg(new_epoch())
+            .arg(millis(POSITION_LIFETIME))
+            .arg(from)
+            .arg(count);
+        let mut commands = self.commands();
+        let (epoch, last, items): (String, u64, Vec<String>) =
+            call.invoke_async(&mut commands).await?;
+        let mut pairs = items.into_iter();
+        let mut items = Vec::with_capacity(pairs.len() / 2);
+        while let (Some(offset), Some(item)) = (pairs.next(), pairs.next()) {
+            let offset = offset.parse();
+            let offset = offset.map_err(|_| (ErrorKind::UnexpectedReturnType, "invalid offset"))?;
+            items.push((offset, item));
+        }
+        Ok(ChannelItems { epoch, last, items })
+    }
+
+    /// Takes or renews the lease for the timers, and returns whether this host holds it.
+    pub(super) async fn renew_lease(&self, host: &str, time: Duration) -> RedisResult<bool> {
+        let mut call = RENEW.key(lease());
+        call.arg(host).arg(millis(time));
+        let mut commands = self.commands();
+        call.invoke_async(&mut commands).await
+    }
+
+    /// Begins a run of a timer, and returns its number, if this host holds the lease.
+    pub(super) async fn begin_run(&self, host: &str, timer: &str) -> RedisResult<Option<u64>> {
+        let mut call = RUN.key(lease());
+        call.key(runs(timer)).arg(host);
+        let mut commands = self.commands();
+        let number: u64 = call.invoke_async(&mut commands).await?;
+        Ok((number > 0).then_some(number))
+    }
+
+    /// Gives the lease for the timers up.
+    pub(super) async fn release_lease(&self, host: &str) -> RedisResult<()> {
+        let mut call = RELEASE.key(lease());
+        call.arg(host);
+        let mut commands = self.commands();
+        call.invoke_async(&mut commands).await
+    }
+
+    /// Checks that the server answers.
+    pub(super) async fn ping(&self) -> RedisResult<()> {
+        let mut commands = self.commands();
+        redis::cmd("PING").query_async(&mut commands).await
+    }
+
+    /// Publishes a message to this host itself.
+    pub(super) async fn probe(&self, host: &str) -> RedisResult<()> {
+        let mut command = redis::cmd("PUBLISH");
+        command.arg(probe(host)).arg("");
+        let mut commands = self.commands();
+        command.query_async(&mut commands).await
+    }
+}
+
+fn open(client: &Client) -> RedisResult<ConnectionManager> {
+    let config = ConnectionManagerConfig::new()
+        .set_connection_timeout(Some(TIMEOUT))
+        .set_response_timeout(Some(TIMEOUT))
+        // A publisher tries again.
+        .set_number_of_retries(1)
+        .set_max_delay(Duration::from_secs(1));
+    ConnectionManager::new_lazy_with_config(client.clone(), config)
+}
+
+fn new_epoch() -> String {
+    Uuid::new_v4().simple().to_string()
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,6 @@
+-- Gives the lease of a host up, if it holds it.
+--
+-- KEYS: the lease. ARGV: the host.
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+    redis.call('DEL', KEYS[1])
+end
