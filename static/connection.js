@@ -36,7 +36,7 @@ export class Backoff {
 }
 
 /**
- * Events: `state`, `open` (earlier messages may be missing), `message`.
+ * Events: `state`, `open` (earlier messages may be missing, unless its `detail.resumes`), `message`.
  * `state` is `connecting`, `open`, or `waiting` until `retryAt`.
  */
 export class Connection extends EventTarget {
@@ -123,7 +123,7 @@ export class Connection extends EventTarget {
       if (this.#upgradeAfter === UPGRADE_AFTER_MS.initial) this.#tryUpgrade();
       else this.#scheduleUpgrade();
     }
-    this.dispatchEvent(new Event("open"));
+    this.dispatchEvent(new CustomEvent("open", { detail: { resumes: socket.resumes === true } }));
   }
 
   #ping() {

@@ -3,7 +3,8 @@
 import { Backoff } from "./connection.js";
 
 /**
- * Subscribes first and fetches afterwards, so no order is lost in between.
+ * Subscribes first and fetches afterwards, so no order is lost in between. A connection that resumes after
+ * `position` delivers what was missed, or asks to reload.
  * Events: `change` (the new orders), `rejected` (a status change).
  */
 export class Feed extends EventTarget {
@@ -15,6 +16,7 @@ export class Feed extends EventTarget {
   #isSyncing = false;
   #needsSync = false;
   #isStale = false;
+  #hasFetched = false;
   /** An order arrived that should not exist. */
   #needsReset = false;
 
@@ -24,24 +26,34 @@ export class Feed extends EventTarget {
     this.#orders = orders;
     this.#fetch = fetchOrders;
     this.#backoff = backoff;
-    connection.addEventListener("open", () => {
-      this.#isStale = true;
-      this.#sync();
+    connection.addEventListener("open", ({ detail }) => {
+      if (!detail.resumes) this.#reload();
     });
     connection.addEventListener("message", ({ detail }) => this.handle(detail));
   }
 
+  /**
+   * The id of the message with the last order before which none is missing. Null if there is none, or nothing
+   * was fetched yet.
+   */
+  get position() {
+    const order = this.#hasFetched ? this.#orders.get(this.#orders.completeUntil) : null;
+    return order ? `${order.id}-${order.timestamp}` : null;
+  }
+
   /** Fetches changes whose messages were never published. */
   refresh() {
-    if (this.#connection.state !== "open") return;
-    this.#isStale = true;
-    this.#sync();
+    if (this.#connection.state === "open") this.#reload();
   }
 
   handle({ event, detail }) {
     if (event === "error" && Number.isSafeInteger(detail?.id)) {
       const { id, status, message } = detail;
       this.dispatchEvent(new CustomEvent("rejected", { detail: { id, status, message: String(message) } }));
+      return;
+    }
+    if (event === "reload") {
+      this.#reload();
       return;
     }
     const order = detail?.order;
@@ -56,6 +68,11 @@ export class Feed extends EventTarget {
     }
   }
 
+  #reload() {
+    this.#isStale = true;
+    this.#sync();
+  }
+
   async #sync() {
     this.#needsSync = true;
     if (this.#isSyncing) return;
@@ -66,6 +83,7 @@ export class Feed extends EventTarget {
         this.#needsSync = false;
         await this.#fetchMissing();
       }
+      this.#hasFetched = true;
       this.#backoff.reset();
     } catch (error) {
       console.warn("failed to fetch orders:", error);

@@ -33,7 +33,7 @@ const history = new History(orders, fetchOrdersAfter);
 const view = new View(kitchen, list);
 const rail = new Rail(list, () => view.visibleRange);
 const connection = new Connection({
-  socket: () => new WebSocket(absoluteUrl("/api/ws").replace(/^http/, "ws")),
+  socket: openSocket,
   stream: () => new EventStream(new EventSource(absoluteUrl("/api/orders/stream")), sendOverHttp),
 });
 const feed = new Feed(connection, orders, fetchOrdersAfter);
@@ -170,6 +170,14 @@ function stopShowingOlder() {
 
 function requestWakeLock() {
   navigator.wakeLock?.request("screen").catch(() => {});
+}
+
+/** Resumes after the last order on the page. */
+function openSocket() {
+  const { position } = feed;
+  const query = position === null ? "" : `?after=${position}`;
+  const socket = new WebSocket(absoluteUrl(`/api/ws${query}`).replace(/^http/, "ws"));
+  return Object.assign(socket, { resumes: position !== null });
 }
 
 function absoluteUrl(path) {

@@ -12,8 +12,8 @@ pub(crate) const ORDERS_CHANNEL: &str = "orders";
 /// The GRIP channel for new orders on event streams.
 ///
 /// Each item carries its order's id and the previous order's id. The host uses them to restore
-/// the order of items that arrive out of order, and to detect a missing one. Other items have no
-/// such ids. WebSocket clients fetch missing orders themselves, so delaying their messages until
+/// the order of items that arrive out of order, and to detect a missing one. Items for WebSockets
+/// do not carry the previous id: clients fetch missing orders themselves, so delaying messages until
 /// an earlier one arrives would only cost time. Updated orders are not part of the sequence.
 pub(crate) const RECEIVED_CHANNEL: &str = "orders-received";
 
@@ -37,13 +37,14 @@ impl OrderEvent {
 
     /// Returns the items that publish the event to WebSockets and event streams.
     pub(crate) fn items(self, order: &Order) -> Vec<Item> {
-        let message = Item::ws_text(ORDERS_CHANNEL, self.to_json(order));
+        let mut message = Item::ws_text(ORDERS_CHANNEL, self.to_json(order));
         let event = self.to_server_sent_event(order);
         match self {
             OrderEvent::Received => {
                 let previous = order.id.saturating_sub(1).to_string();
                 let event = Item::stream(RECEIVED_CHANNEL, event)
                     .with_id(order.id.to_string(), Some(previous));
+                message.id = Some(message_id(order));
                 vec![message, event]
             }
             OrderEvent::Updated => vec![message.and_stream(event)],
@@ -69,6 +70,15 @@ impl OrderEvent {
         event_json(self.name(), Detail { order })
     }
 }
+
+/// Returns the id of the message with a new order, after which a WebSocket can resume. The timestamp
+/// tells it from an order of the same id in a store that was reset.
+fn message_id(order: &Order) -> String {
+    format!("{}-{}", order.id, order.timestamp)
+}
+
+/// The event for a client whose WebSocket could not resume: it has to fetch what it has missed.
+pub(crate) const RELOAD: &str = r#"{"event":"reload"}"#;
 
 /// Returns an `error` event with a message.
 pub(crate) fn error_json(message: &str) -> String {
@@ -110,7 +120,7 @@ mod tests {
         assert_eq!(
             OrderEvent::Received.items(&order),
             [
-                Item::ws_text("orders", received),
+                Item::ws_text("orders", received).with_id(format!("105-{}", order.timestamp), None),
                 Item::stream("orders-received", event).with_id("105", Some("104".into()))
             ]
         );

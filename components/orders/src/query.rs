@@ -49,7 +49,7 @@ fn parse_limit(query: &str, max: u64) -> Result<u64, String> {
 }
 
 /// Returns the value of a parameter that may occur at most once.
-fn parameter<'a>(query: &'a str, name: &str) -> Result<Option<&'a str>, String> {
+pub(crate) fn parameter<'a>(query: &'a str, name: &str) -> Result<Option<&'a str>, String> {
     let mut values = query
         .split('&')
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))

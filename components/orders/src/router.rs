@@ -17,7 +17,8 @@ use crate::{
     query::{Query, parse_number},
     response::{self, Response},
     storage::Storage,
-    update, websocket,
+    update,
+    websocket::{self, SocketHead},
 };
 
 /// The maximum size of the WebSocket events in one request.
@@ -57,7 +58,10 @@ impl<S: Storage, P: Publisher> Router<'_, S, P> {
             event_stream::PATH => response::method_not_allowed("GET, HEAD"),
             "/api/ws" if is_post && has_websocket_events(headers) => {
                 match self.authenticator.authenticate(headers, now) {
-                    Ok(()) => self.websocket(read_body(MAX_EVENTS_BYTES).await).await,
+                    Ok(()) => {
+                        let body = read_body(MAX_EVENTS_BYTES).await;
+                        self.websocket(&request, body).await
+                    }
                     Err(reason) => response::text(StatusCode::FORBIDDEN, &reason),
                 }
             }
@@ -168,7 +172,12 @@ impl<S: Storage, P: Publisher> Router<'_, S, P> {
         }
     }
 
-    async fn websocket(&self, body: Result<Bytes, String>) -> Response {
+    async fn websocket(&self, request: &Request<()>, body: Result<Bytes, String>) -> Response {
+        let query = request.uri().query().unwrap_or_default();
+        let head = match SocketHead::parse(query, request.headers()) {
+            Ok(head) => head,
+            Err(message) => return response::text(StatusCode::BAD_REQUEST, &message),
+        };
         let bad_request =
             |message: &str| response::text(StatusCode::BAD_REQUEST, &format!("body: {message}"));
         let body = match body {
@@ -176,7 +185,7 @@ impl<S: Storage, P: Publisher> Router<'_, S, P> {
             Err(message) => return bad_request(&message),
         };
         match event::decode_all(body, Limits::default()) {
-            Ok(events) => websocket::respond(events, &self.orders).await,
+            Ok(events) => websocket::respond(&head, events, &self.orders).await,
             Err(error) => bad_request(&error.to_string()),
         }
     }

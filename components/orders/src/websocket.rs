@@ -3,17 +3,18 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use grip::{ByteString, CloseFrame, ControlMessage, Event, Extension, event};
+use grip::{ByteString, CloseFrame, ControlMessage, Event, Extension, event, header};
 use serde::Deserialize;
 use serde_json::Value;
-use spin_sdk::http::HeaderValue;
+use spin_sdk::http::{HeaderMap, HeaderValue};
 
 use crate::{
-    event::{ORDERS_CHANNEL, error_json, order_error_json},
+    event::{ORDERS_CHANNEL, RELOAD, error_json, order_error_json},
     history::UpdateError,
     order::Status,
     orders::Orders,
     publisher::Publisher,
+    query::parameter,
     response::{self, Response},
     storage::Storage,
 };
@@ -25,23 +26,66 @@ const EXPECTED: &str =
 
 const EXPECTED_DETAIL: &str = r#"order-status: expected "detail":{"id":ID,"status":STATUS}, STATUS one of "received", "fired", "fulfilled", "cancelled""#;
 
+/// What the head of a request with events says about the WebSocket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SocketHead<'a> {
+    /// The id of the last message that the client has, from the parameter `after` of the URL.
+    after: Option<&'a str>,
+    /// The host can resume after a message.
+    can_resume: bool,
+    /// The host could not resume, and the client has missed messages.
+    has_missed: bool,
+}
+
+impl<'a> SocketHead<'a> {
+    /// Reads the query of the WebSocket's URL and the headers of the request.
+    pub(crate) fn parse(query: &'a str, headers: &HeaderMap) -> Result<Self, String> {
+        let features = headers.get_all(header::GRIP_FEATURE).iter();
+        let mut features = features.filter_map(|value| value.to_str().ok());
+        Ok(Self {
+            after: parameter(query, "after")?.filter(|after| !after.is_empty()),
+            can_resume: features.any(|it| header::has_feature(it, header::FEATURE_RECOVER)),
+            has_missed: headers.contains_key(header::GRIP_LAST),
+        })
+    }
+
+    /// Returns the events that subscribe the client.
+    fn subscribe(&self) -> Vec<Event> {
+        match self.after {
+            Some(after) if self.can_resume => {
+                vec![ControlMessage::subscribe_after(ORDERS_CHANNEL, after).into_event()]
+            }
+            // With another host, the client fetches what was published while it was away.
+            Some(_) => vec![
+                ControlMessage::subscribe(ORDERS_CHANNEL).into_event(),
+                Event::text(RELOAD),
+            ],
+            None => vec![ControlMessage::subscribe(ORDERS_CHANNEL).into_event()],
+        }
+    }
+}
+
 /// Handles events in order and returns one response to all of them.
 ///
 /// The response to an OPEN event enables GRIP with an empty message prefix. This is safe because
 /// all messages are JSON objects, which never look like a control message, and it saves the host
 /// from removing a prefix.
 pub(crate) async fn respond<S: Storage, P: Publisher>(
+    head: &SocketHead<'_>,
     events: Vec<Event>,
     orders: &Orders<S, P>,
 ) -> Response {
     let mut replies = Vec::with_capacity(events.len());
     let mut opened = false;
+    if head.has_missed {
+        replies.push(Event::text(RELOAD));
+    }
     for event in events {
         match event {
             Event::Open => {
                 opened = true;
                 replies.push(Event::Open);
-                replies.push(ControlMessage::subscribe(ORDERS_CHANNEL).into_event());
+                replies.extend(head.subscribe());
             }
             Event::Text(text) => {
                 replies.extend(handle_message(&text, orders).await.map(Event::Text));
@@ -72,7 +116,7 @@ pub(crate) async fn respond<S: Storage, P: Publisher>(
         };
         if let Ok(value) = HeaderValue::from_str(&grip.header_value()) {
             let headers = response.headers_mut();
-            headers.insert(grip::header::SEC_WEBSOCKET_EXTENSIONS, value);
+            headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, value);
         }
     }
     response
@@ -129,6 +173,8 @@ async fn handle_message<S: Storage, P: Publisher>(
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use http_body_util::BodyExt;
     use proptest::prelude::*;
 
@@ -136,7 +182,7 @@ mod tests {
     use crate::testing::{self, TestOrders};
 
     fn response_to(orders: &TestOrders, events: Vec<Event>) -> Response {
-        testing::ready(respond(events, orders))
+        testing::ready(respond(&SocketHead::default(), events, orders))
     }
 
     fn send(orders: &TestOrders, events: Vec<Event>) -> Vec<Event> {
@@ -162,13 +208,10 @@ mod tests {
     fn open_enables_grip_and_subscribes_to_the_channel() {
         let orders = testing::empty_orders();
         let response = response_to(&orders, vec![Event::Open]);
-        let extension = response.headers()[grip::header::SEC_WEBSOCKET_EXTENSIONS].to_str();
+        let extension = response.headers()[header::SEC_WEBSOCKET_EXTENSIONS].to_str();
         let extension = Extension::parse(extension.unwrap()).unwrap();
         assert_eq!(extension.message_prefix, "");
-        assert_eq!(
-            response.headers()["content-type"],
-            grip::header::WEBSOCKET_EVENTS
-        );
+        assert_eq!(response.headers()["content-type"], header::WEBSOCKET_EVENTS);
         assert_eq!(
             send(&orders, vec![Event::Open]),
             [
@@ -181,8 +224,49 @@ mod tests {
         assert!(
             !response
                 .headers()
-                .contains_key(grip::header::SEC_WEBSOCKET_EXTENSIONS)
+                .contains_key(header::SEC_WEBSOCKET_EXTENSIONS)
         );
+    }
+
+    #[test]
+    fn clients_resume_where_the_host_can() {
+        let opened = |query: &str, features: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::GRIP_FEATURE, HeaderValue::from_static(features));
+            let head = SocketHead::parse(query, &headers).unwrap();
+            let orders = testing::empty_orders();
+            let response = respond(&head, vec![Event::Open], &orders);
+            let body = testing::ready(response).into_body().collect();
+            let body = testing::ready(body).unwrap().to_bytes();
+            event::decode_all(body, grip::Limits::default()).unwrap()[1..].to_vec()
+        };
+        let (subscribe, reload) = (
+            Event::text(r#"c:{"channel":"orders","type":"subscribe"}"#),
+            Event::text(RELOAD),
+        );
+        let after = "after=117-2026-01-02T03:04:05.678Z";
+        assert_eq!(
+            opened(after, "status, subscribe:recover"),
+            [Event::text(
+                r#"c:{"channel":"orders","prev-id":"117-2026-01-02T03:04:05.678Z","type":"subscribe"}"#
+            )]
+        );
+        assert_eq!(opened(after, "status"), [subscribe.clone(), reload]);
+        for query in ["after=", ""] {
+            assert_eq!(opened(query, "subscribe:recover"), from_ref(&subscribe));
+        }
+        assert!(SocketHead::parse("after=1&after=2", &HeaderMap::new()).is_err());
+    }
+
+    #[test]
+    fn clients_that_have_missed_messages_reload() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::GRIP_LAST, HeaderValue::from_static("orders"));
+        let head = SocketHead::parse("after=1", &headers).unwrap();
+        let orders = testing::empty_orders();
+        let body = testing::ready(respond(&head, vec![], &orders)).into_body();
+        let body = testing::ready(body.collect()).unwrap().to_bytes();
+        assert_eq!(body, event::encode_all(&[Event::text(RELOAD)]));
     }
 
     #[test]

@@ -20,7 +20,7 @@ function setUp(shown, stored) {
     emitted: [],
     isBroken: false,
     orders: new Orders(12),
-    open: () => connection.dispatchEvent(new Event("open")),
+    open: (resumes = false) => connection.dispatchEvent(new CustomEvent("open", { detail: { resumes } })),
     receive: (next) => send("order-received", { order: next }),
     update: (next) => send("order-updated", { order: next }),
     send,
@@ -52,6 +52,33 @@ test("each connection fetches new orders and the changes of others", async () =>
   assert.deepEqual(context.requests, [99, 99]);
   assert.deepEqual(context.emitted, [101, 102, 103]);
   assert.equal(context.orders.get(101).status, "fired");
+});
+
+test("a connection that resumes fetches only when it is asked to", async () => {
+  const context = setUp([order(100)], [order(100), order(101)]);
+  assert.equal(context.feed.position, null);
+  context.open();
+  await settled();
+  assert.equal(context.feed.position, `101-${order(101).timestamp}`);
+  context.open(true);
+  context.receive(order(102));
+  await settled();
+  assert.deepEqual(context.requests, [99]);
+  assert.deepEqual(context.emitted, [101, 102]);
+  context.stored.push(order(102), order(103));
+  context.send("reload");
+  await settled();
+  assert.deepEqual(context.requests, [99, 99]);
+  assert.deepEqual(context.emitted, [101, 102, 103]);
+});
+
+test("the position is the last order before which none is missing", async () => {
+  const context = setUp([], [order(100), order(101)]);
+  context.open();
+  await settled();
+  context.receive(order(103));
+  await settled();
+  assert.equal(context.feed.position, `101-${order(101).timestamp}`);
 });
 
 test("refresh fetches what was never published", async () => {
