@@ -112,6 +112,31 @@ fixture.page("changes that were not published are fetched", {}, async (page, pro
   }
 });
 
+fixture.page("after a short outage, the page resumes and fetches nothing", {}, async (page, problems, defer) => {
+  const proxy = await Proxy.start(fixture.host.url);
+  defer(() => proxy.stop());
+  const assertSame = await openAll([page], proxy.url);
+  await page.locator('#status[data-transport="socket"]').waitFor();
+  // An order that this host has published, unlike those from before it was started.
+  await deliverOrders(fixture.host, fixture.stateDir, 1);
+  await ticket(page, await fixture.host.newest()).waitFor();
+  const requests = [];
+  page.on("request", (request) => requests.push(request.url()));
+  proxy.refuse = /./;
+  proxy.heal();
+  await status(page, "reconnecting");
+  // One by one, since the page fetches orders that are published before an earlier one.
+  for (let count = 0; count < 3; count += 1) await deliverOrders(fixture.host, fixture.stateDir, 1);
+  const changed = (await fixture.host.newest()) - 2;
+  await fixture.host.change(changed, "fired");
+  proxy.refuse = null;
+  await status(page, "open");
+  await ticket(page, changed + 2).waitFor();
+  await shownAs(page, changed, "fired");
+  await assertSame();
+  assert.deepEqual(requests.filter((url) => url.includes("/api/orders")), []);
+});
+
 fixture.page("the page reconnects at once when it is back online", {}, async (page, problems, defer) => {
   const proxy = await Proxy.start(fixture.host.url);
   defer(() => proxy.stop());

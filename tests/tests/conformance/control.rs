@@ -29,12 +29,14 @@ cases! {
     skip_self
     meta_of_a_control_message
     session
+    recover_without_a_history
     unknown_type_is_ignored
     malformed_message_is_ignored
     ;
     differs:
     in_a_binary_message
     keep_alive_on_time
+    subscribe_after_an_unknown_item
 }
 
 /// Sends a text from the client, to which the backend replies with these messages.
@@ -330,6 +332,30 @@ async fn malformed_message_is_ignored(case: &Case) -> Result<()> {
     )
     .await?;
     socket.expect("open").await
+}
+
+/// Backends may send the fields of the extension to any proxy.
+async fn recover_without_a_history(case: &Case) -> Result<()> {
+    case.publish(ws_text(case.channel(), "before")).await?;
+    let subscribe = json!({"type": "subscribe", "channel": case.channel(), "recover": 5});
+    let mut socket = case.open(Reply::open_grip(&[&control(subscribe)])).await?;
+    case.subscribed(&mut socket, case.channel()).await?;
+    case.publish(ws_text(case.channel(), "news")).await?;
+    socket.expect("news").await
+}
+
+async fn subscribe_after_an_unknown_item(case: &Case) -> Result<()> {
+    let subscribe = json!({"type": "subscribe", "channel": case.channel(), "prev-id": "unknown"});
+    let mut socket = case.open(Reply::open_grip(&[&control(subscribe)])).await?;
+    if case.differ(false, true) {
+        let reply = Reply::events(&[Event::text("m:reload")]);
+        let headers = case.round_trip(&[], reply).await?;
+        ensure!(headers["grip-last"] == case.channel(), "{headers:?}");
+        socket.expect("reload").await?;
+    }
+    case.subscribed(&mut socket, case.channel()).await?;
+    case.publish(ws_text(case.channel(), "news")).await?;
+    socket.expect("news").await
 }
 
 async fn in_a_binary_message(case: &Case) -> Result<()> {

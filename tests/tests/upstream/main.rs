@@ -6,6 +6,7 @@ mod framing;
 mod goaway;
 mod holds;
 mod paths;
+mod recovery;
 mod requests;
 mod sockets;
 mod tls;

@@ -1,0 +1,384 @@
+//! Several hosts with a bus: what one publishes reaches the clients of all, whatever happens to Redis.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+use tests::{Client, Redis, Response, Server, burger, burger_without_timer, eventually};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+};
+
+/// Hosts of Socket Burger that share a Redis server.
+struct Hosts {
+    hosts: Vec<Server>,
+    redis: Redis,
+    _folders: Vec<tempfile::TempDir>,
+}
+
+impl Hosts {
+    fn start(count: usize) -> Result<Self> {
+        let redis = Redis::start()?;
+        let url = redis.url() + "/1";
+        let folders: Vec<_> = (0..count).map(|_| burger_without_timer()).collect();
+        let hosts = folders.iter().map(|folder| start(folder, &url));
+        Ok(Self {
+            hosts: hosts.collect::<Result<_>>()?,
+            redis,
+            _folders: folders,
+        })
+    }
+}
+
+fn start(folder: &tempfile::TempDir, bus: &str) -> Result<Server> {
+    Server::start(folder.path(), &["--bus", bus])
+}
+
+/// Publishes a message with an id.
+async fn publish(host: &Server, id: &str) -> Result<Response> {
+    let item = json!({"channel": "orders", "id": id, "ws-message": {"content": message(id)}});
+    host.publish("", &json!({"items": [item]}).to_string())
+        .await
+}
+
+/// Publishes until the host accepts it, as publishers do.
+async fn publish_until_accepted(host: &Server, id: &str) -> Result<()> {
+    eventually("the bus", async || {
+        let response = publish(host, id).await.ok()?;
+        (response.status == 200).then_some(())
+    })
+    .await
+}
+
+fn message(id: &str) -> String {
+    json!({"event": "news", "detail": id}).to_string()
+}
+
+/// Returns the id of the next message, or the name of another event.
+async fn next(client: &mut Client) -> Result<String> {
+    let event = client.event().await?;
+    let id = if event["event"] == "news" {
+        &event["detail"]
+    } else {
+        &event["event"]
+    };
+    Ok(id.as_str().context("a text")?.to_owned())
+}
+
+async fn receives(client: &mut Client, ids: impl IntoIterator<Item = u32>) -> Result<()> {
+    for expected in ids {
+        let id = next(client).await?;
+        ensure!(id == expected.to_string(), "{id}, expected {expected}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn items_of_all_hosts_have_one_order() -> Result<()> {
+    const ITEMS: usize = 100;
+    let Hosts { hosts, .. } = &Hosts::start(3)?;
+    let mut clients = Vec::new();
+    for host in hosts {
+        for _ in 0..2 {
+            clients.push(host.socket("/api/ws").await?);
+        }
+    }
+    // Each item is published twice, to two hosts.
+    let publish_from = async |index: usize| -> Result<()> {
+        for number in 0..ITEMS {
+            for publisher in [index, (index + 1) % 3] {
+                let response = publish(&hosts[index], &format!("{publisher}-{number}")).await?;
+                ensure!(response.status == 200, "{response:?}");
+            }
+        }
+        Ok(())
+    };
+    tokio::try_join!(publish_from(0), publish_from(1), publish_from(2))?;
+    let mut first = Vec::new();
+    for _ in 0..3 * ITEMS {
+        first.push(next(&mut clients[0]).await?);
+    }
+    let mut sorted = first.clone();
+    sorted.sort();
+    sorted.dedup();
+    ensure!(
+        sorted.len() == 3 * ITEMS,
+        "{} different items",
+        sorted.len()
+    );
+    for client in &mut clients[1..] {
+        for expected in &first {
+            ensure!(next(client).await? == *expected, "another order");
+        }
+    }
+    // Nothing else follows.
+    publish(&hosts[0], "last").await?;
+    for client in &mut clients {
+        ensure!(next(client).await? == "last");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn hosts_receive_only_channels_that_they_have() -> Result<()> {
+    let Hosts { hosts, redis, .. } = &Hosts::start(2)?;
+    let subscribers = || -> Result<usize> {
+        let channels = redis.command(&["PUBSUB", "CHANNELS", "*:messages:orders"])?;
+        let count = redis.command(&["PUBSUB", "NUMSUB", channels.trim()])?;
+        Ok(count
+            .lines()
+            .last()
+            .unwrap_or("0")
+            .trim()
+            .parse()
+            .unwrap_or(0))
+    };
+    ensure!(subscribers()? == 0);
+    let _client = hosts[0].socket("/api/ws").await?;
+    // Confirmed before the client was told that it is subscribed.
+    ensure!(subscribers()? == 1);
+    let _other = hosts[1].socket("/api/ws").await?;
+    ensure!(subscribers()? == 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_can_resume_at_another_host() -> Result<()> {
+    let Hosts { hosts, .. } = &Hosts::start(2)?;
+    let mut client = hosts[0].socket("/api/ws").await?;
+    for id in 1..=3 {
+        publish(&hosts[1], &id.to_string()).await?;
+    }
+    receives(&mut client, 1..=3).await?;
+    drop(client);
+    for id in 4..=6 {
+        publish(&hosts[0], &id.to_string()).await?;
+    }
+    // This host had no client of the channel so far.
+    let mut client = hosts[1].socket("/api/ws?after=3").await?;
+    publish(&hosts[0], "7").await?;
+    receives(&mut client, 4..=7).await
+}
+
+#[tokio::test]
+async fn nothing_is_lost_when_redis_restarts() -> Result<()> {
+    let mut all = Hosts::start(2)?;
+    let mut client = all.hosts[0].socket("/api/ws").await?;
+    publish_until_accepted(&all.hosts[1], "1").await?;
+    receives(&mut client, [1]).await?;
+    all.redis.stop()?;
+    let refused = publish(&all.hosts[1], "2").await?;
+    ensure!(
+        refused.status == 503 && refused.head.contains("retry-after: 1"),
+        "{refused:?}"
+    );
+    all.hosts[0]
+        .wait_for_metric("socket_host_bus{state=\"down\"} 1")
+        .await?;
+    ensure!(all.hosts[0].health().await?["bus"] == "down");
+    // The host serves on, and subscribes when Redis is back.
+    let mut late = all.hosts[0].socket("/api/ws?after=1").await?;
+    late.send(r#"{"event":"ping"}"#).await?;
+    ensure!(late.event().await?["event"] == "pong");
+    all.redis.restart()?;
+    for id in 2..=20 {
+        publish_until_accepted(&all.hosts[1], &id.to_string()).await?;
+    }
+    receives(&mut client, 2..=20).await?;
+    receives(&mut late, 2..=20).await?;
+    all.hosts[0]
+        .wait_for_metric("socket_host_bus{state=\"up\"} 1")
+        .await
+}
+
+#[tokio::test]
+async fn killed_connections_lose_nothing() -> Result<()> {
+    let Hosts { hosts, redis, .. } = &Hosts::start(2)?;
+    let mut client = hosts[0].socket("/api/ws").await?;
+    for id in 1..=200 {
+        publish_until_accepted(&hosts[1], &id.to_string()).await?;
+        if id % 20 == 0 {
+            redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"])?;
+        }
+    }
+    receives(&mut client, 1..=200).await
+}
+
+#[tokio::test]
+async fn clients_learn_that_redis_has_lost_its_data() -> Result<()> {
+    let Hosts { hosts, redis, .. } = &Hosts::start(2)?;
+    let mut clients = [
+        hosts[0].socket("/api/ws").await?,
+        hosts[1].socket("/api/ws").await?,
+    ];
+    for id in 1..=3 {
+        publish(&hosts[0], &id.to_string()).await?;
+    }
+    for client in &mut clients {
+        receives(client, 1..=3).await?;
+    }
+    redis.command(&["FLUSHALL"])?;
+    publish(&hosts[0], "4").await?;
+    publish(&hosts[0], "5").await?;
+    for client in &mut clients {
+        // Items may be among what was missed.
+        while next(client).await? != "reload" {}
+    }
+    publish(&hosts[1], "6").await?;
+    for client in &mut clients {
+        while next(client).await? != "6" {}
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_connection_is_replaced() -> Result<()> {
+    let redis = Redis::start()?;
+    let (proxy, is_stalled) = stalling_proxy(redis.address).await?;
+    let folder = burger_without_timer();
+    let host = start(&folder, &format!("redis://{proxy}/1"))?;
+    let other_folder = burger_without_timer();
+    let other = start(&other_folder, &format!("{}/1", redis.url()))?;
+    let mut client = host.socket("/api/ws").await?;
+    publish(&other, "1").await?;
+    receives(&mut client, [1]).await?;
+    // Connections that are open forward nothing from now on, and are not closed.
+    is_stalled.store(true, SeqCst);
+    for id in 2..=5 {
+        publish_until_accepted(&other, &id.to_string()).await?;
+    }
+    receives(&mut client, 2..=5).await
+}
+
+/// Starts a proxy. Once it is stalled, the connections that are open forward nothing.
+async fn stalling_proxy(server: SocketAddr) -> Result<(SocketAddr, Arc<AtomicBool>)> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let is_stalled = Arc::new(AtomicBool::new(false));
+    let flag = is_stalled.clone();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let (flag, was_stalled) = (flag.clone(), flag.load(SeqCst));
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(server).await?;
+                let stalled = async {
+                    while was_stalled || !flag.load(SeqCst) {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                };
+                tokio::select! {
+                    copied = copy_bidirectional(&mut client, &mut server) => copied.map(|_| ()),
+                    () = stalled => std::future::pending().await,
+                }
+            });
+        }
+    });
+    Ok((address, is_stalled))
+}
+
+#[tokio::test]
+async fn an_unusable_bus_is_an_error_at_the_start() -> Result<()> {
+    let folder = burger_without_timer();
+    for (url, problem) in [
+        (
+            "http://127.0.0.1:6379",
+            "--bus: expected the URL of a Redis server",
+        ),
+        (
+            "redis://127.0.0.1:9",
+            "--bus: no answer from Redis at 127.0.0.1:9",
+        ),
+    ] {
+        let error = Server::start_error(folder.path(), &["--bus", url])?;
+        ensure!(error.contains(problem), "{error}");
+    }
+    let redis = Redis::start()?;
+    let config = folder.path().join("runtime-config.toml");
+    let url = redis.url();
+    let store = format!("[key_value_store.default]\ntype = \"redis\"\nurl = \"{url}/1\"\n");
+    std::fs::write(&config, store)?;
+    let config = config.to_str().context("a path")?;
+    let bus = url + "/1";
+    let options = ["--bus", &bus, "--runtime-config-file", config];
+    let error = Server::start_error(folder.path(), &options)?;
+    ensure!(error.contains("same Redis database"), "{error}");
+    Ok(())
+}
+
+/// Starts a host of Socket Burger whose orders are in Redis.
+fn start_kitchen(redis: &Redis) -> Result<(Server, tempfile::TempDir)> {
+    let folder = burger("50ms..100ms");
+    let config = folder.path().join("runtime-config.toml");
+    let store = format!(
+        "[key_value_store.default]\ntype = \"redis\"\nurl = \"{}/0\"\n",
+        redis.url()
+    );
+    std::fs::write(&config, store)?;
+    let config = config.to_str().context("a path")?;
+    let bus = redis.url() + "/1";
+    let options = ["--bus", &bus, "--runtime-config-file", config];
+    Ok((Server::start(folder.path(), &options)?, folder))
+}
+
+#[tokio::test]
+async fn hosts_with_one_store_are_one_kitchen() -> Result<()> {
+    let redis = Redis::start()?;
+    let (first, _folder) = start_kitchen(&redis)?;
+    let holder = || redis.command(&["-n", "1", "GET", "socket-host:{timers}:lease"]);
+    let first_holder = eventually("the lease", async || {
+        holder().ok().filter(|it| !it.is_empty())
+    });
+    let first_holder = first_holder.await?;
+    let (second, _other_folder) = start_kitchen(&redis)?;
+    let mut clients = [
+        first.socket("/api/ws").await?,
+        second.socket("/api/ws").await?,
+    ];
+    let mut ids = Vec::new();
+    for client in &mut clients {
+        let mut received = Vec::new();
+        for _ in 0..20 {
+            received.push(client.order().await?["id"].as_u64().context("an id")?);
+        }
+        // Each order once, and none is missing.
+        let first = received[0];
+        ensure!(
+            received == (first..first + 20).collect::<Vec<_>>(),
+            "{received:?}"
+        );
+        ids.push(received);
+    }
+    // The timer is called by the first host only, and by the other after that one has died.
+    let runs = redis.command(&[
+        "-n",
+        "1",
+        "GET",
+        "socket-host:{timers}:runs:/internal/orders",
+    ])?;
+    ensure!(runs.parse::<u64>()? >= 20, "{runs}");
+    ensure!(holder()? == first_holder);
+    first.signal(rustix::process::Signal::KILL)?;
+    let mut next = clients[1].order().await?["id"].as_u64().context("an id")?;
+    // More than can be on their way.
+    for _ in 0..100 {
+        next += 1;
+        let id = clients[1].order().await?["id"].as_u64().context("an id")?;
+        ensure!(id == next, "{id}, expected {next}");
+    }
+    // Orders that were created before the kill may have been on their way.
+    eventually("another holder", async || {
+        let holder = holder().ok()?;
+        (!holder.is_empty() && holder != first_holder).then_some(())
+    })
+    .await?;
+    clients[1].order().await?;
+    Ok(())
+}
