@@ -27,7 +27,8 @@ export class Feed extends EventTarget {
     this.#fetch = fetchOrders;
     this.#backoff = backoff;
     connection.addEventListener("open", ({ detail }) => {
-      if (!detail.resumes) this.#reload();
+      // What could not be fetched before the connection was lost is not repeated.
+      if (!detail.resumes || this.#isStale || this.#needsReset || this.#needsSync) this.#reload();
     });
     connection.addEventListener("message", ({ detail }) => this.handle(detail));
   }
@@ -87,6 +88,7 @@ export class Feed extends EventTarget {
       this.#backoff.reset();
     } catch (error) {
       console.warn("failed to fetch orders:", error);
+      this.#needsSync = true;
       // Without a connection, the next one that opens fetches them.
       if (this.#connection.state === "open") {
         this.#retryTimer = setTimeout(() => this.#sync(), this.#backoff.next());

@@ -23,7 +23,6 @@ impl Host {
     pub async fn stop(mut self) -> bool {
         self.shutdown.drain.cancel();
         let mut spin = self.spin.take();
-        let bus = self.services.bus.clone();
         let drained = async {
             let sessions = &self.services.sessions;
             sessions
@@ -31,9 +30,6 @@ impl Host {
                 .await;
             while self.serving.join_next().await.is_some() {}
             self.tunnels.closed().await;
-            if let Some(bus) = bus {
-                bus.release_lease().await;
-            }
         };
         let in_time = tokio::select! {
             () = drained => true,

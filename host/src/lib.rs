@@ -29,10 +29,6 @@ use tokio::task::JoinSet;
 
 mod app;
 mod backoff;
-#[cfg(feature = "redis")]
-mod bus;
-#[cfg(not(feature = "redis"))]
-#[path = "bus/unavailable.rs"]
 mod bus;
 mod certificates;
 pub mod cli;

@@ -140,10 +140,14 @@ impl Timers {
     /// Returns a future that completes when the host is draining and the last calls have ended.
     pub(crate) fn drained(&self) -> impl Future<Output = ()> + use<> {
         let (tasks, drain) = (self.tasks.clone(), self.shutdown.drain.clone());
+        let bus = self.services.bus.clone();
         async move {
             drain.cancelled().await;
             tasks.close();
             tasks.wait().await;
+            if let Some(bus) = bus {
+                bus.release_lease().await;
+            }
         }
     }
 }

@@ -25,10 +25,7 @@ use super::{
     keys::{Keys, channel_of, probe},
     redis::{ChannelItems, Range},
 };
-use crate::{
-    config::Limits,
-    pubsub::{channels::Channels, publication::Publication},
-};
+use crate::{config::Limits, pubsub::publication::Publication};
 
 /// How often the host publishes to itself.
 const PROBE_INTERVAL: Duration = Limits::DEFAULT.bus_probe_interval;
@@ -43,13 +40,14 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 const SUBSCRIBED_AT_ONCE: usize = 500;
 
 /// How far this host has received a channel.
+#[derive(Default)]
 struct Feed {
     /// Where it continues; `None` if it has received nothing yet.
     position: Option<Position>,
     /// Messages that arrived while the channel was being read; `None` if it is not.
     buffered: Option<Vec<Message>>,
-    /// Subscribers have missed items, and are to be told.
-    has_missed: bool,
+    /// The number of the last read. Those before it are outdated.
+    reading: u64,
 }
 
 struct Position {
@@ -68,7 +66,8 @@ struct Message {
     item: String,
 }
 
-type Read = BoxFuture<'static, (Arc<str>, RedisResult<ChannelItems>)>;
+/// Reads a channel, and returns its name and the number of the read.
+type Read = BoxFuture<'static, (Arc<str>, u64, RedisResult<ChannelItems>)>;
 
 /// The state of the task.
 struct Receiver<'a> {
@@ -118,21 +117,20 @@ impl Receiver<'_> {
                     let Some(message) = message else {
                         return Ok(());
                     };
+                    heard = Instant::now();
                     match channel_of(message.get_channel_name()) {
                         Some(channel) => {
                             let channel = channel.to_owned();
-                            if let Some(message) = Message::parse(message.get_payload()?) {
+                            let payload = message.get_payload().ok();
+                            if let Some(message) = payload.and_then(Message::parse) {
                                 self.handle_message(&channel, message).await;
                             }
                         }
-                        None => {
-                            heard = Instant::now();
-                            self.bus.set_up(true);
-                        }
+                        None => self.bus.set_up(true),
                     }
                 }
-                Some((channel, items)) = self.reads.next() => {
-                    self.handle_items(&channel, items?).await;
+                Some((channel, number, items)) = self.reads.next() => {
+                    self.handle_items(&channel, number, items?).await;
                 }
                 changed = self.bus.channels.changed() => {
                     self.update(sink, changed).await?;
@@ -152,25 +150,22 @@ impl Receiver<'_> {
 
     /// Subscribes to channels that this host has, and unsubscribes from those that it has no longer.
     async fn update(&mut self, sink: &mut PubSubSink, changed: Vec<Arc<str>>) -> RedisResult<()> {
-        let mut joined = Vec::new();
+        let (mut joined, mut left) = (Vec::new(), Vec::new());
+        // Recorded for all first: if the connection breaks, the next one subscribes to them.
         for name in changed {
             let is_wanted = self.bus.channels.contains(&name);
-            if is_wanted && !self.feeds.contains_key(&name) {
-                joined.push(name);
-            } else if is_wanted {
+            if is_wanted && self.feeds.contains_key(&name) {
                 // Removed and created again.
                 self.read(&name, true);
+            } else if is_wanted {
+                self.feeds.insert(name.clone(), Feed::default());
+                joined.push(name);
             } else if self.feeds.remove(&name).is_some() {
-                within(sink.unsubscribe(Keys::new(&name).messages())).await?;
+                left.push(Keys::new(&name).messages());
             }
         }
-        for name in &joined {
-            let feed = Feed {
-                position: None,
-                buffered: None,
-                has_missed: false,
-            };
-            self.feeds.insert(name.clone(), feed);
+        for names in left.chunks(SUBSCRIBED_AT_ONCE) {
+            within(sink.unsubscribe(names)).await?;
         }
         self.join(sink, &joined).await
     }
@@ -196,15 +191,18 @@ impl Receiver<'_> {
             feed.position = None;
         }
         feed.buffered.get_or_insert_default();
+        feed.reading += 1;
+        let number = feed.reading;
+        let limits = self.bus.limits(name);
         let range = match &feed.position {
             // With the last item, to see whether it is still the same.
             Some(position) => Range::From((position.next - 1).max(1)),
-            None => Range::Newest(self.bus.limits(name).items),
+            None => Range::Newest(limits.items),
         };
         let (redis, name) = (self.bus.redis.clone(), name.clone());
         self.reads.push(Box::pin(async move {
-            let items = redis.read(&name, range).await;
-            (name, items)
+            let items = redis.read(&name, limits, range).await;
+            (name, number, items)
         }));
     }
 
@@ -229,12 +227,14 @@ impl Receiver<'_> {
         }
         if message.offset == position.next {
             position.advance(&message.item);
-            deliver(&self.bus.channels, &name, message.offset, &message.item).await;
+            let publication = parse(&name, &message.item);
+            self.bus.channels.append(&name, publication).await;
         }
     }
 
-    async fn handle_items(&mut self, name: &Arc<str>, read: ChannelItems) {
-        let Some(feed) = self.feeds.get_mut(name) else {
+    async fn handle_items(&mut self, name: &Arc<str>, number: u64, read: ChannelItems) {
+        let feed = self.feeds.get_mut(name);
+        let Some(feed) = feed.filter(|feed| feed.reading == number) else {
             return;
         };
         let channels = &self.bus.channels;
@@ -244,13 +244,12 @@ impl Receiver<'_> {
                 for (offset, item) in read.items {
                     if offset >= next {
                         position.advance(&item);
-                        deliver(channels, name, offset, &item).await;
+                        channels.append(name, parse(name, &item)).await;
                     }
                 }
             }
             Some(_) => {
                 warn!(channel = &**name, "bus: items of a channel are lost");
-                feed.has_missed = true;
                 return self.read(name, true);
             }
             None => {
@@ -259,10 +258,9 @@ impl Receiver<'_> {
                     next: read.last + 1,
                     last_hash: read.items.last().map(|(_, item)| hash(item)),
                 });
-                let is_new = !std::mem::take(&mut feed.has_missed);
                 let items = read.items.iter();
                 let items = items.map(|(_, item)| parse(name, item)).collect();
-                channels.restart(name, items, read.last + 1, is_new);
+                channels.restart(name, items);
             }
         }
         let buffered = feed.buffered.take().unwrap_or_default();
@@ -309,11 +307,6 @@ impl Message {
             item: item.to_owned(),
         })
     }
-}
-
-/// Delivers an item to the subscribers of this host.
-async fn deliver(channels: &Channels, channel: &str, offset: u64, item: &str) {
-    channels.append(channel, parse(channel, item), offset).await;
 }
 
 /// Parses an item that a host has published. One of an unknown version has no content.

@@ -22,7 +22,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    fn name(&self, kind: &str) -> String {
+    fn name(&self, kind: impl std::fmt::Display) -> String {
         let Self { channel, partition } = self;
         format!("{PREFIX}:{{p{partition:02x}}}:{kind}:{channel}")
     }
@@ -40,8 +40,8 @@ impl<'a> Keys<'a> {
     /// The offset of the item with an id.
     pub(super) fn id(&self, id: &str) -> String {
         // The length keeps `a` with the id `b:c` apart from `a:b` with the id `c`.
-        let name = self.name("id");
-        format!("{name}:{}:{id}", self.channel.len())
+        let name = self.name(format_args!("id:{}", self.channel.len()));
+        format!("{name}:{id}")
     }
 
     /// The pub/sub channel.

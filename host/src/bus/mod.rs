@@ -46,7 +46,7 @@ pub(crate) struct Bus {
     channels: Channels,
     /// What the host publishes reaches it.
     is_up: AtomicBool,
-    /// The lease is given up for good.
+    /// The lease must not be renewed any more.
     is_released: AtomicBool,
 }
 
@@ -148,6 +148,10 @@ impl Bus {
             }
             if let Err(error) = self.redis.renew_lease(&self.host, LEASE).await {
                 debug!(%error, "bus: lease not renewed");
+            }
+            if self.is_released.load(Relaxed) {
+                // It was released while it was being renewed.
+                self.release_lease().await;
             }
         }
     }

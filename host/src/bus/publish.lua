@@ -8,6 +8,7 @@ local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if not epoch then
     epoch = ARGV[1]
     redis.call('HSET', KEYS[1], 'epoch', epoch)
+    redis.call('DEL', KEYS[2])
 end
 if KEYS[3] then
     local known = redis.call('GET', KEYS[3])

@@ -8,6 +8,7 @@ local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if not epoch then
     epoch = ARGV[1]
     redis.call('HSET', KEYS[1], 'epoch', epoch)
+    redis.call('DEL', KEYS[2])
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 local offset = redis.call('HGET', KEYS[1], 'offset') or '0'

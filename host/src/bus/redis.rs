@@ -23,8 +23,9 @@ const TIMEOUT: Duration = Limits::DEFAULT.bus_timeout;
 /// How long an id is known, to drop duplicates.
 const ID_LIFETIME: Duration = Limits::DEFAULT.known_id_lifetime;
 
-/// How long the position of a channel is kept after it was last used.
-const POSITION_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long the position of a channel is kept at least after it was last used. Without it, all clients
+/// of the channel are told that they have missed items.
+const POSITION_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("publish.lua")));
 static READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("read.lua")));
@@ -66,7 +67,7 @@ impl Redis {
         Ok(Self { client, commands })
     }
 
-    /// Opens the connection again, since it may forward nothing without being closed.
+    /// Replaces the connection, which may be dead without being closed.
     pub(super) fn renew(&self) -> RedisResult<()> {
         *self.commands.lock() = open(&self.client)?;
         Ok(())
@@ -122,7 +123,7 @@ impl Redis {
             .arg(json)
             .arg(limits.items)
             .arg(millis(limits.age))
-            .arg(millis(POSITION_LIFETIME))
+            .arg(millis(position_lifetime(limits)))
             .arg(millis(ID_LIFETIME))
             .arg(keys.messages());
         let mut commands = self.commands();
@@ -131,7 +132,12 @@ impl Redis {
     }
 
     /// Reads items of a channel.
-    pub(super) async fn read(&self, channel: &str, range: Range) -> RedisResult<ChannelItems> {
+    pub(super) async fn read(
+        &self,
+        channel: &str,
+        limits: HistoryLimits,
+        range: Range,
+    ) -> RedisResult<ChannelItems> {
         let keys = Keys::new(channel);
         let (from, count) = match range {
             Range::From(offset) => (offset, 0),
@@ -141,7 +147,7 @@ impl Redis {
         call.key(keys.position())
             .key(keys.items())
             .arg(new_epoch())
-            .arg(millis(POSITION_LIFETIME))
+            .arg(millis(position_lifetime(limits)))
             .arg(from)
             .arg(count);
         let mut commands = self.commands();
@@ -205,6 +211,11 @@ fn open(client: &Client) -> RedisResult<ConnectionManager> {
         .set_number_of_retries(1)
         .set_max_delay(Duration::from_secs(1));
     ConnectionManager::new_lazy_with_config(client.clone(), config)
+}
+
+/// The position must outlive the items, whose offsets would otherwise be given out again.
+fn position_lifetime(limits: HistoryLimits) -> Duration {
+    POSITION_LIFETIME.max(limits.age * 2)
 }
 
 fn new_epoch() -> String {

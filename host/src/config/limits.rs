@@ -155,7 +155,7 @@ pub struct Limits {
     pub bus_timeout: Duration,
     /// How often the host publishes to itself. Default: 2 s.
     pub bus_probe_interval: Duration,
-    /// How long another host waits for the one that calls the timers. Default: 10 s.
+    /// How long the host that calls the timers may be silent before another one does. Default: 10 s.
     pub timer_lease: Duration,
     // Signatures.
     /// The lifetime of a `Grip-Sig` token. New requests carry a new one. Default: 60 min.

@@ -213,11 +213,9 @@ impl State {
     /// offset of the next item.
     pub(super) fn resolve(&mut self, start: Start<'_>) -> (Option<u64>, u64) {
         let Some(history) = &mut self.history else {
-            // Nothing has followed the last item.
-            let last_id = self.sequencer.last_id();
             let is_known = match start {
                 Start::Live | Start::Newest(_) => true,
-                Start::After(id) => last_id.is_some_and(|last| **last == *id),
+                Start::After(id) => self.sequencer.is_last(id),
             };
             return (is_known.then_some(0), 0);
         };

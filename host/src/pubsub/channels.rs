@@ -16,7 +16,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 
 use crate::{
     config::{ChannelRules, HistoryLimits, Limits},
@@ -158,6 +161,10 @@ impl Channels {
             let has_history = state.history.is_some();
             let cursor = has_history.then(|| Arc::new(Cursor::new(position)));
             if let (Some(waiting), Some(cursor)) = (&mut state.waiting, &cursor) {
+                // Bounds those whose clients have left.
+                if waiting.len() == waiting.capacity() {
+                    waiting.retain(Waiting::exists);
+                }
                 waiting.push(Waiting::new(cursor, subscriber.clone(), start));
             }
             Subscriber::Socket(Socket {
@@ -516,17 +523,23 @@ impl Subscription {
         self.channel.is_joined()
     }
 
-    /// Waits until it is known what was published to the channel so far.
-    pub(crate) fn joined(&self) -> impl Future<Output = ()> + Send + 'static {
+    /// Waits until it is known what was published to the channel so far, at most for `time`. Its client
+    /// may then be told that it is subscribed.
+    pub(crate) fn confirmed(&self, time: Duration) -> impl Future<Output = ()> + Send + 'static {
         let channel = self.channel.clone();
         async move {
-            loop {
-                // Registered before the check, so that a notification in between is not missed.
-                let joined = channel.joined.notified();
-                if channel.is_joined() {
-                    return;
+            let joined = async {
+                loop {
+                    // Registered before the check, so that a notification in between is not missed.
+                    let joined = channel.joined.notified();
+                    if channel.is_joined() {
+                        return;
+                    }
+                    joined.await;
                 }
-                joined.await;
+            };
+            if timeout(time, joined).await.is_err() {
+                channel.accept_waiting();
             }
         }
     }

@@ -75,13 +75,12 @@ impl<T> History<T> {
         }
     }
 
-    /// Forgets everything. The next item has the offset `next`.
-    pub(super) fn restart(&mut self, next: u64) {
+    /// Forgets all items.
+    pub(super) fn forget_all(&mut self) {
         while !self.items.is_empty() {
             self.forget_oldest();
         }
         self.before = None;
-        self.next = next;
     }
 
     /// Changes the bounds.

@@ -16,6 +16,7 @@ use crate::{
         channel::{Channel, State},
         channels::{Channels, Start},
         cursor::{Cursor, Position},
+        history::History,
         publication::{Delivery, Publication},
         sequencer::Id,
         shard::{Kind, Sequenced, Shard, SocketSubscriber},
@@ -28,6 +29,8 @@ pub(super) struct Waiting {
     subscriber: Arc<dyn SocketSubscriber>,
     after: Option<Id>,
     newest: u32,
+    /// The client was told that it is subscribed, without knowing what it may miss.
+    was_accepted: bool,
 }
 
 impl Waiting {
@@ -46,7 +49,13 @@ impl Waiting {
             subscriber,
             after,
             newest,
+            was_accepted: false,
         }
+    }
+
+    /// Returns whether the subscription still exists.
+    pub(super) fn exists(&self) -> bool {
+        self.cursor.strong_count() > 0
     }
 
     fn start(&self) -> Start<'_> {
@@ -59,14 +68,20 @@ impl Waiting {
 }
 
 impl Channels {
-    /// Returns the bounds of a channel's history.
+    /// Returns the bounds of the items of a channel that the bus keeps, to fill gaps too.
     pub(crate) fn limits(&self, channel: &str) -> HistoryLimits {
-        self.history_limits(channel).unwrap_or(HistoryLimits::SHORT)
+        let short = HistoryLimits::SHORT;
+        let limits = self.history_limits(channel).unwrap_or(short);
+        HistoryLimits {
+            items: limits.items.max(short.items),
+            age: limits.age.max(short.age),
+            ..limits
+        }
     }
 
-    /// Sets the last items of a channel, whose next item has the offset `next`. `is_new` if nothing is
-    /// known of it yet. Otherwise its subscribers have missed items.
-    pub(crate) fn restart(&self, name: &str, items: Vec<Publication>, next: u64, is_new: bool) {
+    /// Sets the last items of a channel. Subscribers that were waiting for them start, and others are
+    /// told that they have missed items.
+    pub(crate) fn restart(&self, name: &str, items: Vec<Publication>) {
         let Some(channel) = self.find(name) else {
             return;
         };
@@ -75,13 +90,14 @@ impl Channels {
         let Some(history) = &mut state.history else {
             return;
         };
-        history.restart(next - items.len() as u64);
+        // Offsets never go down, so that what is being delivered cannot be mistaken for later items.
+        history.forget_all();
         for item in items {
             state.sequencer.set_last_id(item.id.clone());
             state.record(Arc::new(item), now);
         }
         let waiting = state.waiting.take();
-        state.tell_missed(name, next, is_new);
+        state.tell_missed(name, waiting.is_some());
         for waiting in waiting.into_iter().flatten() {
             state.start(name, &waiting, self);
         }
@@ -91,11 +107,11 @@ impl Channels {
     }
 
     /// Delivers an item to the subscribers of a channel. Waits while the queue of a shard is full.
-    pub(crate) async fn append(&self, name: &str, publication: Publication, offset: u64) {
+    pub(crate) async fn append(&self, name: &str, publication: Publication) {
         let Some(channel) = self.find(name) else {
             return;
         };
-        for shard in channel.append(publication, offset) {
+        for shard in channel.append(publication) {
             shard.ready().await;
         }
         self.expire_later(&channel);
@@ -104,22 +120,23 @@ impl Channels {
 
 impl Channel {
     /// Queues an item in all shards, and returns those that are full.
-    fn append(&self, publication: Publication, offset: u64) -> Vec<Arc<Shard>> {
+    fn append(&self, publication: Publication) -> Vec<Arc<Shard>> {
         let now = Instant::now();
         let mut state = self.lock();
         // Until it is known what was published before, the item is among what will be read.
         if state.waiting.is_some() {
             return Vec::new();
         }
-        if let Some(history) = &mut state.history
-            && history.next() != offset
-        {
-            history.restart(offset);
-        }
-        state.last_used = now;
         state.sequencer.set_last_id(publication.id.clone());
         self.publish_to_shards(&mut state, vec![Arc::new(publication)], now);
         state.full_shards()
+    }
+
+    /// Records that those who wait were told that they are subscribed.
+    pub(super) fn accept_waiting(&self) {
+        for waiting in self.lock().waiting.iter_mut().flatten() {
+            waiting.was_accepted = true;
+        }
     }
 
     /// Returns whether it is known what was published to this channel so far.
@@ -138,7 +155,7 @@ impl State {
         let (first, next) = self.resolve(start);
         *cursor.lock() = Position::new(first.unwrap_or(next), next);
         channels.count_start(start, first.is_some());
-        if first.is_none() {
+        if first.is_none() || waiting.was_accepted && start == Start::Live {
             let missed = Delivery::Missed(self.grip_last(name));
             waiting.subscriber.deliver(&missed);
         }
@@ -149,8 +166,9 @@ impl State {
         }
     }
 
-    /// Tells subscribers that they may have missed items. The next item has the offset `next`.
-    fn tell_missed(&mut self, name: &str, next: u64, is_new: bool) {
+    /// Tells subscribers that they may have missed items. If `is_new`, WebSockets are waiting.
+    fn tell_missed(&mut self, name: &str, is_new: bool) {
+        let next = self.history.as_ref().map_or(0, History::next);
         let missed = Delivery::Missed(self.grip_last(name));
         for shard in &self.shards {
             match shard.kind() {
@@ -168,7 +186,8 @@ impl State {
     /// Returns the value of `Grip-Last` for this channel.
     pub(super) fn grip_last(&self, name: &str) -> Option<HeaderValue> {
         let last_id = self.sequencer.last_id();
-        grip_last(name, last_id.map(|id| &**id))
+        // An id may be invalid in a header.
+        grip_last(name, last_id.map(|id| &**id)).or_else(|| grip_last(name, None))
     }
 }
 

@@ -47,6 +47,8 @@ pub(super) struct Position {
 pub(super) struct Sequencer<T> {
     /// The id of the last item published, if it had one.
     last_id: Option<Id>,
+    /// An item without order was published after it.
+    has_later: bool,
     /// In order of arrival, and so of deadline.
     waiting: VecDeque<Waiting<T>>,
     waiting_bytes: usize,
@@ -66,6 +68,7 @@ impl<T> Default for Sequencer<T> {
     fn default() -> Self {
         Self {
             last_id: None,
+            has_later: false,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             seen: VecDeque::new(),
@@ -90,6 +93,7 @@ impl<T> Sequencer<T> {
             return None;
         }
         if position.no_seq {
+            self.has_later = true;
             return Some(vec![item]);
         }
         let mut ready = Vec::with_capacity(1);
@@ -134,7 +138,12 @@ impl<T> Sequencer<T> {
 
     /// Records the id of an item that was ordered elsewhere.
     pub(super) fn set_last_id(&mut self, id: Option<Id>) {
-        self.last_id = id;
+        self.last_id = id.filter(|id| id.len() <= MAX_ID_BYTES);
+    }
+
+    /// Returns whether nothing was published after the item with this id.
+    pub(super) fn is_last(&self, id: &str) -> bool {
+        self.last_id.as_deref() == Some(id) && !self.has_later
     }
 
     /// Forgets the last id, so that any next item is in order.
@@ -157,6 +166,7 @@ impl<T> Sequencer<T> {
     /// Publishes an item and the waiting items that follow it.
     fn advance(&mut self, position: Position, item: T, ready: &mut Vec<T>) {
         self.last_id = position.id;
+        self.has_later = false;
         ready.push(item);
         while let Some(last_id) = &self.last_id {
             let follows = |waiting: &Waiting<T>| waiting.position.prev_id.as_ref() == Some(last_id);

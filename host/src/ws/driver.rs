@@ -234,9 +234,9 @@ impl Driver {
     fn handle_command(&mut self, command: Command) -> ControlFlow<()> {
         match command {
             Command::Refresh => {
-                // The backend decides what the client gets instead of what it has missed.
-                let missed = self.session.outbox.take_missed();
-                self.session.info.grip_last.extend(missed);
+                if self.session.attachment == Attachment::Detached {
+                    self.session.outbox.close_if_missed();
+                }
                 self.refresh = true;
                 self.maybe_send()
             }
@@ -410,6 +410,9 @@ impl Driver {
             if self.phase == Phase::Open {
                 self.deadline = None;
             }
+            // The backend decides what the client gets instead of what it has missed.
+            let missed = self.session.outbox.take_missed();
+            self.session.info.grip_last.extend(missed);
             let session = &self.session;
             let (events, replayed) = self.pending.next_batch();
             let signer = &session.services.signer;

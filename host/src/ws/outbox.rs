@@ -123,6 +123,8 @@ struct State {
     missed: Vec<HeaderValue>,
     /// A channel has items for which there was no room.
     is_behind: bool,
+    /// The size of the largest of them.
+    wanted: usize,
     close: Option<CloseReason>,
     drop: Option<CloseReason>,
     /// When something was last sent, if that is tracked.
@@ -194,8 +196,11 @@ impl Outbox {
             return true;
         }
         let was_queued = !state.queue.is_empty();
-        if was_queued && state.backlog() + frames.len() + ENTRY_BYTES > self.limit(&state) {
+        // The other half is for pings and what the backend sends.
+        let added = frames.len() + ENTRY_BYTES;
+        if was_queued && state.backlog() + added > self.limit(&state) / 2 {
             state.is_behind = true;
+            state.wanted = state.wanted.max(added);
             return false;
         }
         state.write_or_queue(frames);
@@ -234,6 +239,13 @@ impl Outbox {
     /// Returns the values of `Grip-Last` for channels of which items were missed.
     pub(super) fn take_missed(&self) -> Vec<HeaderValue> {
         mem::take(&mut self.lock().missed)
+    }
+
+    /// Closes a client that has missed items, with 1013, since no backend can be told.
+    pub(super) fn close_if_missed(&self) {
+        if !self.take_missed().is_empty() {
+            self.overtaken();
+        }
     }
 
     /// Ends the session without a close handshake.
@@ -298,9 +310,9 @@ impl Outbox {
         if mem::take(&mut state.refresh) {
             return Poll::Ready(Command::Refresh);
         }
-        // Half of the room, so that not each written message leads to a look at the history.
-        if state.is_behind && state.backlog() <= self.limit / 2 && state.connection.is_some() {
+        if state.has_room_again(self.limit / 2) {
             state.is_behind = false;
+            state.wanted = 0;
             return Poll::Ready(Command::CatchUp);
         }
         if flushed.is_ready() {
@@ -372,6 +384,15 @@ impl State {
         let first = self.queue.front().map_or(0, Bytes::len);
         let others = self.queue.len().saturating_sub(1);
         self.queued_bytes - first + others * ENTRY_BYTES
+    }
+
+    /// Returns whether items for which there was no room can be offered again. Only once half of `room`
+    /// is free, so that not each message that is written leads to a look at the history.
+    fn has_room_again(&self, room: usize) -> bool {
+        let backlog = self.backlog();
+        let has_room =
+            self.queue.is_empty() || backlog <= room / 2 && backlog + self.wanted <= room;
+        self.is_behind && self.connection.is_some() && has_room
     }
 
     /// Returns whether the session has to be woken. If `was_queued`, it drains the queue already.

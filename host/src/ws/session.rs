@@ -17,8 +17,6 @@ use grip::{
     extension::MessageKind, header::SEC_WEBSOCKET_EXTENSIONS,
 };
 
-use tokio::time::timeout;
-
 use crate::{
     config::Limits,
     metrics::close_reason::CloseReason,
@@ -224,14 +222,12 @@ impl Session {
     /// after a while: without the bus, clients are subscribed later.
     fn unconfirmed(&self) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
         let subscription = &self.memberships.last()?.subscription;
-        let is_down = self.services.bus.as_ref().is_some_and(|bus| !bus.is_up());
-        if is_down || subscription.is_joined() {
+        if subscription.is_joined() {
             return None;
         }
-        let joined = timeout(BUS_TIMEOUT, subscription.joined());
-        Some(Box::pin(async move {
-            let _ = joined.await;
-        }))
+        let is_down = self.services.bus.as_ref().is_some_and(|bus| !bus.is_up());
+        let time = if is_down { Duration::ZERO } else { BUS_TIMEOUT };
+        Some(Box::pin(subscription.confirmed(time)))
     }
 
     /// Closes the client with 1011 and detaches the backend.
