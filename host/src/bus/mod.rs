@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use ::redis::Client;
+use ::redis::{Client, RedisError};
 use anyhow::{Context as _, Result, bail};
 use grip::Item;
 use spin_runtime::runtime_config::KeyValueStore;
@@ -34,9 +34,6 @@ use crate::{
 
 /// How long the timers pause at most when the host that calls them dies.
 const LEASE: Duration = Limits::DEFAULT.timer_lease;
-
-/// Why items could not be published.
-pub(crate) type BusError = ::redis::RedisError;
 
 /// The connection of a host to the bus.
 pub(crate) struct Bus {
@@ -106,7 +103,7 @@ impl Bus {
     ///
     /// # Errors
     /// Fails if Redis cannot be reached. Some of the items may then have been published.
-    pub(crate) async fn publish(&self, items: &[Item]) -> Result<(), BusError> {
+    pub(crate) async fn publish(&self, items: &[Item]) -> Result<(), RedisError> {
         for item in items {
             let json = serde_json::json!(item).to_string();
             let limits = self.channels.limits(&item.channel);
