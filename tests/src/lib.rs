@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 mod app;
+pub mod deflate;
 mod http;
 pub mod pushpin;
 mod redis;
@@ -20,7 +21,7 @@ pub use self::{
     app::{app_with_manifest, burger, burger_without_timer, probe},
     http::{Response, read_response, request},
     redis::Redis,
-    server::Server,
+    server::{Log, Server},
     upstream::{Upstream, spin_stand_in},
     websocket::{Client, HandshakeError},
 };

@@ -24,7 +24,25 @@ pub struct Server {
     /// The control port's address.
     pub control: SocketAddr,
     /// Everything written to stderr so far.
-    log: Arc<Mutex<String>>,
+    log: Log,
+}
+
+/// The log of a host, which stays readable after the process has exited. Clones share it.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<String>>);
+
+impl Log {
+    /// Returns what has been logged so far.
+    pub fn text(&self) -> String {
+        self.0.lock().map(|log| log.clone()).unwrap_or_default()
+    }
+
+    fn append(&self, line: &str) {
+        if let Ok(mut log) = self.0.lock() {
+            *log += line;
+            log.push('\n');
+        }
+    }
 }
 
 impl Server {
@@ -59,15 +77,12 @@ impl Server {
             .stderr(Stdio::piped())
             .spawn()
             .context("cannot run socket-host")?;
-        let log = Arc::new(Mutex::new(String::new()));
+        let log = Log::default();
         let stderr = BufReader::new(child.stderr.take().context("stderr")?);
         let writer = log.clone();
         let reader = std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
-                if let Ok(mut log) = writer.lock() {
-                    *log += &line;
-                    log.push('\n');
-                }
+                writer.append(&line);
             }
         });
         let (mut address, mut control) = (None, None);
@@ -93,10 +108,7 @@ impl Server {
         let status = child.wait()?;
         // Completes the log before it is shown.
         let _ = reader.join();
-        bail!(
-            "socket-host exited with {status}: {}",
-            log.lock().map(|log| log.clone()).unwrap_or_default()
-        )
+        bail!("socket-host exited with {status}: {}", log.text())
     }
 
     /// Returns the error with which a host for the manifest in `folder` fails to start.
@@ -200,14 +212,14 @@ impl Server {
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 
-    /// Returns the log, which stays readable after the process has exited.
-    pub fn log(&self) -> Arc<Mutex<String>> {
+    /// Returns the log.
+    pub fn log(&self) -> Log {
         self.log.clone()
     }
 
     /// Returns what has been logged so far.
     pub fn log_text(&self) -> String {
-        self.log.lock().map(|log| log.clone()).unwrap_or_default()
+        self.log.text()
     }
 
     /// Waits for a log line that contains all of `words` and returns it.

@@ -143,7 +143,7 @@ async fn hosts_receive_only_channels_that_they_have() -> Result<()> {
     };
     ensure!(subscribers()? == 0);
     let _client = hosts[0].socket("/api/ws").await?;
-    // Confirmed before the client was told that it is subscribed.
+    // The host subscribes before the handshake completes.
     ensure!(subscribers()? == 1);
     let _other = hosts[1].socket("/api/ws").await?;
     ensure!(subscribers()? == 2);

@@ -2,7 +2,11 @@
 
 use anyhow::{Context, Result, ensure};
 use futures_util::SinkExt;
-use tests::{Client, Server, TIMEOUT, burger_without_timer, eventually, request};
+use tests::{
+    Client, Server, TIMEOUT, burger_without_timer,
+    deflate::{TAIL, compress},
+    eventually, request,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -193,19 +197,10 @@ async fn protocol_violations_are_closed_with_their_code() -> Result<()> {
     .await
 }
 
-/// Compresses a message as permessage-deflate does.
-fn compress(message: &[u8]) -> Result<Vec<u8>> {
-    let mut compressed = Vec::with_capacity(message.len() / 2 + 1024);
-    let mut compress = flate2::Compress::new(flate2::Compression::best(), false);
-    compress.compress_vec(message, &mut compressed, flate2::FlushCompress::Sync)?;
-    let content = compressed.strip_suffix(&[0, 0, 0xff, 0xff]);
-    Ok(content.context("the end of a block")?.to_vec())
-}
-
 /// Decompresses a message.
 fn decompress(compressed: &[u8], length: usize) -> Result<Vec<u8>> {
     let mut message = Vec::with_capacity(length + 1);
-    let compressed = [compressed, &[0, 0, 0xff, 0xff]].concat();
+    let compressed = [compressed, &TAIL].concat();
     flate2::Decompress::new(false).decompress_vec(
         &compressed,
         &mut message,

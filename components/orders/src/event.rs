@@ -72,7 +72,7 @@ impl OrderEvent {
 }
 
 /// Returns the id of the message with a new order, after which a WebSocket can resume. The timestamp
-/// tells it from an order of the same id in a store that was reset.
+/// distinguishes it from an order of the same id in a store that was reset.
 fn message_id(order: &Order) -> String {
     format!("{}-{}", order.id, order.timestamp)
 }

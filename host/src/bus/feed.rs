@@ -1,9 +1,9 @@
 //! Receives what is published to the channels of this host.
 //!
-//! Redis delivers messages at most once, and a connection may die without anyone noticing. Each item
-//! therefore has an offset: items that are missing are read from the channel's stream. If the stream
-//! does not have them, or the offsets are of another epoch, the subscribers are told that they have
-//! missed items. The host also publishes to itself, and connects again if it does not hear itself.
+//! Redis delivers messages at most once, and a connection may stop working without being closed. Each
+//! item therefore has an offset, and missing items are read from the channel's stream. If the stream
+//! no longer contains them, or the offsets belong to another epoch, the subscribers are notified that
+//! they have missed items. The host also publishes probes to itself, and reconnects if none arrives.
 
 use std::{
     collections::HashMap,
@@ -14,24 +14,21 @@ use std::{
 
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use redis::{
-    ErrorKind, RedisResult,
+    RedisResult,
     aio::{PubSubSink, PubSubStream},
 };
-use tokio::time::{Instant, interval, sleep, timeout};
+use tokio::time::{Instant, interval, sleep};
 use tracing::{debug, warn};
 
 use super::{
     Bus,
     keys::{Keys, channel_of, probe},
-    redis::{ChannelItems, Range},
+    redis::{ChannelItems, Range, TIMEOUT, in_time},
 };
 use crate::{config::Limits, pubsub::publication::Publication};
 
-/// How often the host publishes to itself.
+/// The interval between probes.
 const PROBE_INTERVAL: Duration = Limits::DEFAULT.bus_probe_interval;
-
-/// How long the host may not hear itself.
-const PROBE_TIMEOUT: Duration = Limits::DEFAULT.bus_timeout;
 
 /// The pause before connecting again.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
@@ -54,12 +51,11 @@ struct Position {
     epoch: String,
     /// The offset of the next item.
     next: u64,
-    /// The hash of the last item, to tell whether Redis has lost it and given its offset to another
-    /// one.
+    /// The hash of the last item, to detect that Redis has lost it and reused its offset.
     last_hash: Option<u64>,
 }
 
-/// An item as it was published.
+/// An item received on the pub/sub channel.
 struct Message {
     epoch: String,
     offset: u64,
@@ -97,7 +93,7 @@ impl Receiver<'_> {
     async fn connect(&mut self) -> RedisResult<()> {
         self.bus.redis.renew()?;
         let (mut sink, mut stream) = self.bus.redis.subscriber().await?.split();
-        within(sink.subscribe(probe(&self.bus.host))).await?;
+        in_time(sink.subscribe(probe(&self.bus.host))).await?;
         self.reads.clear();
         let names: Vec<_> = self.feeds.keys().cloned().collect();
         self.join(&mut sink, &names).await?;
@@ -110,14 +106,14 @@ impl Receiver<'_> {
         stream: &mut PubSubStream,
     ) -> RedisResult<()> {
         let mut probes = interval(PROBE_INTERVAL);
-        let mut heard = Instant::now();
+        let mut last_received = Instant::now();
         loop {
             tokio::select! {
                 message = stream.next() => {
                     let Some(message) = message else {
                         return Ok(());
                     };
-                    heard = Instant::now();
+                    last_received = Instant::now();
                     match channel_of(message.get_channel_name()) {
                         Some(channel) => {
                             let channel = channel.to_owned();
@@ -136,7 +132,7 @@ impl Receiver<'_> {
                     self.update(sink, changed).await?;
                 }
                 _ = probes.tick() => {
-                    if heard.elapsed() > PROBE_TIMEOUT {
+                    if last_received.elapsed() > TIMEOUT {
                         warn!("bus: no message from Redis, connecting again");
                         return Ok(());
                     }
@@ -165,7 +161,7 @@ impl Receiver<'_> {
             }
         }
         for names in left.chunks(SUBSCRIBED_AT_ONCE) {
-            within(sink.unsubscribe(names)).await?;
+            in_time(sink.unsubscribe(names)).await?;
         }
         self.join(sink, &joined).await
     }
@@ -174,7 +170,7 @@ impl Receiver<'_> {
     async fn join(&mut self, sink: &mut PubSubSink, names: &[Arc<str>]) -> RedisResult<()> {
         for names in names.chunks(SUBSCRIBED_AT_ONCE) {
             let channels: Vec<_> = names.iter().map(|it| Keys::new(it).messages()).collect();
-            within(sink.subscribe(channels)).await?;
+            in_time(sink.subscribe(channels)).await?;
             for name in names {
                 self.read(name, false);
             }
@@ -193,7 +189,7 @@ impl Receiver<'_> {
         feed.buffered.get_or_insert_default();
         feed.reading += 1;
         let number = feed.reading;
-        let limits = self.bus.limits(name);
+        let limits = self.bus.channels.limits(name);
         let range = match &feed.position {
             // With the last item, to see whether it is still the same.
             Some(position) => Range::From((position.next - 1).max(1)),
@@ -323,13 +319,6 @@ fn hash(item: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     item.hash(&mut hasher);
     hasher.finish()
-}
-
-/// Waits for Redis to answer a command of the subscribing connection.
-async fn within(command: impl Future<Output = RedisResult<()>>) -> RedisResult<()> {
-    timeout(PROBE_TIMEOUT, command)
-        .await
-        .unwrap_or_else(|_| Err((ErrorKind::Io, "no answer in time").into()))
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// The pub/sub channel on which a host hears itself.
+/// The pub/sub channel on which a host receives its own probes.
 pub(super) fn probe(host: &str) -> String {
     format!("{PREFIX}:probe:{host}")
 }

@@ -27,10 +27,7 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use self::redis::Redis;
-use crate::{
-    config::{HistoryLimits, Limits},
-    pubsub::channels::Channels,
-};
+use crate::{config::Limits, pubsub::channels::Channels};
 
 /// How long the timers pause at most when the host that calls them dies.
 const LEASE: Duration = Limits::DEFAULT.timer_lease;
@@ -41,7 +38,7 @@ pub(crate) struct Bus {
     /// The name of this host.
     host: String,
     channels: Channels,
-    /// What the host publishes reaches it.
+    /// The host receives its own probes.
     is_up: AtomicBool,
     /// The lease must not be renewed any more.
     is_released: AtomicBool,
@@ -165,9 +162,5 @@ impl Bus {
                 );
             }
         }
-    }
-
-    fn limits(&self, channel: &str) -> HistoryLimits {
-        self.channels.limits(channel)
     }
 }

@@ -1,20 +1,10 @@
--- Publishes an item. Returns the epoch of the channel, the offset of the item, and 0 if an item with
--- its id was published before.
+-- Publishes an item, unless one with its id was published before. Follows epoch.lua.
 --
 -- KEYS: the position of the channel, its stream, and optionally the item's id.
 -- ARGV: a new epoch, the item, the number of items that the stream keeps, the lifetimes of the stream,
 -- of the position and of the id in milliseconds, and the pub/sub channel.
-local epoch = redis.call('HGET', KEYS[1], 'epoch')
-if not epoch then
-    epoch = ARGV[1]
-    redis.call('HSET', KEYS[1], 'epoch', epoch)
-    redis.call('DEL', KEYS[2])
-end
-if KEYS[3] then
-    local known = redis.call('GET', KEYS[3])
-    if known then
-        return {epoch, known, 0}
-    end
+if KEYS[3] and redis.call('EXISTS', KEYS[3]) == 1 then
+    return
 end
 local offset = redis.call('HINCRBY', KEYS[1], 'offset', 1)
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], offset .. '-0', 'item', ARGV[2])
@@ -24,4 +14,3 @@ if KEYS[3] then
     redis.call('SET', KEYS[3], offset, 'PX', ARGV[6])
 end
 redis.call('PUBLISH', ARGV[7], epoch .. ' ' .. offset .. ' ' .. ARGV[2])
-return {epoch, offset, 1}

@@ -1,15 +1,9 @@
 -- Reads the items of a channel. Returns its epoch, the offset of the last item, and the items with
--- their offsets, oldest first.
+-- their offsets, oldest first. Follows epoch.lua.
 --
 -- KEYS: the position of the channel, and its stream.
 -- ARGV: a new epoch, the lifetime of the position in milliseconds, the first offset, and the number of
 -- the newest items to read if the offset is 0.
-local epoch = redis.call('HGET', KEYS[1], 'epoch')
-if not epoch then
-    epoch = ARGV[1]
-    redis.call('HSET', KEYS[1], 'epoch', epoch)
-    redis.call('DEL', KEYS[2])
-end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 local offset = redis.call('HGET', KEYS[1], 'offset') or '0'
 local entries

@@ -18,17 +18,23 @@ use super::keys::{Keys, lease, probe, runs};
 use crate::config::{HistoryLimits, Limits};
 
 /// The time for Redis to accept a connection, or to answer a command.
-const TIMEOUT: Duration = Limits::DEFAULT.bus_timeout;
+pub(super) const TIMEOUT: Duration = Limits::DEFAULT.bus_timeout;
 
 /// How long an id is known, to drop duplicates.
 const ID_LIFETIME: Duration = Limits::DEFAULT.known_id_lifetime;
 
-/// How long the position of a channel is kept at least after it was last used. Without it, all clients
-/// of the channel are told that they have missed items.
+/// The minimum time for which the position of a channel is kept after its last use. Without the
+/// position, all clients of the channel count as having missed items.
 const POSITION_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-static PUBLISH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("publish.lua")));
-static READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("read.lua")));
+static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(concat!(
+        include_str!("epoch.lua"),
+        include_str!("publish.lua")
+    ))
+});
+static READ: LazyLock<Script> =
+    LazyLock::new(|| Script::new(concat!(include_str!("epoch.lua"), include_str!("read.lua"))));
 static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("renew.lua")));
 static RUN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("run.lua")));
 static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("release.lua")));
@@ -99,10 +105,7 @@ impl Redis {
 
     /// Opens a connection for subscriptions.
     pub(super) async fn subscriber(&self) -> RedisResult<PubSub> {
-        let connecting = timeout(TIMEOUT, self.client.get_async_pubsub());
-        connecting
-            .await
-            .unwrap_or_else(|_| Err((ErrorKind::Io, "no connection in time").into()))
+        in_time(self.client.get_async_pubsub()).await
     }
 
     /// Publishes an item to a channel whose last items are kept within `limits`. Has no effect if an
@@ -126,9 +129,7 @@ impl Redis {
             .arg(millis(position_lifetime(limits)))
             .arg(millis(ID_LIFETIME))
             .arg(keys.messages());
-        let mut commands = self.commands();
-        let _: (String, u64, u8) = call.invoke_async(&mut commands).await?;
-        Ok(())
+        call.invoke_async(&mut self.commands()).await
     }
 
     /// Reads items of a channel.
@@ -150,9 +151,8 @@ impl Redis {
             .arg(millis(position_lifetime(limits)))
             .arg(from)
             .arg(count);
-        let mut commands = self.commands();
         let (epoch, last, items): (String, u64, Vec<String>) =
-            call.invoke_async(&mut commands).await?;
+            call.invoke_async(&mut self.commands()).await?;
         let mut pairs = items.into_iter();
         let mut items = Vec::with_capacity(pairs.len() / 2);
         while let (Some(offset), Some(item)) = (pairs.next(), pairs.next()) {
@@ -167,16 +167,14 @@ impl Redis {
     pub(super) async fn renew_lease(&self, host: &str, time: Duration) -> RedisResult<bool> {
         let mut call = RENEW.key(lease());
         call.arg(host).arg(millis(time));
-        let mut commands = self.commands();
-        call.invoke_async(&mut commands).await
+        call.invoke_async(&mut self.commands()).await
     }
 
     /// Begins a run of a timer, and returns its number, if this host holds the lease.
     pub(super) async fn begin_run(&self, host: &str, timer: &str) -> RedisResult<Option<u64>> {
         let mut call = RUN.key(lease());
         call.key(runs(timer)).arg(host);
-        let mut commands = self.commands();
-        let number: u64 = call.invoke_async(&mut commands).await?;
+        let number: u64 = call.invoke_async(&mut self.commands()).await?;
         Ok((number > 0).then_some(number))
     }
 
@@ -184,23 +182,27 @@ impl Redis {
     pub(super) async fn release_lease(&self, host: &str) -> RedisResult<()> {
         let mut call = RELEASE.key(lease());
         call.arg(host);
-        let mut commands = self.commands();
-        call.invoke_async(&mut commands).await
+        call.invoke_async(&mut self.commands()).await
     }
 
     /// Checks that the server answers.
     pub(super) async fn ping(&self) -> RedisResult<()> {
-        let mut commands = self.commands();
-        redis::cmd("PING").query_async(&mut commands).await
+        redis::cmd("PING").query_async(&mut self.commands()).await
     }
 
     /// Publishes a message to this host itself.
     pub(super) async fn probe(&self, host: &str) -> RedisResult<()> {
         let mut command = redis::cmd("PUBLISH");
         command.arg(probe(host)).arg("");
-        let mut commands = self.commands();
-        command.query_async(&mut commands).await
+        command.query_async(&mut self.commands()).await
     }
+}
+
+/// Waits for Redis, at most for [`TIMEOUT`].
+pub(super) async fn in_time<T>(operation: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+    timeout(TIMEOUT, operation)
+        .await
+        .unwrap_or_else(|_| Err((ErrorKind::Io, "no response in time").into()))
 }
 
 fn open(client: &Client) -> RedisResult<ConnectionManager> {

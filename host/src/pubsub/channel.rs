@@ -15,11 +15,12 @@ use crate::{
     metrics::registry::Traffic,
     pubsub::{
         channels::Start,
+        cursor::Position,
         history::History,
-        publication::Publication,
+        publication::{Delivery, Publication},
         replica::Waiting,
         sequencer::{MAX_ID_BYTES, Sequencer},
-        shard::{Sequenced, Shard, Subscriber},
+        shard::{Sequenced, Shard, SocketSubscriber, Subscriber},
     },
 };
 
@@ -68,8 +69,8 @@ pub(super) struct State {
     pub(super) sequencer: Sequencer<Arc<Publication>>,
     /// The last publications, if the channel keeps them.
     pub(super) history: Option<History<Arc<Publication>>>,
-    /// The WebSockets that wait until it is known what the bus has published so far. `None` once it
-    /// is, and without a bus.
+    /// The WebSockets that wait for the channel to join the bus. `None` once it has, and without a
+    /// bus.
     pub(super) waiting: Option<Vec<Waiting>>,
     /// When something was last published, or the last subscriber left.
     pub(super) last_used: Instant,
@@ -107,6 +108,11 @@ impl Channel {
         }
     }
 
+    /// Returns the counters of all channels.
+    pub(super) fn counters(&self) -> &ChannelCounters {
+        &self.counters
+    }
+
     /// Locks the state. Lock order: the table of channels, this, then locks within shards.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
@@ -119,7 +125,7 @@ impl Channel {
     pub(super) fn publish(
         self: &Arc<Self>,
         publication: &Arc<Publication>,
-    ) -> Option<(usize, Vec<Arc<Shard>>)> {
+    ) -> Option<(usize, Vec<Arc<Shard>>, Option<Instant>)> {
         let mut state = self.lock();
         if state.removed {
             return None;
@@ -145,7 +151,7 @@ impl Channel {
             state.has_expiry_task = true;
             tokio::spawn(self.clone().publish_expired());
         }
-        Some((reached, state.full_shards()))
+        Some((reached, state.full_shards(), state.start_expiry()))
     }
 
     /// Adds publications to the history, queues them in all shards, and returns the number of
@@ -209,9 +215,28 @@ impl State {
         (shard, index)
     }
 
+    /// Returns the position at which a WebSocket begins. If it cannot begin at `start`, it is notified
+    /// that it has missed items, and begins with the next one.
+    pub(super) fn begin(
+        &mut self,
+        name: &str,
+        subscriber: &dyn SocketSubscriber,
+        start: &Start,
+        counters: &ChannelCounters,
+    ) -> Position {
+        let (first, next) = self.resolve(start);
+        if *start != Start::Live {
+            counters.recovery(first.is_some()).inc();
+        }
+        if first.is_none() {
+            subscriber.deliver(&Delivery::Missed(self.grip_last(name)));
+        }
+        Position::new(first.unwrap_or(next), next)
+    }
+
     /// Returns the offset of the first item from `start` on, or `None` if it is not known, and the
     /// offset of the next item.
-    pub(super) fn resolve(&mut self, start: Start<'_>) -> (Option<u64>, u64) {
+    fn resolve(&mut self, start: &Start) -> (Option<u64>, u64) {
         let Some(history) = &mut self.history else {
             let is_known = match start {
                 Start::Live | Start::Newest(_) => true,
@@ -224,9 +249,19 @@ impl State {
         let first = match start {
             Start::Live => Some(next),
             Start::After(id) => history.offset_after(id),
-            Start::Newest(count) => Some(history.offset_of_newest(count.into())),
+            Start::Newest(count) => Some(history.offset_of_newest((*count).into())),
         };
         (first, next)
+    }
+
+    /// Returns when old items of the history must be removed, unless that was returned before.
+    pub(super) fn start_expiry(&mut self) -> Option<Instant> {
+        if self.expires {
+            return None;
+        }
+        let due = self.history.as_ref().and_then(History::next_expiry);
+        self.expires = due.is_some();
+        due
     }
 
     /// Adds a publication to the history, if there is one, and returns it with its offset.

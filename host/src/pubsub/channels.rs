@@ -28,7 +28,7 @@ use crate::{
         cursor::{Cursor, Position},
         filter::Filters,
         history::{Budget, History},
-        publication::{Delivery, Publication},
+        publication::Publication,
         replica::Waiting,
         sequencer::{Id, MAX_ID_BYTES},
         shard::{HoldSubscriber, Shard, Socket, SocketSubscriber, Subscriber},
@@ -59,8 +59,7 @@ struct Inner {
     /// Channels that may have no subscribers, with the time of the next check. Locked after
     /// `by_name`.
     lingering: Mutex<VecDeque<(Instant, Arc<str>)>>,
-    /// Channels whose history has items, by the time when the oldest expires. Locked after the state
-    /// of a channel.
+    /// Channels whose history has items, by the time when the oldest expires.
     expiring: Mutex<BTreeMap<(Instant, u64), Weak<Channel>>>,
     next_expiring: AtomicU64,
     /// The number of channels with subscribers.
@@ -79,12 +78,12 @@ struct Changed {
 }
 
 /// From which item on a WebSocket receives a channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Start<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
     /// The next one that is published.
     Live,
     /// The one after the item with this id.
-    After(&'a str),
+    After(Id),
     /// The oldest of this many, the newest that are known.
     Newest(u32),
 }
@@ -145,18 +144,12 @@ impl Channels {
         name: &str,
         subscriber: Arc<dyn SocketSubscriber>,
         filters: Filters,
-        start: Start<'_>,
+        start: Start,
     ) -> Subscription {
         self.add(name, |state| {
-            let position = if state.waiting.is_some() {
-                Position::WAITING
-            } else {
-                let (first, next) = state.resolve(start);
-                self.count_start(start, first.is_some());
-                if first.is_none() {
-                    subscriber.deliver(&Delivery::Missed(state.grip_last(name)));
-                }
-                Position::new(first.unwrap_or(next), next)
+            let position = match &state.waiting {
+                Some(_) => Position::WAITING,
+                None => state.begin(name, &*subscriber, &start, &self.0.counters),
             };
             let has_history = state.history.is_some();
             let cursor = has_history.then(|| Arc::new(Cursor::new(position)));
@@ -173,13 +166,6 @@ impl Channels {
                 cursor,
             })
         })
-    }
-
-    /// Counts a subscription that was to begin at an earlier item.
-    pub(super) fn count_start(&self, start: Start<'_>, is_known: bool) {
-        if start != Start::Live {
-            self.0.counters.recovery(is_known).inc();
-        }
     }
 
     /// Subscribes a WebSocket to what is published from now on.
@@ -269,9 +255,9 @@ impl Channels {
                 return 0;
             };
             // Tried again if the channel was removed meanwhile, which would lose the id.
-            if let Some(published) = channel.publish(&publication) {
-                self.expire_later(&channel);
-                break published;
+            if let Some((reached, full_shards, expiry)) = channel.publish(&publication) {
+                self.expire_at(expiry, &channel);
+                break (reached, full_shards);
             }
         };
         for shard in full_shards {
@@ -315,6 +301,7 @@ impl Channels {
     }
 
     fn tick(&self, now: Instant) {
+        self.expire(now);
         let mut by_name = self.lock();
         let mut lingering = self.0.lingering.lock();
         while lingering.front().is_some_and(|(due, _)| *due <= now)
@@ -336,10 +323,6 @@ impl Channels {
                 self.record_change(&name);
             }
         }
-        drop(lingering);
-        drop(by_name);
-        self.expire(now);
-        let (mut by_name, mut lingering) = (self.lock(), self.0.lingering.lock());
         // Gives back the memory of a burst.
         if by_name.capacity() > SPARE_CAPACITY + 4 * by_name.len() {
             by_name.shrink_to(SPARE_CAPACITY);
@@ -349,20 +332,16 @@ impl Channels {
         }
     }
 
-    /// Adds a channel to those whose history expires, if it has items.
-    pub(super) fn expire_later(&self, channel: &Arc<Channel>) {
-        let mut state = channel.lock();
-        if !state.expires
-            && let Some(due) = state.history.as_ref().and_then(History::next_expiry)
-        {
-            state.expires = true;
+    /// Removes old items of a channel later, if [`State::start_expiry`] has returned when.
+    pub(super) fn expire_at(&self, expiry: Option<Instant>, channel: &Arc<Channel>) {
+        if let Some(due) = expiry {
             let number = self.0.next_expiring.fetch_add(1, Relaxed);
             let mut expiring = self.0.expiring.lock();
             expiring.insert((due, number), Arc::downgrade(channel));
         }
     }
 
-    /// Forgets the items of all histories that are too old.
+    /// Removes the items of all histories that are too old.
     fn expire(&self, now: Instant) {
         loop {
             let due = {
@@ -380,8 +359,9 @@ impl Channels {
             if let Some(history) = &mut state.history {
                 history.trim(now);
             }
+            let expiry = state.start_expiry();
             drop(state);
-            self.expire_later(&channel);
+            self.expire_at(expiry, &channel);
         }
     }
 
@@ -518,13 +498,13 @@ impl Subscription {
         }
     }
 
-    /// Returns whether it is known what was published to the channel so far.
+    /// Returns whether the channel has joined the bus, or there is none.
     pub(crate) fn is_joined(&self) -> bool {
         self.channel.is_joined()
     }
 
-    /// Waits until it is known what was published to the channel so far, at most for `time`. Its client
-    /// may then be told that it is subscribed.
+    /// Waits until the channel has joined the bus, at most for `time`. The subscription is then
+    /// confirmed to the client.
     pub(crate) fn confirmed(&self, time: Duration) -> impl Future<Output = ()> + Send + 'static {
         let channel = self.channel.clone();
         async move {
@@ -539,7 +519,7 @@ impl Subscription {
                 }
             };
             if timeout(time, joined).await.is_err() {
-                channel.accept_waiting();
+                channel.confirm_waiting();
             }
         }
     }

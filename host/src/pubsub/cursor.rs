@@ -16,7 +16,7 @@ pub(super) struct Position {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// It is not known yet what was published so far.
+    /// The channel has not joined the bus yet.
     Waiting,
     /// The socket has no room for the next item, or has just subscribed. It receives items from the
     /// history until it has caught up.
@@ -41,7 +41,7 @@ impl Position {
         }
     }
 
-    /// The position of a subscriber of which it is not known yet where it starts.
+    /// The position of a subscriber whose channel has not joined the bus yet.
     pub(super) const WAITING: Self = Self {
         phase: Phase::Waiting,
         next: 0,

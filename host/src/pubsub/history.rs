@@ -34,7 +34,7 @@ pub(super) struct History<T> {
     bytes: usize,
     /// The offset of the next item.
     next: u64,
-    /// The id of the item before the oldest one that is kept. What follows it is known.
+    /// The id of the item that was removed last. All later items are kept.
     before: Option<Id>,
     /// The offsets of the kept items that have an id.
     offsets: HashMap<Id, u64>,
@@ -151,7 +151,7 @@ impl<T> History<T> {
         self.next
     }
 
-    /// Returns the offset after the item `id`, if everything that followed it is known.
+    /// Returns the offset after the item `id`, if all items after it are kept.
     pub(super) fn offset_after(&self, id: &str) -> Option<u64> {
         match self.offsets.get(id) {
             Some(offset) => Some(offset + 1),
@@ -217,7 +217,7 @@ mod tests {
         }
         assert_eq!(after(&history, "5"), Some(vec![6]));
         assert_eq!(after(&history, "6"), Some(vec![]));
-        // Forgotten, but all that followed it is known.
+        // Removed, but all later items are kept.
         assert_eq!(after(&history, "2"), Some(vec![3, 4, 5, 6]));
         assert_eq!(after(&history, "1"), None);
         assert_eq!(after(&history, "7"), None);

@@ -129,6 +129,19 @@ impl Publication {
         }
     }
 
+    /// Creates a publication that lets held requests be sent to the backend again.
+    pub(super) fn hint(channel: &str) -> Self {
+        let response = ResponseForm {
+            response: None,
+            content_filters: Vec::new(),
+        };
+        Self {
+            stream: Some(StreamAction::Hint.into()),
+            response: Some(response),
+            ..Self::empty(channel)
+        }
+    }
+
     /// Returns a copy that has only the channel and the position.
     pub(super) fn without_content(&self) -> Self {
         Self {

@@ -1,11 +1,7 @@
-//! Channels whose items come from the bus: it decides their order and their offsets.
+//! Channels whose items come from the bus, which decides their order.
 
 use std::sync::{Arc, Weak};
 
-use grip::{
-    Item,
-    publish::{ResponseAction, StreamAction},
-};
 use http::HeaderValue;
 use tokio::time::Instant;
 
@@ -13,57 +9,41 @@ use crate::{
     config::HistoryLimits,
     http::headers::grip_last,
     pubsub::{
-        channel::{Channel, State},
+        channel::{Channel, ChannelCounters, State},
         channels::{Channels, Start},
-        cursor::{Cursor, Position},
+        cursor::Cursor,
         history::History,
         publication::{Delivery, Publication},
-        sequencer::Id,
         shard::{Kind, Sequenced, Shard, SocketSubscriber},
     },
 };
 
-/// A WebSocket that has subscribed before it was known what was published so far.
+/// A WebSocket that has subscribed before its channel has joined the bus.
 pub(super) struct Waiting {
     cursor: Weak<Cursor>,
     subscriber: Arc<dyn SocketSubscriber>,
-    after: Option<Id>,
-    newest: u32,
-    /// The client was told that it is subscribed, without knowing what it may miss.
-    was_accepted: bool,
+    start: Start,
+    /// The subscription was confirmed to the client, although it may miss items.
+    is_confirmed: bool,
 }
 
 impl Waiting {
     pub(super) fn new(
         cursor: &Arc<Cursor>,
         subscriber: Arc<dyn SocketSubscriber>,
-        start: Start<'_>,
+        start: Start,
     ) -> Self {
-        let (after, newest) = match start {
-            Start::Live => (None, 0),
-            Start::After(id) => (Some(id.into()), 0),
-            Start::Newest(count) => (None, count),
-        };
         Self {
             cursor: Arc::downgrade(cursor),
             subscriber,
-            after,
-            newest,
-            was_accepted: false,
+            start,
+            is_confirmed: false,
         }
     }
 
     /// Returns whether the subscription still exists.
     pub(super) fn exists(&self) -> bool {
         self.cursor.strong_count() > 0
-    }
-
-    fn start(&self) -> Start<'_> {
-        match &self.after {
-            Some(id) => Start::After(id),
-            None if self.newest > 0 => Start::Newest(self.newest),
-            None => Start::Live,
-        }
     }
 }
 
@@ -79,8 +59,8 @@ impl Channels {
         }
     }
 
-    /// Sets the last items of a channel. Subscribers that were waiting for them start, and others are
-    /// told that they have missed items.
+    /// Sets the last items of a channel. Subscribers that have waited for them start, and others are
+    /// notified that they have missed items.
     pub(crate) fn restart(&self, name: &str, items: Vec<Publication>) {
         let Some(channel) = self.find(name) else {
             return;
@@ -90,20 +70,21 @@ impl Channels {
         let Some(history) = &mut state.history else {
             return;
         };
-        // Offsets never go down, so that what is being delivered cannot be mistaken for later items.
+        // Offsets never decrease, so a batch in delivery is not mistaken for later items.
         history.forget_all();
         for item in items {
             state.sequencer.set_last_id(item.id.clone());
             state.record(Arc::new(item), now);
         }
         let waiting = state.waiting.take();
-        state.tell_missed(name, waiting.is_some());
+        state.notify_missed(name, waiting.is_some());
         for waiting in waiting.into_iter().flatten() {
-            state.start(name, &waiting, self);
+            state.start(name, &waiting, channel.counters());
         }
+        let expiry = state.start_expiry();
         drop(state);
         channel.joined.notify_waiters();
-        self.expire_later(&channel);
+        self.expire_at(expiry, &channel);
     }
 
     /// Delivers an item to the subscribers of a channel. Waits while the queue of a shard is full.
@@ -111,51 +92,50 @@ impl Channels {
         let Some(channel) = self.find(name) else {
             return;
         };
-        for shard in channel.append(publication) {
+        let (full_shards, expiry) = channel.append(publication);
+        self.expire_at(expiry, &channel);
+        for shard in full_shards {
             shard.ready().await;
         }
-        self.expire_later(&channel);
     }
 }
 
 impl Channel {
-    /// Queues an item in all shards, and returns those that are full.
-    fn append(&self, publication: Publication) -> Vec<Arc<Shard>> {
+    /// Queues an item in all shards. Returns those that are full, and when old items must be removed,
+    /// as [`State::start_expiry`] does.
+    fn append(&self, publication: Publication) -> (Vec<Arc<Shard>>, Option<Instant>) {
         let now = Instant::now();
         let mut state = self.lock();
-        // Until it is known what was published before, the item is among what will be read.
+        // Before the channel has joined, the item is part of what will be read.
         if state.waiting.is_some() {
-            return Vec::new();
+            return (Vec::new(), None);
         }
         state.sequencer.set_last_id(publication.id.clone());
         self.publish_to_shards(&mut state, vec![Arc::new(publication)], now);
-        state.full_shards()
+        (state.full_shards(), state.start_expiry())
     }
 
-    /// Records that those who wait were told that they are subscribed.
-    pub(super) fn accept_waiting(&self) {
+    /// Marks the waiting subscriptions as confirmed to their clients.
+    pub(super) fn confirm_waiting(&self) {
         for waiting in self.lock().waiting.iter_mut().flatten() {
-            waiting.was_accepted = true;
+            waiting.is_confirmed = true;
         }
     }
 
-    /// Returns whether it is known what was published to this channel so far.
+    /// Returns whether this channel has joined the bus, or there is none.
     pub(super) fn is_joined(&self) -> bool {
         self.lock().waiting.is_none()
     }
 }
 
 impl State {
-    /// Starts a subscriber, now that the history is known.
-    fn start(&mut self, name: &str, waiting: &Waiting, channels: &Channels) {
+    /// Starts a subscriber, after the channel has joined the bus.
+    fn start(&mut self, name: &str, waiting: &Waiting, counters: &ChannelCounters) {
         let Some(cursor) = waiting.cursor.upgrade() else {
             return;
         };
-        let start = waiting.start();
-        let (first, next) = self.resolve(start);
-        *cursor.lock() = Position::new(first.unwrap_or(next), next);
-        channels.count_start(start, first.is_some());
-        if first.is_none() || waiting.was_accepted && start == Start::Live {
+        *cursor.lock() = self.begin(name, &*waiting.subscriber, &waiting.start, counters);
+        if waiting.is_confirmed && waiting.start == Start::Live {
             let missed = Delivery::Missed(self.grip_last(name));
             waiting.subscriber.deliver(&missed);
         }
@@ -166,8 +146,8 @@ impl State {
         }
     }
 
-    /// Tells subscribers that they may have missed items. If `is_new`, WebSockets are waiting.
-    fn tell_missed(&mut self, name: &str, is_new: bool) {
+    /// Notifies subscribers that they may have missed items. If `is_new`, WebSockets are waiting.
+    fn notify_missed(&mut self, name: &str, is_new: bool) {
         let next = self.history.as_ref().map_or(0, History::next);
         let missed = Delivery::Missed(self.grip_last(name));
         for shard in &self.shards {
@@ -177,7 +157,7 @@ impl State {
                 // Their requests are sent to the backend again, unless ids are not used at all.
                 Kind::Stream | Kind::Response if self.sequencer.last_id().is_none() => {}
                 Kind::Stream | Kind::Response => {
-                    shard.publish(&Sequenced::unrecorded(Arc::new(hint(name))));
+                    shard.publish(&Sequenced::unrecorded(Arc::new(Publication::hint(name))));
                 }
             }
         }
@@ -189,14 +169,4 @@ impl State {
         // An id may be invalid in a header.
         grip_last(name, last_id.map(|id| &**id)).or_else(|| grip_last(name, None))
     }
-}
-
-/// Returns a publication that lets held requests be sent to the backend again.
-fn hint(channel: &str) -> Publication {
-    let item = Item {
-        http_stream: Some(StreamAction::Hint.into()),
-        http_response: Some(ResponseAction::Hint.into()),
-        ..Item::new(channel)
-    };
-    Publication::new(item).unwrap_or_else(|_| Publication::empty(channel))
 }

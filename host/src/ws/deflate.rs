@@ -33,7 +33,8 @@ const CHUNK_BYTES: usize = 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Deflate {
     /// The base-2 logarithm of the client's decompression window in bytes.
-    window_bits: u8,
+    /// `None` if the client has not limited it.
+    window_bits: Option<u8>,
 }
 
 /// Why a message cannot be decompressed.
@@ -49,54 +50,54 @@ impl Deflate {
     /// Accepts the first offer in `Sec-WebSocket-Extensions` whose parameters are valid. Returns the
     /// value of the header in the response.
     pub(crate) fn negotiate(request: &HeaderMap) -> Option<(Self, HeaderValue)> {
-        let offered_bits =
-            list_items(request, &header::SEC_WEBSOCKET_EXTENSIONS).find_map(accept)?;
+        let deflate =
+            list_items(request, &header::SEC_WEBSOCKET_EXTENSIONS).find_map(Self::accept)?;
         let mut accepted =
             format!("{NAME}; server_no_context_takeover; client_no_context_takeover");
         // Must be in the response if it was offered (RFC 7692, section 7.1.2.1).
-        if let Some(bits) = offered_bits {
+        if let Some(bits) = deflate.window_bits {
             accepted += &format!("; server_max_window_bits={bits}");
         }
-        let window_bits = offered_bits.unwrap_or(MAX_WINDOW_BITS);
-        Some((Self { window_bits }, HeaderValue::from_str(&accepted).ok()?))
+        Some((deflate, HeaderValue::from_str(&accepted).ok()?))
+    }
+
+    /// Accepts one offer. Any unknown, repeated or invalid parameter declines it (RFC 7692, section
+    /// 7.1).
+    fn accept(offer: &str) -> Option<Self> {
+        let mut parts = offer.split(';').map(str::trim);
+        if !parts.next()?.eq_ignore_ascii_case(NAME) {
+            return None;
+        }
+        let mut seen = Vec::new();
+        let mut window_bits = None;
+        for part in parts {
+            let (name, value) = match part.split_once('=') {
+                Some((name, value)) => (name.trim_end(), Some(value.trim_start())),
+                None => (part, None),
+            };
+            match (name, value) {
+                ("server_no_context_takeover" | "client_no_context_takeover", None) => {}
+                ("server_max_window_bits", Some(value)) => window_bits = Some(parse_bits(value)?),
+                ("client_max_window_bits", None) => {}
+                ("client_max_window_bits", Some(value)) => {
+                    parse_bits(value)?;
+                }
+                _ => return None,
+            }
+            if seen.contains(&name) {
+                return None;
+            }
+            seen.push(name);
+        }
+        Some(Self { window_bits })
     }
 
     /// Returns whether the client can decompress a message of this size. Back-references reach no
     /// further than the start of the message, so the message must fit in the client's window.
     pub(crate) fn fits(self, message_bytes: usize) -> bool {
-        self.window_bits == MAX_WINDOW_BITS || message_bytes <= 1 << self.window_bits
+        let fits = |bits| bits == MAX_WINDOW_BITS || message_bytes <= 1_usize << bits;
+        self.window_bits.is_none_or(fits)
     }
-}
-
-/// Accepts one offer, and returns the window that it sets for the server, if any. Any unknown, repeated or invalid parameter declines it (RFC 7692, section
-/// 7.1).
-fn accept(offer: &str) -> Option<Option<u8>> {
-    let mut parts = offer.split(';').map(str::trim);
-    if !parts.next()?.eq_ignore_ascii_case(NAME) {
-        return None;
-    }
-    let mut seen = Vec::new();
-    let mut server_bits = None;
-    for part in parts {
-        let (name, value) = match part.split_once('=') {
-            Some((name, value)) => (name.trim_end(), Some(value.trim_start())),
-            None => (part, None),
-        };
-        match (name, value) {
-            ("server_no_context_takeover" | "client_no_context_takeover", None) => {}
-            ("server_max_window_bits", Some(value)) => server_bits = Some(parse_bits(value)?),
-            ("client_max_window_bits", None) => {}
-            ("client_max_window_bits", Some(value)) => {
-                parse_bits(value)?;
-            }
-            _ => return None,
-        }
-        if seen.contains(&name) {
-            return None;
-        }
-        seen.push(name);
-    }
-    Some(server_bits)
 }
 
 /// Parses the base-2 logarithm of a window, which may be quoted.
@@ -221,7 +222,8 @@ mod tests {
             headers.append(header::SEC_WEBSOCKET_EXTENSIONS, value);
         }
         let (deflate, value) = Deflate::negotiate(&headers)?;
-        Some((deflate.window_bits, value.to_str().unwrap().to_owned()))
+        let bits = deflate.window_bits.unwrap_or(MAX_WINDOW_BITS);
+        Some((bits, value.to_str().unwrap().to_owned()))
     }
 
     #[test]
@@ -283,7 +285,9 @@ mod tests {
 
     #[test]
     fn small_windows_bound_the_size_of_messages() {
-        let deflate = |window_bits| Deflate { window_bits };
+        let deflate = |bits| Deflate {
+            window_bits: Some(bits),
+        };
         assert!(deflate(8).fits(256) && !deflate(8).fits(257));
         assert!(deflate(14).fits(1 << 14) && !deflate(14).fits((1 << 14) + 1));
         assert!(deflate(15).fits(usize::MAX));

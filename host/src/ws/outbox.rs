@@ -174,7 +174,25 @@ impl Outbox {
     /// Sends whole frames. They are dropped after a close frame, and the client is closed with
     /// 1013 when the queue exceeds the limit.
     pub(crate) fn send(&self, frames: &Bytes) {
+        self.send_locked(self.lock(), frames);
+    }
+
+    /// Sends whole frames if there is room, and returns whether there is. If not, the session gets
+    /// [`Command::CatchUp`] once there is. After a close frame, they are dropped.
+    fn send_if_room(&self, frames: &Bytes) -> bool {
         let mut state = self.lock();
+        // The other half is for pings and what the backend sends.
+        let (added, room) = (frames.len() + ENTRY_BYTES, self.limit(&state) / 2);
+        if !state.closing && !state.queue.is_empty() && state.backlog() + added > room {
+            state.is_behind = true;
+            state.wanted = state.wanted.max(added);
+            return false;
+        }
+        self.send_locked(state, frames);
+        true
+    }
+
+    fn send_locked(&self, mut state: MutexGuard<'_, State>, frames: &Bytes) {
         if state.closing {
             return;
         }
@@ -186,28 +204,6 @@ impl Outbox {
         if state.needs_session(was_queued) {
             self.wake_session(state);
         }
-    }
-
-    /// Sends whole frames if there is room, and returns whether it did. If not, the session gets
-    /// [`Command::CatchUp`] once there is. After a close frame, they are dropped.
-    fn send_if_room(&self, frames: &Bytes) -> bool {
-        let mut state = self.lock();
-        if state.closing {
-            return true;
-        }
-        let was_queued = !state.queue.is_empty();
-        // The other half is for pings and what the backend sends.
-        let added = frames.len() + ENTRY_BYTES;
-        if was_queued && state.backlog() + added > self.limit(&state) / 2 {
-            state.is_behind = true;
-            state.wanted = state.wanted.max(added);
-            return false;
-        }
-        state.write_or_queue(frames);
-        if state.needs_session(was_queued) {
-            self.wake_session(state);
-        }
-        true
     }
 
     /// Returns the limit of the backlog.
@@ -241,7 +237,7 @@ impl Outbox {
         mem::take(&mut self.lock().missed)
     }
 
-    /// Closes a client that has missed items, with 1013, since no backend can be told.
+    /// Closes a client that has missed items with 1013. For sessions without a backend to notify.
     pub(super) fn close_if_missed(&self) {
         if !self.take_missed().is_empty() {
             self.overtaken();
@@ -386,8 +382,8 @@ impl State {
         self.queued_bytes - first + others * ENTRY_BYTES
     }
 
-    /// Returns whether items for which there was no room can be offered again. Only once half of `room`
-    /// is free, so that not each message that is written leads to a look at the history.
+    /// Returns whether items for which there was no room can be offered again. Half of `room` must be
+    /// free, so that the history is not read after each write.
     fn has_room_again(&self, room: usize) -> bool {
         let backlog = self.backlog();
         let has_room =

@@ -78,8 +78,8 @@ pub(super) struct Session {
     _guard: SessionGuard,
 }
 
-/// Events of a response that wait for a subscription: the client must not be told that it is subscribed
-/// before it is.
+/// Events of a response after a subscription that is not confirmed yet. They may announce the
+/// subscription to the client.
 struct Deferred {
     events: std::vec::IntoIter<Event>,
     joined: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -275,8 +275,8 @@ impl Session {
                 prev_id,
                 recover,
             } => {
-                let start = match (&prev_id, recover) {
-                    (Some(id), _) => Start::After(id),
+                let start = match (prev_id, recover) {
+                    (Some(id), _) => Start::After(id.into()),
                     (None, Some(count)) => Start::Newest(count),
                     (None, None) => Start::Live,
                 };
@@ -322,7 +322,7 @@ impl Session {
         }
     }
 
-    fn subscribe(&mut self, channel: &str, names: Vec<String>, start: Start<'_>) {
+    fn subscribe(&mut self, channel: &str, names: Vec<String>, start: Start) {
         let index = self
             .memberships
             .iter()

@@ -6,22 +6,20 @@ use std::sync::{
 };
 
 use anyhow::{Context, Result, ensure};
-use grip::{
-    ControlMessage, Event, Limits,
-    event::{decode_all, encode_all},
-    header,
-    hold::Channel,
-};
+use grip::{ControlMessage, Event, Limits, event::decode_all, header, hold::Channel};
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::json;
-use spin_runtime::backend::{Body, empty, full};
+use spin_runtime::backend::{Body, empty};
 use tempfile::TempDir;
 use tests::{Client, Server, app_with_manifest, eventually};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{backend::Backend, sockets::text};
+use super::{
+    backend::Backend,
+    sockets::{events_response, text},
+};
 
 /// A server whose clients subscribe to the channel `room`, from where their query says: `after=ID` or
 /// `newest=N`. Its response to `Grip-Last` is the message `reload since ID`.
@@ -59,15 +57,7 @@ async fn room(request: Request<Incoming>, opened: Arc<AtomicUsize>) -> Response<
         let id = channel.prev_id.unwrap_or("unknown".into());
         replies.push(grip::control::content(format!("reload since {id}")));
     }
-    let mut response = Response::new(full(encode_all(&replies)));
-    let headers = response.headers_mut();
-    for (name, value) in [
-        ("content-type", "application/websocket-events"),
-        ("sec-websocket-extensions", "grip; message-prefix=\"m:\""),
-    ] {
-        headers.insert(name, http::HeaderValue::from_static(value));
-    }
-    response
+    events_response(&replies)
 }
 
 /// Starts the host in front of [`room`], with these settings of the channel.

@@ -53,7 +53,12 @@ pub async fn chat(request: Request<Incoming>, log: mpsc::UnboundedSender<Sent>) 
             _ => {}
         }
     }
-    let mut response = Response::new(full(encode_all(&replies)));
+    events_response(&replies)
+}
+
+/// Returns a response with events, which enables GRIP.
+pub fn events_response(events: &[Event]) -> Response<Body> {
+    let mut response = Response::new(full(encode_all(events)));
     let headers = response.headers_mut();
     for (name, value) in [
         ("content-type", "application/websocket-events"),

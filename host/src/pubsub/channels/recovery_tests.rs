@@ -154,10 +154,10 @@ async fn run(steps: Vec<Step>) {
             .take_while(|number| published[*number as usize].elapsed() < HISTORY.age)
             .last()
             .unwrap_or(next);
-        let mut subscribe = |start: Start<'_>, first: u32, is_known: bool| {
+        let mut subscribe = |start: Start, first: u32, is_known: bool| {
             let client = Arc::new(Client::default());
             let subscription =
-                channels.subscribe_from("c", client.clone(), Filters::default(), start);
+                channels.subscribe_from("c", client.clone(), Filters::default(), start.clone());
             let has_missed = client.0.lock().has_missed;
             assert_eq!(
                 has_missed, !is_known,
@@ -182,7 +182,7 @@ async fn run(steps: Vec<Step>) {
                 // The one before the oldest is known as well, if there was one.
                 let is_known = id > 0 && id + 1 >= oldest;
                 let first = if is_known { id + 1 } else { next };
-                subscribe(Start::After(&id.to_string()), first, is_known);
+                subscribe(Start::After(id.to_string().into()), first, is_known);
             }
             Step::Newest(count) => {
                 subscribe(

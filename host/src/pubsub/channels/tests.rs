@@ -317,9 +317,9 @@ async fn subscribers_receive_what_they_have_missed() {
     publish(&channels, 0..20).await;
     for (start, expected) in [
         (Start::Live, 20..20),
-        (Start::After("17"), 18..20),
-        (Start::After("19"), 20..20),
-        (Start::After("9"), 10..20),
+        (Start::After("17".into()), 18..20),
+        (Start::After("19".into()), 20..20),
+        (Start::After("9".into()), 10..20),
         (Start::Newest(0), 20..20),
         (Start::Newest(3), 17..20),
         (Start::Newest(100), 10..20),
@@ -329,7 +329,7 @@ async fn subscribers_receive_what_they_have_missed() {
         inbox.receives(&numbers(expected)).await;
     }
     // Some of what followed is forgotten, so nothing is delivered.
-    for start in [Start::After("8"), Start::After("later")] {
+    for start in [Start::After("8".into()), Start::After("later".into())] {
         let inbox = Arc::new(Inbox::default());
         let _subscription = channels.subscribe_from("c", inbox.clone(), plain(), start);
         assert_eq!(*inbox.0.lock(), b"c; last-id=19");
@@ -350,10 +350,10 @@ async fn without_a_history_only_the_last_id_is_known() {
         let received = String::from_utf8(inbox.0.lock().clone());
         received.expect("text")
     };
-    assert_eq!(subscribe(Start::After("1")), "c");
+    assert_eq!(subscribe(Start::After("1".into())), "c");
     publish(&channels, [1, 2]).await;
-    assert_eq!(subscribe(Start::After("2")), "");
-    assert_eq!(subscribe(Start::After("1")), "c; last-id=2");
+    assert_eq!(subscribe(Start::After("2".into())), "");
+    assert_eq!(subscribe(Start::After("1".into())), "c; last-id=2");
     assert_eq!(subscribe(Start::Newest(2)), "");
 }
 
@@ -392,7 +392,7 @@ async fn closes_are_not_replayed() {
         .await;
     publish(&channels, [2]).await;
     let inbox = Arc::new(Inbox::default());
-    let start = Start::After("1");
+    let start = Start::After("1".into());
     let _subscription = channels.subscribe_from("c", inbox.clone(), plain(), start);
     inbox.receives(&["2"]).await;
 }

@@ -1,30 +1,13 @@
-//! The compressed messages of permessage-deflate (RFC 7692), without context takeover.
+//! Decompresses the messages of permessage-deflate (RFC 7692), without context takeover.
 
+use ::tests::deflate::TAIL;
 use anyhow::{Context, Result, bail, ensure};
-use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
+use flate2::{Decompress, FlushDecompress};
 
-/// The bytes at the end of a compressed message that are not sent (section 7.2.1).
-const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 /// The maximum length of a message, in bytes.
 const MESSAGE_MAX: usize = 1 << 20;
 /// The number of messages kept. More than the window of `flat-out`.
 const KEPT: usize = 64;
-
-/// Compresses a message.
-pub fn compress(message: &[u8]) -> Result<Vec<u8>> {
-    let mut compressed = Vec::with_capacity(message.len() + 64);
-    Compress::new(Compression::default(), false).compress_vec(
-        message,
-        &mut compressed,
-        FlushCompress::Sync,
-    )?;
-    let length = compressed
-        .strip_suffix(&TAIL)
-        .context("compressing a message")?
-        .len();
-    compressed.truncate(length);
-    Ok(compressed)
-}
 
 /// Decompresses messages.
 ///
@@ -103,6 +86,8 @@ impl Decompressor {
 
 #[cfg(test)]
 mod tests {
+    use ::tests::deflate::compress;
+
     use super::*;
 
     #[test]

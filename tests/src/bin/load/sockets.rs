@@ -14,9 +14,10 @@ use mio::event::Source;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use rustls::ClientConfig;
+use tests::deflate::compress;
 
 use crate::clock;
-use crate::deflate::{Decompressor, compress};
+use crate::deflate::Decompressor;
 use crate::socket::{Buffers, Event, Socket, Transport};
 use crate::stream::Stream;
 use crate::target::Target;
