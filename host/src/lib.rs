@@ -136,7 +136,7 @@ impl Host {
         let (services, tunnels) = (app.services(), app.tunnels());
         if let Some(bus) = services.bus.clone() {
             bus.check_stores(&stores)?;
-            bus.check().await?;
+            bus.join().await?;
             background.spawn(bus.run());
         }
         control.set_ready(services.clone());
@@ -148,6 +148,8 @@ impl Host {
         serving.spawn(app.start_timers());
         background.spawn(services.sessions.clone().sweep());
         background.spawn(services.channels.clone().sweep());
+        let members = services.members.clone();
+        background.spawn(members.run(services.channels.clone(), services.bus.clone()));
         background.spawn(app.watch());
         background.spawn(certificates.clone().watch());
         Ok(Self {

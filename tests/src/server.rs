@@ -145,14 +145,22 @@ impl Server {
         request(self.control, &bytes).await
     }
 
+    /// Sends a request without a body to the control port.
+    pub async fn control(&self, method: &str, target: &str) -> Result<Response> {
+        let bytes = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        request(self.control, &bytes).await
+    }
+
+    /// Sends a request to the control port and parses the body of the response as JSON.
+    pub async fn report(&self, method: &str, target: &str) -> Result<Value> {
+        let response = self.control(method, target).await?;
+        ensure!(response.status == 200, "{method} {target}: {response:?}");
+        Ok(serde_json::from_str(&response.body)?)
+    }
+
     /// Returns the body of `/healthz`.
     pub async fn health(&self) -> Result<Value> {
-        let response = request(
-            self.control,
-            "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        )
-        .await?;
-        Ok(serde_json::from_str(&response.body)?)
+        self.report("GET", "/healthz").await
     }
 
     /// Returns the number under `name` in `/healthz`.
@@ -166,8 +174,7 @@ impl Server {
     /// Waits until `/metrics` contains this line.
     pub async fn wait_for_metric(&self, line: &str) -> Result<()> {
         eventually(&format!("the metric {line:?}"), async || {
-            let bytes = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
-            let metrics = request(self.control, bytes).await.ok()?;
+            let metrics = self.control("GET", "/metrics").await.ok()?;
             metrics
                 .body
                 .lines()

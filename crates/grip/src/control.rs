@@ -6,7 +6,7 @@
 
 use bytestring::ByteString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
     Event, Message,
@@ -53,8 +53,40 @@ pub enum ControlMessage {
             skip_serializing_if = "is_default"
         )]
         recover: Option<u32>,
+        /// Makes the connection a member of the channel, as [`Self::Presence`] does.
+        #[serde(
+            default,
+            deserialize_with = "presence",
+            skip_serializing_if = "is_default"
+        )]
+        presence: Option<Presence>,
     },
-    /// Unsubscribes the connection from a channel.
+    /// Makes the connection a member of a channel until it is closed or unsubscribes. Members are
+    /// listed at the control port. An extension, see [`FEATURE_PRESENCE`](crate::header::FEATURE_PRESENCE).
+    Presence {
+        /// The channel's name, not empty.
+        #[serde(deserialize_with = "channel")]
+        channel: String,
+        /// How the member is shown.
+        #[serde(flatten)]
+        presence: Presence,
+    },
+    /// Binds the connection to a user. Its sessions can be listed and closed at the control port. An
+    /// extension, see [`FEATURE_USER`](crate::header::FEATURE_USER).
+    User {
+        /// The user's id, not empty.
+        #[serde(deserialize_with = "id")]
+        id: String,
+        /// The time in seconds after which the component is asked to bind the connection again. `None`
+        /// means never.
+        #[serde(
+            default,
+            deserialize_with = "expires",
+            skip_serializing_if = "is_default"
+        )]
+        expires: Option<u32>,
+    },
+    /// Unsubscribes the connection from a channel, of which it is no longer a member.
     Unsubscribe {
         /// The channel's name, not empty.
         #[serde(deserialize_with = "channel")]
@@ -121,9 +153,28 @@ json::field_readers! {
     or_default filters: Vec<String> = json::strings;
     optional prev_id: Option<String> = json::non_empty_string;
     optional recover: Option<u32> = json::count;
+    optional presence: Option<Presence> = json::object;
+    optional expires: Option<u32> = json::seconds;
+    or_default info: Map<String, Value> = json::map;
+    or_default events: bool = json::boolean;
     optional value: Option<String> = json::string;
     optional timeout: Option<u32> = json::seconds;
     or_default mode: KeepAliveMode = json::variant;
+}
+
+/// How a member of a channel is shown. The connections of one user are one member.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Presence {
+    /// What other members are to know.
+    #[serde(default, deserialize_with = "info", skip_serializing_if = "is_default")]
+    pub info: Map<String, Value>,
+    /// Whether the channel gets an item when the member joins, and when it has left.
+    #[serde(
+        default,
+        deserialize_with = "events",
+        skip_serializing_if = "is_default"
+    )]
+    pub events: bool,
 }
 
 /// When a keep-alive is due.
@@ -167,6 +218,7 @@ impl ControlMessage {
             filters: Vec::new(),
             prev_id: None,
             recover: None,
+            presence: None,
         }
     }
 
@@ -180,6 +232,7 @@ impl ControlMessage {
             filters: Vec::new(),
             prev_id: Some(prev_id.into()),
             recover: None,
+            presence: None,
         }
     }
 
@@ -190,6 +243,27 @@ impl ControlMessage {
             filters: Vec::new(),
             prev_id: None,
             recover: Some(newest),
+            presence: None,
+        }
+    }
+
+    /// Makes the connection a member of a channel, with what other members are to know.
+    pub fn presence(channel: impl Into<String>, info: Map<String, Value>) -> ControlMessage {
+        let presence = Presence {
+            info,
+            events: false,
+        };
+        ControlMessage::Presence {
+            channel: channel.into(),
+            presence,
+        }
+    }
+
+    /// Binds the connection to a user, for `expires` seconds or until it is closed.
+    pub fn user(id: impl Into<String>, expires: Option<u32>) -> ControlMessage {
+        ControlMessage::User {
+            id: id.into(),
+            expires,
         }
     }
 

@@ -18,6 +18,15 @@ pub const GRIP_FEATURE: &str = "grip-feature";
 /// The feature of hosts that deliver what a channel has published after an item, or its newest items:
 /// `prev_id` and `recover` of [`ControlMessage::Subscribe`](crate::ControlMessage::Subscribe).
 pub const FEATURE_RECOVER: &str = "subscribe:recover";
+/// The feature of hosts that know the members of channels:
+/// [`ControlMessage::Presence`](crate::ControlMessage::Presence).
+pub const FEATURE_PRESENCE: &str = "presence";
+/// The feature of hosts that know the users of sessions:
+/// [`ControlMessage::User`](crate::ControlMessage::User).
+pub const FEATURE_USER: &str = "user";
+/// Request: the user whose time is over. The response binds the connection again, or it is closed. See
+/// [`ControlMessage::User`](crate::ControlMessage::User).
+pub const GRIP_USER_EXPIRED: &str = "grip-user-expired";
 /// Requests with events, and the response to OPEN: offers and enables GRIP, see [`Extension`](crate::Extension).
 pub const SEC_WEBSOCKET_EXTENSIONS: &str = "sec-websocket-extensions";
 /// Response: the idle time in seconds after which the host sends an empty request.

@@ -13,7 +13,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, Error as _, IntoDeserializer, value},
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Defines functions for `deserialize_with`, each named after the field that it reads.
 ///
@@ -113,6 +113,13 @@ pub(crate) fn strings(value: Value) -> Result<Vec<String>, String> {
 
 pub(crate) fn string_map(value: Value) -> Result<BTreeMap<String, String>, String> {
     serde_json::from_value(value).map_err(|_| "expected an object of strings".into())
+}
+
+pub(crate) fn map(value: Value) -> Result<Map<String, Value>, String> {
+    match value {
+        Value::Object(map) => Ok(map),
+        _ => Err("expected an object".into()),
+    }
 }
 
 pub(crate) fn boolean(value: Value) -> Result<bool, String> {

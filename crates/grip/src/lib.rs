@@ -83,7 +83,7 @@ pub mod signature;
 struct Readme;
 
 pub use bytestring::ByteString;
-pub use control::{ControlError, ControlMessage};
+pub use control::{ControlError, ControlMessage, Presence};
 pub use event::{CloseFrame, Event, EventError, Limits};
 pub use extension::Extension;
 pub use hold::{Instruct, InstructError};

@@ -22,7 +22,7 @@ use tracing::{debug, warn};
 
 use super::{
     Bus,
-    keys::{Keys, channel_of, probe},
+    keys::{Keys, all_hosts, channel_of, host},
     redis::{ChannelItems, Range, TIMEOUT, in_time},
 };
 use crate::{config::Limits, pubsub::publication::Publication};
@@ -93,7 +93,8 @@ impl Receiver<'_> {
     async fn connect(&mut self) -> RedisResult<()> {
         self.bus.redis.renew()?;
         let (mut sink, mut stream) = self.bus.redis.subscriber().await?.split();
-        in_time(sink.subscribe(probe(&self.bus.host))).await?;
+        let names = [host(&self.bus.host), all_hosts()];
+        in_time(sink.subscribe(&names)).await?;
         self.reads.clear();
         let names: Vec<_> = self.feeds.keys().cloned().collect();
         self.join(&mut sink, &names).await?;
@@ -122,7 +123,12 @@ impl Receiver<'_> {
                                 self.handle_message(&channel, message).await;
                             }
                         }
-                        None => self.bus.set_up(true),
+                        None => match message.get_payload::<String>() {
+                            Ok(payload) if !payload.is_empty() => {
+                                self.bus.handle_host_message(&payload);
+                            }
+                            _ => self.bus.set_up(true),
+                        },
                     }
                 }
                 Some((channel, number, items)) = self.reads.next() => {
@@ -136,9 +142,9 @@ impl Receiver<'_> {
                         warn!("bus: no message from Redis, connecting again");
                         return Ok(());
                     }
-                    let (redis, host) = (self.bus.redis.clone(), self.bus.host.clone());
+                    let (redis, channel) = (self.bus.redis.clone(), host(&self.bus.host));
                     // Not awaited, since its message is.
-                    tokio::spawn(async move { redis.probe(&host).await });
+                    tokio::spawn(async move { redis.send(&channel, "").await });
                 }
             }
         }

@@ -44,15 +44,45 @@ impl<'a> Keys<'a> {
         format!("{name}:{id}")
     }
 
+    /// A hash of the channel's members, see [`member_field`].
+    pub(super) fn members(&self) -> String {
+        self.name("members")
+    }
+
     /// The pub/sub channel.
     pub(super) fn messages(&self) -> String {
         self.name("messages")
     }
 }
 
-/// The pub/sub channel on which a host receives its own probes.
-pub(super) fn probe(host: &str) -> String {
-    format!("{PREFIX}:probe:{host}")
+/// The pub/sub channel of one host, for its own probes and for answers.
+pub(super) fn host(host: &str) -> String {
+    format!("{PREFIX}:host:{host}")
+}
+
+/// The pub/sub channel of all hosts, for questions.
+pub(super) fn all_hosts() -> String {
+    format!("{PREFIX}:hosts")
+}
+
+/// The hosts, by the time in milliseconds when they count as dead.
+pub(super) fn alive() -> String {
+    format!("{PREFIX}:{{hosts}}:alive")
+}
+
+/// A hash with the versions of the hosts.
+pub(super) fn versions() -> String {
+    format!("{PREFIX}:{{hosts}}:versions")
+}
+
+/// The field of [`Keys::members`] for the connections of a member to a host.
+pub(super) fn member_field(host: &str, member: &str) -> String {
+    format!("{host} {member}")
+}
+
+/// Returns the host and the member of a field that [`member_field`] has returned.
+pub(super) fn parse_member_field(field: &str) -> Option<(&str, &str)> {
+    field.split_once(' ')
 }
 
 /// Which host calls the timers.
@@ -98,6 +128,7 @@ mod tests {
             assert_eq!(channel_of(&Keys::new(channel).messages()), Some(channel));
         }
         assert_eq!(channel_of("orders"), None);
-        assert_eq!(channel_of(&probe("host")), None);
+        assert_eq!(channel_of(&host("1")), None);
+        assert_eq!(channel_of(&all_hosts()), None);
     }
 }

@@ -3,10 +3,14 @@
 //! - `redis` publishes items and reads those of a channel. Each step is one script, so that the
 //!   items of a channel have one order.
 //! - `feed` receives what is published to the channels of this host, in that order.
+//! - `hosts` knows which hosts are alive, and the members of channels that each of them has.
+//! - `query` asks all hosts.
 //! - `keys` are the names in Redis.
 
 mod feed;
+mod hosts;
 mod keys;
+pub(crate) mod query;
 mod redis;
 
 use std::{
@@ -21,16 +25,21 @@ use std::{
 use ::redis::{Client, RedisError};
 use anyhow::{Context as _, Result, bail};
 use grip::Item;
+use parking_lot::Mutex;
 use spin_runtime::runtime_config::KeyValueStore;
 use tokio::time::interval;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use self::redis::Redis;
-use crate::{config::Limits, pubsub::channels::Channels};
+use self::{query::Questions, redis::Redis};
+use crate::{
+    config::Limits,
+    pubsub::channels::Channels,
+    state::{members::Members, users::Users},
+};
 
-/// How long the timers pause at most when the host that calls them dies.
-const LEASE: Duration = Limits::DEFAULT.timer_lease;
+/// How long a host may be silent. It then counts as dead, and another one calls the timers.
+const LEASE: Duration = Limits::DEFAULT.bus_lease;
 
 /// The connection of a host to the bus.
 pub(crate) struct Bus {
@@ -38,6 +47,11 @@ pub(crate) struct Bus {
     /// The name of this host.
     host: String,
     channels: Channels,
+    users: Users,
+    members: Members,
+    /// The hosts that were alive at the last heartbeat.
+    alive: Mutex<Vec<String>>,
+    questions: Questions,
     /// The host receives its own probes.
     is_up: AtomicBool,
     /// The lease must not be renewed any more.
@@ -45,11 +59,16 @@ pub(crate) struct Bus {
 }
 
 impl Bus {
-    /// Creates the connection of `channels` to the Redis server at `url`.
+    /// Creates the connection of a host's channels, users and members to the Redis server at `url`.
     ///
     /// # Errors
     /// Fails if the URL is invalid.
-    pub(crate) fn new(url: &str, channels: Channels) -> Result<Arc<Self>> {
+    pub(crate) fn new(
+        url: &str,
+        channels: Channels,
+        users: Users,
+        members: Members,
+    ) -> Result<Arc<Self>> {
         let redis = Client::open(url).and_then(Redis::new).context(
             "--bus: expected the URL of a Redis server, such as redis://127.0.0.1:6379/1",
         )?;
@@ -57,19 +76,13 @@ impl Bus {
             redis,
             host: Uuid::new_v4().simple().to_string(),
             channels,
+            users,
+            members,
+            alive: Mutex::default(),
+            questions: Questions::default(),
             is_up: AtomicBool::new(true),
             is_released: AtomicBool::new(false),
         }))
-    }
-
-    /// Checks that Redis answers.
-    ///
-    /// # Errors
-    /// Fails if it does not.
-    pub(crate) async fn check(&self) -> Result<()> {
-        let address = self.redis.address();
-        let answered = self.redis.ping().await;
-        answered.with_context(|| format!("--bus: no answer from Redis at {address}"))
     }
 
     /// Checks that no key-value store is in the database of the bus: a store lists all keys of its
@@ -109,10 +122,10 @@ impl Bus {
         Ok(())
     }
 
-    /// Receives what is published to the channels of this host, and renews its lease for the timers.
-    /// Runs until it is dropped.
+    /// Receives what is published to the channels of this host, renews its lease for the timers, and
+    /// sends heartbeats. Runs until it is dropped.
     pub(crate) async fn run(self: Arc<Self>) {
-        tokio::join!(feed::run(&self), self.renew_lease());
+        tokio::join!(feed::run(&self), self.renew_lease(), self.send_heartbeats());
     }
 
     /// Begins a run of a timer, which one of the hosts calls. Returns the number of the run, or `None`

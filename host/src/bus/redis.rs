@@ -8,13 +8,13 @@ use std::{
 use grip::Item;
 use parking_lot::Mutex;
 use redis::{
-    Client, ConnectionAddr, ErrorKind, RedisResult, Script,
+    Client, ConnectionAddr, ErrorKind, RedisResult, Script, ScriptInvocation,
     aio::{ConnectionManager, ConnectionManagerConfig, PubSub},
 };
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::keys::{Keys, lease, probe, runs};
+use super::keys::{Keys, alive, lease, member_field, runs, versions};
 use crate::config::{HistoryLimits, Limits};
 
 /// The time for Redis to accept a connection, or to answer a command.
@@ -27,6 +27,9 @@ const ID_LIFETIME: Duration = Limits::DEFAULT.known_id_lifetime;
 /// position, all clients of the channel count as having missed items.
 const POSITION_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+/// How long the members of a channel are kept after a host has announced one.
+const MEMBERS_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
     Script::new(concat!(
         include_str!("epoch.lua"),
@@ -35,6 +38,14 @@ static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
 });
 static READ: LazyLock<Script> =
     LazyLock::new(|| Script::new(concat!(include_str!("epoch.lua"), include_str!("read.lua"))));
+static PRESENCE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(concat!(
+        include_str!("presence.lua"),
+        include_str!("epoch.lua"),
+        include_str!("publish.lua")
+    ))
+});
+static HEARTBEAT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("heartbeat.lua")));
 static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("renew.lua")));
 static RUN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("run.lua")));
 static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("release.lua")));
@@ -44,6 +55,27 @@ static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("re
 pub(super) struct Redis {
     client: Client,
     commands: Arc<Mutex<ConnectionManager>>,
+}
+
+/// The result of a heartbeat.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Heartbeat {
+    /// The host is in the list.
+    Alive {
+        /// It was not in the list before.
+        is_new: bool,
+        /// All hosts that are alive.
+        hosts: Vec<String>,
+    },
+    /// A host with this version is alive, with which this one cannot share the bus.
+    Incompatible(String),
+}
+
+/// A connection of a member to a host.
+pub(super) struct MemberAt<'a> {
+    pub(super) host: &'a str,
+    pub(super) channel: &'a str,
+    pub(super) id: &'a str,
 }
 
 /// What a channel had when it was read.
@@ -118,18 +150,70 @@ impl Redis {
     ) -> RedisResult<()> {
         let keys = Keys::new(&item.channel);
         let mut call = PUBLISH.prepare_invoke();
-        call.key(keys.position()).key(keys.items());
-        if let Some(id) = &item.id {
-            call.key(keys.id(id));
-        }
-        call.arg(new_epoch())
-            .arg(json)
-            .arg(limits.items)
-            .arg(millis(limits.age))
-            .arg(millis(position_lifetime(limits)))
-            .arg(millis(ID_LIFETIME))
-            .arg(keys.messages());
+        prepare_publish(&mut call, &keys, item.id.as_deref(), json, limits);
         call.invoke_async(&mut self.commands()).await
+    }
+
+    /// Adds a member with a `value` to a host, or removes it without one. Publishes the item if none of
+    /// the `others`, which are hosts, has the member.
+    pub(super) async fn announce(
+        &self,
+        member: MemberAt<'_>,
+        value: Option<&str>,
+        others: impl Iterator<Item = &str>,
+        item: Option<&Item>,
+        limits: HistoryLimits,
+    ) -> RedisResult<()> {
+        let MemberAt { host, channel, id } = member;
+        let keys = Keys::new(channel);
+        let json = item.map(|item| serde_json::json!(item).to_string());
+        // A key is required where the script expects the members.
+        let item_id = item.and_then(|item| item.id.as_deref()).unwrap_or_default();
+        let mut call = PRESENCE.prepare_invoke();
+        let json = json.unwrap_or_default();
+        prepare_publish(&mut call, &keys, Some(item_id), &json, limits);
+        call.key(keys.members())
+            .arg(member_field(host, id))
+            .arg(value.unwrap_or_default())
+            .arg(millis(MEMBERS_LIFETIME));
+        for other in others {
+            call.arg(member_field(other, id));
+        }
+        call.invoke_async(&mut self.commands()).await
+    }
+
+    /// Returns the fields and values of the members of a channel.
+    pub(super) async fn members(&self, channel: &str) -> RedisResult<Vec<(String, String)>> {
+        let mut command = redis::cmd("HGETALL");
+        command.arg(Keys::new(channel).members());
+        command.query_async(&mut self.commands()).await
+    }
+
+    /// Keeps a host in the list of hosts for a `time`.
+    pub(super) async fn heartbeat(
+        &self,
+        host: &str,
+        version: u32,
+        time: Duration,
+    ) -> RedisResult<Heartbeat> {
+        let mut call = HEARTBEAT.key(alive());
+        call.key(versions())
+            .arg(host)
+            .arg(millis(time))
+            .arg(version);
+        let values: Vec<redis::Value> = call.invoke_async(&mut self.commands()).await?;
+        let mut values = values.into_iter();
+        let first: i64 = values.next().map_or(Ok(0), redis::from_redis_value)?;
+        let hosts: Vec<String> = values
+            .map(redis::from_redis_value)
+            .collect::<Result<_, _>>()?;
+        Ok(match first {
+            -1 => Heartbeat::Incompatible(hosts.into_iter().next().unwrap_or_default()),
+            first => Heartbeat::Alive {
+                is_new: first == 1,
+                hosts,
+            },
+        })
     }
 
     /// Reads items of a channel.
@@ -185,17 +269,33 @@ impl Redis {
         call.invoke_async(&mut self.commands()).await
     }
 
-    /// Checks that the server answers.
-    pub(super) async fn ping(&self) -> RedisResult<()> {
-        redis::cmd("PING").query_async(&mut self.commands()).await
-    }
-
-    /// Publishes a message to this host itself.
-    pub(super) async fn probe(&self, host: &str) -> RedisResult<()> {
+    /// Publishes a message on a pub/sub channel, and returns how many connections receive it.
+    pub(super) async fn send(&self, channel: &str, message: &str) -> RedisResult<usize> {
         let mut command = redis::cmd("PUBLISH");
-        command.arg(probe(host)).arg("");
+        command.arg(channel).arg(message);
         command.query_async(&mut self.commands()).await
     }
+}
+
+/// Adds the keys and arguments of publish.lua.
+fn prepare_publish(
+    call: &mut ScriptInvocation<'_>,
+    keys: &Keys<'_>,
+    id: Option<&str>,
+    json: &str,
+    limits: HistoryLimits,
+) {
+    call.key(keys.position()).key(keys.items());
+    if let Some(id) = id {
+        call.key(keys.id(id));
+    }
+    call.arg(new_epoch())
+        .arg(json)
+        .arg(limits.items)
+        .arg(millis(limits.age))
+        .arg(millis(position_lifetime(limits)))
+        .arg(millis(ID_LIFETIME))
+        .arg(keys.messages());
 }
 
 /// Waits for Redis, at most for [`TIMEOUT`].

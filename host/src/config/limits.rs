@@ -155,8 +155,17 @@ pub struct Limits {
     pub bus_timeout: Duration,
     /// How often the host publishes to itself. Default: 2 s.
     pub bus_probe_interval: Duration,
-    /// How long the host that calls the timers may be silent before another one does. Default: 10 s.
-    pub timer_lease: Duration,
+    /// How long a host may be silent. It then counts as dead: another one calls the timers, and its
+    /// members leave. Default: 10 s.
+    pub bus_lease: Duration,
+    /// The time for the other hosts to answer a question of the control port, such as how many
+    /// subscribers a channel has. Those that have not are counted as missing. Default: 1 s.
+    pub bus_answer_timeout: Duration,
+    // Presence and users.
+    /// How long a member of a channel stays after its last connection was closed. Default: 5 s.
+    pub presence_leave_delay: Duration,
+    /// What a connection may tell of itself as JSON. More is ignored and logged. Default: 4 KiB.
+    pub max_presence_info_bytes: usize,
     // Signatures.
     /// The lifetime of a `Grip-Sig` token. New requests carry a new one. Default: 60 min.
     pub token_lifetime: Duration,
@@ -267,7 +276,11 @@ impl Limits {
         // The bus.
         bus_timeout: secs(5),
         bus_probe_interval: secs(2),
-        timer_lease: secs(10),
+        bus_lease: secs(10),
+        bus_answer_timeout: secs(1),
+        // Presence and users.
+        presence_leave_delay: secs(5),
+        max_presence_info_bytes: 4 * KIB,
         // Signatures.
         token_lifetime: secs(60 * 60),
         // Upstreams.

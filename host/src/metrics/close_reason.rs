@@ -19,13 +19,17 @@ pub(crate) enum CloseReason {
     Failed,
     /// A publication closed the WebSocket.
     Published,
+    /// A request to the control port closed the sessions of a user.
+    Control,
+    /// The time of the user was over, and the backend has not bound the session again.
+    Expired,
     /// The host is shutting down.
     Shutdown,
 }
 
 impl CloseReason {
     /// Every reason.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Client,
         Self::Vanished,
         Self::Protocol,
@@ -34,6 +38,8 @@ impl CloseReason {
         Self::Backend,
         Self::Failed,
         Self::Published,
+        Self::Control,
+        Self::Expired,
         Self::Shutdown,
     ];
 
@@ -48,6 +54,8 @@ impl CloseReason {
             Self::Backend => "backend",
             Self::Failed => "failed",
             Self::Published => "published",
+            Self::Control => "control",
+            Self::Expired => "expired",
             Self::Shutdown => "shutdown",
         }
     }

@@ -19,6 +19,8 @@ pub(crate) const GOING_AWAY: u16 = 1001;
 pub(crate) const PROTOCOL_ERROR: u16 = 1002;
 /// A text message is not UTF-8.
 pub(crate) const INVALID_PAYLOAD: u16 = 1007;
+/// The client may not continue.
+pub(crate) const POLICY_VIOLATION: u16 = 1008;
 /// A message exceeds the limit.
 pub(crate) const MESSAGE_TOO_BIG: u16 = 1009;
 /// The backend failed.

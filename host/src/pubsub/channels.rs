@@ -476,6 +476,19 @@ impl Channels {
         self.len() == 0
     }
 
+    /// Returns the number of subscribers of a channel.
+    pub(crate) fn subscribers(&self, name: &str) -> usize {
+        self.find(name).map_or(0, |channel| {
+            let state = channel.lock();
+            state.shards.iter().map(|shard| shard.len()).sum()
+        })
+    }
+
+    /// Returns the names of the channels.
+    pub(crate) fn names(&self) -> Vec<Arc<str>> {
+        self.0.by_name.read().keys().cloned().collect()
+    }
+
     /// Returns the number of subscriptions to all channels.
     pub(crate) fn subscriptions(&self) -> usize {
         self.0.subscriptions.load(Relaxed)

@@ -25,7 +25,7 @@ const KNOWN_ID_LIFETIME: Duration = Limits::DEFAULT.known_id_lifetime;
 /// The most ids that are remembered for one channel.
 const KNOWN_IDS_PER_CHANNEL: usize = Limits::DEFAULT.known_ids_per_channel;
 /// The longest id that is remembered, in bytes. Longer ids are ignored.
-pub(super) const MAX_ID_BYTES: usize = Limits::DEFAULT.max_id_bytes;
+pub(crate) const MAX_ID_BYTES: usize = Limits::DEFAULT.max_id_bytes;
 
 /// An id on a channel.
 pub(crate) type Id = Arc<str>;

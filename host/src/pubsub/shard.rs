@@ -218,6 +218,11 @@ impl Shard {
         slots.used == 0
     }
 
+    /// Returns the number of subscribers.
+    pub(super) fn len(&self) -> usize {
+        self.slots.lock().used
+    }
+
     /// Replaces the filters of a WebSocket for later publications.
     pub(super) fn replace_filters(&self, slot: usize, filters: Filters) {
         let mut slots = self.slots.lock();

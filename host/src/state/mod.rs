@@ -2,7 +2,9 @@
 
 pub(crate) mod activity;
 pub(crate) mod holds;
+pub(crate) mod members;
 pub(crate) mod sessions;
+pub(crate) mod users;
 
 use std::sync::Arc;
 
@@ -20,7 +22,7 @@ use crate::{
         registry::{Metrics, Snapshot},
     },
     pubsub::channels::Channels,
-    state::{holds::Holds, sessions::Sessions},
+    state::{holds::Holds, members::Members, sessions::Sessions, users::Users},
 };
 
 /// The shared services. Clones share everything but the configuration.
@@ -34,6 +36,10 @@ pub(crate) struct Services {
     pub(crate) bus: Option<Arc<Bus>>,
     /// The open sessions.
     pub(crate) sessions: Arc<Sessions>,
+    /// The users of sessions.
+    pub(crate) users: Users,
+    /// The members of channels.
+    pub(crate) members: Members,
     /// The held requests.
     pub(crate) holds: Arc<Holds>,
     /// Signs requests to the backend.
@@ -66,6 +72,8 @@ impl Services {
             channels: Channels::new(config.channels.clone(), metrics.channel_counters(), false),
             bus: None,
             sessions: Sessions::new(max_connections),
+            users: Users::default(),
+            members: Members::default(),
             holds: Holds::new(max_connections, drain),
             signer,
             limits: config.limits.clone(),
@@ -85,8 +93,9 @@ impl Services {
     pub(crate) fn with_bus(self, url: &str, config: &HostConfig) -> Result<Self> {
         let counters = self.metrics.channel_counters();
         let channels = Channels::new(config.channels.clone(), counters, true);
+        let (users, members) = (self.users.clone(), self.members.clone());
         Ok(Self {
-            bus: Some(Bus::new(url, channels.clone())?),
+            bus: Some(Bus::new(url, channels.clone(), users, members)?),
             channels,
             ..self
         })

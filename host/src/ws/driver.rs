@@ -13,6 +13,8 @@ use std::{
 
 use bytes::Bytes;
 use grip::Event;
+use http::Request;
+use spin_runtime::backend::Body;
 use tokio::time::{Sleep, sleep, timeout};
 use tracing::debug;
 
@@ -81,6 +83,8 @@ struct Driver {
     pending: Pending,
     /// The next request is sent even without events.
     refresh: bool,
+    /// The last request asks the backend to bind the session to its user again.
+    asks_for_user: bool,
     /// The answer to the client's close frame.
     close_reply: Option<Bytes>,
     /// The end of the keep-alive interval while open, of [`CLOSE_TIMEOUT`] while closing.
@@ -109,6 +113,8 @@ enum Wakeup {
     Response(Result<EventsResponse, RoundTripError>),
     /// The events that had to wait for a subscription are applied.
     Applied,
+    /// The time of the session's user is over.
+    Expired,
     Message(Result<Event, ReadError>),
     /// EOF while input is discarded.
     Eof,
@@ -137,6 +143,7 @@ impl Driver {
             retries: 0,
             pending: Pending::default(),
             refresh: false,
+            asks_for_user: false,
             close_reply: None,
             deadline: None,
             close_reason: None,
@@ -150,7 +157,11 @@ impl Driver {
             flow = match self.next().await {
                 Wakeup::Command(command) => self.handle_command(command),
                 Wakeup::Response(response) => self.handle_response(response),
-                Wakeup::Applied => self.apply_attachment(),
+                Wakeup::Applied => {
+                    self.close_if_expired();
+                    self.apply_attachment()
+                }
+                Wakeup::Expired => self.handle_expiry(),
                 Wakeup::Message(message) => self.handle_message(message),
                 Wakeup::Eof => self.end(Event::Disconnect, CloseReason::Vanished),
                 Wakeup::Deadline => self.handle_deadline(),
@@ -179,6 +190,9 @@ impl Driver {
             }
             if self.session.poll_deferred(cx).is_ready() {
                 return Poll::Ready(Wakeup::Applied);
+            }
+            if self.phase == Phase::Open && self.session.poll_expiry(cx).is_ready() {
+                return Poll::Ready(Wakeup::Expired);
             }
             if let Some(round_trip) = &mut self.round_trip
                 && let Poll::Ready(response) = round_trip.as_mut().poll(cx)
@@ -326,6 +340,7 @@ impl Driver {
                 // The backend has read them.
                 self.session.info.grip_last.clear();
                 self.session.apply(response);
+                self.close_if_expired();
             }
             Err(error) if self.phase == Phase::Ended => {
                 warn_session!(self.session, error, "backend failed");
@@ -334,6 +349,23 @@ impl Driver {
             Err(error) => self.session.fail(&error),
         }
         self.apply_attachment()
+    }
+
+    /// Asks the backend to bind the session to its user again.
+    fn handle_expiry(&mut self) -> ControlFlow<()> {
+        if self.session.attachment != Attachment::Attached {
+            self.session.close_expired();
+        }
+        self.refresh = true;
+        self.maybe_send()
+    }
+
+    /// Closes the client if the backend was asked and has not bound it again.
+    fn close_if_expired(&mut self) {
+        if self.asks_for_user && !self.session.is_deferred() {
+            self.asks_for_user = false;
+            self.session.close_expired();
+        }
     }
 
     /// Acts on a change of the link by the backend's response.
@@ -413,13 +445,9 @@ impl Driver {
             // The backend decides what the client gets instead of what it has missed.
             let missed = self.session.outbox.take_missed();
             self.session.info.grip_last.extend(missed);
-            let session = &self.session;
             let (events, replayed) = self.pending.next_batch();
-            let signer = &session.services.signer;
-            let request = session.info.request(signer, events, replayed);
-            let backend = session.services.backend.clone();
-            let max_bytes = session.services.limits.max_response_events_bytes;
-            self.round_trip = Some(Box::pin(round_trip(backend, request, max_bytes)));
+            let request = self.session.request(events, replayed);
+            self.send(request, Duration::ZERO);
         } else if self.phase == Phase::Ended {
             return ControlFlow::Break(());
         } else {
@@ -428,21 +456,27 @@ impl Driver {
         ControlFlow::Continue(())
     }
 
-    /// Sends the same batch again after a delay, since it has not reached the backend.
-    fn retry(&mut self, error: &RoundTripError) -> ControlFlow<()> {
-        let session = &self.session;
-        let delay = backoff::delay(self.retries, self.session.info.id.as_bytes());
-        self.retries += 1;
-        warn_session!(session, %error, ?delay, "backend unreachable, retrying");
-        let (events, replayed) = self.pending.last_batch();
-        let signer = &session.services.signer;
-        let request = session.info.request(signer, events, replayed);
-        let backend = session.services.backend.clone();
-        let max_bytes = session.services.limits.max_response_events_bytes;
+    /// Sends a request after a delay.
+    fn send(&mut self, request: Request<Body>, delay: Duration) {
+        self.asks_for_user = self.session.expired_user().is_some();
+        let backend = self.session.services.backend.clone();
+        let max_bytes = self.session.services.limits.max_response_events_bytes;
         self.round_trip = Some(Box::pin(async move {
-            sleep(delay).await;
+            if !delay.is_zero() {
+                sleep(delay).await;
+            }
             round_trip(backend, request, max_bytes).await
         }));
+    }
+
+    /// Sends the same batch again after a delay, since it has not reached the backend.
+    fn retry(&mut self, error: &RoundTripError) -> ControlFlow<()> {
+        let delay = backoff::delay(self.retries, self.session.info.id.as_bytes());
+        self.retries += 1;
+        warn_session!(self.session, %error, ?delay, "backend unreachable, retrying");
+        let (events, replayed) = self.pending.last_batch();
+        let request = self.session.request(events, replayed);
+        self.send(request, delay);
         ControlFlow::Continue(())
     }
 

@@ -13,9 +13,14 @@ use std::{
 
 use bytes::Bytes;
 use grip::{
-    CloseFrame, ControlMessage, Event, Extension, Message, event::is_close_code,
-    extension::MessageKind, header::SEC_WEBSOCKET_EXTENSIONS,
+    CloseFrame, ControlMessage, Event, Extension, Message, Presence,
+    event::is_close_code,
+    extension::MessageKind,
+    header::{GRIP_USER_EXPIRED, SEC_WEBSOCKET_EXTENSIONS},
 };
+use http::{HeaderName, HeaderValue, Request};
+use spin_runtime::backend::Body;
+use tokio::time::{Sleep, sleep};
 
 use crate::{
     config::Limits,
@@ -24,8 +29,9 @@ use crate::{
     pubsub::{
         channels::{Start, Subscription},
         filter::{Filters, Meta},
+        sequencer::MAX_ID_BYTES,
     },
-    state::{Services, sessions::SessionGuard},
+    state::{Services, members::MemberGuard, sessions::SessionGuard, users::UserGuard},
     ws::{
         outbox::Outbox,
         scheduled::ScheduledMessages,
@@ -38,6 +44,9 @@ const BUS_TIMEOUT: Duration = Limits::DEFAULT.bus_timeout;
 
 /// The most channels a session can subscribe to.
 const MAX_SUBSCRIPTIONS: usize = Limits::DEFAULT.max_subscriptions;
+
+/// The most bytes of what a connection says of itself, as JSON.
+const MAX_INFO_BYTES: usize = Limits::DEFAULT.max_presence_info_bytes;
 
 /// Logs a warning with the fields that identify a session, which its span may not provide: the
 /// span is disabled unless the level is debug.
@@ -59,6 +68,10 @@ pub(super) struct Session {
     pub(super) info: ConnectionInfo,
     pub(super) outbox: Arc<Outbox>,
     memberships: Vec<Membership>,
+    /// The channels of which the client is a member.
+    presences: Vec<MemberGuard>,
+    /// The user that the backend has bound the session to.
+    user: Option<Box<BoundUser>>,
     /// Metadata for the filters of the subscriptions.
     filter_meta: Meta,
     /// How to tell content from control messages; `None` when the backend did not enable GRIP.
@@ -83,6 +96,19 @@ pub(super) struct Session {
 struct Deferred {
     events: std::vec::IntoIter<Event>,
     joined: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+struct BoundUser {
+    guard: UserGuard,
+    expiry: Expiry,
+}
+
+/// When a session must be bound to its user again.
+enum Expiry {
+    Never,
+    At(Pin<Box<Sleep>>),
+    /// The time is over, and the backend is being asked.
+    Expired,
 }
 
 struct Membership {
@@ -129,6 +155,8 @@ impl Session {
             info,
             outbox,
             memberships: Vec::new(),
+            presences: Vec::new(),
+            user: None,
             filter_meta: Meta::default(),
             grip,
             keep_alive_interval: None,
@@ -141,6 +169,19 @@ impl Session {
         };
         session.apply(response);
         session
+    }
+
+    /// Builds a request with events, of which the first `replayed` bytes of content were sent before.
+    pub(super) fn request(&self, events: &[Event], replayed: usize) -> Request<Body> {
+        let mut request = self.info.request(&self.services.signer, events, replayed);
+        if let Some(user) = self.expired_user() {
+            // An id that cannot be in a header is left out: the request has that of the connection.
+            let id = HeaderValue::from_bytes(user.as_bytes());
+            let id = id.unwrap_or(HeaderValue::from_static(""));
+            let name = HeaderName::from_static(GRIP_USER_EXPIRED);
+            request.headers_mut().insert(name, id);
+        }
+        request
     }
 
     /// Applies the headers and events of a backend's response, in order.
@@ -274,6 +315,7 @@ impl Session {
                 filters,
                 prev_id,
                 recover,
+                presence,
             } => {
                 let start = match (prev_id, recover) {
                     (Some(id), _) => Start::After(id.into()),
@@ -281,11 +323,17 @@ impl Session {
                     (None, None) => Start::Live,
                 };
                 self.subscribe(&channel, filters, start);
+                if let Some(presence) = presence {
+                    self.join(&channel, presence);
+                }
             }
             ControlMessage::Unsubscribe { channel } => {
                 self.memberships
                     .retain(|membership| membership.subscription.channel() != channel);
+                self.presences.retain(|member| member.channel() != channel);
             }
+            ControlMessage::Presence { channel, presence } => self.join(&channel, presence),
+            ControlMessage::User { id, expires } => self.bind(&id, expires),
             ControlMessage::Detach if self.attachment == Attachment::Attached => {
                 self.attachment = Attachment::DetachRequested;
             }
@@ -319,6 +367,84 @@ impl Session {
     pub(super) fn catch_up(&self) {
         for membership in &self.memberships {
             membership.subscription.catch_up();
+        }
+    }
+
+    /// Makes the client a member of a channel.
+    fn join(&mut self, channel: &str, presence: Presence) {
+        let known = self.presences.iter();
+        let index = known.map(MemberGuard::channel).position(|it| it == channel);
+        let bytes = serde_json::json!(presence.info).to_string().len();
+        if index.is_none() && self.presences.len() == MAX_SUBSCRIPTIONS {
+            let limit = MAX_SUBSCRIPTIONS;
+            warn_session!(self, channel, limit, "presence ignored: too many channels");
+            return;
+        }
+        if bytes > MAX_INFO_BYTES {
+            let limit = MAX_INFO_BYTES;
+            warn_session!(self, channel, bytes, limit, "presence ignored: too large");
+            return;
+        }
+        let connection = String::from_utf8_lossy(self.info.id.as_bytes());
+        let id = match &self.user {
+            Some(user) => user.guard.user(),
+            None => &connection,
+        };
+        let member = self.services.members.join(channel, id, presence);
+        match index {
+            // Replaced after the new one exists, so that the member does not leave.
+            Some(index) => self.presences[index] = member,
+            None => self.presences.push(member),
+        }
+    }
+
+    /// Binds the session to a user, for `expires` seconds if that is limited.
+    fn bind(&mut self, id: &str, expires: Option<u32>) {
+        if id.len() > MAX_ID_BYTES {
+            let limit = MAX_ID_BYTES;
+            warn_session!(self, limit, "user ignored: the id is too long");
+            return;
+        }
+        // Ends before the new binding begins, which may be that of the same user.
+        self.user = None;
+        let lifetime = expires.map(|seconds| Duration::from_secs(seconds.into()));
+        let connection = String::from_utf8_lossy(self.info.id.as_bytes());
+        let path = self.info.head.path();
+        let client = self.outbox.clone();
+        let users = &self.services.users;
+        let guard = users.bind(id, &connection, path, client, lifetime);
+        let expiry = lifetime.map_or(Expiry::Never, |lifetime| {
+            Expiry::At(Box::pin(sleep(lifetime)))
+        });
+        self.user = Some(Box::new(BoundUser { guard, expiry }));
+    }
+
+    /// Waits until the time of the user is over. The backend must then be asked.
+    pub(super) fn poll_expiry(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(user) = &mut self.user else {
+            return Poll::Pending;
+        };
+        let Expiry::At(sleep) = &mut user.expiry else {
+            return Poll::Pending;
+        };
+        ready!(sleep.as_mut().poll(cx));
+        user.expiry = Expiry::Expired;
+        Poll::Ready(())
+    }
+
+    /// Returns the user whose time is over, until the backend has bound the session again.
+    pub(super) fn expired_user(&self) -> Option<&str> {
+        let user = self.user.as_deref()?;
+        matches!(user.expiry, Expiry::Expired).then(|| user.guard.user())
+    }
+
+    /// Closes the client if the time of its user is over.
+    pub(super) fn close_expired(&self) {
+        if self.expired_user().is_some() {
+            self.outbox.close(
+                frame::close(frame::POLICY_VIOLATION, "the session has expired"),
+                CloseReason::Expired,
+            );
         }
     }
 

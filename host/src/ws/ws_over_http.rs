@@ -31,7 +31,8 @@ const BODY_TIMEOUT: Duration = Limits::DEFAULT.response_body_timeout;
 /// The value of `Grip-Feature`, which lists the supported GRIP features: those of Pushpin, and the
 /// host's extensions.
 const FEATURES: &str = "status, session, link:next, filter:skip-self, filter:skip-users, \
-                        filter:require-sub, filter:build-id, filter:var-subst, subscribe:recover";
+                        filter:require-sub, filter:build-id, filter:var-subst, subscribe:recover, \
+                        presence, user";
 
 const MIN_KEEP_ALIVE: Duration = Limits::DEFAULT.min_keep_alive_interval;
 

@@ -24,6 +24,15 @@ fn messages_are_written_in_wire_format() {
         ControlMessage::keep_alive(Message::Ping(Bytes::new()), 30).to_json(),
         r#"{"content-bin":"","message-type":"ping","timeout":30,"type":"keep-alive"}"#
     );
+    let info = Map::from_iter([("name".to_owned(), "Ada".into())]);
+    assert_eq!(
+        ControlMessage::presence("orders", info).to_json(),
+        r#"{"channel":"orders","info":{"name":"Ada"},"type":"presence"}"#
+    );
+    assert_eq!(
+        ControlMessage::user("ada", Some(60)).to_json(),
+        r#"{"expires":60,"id":"ada","type":"user"}"#
+    );
     assert_eq!(content("{}"), Event::text("m:{}"));
 }
 
@@ -37,6 +46,7 @@ fn messages_of_other_libraries_are_read() {
             filters: vec!["skip-self".into()],
             prev_id: None,
             recover: None,
+            presence: None,
         }
     );
     assert_eq!(
@@ -99,6 +109,18 @@ fn errors_name_field_and_expectation() {
             "control message subscribe.recover: expected a whole number, 0 to 4294967295",
         ),
         (
+            r#"{"type":"subscribe","channel":"a","presence":{"info":1}}"#,
+            "control message subscribe.presence.info: expected an object",
+        ),
+        (
+            r#"{"type":"presence","channel":"a","events":1}"#,
+            "control message presence.events: expected true or false",
+        ),
+        (
+            r#"{"type":"user","id":""}"#,
+            "control message user.id: expected a non-empty string",
+        ),
+        (
             r#"{"type":"keep-alive","timeout":-1}"#,
             "control message keep-alive.timeout: expected whole seconds, 0 to 4294967295",
         ),
@@ -133,6 +155,16 @@ fn message() -> impl Strategy<Value = Message> {
     ]
 }
 
+fn presence() -> impl Strategy<Value = Presence> {
+    (prop::option::of(".+"), any::<bool>()).prop_map(|(name, events)| Presence {
+        info: name
+            .map(|name| (name.clone(), name.into()))
+            .into_iter()
+            .collect(),
+        events,
+    })
+}
+
 fn control() -> impl Strategy<Value = ControlMessage> {
     let mode = prop_oneof![Just(KeepAliveMode::Idle), Just(KeepAliveMode::Interval)];
     prop_oneof![
@@ -142,16 +174,21 @@ fn control() -> impl Strategy<Value = ControlMessage> {
             ".+",
             any::<Vec<String>>(),
             prop::option::of(".+"),
-            any::<Option<u32>>()
+            any::<Option<u32>>(),
+            prop::option::of(presence()),
         )
-            .prop_map(
-                |(channel, filters, prev_id, recover)| ControlMessage::Subscribe {
+            .prop_map(|(channel, filters, prev_id, recover, presence)| {
+                ControlMessage::Subscribe {
                     channel,
                     filters,
                     prev_id,
                     recover,
+                    presence,
                 }
-            ),
+            }),
+        (".+", presence())
+            .prop_map(|(channel, presence)| ControlMessage::Presence { channel, presence }),
+        (".+", any::<Option<u32>>()).prop_map(|(id, expires)| ControlMessage::User { id, expires }),
         ".+".prop_map(|channel| ControlMessage::Unsubscribe { channel }),
         ".+".prop_map(|id| ControlMessage::Session { id }),
         (".+", any::<Option<String>>())
@@ -179,10 +216,12 @@ fn kind(message: &ControlMessage) -> &'static str {
         ControlMessage::KeepAlive { .. } => "keep-alive",
         ControlMessage::SendDelayed { .. } => "send-delayed",
         ControlMessage::FlushDelayed => "flush-delayed",
+        ControlMessage::Presence { .. } => "presence",
+        ControlMessage::User { .. } => "user",
     }
 }
 
-const KINDS: [&str; 8] = [
+const KINDS: [&str; 10] = [
     "subscribe",
     "unsubscribe",
     "detach",
@@ -191,6 +230,8 @@ const KINDS: [&str; 8] = [
     "keep-alive",
     "send-delayed",
     "flush-delayed",
+    "presence",
+    "user",
 ];
 
 #[test]
@@ -230,7 +271,7 @@ proptest! {
     #[test]
     fn fields_of_wrong_types_never_panic(
         kind in prop::sample::select(KINDS.to_vec()),
-        field in prop::sample::select(vec!["channel", "filters", "id", "name", "value", "timeout", "mode", "content", "content-bin", "message-type"]),
+        field in prop::sample::select(vec!["channel", "filters", "id", "name", "value", "timeout", "mode", "content", "content-bin", "message-type", "presence", "info", "events", "expires"]),
         value in prop::sample::select(vec!["1", "-1", "1e99", "\"\"", "\"x\"", "[]", "[\"a\"]", "[[]]", "{}", "null", "true"]),
     ) {
         let json = format!(r#"{{"type":"{kind}","{field}":{value},"name":"n"}}"#);

@@ -634,6 +634,7 @@ async fn filters_use_the_metadata_set_by_the_backend() {
         filters: filters.iter().map(|&name| name.to_owned()).collect(),
         prev_id: None,
         recover: None,
+        presence: None,
     };
     let set_meta = ControlMessage::SetMeta {
         name: "user".into(),
