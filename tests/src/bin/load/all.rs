@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::layers::Layers;
-use crate::measure::{fanout, flat_out, get, idle, open, ping, start, warm_up};
-use crate::process::{Server, raise_open_files};
+use crate::measure::{fanout, flat_out, get, idle, open, ping, recover, start, warm_up};
+use crate::process::{Processes, Server, raise_open_files};
 use crate::report::{Figure, Report};
 use crate::socket::Transport;
 use crate::sockets::Until;
@@ -43,6 +43,10 @@ enum Opponent {
     Upstream,
     Pushpin,
     Ws,
+    /// Several hosts with a bus
+    Hosts(usize),
+    /// Several nodes with Socket.IO and its adapter for Redis streams
+    SocketIo(usize),
     /// Another socket-host binary with the same manifest.
     Host(PathBuf),
 }
@@ -55,12 +59,22 @@ impl FromStr for Opponent {
             "upstream" => Self::Upstream,
             "pushpin" => Self::Pushpin,
             "ws" => Self::Ws,
-            _ => match text.strip_prefix("host:") {
-                Some(path) if !path.is_empty() => Self::Host(path.into()),
-                _ => bail!("expected upstream, pushpin, ws or host:PATH"),
+            _ => match text.split_once(':') {
+                Some(("host", path)) if !path.is_empty() => Self::Host(path.into()),
+                Some(("hosts", number)) => Self::Hosts(parse_number(number)?),
+                Some(("socket-io", number)) => Self::SocketIo(parse_number(number)?),
+                _ => bail!(
+                    "expected upstream, pushpin, ws, hosts:NUMBER, socket-io:NUMBER or host:PATH"
+                ),
             },
         })
     }
+}
+
+/// Parses the number of servers that share a Redis server.
+fn parse_number(text: &str) -> Result<usize> {
+    let number = text.parse().ok().filter(|number| (2..=9).contains(number));
+    number.context("expected a number from 2 to 9")
 }
 
 /// A measurement.
@@ -86,6 +100,8 @@ enum Measurement {
     Bytes,
     /// Time to the first byte of a response
     Start,
+    /// Time until all sockets of a killed host are back and have received everything
+    Recover,
     /// Idle, with held HTTP streams
     StreamIdle,
     /// Open, with held HTTP streams
@@ -113,7 +129,7 @@ impl Measurement {
     /// Returns whether it can be measured with these layers.
     fn supports(self, layers: Layers) -> bool {
         match self {
-            Self::Start => layers == Layers::Plain,
+            Self::Start | Self::Recover => layers == Layers::Plain,
             Self::Get | Self::Static => !layers.has_deflate(),
             _ if self.transport() == Transport::Stream => {
                 matches!(layers, Layers::Plain | Layers::Tls)
@@ -147,8 +163,9 @@ pub struct Options {
     #[arg(long, requires = "vs")]
     without_host: bool,
     /// Servers to compare with, separated by commas: upstream (the host as a proxy in front of a
-    /// plain backend), pushpin (in front of the same backend), ws (a Node server), host:PATH
-    /// (another binary of the host, with the same manifest)
+    /// plain backend), pushpin (in front of the same backend), ws (a Node server), hosts:NUMBER
+    /// (several hosts and a Redis server), socket-io:NUMBER (as many Node servers with Socket.IO),
+    /// host:PATH (another binary of the host, with the same manifest)
     #[arg(long, value_delimiter = ',')]
     vs: Vec<Opponent>,
     /// Measure the host once with each of these layers, separated by commas, and compare with the
@@ -189,13 +206,15 @@ impl Options {
             Some(binary) => binary.clone(),
             None => std::env::current_exe()?.with_file_name("socket-host"),
         };
-        let host = |name: String, binary: PathBuf, layers| Contender::SocketHost {
+        let hosts = |name: String, binary: PathBuf, layers, hosts| Contender::SocketHost {
             name,
             binary,
             manifest: self.from.clone(),
             get_path: self.path.clone(),
             layers,
+            hosts,
         };
+        let host = |name, binary, layers| hosts(name, binary, layers, 1);
         let mut contenders = Vec::new();
         for layers in &self.layers {
             contenders.push(host(layers.name().to_string(), binary.clone(), *layers));
@@ -211,6 +230,14 @@ impl Options {
             Opponent::Pushpin => Contender::Pushpin,
             Opponent::Ws => Contender::Ws {
                 servers: self.servers.clone(),
+            },
+            Opponent::Hosts(number) => {
+                let name = format!("{number} hosts");
+                hosts(name, binary.clone(), Layers::Plain, *number)
+            }
+            Opponent::SocketIo(nodes) => Contender::SocketIo {
+                servers: self.servers.clone(),
+                nodes: *nodes,
             },
             Opponent::Host(path) => {
                 let name = format!("host:{}", path.display());
@@ -269,6 +296,7 @@ fn supports(contender: &Contender, measurement: Measurement) -> bool {
     contender.supports(measurement.transport())
         && measurement.supports(contender.layers())
         && (measurement != Measurement::Static || is_host)
+        && (measurement != Measurement::Recover || contender.hosts() > 1)
 }
 
 /// Runs one measurement, again if it fails, and adds its figures or the failure to the report.
@@ -319,7 +347,11 @@ fn measure_once(
     if measurement != Measurement::Static {
         warm_up(&target)?;
     }
-    let figures = measure_running(&target, server.pid(), measurement, options)?;
+    let figures = if measurement == Measurement::Recover {
+        recover::run(&target, &mut server, options.sockets)?
+    } else {
+        measure_running(&target, &server.processes(), measurement, options)?
+    };
     server.stop()?;
     Ok(figures)
 }
@@ -341,7 +373,7 @@ fn with_static_manifest(contender: &Contender, folder: &Path) -> Result<Contende
 
 fn measure_running(
     target: &Target,
-    pid: u32,
+    processes: &Processes,
     measurement: Measurement,
     options: &Options,
 ) -> Result<Vec<Figure>> {
@@ -355,7 +387,7 @@ fn measure_running(
             seconds,
             length,
         };
-        fanout::run(target, &options, Some(pid))
+        fanout::run(target, &options, processes)
     };
     // Few messages are published, so the application's own ones would distort the bytes.
     let latency = |sockets, every| {
@@ -364,7 +396,9 @@ fn measure_running(
         Ok(figures)
     };
     match measurement {
-        Measurement::Idle | Measurement::StreamIdle => idle::run(target, pid, &options.idle()),
+        Measurement::Idle | Measurement::StreamIdle => {
+            idle::run(target, processes.servers[0], &options.idle())
+        }
         Measurement::Open | Measurement::StreamOpen => {
             let options = open::Options {
                 sockets,
@@ -406,7 +440,7 @@ fn measure_running(
             };
             get::run(target, &options)
         }
-        Measurement::Start => unreachable!("start::run starts its own server"),
+        Measurement::Start | Measurement::Recover => unreachable!("measured otherwise"),
     }
 }
 

@@ -31,7 +31,7 @@ mod websocket;
 
 use layers::Layers;
 use measure::{fanout, flat_out, get, idle, open, ping, start};
-use process::Launch;
+use process::{Launch, Processes};
 use report::Report;
 use socket::Transport;
 use target::{Target, parse_url};
@@ -165,6 +165,8 @@ impl ServerOptions {
         );
         Ok(Target {
             address,
+            peers: Vec::new(),
+            greeting: None,
             transport,
             layers: Layers::Plain,
             tls: None,
@@ -217,9 +219,10 @@ fn main() -> Result<()> {
 
 fn measure_once(command: &Command) -> Result<(String, Vec<report::Figure>)> {
     let (server, figures) = match command {
-        Command::Fanout { server, options } => {
-            (server, fanout::run(&server.target()?, options, None)?)
-        }
+        Command::Fanout { server, options } => (
+            server,
+            fanout::run(&server.target()?, options, &Processes::default())?,
+        ),
         Command::FlatOut { server, options } => {
             (server, flat_out::run(&server.target()?, options)?)
         }

@@ -6,6 +6,7 @@ pub mod get;
 pub mod idle;
 pub mod open;
 pub mod ping;
+pub mod recover;
 pub mod start;
 
 use std::time::Duration;

@@ -9,6 +9,8 @@ use serde_json::json;
 use crate::socket::Transport;
 
 const PREFIX: &[u8] = br#"{"load":""#;
+/// What is before a message in an event of Socket.IO.
+const SOCKET_IO_PREFIX: &[u8] = br#"42["message","#;
 const STAMP_DIGITS: usize = 8 + 4 + 8 + 16;
 
 /// The stamp of a message.
@@ -27,7 +29,7 @@ pub struct Stamp {
 impl Stamp {
     /// Parses the stamp of a message. Returns `None` for messages of other programs.
     pub fn parse(payload: &[u8]) -> Option<Self> {
-        let digits = payload.strip_prefix(PREFIX)?.get(..STAMP_DIGITS)?;
+        let digits = content(payload).strip_prefix(PREFIX)?.get(..STAMP_DIGITS)?;
         let number = |from: usize, to: usize| {
             digits[from..to].iter().try_fold(0u64, |number, digit| {
                 let digit = match digit {
@@ -53,6 +55,14 @@ impl Stamp {
         );
         digits.copy_from_slice(text.as_bytes());
     }
+}
+
+/// Returns the published content of a message, which Socket.IO wraps in an event.
+pub fn content(payload: &[u8]) -> &[u8] {
+    payload
+        .strip_prefix(SOCKET_IO_PREFIX)
+        .and_then(|event| event.strip_suffix(b"]"))
+        .unwrap_or(payload)
 }
 
 /// A publish request. It is built once; only its stamp changes.

@@ -95,18 +95,36 @@ fn vm_rss(status: &str) -> Option<u64> {
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
+/// The unit of times in /proc, a constant of Linux.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Where in /proc/PID/stat the times of a process are: `utime` and `stime`.
+const OWN_TIMES: usize = 14;
+/// The same for those of its children that have exited: `cutime` and `cstime`.
+const TIMES_OF_CHILDREN: usize = 16;
+
+/// Returns the processor time of a process, user and system.
+pub fn cpu_time(pid: u32) -> Result<Duration> {
+    read_ticks(&pid.to_string(), OWN_TIMES)
+}
+
 /// Returns the processor time of all children that have exited, user and system.
 pub fn children_cpu_time() -> Result<Duration> {
-    /// The unit of times in /proc, a constant of Linux.
-    const TICKS_PER_SECOND: f64 = 100.0;
-    let stat = fs::read_to_string("/proc/self/stat").context("reading /proc/self/stat")?;
-    let ticks = children_ticks(&stat).context("unexpected format of /proc/self/stat")?;
+    read_ticks("self", TIMES_OF_CHILDREN)
+}
+
+fn read_ticks(process: &str, field: usize) -> Result<Duration> {
+    let path = format!("/proc/{process}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let ticks = ticks(&stat, field).with_context(|| format!("unexpected format of {path}"))?;
     Ok(Duration::from_secs_f64(ticks as f64 / TICKS_PER_SECOND))
 }
 
-/// Returns the sum of the fields `cutime` and `cstime` of /proc/PID/stat, the 16th and 17th.
-fn children_ticks(stat: &str) -> Option<u64> {
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(13);
+/// Returns the sum of a field of /proc/PID/stat and the next one. They count from 1.
+fn ticks(stat: &str, field: usize) -> Option<u64> {
+    // The first two come before the name's end.
+    let fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let mut fields = fields.skip(field - 3);
     let user: u64 = fields.next()?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     Some(user + system)
@@ -121,6 +139,8 @@ pub struct Launch {
     pub arguments: Vec<String>,
     /// Processes that the server needs. They are started first and are not measured.
     pub companions: Vec<Launch>,
+    /// Further processes of the server, which are measured with it.
+    pub peers: Vec<Launch>,
 }
 
 impl Launch {
@@ -133,16 +153,45 @@ impl Launch {
             program: program.into(),
             arguments: arguments.to_vec(),
             companions: Vec::new(),
+            peers: Vec::new(),
         })
+    }
+}
+
+/// The processes of a server.
+#[derive(Clone, Debug, Default)]
+pub struct Processes {
+    /// Those that are measured.
+    pub servers: Vec<u32>,
+    /// Its Redis server, if it has one.
+    pub redis: Option<u32>,
+}
+
+impl Processes {
+    /// Returns the resident memory of those that are measured, in bytes.
+    pub fn resident(&self) -> Result<u64> {
+        self.servers.iter().map(|pid| resident(*pid)).sum()
+    }
+
+    /// Returns the processor time of those that are measured.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        self.servers.iter().map(|pid| cpu_time(*pid)).sum()
+    }
+
+    /// Returns the processor time of Redis.
+    pub fn redis_cpu_time(&self) -> Result<Option<Duration>> {
+        self.redis.map(cpu_time).transpose()
     }
 }
 
 /// A server started by this program. Stopped on drop.
 pub struct Server {
     child: Child,
+    program: PathBuf,
     started: Instant,
     /// Stopped after the server.
     companions: Vec<Server>,
+    peers: Vec<Server>,
 }
 
 impl Server {
@@ -150,6 +199,11 @@ impl Server {
     pub fn start(launch: &Launch) -> Result<Self> {
         let companions = launch
             .companions
+            .iter()
+            .map(Self::start)
+            .collect::<Result<_>>()?;
+        let peers = launch
+            .peers
             .iter()
             .map(Self::start)
             .collect::<Result<_>>()?;
@@ -162,14 +216,36 @@ impl Server {
             .with_context(|| format!("starting {}", launch.program.display()))?;
         Ok(Self {
             child,
+            program: launch.program.clone(),
             started,
             companions,
+            peers,
         })
     }
 
     /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Returns the processes.
+    pub fn processes(&self) -> Processes {
+        let peers = self.peers.iter().map(Self::pid);
+        let is_redis = |companion: &&Self| companion.program.ends_with("redis-server");
+        let redis = self.companions.iter().find(is_redis);
+        Processes {
+            servers: std::iter::once(self.pid()).chain(peers).collect(),
+            redis: redis.map(Self::pid),
+        }
+    }
+
+    /// Kills the first of the peers without giving it time to end.
+    pub fn kill_peer(&mut self) -> Result<()> {
+        let peer = self.peers.first_mut().context("no other host")?;
+        peer.child.kill().context("killing a host")?;
+        peer.child.wait().context("waiting for the killed host")?;
+        self.peers.remove(0);
+        Ok(())
     }
 
     /// Requests `path` until the first byte of a response arrives, whatever its status, and returns
@@ -242,8 +318,8 @@ impl Server {
         let signalled = Instant::now();
         while signalled.elapsed() < STOP_TIMEOUT {
             if let Some(status) = self.child.try_wait()? {
-                for companion in &mut self.companions {
-                    companion.terminate()?;
+                for other in self.peers.iter_mut().chain(&mut self.companions) {
+                    other.terminate()?;
                 }
                 return Ok(status);
             }
@@ -276,8 +352,9 @@ mod tests {
         assert_eq!(parent("12 (a (b) c) S 7 12 12 0"), Some(7));
         assert_eq!(parent("12 a"), None);
         let stat = "12 (a b) c) S 7 12 12 0 -1 0 1 2 3 4 50 60 700 800 20 0";
-        assert_eq!(children_ticks(stat), Some(1500));
-        assert_eq!(children_ticks("12 (a) S 7"), None);
+        assert_eq!(ticks(stat, OWN_TIMES), Some(110));
+        assert_eq!(ticks(stat, TIMES_OF_CHILDREN), Some(1500));
+        assert_eq!(ticks("12 (a) S 7", OWN_TIMES), None);
         assert_eq!(
             vm_rss("Name:\tx\nVmRSS:\t    1234 kB\nVmData:\t 1 kB\n"),
             Some(1234 * 1024)

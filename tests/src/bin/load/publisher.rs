@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::clock;
 use crate::http::Connection;
-use crate::message::{Stamp, Template};
+use crate::message::{Stamp, Template, content};
 use crate::socket::Event;
 use crate::sockets::Sockets;
 use crate::target::Target;
@@ -123,7 +123,7 @@ impl Publisher {
         let (run, length) = (self.run, self.template.length);
         move |payload| {
             let stamp = Stamp::parse(payload)?;
-            (stamp.run == run && stamp.publisher != PROBE && payload.len() == length)
+            (stamp.run == run && stamp.publisher != PROBE && content(payload).len() == length)
                 .then_some(stamp)
         }
     }

@@ -49,11 +49,14 @@ pub enum Until {
 
 /// A set of connections and their poll.
 pub struct Sockets {
-    address: SocketAddr,
+    /// The addresses of the hosts, which take turns.
+    addresses: Vec<SocketAddr>,
     transport: Transport,
     tls: Option<Arc<ClientConfig>>,
     deflate: bool,
     request: Vec<u8>,
+    /// What each socket sends when it is open.
+    greeting: Option<Vec<u8>>,
     poll: Poll,
     events: Events,
     sockets: Vec<Socket>,
@@ -70,8 +73,11 @@ impl Sockets {
     pub fn new(target: &Target) -> Result<Self> {
         let (address, transport) = (target.address, target.transport);
         let deflate = target.layers.has_deflate();
+        let peers = target.peers.iter().copied();
+        let greeting = target.greeting.map(str::as_bytes);
         Ok(Self {
-            address,
+            addresses: std::iter::once(address).chain(peers).collect(),
+            greeting: greeting.map(|text| websocket::encode(Opcode::Text, text)),
             transport,
             tls: target.tls.clone(),
             deflate,
@@ -119,6 +125,18 @@ impl Sockets {
         until: Until,
         timeout: Duration,
     ) -> Result<Duration> {
+        self.open_and_receive(count, concurrency, until, timeout, |_, _, _| {})
+    }
+
+    /// Does the same, and passes on each message with the number of its socket and its time.
+    pub fn open_and_receive(
+        &mut self,
+        count: usize,
+        concurrency: usize,
+        until: Until,
+        timeout: Duration,
+        mut receive: impl FnMut(usize, &[u8], u64),
+    ) -> Result<Duration> {
         let ping = self.ping()?;
         let (mut started, mut opened) = (0, 0);
         let start = clock::now();
@@ -133,17 +151,17 @@ impl Sockets {
                 !left.is_zero(),
                 "only {opened} of {count} sockets opened within {timeout:?}"
             );
-            self.poll(left, |_, event| match (event, until) {
+            self.poll(left, |socket, event| match (event, until) {
                 (Event::Opened, Until::Upgraded) => {
                     opened += 1;
                     None
                 }
                 (Event::Opened, Until::Pong) => Some(&ping),
-                (Event::Message { payload, .. }, Until::Pong) => {
-                    opened += usize::from(payload.starts_with(PONG));
+                (Event::Message { payload, at }, _) => {
+                    opened += usize::from(until == Until::Pong && payload.starts_with(PONG));
+                    receive(socket, payload, at);
                     None
                 }
-                _ => None,
             })
             .with_context(|| format!("after {opened} of {count} sockets had opened"))?;
         }
@@ -151,15 +169,16 @@ impl Sockets {
     }
 
     fn connect(&mut self) -> Result<()> {
-        let mut stream = TcpStream::connect(self.address)
-            .with_context(|| format!("connecting to {}", self.address))?;
+        let address = self.addresses[self.sockets.len() % self.addresses.len()];
+        let mut stream =
+            TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
         let token = Token(self.sockets.len());
         self.poll.registry().register(
             &mut stream,
             token,
             Interest::READABLE | Interest::WRITABLE,
         )?;
-        let stream = Stream::new(stream, self.address, self.tls.as_ref())?;
+        let stream = Stream::new(stream, address, self.tls.as_ref())?;
         self.sockets
             .push(Socket::new(stream, self.transport, self.deflate));
         Ok(())
@@ -208,10 +227,14 @@ impl Sockets {
             };
             socket
                 .send_request(&self.request)
-                .with_context(|| format!("connecting to {}", self.address))?;
+                .with_context(|| format!("connecting socket {number}"))?;
+            let greeting = self.greeting.as_deref();
             let ended = event.is_readable() && {
                 let read_closed = event.is_read_closed();
-                let handle = |event: Event| handle(number, event);
+                let handle = |event: Event| {
+                    let greeting = greeting.filter(|_| matches!(event, Event::Opened));
+                    handle(number, event).or(greeting)
+                };
                 match socket.read(&mut self.buffers, read_closed, handle) {
                     Ok(ended) => ended,
                     Err(_) if self.closing => true,

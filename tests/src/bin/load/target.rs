@@ -19,6 +19,10 @@ use crate::sockets::Sockets;
 pub struct Target {
     /// The public address.
     pub address: SocketAddr,
+    /// The public addresses of further hosts, which serve the sockets in turn.
+    pub peers: Vec<SocketAddr>,
+    /// What each socket sends when it is open.
+    pub greeting: Option<&'static str>,
     /// How clients receive messages.
     pub transport: Transport,
     /// The layers of the public port.
@@ -63,6 +67,8 @@ pub enum Contender {
         get_path: String,
         /// The layers of the public port.
         layers: Layers,
+        /// The number of hosts. Several share a Redis server.
+        hosts: usize,
     },
     /// `socket-host up --upstream` in front of this program's backend.
     Upstream {
@@ -71,6 +77,13 @@ pub enum Contender {
     },
     /// Pushpin in front of this program's backend.
     Pushpin,
+    /// Node servers with Socket.IO that share a Redis server.
+    SocketIo {
+        /// The folder with `socket-io.mjs` and its `node_modules`.
+        servers: PathBuf,
+        /// Their number.
+        nodes: usize,
+    },
     /// A Node server with `ws`.
     Ws {
         /// The folder with `ws.mjs` and its `node_modules`.
@@ -85,6 +98,7 @@ impl Contender {
             Self::SocketHost { name, .. } => name,
             Self::Upstream { .. } => "socket-host --upstream",
             Self::Pushpin => "Pushpin",
+            Self::SocketIo { .. } => "Socket.IO",
             Self::Ws { .. } => "ws",
         }
     }
@@ -97,9 +111,18 @@ impl Contender {
         }
     }
 
+    /// Returns the number of socket-hosts.
+    pub fn hosts(&self) -> usize {
+        match self {
+            Self::SocketHost { hosts, .. } => *hosts,
+            _ => 1,
+        }
+    }
+
     /// Returns whether the server has connections of this kind.
     pub fn supports(&self, transport: Transport) -> bool {
-        transport == Transport::WebSocket || !matches!(self, Self::Ws { .. })
+        let has_streams = !matches!(self, Self::Ws { .. } | Self::SocketIo { .. });
+        transport == Transport::WebSocket || has_streams
     }
 
     /// Returns how to start the server on free ports of 127.0.0.1 with its state in `state`, and
@@ -117,10 +140,12 @@ impl Contender {
             Self::SocketHost { get_path, .. } => ("/api/orders/stream", get_path.as_str(), "/"),
             // Pushpin proxies plain requests before it can hold streams.
             Self::Upstream { .. } | Self::Pushpin => ("/stream", "/", "/stream"),
-            Self::Ws { .. } => ("", "/healthz", "/healthz"),
+            Self::Ws { .. } | Self::SocketIo { .. } => ("", "/healthz", "/healthz"),
         };
         let mut target = Target {
             address,
+            peers: Vec::new(),
+            greeting: None,
             transport,
             layers: self.layers(),
             tls: None,
@@ -137,17 +162,28 @@ impl Contender {
         };
         let mut launch = match self {
             Self::SocketHost {
-                binary, manifest, ..
-            } => up(
                 binary,
-                &[
-                    "--quiet",
-                    "--from",
-                    utf8(manifest)?,
-                    "--state-dir",
-                    utf8(state)?,
-                ],
-            )?,
+                manifest,
+                hosts,
+                ..
+            } => {
+                let redis = (*hosts > 1).then(|| redis(state)).transpose()?;
+                let host = |number: usize| -> Result<Launch> {
+                    let folder = state.join(format!("host-{number}"));
+                    let mut options = vec!["--quiet", "--from", utf8(manifest)?];
+                    options.extend(["--state-dir", utf8(&folder)?]);
+                    if let Some((_, url)) = &redis {
+                        options.extend(["--bus", url]);
+                    }
+                    up(binary, &options)
+                };
+                let mut launch = host(0)?;
+                for number in 1..*hosts {
+                    target.peers.push(launch.add_peer(host(number)?)?);
+                }
+                launch.companions.extend(redis.map(|(redis, _)| redis));
+                launch
+            }
             Self::Upstream { binary } => {
                 let mut launch = up(binary, &["--upstream", &format!("http://{upstream}")])?;
                 launch.companions.push(backend(upstream)?);
@@ -156,20 +192,20 @@ impl Contender {
             Self::Pushpin => {
                 return Ok((target, pushpin(state, address, control, upstream)?));
             }
-            Self::Ws { servers } => {
-                let installed = servers.join("node_modules/ws/package.json");
-                ensure!(
-                    installed.is_file(),
-                    "{} is missing: install it with `npm ci --prefix {}`",
-                    installed.display(),
-                    servers.display()
-                );
-                Launch {
-                    program: "node".into(),
-                    arguments: vec![utf8(&servers.join("ws.mjs"))?.to_string()],
-                    companions: Vec::new(),
+            Self::SocketIo { servers, nodes } => {
+                target.path = "/socket.io/?EIO=4&transport=websocket".to_string();
+                // Joins the default namespace.
+                target.greeting = Some("40");
+                let (redis, url) = redis(state)?;
+                let node = || node(servers, "socket-io.mjs", &["--redis", &url]);
+                let mut launch = node()?;
+                for _ in 1..*nodes {
+                    target.peers.push(launch.add_peer(node()?)?);
                 }
+                launch.companions.push(redis);
+                launch
             }
+            Self::Ws { servers } => node(servers, "ws.mjs", &[])?,
         };
         launch.arguments.extend(addresses);
         if target.layers.has_tls() {
@@ -184,6 +220,64 @@ impl Contender {
         }
         Ok((target, launch))
     }
+}
+
+impl Launch {
+    /// Adds another process of the server, on free ports, and returns its public address.
+    fn add_peer(&mut self, mut peer: Launch) -> Result<SocketAddr> {
+        let [address, control, _] = free_addresses()?;
+        let options = [
+            "--listen",
+            &address.to_string(),
+            "--control",
+            &control.to_string(),
+        ];
+        peer.arguments.extend(options.map(String::from));
+        self.peers.push(peer);
+        Ok(address)
+    }
+}
+
+/// Launches a server of the folder `servers` with Node.
+fn node(servers: &Path, script: &str, options: &[&str]) -> Result<Launch> {
+    let installed = servers.join("node_modules/ws/package.json");
+    ensure!(
+        installed.is_file(),
+        "{} is missing: install it with `npm ci --prefix {}`",
+        installed.display(),
+        servers.display()
+    );
+    let script = utf8(&servers.join(script))?.to_string();
+    let options = options.iter().copied().map(String::from);
+    Ok(Launch {
+        program: "node".into(),
+        arguments: std::iter::once(script).chain(options).collect(),
+        companions: Vec::new(),
+        peers: Vec::new(),
+    })
+}
+
+/// Launches a Redis server that keeps its data in memory, and returns its URL.
+fn redis(folder: &Path) -> Result<(Launch, String)> {
+    let [address, ..] = free_addresses()?;
+    let (ip, port) = (address.ip().to_string(), address.port().to_string());
+    let arguments = [
+        "--bind",
+        &ip,
+        "--port",
+        &port,
+        "--save",
+        "",
+        "--dir",
+        utf8(folder)?,
+    ];
+    let launch = Launch {
+        program: "redis-server".into(),
+        arguments: arguments.map(String::from).to_vec(),
+        companions: Vec::new(),
+        peers: Vec::new(),
+    };
+    Ok((launch, format!("redis://{address}")))
 }
 
 /// Launches `socket-host up` with these options.
@@ -202,6 +296,7 @@ fn up(binary: &Path, options: &[&str]) -> Result<Launch> {
             .map(String::from)
             .collect(),
         companions: Vec::new(),
+        peers: Vec::new(),
     })
 }
 
@@ -227,6 +322,7 @@ fn pushpin(
         program: program.into(),
         arguments: vec![argument],
         companions,
+        peers: Vec::new(),
     };
     let companions = vec![launch(client, Vec::new()), backend(upstream)?];
     Ok(launch(proxy, companions))
@@ -240,6 +336,7 @@ fn backend(address: SocketAddr) -> Result<Launch> {
             .map(String::from)
             .to_vec(),
         companions: Vec::new(),
+        peers: Vec::new(),
     })
 }
 

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{CpuUsage, STRAGGLER_TIMEOUT, open_all};
 use crate::clock;
-use crate::process::resident;
+use crate::process::Processes;
 use crate::publisher::Publisher;
 use crate::report::Figure;
 use crate::socket::Event;
@@ -40,15 +40,17 @@ pub struct Options {
 }
 
 /// Measures the time from just before a publish is sent until a socket receives its message, and
-/// the memory of process `pid` and its children while messages are published.
-pub fn run(target: &Target, options: &Options, pid: Option<u32>) -> Result<Vec<Figure>> {
-    let before = pid.map(resident).transpose()?;
+/// the memory and the processor time of the server's processes while messages are published.
+pub fn run(target: &Target, options: &Options, processes: &Processes) -> Result<Vec<Figure>> {
+    let before = processes.resident()?;
     let mut sockets = target.sockets()?;
     open_all(&mut sockets, options.sockets)?;
     let mut publisher = Publisher::new(target, 1, options.length, &mut sockets)?;
     publisher.wait_until_subscribed(&mut sockets)?;
 
     let bytes_before = sockets.received();
+    let time_before = processes.cpu_time()?;
+    let redis_before = processes.redis_cpu_time()?;
     let cpu = CpuUsage::start();
     let read_stamp = publisher.stamp_reader();
     let mut tally = Tally::new(sockets.len(), 1);
@@ -93,7 +95,9 @@ pub fn run(target: &Target, options: &Options, pid: Option<u32>) -> Result<Vec<F
     }
     let cpu = cpu.figure("fanout, own processor time");
     let bytes = (sockets.received() - bytes_before) as f64;
-    let after = pid.map(resident).transpose()?;
+    let after = processes.resident()?;
+    let time = processes.cpu_time()?.saturating_sub(time_before);
+    let redis_after = processes.redis_cpu_time()?;
     tally.finish(&publisher.published);
     sockets.close()?;
 
@@ -112,13 +116,27 @@ pub fn run(target: &Target, options: &Options, pid: Option<u32>) -> Result<Vec<F
         Figure::new(BYTES, "bytes", bytes / tally.received.max(1) as f64),
         cpu,
     ];
-    if let (Some(before), Some(after)) = (before, after) {
+    if !processes.servers.is_empty() {
         let bytes = after as f64 - before as f64;
         let each = bytes / options.sockets as f64;
+        let received = tally.received.max(1) as f64;
         figures.extend([
             Figure::new("fanout, memory a socket", "KiB", each / 1024.0),
             Figure::new("fanout, resident", "MiB", after as f64 / f64::from(1 << 20)),
+            Figure::new(
+                "fanout, processor time a delivery",
+                "µs",
+                time.as_secs_f64() * 1e6 / received,
+            ),
         ]);
+    }
+    if let (Some(before), Some(after)) = (redis_before, redis_after) {
+        let published = publisher.total().max(1) as f64;
+        figures.push(Figure::new(
+            "fanout, Redis's processor time a message",
+            "µs",
+            after.saturating_sub(before).as_secs_f64() * 1e6 / published,
+        ));
     }
     Ok(figures)
 }

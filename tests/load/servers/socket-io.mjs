@@ -1,0 +1,63 @@
+// A Node server with Socket.IO and its adapter for Redis streams, to compare several hosts with. A publish
+// request is an event for all sockets of all nodes.
+
+import { createServer } from "node:http";
+import { parseArgs } from "node:util";
+import { createAdapter } from "@socket.io/redis-streams-adapter";
+import { createClient } from "redis";
+import { Server } from "socket.io";
+
+const { values } = parseArgs({
+  options: {
+    listen: { type: "string" },
+    control: { type: "string" },
+    redis: { type: "string" },
+  },
+});
+
+const redis = createClient({ url: values.redis });
+await redis.connect();
+
+function respond(response, status, text) {
+  response.writeHead(status, { "Content-Type": "text/plain", "Content-Length": Buffer.byteLength(text) });
+  response.end(text);
+}
+
+const app = createServer((request, response) => respond(response, 200, "OK\n"));
+const io = new Server(app, {
+  adapter: createAdapter(redis),
+  transports: ["websocket"],
+  perMessageDeflate: false,
+  // The load program answers no pings.
+  pingInterval: 600_000,
+});
+
+const control = createServer((request, response) => {
+  if (request.method !== "POST") return respond(response, 200, "OK\n");
+  const chunks = [];
+  request.on("data", (chunk) => chunks.push(chunk));
+  request.on("end", () => {
+    for (const item of JSON.parse(Buffer.concat(chunks).toString()).items) {
+      const { content } = (item.formats ?? item)["ws-message"];
+      io.emit("message", JSON.parse(content));
+    }
+    respond(response, 200, "Published\n");
+  });
+});
+
+function listen(server, address) {
+  const colon = address.lastIndexOf(":");
+  server.keepAliveTimeout = 0;
+  server.listen({ host: address.slice(0, colon), port: Number(address.slice(colon + 1)), backlog: 4096 });
+}
+
+listen(app, values.listen);
+listen(control, values.control);
+
+function stop() {
+  io.disconnectSockets(true);
+  control.closeAllConnections();
+  setTimeout(() => process.exit(0), 100);
+}
+process.on("SIGTERM", stop);
+process.on("SIGINT", stop);
