@@ -46,6 +46,12 @@ export async function release(stateDir) {
 
 async function upstream(manifest, stateDir, key, options) {
   const control = `127.0.0.1:${await freePort()}`;
+  const { url, end } = await standIn(manifest, stateDir, control, key, options);
+  return { args: ["--upstream", url, "--control", control, "--grip-key", key], end };
+}
+
+/** Starts a server that runs the components of a manifest, which publish to `control`. Returns its URL and its end. */
+export async function standIn(manifest, stateDir, control, key, options = []) {
   const defaults = { grip_url: `http://${control}`, grip_key: key };
   const variables = Object.entries(defaults)
     .filter(([name]) => !options.some((option) => option.startsWith(`${name}=`)))
@@ -57,7 +63,7 @@ async function upstream(manifest, stateDir, key, options) {
     ...options,
   ]);
   const url = await server.started((line) => /^Serving (http:\/\/\S+)/.exec(line)?.[1]);
-  return { args: ["--upstream", url, "--control", control, "--grip-key", key], end: server.end };
+  return { url, end: server.end };
 }
 
 /** Writes the runtime configuration with the Redis server of a folder, and returns its path. */
@@ -78,7 +84,7 @@ async function startRedis(folder) {
 }
 
 /** Runs a server, which does not outlive the tests. */
-function run(program, args) {
+export function run(program, args) {
   const child = spawn(program, args, { stdio: ["ignore", "pipe", "inherit"] });
   const exit = once(child, "exit");
   const kill = () => child.kill("SIGKILL");
@@ -99,7 +105,7 @@ function run(program, args) {
   return { started, end };
 }
 
-async function freePort() {
+export async function freePort() {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address();

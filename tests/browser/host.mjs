@@ -11,23 +11,20 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
 import { embedded, prepare, release } from "./backend.mjs";
-import { fetchTrusting, isTls, testCertificate } from "./tls.mjs";
+import { Service } from "./service.mjs";
+import { isTls, testCertificate } from "./tls.mjs";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const PROGRAM = `${ROOT}target/release/socket-host`;
 
 /** The GRIP key of the hosts and their components. */
-const KEY = "of the tests";
+export const KEY = "of the tests";
 
 /** Includes compiling the components. */
 const START_TIMEOUT_MS = 60_000;
 const DRAIN_TIMEOUT_MS = 20_000;
 
-export class Host {
-  /** The public address: `http://127.0.0.1:PORT`, or with TLS `https://127.0.0.1:PORT`. */
-  url;
-  /** The address of the control port. */
-  control;
+export class Host extends Service {
   /** Its output so far. */
   log = "";
 
@@ -96,36 +93,6 @@ export class Host {
     this.#process.kill("SIGKILL");
     await this.#exit;
     await this.#endBackend();
-  }
-
-  /** Fetches a path. */
-  fetch(path, options) {
-    const url = `${this.url}${path}`;
-    return url.startsWith("https:") ? fetchTrusting(url, options) : fetch(url, options);
-  }
-
-  /** Fetches the orders after an id. */
-  async orders(after = 0) {
-    const response = await this.fetch(`/api/orders?after=${after}`);
-    assert.equal(response.status, 200);
-    return (await response.json()).orders;
-  }
-
-  /** Fetches the id of the newest order; 99 before the first. */
-  async newest() {
-    const response = await this.fetch(`/api/orders?limit=1`);
-    assert.equal(response.status, 200);
-    return (await response.json()).orders[0]?.id ?? 99;
-  }
-
-  /** Changes an order's status, as another client would. */
-  async change(id, to) {
-    const response = await this.fetch(`/api/orders/${id}/status`, {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify({ status: to }),
-    });
-    assert.equal(response.status, 200, await response.text());
   }
 
   /** Drains the host, as a service manager does, and waits for its exit. */
@@ -216,7 +183,7 @@ async function tlsOptions() {
 }
 
 /** Writes the application's manifest with other timers to `folder`, and returns its path. */
-async function manifest(folder, every, timers) {
+export async function manifest(folder, every, timers) {
   const text = await readFile(`${ROOT}spin.toml`, "utf8");
   const timer = /\[\[application\.tool\.socket-host\.timer\]\]\nrequest = .*\nevery = ".*"\n/;
   assert.match(text, timer, "spin.toml has changed");
