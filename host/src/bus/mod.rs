@@ -3,11 +3,15 @@
 //! - `redis` publishes items and reads those of a channel. Each step is one script, so that the
 //!   items of a channel have one order.
 //! - `feed` receives what is published to the channels of this host, in that order.
+//! - `position` tells whether what was received or read is in sequence.
+//! - `subscriber` receives messages of pub/sub channels.
 //! - `keys` are the names in Redis.
 
 mod feed;
 mod keys;
+mod position;
 mod redis;
+mod subscriber;
 
 use std::{
     collections::BTreeMap,

@@ -5,16 +5,22 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use grip::Item;
 use parking_lot::Mutex;
 use redis::{
-    Client, ConnectionAddr, ErrorKind, RedisResult, Script,
-    aio::{ConnectionManager, ConnectionManagerConfig, PubSub},
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, FromRedisValue, ProtocolVersion,
+    RedisError, RedisResult, Script, ScriptInvocation, ServerErrorKind,
+    aio::{ConnectionManager, ConnectionManagerConfig},
 };
-use tokio::time::timeout;
+use tokio::{sync::Notify, time::timeout};
 use uuid::Uuid;
 
-use super::keys::{Keys, lease, probe, runs};
+use super::{
+    keys::{Keys, lease, probe, runs},
+    position::{ChannelItems, Entry, parse_offset},
+    subscriber::{Subscriber, event_queue},
+};
 use crate::config::{HistoryLimits, Limits};
 
 /// The time for Redis to accept a connection, or to answer a command.
@@ -35,6 +41,7 @@ static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
 });
 static READ: LazyLock<Script> =
     LazyLock::new(|| Script::new(concat!(include_str!("epoch.lua"), include_str!("read.lua"))));
+static PROBE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("probe.lua")));
 static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("renew.lua")));
 static RUN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("run.lua")));
 static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("release.lua")));
@@ -44,43 +51,58 @@ static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("re
 pub(super) struct Redis {
     client: Client,
     commands: Arc<Mutex<ConnectionManager>>,
-}
-
-/// What a channel had when it was read.
-#[derive(Debug)]
-pub(super) struct ChannelItems {
-    /// The epoch of the offsets.
-    pub(super) epoch: String,
-    /// The offset of the last item, or 0 if there was none.
-    pub(super) last: u64,
-    /// Items with their offsets, oldest first.
-    pub(super) items: Vec<(u64, String)>,
+    /// Notified when a command shows that the server is not the master any more.
+    demoted: Arc<Notify>,
 }
 
 /// Which items of a channel are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Range {
     /// Those from this offset on, which is at least 1.
     From(u64),
-    /// So many of the newest.
-    Newest(usize),
+    /// The newest.
+    Newest {
+        /// How many.
+        count: usize,
+        /// The epoch that has lost items. A new one begins, unless that has happened.
+        lost_epoch: Option<String>,
+    },
 }
 
 impl Redis {
     /// Creates a connection to a server, which the first command opens.
     pub(super) fn new(client: Client) -> RedisResult<Self> {
-        let commands = Arc::new(Mutex::new(open(&client)?));
-        Ok(Self { client, commands })
+        Ok(Self {
+            commands: Arc::new(Mutex::new(open(&client)?)),
+            client,
+            demoted: Arc::default(),
+        })
     }
 
     /// Replaces the connection, which may be dead without being closed.
     pub(super) fn renew(&self) -> RedisResult<()> {
         *self.commands.lock() = open(&self.client)?;
+        // What was shown by the previous connection.
+        let _ = self.demoted.notified().now_or_never();
         Ok(())
     }
 
     fn commands(&self) -> ConnectionManager {
         self.commands.lock().clone()
+    }
+
+    /// Waits until a command shows that the server is not the master any more.
+    pub(super) async fn demoted(&self) {
+        self.demoted.notified().await;
+    }
+
+    async fn call<T: FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> RedisResult<T> {
+        let result = call.invoke_async(&mut self.commands()).await;
+        result.inspect_err(|error| {
+            if shows_replica(error) {
+                self.demoted.notify_one();
+            }
+        })
     }
 
     /// Returns the address of the server, without its password.
@@ -104,8 +126,19 @@ impl Redis {
     }
 
     /// Opens a connection for subscriptions.
-    pub(super) async fn subscriber(&self) -> RedisResult<PubSub> {
-        in_time(self.client.get_async_pubsub()).await
+    pub(super) async fn subscriber(&self) -> RedisResult<Subscriber> {
+        let info = self.client.get_connection_info().clone();
+        let settings = info.redis_settings().clone();
+        // Messages are then pushed besides responses.
+        let settings = settings.set_protocol(ProtocolVersion::RESP3);
+        let client = Client::open(info.set_redis_settings(settings))?;
+        let (sender, events) = event_queue();
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(TIMEOUT))
+            .set_response_timeout(Some(TIMEOUT))
+            .set_push_sender(sender);
+        let connection = client.get_multiplexed_async_connection_with_config(&config);
+        Ok(Subscriber::new(in_time(connection).await?, events))
     }
 
     /// Publishes an item to a channel whose last items are kept within `limits`. Has no effect if an
@@ -124,12 +157,13 @@ impl Redis {
         }
         call.arg(new_epoch())
             .arg(json)
+            .arg(new_tag())
             .arg(limits.items)
             .arg(millis(limits.age))
             .arg(millis(position_lifetime(limits)))
             .arg(millis(ID_LIFETIME))
             .arg(keys.messages());
-        call.invoke_async(&mut self.commands()).await
+        self.call(&call).await
     }
 
     /// Reads items of a channel.
@@ -140,9 +174,9 @@ impl Redis {
         range: Range,
     ) -> RedisResult<ChannelItems> {
         let keys = Keys::new(channel);
-        let (from, count) = match range {
-            Range::From(offset) => (offset, 0),
-            Range::Newest(count) => (0, count),
+        let (from, count, lost_epoch) = match range {
+            Range::From(offset) => (offset, 0, None),
+            Range::Newest { count, lost_epoch } => (0, count, lost_epoch),
         };
         let mut call = READ.prepare_invoke();
         call.key(keys.position())
@@ -150,31 +184,45 @@ impl Redis {
             .arg(new_epoch())
             .arg(millis(position_lifetime(limits)))
             .arg(from)
-            .arg(count);
-        let (epoch, last, items): (String, u64, Vec<String>) =
-            call.invoke_async(&mut self.commands()).await?;
-        let mut pairs = items.into_iter();
-        let mut items = Vec::with_capacity(pairs.len() / 2);
-        while let (Some(offset), Some(item)) = (pairs.next(), pairs.next()) {
-            let offset = offset.parse();
-            let offset = offset.map_err(|_| (ErrorKind::UnexpectedReturnType, "invalid offset"))?;
-            items.push((offset, item));
+            .arg(count)
+            .arg(lost_epoch.unwrap_or_default())
+            .arg(keys.messages());
+        let (epoch, last, tag, fields): (String, String, String, Vec<String>) =
+            self.call(&call).await?;
+        let invalid = (ErrorKind::UnexpectedReturnType, "invalid offset");
+        let last = parse_offset(&last).ok_or(invalid)?;
+        let mut items = Vec::with_capacity(fields.len() / 4);
+        let mut fields = fields.into_iter();
+        while let (Some(offset), Some(tag), Some(previous), Some(item)) =
+            (fields.next(), fields.next(), fields.next(), fields.next())
+        {
+            items.push(Entry {
+                offset: parse_offset(&offset).ok_or(invalid)?,
+                tag,
+                previous,
+                item,
+            });
         }
-        Ok(ChannelItems { epoch, last, items })
+        Ok(ChannelItems {
+            epoch,
+            last,
+            tag,
+            items,
+        })
     }
 
     /// Takes or renews the lease for the timers, and returns whether this host holds it.
     pub(super) async fn renew_lease(&self, host: &str, time: Duration) -> RedisResult<bool> {
         let mut call = RENEW.key(lease());
         call.arg(host).arg(millis(time));
-        call.invoke_async(&mut self.commands()).await
+        self.call(&call).await
     }
 
     /// Begins a run of a timer, and returns its number, if this host holds the lease.
     pub(super) async fn begin_run(&self, host: &str, timer: &str) -> RedisResult<Option<u64>> {
         let mut call = RUN.key(lease());
         call.key(runs(timer)).arg(host);
-        let number: u64 = call.invoke_async(&mut self.commands()).await?;
+        let number: u64 = self.call(&call).await?;
         Ok((number > 0).then_some(number))
     }
 
@@ -182,7 +230,7 @@ impl Redis {
     pub(super) async fn release_lease(&self, host: &str) -> RedisResult<()> {
         let mut call = RELEASE.key(lease());
         call.arg(host);
-        call.invoke_async(&mut self.commands()).await
+        self.call(&call).await
     }
 
     /// Checks that the server answers.
@@ -190,11 +238,9 @@ impl Redis {
         redis::cmd("PING").query_async(&mut self.commands()).await
     }
 
-    /// Publishes a message to this host itself.
+    /// Publishes a message to this host itself, if the server is the master.
     pub(super) async fn probe(&self, host: &str) -> RedisResult<()> {
-        let mut command = redis::cmd("PUBLISH");
-        command.arg(probe(host)).arg("");
-        command.query_async(&mut self.commands()).await
+        self.call(&PROBE.key(probe(host))).await
     }
 }
 
@@ -218,6 +264,18 @@ fn open(client: &Client) -> RedisResult<ConnectionManager> {
 /// The position must outlive the items, whose offsets would otherwise be given out again.
 fn position_lifetime(limits: HistoryLimits) -> Duration {
     POSITION_LIFETIME.max(limits.age * 2)
+}
+
+/// Returns whether an error shows that the server is a replica, or has been one and lost its master.
+fn shows_replica(error: &RedisError) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
+    )
+}
+
+fn new_tag() -> String {
+    format!("{:016x}", rand::random::<u64>())
 }
 
 fn new_epoch() -> String {

@@ -155,6 +155,9 @@ pub struct Limits {
     pub bus_timeout: Duration,
     /// How often the host publishes to itself. Default: 2 s.
     pub bus_probe_interval: Duration,
+    /// The messages that wait to be delivered to subscribers. The host then drops them, connects again
+    /// and reads them. Default: 64 MiB.
+    pub bus_queue_bytes: usize,
     /// How long the host that calls the timers may be silent before another one does. Default: 10 s.
     pub timer_lease: Duration,
     // Signatures.
@@ -267,6 +270,7 @@ impl Limits {
         // The bus.
         bus_timeout: secs(5),
         bus_probe_interval: secs(2),
+        bus_queue_bytes: 64 * MIB,
         timer_lease: secs(10),
         // Signatures.
         token_lifetime: secs(60 * 60),
