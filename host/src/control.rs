@@ -1,6 +1,7 @@
 //! The control port: components publish to it, and it reports the health of the host.
 
 use std::{
+    error::Error as _,
     net::{IpAddr, SocketAddr},
     sync::{Arc, OnceLock},
 };
@@ -14,7 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use serde_json::{Value, json};
 use spin_runtime::backend::{Body, full};
 use tokio::task::JoinError;
-use tracing::{error, warn};
+use tracing::{error, field, warn};
 
 use crate::{
     bus::Bus,
@@ -317,9 +318,10 @@ async fn publish_on_bus(bus: &Arc<Bus>, items: Vec<Item>) -> Result<(), Box<Resp
     let published = tokio::spawn(async move { bus.publish(&items).await });
     let published = published.await.map_err(publish_failed)?;
     published.map_err(|error| {
-        warn!(%error, "publish failed: no answer from the bus");
-        let text = "the bus is down: publish the same items again later";
-        let mut refusal = text_response(StatusCode::SERVICE_UNAVAILABLE, text);
+        let cause = error.source().map(field::display);
+        warn!(%error, cause, "publish failed");
+        let text = format!("{error}: publish the same items again later");
+        let mut refusal = text_response(StatusCode::SERVICE_UNAVAILABLE, &text);
         let headers = refusal.headers_mut();
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         Box::new(refusal)

@@ -5,6 +5,7 @@
 //! - `feed` receives what is published to the channels of this host, in that order.
 //! - `position` tells whether what was received or read is in sequence.
 //! - `subscriber` receives messages of pub/sub channels.
+//! - `writer` publishes and waits for replicas.
 //! - `keys` are the names in Redis.
 
 mod feed;
@@ -12,6 +13,7 @@ mod keys;
 mod position;
 mod redis;
 mod subscriber;
+mod writer;
 
 use std::{
     collections::BTreeMap,
@@ -26,6 +28,7 @@ use ::redis::{Client, RedisError};
 use anyhow::{Context as _, Result, bail};
 use grip::Item;
 use spin_runtime::runtime_config::KeyValueStore;
+use thiserror::Error;
 use tokio::time::interval;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
@@ -48,13 +51,24 @@ pub(crate) struct Bus {
     is_released: AtomicBool,
 }
 
+/// Why items may not have been published.
+#[derive(Debug, Error)]
+pub(crate) enum PublishError {
+    #[error("the bus is down")]
+    Down(#[from] RedisError),
+    #[error("{acknowledged} of {expected} replicas of the bus have acknowledged the items")]
+    Unacknowledged { acknowledged: u32, expected: u32 },
+}
+
 impl Bus {
-    /// Creates the connection of `channels` to the Redis server at `url`.
+    /// Creates the connection of `channels` to the Redis server at `url`. What is published must reach
+    /// so many `replicas` of it.
     ///
     /// # Errors
     /// Fails if the URL is invalid.
-    pub(crate) fn new(url: &str, channels: Channels) -> Result<Arc<Self>> {
-        let redis = Client::open(url).and_then(Redis::new).context(
+    pub(crate) fn new(url: &str, replicas: u32, channels: Channels) -> Result<Arc<Self>> {
+        let redis = Client::open(url).and_then(|client| Redis::new(client, replicas));
+        let redis = redis.context(
             "--bus: expected the URL of a Redis server, such as redis://127.0.0.1:6379/1",
         )?;
         Ok(Arc::new(Self {
@@ -103,14 +117,21 @@ impl Bus {
     /// Publishes items, in order.
     ///
     /// # Errors
-    /// Fails if Redis cannot be reached. Some of the items may then have been published.
-    pub(crate) async fn publish(&self, items: &[Item]) -> Result<(), RedisError> {
+    /// Fails if Redis cannot be reached, or too few replicas acknowledge. Some or all of the items may
+    /// then have been published.
+    pub(crate) async fn publish(&self, items: &[Item]) -> Result<(), PublishError> {
+        let writer = self.redis.writer().await?;
         for item in items {
             let json = serde_json::json!(item).to_string();
             let limits = self.channels.limits(&item.channel);
-            self.redis.publish(item, &json, limits).await?;
+            self.redis
+                .publish(item, &json, limits, writer.as_ref())
+                .await?;
         }
-        Ok(())
+        match writer {
+            Some(writer) => writer.acknowledged().await,
+            None => Ok(()),
+        }
     }
 
     /// Receives what is published to the channels of this host, and renews its lease for the timers.

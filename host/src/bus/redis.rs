@@ -20,6 +20,7 @@ use super::{
     keys::{Keys, lease, probe, runs},
     position::{ChannelItems, Entry, parse_offset},
     subscriber::{Subscriber, event_queue},
+    writer::Writer,
 };
 use crate::config::{HistoryLimits, Limits};
 
@@ -51,6 +52,10 @@ static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("re
 pub(super) struct Redis {
     client: Client,
     commands: Arc<Mutex<ConnectionManager>>,
+    /// The number of replicas that must have what is published.
+    replicas: u32,
+    /// The connection for publishing, if replicas must have it.
+    writer: Arc<Mutex<Option<Writer>>>,
     /// Notified when a command shows that the server is not the master any more.
     demoted: Arc<Notify>,
 }
@@ -70,11 +75,14 @@ pub(super) enum Range {
 }
 
 impl Redis {
-    /// Creates a connection to a server, which the first command opens.
-    pub(super) fn new(client: Client) -> RedisResult<Self> {
+    /// Creates a connection to a server, which the first command opens. What is published must reach
+    /// so many `replicas`.
+    pub(super) fn new(client: Client, replicas: u32) -> RedisResult<Self> {
         Ok(Self {
             commands: Arc::new(Mutex::new(open(&client)?)),
             client,
+            replicas,
+            writer: Arc::default(),
             demoted: Arc::default(),
         })
     }
@@ -82,6 +90,7 @@ impl Redis {
     /// Replaces the connection, which may be dead without being closed.
     pub(super) fn renew(&self) -> RedisResult<()> {
         *self.commands.lock() = open(&self.client)?;
+        *self.writer.lock() = None;
         // What was shown by the previous connection.
         let _ = self.demoted.notified().now_or_never();
         Ok(())
@@ -97,12 +106,33 @@ impl Redis {
     }
 
     async fn call<T: FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> RedisResult<T> {
-        let result = call.invoke_async(&mut self.commands()).await;
+        self.checked(call.invoke_async(&mut self.commands()).await)
+    }
+
+    fn checked<T>(&self, result: RedisResult<T>) -> RedisResult<T> {
         result.inspect_err(|error| {
             if shows_replica(error) {
                 self.demoted.notify_one();
             }
         })
+    }
+
+    /// Returns the connection for publishing, if replicas must have what is published.
+    pub(super) async fn writer(&self) -> RedisResult<Option<Writer>> {
+        if self.replicas == 0 {
+            return Ok(None);
+        }
+        let writer = self.writer.lock().clone();
+        if let Some(writer) = writer
+            && !writer.is_broken()
+        {
+            return Ok(Some(writer));
+        }
+        let config = connection_config();
+        let connection = self.client.get_multiplexed_async_connection_with_config(&config);
+        let writer = Writer::new(in_time(connection).await?, self.replicas);
+        *self.writer.lock() = Some(writer.clone());
+        Ok(Some(writer))
     }
 
     /// Returns the address of the server, without its password.
@@ -133,21 +163,19 @@ impl Redis {
         let settings = settings.set_protocol(ProtocolVersion::RESP3);
         let client = Client::open(info.set_redis_settings(settings))?;
         let (sender, events) = event_queue();
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(TIMEOUT))
-            .set_response_timeout(Some(TIMEOUT))
-            .set_push_sender(sender);
+        let config = connection_config().set_push_sender(sender);
         let connection = client.get_multiplexed_async_connection_with_config(&config);
         Ok(Subscriber::new(in_time(connection).await?, events))
     }
 
-    /// Publishes an item to a channel whose last items are kept within `limits`. Has no effect if an
-    /// item with its id was published before.
+    /// Publishes an item to a channel whose last items are kept within `limits`, with the connection
+    /// that [`Self::writer`] has returned. Has no effect if an item with its id was published before.
     pub(super) async fn publish(
         &self,
         item: &Item,
         json: &str,
         limits: HistoryLimits,
+        writer: Option<&Writer>,
     ) -> RedisResult<()> {
         let keys = Keys::new(&item.channel);
         let mut call = PUBLISH.prepare_invoke();
@@ -163,7 +191,10 @@ impl Redis {
             .arg(millis(position_lifetime(limits)))
             .arg(millis(ID_LIFETIME))
             .arg(keys.messages());
-        self.call(&call).await
+        match writer {
+            Some(writer) => self.checked(writer.call(&call).await),
+            None => self.call(&call).await,
+        }
     }
 
     /// Reads items of a channel.
@@ -259,6 +290,12 @@ fn open(client: &Client) -> RedisResult<ConnectionManager> {
         .set_number_of_retries(1)
         .set_max_delay(Duration::from_secs(1));
     ConnectionManager::new_lazy_with_config(client.clone(), config)
+}
+
+fn connection_config() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(TIMEOUT))
+        .set_response_timeout(Some(TIMEOUT))
 }
 
 /// The position must outlive the items, whose offsets would otherwise be given out again.

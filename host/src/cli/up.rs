@@ -78,6 +78,14 @@ pub(super) struct Up {
         hide_env_values = true
     )]
     bus: Option<String>,
+    /// Wait until so many Redis replicas have what is published, before a publish request succeeds.
+    #[arg(
+        long,
+        value_name = "REPLICAS",
+        env = "SOCKET_HOST_BUS_WAIT",
+        default_value_t = 0
+    )]
+    bus_wait: u32,
     /// Forward requests to this server instead of running components: `http://`, `https://`, or
     /// `h2c://` for HTTP/2 without TLS. WebSockets are sent to it as WebSocket-over-HTTP.
     #[arg(
@@ -215,6 +223,7 @@ impl Up {
             upstream: self.upstream,
             listen: self.listen,
             bus: self.bus,
+            bus_wait: self.bus_wait,
             control: self.control,
             control_names: self.control_names,
             grip_key: self.grip_key,

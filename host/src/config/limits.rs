@@ -158,6 +158,9 @@ pub struct Limits {
     /// The messages that wait to be delivered to subscribers. The host then drops them, connects again
     /// and reads them. Default: 64 MiB.
     pub bus_queue_bytes: usize,
+    /// The time for replicas to acknowledge what is published, with `--bus-wait`. The request then gets
+    /// 503. Default: 1 s.
+    pub bus_wait_timeout: Duration,
     /// How long the host that calls the timers may be silent before another one does. Default: 10 s.
     pub timer_lease: Duration,
     // Signatures.
@@ -271,6 +274,7 @@ impl Limits {
         bus_timeout: secs(5),
         bus_probe_interval: secs(2),
         bus_queue_bytes: 64 * MIB,
+        bus_wait_timeout: secs(1),
         timer_lease: secs(10),
         // Signatures.
         token_lifetime: secs(60 * 60),

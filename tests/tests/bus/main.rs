@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use tests::{Client, Redis, Response, Server, burger, burger_without_timer, eventually};
 
+mod acknowledgements;
 mod failover;
 mod lost_data;
 mod outages;

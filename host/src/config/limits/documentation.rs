@@ -80,6 +80,7 @@ fn limits_of_the_host() -> Vec<Row> {
         bus_timeout: time("time for the bus to accept a connection, to answer, or to deliver what the host publishes to itself"),
         bus_probe_interval: time("interval at which the host publishes to itself on the bus"),
         bus_queue_bytes: size("messages of the bus that wait to be delivered"),
+        bus_wait_timeout: time("time for replicas to acknowledge what is published, with `--bus-wait`"),
         timer_lease: time("time without a sign of life of the host that calls the timers, with a bus"),
         token_lifetime: time("lifetime of a `Grip-Sig` token"),
         upstream_connect_timeout: time("time to connect to an upstream, with DNS and TLS"),
