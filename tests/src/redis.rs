@@ -1,8 +1,10 @@
-//! Redis servers as child processes: masters and replicas.
+//! Redis servers as child processes: masters, replicas, and sentinels.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -11,6 +13,9 @@ use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
 use crate::{TIMEOUT, eventually};
+
+/// The name by which sentinels know the master.
+pub const MASTER: &str = "mymaster";
 
 /// A running Redis server with data of its own. Killed on drop.
 pub struct Redis {
@@ -30,10 +35,10 @@ impl Redis {
 
     /// Starts a server with more options.
     pub fn start_with(options: &[&str]) -> Result<Self> {
-        Self::launch(|address| {
+        Self::launch(|address, _| {
             let mut arguments = data_arguments(address);
             arguments.extend(options.iter().map(|&option| option.to_owned()));
-            arguments
+            Ok(arguments)
         })
     }
 
@@ -43,14 +48,32 @@ impl Redis {
         Self::start_with(&["--replicaof", &ip, &port])
     }
 
-    fn launch(arguments: impl Fn(SocketAddr) -> Vec<String>) -> Result<Self> {
+    /// Starts a sentinel that watches a master together with others. `quorum` of them must agree that
+    /// it is down.
+    pub fn start_sentinel(master: SocketAddr, quorum: usize) -> Result<Self> {
+        Self::launch(|address, folder| {
+            let (ip, port) = (master.ip(), master.port());
+            let config = format!(
+                "bind 127.0.0.1\nport {}\nsentinel monitor {MASTER} {ip} {port} {quorum}\n\
+                 sentinel down-after-milliseconds {MASTER} 500\n\
+                 sentinel failover-timeout {MASTER} 5000\n",
+                address.port()
+            );
+            let file = folder.join("sentinel.conf");
+            fs::write(&file, config)?;
+            let file = file.to_str().context("a path")?;
+            Ok(vec![file.to_owned(), "--sentinel".to_owned()])
+        })
+    }
+
+    fn launch(arguments: impl Fn(SocketAddr, &Path) -> Result<Vec<String>>) -> Result<Self> {
         // Another process may take the port before the server does.
         for _ in 0..5 {
             let address = free_address()?;
             let folder = TempDir::new()?;
             let mut redis = Self {
                 address,
-                arguments: arguments(address),
+                arguments: arguments(address, folder.path())?,
                 folder,
                 child: None,
             };

@@ -76,7 +76,7 @@ pub(super) async fn run(bus: &Bus) {
 impl Receiver<'_> {
     /// Subscribes to all channels and receives until the connection is lost.
     async fn connect(&mut self) -> RedisResult<()> {
-        self.bus.redis.renew()?;
+        self.bus.redis.renew().await?;
         let mut subscriber = self.bus.redis.subscriber().await?;
         in_time(subscriber.subscribe(vec![probe(&self.bus.host)])).await?;
         self.reads.clear();

@@ -4,14 +4,17 @@
 //!   items of a channel have one order.
 //! - `feed` receives what is published to the channels of this host, in that order.
 //! - `position` tells whether what was received or read is in sequence.
+//! - `servers` are those that the URL names, and `connection` is one to them for commands.
 //! - `subscriber` receives messages of pub/sub channels.
 //! - `writer` publishes and waits for replicas.
 //! - `keys` are the names in Redis.
 
+mod connection;
 mod feed;
 mod keys;
 mod position;
 mod redis;
+mod servers;
 mod subscriber;
 mod writer;
 
@@ -24,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-use ::redis::{Client, RedisError};
+use ::redis::RedisError;
 use anyhow::{Context as _, Result, bail};
 use grip::Item;
 use spin_runtime::runtime_config::KeyValueStore;
@@ -33,7 +36,7 @@ use tokio::time::interval;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use self::redis::Redis;
+use self::{redis::Redis, servers::Servers};
 use crate::{config::Limits, pubsub::channels::Channels};
 
 /// How long the timers pause at most when the host that calls them dies.
@@ -67,12 +70,12 @@ impl Bus {
     /// # Errors
     /// Fails if the URL is invalid.
     pub(crate) fn new(url: &str, replicas: u32, channels: Channels) -> Result<Arc<Self>> {
-        let redis = Client::open(url).and_then(|client| Redis::new(client, replicas));
-        let redis = redis.context(
-            "--bus: expected the URL of a Redis server, such as redis://127.0.0.1:6379/1",
+        let servers = Servers::parse(url).context(
+            "--bus: expected the URL of a Redis server, such as redis://127.0.0.1:6379/1, or of \
+             sentinels, such as redis-sentinel://10.0.0.1:26379,10.0.0.2:26379/mymaster/1",
         )?;
         Ok(Arc::new(Self {
-            redis,
+            redis: Redis::new(servers, replicas),
             host: Uuid::new_v4().simple().to_string(),
             channels,
             is_up: AtomicBool::new(true),
@@ -80,17 +83,22 @@ impl Bus {
         }))
     }
 
-    /// Checks that Redis answers.
+    /// Connects to Redis, and checks that it answers.
     ///
     /// # Errors
     /// Fails if it does not.
     pub(crate) async fn check(&self) -> Result<()> {
         let address = self.redis.address();
-        let answered = self.redis.ping().await;
-        answered.with_context(|| format!("--bus: no answer from Redis at {address}"))
+        let connected = async {
+            self.redis.renew().await?;
+            self.redis.ping().await
+        };
+        connected
+            .await
+            .with_context(|| format!("--bus: no answer from Redis at {address}"))
     }
 
-    /// Checks that no key-value store is in the database of the bus: a store lists all keys of its
+    /// Checks, once connected, that no key-value store is in the database of the bus: a store lists all keys of its
     /// database.
     ///
     /// # Errors

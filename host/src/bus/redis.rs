@@ -9,16 +9,18 @@ use futures_util::FutureExt as _;
 use grip::Item;
 use parking_lot::Mutex;
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, FromRedisValue, ProtocolVersion,
-    RedisError, RedisResult, Script, ScriptInvocation, ServerErrorKind,
+    AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, ProtocolVersion, RedisError,
+    RedisResult, Script, ScriptInvocation, ServerErrorKind,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use tokio::{sync::Notify, time::timeout};
 use uuid::Uuid;
 
 use super::{
+    connection::Connection,
     keys::{Keys, lease, probe, runs},
     position::{ChannelItems, Entry, parse_offset},
+    servers::Servers,
     subscriber::{Subscriber, event_queue},
     writer::Writer,
 };
@@ -47,17 +49,27 @@ static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("rene
 static RUN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("run.lua")));
 static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("release.lua")));
 
-/// A connection to Redis, which is opened again when it breaks. Clones share it.
+/// The connections to Redis, which are opened again when they break. Clones share them.
 #[derive(Clone)]
-pub(super) struct Redis {
-    client: Client,
-    commands: Arc<Mutex<ConnectionManager>>,
+pub(super) struct Redis(Arc<Inner>);
+
+struct Inner {
+    servers: Servers,
     /// The number of replicas that must have what is published.
     replicas: u32,
-    /// The connection for publishing, if replicas must have it.
-    writer: Arc<Mutex<Option<Writer>>>,
+    connections: Mutex<Connections>,
     /// Notified when a command shows that the server is not the master any more.
-    demoted: Arc<Notify>,
+    demoted: Notify,
+}
+
+/// The connections to one master.
+#[derive(Default)]
+struct Connections {
+    /// The master; `None` if it is not known yet.
+    master: Option<Client>,
+    commands: Connection,
+    /// The connection for publishing, if replicas must have what is published.
+    writer: Option<Writer>,
 }
 
 /// Which items of a channel are read.
@@ -75,34 +87,44 @@ pub(super) enum Range {
 }
 
 impl Redis {
-    /// Creates a connection to a server, which the first command opens. What is published must reach
-    /// so many `replicas`.
-    pub(super) fn new(client: Client, replicas: u32) -> RedisResult<Self> {
-        Ok(Self {
-            commands: Arc::new(Mutex::new(open(&client)?)),
-            client,
+    /// Creates connections to servers, which [`Self::renew`] opens. What is published must reach so
+    /// many `replicas`.
+    pub(super) fn new(servers: Servers, replicas: u32) -> Self {
+        Self(Arc::new(Inner {
+            servers,
             replicas,
-            writer: Arc::default(),
-            demoted: Arc::default(),
-        })
+            connections: Mutex::default(),
+            demoted: Notify::new(),
+        }))
     }
 
-    /// Replaces the connection, which may be dead without being closed.
-    pub(super) fn renew(&self) -> RedisResult<()> {
-        *self.commands.lock() = open(&self.client)?;
-        *self.writer.lock() = None;
-        // What was shown by the previous connection.
-        let _ = self.demoted.notified().now_or_never();
+    /// Replaces the connections, which may be dead without being closed, by those to the current
+    /// master.
+    pub(super) async fn renew(&self) -> RedisResult<()> {
+        let master = self.0.servers.master().await?;
+        *self.0.connections.lock() = Connections {
+            commands: Connection::Single(open(&master)?),
+            master: Some(master),
+            writer: None,
+        };
+        // What was shown by the previous connections.
+        let _ = self.0.demoted.notified().now_or_never();
         Ok(())
     }
 
-    fn commands(&self) -> ConnectionManager {
-        self.commands.lock().clone()
+    fn commands(&self) -> Connection {
+        self.0.connections.lock().commands.clone()
+    }
+
+    /// Returns the master, which [`Self::renew`] has found.
+    fn master(&self) -> RedisResult<Client> {
+        let master = self.0.connections.lock().master.clone();
+        master.ok_or_else(|| (ErrorKind::Io, "not connected").into())
     }
 
     /// Waits until a command shows that the server is not the master any more.
     pub(super) async fn demoted(&self) {
-        self.demoted.notified().await;
+        self.0.demoted.notified().await;
     }
 
     async fn call<T: FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> RedisResult<T> {
@@ -112,52 +134,51 @@ impl Redis {
     fn checked<T>(&self, result: RedisResult<T>) -> RedisResult<T> {
         result.inspect_err(|error| {
             if shows_replica(error) {
-                self.demoted.notify_one();
+                self.0.demoted.notify_one();
             }
         })
     }
 
     /// Returns the connection for publishing, if replicas must have what is published.
     pub(super) async fn writer(&self) -> RedisResult<Option<Writer>> {
-        if self.replicas == 0 {
+        let replicas = self.0.replicas;
+        if replicas == 0 {
             return Ok(None);
         }
-        let writer = self.writer.lock().clone();
+        let writer = self.0.connections.lock().writer.clone();
         if let Some(writer) = writer
             && !writer.is_broken()
         {
             return Ok(Some(writer));
         }
         let config = connection_config();
-        let connection = self.client.get_multiplexed_async_connection_with_config(&config);
-        let writer = Writer::new(in_time(connection).await?, self.replicas);
-        *self.writer.lock() = Some(writer.clone());
+        let master = self.master()?;
+        let connection = master.get_multiplexed_async_connection_with_config(&config);
+        let writer = Writer::new(in_time(connection).await?, replicas);
+        self.0.connections.lock().writer = Some(writer.clone());
         Ok(Some(writer))
     }
 
-    /// Returns the address of the server, without its password.
+    /// Returns the addresses of the servers, without a password.
     pub(super) fn address(&self) -> String {
-        match self.client.get_connection_info().addr() {
-            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-                format!("{host}:{port}")
-            }
-            address => address.to_string(),
-        }
+        self.0.servers.to_string()
     }
 
-    /// Returns whether a URL is that of the same database.
+    /// Returns whether a URL is that of the same database, once the master is known.
     pub(super) fn is_database(&self, url: &str) -> bool {
         let database = |client: &Client| {
             let info = client.get_connection_info();
             let settings = info.redis_settings();
             (info.addr().to_string(), settings.db())
         };
-        Client::open(url).is_ok_and(|other| database(&other) == database(&self.client))
+        let other = Client::open(url);
+        let master = self.master();
+        matches!((other, master), (Ok(other), Ok(master)) if database(&other) == database(&master))
     }
 
     /// Opens a connection for subscriptions.
     pub(super) async fn subscriber(&self) -> RedisResult<Subscriber> {
-        let info = self.client.get_connection_info().clone();
+        let info = self.master()?.get_connection_info().clone();
         let settings = info.redis_settings().clone();
         // Messages are then pushed besides responses.
         let settings = settings.set_protocol(ProtocolVersion::RESP3);

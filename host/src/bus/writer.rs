@@ -11,9 +11,7 @@ use std::{
     time::Duration,
 };
 
-use redis::{
-    ErrorKind, FromRedisValue, RedisResult, ScriptInvocation, aio::MultiplexedConnection,
-};
+use redis::{ErrorKind, FromRedisValue, RedisResult, ScriptInvocation, aio::MultiplexedConnection};
 use tokio::sync::Mutex;
 
 use super::PublishError;

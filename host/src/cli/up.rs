@@ -70,7 +70,8 @@ pub(super) struct Up {
         hide_env_values = true
     )]
     grip_key: Option<String>,
-    /// The Redis server that carries publications between hosts: `redis://` or `rediss://`.
+    /// The Redis server that carries publications between hosts: `redis://` or `rediss://`, or
+    /// `redis-sentinel://` or `rediss-sentinel://` for the master that sentinels name.
     #[arg(
         long,
         value_name = "URL",

@@ -9,6 +9,7 @@ mod failover;
 mod lost_data;
 mod outages;
 mod proxy;
+mod sentinel;
 
 /// Hosts of Socket Burger that share a Redis server.
 struct Hosts {
