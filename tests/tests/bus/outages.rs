@@ -60,3 +60,23 @@ async fn a_stalled_connection_is_replaced() -> Result<()> {
     proxy.stall();
     deliver(&other, &mut client, 2..=5).await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_was_cut_off_reads_what_it_has_missed() -> Result<()> {
+    let redis = Redis::start()?;
+    let proxy = Proxy::start(redis.address).await?;
+    let host = start(&proxy.bus())?;
+    let other = start(&(redis.url() + "/1"))?;
+    let mut client = host.socket("/api/ws").await?;
+    deliver(&other, &mut client, 1..=3).await?;
+    proxy.cut();
+    host.wait_for_metric("socket_host_bus{state=\"down\"} 1")
+        .await?;
+    ensure!(publish(&host, "refused").await?.status == 503);
+    for id in 4..=50 {
+        ensure!(publish(&other, &id.to_string()).await?.status == 200);
+    }
+    proxy.switch_to(redis.address);
+    receives(&mut client, 4..=50).await?;
+    deliver(&host, &mut client, 51..=60).await
+}
