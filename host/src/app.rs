@@ -197,7 +197,7 @@ impl App {
             shutdown.drain.clone(),
         );
         let services = match &options.bus {
-            Some(url) => services.with_bus(url, &host)?,
+            Some(url) => services.with_bus(url, options.bus_wait, &host)?,
             None => services,
         };
         let services = Arc::new(services);

@@ -135,8 +135,8 @@ impl Host {
         let redirect_address = redirect.as_ref().map(HttpsRedirect::address);
         let (services, tunnels) = (app.services(), app.tunnels());
         if let Some(bus) = services.bus.clone() {
-            bus.check_stores(&stores)?;
             bus.join().await?;
+            bus.check_stores(&stores)?;
             background.spawn(bus.run());
         }
         control.set_ready(services.clone());

@@ -48,6 +48,9 @@ pub struct HostOptions {
     /// The URL of the Redis server that carries publications between hosts. Default: none, so that
     /// publications reach only the clients of this host.
     pub bus: Option<String>,
+    /// The number of Redis replicas that must have what is published before a publish request
+    /// succeeds. Needs `bus`. Default: 0.
+    pub bus_wait: u32,
     /// The address of the control port. An address beyond loopback needs `grip_key`, and
     /// `control_tls` or `insecure_control`. Default: `127.0.0.1:5561`.
     pub control: SocketAddr,
@@ -128,6 +131,7 @@ impl Default for HostOptions {
             hsts: None,
             http_redirect: None,
             bus: None,
+            bus_wait: 0,
             control: SocketAddr::from(([127, 0, 0, 1], 5561)),
             control_tls: Vec::new(),
             insecure_control: false,
@@ -180,6 +184,9 @@ impl HostOptions {
             if let Some((option, _)) = needs_tls.iter().find(|(_, is_set)| *is_set) {
                 bail!("{option} needs a certificate: set --tls-cert and --tls-key");
             }
+        }
+        if self.bus_wait > 0 && self.bus.is_none() {
+            bail!("--bus-wait needs a bus: set --bus");
         }
         if self.hsts.is_some_and(|time| time < MIN_HSTS) {
             bail!("--hsts is out of range: expected at least {MIN_HSTS:?}");

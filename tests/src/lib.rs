@@ -20,7 +20,7 @@ mod websocket;
 pub use self::{
     app::{app_with_manifest, burger, burger_without_timer, probe},
     http::{Response, read_response, request},
-    redis::Redis,
+    redis::{MASTER, Redis},
     server::{Log, Server},
     upstream::{Upstream, spin_stand_in},
     websocket::{Client, HandshakeError},

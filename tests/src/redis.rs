@@ -1,8 +1,10 @@
-//! A Redis server as a child process.
+//! Redis servers as child processes: masters, replicas, and sentinels.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -10,13 +12,17 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
-use crate::TIMEOUT;
+use crate::{TIMEOUT, eventually};
+
+/// The name by which sentinels know the master.
+pub const MASTER: &str = "mymaster";
 
 /// A running Redis server with data of its own. Killed on drop.
 pub struct Redis {
     /// Its address.
     pub address: SocketAddr,
     folder: TempDir,
+    arguments: Vec<String>,
     /// `None` while the server is stopped.
     child: Option<Child>,
 }
@@ -24,12 +30,51 @@ pub struct Redis {
 impl Redis {
     /// Starts a server on a free port.
     pub fn start() -> Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// Starts a server with more options.
+    pub fn start_with(options: &[&str]) -> Result<Self> {
+        Self::launch(|address, _| {
+            let mut arguments = data_arguments(address);
+            arguments.extend(options.iter().map(|&option| option.to_owned()));
+            Ok(arguments)
+        })
+    }
+
+    /// Starts a replica of the server at an address, which may be that of a proxy.
+    pub fn start_replica(master: SocketAddr) -> Result<Self> {
+        let (ip, port) = (master.ip().to_string(), master.port().to_string());
+        Self::start_with(&["--replicaof", &ip, &port])
+    }
+
+    /// Starts a sentinel that watches a master together with others. `quorum` of them must agree that
+    /// it is down.
+    pub fn start_sentinel(master: SocketAddr, quorum: usize) -> Result<Self> {
+        Self::launch(|address, folder| {
+            let (ip, port) = (master.ip(), master.port());
+            let config = format!(
+                "bind 127.0.0.1\nport {}\nsentinel monitor {MASTER} {ip} {port} {quorum}\n\
+                 sentinel down-after-milliseconds {MASTER} 500\n\
+                 sentinel failover-timeout {MASTER} 5000\n",
+                address.port()
+            );
+            let file = folder.join("sentinel.conf");
+            fs::write(&file, config)?;
+            let file = file.to_str().context("a path")?;
+            Ok(vec![file.to_owned(), "--sentinel".to_owned()])
+        })
+    }
+
+    fn launch(arguments: impl Fn(SocketAddr, &Path) -> Result<Vec<String>>) -> Result<Self> {
         // Another process may take the port before the server does.
         for _ in 0..5 {
-            let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+            let address = free_address()?;
+            let folder = TempDir::new()?;
             let mut redis = Self {
                 address,
-                folder: TempDir::new()?,
+                arguments: arguments(address, folder.path())?,
+                folder,
                 child: None,
             };
             if redis.run()? {
@@ -54,6 +99,13 @@ impl Redis {
         Ok(())
     }
 
+    /// Deletes the data of the server, which must be stopped.
+    pub fn delete_data(&mut self) -> Result<()> {
+        ensure!(self.child.is_none(), "the server runs");
+        self.folder = TempDir::new()?;
+        Ok(())
+    }
+
     /// Returns the address as a URL.
     pub fn url(&self) -> String {
         format!("redis://{}", self.address)
@@ -62,33 +114,45 @@ impl Redis {
     /// Runs a command with `redis-cli` and returns its output.
     pub fn command(&self, arguments: &[&str]) -> Result<String> {
         let port = self.address.port().to_string();
-        let output = Command::new("redis-cli")
-            .args(["-p", &port])
-            .args(arguments)
-            .output()
-            .context(
-                "cannot run redis-cli: on Debian, install it with `tests/install redis-server`",
-            )?;
-        ensure!(output.status.success(), "redis-cli: {output:?}");
-        Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
+        redis_cli(&[&["-p", &port], arguments].concat())
+    }
+
+    /// Makes this server a replica of another one, or with `None` a master.
+    pub fn replicate(&self, master: Option<&Self>) -> Result<()> {
+        let (host, port) = match master {
+            Some(master) => (
+                master.address.ip().to_string(),
+                master.address.port().to_string(),
+            ),
+            None => ("NO".to_owned(), "ONE".to_owned()),
+        };
+        self.command(&["REPLICAOF", &host, &port])?;
+        Ok(())
+    }
+
+    /// Waits until this replica has everything that its master has.
+    pub async fn caught_up(&self, master: &Self) -> Result<()> {
+        eventually("the replica", async || {
+            let replica = self.replication().ok()?;
+            let is_linked = replica.contains("master_link_status:up");
+            let received = field(&replica, "slave_repl_offset:")?;
+            let master = master.replication().ok()?;
+            let written = field(&master, "master_repl_offset:")?;
+            (is_linked && received == written).then_some(())
+        })
+        .await
+    }
+
+    fn replication(&self) -> Result<String> {
+        self.command(&["INFO", "replication"])
     }
 
     /// Runs the server and waits until it answers. Returns false if it exits, as when its port is
     /// in use.
     fn run(&mut self) -> Result<bool> {
         let child = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--port"])
-            .arg(self.address.port().to_string())
-            .args([
-                "--save",
-                "",
-                "--appendonly",
-                "yes",
-                "--appendfsync",
-                "always",
-            ])
-            .arg("--dir")
-            .arg(self.folder.path())
+            .args(&self.arguments)
+            .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
@@ -106,6 +170,40 @@ impl Redis {
         }
         Ok(true)
     }
+}
+
+/// Runs `redis-cli` and returns its output.
+pub(crate) fn redis_cli(arguments: &[&str]) -> Result<String> {
+    let output = Command::new("redis-cli")
+        .args(arguments)
+        .output()
+        .context("cannot run redis-cli: on Debian, install it with `tests/install redis-server`")?;
+    ensure!(output.status.success(), "redis-cli: {output:?}");
+    Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
+}
+
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// Returns the arguments of a server with data, which it does not lose.
+fn data_arguments(address: SocketAddr) -> Vec<String> {
+    let port = address.port();
+    let options = format!(
+        "--bind 127.0.0.1 --port {port} --appendonly yes --appendfsync always \
+         --repl-diskless-sync-delay 0"
+    );
+    let options = options.split_whitespace().map(str::to_owned);
+    // No snapshots.
+    options
+        .chain(["--save".to_owned(), String::new()])
+        .collect()
+}
+
+/// Returns what follows a name in the output of `INFO`.
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    let line = info.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.trim())
 }
 
 fn answers(address: SocketAddr) -> bool {

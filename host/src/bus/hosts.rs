@@ -24,14 +24,18 @@ const VERSION: u32 = 1;
 const REFRESH_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
 
 impl Bus {
-    /// Joins the other hosts.
+    /// Connects to Redis and joins the other hosts.
     ///
     /// # Errors
     /// Fails if Redis does not answer, or if another host has a version too far from this one's.
     pub(crate) async fn join(&self) -> Result<()> {
         let address = self.redis.address();
-        let heartbeat = self.redis.heartbeat(&self.host, VERSION, LEASE).await;
-        match heartbeat.with_context(|| format!("--bus: no answer from Redis at {address}"))? {
+        let joined = async {
+            self.redis.renew().await?;
+            self.redis.heartbeat(&self.host, VERSION, LEASE).await
+        };
+        let joined = joined.await;
+        match joined.with_context(|| format!("--bus: cannot use Redis at {address}"))? {
             Heartbeat::Alive { hosts, .. } => {
                 *self.alive.lock() = hosts;
                 Ok(())

@@ -3,15 +3,24 @@
 //! - `redis` publishes items and reads those of a channel. Each step is one script, so that the
 //!   items of a channel have one order.
 //! - `feed` receives what is published to the channels of this host, in that order.
+//! - `position` tells whether what was received or read is in sequence.
+//! - `servers` are those that the URL names, and `connection` is one to them for commands.
+//! - `subscriber` receives messages of pub/sub channels.
+//! - `writer` publishes and waits for replicas.
 //! - `hosts` knows which hosts are alive, and the members of channels that each of them has.
 //! - `query` asks all hosts.
 //! - `keys` are the names in Redis.
 
+mod connection;
 mod feed;
 mod hosts;
 mod keys;
+mod position;
 pub(crate) mod query;
 mod redis;
+mod servers;
+mod subscriber;
+mod writer;
 
 use std::{
     collections::BTreeMap,
@@ -22,16 +31,17 @@ use std::{
     time::Duration,
 };
 
-use ::redis::{Client, RedisError};
+use ::redis::RedisError;
 use anyhow::{Context as _, Result, bail};
 use grip::Item;
 use parking_lot::Mutex;
 use spin_runtime::runtime_config::KeyValueStore;
+use thiserror::Error;
 use tokio::time::interval;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use self::{query::Questions, redis::Redis};
+use self::{query::Questions, redis::Redis, servers::Servers};
 use crate::{
     config::Limits,
     pubsub::channels::Channels,
@@ -58,22 +68,34 @@ pub(crate) struct Bus {
     is_released: AtomicBool,
 }
 
+/// Why items may not have been published.
+#[derive(Debug, Error)]
+pub(crate) enum PublishError {
+    #[error("the bus is down")]
+    Down(#[from] RedisError),
+    #[error("{acknowledged} of {expected} replicas of the bus have acknowledged the items")]
+    Unacknowledged { acknowledged: u32, expected: u32 },
+}
+
 impl Bus {
-    /// Creates the connection of a host's channels, users and members to the Redis server at `url`.
+    /// Creates the connection of a host's channels, users and members to the Redis server at `url`. What
+    /// is published must reach so many `replicas` of it.
     ///
     /// # Errors
     /// Fails if the URL is invalid.
     pub(crate) fn new(
         url: &str,
+        replicas: u32,
         channels: Channels,
         users: Users,
         members: Members,
     ) -> Result<Arc<Self>> {
-        let redis = Client::open(url).and_then(Redis::new).context(
-            "--bus: expected the URL of a Redis server, such as redis://127.0.0.1:6379/1",
+        let servers = Servers::parse(url).context(
+            "--bus: expected the URL of a Redis server, such as redis://127.0.0.1:6379/1, or of \
+             sentinels, such as redis-sentinel://10.0.0.1:26379,10.0.0.2:26379/mymaster/1",
         )?;
         Ok(Arc::new(Self {
-            redis,
+            redis: Redis::new(servers, replicas),
             host: Uuid::new_v4().simple().to_string(),
             channels,
             users,
@@ -85,8 +107,8 @@ impl Bus {
         }))
     }
 
-    /// Checks that no key-value store is in the database of the bus: a store lists all keys of its
-    /// database.
+    /// Checks, once connected, that no key-value store is in the database of the bus: a store lists all
+    /// keys of its database.
     ///
     /// # Errors
     /// Fails if one is.
@@ -112,14 +134,21 @@ impl Bus {
     /// Publishes items, in order.
     ///
     /// # Errors
-    /// Fails if Redis cannot be reached. Some of the items may then have been published.
-    pub(crate) async fn publish(&self, items: &[Item]) -> Result<(), RedisError> {
+    /// Fails if Redis cannot be reached, or too few replicas acknowledge. Some or all of the items may
+    /// then have been published.
+    pub(crate) async fn publish(&self, items: &[Item]) -> Result<(), PublishError> {
+        let writer = self.redis.writer().await?;
         for item in items {
             let json = serde_json::json!(item).to_string();
             let limits = self.channels.limits(&item.channel);
-            self.redis.publish(item, &json, limits).await?;
+            self.redis
+                .publish(item, &json, limits, writer.as_ref())
+                .await?;
         }
-        Ok(())
+        match writer {
+            Some(writer) => writer.acknowledged().await,
+            None => Ok(()),
+        }
     }
 
     /// Receives what is published to the channels of this host, renews its lease for the timers, and

@@ -5,16 +5,25 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use grip::Item;
 use parking_lot::Mutex;
 use redis::{
-    Client, ConnectionAddr, ErrorKind, RedisResult, Script, ScriptInvocation,
-    aio::{ConnectionManager, ConnectionManagerConfig, PubSub},
+    AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, ProtocolVersion, RedisError,
+    RedisResult, Script, ScriptInvocation, ServerErrorKind,
+    aio::{ConnectionManager, ConnectionManagerConfig},
 };
-use tokio::time::timeout;
+use tokio::{sync::Notify, time::timeout};
 use uuid::Uuid;
 
-use super::keys::{Keys, alive, lease, member_field, runs, versions};
+use super::{
+    connection::Connection,
+    keys::{Keys, alive, host as host_channel, lease, member_field, runs, versions},
+    position::{ChannelItems, Entry, parse_offset},
+    servers::Servers,
+    subscriber::{Subscriber, event_queue},
+    writer::Writer,
+};
 use crate::config::{HistoryLimits, Limits};
 
 /// The time for Redis to accept a connection, or to answer a command.
@@ -46,15 +55,32 @@ static PRESENCE: LazyLock<Script> = LazyLock::new(|| {
     ))
 });
 static HEARTBEAT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("heartbeat.lua")));
+static PROBE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("probe.lua")));
 static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("renew.lua")));
 static RUN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("run.lua")));
 static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("release.lua")));
 
-/// A connection to Redis, which is opened again when it breaks. Clones share it.
+/// The connections to Redis, which are opened again when they break. Clones share them.
 #[derive(Clone)]
-pub(super) struct Redis {
-    client: Client,
-    commands: Arc<Mutex<ConnectionManager>>,
+pub(super) struct Redis(Arc<Inner>);
+
+struct Inner {
+    servers: Servers,
+    /// The number of replicas that must have what is published.
+    replicas: u32,
+    connections: Mutex<Connections>,
+    /// Notified when a command shows that the server is not the master any more.
+    demoted: Notify,
+}
+
+/// The connections to one master.
+#[derive(Default)]
+struct Connections {
+    /// The master; `None` if it is not known yet.
+    master: Option<Client>,
+    commands: Connection,
+    /// The connection for publishing, if replicas must have what is published.
+    writer: Option<Writer>,
 }
 
 /// The result of a heartbeat.
@@ -78,80 +104,139 @@ pub(super) struct MemberAt<'a> {
     pub(super) id: &'a str,
 }
 
-/// What a channel had when it was read.
-#[derive(Debug)]
-pub(super) struct ChannelItems {
-    /// The epoch of the offsets.
-    pub(super) epoch: String,
-    /// The offset of the last item, or 0 if there was none.
-    pub(super) last: u64,
-    /// Items with their offsets, oldest first.
-    pub(super) items: Vec<(u64, String)>,
-}
-
 /// Which items of a channel are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Range {
     /// Those from this offset on, which is at least 1.
     From(u64),
-    /// So many of the newest.
-    Newest(usize),
+    /// The newest.
+    Newest {
+        /// How many.
+        count: usize,
+        /// The epoch that has lost items. A new one begins, unless that has happened.
+        lost_epoch: Option<String>,
+    },
 }
 
 impl Redis {
-    /// Creates a connection to a server, which the first command opens.
-    pub(super) fn new(client: Client) -> RedisResult<Self> {
-        let commands = Arc::new(Mutex::new(open(&client)?));
-        Ok(Self { client, commands })
+    /// Creates connections to servers, which [`Self::renew`] opens. What is published must reach so
+    /// many `replicas`.
+    pub(super) fn new(servers: Servers, replicas: u32) -> Self {
+        Self(Arc::new(Inner {
+            servers,
+            replicas,
+            connections: Mutex::default(),
+            demoted: Notify::new(),
+        }))
     }
 
-    /// Replaces the connection, which may be dead without being closed.
-    pub(super) fn renew(&self) -> RedisResult<()> {
-        *self.commands.lock() = open(&self.client)?;
+    /// Replaces the connections, which may be dead without being closed, by those to the current
+    /// master.
+    pub(super) async fn renew(&self) -> RedisResult<()> {
+        let master = self.0.servers.master().await?;
+        *self.0.connections.lock() = Connections {
+            commands: Connection::Single(open(&master)?),
+            master: Some(master),
+            writer: None,
+        };
+        // What was shown by the previous connections.
+        let _ = self.0.demoted.notified().now_or_never();
         Ok(())
     }
 
-    fn commands(&self) -> ConnectionManager {
-        self.commands.lock().clone()
+    fn commands(&self) -> Connection {
+        self.0.connections.lock().commands.clone()
     }
 
-    /// Returns the address of the server, without its password.
-    pub(super) fn address(&self) -> String {
-        match self.client.get_connection_info().addr() {
-            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-                format!("{host}:{port}")
+    /// Returns the master, which [`Self::renew`] has found.
+    fn master(&self) -> RedisResult<Client> {
+        let master = self.0.connections.lock().master.clone();
+        master.ok_or_else(|| (ErrorKind::Io, "not connected").into())
+    }
+
+    /// Waits until a command shows that the server is not the master any more.
+    pub(super) async fn demoted(&self) {
+        self.0.demoted.notified().await;
+    }
+
+    async fn call<T: FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> RedisResult<T> {
+        self.checked(call.invoke_async(&mut self.commands()).await)
+    }
+
+    fn checked<T>(&self, result: RedisResult<T>) -> RedisResult<T> {
+        result.inspect_err(|error| {
+            if shows_replica(error) {
+                self.0.demoted.notify_one();
             }
-            address => address.to_string(),
-        }
+        })
     }
 
-    /// Returns whether a URL is that of the same database.
+    /// Returns the connection for publishing, if replicas must have what is published.
+    pub(super) async fn writer(&self) -> RedisResult<Option<Writer>> {
+        let replicas = self.0.replicas;
+        if replicas == 0 {
+            return Ok(None);
+        }
+        let writer = self.0.connections.lock().writer.clone();
+        if let Some(writer) = writer
+            && !writer.is_broken()
+        {
+            return Ok(Some(writer));
+        }
+        let config = connection_config();
+        let master = self.master()?;
+        let connection = master.get_multiplexed_async_connection_with_config(&config);
+        let writer = Writer::new(in_time(connection).await?, replicas);
+        self.0.connections.lock().writer = Some(writer.clone());
+        Ok(Some(writer))
+    }
+
+    /// Returns the addresses of the servers, without a password.
+    pub(super) fn address(&self) -> String {
+        self.0.servers.to_string()
+    }
+
+    /// Returns whether a URL is that of the same database, once the master is known.
     pub(super) fn is_database(&self, url: &str) -> bool {
         let database = |client: &Client| {
             let info = client.get_connection_info();
             let settings = info.redis_settings();
             (info.addr().to_string(), settings.db())
         };
-        Client::open(url).is_ok_and(|other| database(&other) == database(&self.client))
+        let other = Client::open(url);
+        let master = self.master();
+        matches!((other, master), (Ok(other), Ok(master)) if database(&other) == database(&master))
     }
 
     /// Opens a connection for subscriptions.
-    pub(super) async fn subscriber(&self) -> RedisResult<PubSub> {
-        in_time(self.client.get_async_pubsub()).await
+    pub(super) async fn subscriber(&self) -> RedisResult<Subscriber> {
+        let info = self.master()?.get_connection_info().clone();
+        let settings = info.redis_settings().clone();
+        // Messages are then pushed besides responses.
+        let settings = settings.set_protocol(ProtocolVersion::RESP3);
+        let client = Client::open(info.set_redis_settings(settings))?;
+        let (sender, events) = event_queue();
+        let config = connection_config().set_push_sender(sender);
+        let connection = client.get_multiplexed_async_connection_with_config(&config);
+        Ok(Subscriber::new(in_time(connection).await?, events))
     }
 
-    /// Publishes an item to a channel whose last items are kept within `limits`. Has no effect if an
-    /// item with its id was published before.
+    /// Publishes an item to a channel whose last items are kept within `limits`, with the connection
+    /// that [`Self::writer`] has returned. Has no effect if an item with its id was published before.
     pub(super) async fn publish(
         &self,
         item: &Item,
         json: &str,
         limits: HistoryLimits,
+        writer: Option<&Writer>,
     ) -> RedisResult<()> {
         let keys = Keys::new(&item.channel);
         let mut call = PUBLISH.prepare_invoke();
         prepare_publish(&mut call, &keys, item.id.as_deref(), json, limits);
-        call.invoke_async(&mut self.commands()).await
+        match writer {
+            Some(writer) => self.checked(writer.call(&call).await),
+            None => self.call(&call).await,
+        }
     }
 
     /// Adds a member with a `value` to a host, or removes it without one. Publishes the item if none of
@@ -179,14 +264,14 @@ impl Redis {
         for other in others {
             call.arg(member_field(other, id));
         }
-        call.invoke_async(&mut self.commands()).await
+        self.call(&call).await
     }
 
     /// Returns the fields and values of the members of a channel.
     pub(super) async fn members(&self, channel: &str) -> RedisResult<Vec<(String, String)>> {
         let mut command = redis::cmd("HGETALL");
         command.arg(Keys::new(channel).members());
-        command.query_async(&mut self.commands()).await
+        self.checked(command.query_async(&mut self.commands()).await)
     }
 
     /// Keeps a host in the list of hosts for a `time`.
@@ -201,7 +286,7 @@ impl Redis {
             .arg(host)
             .arg(millis(time))
             .arg(version);
-        let values: Vec<redis::Value> = call.invoke_async(&mut self.commands()).await?;
+        let values: Vec<redis::Value> = self.call(&call).await?;
         let mut values = values.into_iter();
         let first: i64 = values.next().map_or(Ok(0), redis::from_redis_value)?;
         let hosts: Vec<String> = values
@@ -224,9 +309,9 @@ impl Redis {
         range: Range,
     ) -> RedisResult<ChannelItems> {
         let keys = Keys::new(channel);
-        let (from, count) = match range {
-            Range::From(offset) => (offset, 0),
-            Range::Newest(count) => (0, count),
+        let (from, count, lost_epoch) = match range {
+            Range::From(offset) => (offset, 0, None),
+            Range::Newest { count, lost_epoch } => (0, count, lost_epoch),
         };
         let mut call = READ.prepare_invoke();
         call.key(keys.position())
@@ -234,31 +319,45 @@ impl Redis {
             .arg(new_epoch())
             .arg(millis(position_lifetime(limits)))
             .arg(from)
-            .arg(count);
-        let (epoch, last, items): (String, u64, Vec<String>) =
-            call.invoke_async(&mut self.commands()).await?;
-        let mut pairs = items.into_iter();
-        let mut items = Vec::with_capacity(pairs.len() / 2);
-        while let (Some(offset), Some(item)) = (pairs.next(), pairs.next()) {
-            let offset = offset.parse();
-            let offset = offset.map_err(|_| (ErrorKind::UnexpectedReturnType, "invalid offset"))?;
-            items.push((offset, item));
+            .arg(count)
+            .arg(lost_epoch.unwrap_or_default())
+            .arg(keys.messages());
+        let (epoch, last, tag, fields): (String, String, String, Vec<String>) =
+            self.call(&call).await?;
+        let invalid = (ErrorKind::UnexpectedReturnType, "invalid offset");
+        let last = parse_offset(&last).ok_or(invalid)?;
+        let mut items = Vec::with_capacity(fields.len() / 4);
+        let mut fields = fields.into_iter();
+        while let (Some(offset), Some(tag), Some(previous), Some(item)) =
+            (fields.next(), fields.next(), fields.next(), fields.next())
+        {
+            items.push(Entry {
+                offset: parse_offset(&offset).ok_or(invalid)?,
+                tag,
+                previous,
+                item,
+            });
         }
-        Ok(ChannelItems { epoch, last, items })
+        Ok(ChannelItems {
+            epoch,
+            last,
+            tag,
+            items,
+        })
     }
 
     /// Takes or renews the lease for the timers, and returns whether this host holds it.
     pub(super) async fn renew_lease(&self, host: &str, time: Duration) -> RedisResult<bool> {
         let mut call = RENEW.key(lease());
         call.arg(host).arg(millis(time));
-        call.invoke_async(&mut self.commands()).await
+        self.call(&call).await
     }
 
     /// Begins a run of a timer, and returns its number, if this host holds the lease.
     pub(super) async fn begin_run(&self, host: &str, timer: &str) -> RedisResult<Option<u64>> {
         let mut call = RUN.key(lease());
         call.key(runs(timer)).arg(host);
-        let number: u64 = call.invoke_async(&mut self.commands()).await?;
+        let number: u64 = self.call(&call).await?;
         Ok((number > 0).then_some(number))
     }
 
@@ -266,14 +365,19 @@ impl Redis {
     pub(super) async fn release_lease(&self, host: &str) -> RedisResult<()> {
         let mut call = RELEASE.key(lease());
         call.arg(host);
-        call.invoke_async(&mut self.commands()).await
+        self.call(&call).await
     }
 
     /// Publishes a message on a pub/sub channel, and returns how many connections receive it.
     pub(super) async fn send(&self, channel: &str, message: &str) -> RedisResult<usize> {
         let mut command = redis::cmd("PUBLISH");
         command.arg(channel).arg(message);
-        command.query_async(&mut self.commands()).await
+        self.checked(command.query_async(&mut self.commands()).await)
+    }
+
+    /// Publishes a message to this host itself, if the server is the master.
+    pub(super) async fn probe(&self, host: &str) -> RedisResult<()> {
+        self.call(&PROBE.key(host_channel(host))).await
     }
 }
 
@@ -291,6 +395,7 @@ fn prepare_publish(
     }
     call.arg(new_epoch())
         .arg(json)
+        .arg(new_tag())
         .arg(limits.items)
         .arg(millis(limits.age))
         .arg(millis(position_lifetime(limits)))
@@ -315,9 +420,27 @@ fn open(client: &Client) -> RedisResult<ConnectionManager> {
     ConnectionManager::new_lazy_with_config(client.clone(), config)
 }
 
+fn connection_config() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(TIMEOUT))
+        .set_response_timeout(Some(TIMEOUT))
+}
+
 /// The position must outlive the items, whose offsets would otherwise be given out again.
 fn position_lifetime(limits: HistoryLimits) -> Duration {
     POSITION_LIFETIME.max(limits.age * 2)
+}
+
+/// Returns whether an error shows that the server is a replica, or has been one and lost its master.
+fn shows_replica(error: &RedisError) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
+    )
+}
+
+fn new_tag() -> String {
+    format!("{:016x}", rand::random::<u64>())
 }
 
 fn new_epoch() -> String {

@@ -70,7 +70,8 @@ pub(super) struct Up {
         hide_env_values = true
     )]
     grip_key: Option<String>,
-    /// The Redis server that carries publications between hosts: `redis://` or `rediss://`.
+    /// The Redis server that carries publications between hosts: `redis://` or `rediss://`, or
+    /// `redis-sentinel://` or `rediss-sentinel://` for the master that sentinels name.
     #[arg(
         long,
         value_name = "URL",
@@ -78,6 +79,14 @@ pub(super) struct Up {
         hide_env_values = true
     )]
     bus: Option<String>,
+    /// Wait until so many Redis replicas have what is published, before a publish request succeeds.
+    #[arg(
+        long,
+        value_name = "REPLICAS",
+        env = "SOCKET_HOST_BUS_WAIT",
+        default_value_t = 0
+    )]
+    bus_wait: u32,
     /// Forward requests to this server instead of running components: `http://`, `https://`, or
     /// `h2c://` for HTTP/2 without TLS. WebSockets are sent to it as WebSocket-over-HTTP.
     #[arg(
@@ -215,6 +224,7 @@ impl Up {
             upstream: self.upstream,
             listen: self.listen,
             bus: self.bus,
+            bus_wait: self.bus_wait,
             control: self.control,
             control_names: self.control_names,
             grip_key: self.grip_key,

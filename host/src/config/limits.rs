@@ -155,6 +155,12 @@ pub struct Limits {
     pub bus_timeout: Duration,
     /// How often the host publishes to itself. Default: 2 s.
     pub bus_probe_interval: Duration,
+    /// The messages that wait to be delivered to subscribers. The host then drops them, connects again
+    /// and reads them. Default: 64 MiB.
+    pub bus_queue_bytes: usize,
+    /// The time for replicas to acknowledge what is published, with `--bus-wait`. The request then gets
+    /// 503. Default: 1 s.
+    pub bus_wait_timeout: Duration,
     /// How long a host may be silent. It then counts as dead: another one calls the timers, and its
     /// members leave. Default: 10 s.
     pub bus_lease: Duration,
@@ -276,6 +282,8 @@ impl Limits {
         // The bus.
         bus_timeout: secs(5),
         bus_probe_interval: secs(2),
+        bus_queue_bytes: 64 * MIB,
+        bus_wait_timeout: secs(1),
         bus_lease: secs(10),
         bus_answer_timeout: secs(1),
         // Presence and users.

@@ -1,6 +1,6 @@
 //! Publishing: reads the items of a request and delivers them.
 
-use std::sync::Arc;
+use std::{error::Error as _, sync::Arc};
 
 use grip::{Item, publish};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use serde_json::json;
 use spin_runtime::backend::Body;
 use tokio::task::JoinError;
-use tracing::{error, warn};
+use tracing::{error, field, warn};
 
 use super::{json_response, reports};
 use crate::{
@@ -124,9 +124,10 @@ async fn publish_on_bus(bus: &Arc<Bus>, items: Vec<Item>) -> Result<(), Box<Resp
     let published = tokio::spawn(async move { bus.publish(&items).await });
     let published = published.await.map_err(publish_failed)?;
     published.map_err(|error| {
-        warn!(%error, "publish failed: no answer from the bus");
-        let text = "the bus is down: publish the same items again later";
-        let mut refusal = text_response(StatusCode::SERVICE_UNAVAILABLE, text);
+        let cause = error.source().map(field::display);
+        warn!(%error, cause, "publish failed");
+        let text = format!("{error}: publish the same items again later");
+        let mut refusal = text_response(StatusCode::SERVICE_UNAVAILABLE, &text);
         let headers = refusal.headers_mut();
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         Box::new(refusal)

@@ -86,16 +86,17 @@ impl Services {
         }
     }
 
-    /// Returns services whose publications come from the Redis server at `url`.
+    /// Returns services whose publications come from the Redis server at `url`, and reach so many
+    /// `replicas` of it.
     ///
     /// # Errors
     /// Fails if the URL is invalid.
-    pub(crate) fn with_bus(self, url: &str, config: &HostConfig) -> Result<Self> {
+    pub(crate) fn with_bus(self, url: &str, replicas: u32, config: &HostConfig) -> Result<Self> {
         let counters = self.metrics.channel_counters();
         let channels = Channels::new(config.channels.clone(), counters, true);
         let (users, members) = (self.users.clone(), self.members.clone());
         Ok(Self {
-            bus: Some(Bus::new(url, channels.clone(), users, members)?),
+            bus: Some(Bus::new(url, replicas, channels.clone(), users, members)?),
             channels,
             ..self
         })

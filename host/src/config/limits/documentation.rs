@@ -79,6 +79,8 @@ fn limits_of_the_host() -> Vec<Row> {
         max_history_bytes: size("histories of all channels in memory"),
         bus_timeout: time("time for the bus to accept a connection, to answer, or to deliver what the host publishes to itself"),
         bus_probe_interval: time("interval at which the host publishes to itself on the bus"),
+        bus_queue_bytes: size("messages of the bus that wait to be delivered"),
+        bus_wait_timeout: time("time for replicas to acknowledge what is published, with `--bus-wait`"),
         bus_lease: time("time without a sign of life of a host on the bus"),
         bus_answer_timeout: time("time for other hosts to answer a question of the control port"),
         presence_leave_delay: time("time that a member of a channel stays without connections"),

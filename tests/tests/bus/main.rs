@@ -1,45 +1,59 @@
 //! Several hosts with a bus: what one publishes reaches the clients of all, whatever happens to Redis.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
-    time::Duration,
-};
-
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use tests::{Client, Redis, Response, Server, burger, burger_without_timer, eventually};
-use tokio::{
-    io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
-};
+
+mod acknowledgements;
+mod failover;
+mod lost_data;
+mod outages;
+mod proxy;
+mod sentinel;
 
 /// Hosts of Socket Burger that share a Redis server.
 struct Hosts {
-    hosts: Vec<Server>,
+    hosts: Vec<Host>,
     redis: Redis,
-    _folders: Vec<tempfile::TempDir>,
+}
+
+/// A host of Socket Burger.
+struct Host {
+    server: Server,
+    _folder: tempfile::TempDir,
+}
+
+impl std::ops::Deref for Host {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
 }
 
 impl Hosts {
     fn start(count: usize) -> Result<Self> {
         let redis = Redis::start()?;
         let url = redis.url() + "/1";
-        let folders: Vec<_> = (0..count).map(|_| burger_without_timer()).collect();
-        let hosts = folders.iter().map(|folder| start(folder, &url));
+        let hosts = (0..count).map(|_| start(&url));
         Ok(Self {
             hosts: hosts.collect::<Result<_>>()?,
             redis,
-            _folders: folders,
         })
     }
 }
 
-fn start(folder: &tempfile::TempDir, bus: &str) -> Result<Server> {
-    Server::start(folder.path(), &["--bus", bus])
+fn start(bus: &str) -> Result<Host> {
+    start_with(bus, &[])
+}
+
+fn start_with(bus: &str, options: &[&str]) -> Result<Host> {
+    let folder = burger_without_timer();
+    let options = [&["--bus", bus], options].concat();
+    Ok(Host {
+        server: Server::start(folder.path(), &options)?,
+        _folder: folder,
+    })
 }
 
 /// Publishes a message with an id.
@@ -71,6 +85,18 @@ async fn next(client: &mut Client) -> Result<String> {
         &event["event"]
     };
     Ok(id.as_str().context("a text")?.to_owned())
+}
+
+/// Publishes these ids, and waits until the client has received each once, in order.
+async fn deliver(
+    publisher: &Server,
+    client: &mut Client,
+    ids: impl IntoIterator<Item = u32> + Clone,
+) -> Result<()> {
+    for id in ids.clone() {
+        publish_until_accepted(publisher, &id.to_string()).await?;
+    }
+    receives(client, ids).await
 }
 
 async fn receives(client: &mut Client, ids: impl IntoIterator<Item = u32>) -> Result<()> {
@@ -169,122 +195,6 @@ async fn a_client_can_resume_at_another_host() -> Result<()> {
 }
 
 #[tokio::test]
-async fn nothing_is_lost_when_redis_restarts() -> Result<()> {
-    let mut all = Hosts::start(2)?;
-    let mut client = all.hosts[0].socket("/api/ws").await?;
-    publish_until_accepted(&all.hosts[1], "1").await?;
-    receives(&mut client, [1]).await?;
-    all.redis.stop()?;
-    let refused = publish(&all.hosts[1], "2").await?;
-    ensure!(
-        refused.status == 503 && refused.head.contains("retry-after: 1"),
-        "{refused:?}"
-    );
-    all.hosts[0]
-        .wait_for_metric("socket_host_bus{state=\"down\"} 1")
-        .await?;
-    ensure!(all.hosts[0].health().await?["bus"] == "down");
-    // The host serves on, and subscribes when Redis is back.
-    let mut late = all.hosts[0].socket("/api/ws?after=1").await?;
-    late.send(r#"{"event":"ping"}"#).await?;
-    ensure!(late.event().await?["event"] == "pong");
-    all.redis.restart()?;
-    for id in 2..=20 {
-        publish_until_accepted(&all.hosts[1], &id.to_string()).await?;
-    }
-    receives(&mut client, 2..=20).await?;
-    receives(&mut late, 2..=20).await?;
-    all.hosts[0]
-        .wait_for_metric("socket_host_bus{state=\"up\"} 1")
-        .await
-}
-
-#[tokio::test]
-async fn killed_connections_lose_nothing() -> Result<()> {
-    let Hosts { hosts, redis, .. } = &Hosts::start(2)?;
-    let mut client = hosts[0].socket("/api/ws").await?;
-    for id in 1..=200 {
-        publish_until_accepted(&hosts[1], &id.to_string()).await?;
-        if id % 20 == 0 {
-            redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"])?;
-        }
-    }
-    receives(&mut client, 1..=200).await
-}
-
-#[tokio::test]
-async fn clients_learn_that_redis_has_lost_its_data() -> Result<()> {
-    let Hosts { hosts, redis, .. } = &Hosts::start(2)?;
-    let mut clients = [
-        hosts[0].socket("/api/ws").await?,
-        hosts[1].socket("/api/ws").await?,
-    ];
-    for id in 1..=3 {
-        publish(&hosts[0], &id.to_string()).await?;
-    }
-    for client in &mut clients {
-        receives(client, 1..=3).await?;
-    }
-    redis.command(&["FLUSHALL"])?;
-    publish(&hosts[0], "4").await?;
-    publish(&hosts[0], "5").await?;
-    for client in &mut clients {
-        // Items may be among what was missed.
-        while next(client).await? != "reload" {}
-    }
-    publish(&hosts[1], "6").await?;
-    for client in &mut clients {
-        while next(client).await? != "6" {}
-    }
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stalled_connection_is_replaced() -> Result<()> {
-    let redis = Redis::start()?;
-    let (proxy, is_stalled) = stalling_proxy(redis.address).await?;
-    let folder = burger_without_timer();
-    let host = start(&folder, &format!("redis://{proxy}/1"))?;
-    let other_folder = burger_without_timer();
-    let other = start(&other_folder, &format!("{}/1", redis.url()))?;
-    let mut client = host.socket("/api/ws").await?;
-    publish(&other, "1").await?;
-    receives(&mut client, [1]).await?;
-    // Connections that are open forward nothing from now on, and are not closed.
-    is_stalled.store(true, SeqCst);
-    for id in 2..=5 {
-        publish_until_accepted(&other, &id.to_string()).await?;
-    }
-    receives(&mut client, 2..=5).await
-}
-
-/// Starts a proxy. Once it is stalled, the connections that are open forward nothing.
-async fn stalling_proxy(server: SocketAddr) -> Result<(SocketAddr, Arc<AtomicBool>)> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
-    let is_stalled = Arc::new(AtomicBool::new(false));
-    let flag = is_stalled.clone();
-    tokio::spawn(async move {
-        while let Ok((mut client, _)) = listener.accept().await {
-            let (flag, was_stalled) = (flag.clone(), flag.load(SeqCst));
-            tokio::spawn(async move {
-                let mut server = TcpStream::connect(server).await?;
-                let stalled = async {
-                    while was_stalled || !flag.load(SeqCst) {
-                        tokio::time::sleep(Duration::from_millis(5)).await;
-                    }
-                };
-                tokio::select! {
-                    copied = copy_bidirectional(&mut client, &mut server) => copied.map(|_| ()),
-                    () = stalled => std::future::pending().await,
-                }
-            });
-        }
-    });
-    Ok((address, is_stalled))
-}
-
-#[tokio::test]
 async fn an_unusable_bus_is_an_error_at_the_start() -> Result<()> {
     let folder = burger_without_timer();
     for (url, problem) in [
@@ -294,7 +204,7 @@ async fn an_unusable_bus_is_an_error_at_the_start() -> Result<()> {
         ),
         (
             "redis://127.0.0.1:9",
-            "--bus: no answer from Redis at 127.0.0.1:9",
+            "--bus: cannot use Redis at 127.0.0.1:9",
         ),
     ] {
         let error = Server::start_error(folder.path(), &["--bus", url])?;
