@@ -50,9 +50,25 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// The pub/sub channel on which a host receives its own probes.
-pub(super) fn probe(host: &str) -> String {
-    format!("{PREFIX}:probe:{host}")
+/// The pub/sub channel on which a host receives its own probes, of one partition or of all.
+pub(super) fn probe(host: &str, partition: Option<u64>) -> String {
+    match partition {
+        Some(partition) => format!("{PREFIX}:{{p{partition:02x}}}:probe:{host}"),
+        None => format!("{PREFIX}:probe:{host}"),
+    }
+}
+
+/// Returns the hash tag of a name, with which a cluster chooses the node.
+pub(super) fn hash_tag(name: &str) -> Option<&str> {
+    let (_, rest) = name.split_once('{')?;
+    let (tag, _) = rest.split_once('}')?;
+    Some(tag)
+}
+
+/// Returns the partition of a pub/sub channel.
+pub(super) fn partition_of(name: &str) -> Option<u64> {
+    let partition = hash_tag(name)?.strip_prefix('p')?;
+    u64::from_str_radix(partition, 16).ok()
 }
 
 /// Which host calls the timers.
@@ -93,11 +109,19 @@ mod tests {
     }
 
     #[test]
+    fn partitions_are_found_by_names() {
+        assert_eq!(partition_of(&Keys::new("orders").messages()), Some(0x4c));
+        assert_eq!(partition_of(&probe("host", Some(5))), Some(5));
+        assert_eq!(partition_of(&probe("host", None)), None);
+    }
+
+    #[test]
     fn channels_are_found_by_their_names() {
         for channel in ["orders", "a:b", "", ":messages:", "{p00}", "ü"] {
             assert_eq!(channel_of(&Keys::new(channel).messages()), Some(channel));
         }
         assert_eq!(channel_of("orders"), None);
-        assert_eq!(channel_of(&probe("host")), None);
+        assert_eq!(channel_of(&probe("host", None)), None);
+        assert_eq!(channel_of(&probe("host", Some(1))), None);
     }
 }
