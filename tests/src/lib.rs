@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 mod app;
+mod cluster;
 pub mod deflate;
 mod http;
 pub mod pushpin;
@@ -19,6 +20,7 @@ mod websocket;
 
 pub use self::{
     app::{app_with_manifest, burger, burger_without_timer, probe},
+    cluster::Cluster,
     http::{Response, read_response, request},
     redis::{MASTER, Redis},
     server::{Log, Server},

@@ -99,6 +99,10 @@ impl Redis {
         Ok(())
     }
 
+    pub(crate) fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// Deletes the data of the server, which must be stopped.
     pub fn delete_data(&mut self) -> Result<()> {
         ensure!(self.child.is_none(), "the server runs");

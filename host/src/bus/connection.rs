@@ -3,6 +3,7 @@
 use redis::{
     Cmd, ErrorKind, Pipeline, RedisFuture, Value,
     aio::{ConnectionLike, ConnectionManager},
+    cluster_async::ClusterConnection,
 };
 
 /// A connection for commands. Clones share it.
@@ -13,6 +14,8 @@ pub(super) enum Connection {
     Closed,
     /// A connection to one server, which is opened again when it breaks.
     Single(ConnectionManager),
+    /// Connections to the nodes of a cluster.
+    Cluster(ClusterConnection),
 }
 
 impl Connection {
@@ -20,6 +23,7 @@ impl Connection {
         match self {
             Self::Closed => Err((ErrorKind::Io, "not connected").into()),
             Self::Single(manager) => Ok(manager),
+            Self::Cluster(cluster) => Ok(cluster),
         }
     }
 }
@@ -48,6 +52,7 @@ impl ConnectionLike for Connection {
         match self {
             Self::Closed => 0,
             Self::Single(manager) => manager.get_db(),
+            Self::Cluster(cluster) => cluster.get_db(),
         }
     }
 }

@@ -10,15 +10,16 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use redis::RedisResult;
-use tokio::time::{Instant, interval, sleep};
+use tokio::time::{interval, sleep};
 use tracing::{debug, warn};
 
 use super::{
     Bus,
-    keys::{Keys, all_hosts, channel_of, host},
+    keys::{Keys, all_hosts, channel_of, host, is_of_hosts},
     position::{ChannelItems, Continuity, Message, Order, Position},
-    redis::{Range, TIMEOUT, in_time},
-    subscriber::{Event, Subscriber},
+    probes::Probes,
+    redis::{Range, TIMEOUT},
+    subscriber::{Event, Request, Subscriber},
 };
 use crate::{config::Limits, pubsub::publication::Publication};
 
@@ -27,9 +28,6 @@ const PROBE_INTERVAL: Duration = Limits::DEFAULT.bus_probe_interval;
 
 /// The pause before connecting again.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
-
-/// The channels that are subscribed to by one command.
-const SUBSCRIBED_AT_ONCE: usize = 500;
 
 /// The messages of a channel that wait while it is being read. Further ones are read later.
 const MAX_BUFFERED: usize = 1000;
@@ -54,6 +52,9 @@ type Read = BoxFuture<'static, (Arc<str>, u64, RedisResult<ChannelItems>)>;
 struct Receiver<'a> {
     bus: &'a Bus,
     feeds: HashMap<Arc<str>, Feed>,
+    /// The probes of the current connection.
+    probes: Probes<'a>,
+    requests: FuturesUnordered<Request>,
     reads: FuturesUnordered<Read>,
 }
 
@@ -62,6 +63,8 @@ pub(super) async fn run(bus: &Bus) {
     let mut receiver = Receiver {
         bus,
         feeds: HashMap::new(),
+        probes: bus.probes(),
+        requests: FuturesUnordered::new(),
         reads: FuturesUnordered::new(),
     };
     loop {
@@ -74,70 +77,71 @@ pub(super) async fn run(bus: &Bus) {
 }
 
 impl Receiver<'_> {
-    /// Subscribes to all channels and receives until the connection is lost.
+    /// Subscribes to all channels and receives until a connection is lost.
     async fn connect(&mut self) -> RedisResult<()> {
         self.bus.redis.renew().await?;
         let mut subscriber = self.bus.redis.subscriber().await?;
-        let names = vec![host(&self.bus.host), all_hosts()];
-        in_time(subscriber.subscribe(names)).await?;
+        self.probes = self.bus.probes();
+        self.requests.clear();
         self.reads.clear();
+        let probes = self.probes.channels();
+        let names = probes.chain([host(&self.bus.host), all_hosts()]).collect();
+        self.requests.extend(subscriber.subscribe(names));
         let names: Vec<_> = self.feeds.keys().cloned().collect();
-        join(&subscriber, &names).await?;
+        self.join(&subscriber, &names);
         self.receive(&mut subscriber).await
     }
 
     async fn receive(&mut self, subscriber: &mut Subscriber) -> RedisResult<()> {
-        let mut probes = interval(PROBE_INTERVAL);
-        let mut last_received = Instant::now();
+        let mut probe_ticks = interval(PROBE_INTERVAL);
         loop {
             tokio::select! {
-                event = subscriber.next() => {
-                    last_received = Instant::now();
-                    match event {
-                        Event::Message { channel, payload } => match channel_of(&channel) {
-                            Some(channel) => {
-                                if let Some(message) = Message::parse(&payload) {
-                                    self.handle_message(channel, message).await;
-                                }
-                            }
-                            None if payload.is_empty() => self.bus.set_up(true),
-                            None => self.bus.handle_host_message(&payload),
-                        },
-                        Event::Subscribed { channel } => {
-                            if let Some(channel) = channel_of(&channel) {
-                                self.read(channel);
-                            }
-                        }
-                        Event::Lost => return Ok(()),
+                event = subscriber.next() => match event {
+                    Event::Message { channel, payload } => {
+                        self.handle_payload(&channel, &payload).await;
                     }
-                }
+                    Event::Subscribed { channel } => {
+                        self.probes.received(&channel, false);
+                        if let Some(channel) = channel_of(&channel) {
+                            self.read(channel);
+                        }
+                    }
+                    Event::Unsubscribed { channel } => {
+                        let channel = channel_of(&channel);
+                        if channel.is_none_or(|channel| self.feeds.contains_key(channel)) {
+                            // The channel has moved to another node.
+                            return Ok(());
+                        }
+                    }
+                    Event::Lost => return Ok(()),
+                },
+                Some(result) = self.requests.next() => result?,
                 Some((channel, number, items)) = self.reads.next() => {
                     self.handle_items(&channel, number, items?).await;
                 }
-                changed = self.bus.channels.changed() => {
-                    self.update(subscriber, changed).await?;
-                }
+                changed = self.bus.channels.changed() => self.update(subscriber, changed),
                 () = self.bus.redis.demoted() => {
                     warn!("bus: Redis is no longer the master, connecting again");
                     return Ok(());
                 }
-                _ = probes.tick() => {
-                    if last_received.elapsed() > TIMEOUT {
+                _ = probe_ticks.tick() => {
+                    if self.probes.is_overdue(TIMEOUT) {
                         warn!("bus: no message from Redis, connecting again");
                         return Ok(());
                     }
-                    let (redis, host) = (self.bus.redis.clone(), self.bus.host.clone());
-                    // Not awaited, since its message is.
-                    tokio::spawn(async move { redis.probe(&host).await });
+                    for channel in self.probes.channels() {
+                        let redis = self.bus.redis.clone();
+                        // Not awaited, since its message is.
+                        tokio::spawn(async move { redis.probe(&channel).await });
+                    }
                 }
             }
         }
     }
 
     /// Subscribes to channels that this host has, and unsubscribes from those that it has no longer.
-    async fn update(&mut self, subscriber: &Subscriber, changed: Vec<Arc<str>>) -> RedisResult<()> {
+    fn update(&mut self, subscriber: &Subscriber, changed: Vec<Arc<str>>) {
         let (mut joined, mut left) = (Vec::new(), Vec::new());
-        // Recorded for all first: if the connection breaks, the next one subscribes to them.
         for name in changed {
             let is_wanted = self.bus.channels.contains(&name);
             if is_wanted && self.feeds.contains_key(&name) {
@@ -150,10 +154,18 @@ impl Receiver<'_> {
                 left.push(Keys::new(&name).messages());
             }
         }
-        for names in left.chunks(SUBSCRIBED_AT_ONCE) {
-            in_time(subscriber.unsubscribe(names.to_vec())).await?;
-        }
-        join(subscriber, &joined).await
+        self.requests.extend(subscriber.unsubscribe(left));
+        self.join(subscriber, &joined);
+    }
+
+    /// Subscribes to channels, and to the probes for them. Each channel is read when its subscription is
+    /// confirmed.
+    fn join(&mut self, subscriber: &Subscriber, names: &[Arc<str>]) {
+        let mut channels: Vec<_> = names.iter().map(|it| Keys::new(it).messages()).collect();
+        let probes = channels.iter().filter_map(|it| self.probes.add(it));
+        let probes: Vec<_> = probes.collect();
+        channels.extend(probes);
+        self.requests.extend(subscriber.subscribe(channels));
     }
 
     /// Forgets the position in a channel, and reads its newest items.
@@ -190,6 +202,23 @@ impl Receiver<'_> {
             let items = redis.read(&name, limits, range).await;
             (name, number, items)
         }));
+    }
+
+    async fn handle_payload(&mut self, channel: &str, payload: &str) {
+        if is_of_hosts(channel) {
+            return self.bus.handle_host_message(payload);
+        }
+        let name = channel_of(channel);
+        self.probes.received(channel, name.is_none());
+        match name {
+            Some(name) => {
+                if let Some(message) = Message::parse(payload) {
+                    self.handle_message(name, message).await;
+                }
+            }
+            None if self.probes.are_confirmed() => self.bus.set_up(true),
+            None => {}
+        }
     }
 
     async fn handle_message(&mut self, name: &str, message: Message) {
@@ -264,15 +293,6 @@ impl Receiver<'_> {
             self.read(name);
         }
     }
-}
-
-/// Subscribes to channels. Each is read when its subscription is confirmed.
-async fn join(subscriber: &Subscriber, names: &[Arc<str>]) -> RedisResult<()> {
-    for names in names.chunks(SUBSCRIBED_AT_ONCE) {
-        let channels = names.iter().map(|it| Keys::new(it).messages()).collect();
-        in_time(subscriber.subscribe(channels)).await?;
-    }
-    Ok(())
 }
 
 /// Parses an item that a host has published. One of an unknown version has no content.

@@ -55,24 +55,32 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// The pub/sub channel of one host, for its own probes and for answers.
+/// What the names begin with that concern hosts.
+const HOSTS: &str = "socket-host:{hosts}";
+
+/// The pub/sub channel of one host, for answers.
 pub(super) fn host(host: &str) -> String {
-    format!("{PREFIX}:host:{host}")
+    format!("{HOSTS}:host:{host}")
 }
 
 /// The pub/sub channel of all hosts, for questions.
 pub(super) fn all_hosts() -> String {
-    format!("{PREFIX}:hosts")
+    format!("{HOSTS}:all")
+}
+
+/// Returns whether a pub/sub channel is one of hosts.
+pub(super) fn is_of_hosts(channel: &str) -> bool {
+    channel.starts_with(HOSTS)
 }
 
 /// The hosts, by the time in milliseconds when they count as dead.
 pub(super) fn alive() -> String {
-    format!("{PREFIX}:{{hosts}}:alive")
+    format!("{HOSTS}:alive")
 }
 
 /// A hash with the versions of the hosts.
 pub(super) fn versions() -> String {
-    format!("{PREFIX}:{{hosts}}:versions")
+    format!("{HOSTS}:versions")
 }
 
 /// The field of [`Keys::members`] for the connections of a member to a host.
@@ -83,6 +91,27 @@ pub(super) fn member_field(host: &str, member: &str) -> String {
 /// Returns the host and the member of a field that [`member_field`] has returned.
 pub(super) fn parse_member_field(field: &str) -> Option<(&str, &str)> {
     field.split_once(' ')
+}
+
+/// The pub/sub channel on which a host receives its own probes, of one partition or of all.
+pub(super) fn probe(host: &str, partition: Option<u64>) -> String {
+    match partition {
+        Some(partition) => format!("{PREFIX}:{{p{partition:02x}}}:probe:{host}"),
+        None => format!("{PREFIX}:probe:{host}"),
+    }
+}
+
+/// Returns the hash tag of a name, with which a cluster chooses the node.
+pub(super) fn hash_tag(name: &str) -> Option<&str> {
+    let (_, rest) = name.split_once('{')?;
+    let (tag, _) = rest.split_once('}')?;
+    Some(tag)
+}
+
+/// Returns the partition of a pub/sub channel.
+pub(super) fn partition_of(name: &str) -> Option<u64> {
+    let partition = hash_tag(name)?.strip_prefix('p')?;
+    u64::from_str_radix(partition, 16).ok()
 }
 
 /// Which host calls the timers.
@@ -123,6 +152,13 @@ mod tests {
     }
 
     #[test]
+    fn partitions_are_found_by_names() {
+        assert_eq!(partition_of(&Keys::new("orders").messages()), Some(0x4c));
+        assert_eq!(partition_of(&probe("host", Some(5))), Some(5));
+        assert_eq!(partition_of(&probe("host", None)), None);
+    }
+
+    #[test]
     fn channels_are_found_by_their_names() {
         for channel in ["orders", "a:b", "", ":messages:", "{p00}", "ü"] {
             assert_eq!(channel_of(&Keys::new(channel).messages()), Some(channel));
@@ -130,5 +166,7 @@ mod tests {
         assert_eq!(channel_of("orders"), None);
         assert_eq!(channel_of(&host("1")), None);
         assert_eq!(channel_of(&all_hosts()), None);
+        assert_eq!(channel_of(&probe("host", None)), None);
+        assert_eq!(channel_of(&probe("host", Some(1))), None);
     }
 }

@@ -3,19 +3,22 @@
 //! - `redis` publishes items and reads those of a channel. Each step is one script, so that the
 //!   items of a channel have one order.
 //! - `feed` receives what is published to the channels of this host, in that order.
+//! - `probes` notice connections that forward nothing.
 //! - `position` tells whether what was received or read is in sequence.
-//! - `servers` are those that the URL names, and `connection` is one to them for commands.
-//! - `subscriber` receives messages of pub/sub channels.
-//! - `writer` publishes and waits for replicas.
+//! - `servers` are those that the URL names, and `connect` opens connections to them. `connection` is
+//!   one for commands, `subscriber` one that receives messages, and `writer` one that publishes and
+//!   waits for replicas.
 //! - `hosts` knows which hosts are alive, and the members of channels that each of them has.
 //! - `query` asks all hosts.
 //! - `keys` are the names in Redis.
 
+mod connect;
 mod connection;
 mod feed;
 mod hosts;
 mod keys;
 mod position;
+mod probes;
 pub(crate) mod query;
 mod redis;
 mod servers;
@@ -32,7 +35,7 @@ use std::{
 };
 
 use ::redis::RedisError;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use grip::Item;
 use parking_lot::Mutex;
 use spin_runtime::runtime_config::KeyValueStore;
@@ -41,7 +44,7 @@ use tokio::time::interval;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use self::{query::Questions, redis::Redis, servers::Servers};
+use self::{probes::Probes, query::Questions, redis::Redis, servers::Servers};
 use crate::{
     config::Limits,
     pubsub::channels::Channels,
@@ -91,9 +94,15 @@ impl Bus {
         members: Members,
     ) -> Result<Arc<Self>> {
         let servers = Servers::parse(url).context(
-            "--bus: expected the URL of a Redis server, such as redis://127.0.0.1:6379/1, or of \
-             sentinels, such as redis-sentinel://10.0.0.1:26379,10.0.0.2:26379/mymaster/1",
+            "--bus: expected the URL of a Redis server, such as redis://127.0.0.1:6379/1, of \
+             sentinels, such as redis-sentinel://10.0.0.1:26379,10.0.0.2:26379/mymaster/1, or of a \
+             cluster, such as redis-cluster://10.0.0.1:7000,10.0.0.2:7000",
         )?;
+        ensure!(
+            replicas == 0 || !servers.are_cluster(),
+            "--bus-wait does not work with a cluster: leave it out, or use redis:// or \
+             redis-sentinel://"
+        );
         Ok(Arc::new(Self {
             redis: Redis::new(servers, replicas),
             host: Uuid::new_v4().simple().to_string(),
@@ -190,6 +199,11 @@ impl Bus {
                 self.release_lease().await;
             }
         }
+    }
+
+    /// Returns the probes of a connection of this host.
+    fn probes(&self) -> Probes<'_> {
+        Probes::new(&self.host, self.redis.is_cluster())
     }
 
     fn set_up(&self, is_up: bool) {

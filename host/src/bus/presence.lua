@@ -6,16 +6,16 @@
 -- of a field; the value of the field, or an empty one to remove it; its lifetime in milliseconds; and the
 -- fields that the other hosts would have.
 local changed
-if ARGV[10] == '' then
-    changed = redis.call('HDEL', KEYS[4], ARGV[9])
+if ARGV[11] == '' then
+    changed = redis.call('HDEL', KEYS[4], ARGV[10])
 else
-    changed = redis.call('HSET', KEYS[4], ARGV[9], ARGV[10])
-    redis.call('PEXPIRE', KEYS[4], ARGV[11])
+    changed = redis.call('HSET', KEYS[4], ARGV[10], ARGV[11])
+    redis.call('PEXPIRE', KEYS[4], ARGV[12])
 end
 if changed == 0 or ARGV[2] == '' then
     return
 end
-for index = 12, #ARGV do
+for index = 13, #ARGV do
     if redis.call('HEXISTS', KEYS[4], ARGV[index]) == 1 then
         return
     end

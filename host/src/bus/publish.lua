@@ -2,7 +2,8 @@
 --
 -- KEYS: the position of the channel, its stream, and optionally the item's id.
 -- ARGV: a new epoch, the item, its tag, the number of items that the stream keeps, the lifetimes of the
--- stream, of the position and of the id in milliseconds, and the pub/sub channel.
+-- stream, of the position and of the id in milliseconds, the command that publishes, and the pub/sub
+-- channel.
 if KEYS[3] and redis.call('EXISTS', KEYS[3]) == 1 then
     return
 end
@@ -16,4 +17,4 @@ redis.call('PEXPIRE', KEYS[1], ARGV[6])
 if KEYS[3] then
     redis.call('SET', KEYS[3], offset, 'PX', ARGV[7])
 end
-redis.call('PUBLISH', ARGV[8], table.concat({epoch, offset, ARGV[3], previous, ARGV[2]}, ' '))
+redis.call(ARGV[8], ARGV[9], table.concat({epoch, offset, ARGV[3], previous, ARGV[2]}, ' '))

@@ -4,13 +4,14 @@
 --
 -- KEYS: the position of the channel, and its stream.
 -- ARGV: a new epoch, the lifetime of the position in milliseconds, the first offset, the number of the
--- newest items to read if the offset is 0, an epoch that has lost items, and the pub/sub channel.
+-- newest items to read if the offset is 0, an epoch that has lost items, the command that publishes,
+-- and the pub/sub channel.
 if epoch == ARGV[5] then
     -- Its offsets were given out twice. The message notifies the other hosts.
     epoch = ARGV[1]
     redis.call('DEL', KEYS[1], KEYS[2])
     redis.call('HSET', KEYS[1], 'epoch', epoch)
-    redis.call('PUBLISH', ARGV[6], epoch .. ' 0   ')
+    redis.call(ARGV[6], ARGV[7], epoch .. ' 0   ')
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 local offset = redis.call('HGET', KEYS[1], 'offset') or '0'

@@ -5,23 +5,21 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt as _;
 use grip::Item;
 use parking_lot::Mutex;
 use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, ProtocolVersion, RedisError,
-    RedisResult, Script, ScriptInvocation, ServerErrorKind,
-    aio::{ConnectionManager, ConnectionManagerConfig},
+    Client, ConnectionInfo, ErrorKind, FromRedisValue, RedisError, RedisResult, Script,
+    ScriptInvocation, ServerErrorKind,
 };
 use tokio::{sync::Notify, time::timeout};
 use uuid::Uuid;
 
 use super::{
+    connect::Connections,
     connection::Connection,
-    keys::{Keys, alive, host as host_channel, lease, member_field, runs, versions},
+    keys::{Keys, alive, lease, member_field, runs, versions},
     position::{ChannelItems, Entry, parse_offset},
     servers::Servers,
-    subscriber::{Subscriber, event_queue},
     writer::Writer,
 };
 use crate::config::{HistoryLimits, Limits};
@@ -62,25 +60,16 @@ static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("re
 
 /// The connections to Redis, which are opened again when they break. Clones share them.
 #[derive(Clone)]
-pub(super) struct Redis(Arc<Inner>);
+pub(super) struct Redis(pub(super) Arc<Inner>);
 
-struct Inner {
-    servers: Servers,
+/// What the clones share.
+pub(super) struct Inner {
+    pub(super) servers: Servers,
     /// The number of replicas that must have what is published.
-    replicas: u32,
-    connections: Mutex<Connections>,
+    pub(super) replicas: u32,
+    pub(super) connections: Mutex<Connections>,
     /// Notified when a command shows that the server is not the master any more.
-    demoted: Notify,
-}
-
-/// The connections to one master.
-#[derive(Default)]
-struct Connections {
-    /// The master; `None` if it is not known yet.
-    master: Option<Client>,
-    commands: Connection,
-    /// The connection for publishing, if replicas must have what is published.
-    writer: Option<Writer>,
+    pub(super) demoted: Notify,
 }
 
 /// The result of a heartbeat.
@@ -130,28 +119,23 @@ impl Redis {
         }))
     }
 
-    /// Replaces the connections, which may be dead without being closed, by those to the current
-    /// master.
-    pub(super) async fn renew(&self) -> RedisResult<()> {
-        let master = self.0.servers.master().await?;
-        *self.0.connections.lock() = Connections {
-            commands: Connection::Single(open(&master)?),
-            master: Some(master),
-            writer: None,
-        };
-        // What was shown by the previous connections.
-        let _ = self.0.demoted.notified().now_or_never();
-        Ok(())
-    }
-
     fn commands(&self) -> Connection {
         self.0.connections.lock().commands.clone()
     }
 
-    /// Returns the master, which [`Self::renew`] has found.
-    fn master(&self) -> RedisResult<Client> {
-        let master = self.0.connections.lock().master.clone();
-        master.ok_or_else(|| (ErrorKind::Io, "not connected").into())
+    /// Returns whether the servers are a cluster, whose nodes may fail one by one.
+    pub(super) fn is_cluster(&self) -> bool {
+        self.0.servers.are_cluster()
+    }
+
+    /// Returns the command with which scripts publish. A cluster forwards messages within a shard only,
+    /// not to all nodes.
+    fn publish_command(&self) -> &'static str {
+        if self.is_cluster() {
+            "SPUBLISH"
+        } else {
+            "PUBLISH"
+        }
     }
 
     /// Waits until a command shows that the server is not the master any more.
@@ -171,26 +155,6 @@ impl Redis {
         })
     }
 
-    /// Returns the connection for publishing, if replicas must have what is published.
-    pub(super) async fn writer(&self) -> RedisResult<Option<Writer>> {
-        let replicas = self.0.replicas;
-        if replicas == 0 {
-            return Ok(None);
-        }
-        let writer = self.0.connections.lock().writer.clone();
-        if let Some(writer) = writer
-            && !writer.is_broken()
-        {
-            return Ok(Some(writer));
-        }
-        let config = connection_config();
-        let master = self.master()?;
-        let connection = master.get_multiplexed_async_connection_with_config(&config);
-        let writer = Writer::new(in_time(connection).await?, replicas);
-        self.0.connections.lock().writer = Some(writer.clone());
-        Ok(Some(writer))
-    }
-
     /// Returns the addresses of the servers, without a password.
     pub(super) fn address(&self) -> String {
         self.0.servers.to_string()
@@ -198,27 +162,18 @@ impl Redis {
 
     /// Returns whether a URL is that of the same database, once the master is known.
     pub(super) fn is_database(&self, url: &str) -> bool {
-        let database = |client: &Client| {
-            let info = client.get_connection_info();
-            let settings = info.redis_settings();
-            (info.addr().to_string(), settings.db())
+        let database =
+            |info: &ConnectionInfo| (info.addr().to_string(), info.redis_settings().db());
+        let Ok(other) = Client::open(url) else {
+            return false;
         };
-        let other = Client::open(url);
-        let master = self.master();
-        matches!((other, master), (Ok(other), Ok(master)) if database(&other) == database(&master))
-    }
-
-    /// Opens a connection for subscriptions.
-    pub(super) async fn subscriber(&self) -> RedisResult<Subscriber> {
-        let info = self.master()?.get_connection_info().clone();
-        let settings = info.redis_settings().clone();
-        // Messages are then pushed besides responses.
-        let settings = settings.set_protocol(ProtocolVersion::RESP3);
-        let client = Client::open(info.set_redis_settings(settings))?;
-        let (sender, events) = event_queue();
-        let config = connection_config().set_push_sender(sender);
-        let connection = client.get_multiplexed_async_connection_with_config(&config);
-        Ok(Subscriber::new(in_time(connection).await?, events))
+        let other = database(other.get_connection_info());
+        match &self.0.servers {
+            Servers::Cluster(nodes) => nodes.iter().any(|node| database(node) == other),
+            Servers::Single(_) | Servers::Sentinel(_) => self
+                .master()
+                .is_ok_and(|master| database(master.get_connection_info()) == other),
+        }
     }
 
     /// Publishes an item to a channel whose last items are kept within `limits`, with the connection
@@ -231,12 +186,43 @@ impl Redis {
         writer: Option<&Writer>,
     ) -> RedisResult<()> {
         let keys = Keys::new(&item.channel);
+        let tag = new_tag();
         let mut call = PUBLISH.prepare_invoke();
-        prepare_publish(&mut call, &keys, item.id.as_deref(), json, limits);
+        let id = match &item.id {
+            Some(id) => Some(id.as_str()),
+            // A command is sent again when the connection to a node breaks.
+            None => self.is_cluster().then_some(tag.as_str()),
+        };
+        self.prepare_publish(&mut call, &keys, id, json, &tag, limits);
         match writer {
             Some(writer) => self.checked(writer.call(&call).await),
             None => self.call(&call).await,
         }
+    }
+
+    /// Adds the keys and arguments of publish.lua.
+    fn prepare_publish(
+        &self,
+        call: &mut ScriptInvocation<'_>,
+        keys: &Keys<'_>,
+        id: Option<&str>,
+        json: &str,
+        tag: &str,
+        limits: HistoryLimits,
+    ) {
+        call.key(keys.position()).key(keys.items());
+        if let Some(id) = id {
+            call.key(keys.id(id));
+        }
+        call.arg(new_epoch())
+            .arg(json)
+            .arg(tag)
+            .arg(limits.items)
+            .arg(millis(limits.age))
+            .arg(millis(position_lifetime(limits)))
+            .arg(millis(ID_LIFETIME))
+            .arg(self.publish_command())
+            .arg(keys.messages());
     }
 
     /// Adds a member with a `value` to a host, or removes it without one. Publishes the item if none of
@@ -256,7 +242,8 @@ impl Redis {
         let item_id = item.and_then(|item| item.id.as_deref()).unwrap_or_default();
         let mut call = PRESENCE.prepare_invoke();
         let json = json.unwrap_or_default();
-        prepare_publish(&mut call, &keys, Some(item_id), &json, limits);
+        let tag = new_tag();
+        self.prepare_publish(&mut call, &keys, Some(item_id), &json, &tag, limits);
         call.key(keys.members())
             .arg(member_field(host, id))
             .arg(value.unwrap_or_default())
@@ -321,6 +308,7 @@ impl Redis {
             .arg(from)
             .arg(count)
             .arg(lost_epoch.unwrap_or_default())
+            .arg(self.publish_command())
             .arg(keys.messages());
         let (epoch, last, tag, fields): (String, String, String, Vec<String>) =
             self.call(&call).await?;
@@ -370,37 +358,17 @@ impl Redis {
 
     /// Publishes a message on a pub/sub channel, and returns how many connections receive it.
     pub(super) async fn send(&self, channel: &str, message: &str) -> RedisResult<usize> {
-        let mut command = redis::cmd("PUBLISH");
+        let mut command = redis::cmd(self.publish_command());
         command.arg(channel).arg(message);
         self.checked(command.query_async(&mut self.commands()).await)
     }
 
-    /// Publishes a message to this host itself, if the server is the master.
-    pub(super) async fn probe(&self, host: &str) -> RedisResult<()> {
-        self.call(&PROBE.key(host_channel(host))).await
+    /// Publishes an empty message on the channel of a probe, if the server is the master.
+    pub(super) async fn probe(&self, channel: &str) -> RedisResult<()> {
+        let mut call = PROBE.key(channel);
+        call.arg(self.publish_command());
+        self.call(&call).await
     }
-}
-
-/// Adds the keys and arguments of publish.lua.
-fn prepare_publish(
-    call: &mut ScriptInvocation<'_>,
-    keys: &Keys<'_>,
-    id: Option<&str>,
-    json: &str,
-    limits: HistoryLimits,
-) {
-    call.key(keys.position()).key(keys.items());
-    if let Some(id) = id {
-        call.key(keys.id(id));
-    }
-    call.arg(new_epoch())
-        .arg(json)
-        .arg(new_tag())
-        .arg(limits.items)
-        .arg(millis(limits.age))
-        .arg(millis(position_lifetime(limits)))
-        .arg(millis(ID_LIFETIME))
-        .arg(keys.messages());
 }
 
 /// Waits for Redis, at most for [`TIMEOUT`].
@@ -408,22 +376,6 @@ pub(super) async fn in_time<T>(operation: impl Future<Output = RedisResult<T>>) 
     timeout(TIMEOUT, operation)
         .await
         .unwrap_or_else(|_| Err((ErrorKind::Io, "no response in time").into()))
-}
-
-fn open(client: &Client) -> RedisResult<ConnectionManager> {
-    let config = ConnectionManagerConfig::new()
-        .set_connection_timeout(Some(TIMEOUT))
-        .set_response_timeout(Some(TIMEOUT))
-        // A publisher tries again.
-        .set_number_of_retries(1)
-        .set_max_delay(Duration::from_secs(1));
-    ConnectionManager::new_lazy_with_config(client.clone(), config)
-}
-
-fn connection_config() -> AsyncConnectionConfig {
-    AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(TIMEOUT))
-        .set_response_timeout(Some(TIMEOUT))
 }
 
 /// The position must outlive the items, whose offsets would otherwise be given out again.

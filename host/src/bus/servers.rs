@@ -22,6 +22,8 @@ pub(super) enum Servers {
     Single(Client),
     /// The master that sentinels name.
     Sentinel(Sentinels),
+    /// The nodes of a cluster: `redis-cluster://[USER:PASSWORD@]HOST[:PORT],…`.
+    Cluster(Vec<ConnectionInfo>),
 }
 
 /// Sentinels: `redis-sentinel://[USER:PASSWORD@]HOST[:PORT],…/MASTER[/DATABASE]`. The user and the
@@ -53,32 +55,29 @@ impl Servers {
         match scheme {
             "redis-sentinel" => Sentinels::parse("redis", &Parts::split(rest)),
             "rediss-sentinel" => Sentinels::parse("rediss", &Parts::split(rest)),
+            "redis-cluster" => parse_cluster("redis", &Parts::split(rest)),
+            "rediss-cluster" => parse_cluster("rediss", &Parts::split(rest)),
             _ => Ok(Self::Single(Client::open(url)?)),
         }
     }
 
-    /// Returns the server that takes writes.
-    pub(super) async fn master(&self) -> RedisResult<Client> {
-        match self {
-            Self::Single(client) => Ok(client.clone()),
-            Self::Sentinel(sentinels) => sentinels.master().await,
-        }
+    /// Returns whether these are a cluster.
+    pub(super) fn are_cluster(&self) -> bool {
+        matches!(self, Self::Cluster(_))
     }
 }
 
 impl fmt::Display for Servers {
     /// Formats the addresses, without a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let addresses = match self {
-            Self::Single(client) => {
-                return write_addresses(f, [client.get_connection_info().addr()]);
-            }
+        match self {
+            Self::Single(client) => write_addresses(f, [client.get_connection_info().addr()]),
             Self::Sentinel(sentinels) => {
                 write!(f, "{} of ", sentinels.master)?;
-                &sentinels.addresses
+                write_addresses(f, &sentinels.addresses)
             }
-        };
-        write_addresses(f, addresses)
+            Self::Cluster(nodes) => write_addresses(f, nodes.iter().map(ConnectionInfo::addr)),
+        }
     }
 }
 
@@ -134,7 +133,7 @@ impl Sentinels {
     }
 
     /// Asks the sentinels for the master, and the master whether it is one.
-    async fn master(&self) -> RedisResult<Client> {
+    pub(super) async fn master(&self) -> RedisResult<Client> {
         let lookup = async {
             let mut sentinel = self.sentinel.lock().await;
             sentinel
@@ -143,6 +142,20 @@ impl Sentinels {
         };
         in_time(lookup).await
     }
+}
+
+fn parse_cluster(scheme: &str, parts: &Parts<'_>) -> Result<Servers> {
+    ensure!(
+        matches!(*parts.path, [""] | ["0"]),
+        "a cluster has only the database 0: leave out what follows the nodes"
+    );
+    ensure!(parts.query.is_empty(), "a cluster has no parameters");
+    let credentials = parts.credentials;
+    let nodes = parts.hosts.iter().map(|host| {
+        ensure!(!host.is_empty(), "the address of a node is empty");
+        Ok(format!("{scheme}://{credentials}{host}").into_connection_info()?)
+    });
+    Ok(Servers::Cluster(nodes.collect::<Result<_>>()?))
 }
 
 /// Returns how to log in to sentinels, which have no databases.
@@ -192,7 +205,7 @@ mod tests {
     fn sentinels(url: &str) -> Sentinels {
         match Servers::parse(url).unwrap() {
             Servers::Sentinel(sentinels) => sentinels,
-            Servers::Single(_) => panic!("{url} is parsed as one server"),
+            servers => panic!("{url} is parsed as {servers}"),
         }
     }
 
@@ -208,6 +221,18 @@ mod tests {
             servers.to_string(),
             "mymaster of a:1,b:26379,::1:26379,::1:2"
         );
+    }
+
+    #[test]
+    fn urls_of_clusters_are_parsed() {
+        for (url, expected) in [
+            ("redis-cluster://a:7000,b", "a:7000,b:6379"),
+            ("rediss-cluster://user:secret@a:7000/0", "a:7000"),
+        ] {
+            let servers = Servers::parse(url).unwrap();
+            assert!(servers.are_cluster());
+            assert_eq!(servers.to_string(), expected);
+        }
     }
 
     #[test]
@@ -239,6 +264,10 @@ mod tests {
             "redis-sentinel://a/m/x",
             "redis-sentinel://a/m/0/1",
             "redis-sentinel://a/m?password=x",
+            "redis-cluster://",
+            "redis-cluster://a,",
+            "redis-cluster://a/1",
+            "redis-cluster://a/0?x=y",
         ] {
             assert!(Servers::parse(url).is_err(), "{url}");
         }

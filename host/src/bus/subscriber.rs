@@ -1,21 +1,30 @@
 //! Receives the messages of pub/sub channels.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
 };
 
+use futures_util::future::BoxFuture;
 use redis::{
     PushInfo, PushKind, RedisResult,
     aio::{AsyncPushSender, MultiplexedConnection, SendError},
+    cluster_async::ClusterConnection,
     from_redis_value,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::{keys::hash_tag, redis::in_time};
 use crate::config::Limits;
 
 /// The messages that may wait to be handled, in bytes.
 const MAX_QUEUED_BYTES: usize = Limits::DEFAULT.bus_queue_bytes;
+
+/// The channels of one command.
+const CHANGED_AT_ONCE: usize = 500;
 
 /// What a subscriber receives.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,14 +33,34 @@ pub(super) enum Event {
     Message { channel: String, payload: String },
     /// The subscription to a channel is confirmed. What is published later is received.
     Subscribed { channel: String },
-    /// Messages are lost, because the connection was closed or too many have waited.
+    /// The subscription to a channel has ended, as when a cluster moves the channel to another node.
+    Unsubscribed { channel: String },
+    /// Messages are lost, because a connection was closed or too many have waited.
     Lost,
 }
 
-/// A connection with subscriptions.
+/// Connections with subscriptions.
 pub(super) struct Subscriber {
-    connection: MultiplexedConnection,
+    connection: Connection,
     events: Events,
+}
+
+/// The connections of a subscriber.
+#[derive(Clone)]
+pub(super) enum Connection {
+    /// A connection to one server.
+    Single(MultiplexedConnection),
+    /// Connections to the nodes of a cluster, with subscriptions to sharded channels.
+    Cluster(ClusterConnection),
+}
+
+/// Changes subscriptions.
+pub(super) type Request = BoxFuture<'static, RedisResult<()>>;
+
+#[derive(Clone, Copy)]
+enum Change {
+    Subscribe,
+    Unsubscribe,
 }
 
 /// The receiving end of a queue of events.
@@ -66,26 +95,36 @@ pub(super) fn event_queue() -> (EventSender, Events) {
 
 impl Subscriber {
     /// Creates a subscriber whose connection pushes to the queue of `events`.
-    pub(super) fn new(connection: MultiplexedConnection, events: Events) -> Self {
+    pub(super) fn new(connection: Connection, events: Events) -> Self {
         Self { connection, events }
     }
 
-    /// Subscribes to channels. An [`Event::Subscribed`] follows for each.
-    pub(super) fn subscribe(
-        &self,
-        channels: Vec<String>,
-    ) -> impl Future<Output = RedisResult<()>> + Send + use<> {
-        let mut connection = self.connection.clone();
-        async move { connection.subscribe(channels).await }
+    /// Returns requests that subscribe to channels. An [`Event::Subscribed`] follows for each channel.
+    pub(super) fn subscribe(&self, channels: Vec<String>) -> Vec<Request> {
+        self.requests(channels, Change::Subscribe)
     }
 
-    /// Unsubscribes from channels.
-    pub(super) fn unsubscribe(
-        &self,
-        channels: Vec<String>,
-    ) -> impl Future<Output = RedisResult<()>> + Send + use<> {
-        let mut connection = self.connection.clone();
-        async move { connection.unsubscribe(channels).await }
+    /// Returns requests that unsubscribe from channels.
+    pub(super) fn unsubscribe(&self, channels: Vec<String>) -> Vec<Request> {
+        self.requests(channels, Change::Unsubscribe)
+    }
+
+    /// Returns one request for each part of the bus that may fail on its own.
+    fn requests(&self, channels: Vec<String>, change: Change) -> Vec<Request> {
+        let groups = match &self.connection {
+            Connection::Single(_) => vec![channels],
+            Connection::Cluster(_) => by_hash_tag(channels),
+        };
+        let requests = groups.into_iter().map(|channels| -> Request {
+            let mut connection = self.connection.clone();
+            Box::pin(async move {
+                for channels in channels.chunks(CHANGED_AT_ONCE) {
+                    in_time(connection.apply(change, channels)).await?;
+                }
+                Ok(())
+            })
+        });
+        requests.collect()
     }
 
     /// Waits for the next event.
@@ -98,16 +137,42 @@ impl Subscriber {
     }
 }
 
+impl Connection {
+    async fn apply(&mut self, change: Change, channels: &[String]) -> RedisResult<()> {
+        match (self, change) {
+            (Self::Single(server), Change::Subscribe) => server.subscribe(channels).await,
+            (Self::Single(server), Change::Unsubscribe) => server.unsubscribe(channels).await,
+            (Self::Cluster(cluster), Change::Subscribe) => cluster.ssubscribe(channels).await,
+            (Self::Cluster(cluster), Change::Unsubscribe) => cluster.sunsubscribe(channels).await,
+        }
+    }
+}
+
+/// Groups pub/sub channels by their hash tags.
+fn by_hash_tag(channels: Vec<String>) -> Vec<Vec<String>> {
+    let mut groups = BTreeMap::<Option<String>, Vec<String>>::new();
+    for channel in channels {
+        let tag = hash_tag(&channel).map(str::to_owned);
+        groups.entry(tag).or_default().push(channel);
+    }
+    groups.into_values().collect()
+}
+
 impl Event {
     fn parse(push: PushInfo) -> Option<Self> {
         let mut values = push.data.into_iter();
         let mut text = || values.next().and_then(|value| from_redis_value(value).ok());
         match push.kind {
-            PushKind::Message => Some(Self::Message {
+            PushKind::Message | PushKind::SMessage => Some(Self::Message {
                 channel: text()?,
                 payload: text()?,
             }),
-            PushKind::Subscribe => Some(Self::Subscribed { channel: text()? }),
+            PushKind::Subscribe | PushKind::SSubscribe => {
+                Some(Self::Subscribed { channel: text()? })
+            }
+            PushKind::Unsubscribe | PushKind::SUnsubscribe => {
+                Some(Self::Unsubscribed { channel: text()? })
+            }
             PushKind::Disconnection => Some(Self::Lost),
             _ => None,
         }
@@ -118,7 +183,7 @@ impl Event {
         size_of::<Self>()
             + match self {
                 Self::Message { channel, payload } => channel.len() + payload.len(),
-                Self::Subscribed { channel } => channel.len(),
+                Self::Subscribed { channel } | Self::Unsubscribed { channel } => channel.len(),
                 Self::Lost => 0,
             }
     }
@@ -178,6 +243,13 @@ mod tests {
         ] {
             assert_eq!(events.receiver.try_recv(), Ok(expected));
         }
+    }
+
+    #[test]
+    fn channels_are_grouped_by_hash_tags() {
+        let channels = ["{a}1", "b", "{c}", "{a}2"].map(str::to_owned);
+        let groups = by_hash_tag(channels.into());
+        assert_eq!(groups, [vec!["b"], vec!["{a}1", "{a}2"], vec!["{c}"]]);
     }
 
     #[test]

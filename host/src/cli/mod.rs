@@ -146,7 +146,7 @@ pub fn run() -> ExitCode {
         return spin::supervise(command, replace);
     }
     let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("warn,socket_host=info"));
+        .unwrap_or_else(|_| EnvFilter::new("warn,socket_host=info,redis=off"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

@@ -70,8 +70,9 @@ pub(super) struct Up {
         hide_env_values = true
     )]
     grip_key: Option<String>,
-    /// The Redis server that carries publications between hosts: `redis://` or `rediss://`, or
-    /// `redis-sentinel://` or `rediss-sentinel://` for the master that sentinels name.
+    /// The Redis server that carries publications between hosts: `redis://`, `redis-sentinel://` for
+    /// the master that sentinels name, or `redis-cluster://`. With TLS: `rediss://`,
+    /// `rediss-sentinel://`, `rediss-cluster://`.
     #[arg(
         long,
         value_name = "URL",

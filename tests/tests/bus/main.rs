@@ -5,6 +5,7 @@ use serde_json::json;
 use tests::{Client, Redis, Response, Server, burger, burger_without_timer, eventually};
 
 mod acknowledgements;
+mod cluster;
 mod failover;
 mod lost_data;
 mod outages;
