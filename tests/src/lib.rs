@@ -8,20 +8,26 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
+mod address;
 mod app;
 pub mod deflate;
 mod http;
+mod kitchen;
 pub mod pushpin;
 mod redis;
 mod server;
+mod stalling_proxy;
 mod upstream;
 mod websocket;
 
 pub use self::{
+    address::free_address,
     app::{app_with_manifest, burger, burger_without_timer, probe},
     http::{Response, read_response, request},
+    kitchen::{kitchen, kitchen_command},
     redis::Redis,
     server::{Log, Server},
+    stalling_proxy::StallingProxy,
     upstream::{Upstream, spin_stand_in},
     websocket::{Client, HandshakeError},
 };

@@ -2,15 +2,16 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::TIMEOUT;
+use crate::{TIMEOUT, free_address};
 
 /// A running Redis server with data of its own. Killed on drop.
 pub struct Redis {
@@ -26,7 +27,7 @@ impl Redis {
     pub fn start() -> Result<Self> {
         // Another process may take the port before the server does.
         for _ in 0..5 {
-            let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+            let address = free_address()?;
             let mut redis = Self {
                 address,
                 folder: TempDir::new()?,
@@ -52,6 +53,14 @@ impl Redis {
             child.wait()?;
         }
         Ok(())
+    }
+
+    /// Sends a signal to the process, if it runs.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        match &self.child {
+            Some(child) => Ok(kill_process(Pid::from_child(child), signal)?),
+            None => Ok(()),
+        }
     }
 
     /// Returns the address as a URL.

@@ -163,16 +163,17 @@ impl Server {
             .with_context(|| format!("no {name} in {health}"))
     }
 
+    /// Returns the body of `/metrics`.
+    pub async fn metrics(&self) -> Result<String> {
+        let bytes = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        Ok(request(self.control, bytes).await?.body)
+    }
+
     /// Waits until `/metrics` contains this line.
     pub async fn wait_for_metric(&self, line: &str) -> Result<()> {
         eventually(&format!("the metric {line:?}"), async || {
-            let bytes = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
-            let metrics = request(self.control, bytes).await.ok()?;
-            metrics
-                .body
-                .lines()
-                .any(|metric| metric == line)
-                .then_some(())
+            let metrics = self.metrics().await.ok()?;
+            metrics.lines().any(|metric| metric == line).then_some(())
         })
         .await
     }

@@ -1,20 +1,10 @@
 //! Several hosts with a bus: what one publishes reaches the clients of all, whatever happens to Redis.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
-    time::Duration,
-};
-
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
-use tests::{Client, Redis, Response, Server, burger, burger_without_timer, eventually};
-use tokio::{
-    io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
+use tests::{
+    Client, Redis, Response, Server, StallingProxy, burger_without_timer, eventually, kitchen,
+    kitchen_command,
 };
 
 /// Hosts of Socket Burger that share a Redis server.
@@ -242,46 +232,19 @@ async fn clients_learn_that_redis_has_lost_its_data() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stalled_connection_is_replaced() -> Result<()> {
     let redis = Redis::start()?;
-    let (proxy, is_stalled) = stalling_proxy(redis.address).await?;
+    let proxy = StallingProxy::start(redis.address).await?;
     let folder = burger_without_timer();
-    let host = start(&folder, &format!("redis://{proxy}/1"))?;
+    let host = start(&folder, &format!("redis://{}/1", proxy.address))?;
     let other_folder = burger_without_timer();
     let other = start(&other_folder, &format!("{}/1", redis.url()))?;
     let mut client = host.socket("/api/ws").await?;
     publish(&other, "1").await?;
     receives(&mut client, [1]).await?;
-    // Connections that are open forward nothing from now on, and are not closed.
-    is_stalled.store(true, SeqCst);
+    proxy.stall();
     for id in 2..=5 {
         publish_until_accepted(&other, &id.to_string()).await?;
     }
     receives(&mut client, 2..=5).await
-}
-
-/// Starts a proxy. Once it is stalled, the connections that are open forward nothing.
-async fn stalling_proxy(server: SocketAddr) -> Result<(SocketAddr, Arc<AtomicBool>)> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
-    let is_stalled = Arc::new(AtomicBool::new(false));
-    let flag = is_stalled.clone();
-    tokio::spawn(async move {
-        while let Ok((mut client, _)) = listener.accept().await {
-            let (flag, was_stalled) = (flag.clone(), flag.load(SeqCst));
-            tokio::spawn(async move {
-                let mut server = TcpStream::connect(server).await?;
-                let stalled = async {
-                    while was_stalled || !flag.load(SeqCst) {
-                        tokio::time::sleep(Duration::from_millis(5)).await;
-                    }
-                };
-                tokio::select! {
-                    copied = copy_bidirectional(&mut client, &mut server) => copied.map(|_| ()),
-                    () = stalled => std::future::pending().await,
-                }
-            });
-        }
-    });
-    Ok((address, is_stalled))
 }
 
 #[tokio::test]
@@ -315,17 +278,9 @@ async fn an_unusable_bus_is_an_error_at_the_start() -> Result<()> {
 
 /// Starts a host of Socket Burger whose orders are in Redis.
 fn start_kitchen(redis: &Redis) -> Result<(Server, tempfile::TempDir)> {
-    let folder = burger("50ms..100ms");
-    let config = folder.path().join("runtime-config.toml");
-    let store = format!(
-        "[key_value_store.default]\ntype = \"redis\"\nurl = \"{}/0\"\n",
-        redis.url()
-    );
-    std::fs::write(&config, store)?;
-    let config = config.to_str().context("a path")?;
-    let bus = redis.url() + "/1";
-    let options = ["--bus", &bus, "--runtime-config-file", config];
-    Ok((Server::start(folder.path(), &options)?, folder))
+    let folder = kitchen(redis, "50ms..100ms")?;
+    let command = kitchen_command(folder.path(), redis.address);
+    Ok((Server::run(command, &[])?, folder))
 }
 
 #[tokio::test]
