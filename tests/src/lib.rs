@@ -13,6 +13,7 @@ mod app;
 pub mod deflate;
 mod http;
 mod kitchen;
+mod nginx;
 pub mod pushpin;
 mod redis;
 mod server;
@@ -25,6 +26,7 @@ pub use self::{
     app::{app_with_manifest, burger, burger_without_timer, probe},
     http::{Response, read_response, request},
     kitchen::{kitchen, kitchen_command},
+    nginx::Nginx,
     redis::Redis,
     server::{Log, Server},
     stalling_proxy::StallingProxy,
