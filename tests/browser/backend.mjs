@@ -69,7 +69,8 @@ async function redisConfig(stateDir) {
   return path;
 }
 
-async function startRedis(folder) {
+/** Starts a Redis server with its data in a new folder. */
+export async function startRedis(folder) {
   await mkdir(folder);
   const port = await freePort();
   const server = run("redis-server", ["--bind", "127.0.0.1", "--port", port, "--save", "", "--dir", folder]);
@@ -78,7 +79,7 @@ async function startRedis(folder) {
 }
 
 /** Runs a server, which does not outlive the tests. */
-function run(program, args) {
+export function run(program, args) {
   const child = spawn(program, args, { stdio: ["ignore", "pipe", "inherit"] });
   const exit = once(child, "exit");
   const kill = () => child.kill("SIGKILL");
@@ -99,7 +100,7 @@ function run(program, args) {
   return { started, end };
 }
 
-async function freePort() {
+export async function freePort() {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address();

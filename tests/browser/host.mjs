@@ -216,7 +216,7 @@ async function tlsOptions() {
 }
 
 /** Writes the application's manifest with other timers to `folder`, and returns its path. */
-async function manifest(folder, every, timers) {
+export async function manifest(folder, every, timers) {
   const text = await readFile(`${ROOT}spin.toml`, "utf8");
   const timer = /\[\[application\.tool\.socket-host\.timer\]\]\nrequest = .*\nevery = ".*"\n/;
   assert.match(text, timer, "spin.toml has changed");
