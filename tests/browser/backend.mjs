@@ -75,7 +75,8 @@ async function redisConfig(stateDir) {
   return path;
 }
 
-async function startRedis(folder) {
+/** Starts a Redis server with its data in a new folder. */
+export async function startRedis(folder) {
   await mkdir(folder);
   const port = await freePort();
   const server = run("redis-server", ["--bind", "127.0.0.1", "--port", port, "--save", "", "--dir", folder]);

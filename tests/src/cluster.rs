@@ -4,10 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{
-    Redis, TIMEOUT,
-    redis::{free_address, redis_cli},
-};
+use crate::{Redis, TIMEOUT, address::free_address, redis::redis_cli};
 
 /// The masters of a cluster. Each has a replica.
 const MASTERS: usize = 3;

@@ -8,10 +8,14 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
+mod address;
 mod app;
 mod cluster;
 pub mod deflate;
 mod http;
+mod kitchen;
+mod nginx;
+mod proxy;
 pub mod pushpin;
 mod redis;
 mod server;
@@ -19,9 +23,13 @@ mod upstream;
 mod websocket;
 
 pub use self::{
+    address::free_address,
     app::{app_with_manifest, burger, burger_without_timer, probe},
     cluster::Cluster,
     http::{Response, read_response, request},
+    kitchen::{kitchen, kitchen_command},
+    nginx::Nginx,
+    proxy::Proxy,
     redis::{MASTER, Redis},
     server::{Log, Server},
     upstream::{Upstream, spin_stand_in},

@@ -3,16 +3,17 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::{TIMEOUT, eventually};
+use crate::{TIMEOUT, eventually, free_address};
 
 /// The name by which sentinels know the master.
 pub const MASTER: &str = "mymaster";
@@ -110,6 +111,14 @@ impl Redis {
         Ok(())
     }
 
+    /// Sends a signal to the process, if it runs.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        match &self.child {
+            Some(child) => Ok(kill_process(Pid::from_child(child), signal)?),
+            None => Ok(()),
+        }
+    }
+
     /// Returns the address as a URL.
     pub fn url(&self) -> String {
         format!("redis://{}", self.address)
@@ -184,10 +193,6 @@ pub(crate) fn redis_cli(arguments: &[&str]) -> Result<String> {
         .context("cannot run redis-cli: on Debian, install it with `tests/install redis-server`")?;
     ensure!(output.status.success(), "redis-cli: {output:?}");
     Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
-}
-
-pub(crate) fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 /// Returns the arguments of a server with data, which it does not lose.

@@ -171,15 +171,16 @@ impl Server {
             .with_context(|| format!("no {name} in {health}"))
     }
 
+    /// Returns the body of `/metrics`.
+    pub async fn metrics(&self) -> Result<String> {
+        Ok(self.control("GET", "/metrics").await?.body)
+    }
+
     /// Waits until `/metrics` contains this line.
     pub async fn wait_for_metric(&self, line: &str) -> Result<()> {
         eventually(&format!("the metric {line:?}"), async || {
-            let metrics = self.control("GET", "/metrics").await.ok()?;
-            metrics
-                .body
-                .lines()
-                .any(|metric| metric == line)
-                .then_some(())
+            let metrics = self.metrics().await.ok()?;
+            metrics.lines().any(|metric| metric == line).then_some(())
         })
         .await
     }

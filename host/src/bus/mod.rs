@@ -185,13 +185,15 @@ impl Bus {
     }
 
     async fn renew_lease(&self) {
-        let mut renewals = interval(LEASE / 3);
+        // Another host may try to take the lease right before it ends, and again after a pause.
+        let pause = LEASE / 4;
+        let mut renewals = interval(pause);
         loop {
             renewals.tick().await;
             if self.is_released.load(Relaxed) {
                 return;
             }
-            if let Err(error) = self.redis.renew_lease(&self.host, LEASE).await {
+            if let Err(error) = self.redis.renew_lease(&self.host, LEASE - pause).await {
                 debug!(%error, "bus: lease not renewed");
             }
             if self.is_released.load(Relaxed) {

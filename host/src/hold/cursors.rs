@@ -3,9 +3,11 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context, ensure};
+use futures_util::future::join_all;
 use grip::{Instruct, hold::HoldMode};
 
 use crate::{
@@ -105,6 +107,16 @@ impl Cursors {
             self.ids.insert(name.clone(), id.map(Id::from));
         }
         Ok(joined)
+    }
+
+    /// Waits until all channels have joined the bus, at most for `time`.
+    pub(crate) fn confirmed(&self, time: Duration) -> impl Future<Output = ()> + Send + use<> {
+        let subscriptions = self.channels.values().map(|(subscription, _)| subscription);
+        let unconfirmed = subscriptions.filter(|subscription| !subscription.is_joined());
+        let confirmed = join_all(unconfirmed.map(|subscription| subscription.confirmed(time)));
+        async move {
+            confirmed.await;
+        }
     }
 
     /// Drops from the inbox what was seen before: on each channel, all publications before the

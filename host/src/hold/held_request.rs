@@ -50,6 +50,13 @@ impl HeldRequest {
         Ok(joined)
     }
 
+    /// Waits until the bus confirms the subscriptions, or for a while. The host then receives what is
+    /// published on other hosts, and knows the last ids.
+    pub(super) fn confirmed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let time = self.services.confirmation_timeout();
+        self.cursors.confirmed(time)
+    }
+
     /// Makes the host forget the last ids of channels on which the backend contradicts them.
     pub(super) fn forget_last_ids(&self, channels: &HashSet<String>) {
         for name in channels {

@@ -103,6 +103,7 @@ async fn run(mut held: HeldRequest, mut grip_response: GripResponse) -> Response
             );
             return held.finish(grip_response::invalid_response());
         }
+        held.confirmed().await;
         // The inbox may already have all that the response lacks.
         held.cursors.drop_seen();
         let stale_channels = held.cursors.stale_channels(&held.services.channels);

@@ -364,6 +364,7 @@ impl Stream {
                     return Ok(Step::End);
                 }
             };
+            self.held.confirmed().await;
             self.held.cursors.drop_seen();
             let channels = &self.held.services.channels;
             let mut stale_channels = self.held.cursors.stale_channels(channels);

@@ -518,7 +518,7 @@ impl Subscription {
 
     /// Waits until the channel has joined the bus, at most for `time`. The subscription is then
     /// confirmed to the client.
-    pub(crate) fn confirmed(&self, time: Duration) -> impl Future<Output = ()> + Send + 'static {
+    pub(crate) fn confirmed(&self, time: Duration) -> impl Future<Output = ()> + Send + use<> {
         let channel = self.channel.clone();
         async move {
             let joined = async {

@@ -6,7 +6,7 @@ pub(crate) mod members;
 pub(crate) mod sessions;
 pub(crate) mod users;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
 use spin_runtime::{RateLimitedLog, backend::Backend};
@@ -55,6 +55,17 @@ pub(crate) struct Services {
 }
 
 impl Services {
+    /// Returns how long a subscription may take to be confirmed by the bus. Without the bus, clients
+    /// are subscribed later.
+    pub(crate) fn confirmation_timeout(&self) -> Duration {
+        let is_down = self.bus.as_ref().is_some_and(|bus| !bus.is_up());
+        if is_down {
+            Duration::ZERO
+        } else {
+            Limits::DEFAULT.bus_timeout
+        }
+    }
+
     /// Creates the services of a host whose holds end with `drain`.
     ///
     /// Metrics attribute responses of the backend itself, rather than of a component, to `name`.

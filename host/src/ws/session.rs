@@ -39,9 +39,6 @@ use crate::{
     },
 };
 
-/// How long a subscription may take to be confirmed by the bus.
-const BUS_TIMEOUT: Duration = Limits::DEFAULT.bus_timeout;
-
 /// The most channels a session can subscribe to.
 const MAX_SUBSCRIPTIONS: usize = Limits::DEFAULT.max_subscriptions;
 
@@ -260,14 +257,13 @@ impl Session {
     }
 
     /// Returns a future that completes when the newest subscription is confirmed, if it is not yet, or
-    /// after a while: without the bus, clients are subscribed later.
+    /// after a while.
     fn unconfirmed(&self) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
         let subscription = &self.memberships.last()?.subscription;
         if subscription.is_joined() {
             return None;
         }
-        let is_down = self.services.bus.as_ref().is_some_and(|bus| !bus.is_up());
-        let time = if is_down { Duration::ZERO } else { BUS_TIMEOUT };
+        let time = self.services.confirmation_timeout();
         Some(Box::pin(subscription.confirmed(time)))
     }
 

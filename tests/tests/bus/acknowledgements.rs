@@ -2,9 +2,9 @@
 
 use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
-use tests::{Redis, Server, burger_without_timer};
+use tests::{Proxy, Redis, Server, burger_without_timer};
 
-use super::{next, proxy::Proxy, publish, publish_until_accepted, start_with};
+use super::{next, publish, publish_until_accepted, start_with};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn items_must_reach_a_replica() -> Result<()> {

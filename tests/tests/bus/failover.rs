@@ -1,9 +1,9 @@
 //! A replica is promoted. The hosts reach Redis by an address that then leads to it.
 
 use anyhow::{Result, ensure};
-use tests::{Client, Redis};
+use tests::{Client, Proxy, Redis};
 
-use super::{Host, deliver, next, proxy::Proxy, publish, publish_until_accepted, receives, start};
+use super::{Host, deliver, next, publish, publish_until_accepted, receives, start};
 
 /// A master and its replica, two hosts, and a client of each. The first host reaches Redis by a proxy.
 struct Setup {

@@ -2,11 +2,9 @@
 //! what they have missed.
 
 use anyhow::{Result, ensure};
-use tests::{Client, Redis, Server};
+use tests::{Client, Proxy, Redis, Server};
 
-use super::{
-    Host, Hosts, deliver, next, proxy::Proxy, publish, publish_until_accepted, receives, start,
-};
+use super::{Host, Hosts, deliver, next, publish, publish_until_accepted, receives, start};
 
 /// A host whose connections to Redis can be cut, one without that, and a client of each.
 struct Setup {

@@ -1,9 +1,9 @@
 //! Redis or the connections to it are down for a while. Nothing is lost.
 
 use anyhow::{Result, ensure};
+use tests::{Proxy, Redis};
 
-use super::{Hosts, deliver, proxy::Proxy, publish, publish_until_accepted, receives, start};
-use tests::Redis;
+use super::{Hosts, deliver, publish, publish_until_accepted, receives, start};
 
 #[tokio::test]
 async fn nothing_is_lost_when_redis_restarts() -> Result<()> {

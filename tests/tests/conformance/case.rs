@@ -70,6 +70,8 @@ pub(crate) use cases;
 pub struct Case {
     /// The backend's requests for this case.
     pub script: Script,
+    /// Whether the result differs with a bus.
+    pub differs_with_bus: bool,
     name: String,
     kind: Kind,
     proxies: Arc<Proxies>,
@@ -77,6 +79,7 @@ pub struct Case {
     own_proxy: OnceCell<Proxy>,
     differs: bool,
     checked_difference: AtomicBool,
+    checked_bus: AtomicBool,
 }
 
 impl Case {
@@ -91,12 +94,14 @@ impl Case {
         let name = name.replace("::", "-");
         Self {
             script: backend.script(&name),
+            differs_with_bus: false,
             name,
             kind,
             proxies,
             own_proxy: OnceCell::new(),
             differs: entry.differs,
             checked_difference: AtomicBool::new(false),
+            checked_bus: AtomicBool::new(false),
         }
     }
 
@@ -107,6 +112,10 @@ impl Case {
             !self.differs || self.checked_difference.load(Ordering::Relaxed),
             "the case is listed under `differs:` but checks no difference"
         );
+        ensure!(
+            !self.differs_with_bus || self.checked_bus.load(Ordering::Relaxed),
+            "the case is listed in `WITH_BUS` but checks no difference"
+        );
         Ok(())
     }
 
@@ -116,7 +125,21 @@ impl Case {
         self.checked_difference.store(true, Ordering::Relaxed);
         match self.kind {
             Kind::Pushpin => pushpin,
-            Kind::SocketHost => socket_host,
+            Kind::SocketHost | Kind::SocketHostWithBus => socket_host,
+        }
+    }
+
+    /// Returns the value for the proxy under test, where one with a bus differs from the others.
+    pub fn differ_with_bus<T>(&self, without: T, with: T) -> T {
+        assert!(
+            self.differs_with_bus,
+            "the case is not listed in `WITH_BUS`"
+        );
+        self.checked_bus.store(true, Ordering::Relaxed);
+        if self.kind == Kind::SocketHostWithBus {
+            with
+        } else {
+            without
         }
     }
 
@@ -141,7 +164,7 @@ impl Case {
     /// Switches to a proxy used by this case only, for [`Case::wait_for_metric`]. Pushpin stays
     /// shared: its metrics are not used.
     pub async fn use_own_proxy(&self) -> Result<()> {
-        if self.kind == Kind::SocketHost {
+        if self.kind != Kind::Pushpin {
             let proxy = self.proxies.start(self.kind).await?;
             ensure!(
                 self.own_proxy.set(proxy).is_ok(),
@@ -252,7 +275,7 @@ impl Case {
 
     /// Waits until a subscription is active. See `open::subscribed_with_the_101`.
     pub async fn subscribed(&self, socket: &mut Socket, channel: &str) -> Result<()> {
-        if self.kind == Kind::SocketHost {
+        if self.kind != Kind::Pushpin {
             return Ok(());
         }
         let deadline = tokio::time::Instant::now() + TIMEOUT;
@@ -281,7 +304,7 @@ impl Case {
     /// Makes the case's channel known to Pushpin, which requests holds on a new channel twice. See
     /// `response::on_a_new_channel`.
     pub async fn register_channel(&self) -> Result<()> {
-        if self.kind == Kind::SocketHost {
+        if self.kind != Kind::Pushpin {
             return Ok(());
         }
         let pending = self.request("GET", &[], "").await?;
@@ -292,6 +315,18 @@ impl Case {
         self.script.next().await?.reply(Reply::new(200))?;
         pending.await??;
         Ok(())
+    }
+
+    /// Makes the case's channel join the bus, on a proxy that no other case uses. Metrics do not show
+    /// whether the channel of a held response has joined.
+    pub async fn join_bus(&self) -> Result<()> {
+        if self.kind != Kind::SocketHostWithBus {
+            return Ok(());
+        }
+        let hold = Reply::new(200).header("grip-hold", "stream");
+        let stream = self.hold(hold.header("grip-channel", self.channel()));
+        drop(stream.await?);
+        self.wait_for_metric("socket_host_subscriptions 0").await
     }
 
     /// Publishes an item. Fails unless it is accepted.

@@ -1,4 +1,5 @@
-//! Checks that the table in `docs/grip.md` has exactly one row for each case under `differs:`.
+//! What differs between the proxies. The table in `docs/grip.md` has exactly one row for each case under
+//! `differs:`.
 
 use std::collections::BTreeSet;
 
@@ -8,6 +9,28 @@ use crate::CASES;
 
 /// The heading above the table.
 const HEADING: &str = "## Differences from Pushpin";
+
+/// The cases that differ with a bus, and why.
+const WITH_BUS: &[(&str, &str)] = &[
+    (
+        "control::recover_without_a_history",
+        "the bus keeps the last items of every channel",
+    ),
+    (
+        "link::prev_id_differs",
+        "a stream continues with the last items, so nothing is fetched",
+    ),
+    (
+        "order::out_of_order",
+        "the order is that of the bus, and `prev-id` does not delay an item",
+    ),
+];
+
+/// Returns whether a case differs with a bus.
+pub fn with_bus(module: &str, case: &str) -> bool {
+    let name = format!("{module}::{case}");
+    WITH_BUS.iter().any(|(listed, _)| *listed == name)
+}
 
 /// Compares the table with the cases. A row starts with the case's name in backticks.
 pub fn documented() -> Result<()> {

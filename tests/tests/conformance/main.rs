@@ -1,8 +1,11 @@
-//! Conformance suite for two GRIP proxies: each case runs against Debian's Pushpin and against
-//! socket-host, both in front of the same scripted backend.
+//! Conformance suite for two GRIP proxies: each case runs against Debian's Pushpin, against
+//! socket-host, and against socket-host with a bus, all in front of the same scripted backend.
 //!
-//! Where the two differ on purpose, the case checks both behaviours, and `docs/grip.md` has a row
-//! with the case's name; `differences::documented` compares the two lists. The program is its own
+//! Where the first two differ on purpose, the case checks both behaviours, and `docs/grip.md` has a row
+//! with the case's name; `differences::documented` compares the two lists.
+//! `differences::WITH_BUS` lists what differs with a bus.
+//!
+//! The program is its own
 //! test harness because the trials share the proxies, which must be stopped after the last trial:
 //! statics are never dropped.
 
@@ -83,20 +86,22 @@ fn main() -> Result<ExitCode> {
     let mut trials = vec![Trial::test("differences::documented", || {
         Ok(differences::documented()?)
     })];
-    for kind in [Kind::Pushpin, Kind::SocketHost] {
+    for kind in Kind::ALL {
         for (module, cases) in CASES {
             for entry in *cases {
                 let name = format!("{kind}::{module}::{}", entry.name);
+                let differs_with_bus = differences::with_bus(module, entry.name);
                 let (proxies, backend) = (proxies.clone(), backend.clone());
                 let handle = runtime.handle().clone();
                 trials.push(Trial::test(name.clone(), move || {
                     let run = async |name: &str| {
-                        let case = Case::new(name, kind, entry, proxies.clone(), &backend);
+                        let mut case = Case::new(name, kind, entry, proxies.clone(), &backend);
+                        case.differs_with_bus = differs_with_bus;
                         case.run(entry).await
                     };
                     let attempts = match kind {
                         Kind::Pushpin => PUSHPIN_ATTEMPTS,
-                        Kind::SocketHost => 1,
+                        Kind::SocketHost | Kind::SocketHostWithBus => 1,
                     };
                     Ok(handle.block_on(async {
                         for attempt in 1..attempts {

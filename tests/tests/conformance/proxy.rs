@@ -1,12 +1,9 @@
 //! The proxies: one of each kind shared by the cases, and more for cases that need their own.
 
-use std::{
-    fmt,
-    net::{SocketAddr, TcpListener},
-};
+use std::{fmt, net::SocketAddr};
 
 use anyhow::{Result, anyhow};
-use tests::Server;
+use tests::{Redis, Server};
 use tokio::sync::OnceCell;
 
 use crate::pushpin::Pushpin;
@@ -21,6 +18,13 @@ pub enum Kind {
     Pushpin,
     /// The host in this workspace.
     SocketHost,
+    /// The same, with a bus.
+    SocketHostWithBus,
+}
+
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Pushpin, Self::SocketHost, Self::SocketHostWithBus];
 }
 
 impl fmt::Display for Kind {
@@ -28,6 +32,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Pushpin => "pushpin",
             Self::SocketHost => "socket_host",
+            Self::SocketHostWithBus => "socket_host_with_bus",
         })
     }
 }
@@ -37,6 +42,7 @@ pub struct Proxies {
     upstream: SocketAddr,
     pushpin: OnceCell<Result<Proxy, String>>,
     socket_host: OnceCell<Result<Proxy, String>>,
+    socket_host_with_bus: OnceCell<Result<Proxy, String>>,
 }
 
 impl Proxies {
@@ -46,6 +52,7 @@ impl Proxies {
             upstream,
             pushpin: OnceCell::new(),
             socket_host: OnceCell::new(),
+            socket_host_with_bus: OnceCell::new(),
         }
     }
 
@@ -59,6 +66,7 @@ impl Proxies {
         let proxy = match kind {
             Kind::Pushpin => &self.pushpin,
             Kind::SocketHost => &self.socket_host,
+            Kind::SocketHostWithBus => &self.socket_host_with_bus,
         };
         let start = async || {
             let started = Proxy::start(kind, self.upstream).await;
@@ -79,8 +87,13 @@ pub struct Proxy {
 }
 
 enum Process {
-    Pushpin { _pushpin: Pushpin },
-    SocketHost { _server: Server },
+    Pushpin {
+        _pushpin: Pushpin,
+    },
+    SocketHost {
+        _server: Server,
+        _redis: Option<Redis>,
+    },
 }
 
 impl Proxy {
@@ -95,21 +108,30 @@ impl Proxy {
                     _process: Process::Pushpin { _pushpin: pushpin },
                 })
             }
-            Kind::SocketHost => {
-                let upstream = format!("http://{upstream}");
-                let start = move || Server::in_front_of(&upstream, &["--grip-key", KEY]);
-                let server = tokio::task::spawn_blocking(start).await??;
-                Ok(Self {
-                    public: server.address,
-                    control: server.control,
-                    _process: Process::SocketHost { _server: server },
-                })
-            }
+            Kind::SocketHost => Self::start_host(upstream, false).await,
+            Kind::SocketHostWithBus => Self::start_host(upstream, true).await,
         }
     }
-}
 
-/// Returns a free loopback address, for programs that cannot choose one themselves.
-pub fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+    /// Starts the host. Its bus is a Redis server of its own, since hosts with the same bus have the
+    /// same channels.
+    async fn start_host(upstream: SocketAddr, has_bus: bool) -> Result<Self> {
+        let start = move || {
+            let redis = has_bus.then(Redis::start).transpose()?;
+            let bus = redis.as_ref().map(Redis::url);
+            let mut options = vec!["--grip-key", KEY];
+            options.extend(bus.iter().flat_map(|url| ["--bus", url]));
+            let server = Server::in_front_of(&format!("http://{upstream}"), &options)?;
+            anyhow::Ok((server, redis))
+        };
+        let (server, redis) = tokio::task::spawn_blocking(start).await??;
+        Ok(Self {
+            public: server.address,
+            control: server.control,
+            _process: Process::SocketHost {
+                _server: server,
+                _redis: redis,
+            },
+        })
+    }
 }

@@ -11,12 +11,9 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tempfile::TempDir;
+use tests::free_address;
 
-use crate::{
-    backend::READINESS,
-    client,
-    proxy::{KEY, free_address},
-};
+use crate::{backend::READINESS, client, proxy::KEY};
 
 /// The time for Pushpin to start. It usually takes less than a second.
 const START_TIMEOUT: Duration = Duration::from_secs(20);

@@ -209,6 +209,7 @@ fn hold_after(case: &Case, id: &str) -> Reply {
 async fn prev_id_matches(case: &Case) -> Result<()> {
     case.use_own_proxy().await?;
     case.register_channel().await?;
+    case.join_bus().await?;
     let pending = case.request("GET", &[], "").await?;
     case.script.next().await?.reply(hold(case))?;
     case.wait_for_metric(HELD).await?;
@@ -224,6 +225,7 @@ async fn prev_id_matches(case: &Case) -> Result<()> {
 async fn prev_id_differs(case: &Case) -> Result<()> {
     case.use_own_proxy().await?;
     case.register_channel().await?;
+    case.join_bus().await?;
     let pending = case.request("GET", &[], "").await?;
     case.script.next().await?.reply(hold(case))?;
     case.wait_for_metric(HELD).await?;
@@ -242,6 +244,7 @@ async fn prev_id_differs(case: &Case) -> Result<()> {
 async fn several_clients(case: &Case) -> Result<()> {
     case.use_own_proxy().await?;
     case.register_channel().await?;
+    case.join_bus().await?;
     let mut pending = Vec::new();
     for _ in 0..5 {
         pending.push(case.request("GET", &[], "").await?);
@@ -258,6 +261,7 @@ async fn several_clients(case: &Case) -> Result<()> {
 async fn first_item_is_used(case: &Case) -> Result<()> {
     case.use_own_proxy().await?;
     case.register_channel().await?;
+    case.join_bus().await?;
     let pending = case.request("GET", &[], "").await?;
     case.script.next().await?.reply(hold(case))?;
     case.wait_for_metric(HELD).await?;
@@ -270,6 +274,7 @@ async fn first_item_is_used(case: &Case) -> Result<()> {
 async fn hint(case: &Case) -> Result<()> {
     case.use_own_proxy().await?;
     case.register_channel().await?;
+    case.join_bus().await?;
     let pending = case.request("GET", &[], "").await?;
     case.script.next().await?.reply(hold(case))?;
     case.wait_for_metric(HELD).await?;

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use grip::Event;
+use tests::free_address;
 
 use crate::{
     backend::{Backend, Reply},
     case::{Case, cases, ensure_eq},
     client,
-    proxy::{Proxy, free_address},
+    proxy::Proxy,
 };
 
 cases! {
