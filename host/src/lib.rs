@@ -43,6 +43,7 @@ mod https_redirect;
 mod metrics;
 mod net;
 mod options;
+mod presence;
 mod proxy;
 mod pubsub;
 mod shutdown;
@@ -148,8 +149,11 @@ impl Host {
         serving.spawn(app.start_timers());
         background.spawn(services.sessions.clone().sweep());
         background.spawn(services.channels.clone().sweep());
-        let members = services.members.clone();
-        background.spawn(members.run(services.channels.clone(), services.bus.clone()));
+        background.spawn(presence::run(
+            services.members.clone(),
+            services.channels.clone(),
+            services.bus.clone(),
+        ));
         background.spawn(app.watch());
         background.spawn(certificates.clone().watch());
         Ok(Self {

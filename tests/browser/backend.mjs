@@ -85,10 +85,10 @@ export async function startRedis(folder) {
 }
 
 /** Runs a server, which does not outlive the tests. */
-export function run(program, args) {
+export function run(program, args, signal = "SIGKILL") {
   const child = spawn(program, args, { stdio: ["ignore", "pipe", "inherit"] });
   const exit = once(child, "exit");
-  const kill = () => child.kill("SIGKILL");
+  const kill = () => child.kill(signal);
   process.once("exit", kill);
   const end = async () => {
     process.off("exit", kill);

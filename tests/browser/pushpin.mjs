@@ -22,7 +22,8 @@ export class Pushpin extends Service {
     const files = configuration({ folder, port, control, upstream: new URL(components.url).host, key });
     for (const [name, text] of Object.entries(files)) await writeFile(join(folder, name), text);
     // Debian builds Pushpin without an HTTP client, which is a process of its own.
-    const processes = ["zurl", "pushpin"].map((name) => run(name, [`--config=${folder}/${name}.conf`]));
+    // If killed, Pushpin would leave its child processes behind.
+    const processes = ["zurl", "pushpin"].map((name) => run(name, [`--config=${folder}/${name}.conf`], "SIGTERM"));
     pushpin.#ends = [components, ...processes].map(({ end }) => end);
     await eventually(() => pushpin.newest());
     return pushpin;

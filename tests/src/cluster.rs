@@ -129,7 +129,9 @@ impl Cluster {
         set(target, "IMPORTING", id(source)?)?;
         set(source, "MIGRATING", id(target)?)?;
         let target_port = self.nodes[target].address.port().to_string();
+        let deadline = Instant::now() + TIMEOUT;
         loop {
+            ensure!(Instant::now() < deadline, "the slot cannot be moved");
             let keys = ["CLUSTER", "GETKEYSINSLOT", &slot, "100"];
             let keys = self.nodes[source].command(&keys)?;
             if keys.is_empty() {

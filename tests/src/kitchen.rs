@@ -5,16 +5,16 @@ use std::{fmt::Display, path::Path, process::Command};
 use anyhow::Result;
 use tempfile::TempDir;
 
-use crate::{Redis, burger, host_binary};
+use crate::{burger, host_binary};
 
 const RUNTIME_CONFIG: &str = "runtime-config.toml";
 
 /// Writes Socket Burger's manifest for one host, with an order created every `interval`. The orders
-/// are in database 0 of `redis`.
-pub fn kitchen(redis: &Redis, interval: &str) -> Result<TempDir> {
+/// are in database 0 of the Redis server at the address `redis`.
+pub fn kitchen(redis: impl Display, interval: &str) -> Result<TempDir> {
     let folder = burger(interval);
-    let url = redis.url();
-    let store = format!("[key_value_store.default]\ntype = \"redis\"\nurl = \"{url}/0\"\n");
+    let store =
+        format!("[key_value_store.default]\ntype = \"redis\"\nurl = \"redis://{redis}/0\"\n");
     std::fs::write(folder.path().join(RUNTIME_CONFIG), store)?;
     Ok(folder)
 }

@@ -83,13 +83,15 @@ async fn forward(mut client: TcpStream, state: watch::Receiver<State>) -> Result
     };
     let forwarded = async {
         tokio::select! {
-            copied = copy_bidirectional(&mut client, &mut server) => copied.map(|_| ()),
+            biased;
             () = stalled => std::future::pending().await,
+            copied = copy_bidirectional(&mut client, &mut server) => copied.map(|_| ()),
         }
     };
     tokio::select! {
-        forwarded = forwarded => forwarded?,
+        biased;
         () = closed => {}
+        forwarded = forwarded => forwarded?,
     }
     Ok(())
 }

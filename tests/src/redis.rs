@@ -188,6 +188,8 @@ impl Redis {
 /// Runs `redis-cli` and returns its output.
 pub(crate) fn redis_cli(arguments: &[&str]) -> Result<String> {
     let output = Command::new("redis-cli")
+        // An error that Redis returns is one of the command.
+        .arg("-e")
         .args(arguments)
         .output()
         .context("cannot run redis-cli: on Debian, install it with `tests/install redis-server`")?;

@@ -6,11 +6,15 @@
 //! that they have missed items. The host also publishes probes to itself, and reconnects if none
 //! arrives.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use redis::RedisResult;
-use tokio::time::{interval, sleep};
+use tokio::time::{Instant, interval_at, sleep};
 use tracing::{debug, warn};
 
 use super::{
@@ -18,7 +22,7 @@ use super::{
     keys::{Keys, all_hosts, channel_of, host, is_of_hosts},
     position::{ChannelItems, Continuity, Message, Order, Position},
     probes::Probes,
-    redis::{Range, TIMEOUT},
+    redis::{Range, TIMEOUT, is_refused},
     subscriber::{Event, Request, Subscriber},
 };
 use crate::{config::Limits, pubsub::publication::Publication};
@@ -31,6 +35,12 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 
 /// The messages of a channel that wait while it is being read. Further ones are read later.
 const MAX_BUFFERED: usize = 1000;
+
+/// The channels that are read at the same time. Others wait.
+const CONCURRENT_READS: usize = 64;
+
+/// The pause before a read is tried again that Redis has refused.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// How far this host has received a channel.
 #[derive(Default)]
@@ -55,7 +65,13 @@ struct Receiver<'a> {
     /// The probes of the current connection.
     probes: Probes<'a>,
     requests: FuturesUnordered<Request>,
+    /// The pub/sub channels that this host is leaving, and how often.
+    leaving: HashMap<String, usize>,
     reads: FuturesUnordered<Read>,
+    /// Those that wait for others.
+    waiting_reads: VecDeque<Read>,
+    /// The number of the last read.
+    last_read: u64,
 }
 
 /// Receives until it is dropped.
@@ -65,11 +81,16 @@ pub(super) async fn run(bus: &Bus) {
         feeds: HashMap::new(),
         probes: bus.probes(),
         requests: FuturesUnordered::new(),
+        leaving: HashMap::new(),
         reads: FuturesUnordered::new(),
+        waiting_reads: VecDeque::new(),
+        last_read: 0,
     };
     loop {
-        if let Err(error) = receiver.connect().await {
-            debug!(%error, "bus: connection lost");
+        match receiver.connect().await {
+            Err(error) if bus.is_up() => warn!(%error, "bus: connection lost"),
+            Err(error) => debug!(%error, "bus: not connected"),
+            Ok(()) => {}
         }
         bus.set_up(false);
         sleep(RECONNECT_PAUSE).await;
@@ -79,22 +100,33 @@ pub(super) async fn run(bus: &Bus) {
 impl Receiver<'_> {
     /// Subscribes to all channels and receives until a connection is lost.
     async fn connect(&mut self) -> RedisResult<()> {
+        // The former connections must not be kept open.
+        self.requests.clear();
+        self.leaving.clear();
+        self.reads.clear();
+        self.waiting_reads.clear();
         self.bus.redis.renew().await?;
         let mut subscriber = self.bus.redis.subscriber().await?;
         self.probes = self.bus.probes();
-        self.requests.clear();
-        self.reads.clear();
         let probes = self.probes.channels();
-        let names = probes.chain([host(&self.bus.host), all_hosts()]).collect();
-        self.requests.extend(subscriber.subscribe(names));
+        let database = self.bus.redis.database();
+        let names = probes.chain([host(&self.bus.host), all_hosts(database)]);
+        self.requests.extend(subscriber.subscribe(names.collect()));
         let names: Vec<_> = self.feeds.keys().cloned().collect();
         self.join(&subscriber, &names);
+        // Redis may be another server now, which lacks some of them.
+        self.bus.members.announce_all();
         self.receive(&mut subscriber).await
     }
 
     async fn receive(&mut self, subscriber: &mut Subscriber) -> RedisResult<()> {
-        let mut probe_ticks = interval(PROBE_INTERVAL);
+        let mut probe_ticks = interval_at(Instant::now() + PROBE_INTERVAL, PROBE_INTERVAL);
         loop {
+            while self.reads.len() < CONCURRENT_READS
+                && let Some(read) = self.waiting_reads.pop_front()
+            {
+                self.reads.push(read);
+            }
             tokio::select! {
                 event = subscriber.next() => match event {
                     Event::Message { channel, payload } => {
@@ -102,13 +134,14 @@ impl Receiver<'_> {
                     }
                     Event::Subscribed { channel } => {
                         self.probes.received(&channel, false);
-                        if let Some(channel) = channel_of(&channel) {
-                            self.read(channel);
+                        match channel_of(&channel) {
+                            Some(channel) => self.read(channel),
+                            None if is_of_hosts(&channel) => {}
+                            None => self.send_probe(channel),
                         }
                     }
                     Event::Unsubscribed { channel } => {
-                        let channel = channel_of(&channel);
-                        if channel.is_none_or(|channel| self.feeds.contains_key(channel)) {
+                        if !self.has_left(&channel) {
                             // The channel has moved to another node.
                             return Ok(());
                         }
@@ -116,9 +149,14 @@ impl Receiver<'_> {
                     Event::Lost => return Ok(()),
                 },
                 Some(result) = self.requests.next() => result?,
-                Some((channel, number, items)) = self.reads.next() => {
-                    self.handle_items(&channel, number, items?).await;
-                }
+                Some((channel, number, items)) = self.reads.next() => match items {
+                    Ok(items) => self.handle_items(&channel, number, items).await,
+                    Err(error) if is_refused(&error) => {
+                        warn!(channel = &*channel, %error, "bus: channel cannot be read");
+                        self.read_after(&channel, RETRY_PAUSE);
+                    }
+                    Err(error) => return Err(error),
+                },
                 changed = self.bus.channels.changed() => self.update(subscriber, changed),
                 () = self.bus.redis.demoted() => {
                     warn!("bus: Redis is no longer the master, connecting again");
@@ -130,13 +168,17 @@ impl Receiver<'_> {
                         return Ok(());
                     }
                     for channel in self.probes.channels() {
-                        let redis = self.bus.redis.clone();
-                        // Not awaited, since its message is.
-                        tokio::spawn(async move { redis.probe(&channel).await });
+                        self.send_probe(channel);
                     }
                 }
             }
         }
+    }
+
+    /// Publishes a probe. This is not awaited, since its message is.
+    fn send_probe(&self, channel: String) {
+        let redis = self.bus.redis.clone();
+        tokio::spawn(async move { redis.probe(&channel).await });
     }
 
     /// Subscribes to channels that this host has, and unsubscribes from those that it has no longer.
@@ -151,21 +193,41 @@ impl Receiver<'_> {
                 self.feeds.insert(name.clone(), Feed::default());
                 joined.push(name);
             } else if self.feeds.remove(&name).is_some() {
-                left.push(Keys::new(&name).messages());
+                left.push(self.messages(&name));
             }
+        }
+        for channel in &left {
+            *self.leaving.entry(channel.clone()).or_default() += 1;
         }
         self.requests.extend(subscriber.unsubscribe(left));
         self.join(subscriber, &joined);
     }
 
+    /// Returns whether the end of a subscription was requested by this host.
+    fn has_left(&mut self, channel: &str) -> bool {
+        let Some(times) = self.leaving.get_mut(channel) else {
+            return false;
+        };
+        *times -= 1;
+        if *times == 0 {
+            self.leaving.remove(channel);
+        }
+        true
+    }
+
     /// Subscribes to channels, and to the probes for them. Each channel is read when its subscription is
     /// confirmed.
     fn join(&mut self, subscriber: &Subscriber, names: &[Arc<str>]) {
-        let mut channels: Vec<_> = names.iter().map(|it| Keys::new(it).messages()).collect();
+        let mut channels: Vec<_> = names.iter().map(|it| self.messages(it)).collect();
         let probes = channels.iter().filter_map(|it| self.probes.add(it));
         let probes: Vec<_> = probes.collect();
         channels.extend(probes);
         self.requests.extend(subscriber.subscribe(channels));
+    }
+
+    /// Returns the pub/sub channel of a channel.
+    fn messages(&self, name: &str) -> String {
+        Keys::new(name).messages(self.bus.redis.database())
     }
 
     /// Forgets the position in a channel, and reads its newest items.
@@ -179,6 +241,10 @@ impl Receiver<'_> {
     /// Reads the items of a channel from its position on, or the newest. Messages wait meanwhile; what
     /// those before were about is part of what is read.
     fn read(&mut self, name: &str) {
+        self.read_after(name, Duration::ZERO);
+    }
+
+    fn read_after(&mut self, name: &str, pause: Duration) {
         let Some((name, _)) = self.feeds.get_key_value(name) else {
             return;
         };
@@ -187,8 +253,9 @@ impl Receiver<'_> {
             return;
         };
         feed.buffered = Some(Vec::new());
-        feed.reading += 1;
-        let number = feed.reading;
+        self.last_read += 1;
+        let number = self.last_read;
+        feed.reading = number;
         let limits = self.bus.channels.limits(&name);
         let range = match &feed.position {
             Some(position) => Range::From(position.next()),
@@ -198,7 +265,10 @@ impl Receiver<'_> {
             },
         };
         let redis = self.bus.redis.clone();
-        self.reads.push(Box::pin(async move {
+        self.waiting_reads.push_back(Box::pin(async move {
+            if !pause.is_zero() {
+                sleep(pause).await;
+            }
             let items = redis.read(&name, limits, range).await;
             (name, number, items)
         }));
@@ -254,7 +324,8 @@ impl Receiver<'_> {
         match &mut feed.position {
             Some(position) => match position.continuity(&read) {
                 Continuity::Complete => {
-                    for entry in &read.items {
+                    let next = position.next();
+                    for entry in read.items.iter().filter(|entry| entry.offset >= next) {
                         position.advance(entry);
                         channels.append(name, parse(name, &entry.item)).await;
                     }
@@ -276,6 +347,7 @@ impl Receiver<'_> {
                 let items = read.items.iter();
                 let items = items.map(|entry| parse(name, &entry.item)).collect();
                 channels.restart(name, items);
+                self.bus.check_members([name.into()]);
             }
         }
         let mut buffered = feed.buffered.take().unwrap_or_default();

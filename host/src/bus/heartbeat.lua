@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Keeps a host in the list of hosts. Returns whether it was absent, and the hosts that are alive, or -1
 -- and the version of a host with which it cannot share the bus.
 --

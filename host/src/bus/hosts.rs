@@ -1,17 +1,27 @@
 //! The hosts on the bus: which of them are alive, and the members that each has.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    mem,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
+use futures_util::{StreamExt as _, stream};
 use grip::Presence;
+use parking_lot::Mutex;
 use redis::RedisResult;
 use serde_json::{Map, Value};
-use tokio::time::{Instant, interval};
+use tokio::{
+    sync::Notify,
+    time::{Instant, interval, sleep, sleep_until},
+};
 use tracing::{debug, error, info};
 
 use super::{
     Bus, LEASE,
-    keys::parse_member_field,
+    keys::{host, parse_member_field},
     redis::{Heartbeat, MemberAt},
 };
 use crate::state::members::{Change, Member};
@@ -23,6 +33,12 @@ const VERSION: u32 = 1;
 /// How often all members are announced again, so that Redis does not forget them.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
 
+/// The channels whose members are checked at the same time.
+const CONCURRENT_CHECKS: usize = 32;
+
+/// The pause before a failed check is tried again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
 impl Bus {
     /// Connects to Redis and joins the other hosts.
     ///
@@ -32,6 +48,8 @@ impl Bus {
         let address = self.redis.address();
         let joined = async {
             self.redis.renew().await?;
+            // Fails if Redis is too old for the scripts, or does not allow them.
+            self.redis.probe(&host(&self.host)).await?;
             self.redis.heartbeat(&self.host, VERSION, LEASE).await
         };
         let joined = joined.await;
@@ -47,16 +65,26 @@ impl Bus {
         }
     }
 
-    /// Sends heartbeats. Runs until it is dropped.
+    /// Sends heartbeats, and has members checked when a host has died. Runs until it is dropped.
     pub(super) async fn send_heartbeats(&self) {
         let mut ticks = interval(LEASE / 3);
         let mut refreshed = Instant::now();
-        // Those whose members are not removed yet.
-        let mut known = Vec::new();
+        // Includes dead hosts whose members are not being removed yet.
+        let mut known = self.alive.lock().clone();
         loop {
             ticks.tick().await;
-            match self.tick(&known).await {
-                Ok(alive) => known = alive,
+            match self.heartbeat().await {
+                Ok(alive) if self.unchecked.is_settled() => {
+                    let dead = known.iter().filter(|host| !alive.contains(host));
+                    for host in dead.clone() {
+                        info!(host, "bus: a host has gone");
+                    }
+                    if dead.count() > 0 {
+                        self.check_members(self.channels.names());
+                    }
+                    known = alive;
+                }
+                Ok(alive) => known.extend(alive),
                 Err(error) => debug!(%error, "bus: no heartbeat"),
             }
             if refreshed.elapsed() >= REFRESH_INTERVAL {
@@ -66,23 +94,13 @@ impl Bus {
         }
     }
 
-    /// Sends a heartbeat, removes the members of `known` hosts that have died, and returns the hosts that
-    /// are alive.
-    async fn tick(&self, known: &[String]) -> RedisResult<Vec<String>> {
-        let alive = self.heartbeat().await?;
-        if known.iter().any(|host| !alive.contains(host)) {
-            info!(hosts = alive.len(), "bus: a host has gone");
-            self.remove_dead().await?;
-        }
-        Ok(alive)
-    }
-
     /// Sends a heartbeat, and returns the hosts that are alive.
     async fn heartbeat(&self) -> RedisResult<Vec<String>> {
         match self.redis.heartbeat(&self.host, VERSION, LEASE).await? {
             Heartbeat::Alive { is_new, hosts } => {
-                if is_new {
+                if self.unchecked.record_heartbeat() || is_new {
                     // Redis has lost its data, or other hosts have removed the members of this one.
+                    self.unchecked.settle();
                     self.members.announce_all();
                 }
                 self.alive.lock().clone_from(&hosts);
@@ -98,23 +116,74 @@ impl Bus {
         }
     }
 
+    /// Has the members of channels checked: those of dead hosts are removed, and those that this host
+    /// does not have any more.
+    pub(super) fn check_members(&self, channels: impl IntoIterator<Item = Arc<str>>) {
+        self.unchecked.add(channels);
+    }
+
+    /// Checks members. Runs until it is dropped.
+    pub(super) async fn check_all_members(&self) {
+        loop {
+            let channels = self.unchecked.next().await;
+            let checks = channels.into_iter().map(|channel| async move {
+                let checked = self.check_channel(&channel).await;
+                (channel, checked)
+            });
+            let mut checks = stream::iter(checks).buffer_unordered(CONCURRENT_CHECKS);
+            let mut failed = Vec::new();
+            while let Some((channel, checked)) = checks.next().await {
+                if let Err(error) = checked {
+                    debug!(channel = &*channel, %error, "bus: members not checked");
+                    failed.push(channel);
+                }
+            }
+            if !failed.is_empty() {
+                sleep(RETRY_PAUSE).await;
+                self.check_members(failed);
+            }
+        }
+    }
+
+    async fn check_channel(&self, channel: &Arc<str>) -> RedisResult<()> {
+        let fields = self.redis.members(channel).await?;
+        if fields.is_empty() {
+            return Ok(());
+        }
+        // Afterwards: a host joins before it has members.
+        let hosts = self.heartbeat().await?;
+        for (host, member) in parse_members(channel, &fields) {
+            let is_gone = if host == self.host {
+                !self.members.contains(channel, &member.id)
+            } else {
+                !hosts.contains(&host)
+            };
+            if is_gone {
+                // Of several hosts that do this, one publishes the item.
+                self.announce_at(&host, &member, None, "leave", &hosts)
+                    .await?;
+                // It may have joined meanwhile.
+                self.members.announce(channel, &member.id);
+            }
+        }
+        Ok(())
+    }
+
     /// Announces a change to the members of a channel.
     ///
     /// # Errors
     /// Fails if Redis cannot be reached.
     pub(crate) async fn announce(&self, change: &Change) -> RedisResult<()> {
         let hosts = self.heartbeat().await?;
-        match change {
+        let (member, value, event) = match change {
             Change::Joined { member, .. } => {
                 let value = serde_json::json!(member.presence).to_string();
-                self.announce_at(&self.host, member, Some(&value), "join", &hosts)
-                    .await
+                (member, Some(value), "join")
             }
-            Change::Left(member) => {
-                self.announce_at(&self.host, member, None, "leave", &hosts)
-                    .await
-            }
-        }
+            Change::Left(member) => (member, None, "leave"),
+        };
+        self.announce_at(&self.host, member, value.as_deref(), event, &hosts)
+            .await
     }
 
     async fn announce_at(
@@ -159,24 +228,53 @@ impl Bus {
             .map(|(_, member)| (member.id.to_string(), member.presence.info))
             .collect())
     }
+}
 
-    /// Removes the members of dead hosts from the channels of this host.
-    async fn remove_dead(&self) -> RedisResult<()> {
-        for channel in self.channels.names() {
-            let fields = self.redis.members(&channel).await?;
-            if fields.is_empty() {
-                continue;
+/// The channels whose members are to be checked, and when this is possible.
+#[derive(Default)]
+pub(super) struct Unchecked {
+    channels: Mutex<HashSet<Arc<str>>>,
+    added: Notify,
+    last_heartbeat: Mutex<Option<Instant>>,
+    settled: Mutex<Option<Instant>>,
+}
+
+impl Unchecked {
+    fn add(&self, channels: impl IntoIterator<Item = Arc<str>>) {
+        self.channels.lock().extend(channels);
+        self.added.notify_one();
+    }
+
+    /// Waits for channels, and until they can be checked.
+    async fn next(&self) -> HashSet<Arc<str>> {
+        loop {
+            let settled = *self.settled.lock();
+            if let Some(settled) = settled {
+                sleep_until(settled).await;
             }
-            let hosts = self.heartbeat().await?;
-            for (host, member) in parse_members(&channel, &fields) {
-                if !hosts.contains(&host) {
-                    // Of several hosts that do this, one publishes the item.
-                    self.announce_at(&host, &member, None, "leave", &hosts)
-                        .await?;
-                }
+            let channels = mem::take(&mut *self.channels.lock());
+            if !channels.is_empty() {
+                return channels;
             }
+            self.added.notified().await;
         }
-        Ok(())
+    }
+
+    /// Records a heartbeat, and returns whether it was late.
+    fn record_heartbeat(&self) -> bool {
+        let last = self.last_heartbeat.lock().replace(Instant::now());
+        last.is_some_and(|last| last.elapsed() > LEASE / 2)
+    }
+
+    /// Suspends checks until other hosts have had the time for a heartbeat. After an outage, all of them
+    /// have been silent for longer than the lease.
+    fn settle(&self) {
+        *self.settled.lock() = Some(Instant::now() + LEASE);
+    }
+
+    fn is_settled(&self) -> bool {
+        let settled = *self.settled.lock();
+        settled.is_none_or(|settled| settled <= Instant::now())
     }
 }
 

@@ -49,23 +49,24 @@ impl<'a> Keys<'a> {
         self.name("members")
     }
 
-    /// The pub/sub channel.
-    pub(super) fn messages(&self) -> String {
-        self.name("messages")
+    /// The pub/sub channel. It names the database, which Redis does not do.
+    pub(super) fn messages(&self, database: i64) -> String {
+        self.name(format_args!("messages:{database}"))
     }
 }
 
-/// What the names begin with that concern hosts.
-const HOSTS: &str = "socket-host:{hosts}";
+/// What the names begin with that concern hosts. They are in the first partition, which always has a
+/// probe.
+const HOSTS: &str = "socket-host:{p00}:hosts";
 
 /// The pub/sub channel of one host, for answers.
 pub(super) fn host(host: &str) -> String {
     format!("{HOSTS}:host:{host}")
 }
 
-/// The pub/sub channel of all hosts, for questions.
-pub(super) fn all_hosts() -> String {
-    format!("{HOSTS}:all")
+/// The pub/sub channel of all hosts that use a database, for questions.
+pub(super) fn all_hosts(database: i64) -> String {
+    format!("{HOSTS}:all:{database}")
 }
 
 /// Returns whether a pub/sub channel is one of hosts.
@@ -127,7 +128,8 @@ pub(super) fn runs(timer: &str) -> String {
 /// Returns the channel of a name that [`Keys::messages`] has returned.
 pub(super) fn channel_of(messages: &str) -> Option<&str> {
     let rest = messages.strip_prefix(PREFIX)?;
-    let (_, channel) = rest.split_once(":messages:")?;
+    let (_, rest) = rest.split_once(":messages:")?;
+    let (_database, channel) = rest.split_once(':')?;
     Some(channel)
 }
 
@@ -146,14 +148,20 @@ mod tests {
     fn names_of_a_channel_share_a_hash_tag() {
         let keys = Keys::new("orders");
         let tag = |name: String| name[name.find('{').unwrap()..=name.find('}').unwrap()].to_owned();
-        let tags = [keys.position(), keys.items(), keys.id("1"), keys.messages()].map(tag);
+        let tags = [
+            keys.position(),
+            keys.items(),
+            keys.id("1"),
+            keys.messages(1),
+        ]
+        .map(tag);
         assert_eq!(tags, ["{p4c}"; 4].map(str::to_owned));
         assert_ne!(Keys::new("a").id("b:c"), Keys::new("a:b").id("c"));
     }
 
     #[test]
     fn partitions_are_found_by_names() {
-        assert_eq!(partition_of(&Keys::new("orders").messages()), Some(0x4c));
+        assert_eq!(partition_of(&Keys::new("orders").messages(1)), Some(0x4c));
         assert_eq!(partition_of(&probe("host", Some(5))), Some(5));
         assert_eq!(partition_of(&probe("host", None)), None);
     }
@@ -161,11 +169,11 @@ mod tests {
     #[test]
     fn channels_are_found_by_their_names() {
         for channel in ["orders", "a:b", "", ":messages:", "{p00}", "ü"] {
-            assert_eq!(channel_of(&Keys::new(channel).messages()), Some(channel));
+            assert_eq!(channel_of(&Keys::new(channel).messages(1)), Some(channel));
         }
         assert_eq!(channel_of("orders"), None);
         assert_eq!(channel_of(&host("1")), None);
-        assert_eq!(channel_of(&all_hosts()), None);
+        assert_eq!(channel_of(&all_hosts(1)), None);
         assert_eq!(channel_of(&probe("host", None)), None);
         assert_eq!(channel_of(&probe("host", Some(1))), None);
     }

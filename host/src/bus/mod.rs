@@ -44,7 +44,7 @@ use tokio::time::interval;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use self::{probes::Probes, query::Questions, redis::Redis, servers::Servers};
+use self::{hosts::Unchecked, probes::Probes, query::Questions, redis::Redis, servers::Servers};
 use crate::{
     config::Limits,
     pubsub::channels::Channels,
@@ -64,6 +64,8 @@ pub(crate) struct Bus {
     members: Members,
     /// The hosts that were alive at the last heartbeat.
     alive: Mutex<Vec<String>>,
+    /// The channels whose members are to be checked.
+    unchecked: Unchecked,
     questions: Questions,
     /// The host receives its own probes.
     is_up: AtomicBool,
@@ -75,9 +77,21 @@ pub(crate) struct Bus {
 #[derive(Debug, Error)]
 pub(crate) enum PublishError {
     #[error("the bus is down")]
-    Down(#[from] RedisError),
+    Down(#[source] RedisError),
+    #[error("the bus has refused the items")]
+    Refused(#[source] RedisError),
     #[error("{acknowledged} of {expected} replicas of the bus have acknowledged the items")]
     Unacknowledged { acknowledged: u32, expected: u32 },
+}
+
+impl From<RedisError> for PublishError {
+    fn from(error: RedisError) -> Self {
+        if redis::is_refused(&error) {
+            Self::Refused(error)
+        } else {
+            Self::Down(error)
+        }
+    }
 }
 
 impl Bus {
@@ -110,6 +124,7 @@ impl Bus {
             users,
             members,
             alive: Mutex::default(),
+            unchecked: Unchecked::default(),
             questions: Questions::default(),
             is_up: AtomicBool::new(true),
             is_released: AtomicBool::new(false),
@@ -163,7 +178,12 @@ impl Bus {
     /// Receives what is published to the channels of this host, renews its lease for the timers, and
     /// sends heartbeats. Runs until it is dropped.
     pub(crate) async fn run(self: Arc<Self>) {
-        tokio::join!(feed::run(&self), self.renew_lease(), self.send_heartbeats());
+        tokio::join!(
+            feed::run(&self),
+            self.renew_lease(),
+            self.send_heartbeats(),
+            self.check_all_members()
+        );
     }
 
     /// Begins a run of a timer, which one of the hosts calls. Returns the number of the run, or `None`

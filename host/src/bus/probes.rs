@@ -93,7 +93,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_server_has_one_probe() {
         let mut probes = Probes::new("host", false);
-        let (a, b) = (Keys::new("a").messages(), Keys::new("b").messages());
+        let (a, b) = (Keys::new("a").messages(0), Keys::new("b").messages(0));
         assert!(probes.channels().eq(["socket-host:probe:host".to_owned()]));
         assert_eq!(probes.add(&a), None);
         tokio::time::advance(TIME * 2).await;
@@ -108,7 +108,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_partition_of_a_cluster_has_a_probe() {
         let mut probes = Probes::new("host", true);
-        let channels = [Keys::new("a").messages(), Keys::new("b").messages()];
+        let channels = [Keys::new("a").messages(0), Keys::new("b").messages(0)];
         let names = channels.each_ref().map(|channel| probes.add(channel));
         let names = names.map(|name| name.unwrap());
         assert_ne!(names[0], names[1]);

@@ -5,6 +5,8 @@
 -- stream, of the position and of the id in milliseconds, the command that publishes, and the pub/sub
 -- channel.
 if KEYS[3] and redis.call('EXISTS', KEYS[3]) == 1 then
+    -- A write, for which WAIT waits.
+    redis.call('PEXPIRE', KEYS[1], ARGV[6])
     return
 end
 local offset = redis.call('HINCRBY', KEYS[1], 'offset', 1)

@@ -37,11 +37,11 @@ const WAITING_ANSWERS: usize = 1024;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Query {
-    /// How many subscribers do these channels have?
+    /// Counts the subscribers of channels.
     Subscribers(Vec<String>),
-    /// Which sessions does this user have?
+    /// Lists the sessions of a user.
     Sessions(String),
-    /// Close the sessions of a user, and say how many there were.
+    /// Closes the sessions of a user, and returns their number.
     Close {
         user: String,
         code: u16,
@@ -143,15 +143,23 @@ impl Bus {
             query,
         };
         let question = serde_json::json!(question).to_string();
-        let hosts = self.redis.send(&all_hosts(), &question).await?;
+        let receivers = self
+            .redis
+            .send(&all_hosts(self.redis.database()), &question)
+            .await?;
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         let mut answers = Answers {
-            missing: hosts,
+            // Those that are connecting again are missing, too.
+            missing: receivers.max(self.alive.lock().len()),
             ..Answers::default()
         };
         while answers.missing > 0
             && let Ok(Some(reply)) = timeout_at(deadline, replies.recv()).await
         {
+            if answers.answers.iter().any(|(host, _)| *host == reply.host) {
+                // A cluster may have received the question twice.
+                continue;
+            }
             answers.missing -= 1;
             answers.answers.push((reply.host, reply.answer));
         }

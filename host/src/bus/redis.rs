@@ -128,6 +128,11 @@ impl Redis {
         self.0.servers.are_cluster()
     }
 
+    /// Returns the number of the database.
+    pub(super) fn database(&self) -> i64 {
+        self.0.servers.database()
+    }
+
     /// Returns the command with which scripts publish. A cluster forwards messages within a shard only,
     /// not to all nodes.
     fn publish_command(&self) -> &'static str {
@@ -222,7 +227,7 @@ impl Redis {
             .arg(millis(position_lifetime(limits)))
             .arg(millis(ID_LIFETIME))
             .arg(self.publish_command())
-            .arg(keys.messages());
+            .arg(keys.messages(self.database()));
     }
 
     /// Adds a member with a `value` to a host, or removes it without one. Publishes the item if none of
@@ -309,7 +314,7 @@ impl Redis {
             .arg(count)
             .arg(lost_epoch.unwrap_or_default())
             .arg(self.publish_command())
-            .arg(keys.messages());
+            .arg(keys.messages(self.database()));
         let (epoch, last, tag, fields): (String, String, String, Vec<String>) =
             self.call(&call).await?;
         let invalid = (ErrorKind::UnexpectedReturnType, "invalid offset");
@@ -381,6 +386,14 @@ pub(super) async fn in_time<T>(operation: impl Future<Output = RedisResult<T>>) 
 /// The position must outlive the items, whose offsets would otherwise be given out again.
 fn position_lifetime(limits: HistoryLimits) -> Duration {
     POSITION_LIFETIME.max(limits.age * 2)
+}
+
+/// Returns whether Redis works but refuses a command, which it may do again.
+pub(super) fn is_refused(error: &RedisError) -> bool {
+    matches!(
+        error.code(),
+        Some("OOM" | "NOPERM" | "NOAUTH" | "WRONGTYPE" | "MISCONF" | "ERR")
+    )
 }
 
 /// Returns whether an error shows that the server is a replica, or has been one and lost its master.

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Takes or renews the lease of a host. Returns 1 if it holds it, and 0 if another host does.
 --
 -- KEYS: the lease. ARGV: the host, and the time of the lease in milliseconds.

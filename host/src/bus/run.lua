@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Begins a run of a timer. Returns its number, or 0 if the host does not hold the lease.
 --
 -- KEYS: the lease, and the number of runs so far. ARGV: the host.

@@ -34,6 +34,7 @@ pub(super) struct Sentinels {
     master: String,
     /// How to connect to the master.
     settings: SentinelNodeConnectionInfo,
+    database: i64,
 }
 
 /// The parts of a URL with several hosts.
@@ -58,6 +59,15 @@ impl Servers {
             "redis-cluster" => parse_cluster("redis", &Parts::split(rest)),
             "rediss-cluster" => parse_cluster("rediss", &Parts::split(rest)),
             _ => Ok(Self::Single(Client::open(url)?)),
+        }
+    }
+
+    /// Returns the number of the database.
+    pub(super) fn database(&self) -> i64 {
+        match self {
+            Self::Single(client) => client.get_connection_info().redis_settings().db(),
+            Self::Sentinel(sentinels) => sentinels.database,
+            Self::Cluster(_) => 0,
         }
     }
 
@@ -113,6 +123,7 @@ impl Sentinels {
         let credentials = parts.credentials;
         let server = format!("{scheme}://{credentials}master/{database}");
         let server = server.into_connection_info()?.redis_settings().clone();
+        let database = server.db();
         let mut settings = SentinelNodeConnectionInfo::default().set_redis_connection_info(server);
         if scheme == "rediss" {
             settings = settings.set_tls_mode(TlsMode::Secure);
@@ -129,6 +140,7 @@ impl Sentinels {
             addresses,
             master: master.to_owned(),
             settings,
+            database,
         }))
     }
 
@@ -214,7 +226,7 @@ mod tests {
         let url = "redis-sentinel://user:p%40ss@a:1,b,[::1],[::1]:2/mymaster/3";
         let sentinels = sentinels(url);
         let settings = format!("{:?}", sentinels.settings);
-        assert!(settings.contains("db: 3"), "{settings}");
+        assert_eq!(sentinels.database, 3);
         assert!(settings.contains("user"), "{settings}");
         let servers = Servers::Sentinel(sentinels);
         assert_eq!(
@@ -238,8 +250,7 @@ mod tests {
     #[test]
     fn the_database_is_optional() {
         for url in ["redis-sentinel://a/m", "redis-sentinel://a/m/"] {
-            let settings = format!("{:?}", sentinels(url).settings);
-            assert!(settings.contains("db: 0"), "{settings}");
+            assert_eq!(sentinels(url).database, 0, "{url}");
         }
     }
 

@@ -170,7 +170,7 @@ pub struct Limits {
     // Presence and users.
     /// How long a member of a channel stays after its last connection was closed. Default: 5 s.
     pub presence_leave_delay: Duration,
-    /// What a connection may tell of itself as JSON. More is ignored and logged. Default: 4 KiB.
+    /// The `info` of a member, as JSON. A larger one is ignored and logged. Default: 4 KiB.
     pub max_presence_info_bytes: usize,
     // Signatures.
     /// The lifetime of a `Grip-Sig` token. New requests carry a new one. Default: 60 min.

@@ -1,6 +1,6 @@
 //! Publishing: reads the items of a request and delivers them.
 
-use std::{error::Error as _, sync::Arc};
+use std::{collections::BTreeSet, error::Error as _, sync::Arc};
 
 use grip::{Item, publish};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
@@ -37,7 +37,10 @@ pub(super) async fn publish(
         Err(refusal) => return (*refusal, 0),
     };
     let count = items.len();
-    let mut channels: Vec<_> = items.iter().map(|item| item.channel.clone()).collect();
+    let channels: BTreeSet<_> = match wants_json {
+        true => items.iter().map(|item| item.channel.clone()).collect(),
+        false => BTreeSet::new(),
+    };
     let published = match &services.bus {
         Some(bus) => publish_on_bus(bus, items).await,
         None => publish_here(&services.channels, items).await,
@@ -48,11 +51,9 @@ pub(super) async fn publish(
     if !wants_json {
         return (text_response(StatusCode::OK, "Published"), count);
     }
-    channels.sort();
-    channels.dedup();
     let mut report = json!({ "published": count });
-    // The items are published, whatever becomes of this.
-    if let Ok(subscribers) = reports::subscribers(services, channels).await {
+    // The items are published even if counting fails.
+    if let Ok(subscribers) = reports::subscribers(services, channels.into_iter().collect()).await {
         report["subscribers"] = json!(subscribers.by_channel);
         report["hosts"] = subscribers.hosts.into();
         report["missing"] = subscribers.missing.into();
@@ -60,7 +61,7 @@ pub(super) async fn publish(
     (json_response(&report), count)
 }
 
-/// Returns whether the client asks for JSON. Publishers that do not expect a text.
+/// Returns whether the client asks for JSON. Other publishers expect text.
 fn accepts_json(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT).iter();
     let mut types = values

@@ -18,6 +18,9 @@ use crate::{
     state::Services,
 };
 
+/// The most bytes of the reason in a close frame (RFC 6455, section 5.5).
+const MAX_REASON_BYTES: usize = 123;
+
 /// The subscribers of channels.
 #[derive(Debug, Default)]
 pub(super) struct Subscribers {
@@ -107,10 +110,8 @@ pub(super) async fn sessions<B>(
         };
         let reason = parameter(request, "reason").unwrap_or_default();
         if reason.len() > MAX_REASON_BYTES {
-            return text_response(
-                StatusCode::BAD_REQUEST,
-                "reason: expected at most 123 bytes",
-            );
+            let text = format!("reason: expected at most {MAX_REASON_BYTES} bytes");
+            return text_response(StatusCode::BAD_REQUEST, &text);
         }
         let user = user.clone();
         Query::Close { user, code, reason }
@@ -148,9 +149,6 @@ pub(super) async fn sessions<B>(
     }
     json_response(&report)
 }
-
-/// The most bytes of the reason in a close frame (RFC 6455, section 5.5).
-const MAX_REASON_BYTES: usize = 123;
 
 /// Asks all hosts, or this one if there is no bus.
 async fn ask(services: &Services, query: Query) -> Result<Answers, Box<Response<Body>>> {

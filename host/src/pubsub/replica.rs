@@ -72,12 +72,15 @@ impl Channels {
         };
         // Offsets never decrease, so a batch in delivery is not mistaken for later items.
         history.forget_all();
+        let uses_ids = state.sequencer.last_id().is_some();
+        state.sequencer.forget_last_id();
         for item in items {
             state.sequencer.set_last_id(item.id.clone());
             state.record(Arc::new(item), now);
         }
         let waiting = state.waiting.take();
-        state.notify_missed(name, waiting.is_some());
+        let uses_ids = uses_ids || state.sequencer.last_id().is_some();
+        state.notify_missed(name, waiting.is_some(), uses_ids);
         for waiting in waiting.into_iter().flatten() {
             state.start(name, &waiting, channel.counters());
         }
@@ -147,7 +150,8 @@ impl State {
     }
 
     /// Notifies subscribers that they may have missed items. If `is_new`, WebSockets are waiting.
-    fn notify_missed(&mut self, name: &str, is_new: bool) {
+    /// `uses_ids` is whether the items have ids.
+    fn notify_missed(&mut self, name: &str, is_new: bool, uses_ids: bool) {
         let next = self.history.as_ref().map_or(0, History::next);
         let missed = Delivery::Missed(self.grip_last(name));
         for shard in &self.shards {
@@ -155,7 +159,7 @@ impl State {
                 Kind::Socket if is_new => {}
                 Kind::Socket => shard.restart(next, &missed),
                 // Their requests are sent to the backend again, unless ids are not used at all.
-                Kind::Stream | Kind::Response if self.sequencer.last_id().is_none() => {}
+                Kind::Stream | Kind::Response if !uses_ids => {}
                 Kind::Stream | Kind::Response => {
                     shard.publish(&Sequenced::unrecorded(Arc::new(Publication::hint(name))));
                 }

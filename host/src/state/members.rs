@@ -1,9 +1,8 @@
 //! The members of channels: connections that a backend has made present, or users with several of
 //! them.
 //!
-//! A member leaves some seconds after its last connection is closed, so a client that reconnects
-//! causes no news. Joins and leaves are announced one after another by a task: on the bus, where all
-//! hosts together decide who is first and last, or on this host alone.
+//! A member leaves some seconds after its last connection is closed, so a client that reconnects in
+//! time is not announced again.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -16,22 +15,14 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
-use tracing::{debug, warn};
 use uuid::Uuid;
 
-use crate::{
-    bus::Bus,
-    config::Limits,
-    pubsub::{channels::Channels, publication::Publication},
-};
+use crate::config::Limits;
 
 /// How long a member without connections stays.
 const LEAVE_DELAY: Duration = Limits::DEFAULT.presence_leave_delay;
-
-/// The pause before an announcement is tried again.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The members of channels on this host. Clones share them.
 #[derive(Clone, Default)]
@@ -81,7 +72,7 @@ pub(crate) enum Change {
     /// A member has joined on this host, or is shown in another way.
     Joined {
         member: Member,
-        /// It was not announced before.
+        /// It was not announced before. With a bus, Redis decides who is new.
         is_new: bool,
     },
     /// A member has no connection to this host any more.
@@ -116,10 +107,10 @@ impl Members {
         });
         local.connections += 1;
         local.leaves = None;
-        let is_news = !local.is_announced || local.presence != presence;
+        let must_announce = !local.is_announced || local.presence != presence;
         local.presence = presence;
         let key = (channel, id);
-        if is_news && !std::mem::replace(&mut local.is_changed, true) {
+        if must_announce && !std::mem::replace(&mut local.is_changed, true) {
             state.changed.push_back(key.clone());
             self.0.changed.notify_one();
         }
@@ -138,6 +129,32 @@ impl Members {
             .collect()
     }
 
+    /// Returns whether this host has a member.
+    pub(crate) fn contains(&self, channel: &str, id: &str) -> bool {
+        let state = self.0.state.lock();
+        let members = state.channels.get(channel);
+        members.is_some_and(|members| members.contains_key(id))
+    }
+
+    /// Announces a member again, if this host has it.
+    pub(crate) fn announce(&self, channel: &str, id: &str) {
+        let mut state = self.0.state.lock();
+        let members = state.channels.get_key_value(channel);
+        let key = members.and_then(|(channel, members)| {
+            let (id, _) = members.get_key_value(id)?;
+            Some((channel.clone(), id.clone()))
+        });
+        let Some((channel, id)) = key else {
+            return;
+        };
+        let local = state.channels.get_mut(&channel);
+        let local = local.and_then(|members| members.get_mut(&id));
+        if local.is_some_and(|local| !std::mem::replace(&mut local.is_changed, true)) {
+            state.changed.push_back((channel, id));
+            self.0.changed.notify_one();
+        }
+    }
+
     /// Announces all members again.
     pub(crate) fn announce_all(&self) {
         let mut state = self.0.state.lock();
@@ -154,33 +171,8 @@ impl Members {
         self.0.changed.notify_one();
     }
 
-    /// Announces joins and leaves. Runs until it is dropped.
-    pub(crate) async fn run(self, channels: Channels, bus: Option<Arc<Bus>>) {
-        loop {
-            let change = self.changed().await;
-            match &bus {
-                None => {
-                    if let Some(item) = change.item() {
-                        match Publication::new(item) {
-                            Ok(publication) => {
-                                channels.publish(publication).await;
-                            }
-                            Err(error) => warn!(%error, "presence not published"),
-                        }
-                    }
-                }
-                Some(bus) => {
-                    while let Err(error) = bus.announce(&change).await {
-                        debug!(%error, "presence not announced");
-                        sleep(RETRY_PAUSE).await;
-                    }
-                }
-            }
-        }
-    }
-
     /// Waits for the next change.
-    async fn changed(&self) -> Change {
+    pub(crate) async fn changed(&self) -> Change {
         loop {
             let due = {
                 let mut state = self.0.state.lock();
@@ -266,7 +258,15 @@ impl Member {
 }
 
 impl Change {
-    fn item(&self) -> Option<Item> {
+    /// Returns the member.
+    pub(crate) fn member(&self) -> &Member {
+        match self {
+            Self::Joined { member, .. } | Self::Left(member) => member,
+        }
+    }
+
+    /// Returns the item that announces it on a host without a bus, if there is one.
+    pub(crate) fn item(&self) -> Option<Item> {
         match self {
             Self::Joined { member, is_new } => is_new.then(|| member.item("join")).flatten(),
             Self::Left(member) => member.item("leave"),

@@ -373,6 +373,8 @@ impl Driver {
         match self.session.attachment {
             Attachment::Attached | Attachment::Detaching => {}
             Attachment::DetachRequested => {
+                // A backend that is detached cannot bind it again.
+                self.session.close_expired();
                 // When the client's side has ended, that event is the last one instead.
                 if self.phase != Phase::Ended {
                     self.pending.push(Event::Close(None));

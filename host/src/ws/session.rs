@@ -42,7 +42,7 @@ use crate::{
 /// The most channels a session can subscribe to.
 const MAX_SUBSCRIPTIONS: usize = Limits::DEFAULT.max_subscriptions;
 
-/// The most bytes of what a connection says of itself, as JSON.
+/// The largest `info` of a member, as JSON.
 const MAX_INFO_BYTES: usize = Limits::DEFAULT.max_presence_info_bytes;
 
 /// Logs a warning with the fields that identify a session, which its span may not provide: the
@@ -403,7 +403,8 @@ impl Session {
         }
         // Ends before the new binding begins, which may be that of the same user.
         self.user = None;
-        let lifetime = expires.map(|seconds| Duration::from_secs(seconds.into()));
+        // At least a second, or the backend would be asked again at once.
+        let lifetime = expires.map(|seconds| Duration::from_secs(seconds.max(1).into()));
         let connection = String::from_utf8_lossy(self.info.id.as_bytes());
         let path = self.info.head.path();
         let client = self.outbox.clone();

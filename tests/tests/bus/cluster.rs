@@ -59,7 +59,7 @@ async fn items_reach_all_hosts() -> Result<()> {
     // They are sent only to nodes of the channel's shard.
     let master = setup.cluster.master_of(setup.slot()?)?;
     for (index, node) in setup.cluster.nodes.iter().enumerate() {
-        let channels = node.command(&["PUBSUB", "SHARDCHANNELS", "*:messages:orders"])?;
+        let channels = node.command(&["PUBSUB", "SHARDCHANNELS", "*:messages:*:orders"])?;
         ensure!(
             channels.is_empty() != (index == master),
             "{index}: {channels}"

@@ -1,6 +1,6 @@
 //! A master that sentinels watch, and replace by its replica.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tests::{MASTER, Redis, eventually};
 
 use super::{Host, publish_until_accepted, receives, start};
@@ -45,7 +45,8 @@ impl Watched {
         let address =
             self.sentinels[0].command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER])?;
         let is_master = |it: &Redis| address.ends_with(&it.address.port().to_string());
-        Ok(self.servers.iter().position(is_master).unwrap_or_default())
+        let index = self.servers.iter().position(is_master);
+        index.context("an unknown master")
     }
 
     async fn has_master(&self, index: usize) -> Result<()> {
@@ -79,7 +80,7 @@ async fn hosts_follow_the_master_that_sentinels_name() -> Result<()> {
     // The master dies.
     watched.servers[0].stop()?;
     deliver(11..=20).await?;
-    ensure!(watched.master()? == 1);
+    watched.has_master(1).await?;
     // It comes back as a replica, and takes over.
     watched.servers[0].restart()?;
     eventually("the replica", async || {

@@ -14,6 +14,9 @@ const OUTAGES: [Duration; 4] = [
     Duration::from_secs(7),
 ];
 
+/// How long hosts reach the former master after a failover.
+const FAILOVER: Duration = Duration::from_millis(500);
+
 /// A fault. Hosts are named by their index.
 ///
 /// When several end, they end in this order: a host cannot start without Redis.
@@ -23,6 +26,8 @@ pub enum Fault {
     RestartRedis,
     /// Redis does not run, and its connections stay open.
     StallRedis,
+    /// The replica is promoted. The hosts still reach the former master for a while.
+    Failover,
     /// Redis closes the connections with subscriptions.
     KillSubscribers,
     /// The connections of a host to the bus forward nothing any more.
@@ -63,6 +68,8 @@ pub fn steps(seed: u64, rounds: usize) -> Vec<Step> {
         outages.shuffle(&mut rng);
         let groups = [vec![a], vec![b, c], vec![d], vec![e, f]];
         steps.extend(groups.into_iter().zip(outages).map(step));
+        // On its own, since Redis must run for it.
+        steps.push(step((vec![Fault::Failover], FAILOVER)));
     }
     steps
 }

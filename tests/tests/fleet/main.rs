@@ -36,10 +36,10 @@ struct Host {
 }
 
 impl Host {
-    async fn start(redis: &Redis) -> Result<Self> {
+    async fn start(redis: &Redis, store: &Proxy) -> Result<Self> {
         let mut host = Self {
             address: free_address()?,
-            folder: kitchen(redis, "30ms..70ms")?,
+            folder: kitchen(store.address, "30ms..70ms")?,
             bus: Proxy::start(redis.address).await?,
             server: None,
         };
@@ -67,15 +67,20 @@ struct Fleet {
     hosts: Vec<Host>,
     clients: Vec<Client>,
     redis: Redis,
+    replica: Redis,
+    /// The connections of all hosts to the orders.
+    store: Proxy,
     _nginx: Nginx,
 }
 
 impl Fleet {
     async fn start() -> Result<Self> {
-        let redis = Redis::start()?;
+        let (redis, replica) = (Redis::start()?, Redis::start()?);
+        replica.replicate(Some(&redis))?;
+        let store = Proxy::start(redis.address).await?;
         let mut hosts = Vec::new();
         for _ in 0..HOSTS {
-            hosts.push(Host::start(&redis).await?);
+            hosts.push(Host::start(&redis, &store).await?);
         }
         let addresses: Vec<_> = hosts.iter().map(|host| host.address).collect();
         let nginx = Nginx::start(&addresses)?;
@@ -84,6 +89,8 @@ impl Fleet {
             clients: clients.collect(),
             hosts,
             redis,
+            replica,
+            store,
             _nginx: nginx,
         })
     }
@@ -92,6 +99,7 @@ impl Fleet {
         match fault {
             Fault::RestartRedis => self.redis.stop(),
             Fault::StallRedis => self.redis.signal(Signal::STOP),
+            Fault::Failover => self.promote().await,
             // Redis may not respond yet.
             Fault::KillSubscribers => Ok(()),
             Fault::StallBus(host) => {
@@ -110,6 +118,13 @@ impl Fleet {
         match fault {
             Fault::RestartRedis => self.redis.restart(),
             Fault::StallRedis => self.redis.signal(Signal::CONT),
+            Fault::Failover => {
+                for proxy in self.hosts.iter().map(|host| &host.bus).chain([&self.store]) {
+                    proxy.cut();
+                    proxy.switch_to(self.redis.address);
+                }
+                Ok(())
+            }
             Fault::KillSubscribers => {
                 let kill = ["CLIENT", "KILL", "TYPE", "pubsub"];
                 self.redis.command(&kill).map(drop)
@@ -123,6 +138,22 @@ impl Fleet {
                 self.hosts[host].restart()
             }
         }
+    }
+
+    /// Promotes the replica once it has everything. The connections still lead to the former master.
+    async fn promote(&mut self) -> Result<()> {
+        eventually("a replica to promote", async || {
+            let answer = self.redis.command(&["FAILOVER"]).ok()?;
+            (answer == "OK").then_some(())
+        })
+        .await?;
+        eventually("the promotion", async || {
+            let role = self.replica.command(&["ROLE"]).ok()?;
+            role.starts_with("master").then_some(())
+        })
+        .await?;
+        std::mem::swap(&mut self.redis, &mut self.replica);
+        Ok(())
     }
 
     async fn run(&mut self, step: &Step) -> Result<()> {

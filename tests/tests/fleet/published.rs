@@ -19,11 +19,14 @@ impl Published {
         let key = redis.command(&["-n", "1", "KEYS", "*:items:orders"])?;
         let start = format!("({}", self.ids.len());
         let entries = redis.command(&["-n", "1", "XRANGE", &key, &start, "+"])?;
-        // An entry is its offset, the name of a field, and the item.
-        let mut lines = entries.lines();
-        while let (Some(offset), Some(_), Some(item)) = (lines.next(), lines.next(), lines.next()) {
+        // An entry is its offset, and three names of fields with their values. The first is the item.
+        let lines: Vec<_> = entries.lines().collect();
+        for entry in lines.chunks(7) {
+            let [offset, _, item, ..] = entry else {
+                continue;
+            };
             let expected = format!("{}-0", self.ids.len() + 1);
-            ensure!(offset == expected, "offset {offset}, expected {expected}");
+            ensure!(*offset == expected, "offset {offset}, expected {expected}");
             let item: Value = serde_json::from_str(item)?;
             let (id, _) = item["id"]
                 .as_str()

@@ -1,13 +1,13 @@
 //! The servers to measure: their addresses, and how to start the ones this program knows.
 
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustls::ClientConfig;
 
-use ::tests::pushpin::Pushpin;
+use ::tests::{free_address, pushpin::Pushpin};
 
 use crate::layers::Layers;
 use crate::process::Launch;
@@ -225,7 +225,7 @@ impl Contender {
 impl Launch {
     /// Adds another process of the server, on free ports, and returns its public address.
     fn add_peer(&mut self, mut peer: Launch) -> Result<SocketAddr> {
-        let [address, control, _] = free_addresses()?;
+        let [address, control] = free_addresses()?;
         let options = [
             "--listen",
             &address.to_string(),
@@ -259,7 +259,7 @@ fn node(servers: &Path, script: &str, options: &[&str]) -> Result<Launch> {
 
 /// Launches a Redis server that keeps its data in memory, and returns its URL.
 fn redis(folder: &Path) -> Result<(Launch, String)> {
-    let [address, ..] = free_addresses()?;
+    let address = free_address()?;
     let (ip, port) = (address.ip().to_string(), address.port().to_string());
     let arguments = [
         "--bind",
@@ -345,12 +345,11 @@ fn utf8(path: &Path) -> Result<&str> {
         .with_context(|| format!("{path:?} is not UTF-8"))
 }
 
-/// Returns three free addresses of the loopback.
-fn free_addresses() -> Result<[SocketAddr; 3]> {
-    let bind = || TcpListener::bind("127.0.0.1:0");
-    let listeners = [bind()?, bind()?, bind()?];
-    let [a, b, c] = listeners.each_ref().map(TcpListener::local_addr);
-    Ok([a?, b?, c?])
+/// Returns free addresses of the loopback.
+fn free_addresses<const N: usize>() -> Result<[SocketAddr; N]> {
+    let addresses: Vec<_> = (0..N).map(|_| free_address()).collect::<Result<_>>()?;
+    // There are as many.
+    Ok(std::array::from_fn(|index| addresses[index]))
 }
 
 /// Parses `SCHEME://HOST[:PORT][/PATH]`, which must be on loopback, into an address and a path.

@@ -13,7 +13,7 @@ use crate::clock;
 use crate::process::Server;
 use crate::report::Figure;
 use crate::socket::Event;
-use crate::sockets::Until;
+use crate::sockets::{Sockets, Until};
 use crate::target::Target;
 
 /// The items that each socket has missed.
@@ -35,14 +35,8 @@ pub fn run(target: &Target, server: &mut Server, count: usize) -> Result<Vec<Fig
     open_all(&mut sockets, count)?;
     publish(target, 0..1)?;
     let mut received = Received::new(count, 0);
-    while received.complete < count {
-        sockets.poll(OPEN_TIMEOUT, |socket, event| {
-            if let Event::Message { payload, at } = event {
-                received.add(socket, payload, at);
-            }
-            None
-        })?;
-    }
+    let deadline = clock::now() + clock::nanoseconds(OPEN_TIMEOUT);
+    received.complete(&mut sockets, deadline)?;
     server.kill_peer()?;
     drop(sockets);
     publish(target, 1..MISSED + 1)?;
@@ -63,19 +57,7 @@ pub fn run(target: &Target, server: &mut Server, count: usize) -> Result<Vec<Fig
         OPEN_TIMEOUT,
         |socket, payload, at| received.add(socket, payload, at),
     )?;
-    while received.complete < count {
-        ensure!(
-            clock::now() < deadline,
-            "only {} of {count} sockets have received everything",
-            received.complete
-        );
-        sockets.poll(clock::until(deadline), |socket, event| {
-            if let Event::Message { payload, at } = event {
-                received.add(socket, payload, at);
-            }
-            None
-        })?;
-    }
+    received.complete(&mut sockets, deadline)?;
     sockets.close()?;
     let last = received.last.saturating_sub(start);
     let disordered = received.disordered as f64;
@@ -110,6 +92,25 @@ impl Received {
             disordered: 0,
             last: 0,
         }
+    }
+
+    /// Receives until each socket has the last item.
+    fn complete(&mut self, sockets: &mut Sockets, deadline: u64) -> Result<()> {
+        while self.complete < self.items.len() {
+            ensure!(
+                clock::now() < deadline,
+                "only {} of {} sockets have received everything",
+                self.complete,
+                self.items.len()
+            );
+            sockets.poll(clock::until(deadline), |socket, event| {
+                if let Event::Message { payload, at } = event {
+                    self.add(socket, payload, at);
+                }
+                None
+            })?;
+        }
+        Ok(())
     }
 
     fn add(&mut self, socket: usize, payload: &[u8], at: u64) {
