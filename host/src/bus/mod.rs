@@ -8,7 +8,7 @@
 //! - `servers` are those that the URL names, and `connect` opens connections to them. `connection` is
 //!   one for commands, `subscriber` one that receives messages, and `writer` one that publishes and
 //!   waits for replicas.
-//! - `hosts` knows which hosts are alive, and the members of channels that each of them has.
+//! - `hosts` knows which hosts are alive, and `members` the members of channels that each of them has.
 //! - `query` asks all hosts.
 //! - `keys` are the names in Redis.
 
@@ -17,6 +17,7 @@ mod connection;
 mod feed;
 mod hosts;
 mod keys;
+mod members;
 mod position;
 mod probes;
 pub(crate) mod query;
@@ -44,7 +45,7 @@ use tokio::time::interval;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use self::{hosts::Unchecked, probes::Probes, query::Questions, redis::Redis, servers::Servers};
+use self::{members::Unchecked, probes::Probes, query::Questions, redis::Redis, servers::Servers};
 use crate::{
     config::Limits,
     pubsub::channels::Channels,

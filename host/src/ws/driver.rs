@@ -191,7 +191,7 @@ impl Driver {
             if self.session.poll_deferred(cx).is_ready() {
                 return Poll::Ready(Wakeup::Applied);
             }
-            if self.phase == Phase::Open && self.session.poll_expiry(cx).is_ready() {
+            if self.phase == Phase::Open && self.session.identity.poll_expiry(cx).is_ready() {
                 return Poll::Ready(Wakeup::Expired);
             }
             if let Some(round_trip) = &mut self.round_trip
@@ -460,7 +460,7 @@ impl Driver {
 
     /// Sends a request after a delay.
     fn send(&mut self, request: Request<Body>, delay: Duration) {
-        self.asks_for_user = self.session.expired_user().is_some();
+        self.asks_for_user = self.session.identity.expired_user().is_some();
         let backend = self.session.services.backend.clone();
         let max_bytes = self.session.services.limits.max_response_events_bytes;
         self.round_trip = Some(Box::pin(async move {

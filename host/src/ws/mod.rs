@@ -9,6 +9,7 @@
 //! - `ws_over_http` sends events to the backend and parses its response; `request_head` is the part
 //!   of the upgrade request that each of these requests repeats.
 //! - `session` is the state of a session, and applies the backend's responses to it.
+//! - `identity` is who the client is: its user, and the channels of which it is a member.
 //! - `outbox` writes frames to the client, both from the session and from publications.
 //!   `shared_stream` is the connection for TLS and HTTP/2, which are not plain TCP.
 //! - `deflate` negotiates compression, and compresses messages.
@@ -20,6 +21,7 @@ mod driver;
 #[path = "../../fuzz/src/short_run.rs"]
 mod fuzz;
 pub(crate) mod handshake;
+mod identity;
 pub(crate) mod outbox;
 mod pending;
 mod reader;

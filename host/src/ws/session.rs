@@ -20,7 +20,6 @@ use grip::{
 };
 use http::{HeaderName, HeaderValue, Request};
 use spin_runtime::backend::Body;
-use tokio::time::{Sleep, sleep};
 
 use crate::{
     config::Limits,
@@ -31,8 +30,9 @@ use crate::{
         filter::{Filters, Meta},
         sequencer::MAX_ID_BYTES,
     },
-    state::{Services, members::MemberGuard, sessions::SessionGuard, users::UserGuard},
+    state::{Services, sessions::SessionGuard},
     ws::{
+        identity::Identity,
         outbox::Outbox,
         scheduled::ScheduledMessages,
         ws_over_http::{ConnectionInfo, EventsResponse},
@@ -65,10 +65,7 @@ pub(super) struct Session {
     pub(super) info: ConnectionInfo,
     pub(super) outbox: Arc<Outbox>,
     memberships: Vec<Membership>,
-    /// The channels of which the client is a member.
-    presences: Vec<MemberGuard>,
-    /// The user that the backend has bound the session to.
-    user: Option<Box<BoundUser>>,
+    pub(super) identity: Identity,
     /// Metadata for the filters of the subscriptions.
     filter_meta: Meta,
     /// How to tell content from control messages; `None` when the backend did not enable GRIP.
@@ -93,19 +90,6 @@ pub(super) struct Session {
 struct Deferred {
     events: std::vec::IntoIter<Event>,
     joined: Pin<Box<dyn Future<Output = ()> + Send>>,
-}
-
-struct BoundUser {
-    guard: UserGuard,
-    expiry: Expiry,
-}
-
-/// When a session must be bound to its user again.
-enum Expiry {
-    Never,
-    At(Pin<Box<Sleep>>),
-    /// The time is over, and the backend is being asked.
-    Expired,
 }
 
 struct Membership {
@@ -152,8 +136,7 @@ impl Session {
             info,
             outbox,
             memberships: Vec::new(),
-            presences: Vec::new(),
-            user: None,
+            identity: Identity::default(),
             filter_meta: Meta::default(),
             grip,
             keep_alive_interval: None,
@@ -171,7 +154,7 @@ impl Session {
     /// Builds a request with events, of which the first `replayed` bytes of content were sent before.
     pub(super) fn request(&self, events: &[Event], replayed: usize) -> Request<Body> {
         let mut request = self.info.request(&self.services.signer, events, replayed);
-        if let Some(user) = self.expired_user() {
+        if let Some(user) = self.identity.expired_user() {
             // An id that cannot be in a header is left out: the request has that of the connection.
             let id = HeaderValue::from_bytes(user.as_bytes());
             let id = id.unwrap_or(HeaderValue::from_static(""));
@@ -326,7 +309,7 @@ impl Session {
             ControlMessage::Unsubscribe { channel } => {
                 self.memberships
                     .retain(|membership| membership.subscription.channel() != channel);
-                self.presences.retain(|member| member.channel() != channel);
+                self.identity.leave(&channel);
             }
             ControlMessage::Presence { channel, presence } => self.join(&channel, presence),
             ControlMessage::User { id, expires } => self.bind(&id, expires),
@@ -368,30 +351,21 @@ impl Session {
 
     /// Makes the client a member of a channel.
     fn join(&mut self, channel: &str, presence: Presence) {
-        let known = self.presences.iter();
-        let index = known.map(MemberGuard::channel).position(|it| it == channel);
         let bytes = serde_json::json!(presence.info).to_string().len();
-        if index.is_none() && self.presences.len() == MAX_SUBSCRIPTIONS {
-            let limit = MAX_SUBSCRIPTIONS;
-            warn_session!(self, channel, limit, "presence ignored: too many channels");
-            return;
-        }
         if bytes > MAX_INFO_BYTES {
             let limit = MAX_INFO_BYTES;
             warn_session!(self, channel, bytes, limit, "presence ignored: too large");
             return;
         }
-        let connection = String::from_utf8_lossy(self.info.id.as_bytes());
-        let id = match &self.user {
-            Some(user) => user.guard.user(),
-            None => &connection,
-        };
-        let member = self.services.members.join(channel, id, presence);
-        match index {
-            // Replaced after the new one exists, so that the member does not leave.
-            Some(index) => self.presences[index] = member,
-            None => self.presences.push(member),
+        if self.identity.channels() == MAX_SUBSCRIPTIONS && !self.identity.is_member(channel) {
+            let limit = MAX_SUBSCRIPTIONS;
+            warn_session!(self, channel, limit, "presence ignored: too many channels");
+            return;
         }
+        let connection = String::from_utf8_lossy(self.info.id.as_bytes());
+        let id = self.identity.user().unwrap_or(&connection);
+        let member = self.services.members.join(channel, id, presence);
+        self.identity.join(member);
     }
 
     /// Binds the session to a user, for `expires` seconds if that is limited.
@@ -401,43 +375,20 @@ impl Session {
             warn_session!(self, limit, "user ignored: the id is too long");
             return;
         }
-        // Ends before the new binding begins, which may be that of the same user.
-        self.user = None;
         // At least a second, or the backend would be asked again at once.
         let lifetime = expires.map(|seconds| Duration::from_secs(seconds.max(1).into()));
+        // Ends before the new binding begins, which may be that of the same user.
+        self.identity.unbind();
         let connection = String::from_utf8_lossy(self.info.id.as_bytes());
-        let path = self.info.head.path();
-        let client = self.outbox.clone();
+        let (path, client) = (self.info.head.path(), self.outbox.clone());
         let users = &self.services.users;
-        let guard = users.bind(id, &connection, path, client, lifetime);
-        let expiry = lifetime.map_or(Expiry::Never, |lifetime| {
-            Expiry::At(Box::pin(sleep(lifetime)))
-        });
-        self.user = Some(Box::new(BoundUser { guard, expiry }));
+        let user = users.bind(id, &connection, path, client, lifetime);
+        self.identity.bind(user, lifetime);
     }
 
-    /// Waits until the time of the user is over. The backend must then be asked.
-    pub(super) fn poll_expiry(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(user) = &mut self.user else {
-            return Poll::Pending;
-        };
-        let Expiry::At(sleep) = &mut user.expiry else {
-            return Poll::Pending;
-        };
-        ready!(sleep.as_mut().poll(cx));
-        user.expiry = Expiry::Expired;
-        Poll::Ready(())
-    }
-
-    /// Returns the user whose time is over, until the backend has bound the session again.
-    pub(super) fn expired_user(&self) -> Option<&str> {
-        let user = self.user.as_deref()?;
-        matches!(user.expiry, Expiry::Expired).then(|| user.guard.user())
-    }
-
-    /// Closes the client if the time of its user is over.
+    /// Closes the client if the binding to its user has expired.
     pub(super) fn close_expired(&self) {
-        if self.expired_user().is_some() {
+        if self.identity.expired_user().is_some() {
             self.outbox.close(
                 frame::close(frame::POLICY_VIOLATION, "the session has expired"),
                 CloseReason::Expired,
