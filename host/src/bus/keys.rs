@@ -64,7 +64,7 @@ pub(super) fn host(host: &str) -> String {
     format!("{HOSTS}:host:{host}")
 }
 
-/// The pub/sub channel of all hosts that use a database, for questions.
+/// The pub/sub channel of all hosts that use a database, for queries.
 pub(super) fn all_hosts(database: i64) -> String {
     format!("{HOSTS}:all:{database}")
 }

@@ -39,13 +39,13 @@ use ::redis::RedisError;
 use anyhow::{Context as _, Result, bail, ensure};
 use grip::Item;
 use parking_lot::Mutex;
-use spin_runtime::runtime_config::KeyValueStore;
+use spin_runtime::{RateLimitedLog, runtime_config::KeyValueStore};
 use thiserror::Error;
 use tokio::time::interval;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use self::{members::Unchecked, probes::Probes, query::Questions, redis::Redis, servers::Servers};
+use self::{members::Unchecked, probes::Probes, query::Requests, redis::Redis, servers::Servers};
 use crate::{
     config::Limits,
     pubsub::channels::Channels,
@@ -54,6 +54,8 @@ use crate::{
 
 /// How long a host may be silent. It then counts as dead, and another one calls the timers.
 const LEASE: Duration = Limits::DEFAULT.bus_lease;
+
+const FAILURE_LINES_PER_SECOND: usize = spin_runtime::Limits::DEFAULT.log_lines_per_second;
 
 /// The connection of a host to the bus.
 pub(crate) struct Bus {
@@ -67,7 +69,9 @@ pub(crate) struct Bus {
     alive: Mutex<Vec<String>>,
     /// The channels whose members are to be checked.
     unchecked: Unchecked,
-    questions: Questions,
+    requests: Requests,
+    /// Logs failures that publishers and clients of the control port cause as often as they like.
+    failures: RateLimitedLog,
     /// The host receives its own probes.
     is_up: AtomicBool,
     /// The lease must not be renewed any more.
@@ -96,8 +100,8 @@ impl From<RedisError> for PublishError {
 }
 
 impl Bus {
-    /// Creates the connection of a host's channels, users and members to the Redis server at `url`. What
-    /// is published must reach so many `replicas` of it.
+    /// Creates the connection of a host's channels, users and members to the Redis server at `url`. With
+    /// `replicas` above 0, as many must have what is published.
     ///
     /// # Errors
     /// Fails if the URL is invalid.
@@ -126,7 +130,10 @@ impl Bus {
             members,
             alive: Mutex::default(),
             unchecked: Unchecked::default(),
-            questions: Questions::default(),
+            requests: Requests::default(),
+            failures: RateLimitedLog::new(FAILURE_LINES_PER_SECOND, |suppressed| {
+                warn!(suppressed, "bus: requests failed");
+            }),
             is_up: AtomicBool::new(true),
             is_released: AtomicBool::new(false),
         }))
@@ -149,6 +156,11 @@ impl Bus {
             }
         }
         Ok(())
+    }
+
+    /// Logs a failure, unless there are too many.
+    pub(crate) fn log_failure(&self, write: impl FnOnce()) {
+        self.failures.log(write);
     }
 
     /// Returns whether the bus works.

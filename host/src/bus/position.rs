@@ -45,7 +45,7 @@ pub(super) struct Message {
     pub(super) entry: Entry,
 }
 
-/// What a message is to a host at some position.
+/// How a message relates to a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
     /// The next item.

@@ -1,4 +1,4 @@
-//! Questions that all hosts on the bus answer, such as how many subscribers a channel has.
+//! Queries that all hosts on the bus answer, such as the number of subscribers of a channel.
 //!
 //! Nothing of this is stored: the answers are as of now, and those of a dead host are missing at once.
 
@@ -33,7 +33,7 @@ const ANSWER_TIMEOUT: Duration = Limits::DEFAULT.bus_answer_timeout;
 /// The answers that wait to be read.
 const WAITING_ANSWERS: usize = 1024;
 
-/// A question to each host.
+/// What is asked of each host.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Query {
@@ -68,50 +68,50 @@ pub(crate) struct Answers {
     pub(crate) missing: usize,
 }
 
-/// The questions of this host that wait for answers.
+/// The requests of this host that wait for answers.
 #[derive(Default)]
-pub(super) struct Questions {
+pub(super) struct Requests {
     next: AtomicU64,
-    waiting: Mutex<HashMap<u64, mpsc::Sender<Reply>>>,
+    waiting: Mutex<HashMap<u64, mpsc::Sender<Response>>>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Question {
+struct Request {
     /// The host that asks.
     host: String,
-    /// The number of the question, for the replies.
+    /// The number of the request, for the responses.
     number: u64,
     query: Query,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Reply {
+struct Response {
     host: String,
     number: u64,
     answer: Answer,
 }
 
-/// Removes a question when it is dropped.
-struct Asked<'a> {
-    questions: &'a Questions,
+/// Removes a request when it is dropped.
+struct Waiting<'a> {
+    requests: &'a Requests,
     number: u64,
 }
 
-impl Questions {
-    /// Adds a question, whose replies go to `sender`.
-    fn insert(&self, sender: mpsc::Sender<Reply>) -> Asked<'_> {
+impl Requests {
+    /// Adds a request, whose responses go to `sender`.
+    fn insert(&self, sender: mpsc::Sender<Response>) -> Waiting<'_> {
         let number = self.next.fetch_add(1, Relaxed);
         self.waiting.lock().insert(number, sender);
-        Asked {
-            questions: self,
+        Waiting {
+            requests: self,
             number,
         }
     }
 }
 
-impl Drop for Asked<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.questions.waiting.lock().remove(&self.number);
+        self.requests.waiting.lock().remove(&self.number);
     }
 }
 
@@ -135,17 +135,17 @@ impl Bus {
     /// # Errors
     /// Fails if Redis cannot be reached.
     pub(crate) async fn ask(&self, query: Query) -> RedisResult<Answers> {
-        let (sender, mut replies) = mpsc::channel(WAITING_ANSWERS);
-        let asked = self.questions.insert(sender);
-        let question = Question {
+        let (sender, mut responses) = mpsc::channel(WAITING_ANSWERS);
+        let waiting = self.requests.insert(sender);
+        let request = Request {
             host: self.host.clone(),
-            number: asked.number,
+            number: waiting.number,
             query,
         };
-        let question = serde_json::json!(question).to_string();
+        let request = serde_json::json!(request).to_string();
         let receivers = self
             .redis
-            .send(&all_hosts(self.redis.database()), &question)
+            .send(&all_hosts(self.redis.database()), &request)
             .await?;
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         let mut answers = Answers {
@@ -154,38 +154,42 @@ impl Bus {
             ..Answers::default()
         };
         while answers.missing > 0
-            && let Ok(Some(reply)) = timeout_at(deadline, replies.recv()).await
+            && let Ok(Some(response)) = timeout_at(deadline, responses.recv()).await
         {
-            if answers.answers.iter().any(|(host, _)| *host == reply.host) {
-                // A cluster may have received the question twice.
+            if answers
+                .answers
+                .iter()
+                .any(|(host, _)| *host == response.host)
+            {
+                // A cluster may have received the request twice.
                 continue;
             }
             answers.missing -= 1;
-            answers.answers.push((reply.host, reply.answer));
+            answers.answers.push((response.host, response.answer));
         }
         Ok(answers)
     }
 
     /// Handles a message of [`all_hosts`] or of this host's own channel that is not a probe.
     pub(super) fn handle_host_message(&self, payload: &str) {
-        if let Ok(question) = serde_json::from_str::<Question>(payload) {
-            let reply = Reply {
+        if let Ok(request) = serde_json::from_str::<Request>(payload) {
+            let response = Response {
                 host: self.host.clone(),
-                number: question.number,
-                answer: question.query.answer(&self.channels, &self.users),
+                number: request.number,
+                answer: request.query.answer(&self.channels, &self.users),
             };
-            let (redis, asker) = (self.redis.clone(), host(&question.host));
+            let (redis, asker) = (self.redis.clone(), host(&request.host));
             tokio::spawn(async move {
-                let reply = serde_json::json!(reply).to_string();
-                if let Err(error) = redis.send(&asker, &reply).await {
-                    debug!(%error, "bus: question not answered");
+                let response = serde_json::json!(response).to_string();
+                if let Err(error) = redis.send(&asker, &response).await {
+                    debug!(%error, "bus: query not answered");
                 }
             });
-        } else if let Ok(reply) = serde_json::from_str::<Reply>(payload) {
-            let waiting = self.questions.waiting.lock();
-            if let Some(sender) = waiting.get(&reply.number) {
+        } else if let Ok(response) = serde_json::from_str::<Response>(payload) {
+            let waiting = self.requests.waiting.lock();
+            if let Some(sender) = waiting.get(&response.number) {
                 // Beyond the bound, answers count as missing.
-                let _ = sender.try_send(reply);
+                let _ = sender.try_send(response);
             }
         } else {
             debug!("bus: message of another version ignored");

@@ -354,7 +354,7 @@ impl Redis {
         Ok((number > 0).then_some(number))
     }
 
-    /// Gives the lease for the timers up.
+    /// Releases the lease for the timers.
     pub(super) async fn release_lease(&self, host: &str) -> RedisResult<()> {
         let mut call = RELEASE.key(lease());
         call.arg(host);

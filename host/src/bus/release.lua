@@ -1,4 +1,4 @@
--- Gives the lease of a host up, if it holds it.
+-- Releases the lease of a host, if it holds it.
 --
 -- KEYS: the lease. ARGV: the host.
 if redis.call('GET', KEYS[1]) == ARGV[1] then

@@ -16,6 +16,7 @@ use redis::{
     from_redis_value,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tracing::warn;
 
 use super::{keys::hash_tag, redis::in_time};
 use crate::config::Limits;
@@ -198,6 +199,7 @@ impl AsyncPushSender for EventSender {
             return Ok(());
         };
         if self.queued_bytes.load(Relaxed) + event.size() > MAX_QUEUED_BYTES {
+            warn!("bus: messages arrive faster than they are delivered, connecting again");
             event = Event::Lost;
             self.is_lossy.store(true, Relaxed);
         }

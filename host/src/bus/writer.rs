@@ -46,7 +46,7 @@ struct Acknowledged {
 }
 
 impl Writer {
-    /// Creates a writer that waits for so many replicas.
+    /// Creates a writer that waits for a number of replicas.
     pub(super) fn new(connection: MultiplexedConnection, replicas: u32) -> Self {
         Self {
             connection,

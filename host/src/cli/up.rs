@@ -80,7 +80,7 @@ pub(super) struct Up {
         hide_env_values = true
     )]
     bus: Option<String>,
-    /// Wait until so many Redis replicas have what is published, before a publish request succeeds.
+    /// The number of Redis replicas that must have what is published before a publish request succeeds.
     #[arg(
         long,
         value_name = "REPLICAS",

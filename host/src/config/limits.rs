@@ -164,7 +164,7 @@ pub struct Limits {
     /// How long a host may be silent. It then counts as dead: another one calls the timers, and its
     /// members leave. Default: 10 s.
     pub bus_lease: Duration,
-    /// The time for the other hosts to answer a question of the control port, such as how many
+    /// The time for the other hosts to answer a query of the control port, such as how many
     /// subscribers a channel has. Those that have not are counted as missing. Default: 1 s.
     pub bus_answer_timeout: Duration,
     // Presence and users.

@@ -121,12 +121,14 @@ async fn publish_on_bus(bus: &Arc<Bus>, items: Vec<Item>) -> Result<(), Box<Resp
         Publication::new(item.clone()).map_err(invalid_item)?;
     }
     // A task, which completes even if the publisher disconnects.
-    let bus = bus.clone();
-    let published = tokio::spawn(async move { bus.publish(&items).await });
+    let publisher = bus.clone();
+    let published = tokio::spawn(async move { publisher.publish(&items).await });
     let published = published.await.map_err(publish_failed)?;
     published.map_err(|error| {
-        let cause = error.source().map(field::display);
-        warn!(%error, cause, "publish failed");
+        bus.log_failure(|| {
+            let cause = error.source().map(field::display);
+            warn!(%error, cause, "publish failed");
+        });
         let text = format!("{error}: publish the same items again later");
         let mut refusal = text_response(StatusCode::SERVICE_UNAVAILABLE, &text);
         let headers = refusal.headers_mut();

@@ -12,7 +12,10 @@ use url::form_urlencoded;
 
 use super::json_response;
 use crate::{
-    bus::query::{Answer, Answers, Query},
+    bus::{
+        Bus,
+        query::{Answer, Answers, Query},
+    },
     http::error_response::text_response,
     net::frame,
     state::Services,
@@ -81,7 +84,7 @@ pub(super) async fn presence<B>(services: &Services, request: &Request<B>) -> Re
         None => services.members.list(&channel),
         Some(bus) => match bus.members(&channel).await {
             Ok(members) => members,
-            Err(error) => return *bus_down(&error),
+            Err(error) => return *bus_down(bus, &error),
         },
     };
     let members = members.into_iter();
@@ -153,7 +156,7 @@ pub(super) async fn sessions<B>(
 /// Asks all hosts, or this one if there is no bus.
 async fn ask(services: &Services, query: Query) -> Result<Answers, Box<Response<Body>>> {
     match &services.bus {
-        Some(bus) => bus.ask(query).await.map_err(|error| bus_down(&error)),
+        Some(bus) => bus.ask(query).await.map_err(|error| bus_down(bus, &error)),
         None => {
             let answer = query.answer(&services.channels, &services.users);
             Ok(Answers {
@@ -172,8 +175,8 @@ fn parameter<B>(request: &Request<B>, name: &str) -> Option<String> {
     Some(value.into_owned())
 }
 
-fn bus_down(error: &RedisError) -> Box<Response<Body>> {
-    warn!(%error, "no answer from the bus");
+fn bus_down(bus: &Bus, error: &RedisError) -> Box<Response<Body>> {
+    bus.log_failure(|| warn!(%error, "no answer from the bus"));
     let mut response = text_response(StatusCode::SERVICE_UNAVAILABLE, "the bus is down");
     let headers = response.headers_mut();
     headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

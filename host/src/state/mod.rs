@@ -97,7 +97,7 @@ impl Services {
         }
     }
 
-    /// Returns services whose publications come from the Redis server at `url`, and reach so many
+    /// Returns services whose publications come from the Redis server at `url`, and reach
     /// `replicas` of it.
     ///
     /// # Errors

@@ -56,12 +56,11 @@ impl Users {
         client: Arc<dyn Client>,
         lifetime: Option<Duration>,
     ) -> UserGuard {
-        let now = Instant::now();
         let binding = Binding {
             client,
             path: path.into(),
-            since: now,
-            expires: lifetime.and_then(|lifetime| now.checked_add(lifetime)),
+            since: Instant::now(),
+            expires: expiry(lifetime),
         };
         let mut users = self.0.lock();
         let user = match users.get_key_value(user) {
@@ -107,7 +106,20 @@ impl Users {
     }
 }
 
+fn expiry(lifetime: Option<Duration>) -> Option<Instant> {
+    Instant::now().checked_add(lifetime?)
+}
+
 impl UserGuard {
+    /// Changes when the binding ends.
+    pub(crate) fn renew(&self, lifetime: Option<Duration>) {
+        let mut users = self.users.0.lock();
+        let bindings = users.get_mut(&self.user);
+        if let Some(binding) = bindings.and_then(|bindings| bindings.get_mut(&self.connection)) {
+            binding.expires = expiry(lifetime);
+        }
+    }
+
     /// Returns the id of the user.
     pub(crate) fn user(&self) -> &str {
         &self.user
@@ -156,15 +168,16 @@ mod tests {
     }
 
     #[test]
-    fn another_binding_of_a_session_replaces_the_first() {
+    fn bindings_can_be_renewed() {
         let users = Users::default();
         let client = Outbox::new(1000, 0, None);
-        let mut guard = Some(users.bind("ada", "1", "/ws", client.clone(), None));
-        // The former binding is dropped before the new one begins, as sessions do.
-        drop(guard.take());
         let guard = users.bind("ada", "1", "/ws", client, None);
-        assert_eq!(users.sessions("ada").len(), 1);
-        drop(guard);
-        assert!(users.sessions("ada").is_empty());
+        assert_eq!(users.sessions("ada")[0].expires_in, None);
+        guard.renew(Some(Duration::from_secs(3600)));
+        let expires_in = users.sessions("ada")[0].expires_in;
+        assert!(
+            expires_in.is_some_and(|seconds| seconds > 3500),
+            "{expires_in:?}"
+        );
     }
 }

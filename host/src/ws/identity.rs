@@ -30,18 +30,32 @@ enum Expiry {
     Expired,
 }
 
+impl Expiry {
+    fn after(lifetime: Option<Duration>) -> Self {
+        match lifetime {
+            Some(lifetime) => Self::At(Box::pin(sleep(lifetime))),
+            None => Self::Never,
+        }
+    }
+}
+
 impl Identity {
     /// Binds the client to a user, for a `lifetime` if that is limited.
     pub(super) fn bind(&mut self, guard: UserGuard, lifetime: Option<Duration>) {
-        let expiry = lifetime.map_or(Expiry::Never, |lifetime| {
-            Expiry::At(Box::pin(sleep(lifetime)))
-        });
+        let expiry = Expiry::after(lifetime);
         self.user = Some(Box::new(BoundUser { guard, expiry }));
     }
 
-    /// Ends the binding.
-    pub(super) fn unbind(&mut self) {
-        self.user = None;
+    /// Renews the binding if it is that to a user, and returns whether it is.
+    pub(super) fn renew(&mut self, id: &str, lifetime: Option<Duration>) -> bool {
+        match &mut self.user {
+            Some(user) if user.guard.user() == id => {
+                user.guard.renew(lifetime);
+                user.expiry = Expiry::after(lifetime);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Returns the id of the user.

@@ -377,8 +377,9 @@ impl Session {
         }
         // At least a second, or the backend would be asked again at once.
         let lifetime = expires.map(|seconds| Duration::from_secs(seconds.max(1).into()));
-        // Ends before the new binding begins, which may be that of the same user.
-        self.identity.unbind();
+        if self.identity.renew(id, lifetime) {
+            return;
+        }
         let connection = String::from_utf8_lossy(self.info.id.as_bytes());
         let (path, client) = (self.info.head.path(), self.outbox.clone());
         let users = &self.services.users;

@@ -1,6 +1,8 @@
 //! What the host knows about clients: subscribers, members of channels, and sessions of users. With a
 //! bus, on all hosts.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
 use grip::{ControlMessage, Event, Limits, Presence, event::decode_all, header};
 use http::{Request, Response};
@@ -183,7 +185,7 @@ async fn members_are_those_of_all_hosts() -> Result<()> {
     // Members that a killed host had leave, unless they are elsewhere.
     let killed = hosts[0].socket("/ws?user=mallory&name=M&events").await?;
     receives_events(&mut observer, &[("join", "mallory")]).await?;
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     hosts[0].signal(Signal::KILL)?;
     receives_events(&mut observer, &[("leave", "mallory")]).await?;
     // Within a lease of 10 s, and a third of it until another host detects its end.
@@ -194,6 +196,25 @@ async fn members_are_those_of_all_hosts() -> Result<()> {
     // What Redis has lost is announced again.
     redis.command(&["FLUSHALL"])?;
     wait_for_members(&hosts[2], &["ada", "eve"]).await
+}
+
+#[tokio::test]
+async fn an_outage_of_redis_makes_nobody_leave() -> Result<()> {
+    let mut all = Hosts::start(2).await?;
+    let hosts = &all.hosts;
+    let mut observer = hosts[1].socket("/ws").await?;
+    let _ada = hosts[0].socket("/ws?user=ada&name=Ada&events").await?;
+    receives_events(&mut observer, &[("join", "ada")]).await?;
+    all.redis.stop()?;
+    // Each host has then been silent for longer than the lease.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    all.redis.restart()?;
+    wait_for_members(&hosts[1], &["ada"]).await?;
+    let _bob = hosts[1].socket("/ws?user=bob&name=Bob&events").await?;
+    receives_events(&mut observer, &[("join", "bob")]).await?;
+    // Hosts that die later are still noticed.
+    hosts[0].signal(Signal::KILL)?;
+    receives_events(&mut observer, &[("leave", "ada")]).await
 }
 
 #[tokio::test]

@@ -82,7 +82,7 @@ fn limits_of_the_host() -> Vec<Row> {
         bus_queue_bytes: size("messages of the bus that wait to be delivered"),
         bus_wait_timeout: time("time for replicas to acknowledge what is published, with `--bus-wait`"),
         bus_lease: time("time without a heartbeat of a host on the bus"),
-        bus_answer_timeout: time("time for other hosts to answer a question of the control port"),
+        bus_answer_timeout: time("time for other hosts to answer a query of the control port"),
         presence_leave_delay: time("time that a member of a channel stays without connections"),
         max_presence_info_bytes: size("`info` of a member"),
         token_lifetime: time("lifetime of a `Grip-Sig` token"),
