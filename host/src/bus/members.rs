@@ -125,7 +125,7 @@ impl Bus {
             .await
     }
 
-    /// Returns the members of a channel on all hosts, with what is known of them.
+    /// Returns the members of a channel on all hosts, each with its `info`.
     ///
     /// # Errors
     /// Fails if Redis cannot be reached.

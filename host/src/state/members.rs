@@ -120,7 +120,7 @@ impl Members {
         }
     }
 
-    /// Returns the members of a channel on this host, with what is known of them.
+    /// Returns the members of a channel on this host, each with its `info`.
     pub(crate) fn list(&self, channel: &str) -> BTreeMap<String, Map<String, Value>> {
         let state = self.0.state.lock();
         let members = state.channels.get(channel).into_iter().flatten();

@@ -132,7 +132,7 @@ async fn receives_events(client: &mut Client, expected: &[(&str, &str)]) -> Resu
 }
 
 #[tokio::test]
-async fn joins_and_leaves_are_news_but_a_reconnect_is_not() -> Result<()> {
+async fn joins_and_leaves_are_announced_but_not_a_reconnect() -> Result<()> {
     let backend = Backend::serve(room).await?;
     let host = Server::in_front_of(&backend.url("http"), &[])?;
     let mut observer = host.socket("/ws").await?;
@@ -144,7 +144,7 @@ async fn joins_and_leaves_are_news_but_a_reconnect_is_not() -> Result<()> {
         "members": [{"id": "ada", "info": {"name": "Ada"}}],
     });
     ensure!(report == expected, "{report}");
-    // Another tab, a reconnect, and a member without events cause no news.
+    // Another tab, a reconnect, and a member without events are not announced.
     let tab = host.socket("/ws?user=ada&name=Ada&events").await?;
     drop(ada);
     drop(tab);
@@ -173,7 +173,7 @@ async fn members_are_those_of_all_hosts() -> Result<()> {
     let _ada = hosts[0].socket("/ws?user=ada&name=Ada&events").await?;
     let bob = hosts[0].socket("/ws?user=bob&name=Bob&events").await?;
     receives_events(&mut observer, &[("join", "ada"), ("join", "bob")]).await?;
-    // A user who is at another host already causes no news, nor if only one of the connections ends.
+    // A user who is at another host already is not announced, nor if only one of the connections ends.
     let _elsewhere = hosts[1].socket("/ws?user=ada&name=Ada&events").await?;
     let _eve = hosts[1].socket("/ws?user=eve&name=Eve&events").await?;
     receives_events(&mut observer, &[("join", "eve")]).await?;
