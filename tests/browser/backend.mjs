@@ -70,7 +70,12 @@ export async function standIn(manifest, stateDir, control, key, options = []) {
 async function redisConfig(stateDir) {
   if (!redisServers.has(stateDir)) redisServers.set(stateDir, startRedis(join(stateDir, "redis")));
   const { port } = await redisServers.get(stateDir);
-  const path = join(stateDir, "runtime-config.toml");
+  return writeRedisConfig(stateDir, port);
+}
+
+/** Writes a runtime configuration with a Redis server into a folder, and returns its path. */
+export async function writeRedisConfig(folder, port) {
+  const path = join(folder, "runtime-config.toml");
   await writeFile(path, `[key_value_store.default]\ntype = "redis"\nurl = "redis://127.0.0.1:${port}"\n`);
   return path;
 }

@@ -1,11 +1,11 @@
 // A page of several hosts behind nginx continues at another host when its own one is killed.
 
 import assert from "node:assert/strict";
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 
-import { startRedis } from "./backend.mjs";
+import { startRedis, writeRedisConfig } from "./backend.mjs";
 import { launch, withPage } from "./browser.mjs";
 import { Host, manifest, newState, removeState } from "./host.mjs";
 import { startNginx } from "./nginx.mjs";
@@ -18,8 +18,7 @@ after(() => browser?.close());
 /** Returns a function that starts hosts with one store and one bus. */
 async function kitchen(folder, port) {
   const from = await manifest(folder, "300ms", 1);
-  const config = join(folder, "runtime-config.toml");
-  await writeFile(config, `[key_value_store.default]\ntype = "redis"\nurl = "redis://127.0.0.1:${port}/0"\n`);
+  const config = await writeRedisConfig(folder, port);
   const options = ["--runtime-config-file", config, "--bus", `redis://127.0.0.1:${port}/1`];
   return async (name) => {
     const stateDir = join(folder, name);

@@ -130,6 +130,11 @@ impl Redis {
         redis_cli(&[&["-p", &port], arguments].concat())
     }
 
+    /// Does the same for database 1, in which the tests have the bus.
+    pub fn bus_command(&self, arguments: &[&str]) -> Result<String> {
+        self.command(&[&["-n", "1"], arguments].concat())
+    }
+
     /// Makes this server a replica of another one, or with `None` a master.
     pub fn replicate(&self, master: Option<&Self>) -> Result<()> {
         let (host, port) = match master {

@@ -53,7 +53,7 @@ async fn receive(
 #[tokio::test]
 async fn a_wrong_clock_changes_nothing() -> Result<()> {
     let redis = Redis::start()?;
-    let bus = |command: &[&str]| redis.command(&[&["-n", "1"], command].concat());
+    let bus = |command: &[&str]| redis.bus_command(command);
     let folders = [
         kitchen(redis.address, "50ms")?,
         kitchen(redis.address, "50ms")?,

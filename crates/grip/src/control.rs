@@ -213,13 +213,7 @@ pub enum ControlError {
 impl ControlMessage {
     /// Subscribes to a channel, without filters.
     pub fn subscribe(channel: impl Into<String>) -> ControlMessage {
-        ControlMessage::Subscribe {
-            channel: channel.into(),
-            filters: Vec::new(),
-            prev_id: None,
-            recover: None,
-            presence: None,
-        }
+        ControlMessage::subscribe_from(channel.into(), None, None)
     }
 
     /// Subscribes to a channel from the item after `prev_id` on.
@@ -227,22 +221,24 @@ impl ControlMessage {
         channel: impl Into<String>,
         prev_id: impl Into<String>,
     ) -> ControlMessage {
-        ControlMessage::Subscribe {
-            channel: channel.into(),
-            filters: Vec::new(),
-            prev_id: Some(prev_id.into()),
-            recover: None,
-            presence: None,
-        }
+        ControlMessage::subscribe_from(channel.into(), Some(prev_id.into()), None)
     }
 
     /// Subscribes to a channel from the `newest` items on.
     pub fn subscribe_recent(channel: impl Into<String>, newest: u32) -> ControlMessage {
+        ControlMessage::subscribe_from(channel.into(), None, Some(newest))
+    }
+
+    fn subscribe_from(
+        channel: String,
+        prev_id: Option<String>,
+        recover: Option<u32>,
+    ) -> ControlMessage {
         ControlMessage::Subscribe {
-            channel: channel.into(),
+            channel,
             filters: Vec::new(),
-            prev_id: None,
-            recover: Some(newest),
+            prev_id,
+            recover,
             presence: None,
         }
     }

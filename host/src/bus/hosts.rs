@@ -60,11 +60,11 @@ impl Bus {
             was_settled = is_settled;
             match heartbeat {
                 Ok(alive) if is_settled => {
-                    let dead = known.iter().filter(|host| !alive.contains(host));
-                    for host in dead.clone() {
+                    known.retain(|host| !alive.contains(host));
+                    for host in &known {
                         info!(host, "bus: a host has gone");
                     }
-                    if dead.count() > 0 {
+                    if !known.is_empty() {
                         self.check_members(self.channels.names());
                     }
                     known = alive;

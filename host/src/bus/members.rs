@@ -19,7 +19,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{Bus, LEASE, keys::parse_member_field, redis::MemberAt};
+use super::{Bus, LEASE, keys::parse_member_field};
 use crate::state::members::{Change, Member};
 
 /// The channels whose members are checked at the same time.
@@ -108,20 +108,11 @@ impl Bus {
         hosts: &[String],
     ) -> RedisResult<()> {
         let others = hosts.iter().map(String::as_str);
-        let at = MemberAt {
-            host,
-            channel: &member.channel,
-            id: &member.id,
-        };
+        let others = others.filter(|other| *other != host);
         let limits = self.channels.limits(&member.channel);
+        let item = member.item(event);
         self.redis
-            .announce(
-                at,
-                value,
-                others.filter(|other| *other != host),
-                member.item(event).as_ref(),
-                limits,
-            )
+            .announce(host, member, value, others, item.as_ref(), limits)
             .await
     }
 

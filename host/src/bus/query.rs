@@ -170,7 +170,7 @@ impl Bus {
         Ok(answers)
     }
 
-    /// Handles a message of [`all_hosts`] or of this host's own channel that is not a probe.
+    /// Handles a message on the channel of [`all_hosts`] or of this [`host`].
     pub(super) fn handle_host_message(&self, payload: &str) {
         if let Ok(request) = serde_json::from_str::<Request>(payload) {
             let response = Response {

@@ -22,7 +22,10 @@ use super::{
     servers::Servers,
     writer::Writer,
 };
-use crate::config::{HistoryLimits, Limits};
+use crate::{
+    config::{HistoryLimits, Limits},
+    state::members::Member,
+};
 
 /// The time for Redis to accept a connection, or to answer a command.
 pub(super) const TIMEOUT: Duration = Limits::DEFAULT.bus_timeout;
@@ -86,13 +89,6 @@ pub(super) enum Heartbeat {
     Incompatible(String),
 }
 
-/// A connection of a member to a host.
-pub(super) struct MemberAt<'a> {
-    pub(super) host: &'a str,
-    pub(super) channel: &'a str,
-    pub(super) id: &'a str,
-}
-
 /// Which items of a channel are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Range {
@@ -108,8 +104,8 @@ pub(super) enum Range {
 }
 
 impl Redis {
-    /// Creates connections to servers, which [`Self::renew`] opens. What is published must reach so
-    /// many `replicas`.
+    /// Creates connections to servers, which [`Self::renew`] opens. With `replicas` above 0, as many
+    /// must have what is published.
     pub(super) fn new(servers: Servers, replicas: u32) -> Self {
         Self(Arc::new(Inner {
             servers,
@@ -234,14 +230,14 @@ impl Redis {
     /// the `others`, which are hosts, has the member.
     pub(super) async fn announce(
         &self,
-        member: MemberAt<'_>,
+        host: &str,
+        member: &Member,
         value: Option<&str>,
         others: impl Iterator<Item = &str>,
         item: Option<&Item>,
         limits: HistoryLimits,
     ) -> RedisResult<()> {
-        let MemberAt { host, channel, id } = member;
-        let keys = Keys::new(channel);
+        let keys = Keys::new(&member.channel);
         let json = item.map(|item| serde_json::json!(item).to_string());
         // A key is required where the script expects the members.
         let item_id = item.and_then(|item| item.id.as_deref()).unwrap_or_default();
@@ -250,11 +246,11 @@ impl Redis {
         let tag = new_tag();
         self.prepare_publish(&mut call, &keys, Some(item_id), &json, &tag, limits);
         call.key(keys.members())
-            .arg(member_field(host, id))
+            .arg(member_field(host, &member.id))
             .arg(value.unwrap_or_default())
             .arg(millis(MEMBERS_LIFETIME));
         for other in others {
-            call.arg(member_field(other, id));
+            call.arg(member_field(other, &member.id));
         }
         self.call(&call).await
     }

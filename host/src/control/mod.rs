@@ -262,6 +262,15 @@ fn response_with_type(content_type: &'static str, text: String) -> Response<Body
     response
 }
 
+/// Returns the response to a request that may succeed a second later.
+fn unavailable(text: &str) -> Response<Body> {
+    let mut response = text_response(StatusCode::SERVICE_UNAVAILABLE, text);
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
 fn method_not_allowed(allowed: &'static str) -> Response<Body> {
     let text = format!("method not allowed: expected {allowed}");
     let mut response = text_response(StatusCode::METHOD_NOT_ALLOWED, &text);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, error::Error as _, sync::Arc};
 
 use grip::{Item, publish};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde_json::json;
@@ -11,7 +11,7 @@ use spin_runtime::backend::Body;
 use tokio::task::JoinError;
 use tracing::{error, field, warn};
 
-use super::{json_response, reports};
+use super::{json_response, reports, unavailable};
 use crate::{
     bus::Bus,
     config::Limits,
@@ -37,10 +37,10 @@ pub(super) async fn publish(
         Err(refusal) => return (*refusal, 0),
     };
     let count = items.len();
-    let channels: BTreeSet<_> = match wants_json {
-        true => items.iter().map(|item| item.channel.clone()).collect(),
-        false => BTreeSet::new(),
-    };
+    let channels = wants_json.then(|| {
+        let channels = items.iter().map(|item| item.channel.clone());
+        channels.collect::<BTreeSet<_>>()
+    });
     let published = match &services.bus {
         Some(bus) => publish_on_bus(bus, items).await,
         None => publish_here(&services.channels, items).await,
@@ -48,9 +48,9 @@ pub(super) async fn publish(
     if let Err(refusal) = published {
         return (*refusal, 0);
     }
-    if !wants_json {
+    let Some(channels) = channels else {
         return (text_response(StatusCode::OK, "Published"), count);
-    }
+    };
     let mut report = json!({ "published": count });
     // The items are published even if counting fails.
     if let Ok(subscribers) = reports::subscribers(services, channels.into_iter().collect()).await {
@@ -130,10 +130,7 @@ async fn publish_on_bus(bus: &Arc<Bus>, items: Vec<Item>) -> Result<(), Box<Resp
             warn!(%error, cause, "publish failed");
         });
         let text = format!("{error}: publish the same items again later");
-        let mut refusal = text_response(StatusCode::SERVICE_UNAVAILABLE, &text);
-        let headers = refusal.headers_mut();
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        Box::new(refusal)
+        Box::new(unavailable(&text))
     })
 }
 

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use grip::event::is_close_code;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode};
 use redis::RedisError;
 use serde_json::{Value, json};
 use spin_runtime::backend::Body;
 use tracing::warn;
 use url::form_urlencoded;
 
-use super::json_response;
+use super::{json_response, unavailable};
 use crate::{
     bus::{
         Bus,
@@ -177,8 +177,5 @@ fn parameter<B>(request: &Request<B>, name: &str) -> Option<String> {
 
 fn bus_down(bus: &Bus, error: &RedisError) -> Box<Response<Body>> {
     bus.log_failure(|| warn!(%error, "no answer from the bus"));
-    let mut response = text_response(StatusCode::SERVICE_UNAVAILABLE, "the bus is down");
-    let headers = response.headers_mut();
-    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    Box::new(response)
+    Box::new(unavailable("the bus is down"))
 }

@@ -110,7 +110,7 @@ impl Members {
         let must_announce = !local.is_announced || local.presence != presence;
         local.presence = presence;
         let key = (channel, id);
-        if must_announce && !std::mem::replace(&mut local.is_changed, true) {
+        if must_announce && local.mark_changed() {
             state.changed.push_back(key.clone());
             self.0.changed.notify_one();
         }
@@ -149,7 +149,7 @@ impl Members {
         };
         let local = state.channels.get_mut(&channel);
         let local = local.and_then(|members| members.get_mut(&id));
-        if local.is_some_and(|local| !std::mem::replace(&mut local.is_changed, true)) {
+        if local.is_some_and(Local::mark_changed) {
             state.changed.push_back((channel, id));
             self.0.changed.notify_one();
         }
@@ -163,7 +163,7 @@ impl Members {
         } = &mut *state;
         for (channel, members) in channels {
             for (id, local) in members {
-                if !std::mem::replace(&mut local.is_changed, true) {
+                if local.mark_changed() {
                     changed.push_back((channel.clone(), id.clone()));
                 }
             }
@@ -240,6 +240,13 @@ impl State {
             }));
         }
         None
+    }
+}
+
+impl Local {
+    /// Marks it as changed, and returns whether it was not.
+    fn mark_changed(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_changed, true)
     }
 }
 

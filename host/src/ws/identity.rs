@@ -82,7 +82,7 @@ impl Identity {
         matches!(user.expiry, Expiry::Expired).then(|| user.guard.user())
     }
 
-    /// Makes the client a member of a channel, instead of what it was there before.
+    /// Makes the client a member of a channel. A former membership of that channel ends.
     pub(super) fn join(&mut self, member: MemberGuard) {
         let mut members = self.members.iter_mut();
         match members.find(|former| former.channel() == member.channel()) {

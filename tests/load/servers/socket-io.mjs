@@ -7,6 +7,8 @@ import { createAdapter } from "@socket.io/redis-streams-adapter";
 import { createClient } from "redis";
 import { Server } from "socket.io";
 
+import { controlServer, listen, respond } from "./http.mjs";
+
 const { values } = parseArgs({
   options: {
     listen: { type: "string" },
@@ -18,11 +20,6 @@ const { values } = parseArgs({
 const redis = createClient({ url: values.redis });
 await redis.connect();
 
-function respond(response, status, text) {
-  response.writeHead(status, { "Content-Type": "text/plain", "Content-Length": Buffer.byteLength(text) });
-  response.end(text);
-}
-
 const app = createServer((request, response) => respond(response, 200, "OK\n"));
 const io = new Server(app, {
   adapter: createAdapter(redis),
@@ -32,24 +29,12 @@ const io = new Server(app, {
   pingInterval: 600_000,
 });
 
-const control = createServer((request, response) => {
-  if (request.method !== "POST") return respond(response, 200, "OK\n");
-  const chunks = [];
-  request.on("data", (chunk) => chunks.push(chunk));
-  request.on("end", () => {
-    for (const item of JSON.parse(Buffer.concat(chunks).toString()).items) {
-      const { content } = (item.formats ?? item)["ws-message"];
-      io.emit("message", JSON.parse(content));
-    }
-    respond(response, 200, "Published\n");
-  });
+const control = controlServer((body) => {
+  for (const item of JSON.parse(body).items) {
+    const { content } = (item.formats ?? item)["ws-message"];
+    io.emit("message", JSON.parse(content));
+  }
 });
-
-function listen(server, address) {
-  const colon = address.lastIndexOf(":");
-  server.keepAliveTimeout = 0;
-  server.listen({ host: address.slice(0, colon), port: Number(address.slice(colon + 1)), backlog: 4096 });
-}
 
 listen(app, values.listen);
 listen(control, values.control);

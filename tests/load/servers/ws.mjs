@@ -6,7 +6,8 @@ import { createServer } from "node:http";
 import { parseArgs } from "node:util";
 import { WebSocketServer } from "ws";
 
-const BODY_MAX = 1 << 20;
+import { controlServer, listen, respond } from "./http.mjs";
+
 const CHANNEL = "orders";
 const PONG = Buffer.from('{"event":"pong"}');
 
@@ -32,11 +33,6 @@ sockets.on("connection", (socket) => {
   });
 });
 
-function respond(response, status, text) {
-  response.writeHead(status, { "Content-Type": "text/plain", "Content-Length": Buffer.byteLength(text) });
-  response.end(text);
-}
-
 function publish(body) {
   for (const item of JSON.parse(body).items) {
     if (item.channel !== CHANNEL) continue;
@@ -60,34 +56,7 @@ app.on("upgrade", (request, stream, head) => {
   sockets.handleUpgrade(request, stream, head, (socket) => sockets.emit("connection", socket, request));
 });
 
-const control = createServer((request, response) => {
-  if (request.method !== "POST" || request.url !== "/publish/") {
-    if (request.url === "/healthz") respond(response, 200, "OK\n");
-    else respond(response, 404, "not found\n");
-    return;
-  }
-  const chunks = [];
-  let length = 0;
-  request.on("data", (chunk) => {
-    length += chunk.length;
-    if (length <= BODY_MAX) chunks.push(chunk);
-  });
-  request.on("end", () => {
-    if (length > BODY_MAX) return respond(response, 413, "body too long\n");
-    try {
-      publish(Buffer.concat(chunks).toString());
-    } catch (error) {
-      return respond(response, 400, `${error.message}\n`);
-    }
-    respond(response, 200, "Published\n");
-  });
-});
-
-function listen(server, address) {
-  const colon = address.lastIndexOf(":");
-  server.keepAliveTimeout = 0;
-  server.listen({ host: address.slice(0, colon), port: Number(address.slice(colon + 1)), backlog: 4096 });
-}
+const control = controlServer(publish);
 
 listen(app, values.listen);
 listen(control, values.control);

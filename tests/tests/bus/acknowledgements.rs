@@ -15,7 +15,7 @@ async fn items_must_reach_a_replica() -> Result<()> {
     let host = start_with(&(master.url() + "/1"), &["--bus-wait", "1"])?;
     let mut client = host.socket("/api/ws").await?;
     ensure!(publish(&host, "1").await?.status == 200);
-    let items = replica.command(&["-n", "1", "KEYS", "*:items:orders"])?;
+    let items = replica.bus_command(&["KEYS", "*:items:orders"])?;
     ensure!(!items.is_empty());
     ensure!(next(&mut client).await? == "1");
 

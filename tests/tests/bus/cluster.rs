@@ -10,7 +10,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::{Host, publish_until_accepted, receives, start};
+use super::{Host, deliver_to_all, start};
 
 /// Two hosts that share a cluster, and a client of each.
 struct Setup {
@@ -37,13 +37,7 @@ impl Setup {
 
     /// Publishes items at the first host. All clients receive each once, in order.
     async fn deliver(&mut self, ids: impl IntoIterator<Item = u32> + Clone) -> Result<()> {
-        for id in ids.clone() {
-            publish_until_accepted(&self.hosts[0], &id.to_string()).await?;
-        }
-        for client in &mut self.clients {
-            receives(client, ids.clone()).await?;
-        }
-        Ok(())
+        deliver_to_all(&self.hosts[0], &mut self.clients, ids).await
     }
 
     /// Returns the slot of the channel of the clients.

@@ -3,7 +3,9 @@
 use anyhow::{Result, ensure};
 use tests::{Client, Proxy, Redis};
 
-use super::{Host, deliver, next, publish_until_accepted, receives, start};
+use super::{
+    Host, deliver, deliver_to_all, falls_back, next, publish_until_accepted, receives, start,
+};
 
 /// A master and its replica, two hosts, and a client of each. The first host reaches Redis by a proxy.
 struct Setup {
@@ -46,13 +48,7 @@ impl Setup {
 
     /// Publishes items at the first host. All clients receive them, and nothing else.
     async fn deliver(&mut self, ids: impl IntoIterator<Item = u32> + Clone) -> Result<()> {
-        for id in ids.clone() {
-            publish_until_accepted(&self.hosts[0], &id.to_string()).await?;
-        }
-        for client in &mut self.clients {
-            receives(client, ids.clone()).await?;
-        }
-        Ok(())
+        deliver_to_all(&self.hosts[0], &mut self.clients, ids).await
     }
 
     /// Promotes the replica, and lets new connections lead to it.
@@ -68,8 +64,7 @@ impl Setup {
     /// then receive items again, each once.
     async fn all_fall_back(&mut self) -> Result<()> {
         for client in &mut self.clients {
-            let event = next(client).await?;
-            ensure!(event == "reload", "{event}");
+            falls_back(client).await?;
         }
         publish_until_accepted(&self.hosts[0], "1000").await?;
         for client in &mut self.clients {

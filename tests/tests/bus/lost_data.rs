@@ -4,7 +4,9 @@
 use anyhow::{Result, ensure};
 use tests::{Client, Proxy, Redis, Server};
 
-use super::{Host, Hosts, deliver, next, publish, publish_until_accepted, receives, start};
+use super::{
+    Host, Hosts, deliver, falls_back, next, publish, publish_until_accepted, receives, start,
+};
 
 /// A host whose connections to Redis can be cut, one without that, and a client of each.
 struct Setup {
@@ -46,6 +48,14 @@ impl Setup {
         deliver(&self.other, &mut self.other_client, 6..=300).await
     }
 
+    /// Waits until both clients are notified of missed items, and then receive items again.
+    async fn all_fall_back(&mut self) -> Result<()> {
+        falls_back(&mut self.client).await?;
+        falls_back(&mut self.other_client).await?;
+        goes_on(&self.host, &mut self.client).await?;
+        goes_on(&self.host, &mut self.other_client).await
+    }
+
     fn connect(&self) {
         self.proxy.switch_to(self.redis.address);
     }
@@ -53,24 +63,16 @@ impl Setup {
     /// Runs a command of Redis for a key of the channel.
     fn command(&self, command: &[&str], kind: &str, arguments: &[&str]) -> Result<String> {
         let key = self.key(kind)?;
-        let database: &[&str] = &["-n", "1"];
         self.redis
-            .command(&[database, command, &[&*key], arguments].concat())
+            .bus_command(&[command, &[&*key], arguments].concat())
     }
 
     fn key(&self, kind: &str) -> Result<String> {
         let pattern = format!("*:{kind}:orders");
-        let key = self.redis.command(&["-n", "1", "KEYS", &pattern])?;
+        let key = self.redis.bus_command(&["KEYS", &pattern])?;
         ensure!(!key.is_empty(), "no {kind}");
         Ok(key)
     }
-}
-
-/// Waits for the event that follows missed items. No item comes before it.
-async fn falls_back(client: &mut Client) -> Result<()> {
-    let event = next(client).await?;
-    ensure!(event == "reload", "{event}");
-    Ok(())
 }
 
 /// Waits until an item is delivered.
@@ -144,10 +146,7 @@ async fn clients_learn_that_a_position_was_evicted() -> Result<()> {
     let mut setup = Setup::start().await?;
     setup.command(&["DEL"], "position", &[])?;
     publish_until_accepted(&setup.other, "6").await?;
-    falls_back(&mut setup.client).await?;
-    falls_back(&mut setup.other_client).await?;
-    goes_on(&setup.host, &mut setup.client).await?;
-    goes_on(&setup.host, &mut setup.other_client).await
+    setup.all_fall_back().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,10 +159,7 @@ async fn clients_learn_that_redis_has_evicted_keys() -> Result<()> {
     ensure!(setup.redis.command(&["SET", "a", "b"]).is_err());
     set("maxmemory", "0")?;
     publish_until_accepted(&setup.other, "6").await?;
-    falls_back(&mut setup.client).await?;
-    falls_back(&mut setup.other_client).await?;
-    goes_on(&setup.host, &mut setup.client).await?;
-    goes_on(&setup.host, &mut setup.other_client).await
+    setup.all_fall_back().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -172,10 +168,7 @@ async fn clients_learn_that_redis_has_restarted_without_its_data() -> Result<()>
     setup.redis.stop()?;
     setup.redis.delete_data()?;
     setup.redis.restart()?;
-    falls_back(&mut setup.client).await?;
-    falls_back(&mut setup.other_client).await?;
-    goes_on(&setup.host, &mut setup.client).await?;
-    goes_on(&setup.host, &mut setup.other_client).await
+    setup.all_fall_back().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -190,18 +183,9 @@ async fn reissued_offsets_are_noticed_while_connections_stay_open() -> Result<()
     receives(&mut setup.other_client, 6..=8).await?;
     for kind in kinds {
         let key = setup.key(kind)?;
-        setup.redis.command(&[
-            "-n",
-            "1",
-            "COPY",
-            &format!("copy-of-{kind}"),
-            &key,
-            "REPLACE",
-        ])?;
+        let copy = format!("copy-of-{kind}");
+        setup.redis.bus_command(&["COPY", &copy, &key, "REPLACE"])?;
     }
     publish_until_accepted(&setup.other, "9").await?;
-    falls_back(&mut setup.client).await?;
-    falls_back(&mut setup.other_client).await?;
-    goes_on(&setup.host, &mut setup.client).await?;
-    goes_on(&setup.host, &mut setup.other_client).await
+    setup.all_fall_back().await
 }

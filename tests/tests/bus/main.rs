@@ -100,10 +100,29 @@ async fn deliver(
     client: &mut Client,
     ids: impl IntoIterator<Item = u32> + Clone,
 ) -> Result<()> {
+    deliver_to_all(publisher, std::slice::from_mut(client), ids).await
+}
+
+/// Does the same for several clients.
+async fn deliver_to_all(
+    publisher: &Server,
+    clients: &mut [Client],
+    ids: impl IntoIterator<Item = u32> + Clone,
+) -> Result<()> {
     for id in ids.clone() {
         publish_until_accepted(publisher, &id.to_string()).await?;
     }
-    receives(client, ids).await
+    for client in clients {
+        receives(client, ids.clone()).await?;
+    }
+    Ok(())
+}
+
+/// Waits for the event that follows missed items. No item comes before it.
+async fn falls_back(client: &mut Client) -> Result<()> {
+    let event = next(client).await?;
+    ensure!(event == "reload", "{event}");
+    Ok(())
 }
 
 async fn receives(client: &mut Client, ids: impl IntoIterator<Item = u32>) -> Result<()> {
@@ -241,7 +260,7 @@ fn start_kitchen(redis: &Redis) -> Result<(Server, tempfile::TempDir)> {
 async fn hosts_with_one_store_are_one_kitchen() -> Result<()> {
     let redis = Redis::start()?;
     let (first, _folder) = start_kitchen(&redis)?;
-    let holder = || redis.command(&["-n", "1", "GET", "socket-host:{timers}:lease"]);
+    let holder = || redis.bus_command(&["GET", "socket-host:{timers}:lease"]);
     let first_holder = eventually("the lease", async || {
         holder().ok().filter(|it| !it.is_empty())
     });
@@ -266,12 +285,7 @@ async fn hosts_with_one_store_are_one_kitchen() -> Result<()> {
         ids.push(received);
     }
     // The timer is called by the first host only, and by the other after that one has died.
-    let runs = redis.command(&[
-        "-n",
-        "1",
-        "GET",
-        "socket-host:{timers}:runs:/internal/orders",
-    ])?;
+    let runs = redis.bus_command(&["GET", "socket-host:{timers}:runs:/internal/orders"])?;
     ensure!(runs.parse::<u64>()? >= 20, "{runs}");
     ensure!(holder()? == first_holder);
     first.signal(rustix::process::Signal::KILL)?;

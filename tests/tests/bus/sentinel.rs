@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use tests::{MASTER, Redis, eventually};
 
-use super::{Host, publish_until_accepted, receives, start};
+use super::{Host, deliver_to_all, publish_until_accepted, start};
 
 /// A master, its replica, and the sentinels that watch them.
 struct Watched {
@@ -66,14 +66,8 @@ async fn hosts_follow_the_master_that_sentinels_name() -> Result<()> {
         hosts[0].socket("/api/ws").await?,
         hosts[1].socket("/api/ws").await?,
     ];
-    let mut deliver = async |ids: std::ops::RangeInclusive<u32>| -> Result<()> {
-        for id in ids.clone() {
-            publish_until_accepted(&hosts[0], &id.to_string()).await?;
-        }
-        for client in &mut clients {
-            receives(client, ids.clone()).await?;
-        }
-        Ok(())
+    let mut deliver = async |ids: std::ops::RangeInclusive<u32>| {
+        deliver_to_all(&hosts[0], &mut clients, ids).await
     };
     deliver(1..=10).await?;
     watched.servers[1].caught_up(&watched.servers[0]).await?;

@@ -16,9 +16,9 @@ pub struct Published {
 impl Published {
     /// Adds what was published since the last time.
     pub fn update(&mut self, redis: &Redis) -> Result<()> {
-        let key = redis.command(&["-n", "1", "KEYS", "*:items:orders"])?;
+        let key = redis.bus_command(&["KEYS", "*:items:orders"])?;
         let start = format!("({}", self.ids.len());
-        let entries = redis.command(&["-n", "1", "XRANGE", &key, &start, "+"])?;
+        let entries = redis.bus_command(&["XRANGE", &key, &start, "+"])?;
         // An entry is its offset, and three names of fields with their values. The first is the item.
         let lines: Vec<_> = entries.lines().collect();
         for entry in lines.chunks(7) {
