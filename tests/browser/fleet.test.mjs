@@ -36,8 +36,9 @@ async function takeConnected(hosts) {
   return assert.fail("the page is connected to no host");
 }
 
+/** Returns the id of the newest order on the rail; 0 while there is none. */
 async function newest(page) {
-  return (await shownIds(page)).at(-1);
+  return (await shownIds(page)).at(-1) ?? 0;
 }
 
 test("the page continues at another host", { timeout: 240_000 }, () =>
@@ -78,7 +79,8 @@ test("the page continues at another host", { timeout: 240_000 }, () =>
     assert.deepEqual(requests.filter((url) => url.includes("/api/orders")), []);
     const rails = await page.evaluate(() => globalThis.rails);
     assertEachOnceInOrder(rails);
-    assertWithoutGaps([...new Set(rails.flat())]);
+    // The first messages can come before the orders that are fetched at the start.
+    assertWithoutGaps([...new Set(rails.flat())].sort((a, b) => a - b));
     await assertSame();
   }),
 );
