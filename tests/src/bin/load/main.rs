@@ -30,7 +30,7 @@ mod target;
 mod websocket;
 
 use layers::Layers;
-use measure::{fanout, flat_out, get, idle, open, ping, start};
+use measure::{fanout, flat_out, get, hostile, idle, open, ping, start};
 use process::{Launch, Processes};
 use report::Report;
 use socket::Transport;
@@ -87,6 +87,16 @@ enum Command {
         pid: u32,
         #[command(flatten)]
         options: idle::Options,
+    },
+    /// Measure the server's memory per connection of hostile clients
+    Hostile {
+        #[command(flatten)]
+        server: ServerOptions,
+        /// Process id of the server; its children are included
+        #[arg(long)]
+        pid: u32,
+        #[command(flatten)]
+        options: hostile::Options,
     },
     /// Measure round trips per second through the application
     Ping {
@@ -232,6 +242,11 @@ fn measure_once(command: &Command) -> Result<(String, Vec<report::Figure>)> {
             pid,
             options,
         } => (server, idle::run(&server.target()?, *pid, options)?),
+        Command::Hostile {
+            server,
+            pid,
+            options,
+        } => (server, hostile::run(&server.target()?, *pid, options)?),
         Command::Ping { server, options } => (server, ping::run(&server.target()?, options)?),
         Command::Get { server, options } => (server, get::run(&server.target()?, options)?),
         Command::Start {
@@ -256,6 +271,7 @@ fn sockets(command: &Command) -> usize {
         Command::FlatOut { options, .. } => options.sockets,
         Command::Open { options, .. } => options.sockets,
         Command::Idle { options, .. } => options.sockets + options.before,
+        Command::Hostile { options, .. } => options.connections,
         Command::Ping { options, .. } => options.sockets,
         Command::Get { options, .. } => options.connections,
         Command::Start { .. } | Command::Backend { .. } | Command::All(_) => 0,
