@@ -215,6 +215,7 @@ impl App {
             tunnels.clone(),
             reload.clone(),
             options.hsts,
+            options.trusted_proxies.clone(),
             shutdown.clone(),
         );
         let app = Self {

@@ -12,7 +12,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use spin_runtime::{
     PrivateRoutes, Routes,
-    backend::{Backend as _, Body, Caller, Client},
+    backend::{Backend as _, Body, Caller, Client, RequestBodyError},
 };
 use tracing::{Instrument as _, debug_span};
 
@@ -22,15 +22,17 @@ use crate::{
         error_response::{
             backend_error_response, not_found, refusal_response, request_body_error_response,
         },
+        forwarded,
         headers::{join_cookies, remove_private_headers, remove_underscore_spellings},
         target::to_origin_form,
-        validate::{check_backend_request, check_message},
+        validate::{HEAD_TOO_LARGE, check_backend_request, check_message},
     },
     metrics::{backend::metered, registry::Dropped},
     net::{
         connections::Connections,
-        listener::{Listener, RefusalCounters},
+        listener::{Admission, Listener, RefusalCounters},
         request_body::prefetch,
+        trusted_proxies::TrustedProxies,
     },
     proxy,
     shutdown::Shutdown,
@@ -50,6 +52,7 @@ pub(crate) struct Gateway {
     reload: Option<Arc<Reload>>,
     /// The value of `Strict-Transport-Security`.
     hsts: Option<HeaderValue>,
+    trusted_proxies: TrustedProxies,
     shutdown: Shutdown,
 }
 
@@ -77,12 +80,14 @@ impl Rules {
 
 impl Gateway {
     /// Creates a gateway. `reload` injects its script into pages. With `hsts`, browsers use TLS for
-    /// that time after each response.
+    /// that time after each response. Behind `trusted_proxies`, limits by address apply to the
+    /// addresses that they forward.
     pub(crate) fn new(
         rules: Rules,
         tunnels: Arc<Tunnels>,
         reload: Option<Arc<Reload>>,
         hsts: Option<Duration>,
+        trusted_proxies: TrustedProxies,
         shutdown: Shutdown,
     ) -> Self {
         let hsts = hsts.map(|time| format!("max-age={}", time.as_secs()));
@@ -91,6 +96,7 @@ impl Gateway {
             tunnels,
             reload,
             hsts: hsts.and_then(|value| HeaderValue::try_from(value).ok()),
+            trusted_proxies,
             shutdown,
         }
     }
@@ -108,10 +114,15 @@ impl Gateway {
     /// Serves the public port until the host drains.
     pub(crate) async fn serve(self: Arc<Self>, listener: Listener, max_connections: usize) {
         let metrics = self.rules().services.metrics.clone();
-        let connections = Connections::new(metrics.connections.clone(), max_connections);
-        let refused = RefusalCounters {
-            full: metrics.dropped(Dropped::Full),
-            tls_handshake: metrics.dropped(Dropped::TlsHandshake),
+        let admission = Admission {
+            connections: Connections::new(metrics.connections.clone(), max_connections),
+            addresses: Some(self.rules().services.addresses.clone()),
+            refused: RefusalCounters {
+                full: metrics.dropped(Dropped::Full),
+                address: metrics.dropped(Dropped::AddressConnections),
+                proxy_header: metrics.dropped(Dropped::ProxyHeader),
+                tls_handshake: metrics.dropped(Dropped::TlsHandshake),
+            },
         };
         let drain = self.shutdown.drain.clone();
         let reload = self.reload.clone();
@@ -131,20 +142,26 @@ impl Gateway {
             };
             handle.instrument(span)
         };
-        listener
-            .serve(Arc::new(handler), connections, refused, drain)
-            .await;
+        listener.serve(Arc::new(handler), admission, drain).await;
         if let Some(reload) = reload {
             reload.closed().await;
         }
     }
 
     /// Handles one request of a client.
-    async fn handle(&self, mut request: Request<Incoming>, client: Client) -> Response<Body> {
+    async fn handle(&self, mut request: Request<Incoming>, mut client: Client) -> Response<Body> {
         let checked = check_message(&request).and_then(|()| check_backend_request(&request));
         if let Err(refusal) = checked {
+            let reason = if refusal == HEAD_TOO_LARGE {
+                Dropped::LargeHead
+            } else {
+                Dropped::Invalid
+            };
+            self.rules().services.metrics.dropped(reason).inc();
             return refusal_response(refusal);
         }
+        client.limited_address =
+            forwarded::limited_address(request.headers(), client, &self.trusted_proxies);
         to_origin_form(&mut request);
         // The reload endpoint takes precedence over the routes of the application.
         let reload = self.reload.as_ref();
@@ -167,9 +184,9 @@ impl Gateway {
             }
             // Not signed: the key is shared with the application, and this is another server.
             if passthrough.forwards_plain_requests {
-                let request = match prefetch(request).await {
+                let request = match prefetch_body(&rules.services, request).await {
                     Ok(request) => request,
-                    Err(error) => return request_body_error_response(error),
+                    Err(response) => return response,
                 };
                 let response = upstream.call(request);
                 let metrics = &rules.services.metrics;
@@ -181,9 +198,9 @@ impl Gateway {
             return handshake::open(&rules.services, request, client).await;
         }
         let script = reload.and_then(|reload| reload.prepare(&mut request));
-        let request = match prefetch(request).await {
+        let request = match prefetch_body(&rules.services, request).await {
             Ok(request) => request,
-            Err(error) => return request_body_error_response(error),
+            Err(response) => return response,
         };
         let response = proxy::forward(&rules.services, request).await;
         match script {
@@ -191,4 +208,21 @@ impl Gateway {
             None => response,
         }
     }
+}
+
+/// Receives the start of a request's body. Otherwise returns the response for the client.
+async fn prefetch_body(
+    services: &Services,
+    request: Request<Incoming>,
+) -> Result<Request<Body>, Response<Body>> {
+    let max_bytes = services.limits.max_request_body_bytes as u64;
+    prefetch(request, max_bytes).await.map_err(|error| {
+        let reason = match error {
+            RequestBodyError::TooLarge { .. } => Dropped::LargeBody,
+            RequestBodyError::TooSlow => Dropped::SlowBody,
+            RequestBodyError::Malformed | RequestBodyError::Incomplete => Dropped::Invalid,
+        };
+        services.metrics.dropped(reason).inc();
+        request_body_error_response(error)
+    })
 }

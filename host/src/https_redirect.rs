@@ -8,7 +8,6 @@ use http::{
     uri::{Authority, PathAndQuery},
 };
 use hyper::body::Incoming;
-use prometheus_client::metrics::gauge::Gauge;
 use spin_runtime::backend::Body;
 use tokio_util::sync::CancellationToken;
 
@@ -17,10 +16,7 @@ use crate::{
         error_response::{refusal_response, text_response},
         validate::check_message,
     },
-    net::{
-        connections::Connections,
-        listener::{Listener, RefusalCounters},
-    },
+    net::listener::{Admission, Listener},
     shutdown::Shutdown,
 };
 
@@ -57,14 +53,9 @@ impl HttpsRedirect {
     pub(crate) async fn serve(self, max_connections: usize) {
         let port = self.port;
         let handler = move |request: Request<Incoming>, _| async move { redirect(&request, port) };
-        let connections = Connections::new(Gauge::default(), max_connections);
+        let admission = Admission::up_to(max_connections);
         self.listener
-            .serve(
-                Arc::new(handler),
-                connections,
-                RefusalCounters::default(),
-                self.drain,
-            )
+            .serve(Arc::new(handler), admission, self.drain)
             .await;
     }
 }

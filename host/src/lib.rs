@@ -60,14 +60,17 @@ pub use config::{
     AllowedOrigins, AppConfig, ChannelRules, HistoryLimits, HostConfig, Limits, Passthrough, Timer,
     TimerSchedule, TimerTarget, UpstreamScheme, UpstreamUrl,
 };
-pub use net::tls::CertificateFiles;
+pub use net::{tls::CertificateFiles, trusted_proxies::TrustedProxies};
 pub use options::{HostOptions, SpinOptions};
 
 use app::App;
 use certificates::HostCertificates;
 use control::Control;
 use https_redirect::HttpsRedirect;
-use net::{connections::ConnectionLimits, listener::Listener};
+use net::{
+    connections::ConnectionLimits,
+    listener::{Listener, Proxies},
+};
 use shutdown::Shutdown;
 use spin::SpinProcess;
 use state::Services;
@@ -105,7 +108,13 @@ impl Host {
         let shutdown = Shutdown::default();
         let certificates = HostCertificates::load(&options)?;
         let listener = Listener::bind(options.listen, "--listen", &shutdown).await?;
-        let listener = listener.with_encryption(certificates.public());
+        let proxies = Proxies {
+            trusted: options.trusted_proxies.clone(),
+            send_header: options.proxy_protocol,
+        };
+        let listener = listener
+            .with_encryption(certificates.public())
+            .behind(proxies);
         let control_listener = Listener::bind(options.control, "--control", &shutdown).await?;
         let control_listener = control_listener.with_encryption(certificates.control());
         let addresses = [listener.address(), control_listener.address()];
@@ -148,6 +157,7 @@ impl Host {
         serving.spawn(app.gateway().serve(listener, limits.public));
         serving.spawn(app.start_timers());
         background.spawn(services.sessions.clone().sweep());
+        background.spawn(services.addresses.clone().sweep());
         background.spawn(services.channels.clone().sweep());
         background.spawn(presence::run(
             services.members.clone(),

@@ -16,7 +16,7 @@ use tracing::warn;
 
 use crate::{
     config::{AppConfig, Limits, UpstreamUrl},
-    net::tls::CertificateFiles,
+    net::{tls::CertificateFiles, trusted_proxies::TrustedProxies},
 };
 
 /// The shortest `max-age` of `Strict-Transport-Security`, which is in seconds. 0 would disable it.
@@ -36,6 +36,11 @@ pub struct HostOptions {
     pub spin: Option<SpinOptions>,
     /// The public address. Default: `127.0.0.1:3000`.
     pub listen: SocketAddr,
+    /// The networks of the proxies in front of the public port. Default: private networks.
+    pub trusted_proxies: TrustedProxies,
+    /// The connections of these proxies start with a header of the PROXY protocol. Other connections
+    /// are then refused.
+    pub proxy_protocol: bool,
     /// The certificates of the public port. The first one is for clients that send no server name or
     /// an unknown one. Default: none, which disables TLS.
     pub tls: Vec<CertificateFiles>,
@@ -61,6 +66,9 @@ pub struct HostOptions {
     /// The names by which requests may address the control port, besides `localhost`. Addresses are
     /// always accepted. Default: none.
     pub control_names: Vec<String>,
+    /// The origins whose pages may use the control port, as browsers send them. They need a token.
+    /// Default: none.
+    pub control_origins: Vec<String>,
     /// The key that signs and verifies tokens, in the notation of [`grip::Key::parse`]. Default: a
     /// random key.
     pub grip_key: Option<String>,
@@ -127,6 +135,8 @@ impl Default for HostOptions {
             upstream: None,
             spin: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 3000)),
+            trusted_proxies: TrustedProxies::default(),
+            proxy_protocol: false,
             tls: Vec::new(),
             hsts: None,
             http_redirect: None,
@@ -136,6 +146,7 @@ impl Default for HostOptions {
             control_tls: Vec::new(),
             insecure_control: false,
             control_names: Vec::new(),
+            control_origins: Vec::new(),
             grip_key: None,
             variables: Vec::new(),
             optional_variables: BTreeSet::new(),

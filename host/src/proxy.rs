@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response, Version};
-use spin_runtime::backend::Body;
+use http::{Request, Response, StatusCode, Version, header};
+use spin_runtime::backend::{Body, Caller};
 
 use crate::{
-    hold::{self, grip_response::GripResponse, replay::ReplayableRequest},
+    hold::{self, HeldClient, grip_response::GripResponse, replay::ReplayableRequest},
+    http::{error_response::text_response, origin::Origin},
+    metrics::registry::Dropped,
     net::connection::ConnectionHandle,
     state::Services,
 };
@@ -21,13 +23,34 @@ pub(crate) async fn forward(services: &Arc<Services>, request: Request<Body>) ->
         ConnectionHandle::of(&request)
     };
     // Backends hold only requests that a proxy with GRIP support has signed.
+    let origin = Origin::of(&request, &services.allowed_origins);
+    let address = match request.extensions().get() {
+        Some(Caller::Client(client)) => client.limited_address,
+        Some(Caller::Host) | None => None,
+    };
     let (replayable, request) = ReplayableRequest::new(request, &services.signer);
     let response = match GripResponse::fetch(&*services.backend, request).await {
         Ok(response) => response,
         Err(error_response) => return error_response,
     };
-    match response.hold_mode() {
-        Some(mode) => hold::hold(services, replayable, connection, mode, response).await,
-        None => response.response,
+    let Some(mode) = response.hold_mode() else {
+        return response.response;
+    };
+    let headers = response.response.headers();
+    if origin == Origin::Refused && !headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
+        services.metrics.dropped(Dropped::Origin).inc();
+        return text_response(
+            StatusCode::FORBIDDEN,
+            "held responses are not allowed for this origin",
+        );
     }
+    let client = HeldClient {
+        address,
+        connection,
+    };
+    let mut response = hold::hold(services, replayable, client, mode, response).await;
+    if let Origin::Allowed(origin) = origin {
+        origin.apply(response.headers_mut());
+    }
+    response
 }

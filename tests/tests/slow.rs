@@ -152,7 +152,8 @@ async fn a_flooding_client_is_slowed_by_tcp() -> Result<()> {
 #[tokio::test]
 async fn a_million_tiny_messages_are_echoed_in_order() -> Result<()> {
     const COUNT: u32 = 1_000_000;
-    let folder = probe("");
+    let folder =
+        probe("[application.tool.socket-host.websocket]\nmax-messages-per-second = \"off\"\n");
     let host = Server::start(folder.path(), &[])?;
     let (mut sender, mut receiver) = host.socket("/websocket-echo").await?.0.split();
     let before = host.resident_kib()?;

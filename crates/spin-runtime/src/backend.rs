@@ -3,7 +3,13 @@
 //! A [`Backend`] is an application in this process, or a server elsewhere. Its callers do not need
 //! to know which.
 
-use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Request, Response, uri::Scheme};
@@ -74,14 +80,23 @@ pub struct Client {
     pub address: SocketAddr,
     /// The connection is encrypted, so its requests have the scheme `https`.
     pub is_secure: bool,
+    /// The client is a proxy, whose forwarding headers are correct.
+    pub is_trusted_proxy: bool,
+    /// The address that limits by address apply to: that of a proxy's client, if the proxy names it.
+    /// `None` for other requests of proxies, and for clients on this machine, which have no such
+    /// limits.
+    pub limited_address: Option<IpAddr>,
 }
 
 impl Client {
-    /// Returns a client whose connection is not encrypted.
+    /// Returns a client whose connection is not encrypted, and which is no proxy.
     pub fn plain(address: SocketAddr) -> Self {
+        let ip = address.ip().to_canonical();
         Self {
             address,
             is_secure: false,
+            is_trusted_proxy: false,
+            limited_address: (!ip.is_loopback()).then_some(ip),
         }
     }
 
@@ -117,6 +132,12 @@ pub enum RequestBodyError {
     /// The client sent too little for too long: 408.
     #[error("request body too slow")]
     TooSlow,
+    /// The body exceeds the limit: 413.
+    #[error("request body too large: expected at most {max_bytes} bytes")]
+    TooLarge {
+        /// The limit.
+        max_bytes: u64,
+    },
 }
 
 /// Why a backend has not returned a response.
@@ -128,7 +149,7 @@ pub enum BackendError {
         /// The path of the request.
         path: String,
     },
-    /// Receiving the body of the request failed: 400 or 408.
+    /// Receiving the body of the request failed: 400, 408 or 413.
     #[error(transparent)]
     RequestBody(#[from] RequestBodyError),
     /// Too many requests whose body is unfinished occupy the component: 503.

@@ -16,12 +16,12 @@ use spin_runtime::SqliteStatement;
 
 use super::{
     CacheFolder, ManifestPath, RuntimeConfigFile, VariableValues, fail,
-    foreign_options::ForeignOptions, instance_limits::InstanceLimits, summary,
-    tls_options::TlsOptions,
+    foreign_options::ForeignOptions, instance_limits::InstanceLimits, proxy_options::ProxyOptions,
+    summary, tls_options::TlsOptions,
 };
 use crate::{
     Host, HostOptions,
-    config::UpstreamUrl,
+    config::{UpstreamUrl, parse_origin},
     dev::{build, process},
     signals::{Request, Signals},
     spin,
@@ -44,6 +44,8 @@ pub(super) struct Up {
     listen: SocketAddr,
     #[command(flatten)]
     tls: TlsOptions,
+    #[command(flatten)]
+    proxies: ProxyOptions,
     /// The address of the control port, for publishing (GRIP), health and metrics.
     #[arg(
         long,
@@ -61,6 +63,15 @@ pub(super) struct Up {
         value_delimiter = ','
     )]
     control_names: Vec<String>,
+    /// An origin whose pages may publish and read reports, with a token. May be repeated.
+    #[arg(
+        long = "control-origin",
+        value_name = "ORIGIN",
+        env = "SOCKET_HOST_CONTROL_ORIGIN",
+        value_delimiter = ',',
+        value_parser = parse_control_origin
+    )]
+    control_origins: Vec<String>,
     /// The key that signs tokens between host and components: text, or `base64:` and bytes.
     /// Random by default.
     #[arg(
@@ -228,6 +239,7 @@ impl Up {
             bus_wait: self.bus_wait,
             control: self.control,
             control_names: self.control_names,
+            control_origins: self.control_origins,
             grip_key: self.grip_key,
             runtime_config_file: self.runtime_config.path,
             sqlite_statements: self.sqlite,
@@ -249,6 +261,7 @@ impl Up {
             ..HostOptions::default()
         };
         self.tls.apply(&mut options)?;
+        self.proxies.apply(&mut options);
         self.variables.apply(&mut options);
         Ok(options)
     }
@@ -299,6 +312,11 @@ pub(super) fn resolve_address(text: &str) -> Result<SocketAddr, String> {
         .or(addresses.first())
         .copied()
         .ok_or_else(|| format!("{expected}: the name has no address"))
+}
+
+fn parse_control_origin(text: &str) -> Result<String, String> {
+    parse_origin(text)
+        .ok_or_else(|| "expected an origin without a path, such as https://example.com".to_owned())
 }
 
 fn parse_pair(text: &str) -> Result<(String, String), String> {

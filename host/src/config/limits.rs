@@ -11,8 +11,8 @@ const fn secs(seconds: u64) -> Duration {
 
 /// Every limit of the host, with its default.
 ///
-/// Those that name a key are configured by `[application.tool.socket-host.websocket]`; the others
-/// are fixed and read from [`Limits::DEFAULT`]. The limits of components are
+/// Those that name a key are configured by `[application.tool.socket-host.websocket]` and
+/// `[application.tool.socket-host.http]`; the others are fixed and read from [`Limits::DEFAULT`]. The limits of components are
 /// [`spin_runtime::Limits`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -38,6 +38,22 @@ pub struct Limits {
     /// Whether messages are compressed for clients that support it (key `compression`). Default:
     /// true.
     pub compression: bool,
+    /// The WebSockets and the held HTTP requests of one address. Further ones get 429 (key
+    /// `max-connections-per-address`). Default: 10,000.
+    pub max_holds_per_address: usize,
+    /// The handshakes of one address in a second, averaged over 10 s. Further ones get 429. `None`
+    /// disables the limit (key `max-handshakes-per-address`, `"off"` for `None`). Default: 1,000.
+    pub max_handshakes_per_address: Option<u32>,
+    /// The messages of one WebSocket client in a second, averaged over 10 s, with its pings and
+    /// pongs. The client is then closed with 1008. `None` disables the limit (key
+    /// `max-messages-per-second`, `"off"` for `None`). Default: 1,000.
+    pub max_messages_per_second: Option<u32>,
+    // Configurable: `[application.tool.socket-host.http]`.
+    /// The connections of one address to the public port. Some of the further ones get 429, the
+    /// others are closed (key `max-connections-per-address`). Default: 20,000.
+    pub max_connections_per_address: usize,
+    /// The body of a request. A larger one gets 413 (key `max-request-body`). Default: 1 GiB.
+    pub max_request_body_bytes: usize,
     // Connections of clients.
     /// The time for the head of a request, from the start of the connection or the end of the
     /// previous response. The connection is then closed. Default: 60 s.
@@ -237,6 +253,12 @@ impl Limits {
         max_response_events_bytes: 1_000_000,
         ping_interval: Some(secs(30)),
         compression: true,
+        max_holds_per_address: 10_000,
+        max_handshakes_per_address: Some(1000),
+        max_messages_per_second: Some(1000),
+        // Configurable: `[application.tool.socket-host.http]`.
+        max_connections_per_address: 20_000,
+        max_request_body_bytes: 1024 * MIB,
         // Connections of clients.
         request_head_timeout: secs(60),
         tls_handshake_timeout: secs(10),

@@ -5,6 +5,7 @@ mod duration;
 mod limits;
 mod origins;
 mod passthrough;
+mod requests;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ pub use channels::{ChannelRules, HistoryLimits};
 pub use duration::{parse_duration, parse_duration_from};
 pub use limits::Limits;
 pub use origins::AllowedOrigins;
+pub(crate) use origins::parse_origin;
 pub use passthrough::Passthrough;
 pub use timer::{Timer, TimerSchedule, TimerTarget};
 pub use upstream_url::{UpstreamScheme, UpstreamUrl};
@@ -100,7 +102,7 @@ pub struct HostConfig {
     pub passthroughs: Vec<Passthrough>,
     /// Which channels keep a history.
     pub channels: ChannelRules,
-    /// The origins that may open WebSockets.
+    /// The origins that may open WebSockets and hold requests.
     pub allowed_origins: AllowedOrigins,
     /// The limits of connections and messages.
     pub limits: Limits,
@@ -129,6 +131,9 @@ impl HostConfig {
         }
         if let Some(value) = table.get("websocket") {
             websocket::read(&value, &mut config.allowed_origins, &mut config.limits);
+        }
+        if let Some(value) = table.get("http") {
+            requests::read(&value, &mut config.limits);
         }
         table.finish();
         config

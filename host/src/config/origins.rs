@@ -1,10 +1,11 @@
-//! The origins that may open WebSockets.
+//! The origins that may open WebSockets and hold requests.
 
 use spin_runtime::manifest::reader::Value;
 
-/// The values of the `Origin` header that a WebSocket handshake may have.
+/// The values of the `Origin` header that the handshake of a WebSocket, and a request that is held,
+/// may have.
 ///
-/// A handshake without this header does not come from a browser and is always allowed.
+/// A request without this header does not come from a page of another site, and is always allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowedOrigins {
     /// `"*"`: any origin.
@@ -52,7 +53,7 @@ impl Default for AllowedOrigins {
 }
 
 /// Returns an origin as a browser sends it: in lower case, without the default port.
-fn parse_origin(text: &str) -> Option<String> {
+pub(crate) fn parse_origin(text: &str) -> Option<String> {
     let url = url::Url::parse(text).ok()?;
     let is_origin = matches!(url.path(), "" | "/")
         && url.query().is_none()

@@ -161,6 +161,12 @@ fn every_key_is_read() {
         max-connections = 7
         max-response-events = "3MiB"
         ping-interval = "off"
+        max-connections-per-address = 8
+        max-handshakes-per-address = 9
+        max-messages-per-second = "off"
+        [application.tool.socket-host.http]
+        max-connections-per-address = 10
+        max-request-body = "1kB"
         "#,
     )
     .unwrap();
@@ -181,6 +187,11 @@ fn every_key_is_read() {
         max_connections: 7,
         max_response_events_bytes: 3 << 20,
         ping_interval: None,
+        max_holds_per_address: 8,
+        max_handshakes_per_address: Some(9),
+        max_messages_per_second: None,
+        max_connections_per_address: 10,
+        max_request_body_bytes: 1000,
         ..Limits::DEFAULT
     };
     assert_eq!(config.host.limits, limits);
@@ -201,11 +212,16 @@ fn problems_are_reported_with_line_and_key() {
          allowed-origins = [\"example.com\"]\n\
          max-connections = 0\n\
          max-outgoing-buffer = \"big\"\n\
-         ping-interval = \"soon\"\n",
+         ping-interval = \"soon\"\n\
+         max-handshakes-per-address = 0\n\
+         max-messages-per-second = \"many\"\n\
+         [application.tool.socket-host.http]\n\
+         max-connections-per-address = -1\n\
+         max-request-body = \"2GiB\"\n",
         &[
             &[
                 "spin.toml:10",
-                "socket-host.privat: unknown key (did you mean `private`?); expected one of private, timer, passthrough, channels, websocket",
+                "socket-host.privat: unknown key (did you mean `private`?); expected one of private, timer, passthrough, channels, websocket, http",
             ],
             &["spin.toml:11", "private[0]", "starts with `/`"],
             &["spin.toml:11", "private[1]", "wildcard"],
@@ -229,6 +245,14 @@ fn problems_are_reported_with_line_and_key() {
             &["spin.toml:16", "max-connections", "at least 1"],
             &["spin.toml:17", "max-outgoing-buffer", "64KiB"],
             &["spin.toml:18", "ping-interval", "off"],
+            &[
+                "spin.toml:19",
+                "max-handshakes-per-address",
+                "from 1 to 1000000, or \"off\"",
+            ],
+            &["spin.toml:20", "max-messages-per-second", "\"off\""],
+            &["spin.toml:22", "max-connections-per-address", "at least 1"],
+            &["spin.toml:23", "max-request-body", "1GiB"],
         ],
     );
 }

@@ -9,6 +9,9 @@ use super::{AllowedOrigins, Limits, duration::parse_duration};
 /// the events.
 const EVENT_OVERHEAD_BYTES: usize = 64 * 1024;
 
+/// The highest rate that can be configured.
+const MAX_RATE: u32 = 1_000_000;
+
 /// Reads the table. Keys that are missing keep their value.
 pub(super) fn read(value: &Value<'_>, origins: &mut AllowedOrigins, limits: &mut Limits) {
     let Some(mut table) = value.table() else {
@@ -40,11 +43,33 @@ fn read_limits(table: &mut Table<'_>, limits: &mut Limits) {
             limits.max_response_events_bytes.max(one_message)
         }
     };
-    if let Some(value) = table.get("max-connections") {
-        match value.integer().map(usize::try_from) {
-            Some(Ok(number)) if number > 0 => limits.max_connections = number,
-            Some(_) => value.error("expected a number of connections, at least 1"),
-            None => {}
+    for (name, limit) in [
+        ("max-connections", &mut limits.max_connections),
+        (
+            "max-connections-per-address",
+            &mut limits.max_holds_per_address,
+        ),
+    ] {
+        if let Some(value) = table.get(name)
+            && let Some(number) = read_count(&value, "connections")
+        {
+            *limit = number;
+        }
+    }
+    for (name, limit) in [
+        (
+            "max-handshakes-per-address",
+            &mut limits.max_handshakes_per_address,
+        ),
+        (
+            "max-messages-per-second",
+            &mut limits.max_messages_per_second,
+        ),
+    ] {
+        if let Some(value) = table.get(name)
+            && let Some(rate) = read_rate(&value)
+        {
+            *limit = rate;
         }
     }
     if let Some(compression) = table.get("compression").and_then(|value| value.boolean()) {
@@ -60,6 +85,34 @@ fn read_limits(table: &mut Table<'_>, limits: &mut Limits) {
             None => {}
         }
     }
+}
+
+/// Reads a number of these things, which is at least 1.
+pub(super) fn read_count(value: &Value<'_>, things: &str) -> Option<usize> {
+    let number = usize::try_from(value.integer()?).ok();
+    let number = number.filter(|number| *number > 0);
+    if number.is_none() {
+        value.error(format!("expected a number of {things}, at least 1"));
+    }
+    number
+}
+
+/// Reads a number for each second, or `"off"`.
+fn read_rate(value: &Value<'_>) -> Option<Option<u32>> {
+    let rate = if value.is_integer() {
+        u32::try_from(value.integer()?).ok()
+    } else if value.string()? == "off" {
+        return Some(None);
+    } else {
+        None
+    };
+    let rate = rate.filter(|rate| (1..=MAX_RATE).contains(rate));
+    if rate.is_none() {
+        value.error(format!(
+            "expected a number for each second, from 1 to {MAX_RATE}, or \"off\""
+        ));
+    }
+    rate.map(Some)
 }
 
 /// Reads a number of bytes, or a text such as `"64KiB"`.

@@ -2,9 +2,10 @@
 //!
 //! - `publish` delivers items.
 //! - `reports` is about channels, their members, and users.
-//! - `access` decides who may use the port.
+//! - `access` decides who may use the port, and `cors` which pages may.
 
 mod access;
+mod cors;
 mod publish;
 mod reports;
 
@@ -17,21 +18,20 @@ use anyhow::{Result, bail};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
-use prometheus_client::metrics::gauge::Gauge;
 use serde_json::{Value, json};
 use spin_runtime::backend::{Body, full};
 
-use self::access::{Access, unauthorized};
+use self::{
+    access::{Access, unauthorized},
+    cors::Cors,
+};
 use crate::{
     http::{
         error_response::{refusal_response, text_response},
         validate::check_message,
     },
     metrics::registry::CONTENT_TYPE,
-    net::{
-        connections::Connections,
-        listener::{Listener, RefusalCounters},
-    },
+    net::listener::{Admission, Listener},
     options::HostOptions,
     shutdown::Shutdown,
     state::Services,
@@ -42,7 +42,8 @@ pub(crate) struct Control {
     /// Not set while the host starts.
     services: OnceLock<Arc<Services>>,
     access: Access,
-    connections: Arc<Connections>,
+    cors: Cors,
+    max_connections: usize,
     shutdown: Shutdown,
 }
 
@@ -78,7 +79,10 @@ impl Control {
                 requires_token: has_key,
                 names: options.control_names.clone(),
             },
-            connections: Connections::new(Gauge::default(), max_connections),
+            cors: Cors {
+                origins: options.control_origins.clone(),
+            },
+            max_connections,
             shutdown: shutdown.clone(),
         }))
     }
@@ -92,19 +96,12 @@ impl Control {
     /// Serves requests until the host aborts: components publish until they have ended.
     pub(crate) async fn serve(self: Arc<Self>, listener: Listener) {
         let abort = self.shutdown.abort.clone();
-        let connections = self.connections.clone();
+        let admission = Admission::up_to(self.max_connections);
         let handler = move |request, _| {
             let control = self.clone();
             async move { control.handle(request).await }
         };
-        listener
-            .serve(
-                Arc::new(handler),
-                connections,
-                RefusalCounters::default(),
-                abort,
-            )
-            .await;
+        listener.serve(Arc::new(handler), admission, abort).await;
     }
 
     async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
@@ -119,6 +116,22 @@ impl Control {
                  /readyz and GET /metrics",
             );
         };
+        // Everything else is either public or not for pages.
+        let origin = self.cors.origin(request.headers());
+        let Some(origin) = origin.filter(|_| route.is_private()) else {
+            return self.respond(request, route).await;
+        };
+        let mut response = if cors::is_preflight(&request) {
+            cors::preflight_response(route.methods())
+        } else {
+            self.respond(request, route).await
+        };
+        cors::allow(origin, &mut response);
+        response
+    }
+
+    /// Responds to a request for what is served.
+    async fn respond(&self, request: Request<Incoming>, route: Route) -> Response<Body> {
         if !route.allows(request.method()) {
             return method_not_allowed(route.methods());
         }

@@ -9,7 +9,7 @@ use tracing::warn;
 
 use crate::{
     hold::{cursors::Cursors, inbox::Inbox, replay::ReplayableRequest},
-    net::connection::ConnectionHandle,
+    net::{addresses::AddressGuard, connection::ConnectionHandle},
     state::{Services, holds::HoldGuard},
 };
 
@@ -25,6 +25,7 @@ pub(super) struct HeldRequest {
     pub(super) inbox: Arc<Inbox>,
     pub(super) cursors: Cursors,
     pub(super) guard: HoldGuard,
+    pub(super) _address_guard: Option<AddressGuard>,
     /// Closed when the client is too slow.
     pub(super) connection: Option<ConnectionHandle>,
     /// Whether the client has its whole response.

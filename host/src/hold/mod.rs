@@ -13,7 +13,7 @@
 //! - [`response`] waits for one publication.
 //! - [`stream`] appends publications to a body, which is a [`future_body`].
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use grip::{Instruct, hold::HoldMode};
 use http::{Method, Response, StatusCode};
@@ -26,7 +26,7 @@ use crate::{
         cursors::Cursors, grip_response::GripResponse, held_request::HeldRequest, inbox::Inbox,
         replay::ReplayableRequest, response::Outcome,
     },
-    http::error_response::text_response,
+    http::error_response::{RETRY_AFTER, overload_response},
     metrics::registry::Dropped,
     net::connection::ConnectionHandle,
     pubsub::filter::LastIds,
@@ -48,23 +48,32 @@ mod tests;
 /// than what was published in the meantime.
 const MAX_REPLAYS: usize = Limits::DEFAULT.max_replays;
 
+/// The client of a held request.
+pub(crate) struct HeldClient {
+    /// The address that limits by address apply to.
+    pub(crate) address: Option<IpAddr>,
+    /// Closed when the client of a stream is too slow. `None` for HTTP/2, where only the HTTP/2
+    /// stream is reset.
+    pub(crate) connection: Option<ConnectionHandle>,
+}
+
 /// Holds a request whose response asks for it, and returns the response for the client.
-///
-/// `connection` is closed when the client of a stream is too slow. It is `None` for HTTP/2, where
-/// only the HTTP/2 stream is reset.
 pub(crate) async fn hold(
     services: &Arc<Services>,
     request: ReplayableRequest,
-    connection: Option<ConnectionHandle>,
+    client: HeldClient,
     mode: HoldMode,
     response: GripResponse,
 ) -> Response<Body> {
+    let Ok(address_guard) = services.addresses.hold(client.address) else {
+        services.metrics.dropped(Dropped::AddressHolds).inc();
+        let text = "too many held requests of one address, try again later";
+        return overload_response(StatusCode::TOO_MANY_REQUESTS, text, RETRY_AFTER);
+    };
     let Some(guard) = services.holds.register(mode) else {
         services.metrics.dropped(Dropped::Full).inc();
-        return text_response(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "too many held requests, try again later",
-        );
+        let text = "too many held requests, try again later";
+        return overload_response(StatusCode::SERVICE_UNAVAILABLE, text, RETRY_AFTER);
     };
     let inbox = Inbox::new(
         services.limits.max_outgoing_buffer_bytes,
@@ -77,7 +86,8 @@ pub(crate) async fn hold(
         cursors: Cursors::new(inbox.clone()),
         inbox,
         guard,
-        connection,
+        _address_guard: address_guard,
+        connection: client.connection,
         finished: false,
     };
     run(held, response).await

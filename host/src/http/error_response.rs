@@ -1,10 +1,15 @@
 //! Responses that the host sends by itself: a status and, where Spin has no such response, a line of
 //! text.
 
+use std::time::Duration;
+
 use http::{HeaderValue, Response, StatusCode, header};
 use spin_runtime::backend::{BackendError, Body, RequestBodyError, empty, full};
 
 use crate::http::validate::Refusal;
+
+/// When clients may try again after a limit on what is open was reached.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Marks a response of [`backend_error_response`], as an extension.
 #[derive(Clone, Copy)]
@@ -33,6 +38,20 @@ pub(crate) fn text_response(status: StatusCode, text: &str) -> Response<Body> {
     response
 }
 
+/// Returns a plain-text response that asks the client to try again after this time.
+pub(crate) fn overload_response(
+    status: StatusCode,
+    text: &str,
+    retry_after: Duration,
+) -> Response<Body> {
+    let mut response = text_response(status, text);
+    let seconds = retry_after.as_secs_f64().ceil().max(1.0) as u64;
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, seconds.into());
+    response
+}
+
 /// Returns the response to a request that is refused.
 pub(crate) fn refusal_response(Refusal(status, text): Refusal) -> Response<Body> {
     text_response(status, text)
@@ -43,6 +62,7 @@ pub(crate) fn request_body_error_response(error: RequestBodyError) -> Response<B
     let status = match error {
         RequestBodyError::Malformed | RequestBodyError::Incomplete => StatusCode::BAD_REQUEST,
         RequestBodyError::TooSlow => StatusCode::REQUEST_TIMEOUT,
+        RequestBodyError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
     };
     text_response(status, &error.to_string())
 }

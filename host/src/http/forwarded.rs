@@ -1,14 +1,17 @@
 //! Headers that name the client to an upstream: `X-Forwarded-*` and `Forwarded` (RFC 7239).
 //!
-//! A peer on this machine or in a private network is assumed to be a proxy. Its forwarding headers
-//! are kept and extended. Those of any other peer are removed.
+//! The forwarding headers of a trusted proxy are kept and extended. Those of any other peer are
+//! removed.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use spin_runtime::backend::Client;
 
-use crate::http::headers::{list_items, normalize_name, remove_headers};
+use crate::{
+    http::headers::{list_items, normalize_name, remove_headers},
+    net::trusted_proxies::TrustedProxies,
+};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -26,7 +29,7 @@ const FORWARDING_HEADERS: [HeaderName; 4] = [
 /// `Host` must still be the client's.
 pub(crate) fn set_forwarding_headers(headers: &mut HeaderMap, peer: Client) {
     let ip = peer.address.ip().to_canonical();
-    if is_local(ip) {
+    if peer.is_trusted_proxy {
         // The proxy may have passed on spellings with underscores, which many servers do not
         // distinguish from its own headers.
         remove_headers(headers, |name| {
@@ -70,6 +73,56 @@ pub(crate) fn set_forwarding_headers(headers: &mut HeaderMap, peer: Client) {
     insert(headers, header::FORWARDED, &elements.join(", "));
 }
 
+/// Returns the address that limits by address apply to, for a request that `peer` sent.
+///
+/// Behind proxies it is the last one in `X-Forwarded-For`, or else in `Forwarded`, that is not a
+/// trusted proxy. Everything before it may be forged. `None` if a proxy names no client.
+pub(crate) fn limited_address(
+    headers: &HeaderMap,
+    peer: Client,
+    trusted: &TrustedProxies,
+) -> Option<IpAddr> {
+    if !peer.is_trusted_proxy {
+        return peer.limited_address;
+    }
+    let name = if headers.contains_key(X_FORWARDED_FOR) {
+        X_FORWARDED_FOR
+    } else {
+        header::FORWARDED
+    };
+    let items: Vec<&str> = list_items(headers, &name).collect();
+    for item in items.into_iter().rev() {
+        let node = if name == header::FORWARDED {
+            forwarded_for(item)?
+        } else {
+            item
+        };
+        // What follows an unknown node cannot be attributed to anyone else.
+        let address = node_address(node)?;
+        if !trusted.contains(address) {
+            return Some(address);
+        }
+    }
+    None
+}
+
+/// Returns the `for` parameter of an element of `Forwarded`.
+fn forwarded_for(element: &str) -> Option<&str> {
+    element.split(';').find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        let is_for = name.trim().eq_ignore_ascii_case("for");
+        is_for.then(|| value.trim().trim_matches('"'))
+    })
+}
+
+/// Parses an address, which may have a port, and brackets if it is IPv6.
+fn node_address(node: &str) -> Option<IpAddr> {
+    let bracketed = node.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    let address = bracketed.unwrap_or(node).parse::<IpAddr>();
+    let address = address.or_else(|_| node.parse::<SocketAddr>().map(|it| it.ip()));
+    address.ok().map(|address| address.to_canonical())
+}
+
 /// Removes all forwarding headers.
 pub(crate) fn remove_forwarding_headers(headers: &mut HeaderMap) {
     remove_headers(headers, is_forwarding_header);
@@ -85,14 +138,6 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     // The value consists of parts of header values, so this does not fail.
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
-    }
-}
-
-/// Returns whether an address belongs to this machine or a private network.
-fn is_local(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
     }
 }
 
@@ -122,12 +167,21 @@ mod tests {
     fn the_scheme_is_that_of_the_connection() {
         let mut headers = HeaderMap::new();
         let peer = Client {
-            address: "192.0.2.1:1".parse().unwrap(),
             is_secure: true,
+            ..Client::plain("192.0.2.1:1".parse().unwrap())
         };
         set_forwarding_headers(&mut headers, peer);
         assert_eq!(headers[X_FORWARDED_PROTO], "https");
         assert_eq!(headers[header::FORWARDED], "for=192.0.2.1;proto=https");
+    }
+
+    /// Returns a client at an address, which is a proxy if it is private.
+    fn client(address: &str) -> Client {
+        let client = Client::plain(address.parse().unwrap());
+        Client {
+            is_trusted_proxy: TrustedProxies::default().contains(client.address.ip()),
+            ..client
+        }
     }
 
     /// Returns the headers of a request of `peer` after the forwarding headers were set.
@@ -139,7 +193,7 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_static(value));
         }
-        set_forwarding_headers(&mut map, Client::plain(peer.parse().unwrap()));
+        set_forwarding_headers(&mut map, client(peer));
         let mut forwarded: Vec<_> = map
             .iter()
             .filter(|(name, _)| *name != header::HOST)
@@ -247,5 +301,75 @@ mod tests {
             "a",
             "http",
         );
+    }
+
+    #[test]
+    fn limits_apply_to_the_last_address_that_is_no_proxy() {
+        let trusted = TrustedProxies::default();
+        let limited = |peer: &str, headers: &[(&'static str, &'static str)]| {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(*name, HeaderValue::from_static(value));
+            }
+            let address = limited_address(&map, client(peer), &trusted);
+            address.map(|address| address.to_string())
+        };
+        let proxy = "10.0.0.1:1";
+        for (peer, headers, expected) in [
+            // A client cannot choose its address.
+            (
+                "203.0.113.9:1",
+                &[("x-forwarded-for", "192.0.2.7")][..],
+                Some("203.0.113.9"),
+            ),
+            ("203.0.113.9:1", &[], Some("203.0.113.9")),
+            ("127.0.0.1:1", &[], None),
+            (proxy, &[], None),
+            (
+                proxy,
+                &[("x-forwarded-for", "192.0.2.7")],
+                Some("192.0.2.7"),
+            ),
+            (
+                proxy,
+                &[("x-forwarded-for", "1.1.1.1, 192.0.2.7, 10.0.0.2")],
+                Some("192.0.2.7"),
+            ),
+            (
+                proxy,
+                &[
+                    ("x-forwarded-for", "1.1.1.1"),
+                    ("x-forwarded-for", "192.0.2.7:80"),
+                ],
+                Some("192.0.2.7"),
+            ),
+            (
+                proxy,
+                &[("x-forwarded-for", "[2001:db8::9]:80")],
+                Some("2001:db8::9"),
+            ),
+            (
+                proxy,
+                &[("x-forwarded-for", "::ffff:192.0.2.7")],
+                Some("192.0.2.7"),
+            ),
+            (proxy, &[("x-forwarded-for", "192.0.2.7, unknown")], None),
+            (proxy, &[("x-forwarded-for", "10.0.0.3, 10.0.0.2")], None),
+            (
+                proxy,
+                &[("forwarded", "for=192.0.2.7;proto=https, for=10.0.0.2")],
+                Some("192.0.2.7"),
+            ),
+            (
+                proxy,
+                &[("forwarded", "proto=https;For=\"[2001:db8::9]:80\"")],
+                Some("2001:db8::9"),
+            ),
+            (proxy, &[("forwarded", "for=_hidden")], None),
+            (proxy, &[("forwarded", "proto=https")], None),
+        ] {
+            let limited = limited(peer, headers);
+            assert_eq!(limited.as_deref(), expected, "{peer} {headers:?}");
+        }
     }
 }

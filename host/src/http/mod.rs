@@ -6,6 +6,7 @@
 //! - [`headers`] removes hop-by-hop and private headers and parses comma-separated lists.
 //! - [`trailers`] removes trailers that pose as headers.
 //! - [`forwarded`] sets `Forwarded` and `X-Forwarded-*` for upstreams.
+//! - [`origin`] decides which pages may use what the host holds open.
 //! - [`error_response`] builds the responses that the host sends by itself.
 //! - [`body`] reads whole bodies within limits.
 //! - [`signer`] creates and verifies `Grip-Sig` tokens.
@@ -15,6 +16,7 @@ pub(crate) mod error_response;
 pub(crate) mod extended_connect;
 pub(crate) mod forwarded;
 pub(crate) mod headers;
+pub(crate) mod origin;
 pub(crate) mod signer;
 pub(crate) mod target;
 pub(crate) mod trailers;

@@ -7,8 +7,12 @@ pub(crate) enum CloseReason {
     Client,
     /// The client disconnected without a close frame.
     Vanished,
-    /// The client violated the protocol, or sent a message over the limit.
+    /// The client violated the protocol.
     Protocol,
+    /// The client sent a message over the limit.
+    TooLarge,
+    /// The client sent too many messages.
+    TooMany,
     /// The client did not read fast enough.
     Slow,
     /// The client did not respond to a ping.
@@ -29,10 +33,12 @@ pub(crate) enum CloseReason {
 
 impl CloseReason {
     /// Every reason.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Client,
         Self::Vanished,
         Self::Protocol,
+        Self::TooLarge,
+        Self::TooMany,
         Self::Slow,
         Self::Silent,
         Self::Backend,
@@ -49,6 +55,8 @@ impl CloseReason {
             Self::Client => "client",
             Self::Vanished => "vanished",
             Self::Protocol => "protocol",
+            Self::TooLarge => "too-large",
+            Self::TooMany => "too-many",
             Self::Slow => "slow",
             Self::Silent => "silent",
             Self::Backend => "backend",

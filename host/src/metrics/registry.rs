@@ -97,10 +97,26 @@ pub(crate) enum Dropped {
     SlowHold,
     /// The maximum number of connections, WebSockets, holds or tunnels is reached.
     Full,
-    /// A page of this origin may not open WebSockets.
+    /// A page of this origin may not open WebSockets, or hold requests.
     Origin,
     /// The TLS handshake of a connection failed.
     TlsHandshake,
+    /// A connection has no valid header of the PROXY protocol.
+    ProxyHeader,
+    /// An address has too many connections.
+    AddressConnections,
+    /// An address has too many WebSockets and held requests.
+    AddressHolds,
+    /// An address opens WebSockets too often.
+    AddressHandshakes,
+    /// The head of a request exceeds the limits.
+    LargeHead,
+    /// The body of a request exceeds the limit.
+    LargeBody,
+    /// The body of a request arrives too slowly.
+    SlowBody,
+    /// A request is malformed, or one that no component may get.
+    Invalid,
 }
 
 impl Default for Metrics {
@@ -327,12 +343,20 @@ impl Traffic {
 }
 
 impl Dropped {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 13] = [
         Self::Duplicate,
         Self::SlowHold,
         Self::Full,
         Self::Origin,
         Self::TlsHandshake,
+        Self::ProxyHeader,
+        Self::AddressConnections,
+        Self::AddressHolds,
+        Self::AddressHandshakes,
+        Self::LargeHead,
+        Self::LargeBody,
+        Self::SlowBody,
+        Self::Invalid,
     ];
 
     fn name(self) -> &'static str {
@@ -342,6 +366,14 @@ impl Dropped {
             Self::Full => "full",
             Self::Origin => "origin",
             Self::TlsHandshake => "tls-handshake",
+            Self::ProxyHeader => "proxy-header",
+            Self::AddressConnections => "address-connections",
+            Self::AddressHolds => "address-holds",
+            Self::AddressHandshakes => "address-handshakes",
+            Self::LargeHead => "large-head",
+            Self::LargeBody => "large-body",
+            Self::SlowBody => "slow-body",
+            Self::Invalid => "invalid",
         }
     }
 }
@@ -371,5 +403,30 @@ fn failure(error: &BackendError) -> &'static str {
         BackendError::Deadline { .. } => "deadline",
         BackendError::Unreachable { .. } => "unreachable",
         BackendError::Broken { .. } => "broken",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: &str = include_str!("../../../docs/deploying.md");
+
+    /// Returns the first cells of the table that follows a text in the documentation.
+    fn documented(text: &str) -> Vec<&'static str> {
+        let (_, rest) = PAGE.split_once(text).expect("a table");
+        let rows = rest.lines().skip_while(|line| !line.starts_with('|'));
+        rows.take_while(|line| line.starts_with('|'))
+            .filter_map(|row| row.strip_prefix("| `")?.split_once('`'))
+            .map(|(name, _)| name)
+            .collect()
+    }
+
+    #[test]
+    fn reasons_are_documented() {
+        let dropped = Dropped::ALL.map(Dropped::name);
+        assert_eq!(documented("`socket_host_dropped_total`"), dropped);
+        let ended = CloseReason::ALL.map(CloseReason::name);
+        assert_eq!(documented("`socket_host_sessions_ended_total`"), ended);
     }
 }

@@ -3,10 +3,16 @@
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
-use prometheus_client::metrics::counter::Counter;
+use hyper_util::{
+    rt::TokioIo,
+    server::{
+        conn::auto,
+        graceful::{GracefulShutdown, Watcher},
+    },
+};
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use socket2::{SockRef, TcpKeepalive};
 use spin_runtime::{
     RateLimitedLog,
@@ -14,6 +20,7 @@ use spin_runtime::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -21,11 +28,16 @@ use tracing::{Instrument as _, debug, debug_span, warn};
 
 use crate::{
     config::Limits,
+    http::error_response::{RETRY_AFTER, overload_response},
     net::{
-        connection,
+        addresses::{Addresses, AtLimit},
+        connection::{self, ConnectionHandle},
         connections::Connections,
+        proxy_protocol,
+        response_body::StreamExecutor,
         stream::Stream,
         tls::{self, Tls},
+        trusted_proxies::TrustedProxies,
     },
     shutdown::Shutdown,
 };
@@ -36,8 +48,14 @@ const INHERITS_OPTIONS: bool = cfg!(target_os = "linux");
 /// The time for the first byte of a connection that may be encrypted or not.
 const HEAD_TIMEOUT: Duration = Limits::DEFAULT.request_head_timeout;
 
-/// The time for a TLS handshake.
+/// The time for a header of the PROXY protocol, and for a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Limits::DEFAULT.tls_handshake_timeout;
+
+/// The time for a client to send a request and to read that it is refused.
+const REFUSAL_TIMEOUT: Duration = Limits::DEFAULT.close_timeout;
+
+/// The connections that are refused with a response at the same time. Further ones are closed.
+const MAX_REFUSALS: usize = 32;
 
 /// The pause after an accept that failed for lack of resources, such as file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -47,14 +65,49 @@ pub(crate) struct Listener {
     tcp: TcpListener,
     address: SocketAddr,
     encryption: Encryption,
+    proxies: Proxies,
     abort: CancellationToken,
+}
+
+/// The proxies in front of a listener.
+#[derive(Clone, Default)]
+pub(crate) struct Proxies {
+    /// Where they are.
+    pub(crate) trusted: TrustedProxies,
+    /// Each of their connections starts with a header of the PROXY protocol.
+    pub(crate) send_header: bool,
+}
+
+/// What a listener admits.
+pub(crate) struct Admission {
+    /// The open connections.
+    pub(crate) connections: Arc<Connections>,
+    /// What clients have open by address. `None` if there are no limits by address.
+    pub(crate) addresses: Option<Arc<Addresses>>,
+    /// Counts connections that are not served.
+    pub(crate) refused: RefusalCounters,
+}
+
+impl Admission {
+    /// Admits this many connections, from any address.
+    pub(crate) fn up_to(max_connections: usize) -> Self {
+        Self {
+            connections: Connections::new(Gauge::default(), max_connections),
+            addresses: None,
+            refused: RefusalCounters::default(),
+        }
+    }
 }
 
 /// Counts the connections of a listener that are not served.
 #[derive(Clone, Default)]
 pub(crate) struct RefusalCounters {
-    /// Those beyond the limit.
+    /// Those beyond the limit of all connections.
     pub(crate) full: Counter,
+    /// Those beyond the limit of an address.
+    pub(crate) address: Counter,
+    /// Those without a valid header of the PROXY protocol.
+    pub(crate) proxy_header: Counter,
     /// Those whose TLS handshake failed.
     pub(crate) tls_handshake: Counter,
 }
@@ -98,6 +151,7 @@ impl Listener {
             tcp,
             address,
             encryption: Encryption::None,
+            proxies: Proxies::default(),
             abort: shutdown.abort.clone(),
         })
     }
@@ -113,26 +167,41 @@ impl Listener {
         self.address
     }
 
+    /// Sets the proxies whose clients connect.
+    pub(crate) fn behind(mut self, proxies: Proxies) -> Self {
+        self.proxies = proxies;
+        self
+    }
+
     /// Accepts connections until `drain`, and then waits for the requests in progress.
     ///
-    /// `connections` bounds the open connections, including those that were upgraded. `refused`
-    /// counts the further ones, which are closed, and those whose TLS handshake failed. An abort of
-    /// the host closes all of them.
+    /// `admission` bounds the open connections, including those that were upgraded. Some of the
+    /// further ones get a response with 429 or 503, and the others are closed. An abort of the host
+    /// closes all of them.
     pub(crate) async fn serve<H, F>(
         self,
         handler: Arc<H>,
-        connections: Arc<Connections>,
-        refused: RefusalCounters,
+        admission: Admission,
         drain: CancellationToken,
     ) where
         H: Fn(Request<Incoming>, Client) -> F + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        let builder = Arc::new(connection::builder());
+        let builder = connection::builder();
         let graceful = GracefulShutdown::new();
         let lines_per_second = spin_runtime::Limits::DEFAULT.log_lines_per_second;
-        let refusals = RateLimitedLog::new(lines_per_second, |suppressed| {
-            warn!(suppressed, "connection refused: too many open connections");
+        let log = RateLimitedLog::new(lines_per_second, |suppressed| {
+            warn!(suppressed, "connection refused");
+        });
+        let connections = admission.connections.clone();
+        let acceptor = Arc::new(Acceptor {
+            builder,
+            encryption: self.encryption,
+            proxies: self.proxies,
+            admission,
+            refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
+            log,
+            drain: drain.clone(),
         });
         loop {
             let accepted = tokio::select! {
@@ -149,53 +218,222 @@ impl Listener {
             if !INHERITS_OPTIONS {
                 set_options(&SockRef::from(&stream));
             }
-            let Some((handle, registration)) = connections.register(self.abort.child_token())
-            else {
-                refused.full.inc();
-                refusals.log(
-                    || warn!(client = %address, "connection refused: too many open connections"),
-                );
-                continue;
-            };
-            let (builder, handler) = (builder.clone(), handler.clone());
-            let (encryption, watcher) = (self.encryption.clone(), graceful.watcher());
-            let (failed_handshakes, drain) = (refused.tls_handshake.clone(), drain.clone());
-            let serve = async move {
-                let _registration = registration;
-                // Boxed, since otherwise the connection would reserve space for it.
-                let accepted = Box::pin(encryption.accept(stream, address));
-                let (stream, client) = tokio::select! {
-                    biased;
-                    accepted = accepted => match accepted {
-                        Ok(accepted) => accepted,
-                        Err(error) => {
-                            failed_handshakes.inc();
-                            return debug!(%error, "TLS handshake failed");
-                        }
-                    },
-                    () = handle.closed() => return,
-                    () = drain.cancelled() => return,
+            let abort = self.abort.child_token();
+            let (acceptor, watcher) = (acceptor.clone(), graceful.watcher());
+            let span = debug_span!("connection", client = %address);
+            if let Some((handle, registration)) = connections.register(abort.clone()) {
+                let handler = handler.clone();
+                let serve = async move {
+                    let _registration = registration;
+                    acceptor
+                        .serve(stream, address, watcher, handle, handler)
+                        .await;
                 };
-                let handler = |request| handler(request, client);
-                let stream = TokioIo::new(stream);
-                let ended = connection::serve(stream, &builder, watcher, handle, handler).await;
-                debug!(reason = %ended, "connection ended");
-            };
-            tokio::spawn(serve.instrument(debug_span!("connection", client = %address)));
+                tokio::spawn(serve.instrument(span));
+                continue;
+            }
+            acceptor.admission.refused.full.inc();
+            acceptor
+                .log
+                .log(|| warn!(client = %address, "connection refused: too many open connections"));
+            if let Ok(permit) = acceptor.refusals.clone().try_acquire_owned() {
+                let refuse = async move {
+                    let _permit = permit;
+                    // Not counted as open.
+                    let handle = ConnectionHandle::new(&Gauge::default(), abort);
+                    acceptor.refuse(stream, address, watcher, handle).await;
+                };
+                tokio::spawn(refuse.instrument(span));
+            }
         }
         drop(self.tcp);
         graceful.shutdown().await;
     }
 }
 
+/// Turns accepted TCP connections into HTTP connections.
+struct Acceptor {
+    builder: auto::Builder<StreamExecutor>,
+    encryption: Encryption,
+    proxies: Proxies,
+    admission: Admission,
+    /// Permits for connections that are refused with a response.
+    refusals: Arc<Semaphore>,
+    /// Logs connections that are refused.
+    log: RateLimitedLog,
+    drain: CancellationToken,
+}
+
+impl Acceptor {
+    /// Serves a connection, unless its client has too many.
+    async fn serve<H, F>(
+        &self,
+        mut stream: TcpStream,
+        address: SocketAddr,
+        watcher: Watcher,
+        handle: ConnectionHandle,
+        handler: Arc<H>,
+    ) where
+        H: Fn(Request<Incoming>, Client) -> F,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let refused = &self.admission.refused;
+        let client = if self.proxies.send_header {
+            // Boxed, since otherwise the connection would reserve space for it.
+            let identified = Box::pin(self.proxies.identify(&mut stream, address));
+            match self.run(&handle, identified).await {
+                Some(Ok(client)) => client,
+                Some(Err(error)) => {
+                    refused.proxy_header.inc();
+                    self.log
+                        .log(|| warn!(client = %address, %error, "connection refused"));
+                    return;
+                }
+                None => return,
+            }
+        } else {
+            self.proxies.client(address)
+        };
+        let addresses = self.admission.addresses.as_ref();
+        let admitted = addresses.map(|addresses| addresses.connect(client.limited_address));
+        let permit = match admitted.unwrap_or(Ok(None)) {
+            Ok(guard) => Ok(guard),
+            Err(AtLimit) => {
+                refused.address.inc();
+                self.log.log(|| {
+                    warn!(client = %client.address, "connection refused: too many of one address");
+                });
+                match self.refusals.try_acquire() {
+                    Ok(permit) => Err(permit),
+                    Err(_) => return,
+                }
+            }
+        };
+        let Some((stream, client)) = self.encrypt(stream, client, &handle).await else {
+            return;
+        };
+        match permit {
+            Ok(_guard) => {
+                let handler = |request| handler(request, client);
+                let ended = connection::serve(stream, &self.builder, watcher, handle, handler);
+                let ended = ended.await;
+                debug!(reason = %ended, "connection ended");
+            }
+            Err(_permit) => {
+                let status = StatusCode::TOO_MANY_REQUESTS;
+                let text = "too many connections of one address, try again later";
+                Box::pin(self.respond(stream, watcher, handle, status, text)).await;
+            }
+        }
+    }
+
+    /// Refuses a connection because there are too many.
+    async fn refuse(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        watcher: Watcher,
+        handle: ConnectionHandle,
+    ) {
+        let client = Client::plain(address);
+        if let Some((stream, _)) = self.encrypt(stream, client, &handle).await {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            let text = "too many open connections, try again later";
+            self.respond(stream, watcher, handle, status, text).await;
+        }
+    }
+
+    /// Responds to a request with this status, and closes the connection.
+    async fn respond(
+        &self,
+        stream: TokioIo<Stream>,
+        watcher: Watcher,
+        handle: ConnectionHandle,
+        status: StatusCode,
+        text: &'static str,
+    ) {
+        let handler = |_| async move {
+            let mut response = overload_response(status, text, RETRY_AFTER);
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+            response
+        };
+        let ended = connection::serve(stream, &self.builder, watcher, handle, handler);
+        // On HTTP/2, the client closes the connection, or it is dropped.
+        let _ = timeout(REFUSAL_TIMEOUT, ended).await;
+    }
+
+    /// Performs the TLS handshake, if any. `None` if it fails, or if the connection is closed.
+    async fn encrypt(
+        &self,
+        stream: TcpStream,
+        client: Client,
+        handle: &ConnectionHandle,
+    ) -> Option<(TokioIo<Stream>, Client)> {
+        // Boxed, since otherwise the connection would reserve space for it.
+        let encrypted = Box::pin(self.encryption.accept(stream, client));
+        match self.run(handle, encrypted).await? {
+            Ok((stream, client)) => Some((TokioIo::new(stream), client)),
+            Err(error) => {
+                self.admission.refused.tls_handshake.inc();
+                debug!(%error, "TLS handshake failed");
+                None
+            }
+        }
+    }
+
+    /// Runs a future until the connection is closed or the host drains.
+    async fn run<F: Future>(&self, handle: &ConnectionHandle, future: F) -> Option<F::Output> {
+        tokio::select! {
+            biased;
+            output = future => Some(output),
+            () = handle.closed() => None,
+            () = self.drain.cancelled() => None,
+        }
+    }
+}
+
+impl Proxies {
+    /// Returns the client that the header of the PROXY protocol names, of a connection that comes
+    /// from `address`.
+    async fn identify(&self, stream: &mut TcpStream, address: SocketAddr) -> io::Result<Client> {
+        if !self.trusted.contains(address.ip()) {
+            return Err(io::Error::other(
+                "the address is not in --trusted-proxies, so its header of the PROXY protocol cannot be trusted",
+            ));
+        }
+        let header = timeout(HANDSHAKE_TIMEOUT, proxy_protocol::read_header(stream));
+        let header = header.await.map_err(|_| {
+            io::Error::other(format!(
+                "no header of the PROXY protocol within {HANDSHAKE_TIMEOUT:?}"
+            ))
+        })??;
+        Ok(Client {
+            is_secure: header.is_secure,
+            ..self.client(header.address.unwrap_or(address))
+        })
+    }
+
+    /// Returns the client at an address, whose connection is not encrypted.
+    fn client(&self, address: SocketAddr) -> Client {
+        let is_trusted_proxy = self.trusted.contains(address.ip());
+        let ip = address.ip().to_canonical();
+        Client {
+            is_trusted_proxy,
+            limited_address: (!is_trusted_proxy).then_some(ip),
+            ..Client::plain(address)
+        }
+    }
+}
+
 impl Encryption {
     /// Performs the TLS handshake, if any, and returns the stream and its client.
-    async fn accept(&self, stream: TcpStream, address: SocketAddr) -> io::Result<(Stream, Client)> {
+    async fn accept(&self, stream: TcpStream, client: Client) -> io::Result<(Stream, Client)> {
         let tls = match self {
             Self::None => None,
             Self::Tls(tls) => Some(tls),
             Self::TlsForRemote(tls) => {
-                let is_plain = is_local(address, stream.local_addr()?)
+                let is_plain = is_local(client.address, stream.local_addr()?)
                     && !timeout(HEAD_TIMEOUT, is_tls(&stream))
                         .await
                         .map_err(|_| io::Error::other("nothing received"))??;
@@ -218,8 +456,9 @@ impl Encryption {
             }
         };
         let client = Client {
-            address,
-            is_secure: tls.is_some(),
+            // A proxy may have terminated TLS.
+            is_secure: client.is_secure || tls.is_some(),
+            ..client
         };
         Ok((stream, client))
     }

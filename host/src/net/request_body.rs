@@ -35,15 +35,21 @@ const PREFETCH_PAUSE: Duration = Duration::from_millis(100);
 /// Receives the start of a request's body, or all of it if it is small, so that the backend is not
 /// occupied before there is something to read.
 ///
-/// If there is more, the extensions of the request contain [`UnfinishedBody`].
+/// If there is more, the extensions of the request contain [`UnfinishedBody`]. The rest fails too if
+/// it exceeds the limit.
 ///
 /// # Errors
-/// Fails if the body ends early or arrives too slowly.
+/// Fails if the body ends early, arrives too slowly, or exceeds `max_bytes`.
 pub(crate) async fn prefetch(
     request: Request<Incoming>,
+    max_bytes: u64,
 ) -> Result<Request<Body>, RequestBodyError> {
     if request.body().is_end_stream() {
         return Ok(request.map(|_| backend::empty()));
+    }
+    // Refused before the client has sent it.
+    if request.body().size_hint().lower() > max_bytes {
+        return Err(RequestBodyError::TooLarge { max_bytes });
     }
     // An HTTP/2 connection carries other requests too.
     let connection = match request.version() {
@@ -51,7 +57,7 @@ pub(crate) async fn prefetch(
         _ => ConnectionHandle::of(&request),
     };
     let (mut parts, incoming) = request.into_parts();
-    let body = RequestBody::new(incoming, connection);
+    let body = RequestBody::new(incoming, max_bytes, connection);
     let (body, unfinished) = prefetch_body(body).await?;
     if let Some(unfinished) = unfinished {
         parts.extensions.insert(unfinished);
@@ -179,6 +185,8 @@ where
 /// A body that is received from a client.
 struct RequestBody<B> {
     body: B,
+    max_bytes: u64,
+    received: u64,
     pace: Pace,
     /// Notified at the end of the body.
     connection: Option<ConnectionHandle>,
@@ -189,12 +197,14 @@ where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BodyError>,
 {
-    fn new(body: B, connection: Option<ConnectionHandle>) -> Self {
+    fn new(body: B, max_bytes: u64, connection: Option<ConnectionHandle>) -> Self {
         if let Some(connection) = &connection {
             connection.set_receiving(true);
         }
         Self {
             body,
+            max_bytes,
+            received: 0,
             pace: Pace::default(),
             connection,
         }
@@ -220,7 +230,11 @@ where
                 }
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
                 let is_slow = self.pace.record(bytes);
-                Some(if is_slow {
+                self.received = self.received.saturating_add(bytes as u64);
+                let max_bytes = self.max_bytes;
+                Some(if self.received > max_bytes {
+                    Err(RequestBodyError::TooLarge { max_bytes })
+                } else if is_slow {
                     Err(RequestBodyError::TooSlow)
                 } else {
                     Ok(frame)
@@ -321,7 +335,7 @@ mod tests {
             sleep(pause).await;
             Ok::<_, BodyError>(frame)
         });
-        RequestBody::new(StreamBody::new(Box::pin(frames)), None)
+        RequestBody::new(StreamBody::new(Box::pin(frames)), u64::MAX, None)
     }
 
     fn piece(pause: Duration, bytes: usize) -> (Duration, Frame<Bytes>) {

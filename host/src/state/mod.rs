@@ -21,6 +21,7 @@ use crate::{
         backend::Metered,
         registry::{Metrics, Snapshot},
     },
+    net::addresses::Addresses,
     pubsub::channels::Channels,
     state::{holds::Holds, members::Members, sessions::Sessions, users::Users},
 };
@@ -42,11 +43,13 @@ pub(crate) struct Services {
     pub(crate) members: Members,
     /// The held requests.
     pub(crate) holds: Arc<Holds>,
+    /// What clients have open, by address.
+    pub(crate) addresses: Arc<Addresses>,
     /// Signs requests to the backend.
     pub(crate) signer: Signer,
     /// The limits of new sessions and holds.
     pub(crate) limits: Limits,
-    /// The origins that may open WebSockets.
+    /// The origins that may open WebSockets and hold requests.
     pub(crate) allowed_origins: AllowedOrigins,
     /// Logs handshakes of pages whose origin is not allowed.
     pub(crate) refused_origins: RateLimitedLog,
@@ -86,6 +89,7 @@ impl Services {
             users: Users::default(),
             members: Members::default(),
             holds: Holds::new(max_connections, drain),
+            addresses: Addresses::new(&config.limits),
             signer,
             limits: config.limits.clone(),
             allowed_origins: config.allowed_origins.clone(),
@@ -125,8 +129,9 @@ impl Services {
         })
     }
 
-    /// Applies the limits on the number of sessions and holds.
+    /// Applies the limits on the number of sessions, holds and connections.
     pub(crate) fn apply_limits(&self) {
+        self.addresses.set_limits(&self.limits);
         let max_connections = self.limits.max_connections;
         self.holds.set_limit(max_connections);
         self.sessions

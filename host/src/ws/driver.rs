@@ -4,6 +4,7 @@
 use std::{
     future::{Future, poll_fn},
     mem,
+    num::NonZeroU32,
     ops::ControlFlow,
     pin::Pin,
     sync::Arc,
@@ -22,7 +23,7 @@ use crate::{
     backoff,
     config::Limits,
     metrics::close_reason::CloseReason,
-    net::frame,
+    net::{frame, rate::Rate},
     state::sessions::{self, Stage},
     ws::{
         outbox::{Command, Connection},
@@ -74,6 +75,9 @@ struct Driver {
     session: Session,
     /// `None` once the connection is closed.
     reader: Option<Reader>,
+    /// The messages of the client, and how many it may send in a second.
+    rate: Rate,
+    max_rate: Option<NonZeroU32>,
     phase: Phase,
     /// The request in flight.
     round_trip: Option<RoundTrip>,
@@ -135,9 +139,12 @@ impl Driver {
             .outbox
             .activity()
             .record_received(session.services.sessions.now());
+        let max_rate = session.services.limits.max_messages_per_second;
         Self {
             session,
             reader: Some(reader),
+            rate: Rate::default(),
+            max_rate: max_rate.and_then(NonZeroU32::new),
             phase: Phase::Open,
             round_trip: None,
             retries: 0,
@@ -276,6 +283,10 @@ impl Driver {
 
     fn handle_message(&mut self, message: Result<Event, ReadError>) -> ControlFlow<()> {
         self.record_received();
+        let message = message.and_then(|event| match self.max_rate {
+            Some(max_rate) if self.rate.record(max_rate).is_err() => Err(ReadError::too_many()),
+            _ => Ok(event),
+        });
         let event = match message {
             Ok(event) => event,
             Err(ReadError::Disconnected) => {
@@ -284,8 +295,13 @@ impl Driver {
             Err(ReadError::Violation { code, reason }) => {
                 debug!(connection = ?self.session.info.id, code, %reason, "protocol violation by the client");
                 let frame = frame::close(code, &reason);
-                self.session.outbox.close(frame, CloseReason::Protocol);
-                self.await_close(Phase::Discarding, CloseReason::Protocol);
+                let reason = match code {
+                    frame::POLICY_VIOLATION => CloseReason::TooMany,
+                    frame::MESSAGE_TOO_BIG => CloseReason::TooLarge,
+                    _ => CloseReason::Protocol,
+                };
+                self.session.outbox.close(frame, reason);
+                self.await_close(Phase::Discarding, reason);
                 return ControlFlow::Continue(());
             }
         };

@@ -25,12 +25,13 @@ use uuid::Uuid;
 use crate::{
     config::AllowedOrigins,
     http::{
-        error_response::{backend_error_response, text_response},
+        error_response::{RETRY_AFTER, backend_error_response, overload_response, text_response},
         extended_connect::is_extended_connect,
         headers::{list_items, remove_hop_headers, remove_private_headers},
+        origin::is_allowed,
     },
     metrics::registry::Dropped,
-    net::{connection::ConnectionHandle, io::Io, stream::Stream},
+    net::{addresses::AddressGuard, connection::ConnectionHandle, io::Io, stream::Stream},
     state::{Services, sessions::SessionGuard},
     ws::{
         deflate::Deflate,
@@ -68,6 +69,17 @@ pub(crate) async fn open(
             return *refusal;
         }
     };
+    let address = client.limited_address;
+    if let Err(wait) = services.addresses.handshake(address) {
+        services.metrics.dropped(Dropped::AddressHandshakes).inc();
+        let text = "too many handshakes of one address, try again later";
+        return overload_response(StatusCode::TOO_MANY_REQUESTS, text, wait);
+    }
+    let Ok(address_guard) = services.addresses.hold(address) else {
+        services.metrics.dropped(Dropped::AddressHolds).inc();
+        let text = "too many WebSockets of one address, try again later";
+        return overload_response(StatusCode::TOO_MANY_REQUESTS, text, RETRY_AFTER);
+    };
     let deflate = services
         .limits
         .compression
@@ -80,10 +92,8 @@ pub(crate) async fn open(
     );
     let Some(guard) = services.sessions.register(outbox.clone()) else {
         services.metrics.dropped(Dropped::Full).inc();
-        return text_response(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "too many open WebSockets, try again later",
-        );
+        let text = "too many open WebSockets, try again later";
+        return overload_response(StatusCode::SERVICE_UNAVAILABLE, text, RETRY_AFTER);
     };
     let upgraded = hyper::upgrade::on(&mut request);
     let info = ConnectionInfo {
@@ -102,6 +112,7 @@ pub(crate) async fn open(
         info,
         outbox,
         guard,
+        address_guard,
         acceptance,
         extensions,
         response_sender,
@@ -141,6 +152,7 @@ struct Handshake {
     info: ConnectionInfo,
     outbox: Arc<Outbox>,
     guard: SessionGuard,
+    address_guard: Option<AddressGuard>,
     acceptance: Acceptance,
     /// The value of `Sec-WebSocket-Extensions` in the response.
     extensions: Option<HeaderValue>,
@@ -155,6 +167,7 @@ impl Handshake {
             mut info,
             outbox,
             guard,
+            address_guard: _address_guard,
             acceptance,
             extensions,
             response_sender,
@@ -272,42 +285,6 @@ fn record_refused_origin<B>(services: &Services, request: &Request<B>) {
             "WebSocket refused: origin not allowed"
         );
     });
-}
-
-/// Returns whether a page of `origin` may open a WebSocket on `host`.
-fn is_allowed(origins: &AllowedOrigins, origin: &HeaderValue, host: Option<&HeaderValue>) -> bool {
-    if origins.any {
-        return true;
-    }
-    let Ok(origin) = origin.to_str() else {
-        return false;
-    };
-    let origin = origin.to_ascii_lowercase();
-    let Some((scheme, authority)) = origin.split_once("://") else {
-        return false;
-    };
-    let port = match scheme {
-        "http" | "ws" => ":80",
-        "https" | "wss" => ":443",
-        _ => "",
-    };
-    // A proxy may have terminated TLS, so the client's scheme is unknown and a default port is
-    // equivalent to none.
-    let without_default_port = |authority: &str| {
-        authority
-            .strip_suffix(port)
-            .unwrap_or(authority)
-            .to_ascii_lowercase()
-    };
-    let is_same_origin = origins.same_origin
-        && host
-            .and_then(|host| host.to_str().ok())
-            .is_some_and(|host| without_default_port(host) == without_default_port(authority));
-    is_same_origin
-        || origins
-            .exact
-            .iter()
-            .any(|exact| *exact == format!("{scheme}://{}", without_default_port(authority)))
 }
 
 /// Returns the headers to pass on: neither hop-by-hop headers nor those of the handshake.
@@ -455,40 +432,6 @@ mod tests {
             same_origin,
             exact: exact.iter().map(|&origin| origin.into()).collect(),
         }
-    }
-
-    #[test]
-    fn origins_are_matched_by_scheme_host_and_port() {
-        let allows = |origins: &AllowedOrigins, origin: &'static str, host: &'static str| {
-            is_allowed(
-                origins,
-                &HeaderValue::from_static(origin),
-                Some(&HeaderValue::from_static(host)),
-            )
-        };
-        let same_origin = origins(false, true, &[]);
-        for (origin, host) in [
-            ("http://localhost:3000", "localhost:3000"),
-            ("https://burger.example", "burger.example"),
-            ("https://Burger.example:443", "burger.example"),
-            ("https://burger.example", "burger.example:443"),
-            ("http://[::1]:3000", "[::1]:3000"),
-        ] {
-            assert!(allows(&same_origin, origin, host), "{origin} {host}");
-        }
-        for (origin, host) in [
-            ("http://evil.example", "localhost:3000"),
-            ("http://localhost:3001", "localhost:3000"),
-            ("http://localhost:3000.evil.example", "localhost:3000"),
-            ("null", "localhost:3000"),
-            ("", ""),
-        ] {
-            assert!(!allows(&same_origin, origin, host), "{origin} {host}");
-        }
-        let exact = origins(false, false, &["https://app.example"]);
-        assert!(allows(&exact, "https://app.example:443", "other"));
-        assert!(!allows(&exact, "http://app.example", "app.example"));
-        assert!(allows(&origins(true, false, &[]), "null", "x"));
     }
 
     #[test]

@@ -75,6 +75,14 @@ impl ReadError {
         }
     }
 
+    /// The client sends more messages than it may.
+    pub(super) fn too_many() -> Self {
+        Self::Violation {
+            code: frame::POLICY_VIOLATION,
+            reason: Cow::Borrowed("too many messages"),
+        }
+    }
+
     fn too_large(max_message_bytes: usize) -> Self {
         Self::Violation {
             code: frame::MESSAGE_TOO_BIG,

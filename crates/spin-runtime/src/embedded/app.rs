@@ -379,7 +379,7 @@ impl Handler {
     /// Waits for a slot for a request whose body is still arriving.
     async fn acquire_upload_slot(&self, call: Call) -> Result<UploadSlot, BackendError> {
         let client = match call.caller {
-            Caller::Client(client) => Some(client.address.ip().to_canonical()),
+            Caller::Client(client) => client.limited_address,
             Caller::Host => None,
         };
         let slot = self.uploads.acquire(client);

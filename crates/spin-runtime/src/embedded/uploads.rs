@@ -57,9 +57,9 @@ impl UploadSlots {
         })
     }
 
-    /// Waits for a slot. Clients on this machine have no limit of their own: they may be a proxy.
+    /// Waits for a slot. `client` has a limit of its own.
     pub(crate) async fn acquire(self: &Arc<Self>, client: Option<IpAddr>) -> Option<UploadSlot> {
-        let client_slot = match client.filter(|client| !client.is_loopback()) {
+        let client_slot = match client {
             Some(client) => Some(self.acquire_of_client(client).await?),
             None => None,
         };

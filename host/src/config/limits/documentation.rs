@@ -34,10 +34,12 @@ macro_rules! rows {
 fn limits_of_the_host() -> Vec<Row> {
     rows! {
         Limits,
-        // In the table of `[application.tool.socket-host.websocket]`.
+        // In the tables of `[application.tool.socket-host.websocket]` and `.http`.
         other_tables: [
             max_message_bytes, max_outgoing_buffer_bytes, max_incoming_buffer_bytes,
-            max_connections, max_response_events_bytes, ping_interval, compression
+            max_connections, max_response_events_bytes, ping_interval, compression,
+            max_holds_per_address, max_handshakes_per_address, max_messages_per_second,
+            max_connections_per_address, max_request_body_bytes
         ],
         request_head_timeout: time("time for the head of a request, from the start of the connection or the end of the previous response"),
         tls_handshake_timeout: time("time for a TLS handshake"),
@@ -145,13 +147,26 @@ fn limits_of_components() -> Vec<Row> {
     }
 }
 
-/// Returns the rows of the table below a heading by their first cell.
-fn table(heading: &str) -> BTreeMap<&'static str, &'static str> {
+/// Returns the text below a heading.
+fn section(heading: &str) -> &'static str {
     let (_, section) = PAGE
         .split_once(&format!("\n{heading}\n"))
         .unwrap_or_else(|| panic!("no heading {heading:?}"));
-    let section = section.split("\n#").next().unwrap_or_default();
-    let rows = section.lines().filter_map(|line| {
+    section.split("\n#").next().unwrap_or_default()
+}
+
+/// Asserts that the table below a heading has this default for a key.
+fn assert_default(heading: &str, key: &str, default: &str) {
+    let mut lines = section(heading).lines();
+    let row = lines
+        .find(|line| line.starts_with(&format!("| `{key}` |")))
+        .unwrap_or_else(|| panic!("no row for {key}"));
+    assert!(row.ends_with(&format!("| {default} |")), "{row}");
+}
+
+/// Returns the rows of the table below a heading by their first cell.
+fn table(heading: &str) -> BTreeMap<&'static str, &'static str> {
+    let rows = section(heading).lines().filter_map(|line| {
         let mut cells = line.strip_prefix("| ")?.split(" | ");
         Some((cells.next()?, cells.next()?))
     });
@@ -281,12 +296,35 @@ fn configurable_limits_are_in_the_documentation() {
             quoted(limits.ping_interval.map(time).unwrap_or_default()),
         ),
         ("compression", format!("`{}`", limits.compression)),
+        (
+            "max-connections-per-address",
+            format!("`{}`", limits.max_holds_per_address),
+        ),
+        (
+            "max-handshakes-per-address",
+            format!(
+                "`{}`",
+                limits.max_handshakes_per_address.unwrap_or_default()
+            ),
+        ),
+        (
+            "max-messages-per-second",
+            format!("`{}`", limits.max_messages_per_second.unwrap_or_default()),
+        ),
     ] {
-        let row = PAGE
-            .lines()
-            .find(|line| line.starts_with(&format!("| `{key}` |")))
-            .unwrap_or_else(|| panic!("no row for {key}"));
-        assert!(row.ends_with(&format!("| {default} |")), "{row}");
+        assert_default("### WebSockets", key, &default);
+    }
+    for (key, default) in [
+        (
+            "max-connections-per-address",
+            format!("`{}`", limits.max_connections_per_address),
+        ),
+        (
+            "max-request-body",
+            quoted(size(limits.max_request_body_bytes)),
+        ),
+    ] {
+        assert_default("### Requests", key, &default);
     }
     let row = table("### The runtime configuration")["`[outbound_redis]`"];
     let default = count(spin_runtime::Limits::DEFAULT.redis_connections);

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -10,10 +9,7 @@ use tokio::{
 
 use super::*;
 use crate::{
-    net::{
-        connections::Connections,
-        listener::{Listener, RefusalCounters},
-    },
+    net::listener::{Admission, Listener},
     shutdown::Shutdown,
 };
 
@@ -31,12 +27,7 @@ impl TestHost {
             let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
             async move { proxy::forward(&services, request).await }
         });
-        tokio::spawn(listener.serve(
-            handler,
-            Connections::new(Gauge::default(), 100),
-            RefusalCounters::default(),
-            self.drain.clone(),
-        ));
+        tokio::spawn(listener.serve(handler, Admission::up_to(100), self.drain.clone()));
         let mut client = TcpStream::connect(address).await.expect("connects");
         let request = b"GET /room/ HTTP/1.1\r\nhost: example.com\r\n\r\n";
         client.write_all(request).await.expect("writes");
