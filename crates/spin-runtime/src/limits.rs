@@ -27,7 +27,7 @@ pub struct Limits {
     /// The share, in percent, of a component's capacity for requests whose body is still arriving.
     /// Further ones wait. Default: 50.
     pub upload_percent: usize,
-    /// The share of one client that is not on this machine, in percent of a component's capacity.
+    /// The share of the clients of one address, in percent of a component's capacity.
     /// Default: 10.
     pub upload_percent_per_client: usize,
     /// How long an instance waits for its next request. Default: 1 s.
