@@ -24,7 +24,7 @@ use crate::{
         },
         headers::{join_cookies, remove_private_headers, remove_underscore_spellings},
         target::to_origin_form,
-        validate::{check_backend_request, check_message},
+        validate::{check_backend_request, check_message, check_upgrade},
     },
     metrics::{backend::metered, registry::Dropped},
     net::{
@@ -141,7 +141,9 @@ impl Gateway {
 
     /// Handles one request of a client.
     async fn handle(&self, mut request: Request<Incoming>, client: Client) -> Response<Body> {
-        let checked = check_message(&request).and_then(|()| check_backend_request(&request));
+        let checked = check_message(&request)
+            .and_then(|()| check_backend_request(&request))
+            .and_then(|()| check_upgrade(&request));
         if let Err(refusal) = checked {
             return refusal_response(refusal);
         }
