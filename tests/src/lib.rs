@@ -13,6 +13,7 @@ mod app;
 mod cluster;
 pub mod deflate;
 mod http;
+pub mod http2_frame;
 mod kitchen;
 mod nginx;
 mod proxy;
