@@ -20,6 +20,7 @@ mod proxy;
 pub mod pushpin;
 mod redis;
 mod server;
+pub mod storm;
 mod upstream;
 mod websocket;
 
