@@ -22,7 +22,9 @@ use crate::{
         error_response::{
             backend_error_response, not_found, refusal_response, request_body_error_response,
         },
-        headers::{join_cookies, remove_private_headers, remove_underscore_spellings},
+        headers::{
+            join_cookies, normalize_length, remove_private_headers, remove_underscore_spellings,
+        },
         target::to_origin_form,
         validate::{check_backend_request, check_message, check_upgrade},
     },
@@ -160,6 +162,7 @@ impl Gateway {
         remove_private_headers(request.headers_mut());
         remove_underscore_spellings(request.headers_mut());
         join_cookies(request.headers_mut());
+        normalize_length(request.headers_mut());
         request.extensions_mut().insert(Caller::Client(client));
         if let Some(passthrough) = rules.passthroughs.find(request.uri().path()) {
             let upstream = &passthrough.upstream;

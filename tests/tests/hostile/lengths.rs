@@ -1,8 +1,8 @@
 //! Lengths and transfer codings that servers read differently (RFC 9112, sections 6.1 to 6.3).
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
-use crate::fixture::{Case, Hosts, NEXT, Outcome, POST, case};
+use crate::fixture::{Case, Hosts, NEXT, Outcome, POST, case, exchange};
 use Outcome::{Refused, Served};
 
 /// Returns a POST with these header fields, and a body.
@@ -77,6 +77,19 @@ async fn only_a_decimal_number_is_a_length() -> Result<()> {
     });
     let cases: Vec<Case> = refused.into_iter().chain(served).collect();
     Hosts::start().await?.check(cases).await
+}
+
+#[tokio::test]
+async fn an_upstream_gets_lengths_without_leading_zeros() -> Result<()> {
+    let mut hosts = Hosts::start().await?;
+    let bytes = post("Content-Length: 010", "0123456789") + NEXT;
+    let responses = exchange(hosts.proxy.address, bytes.as_bytes()).await?;
+    ensure!(responses.statuses == [200, 200], "{responses:?}");
+    let received = hosts.upstream.take();
+    let has_length = |field: &String| field == "content-length: 10";
+    ensure!(received[0].fields.iter().any(has_length), "{received:?}");
+    ensure!(received[0].body == "0123456789", "{received:?}");
+    Ok(())
 }
 
 #[tokio::test]
