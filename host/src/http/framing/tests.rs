@@ -1,6 +1,21 @@
 //! Tests of the framing check, with requests that arrive at once and byte by byte.
 
+use std::{
+    convert::Infallible,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use proptest::prelude::*;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
+    time::timeout,
+};
 
 use super::*;
 
@@ -207,5 +222,89 @@ proptest! {
     ) {
         let bytes = bytes.as_bytes();
         prop_assert_eq!(check([bytes]), check(bytes.chunks(piece)));
+    }
+}
+
+/// Parts of requests, which make sense in some orders only.
+const PARTS: [&str; 24] = [
+    "GET / HTTP/1.1\r\n",
+    "POST / HTTP/1.1\r\n",
+    "GET / HTTP/1.1\r\n\r\n",
+    "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\n",
+    "Content-Length: 5\r\n",
+    "content-length:18\r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "transfer-encoding:\tCHUNKED \r\n",
+    "Content-Length : 5\r\n",
+    "Connection: upgrade\r\nUpgrade: x\r\n",
+    "Expect: 100-continue\r\n",
+    "X: y\r\n",
+    "\r\n",
+    "\r\n",
+    "0\r\n\r\n",
+    "0\r\n",
+    "5\r\nhello\r\n",
+    "12;a=b\r\n",
+    "005 \r\n",
+    "hello",
+    "\n",
+    "\r",
+    " ",
+];
+
+/// Returns how many requests hyper receives in bytes, and whether it refuses what follows.
+async fn received_by_hyper(bytes: &[u8]) -> (u64, bool) {
+    const IDLE: Duration = Duration::from_secs(1);
+    let (mut client, server) = duplex(bytes.len() + 64 * 1024);
+    client.write_all(bytes).await.expect("room");
+    let received = AtomicU64::new(0);
+    let service = service_fn(|request: Request<Incoming>| {
+        received.fetch_add(1, Relaxed);
+        async {
+            let body = timeout(IDLE, request.into_body().collect()).await;
+            let mut response = Response::new(Empty::<Bytes>::new());
+            if !matches!(body, Ok(Ok(_))) {
+                *response.status_mut() = StatusCode::BAD_REQUEST;
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .serve_connection(TokioIo::new(server), service);
+    // It ends with a timeout if nothing is wrong.
+    let _ = served.await;
+    let mut responses = String::new();
+    client
+        .read_to_string(&mut responses)
+        .await
+        .expect("responses");
+    (received.load(Relaxed), responses.contains(" 400 "))
+}
+
+proptest! {
+    #[test]
+    fn the_check_finds_the_requests_that_hyper_receives(
+        parts in prop::collection::vec(prop::sample::select(PARTS.to_vec()), 0..16),
+    ) {
+        let bytes = parts.concat();
+        let (problem, requests) = check([bytes.as_bytes()]);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+        let (received, is_refused) = runtime.block_on(received_by_hyper(bytes.as_bytes()));
+        match problem {
+            // hyper may refuse more.
+            None => prop_assert!(received == requests || is_refused && received < requests),
+            // Up to the problem, both read the same.
+            Some(problem) => {
+                let before = problem.request - u64::from(!problem.is_body);
+                prop_assert!(received >= before || is_refused, "{:?}", problem);
+            }
+        }
     }
 }
