@@ -23,9 +23,11 @@ use crate::{
             backend_error_response, not_found, refusal_response, request_body_error_response,
         },
         forwarded,
-        headers::{join_cookies, remove_private_headers, remove_underscore_spellings},
+        headers::{
+            join_cookies, normalize_length, remove_private_headers, remove_underscore_spellings,
+        },
         target::to_origin_form,
-        validate::{HEAD_TOO_LARGE, check_backend_request, check_message},
+        validate::{HEAD_TOO_LARGE, check_backend_request, check_message, check_upgrade},
     },
     metrics::{backend::metered, registry::Dropped},
     net::{
@@ -150,7 +152,9 @@ impl Gateway {
 
     /// Handles one request of a client.
     async fn handle(&self, mut request: Request<Incoming>, mut client: Client) -> Response<Body> {
-        let checked = check_message(&request).and_then(|()| check_backend_request(&request));
+        let checked = check_message(&request)
+            .and_then(|()| check_backend_request(&request))
+            .and_then(|()| check_upgrade(&request));
         if let Err(refusal) = checked {
             let reason = if refusal == HEAD_TOO_LARGE {
                 Dropped::LargeHead
@@ -175,6 +179,7 @@ impl Gateway {
         remove_private_headers(request.headers_mut());
         remove_underscore_spellings(request.headers_mut());
         join_cookies(request.headers_mut());
+        normalize_length(request.headers_mut());
         request.extensions_mut().insert(Caller::Client(client));
         if let Some(passthrough) = rules.passthroughs.find(request.uri().path()) {
             let upstream = &passthrough.upstream;

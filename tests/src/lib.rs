@@ -13,12 +13,14 @@ mod app;
 mod cluster;
 pub mod deflate;
 mod http;
+pub mod http2_frame;
 mod kitchen;
 mod nginx;
 mod proxy;
 pub mod pushpin;
 mod redis;
 mod server;
+pub mod storm;
 mod upstream;
 mod websocket;
 

@@ -15,6 +15,11 @@ pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy)]
 pub(crate) struct BackendFailure;
 
+/// Marks a response to a request that is refused, as an extension. It ends a connection of HTTP/1.1:
+/// what follows may not be what the client meant to send.
+#[derive(Clone, Copy)]
+pub(crate) struct Refused;
+
 /// Returns the response for a path that the application does not serve: 404, and no body, as in
 /// Spin.
 pub(crate) fn not_found() -> Response<Body> {
@@ -54,7 +59,9 @@ pub(crate) fn overload_response(
 
 /// Returns the response to a request that is refused.
 pub(crate) fn refusal_response(Refusal(status, text): Refusal) -> Response<Body> {
-    text_response(status, text)
+    let mut response = text_response(status, text);
+    response.extensions_mut().insert(Refused);
+    response
 }
 
 /// Returns the response to a request whose body could not be received.
@@ -64,7 +71,9 @@ pub(crate) fn request_body_error_response(error: RequestBodyError) -> Response<B
         RequestBodyError::TooSlow => StatusCode::REQUEST_TIMEOUT,
         RequestBodyError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
     };
-    text_response(status, &error.to_string())
+    let mut response = text_response(status, &error.to_string());
+    response.extensions_mut().insert(Refused);
+    response
 }
 
 /// Returns the response to a request that the backend failed to answer.

@@ -106,6 +106,21 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
+/// Removes leading zeros from `Content-Length`: some servers would read the number as octal.
+pub(crate) fn normalize_length(headers: &mut HeaderMap) {
+    let Some(length) = headers.get(header::CONTENT_LENGTH) else {
+        return;
+    };
+    if length.as_bytes().starts_with(b"0")
+        && let Some(number) = length
+            .to_str()
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    {
+        headers.insert(header::CONTENT_LENGTH, number.into());
+    }
+}
+
 /// Removes the headers whose name matches the predicate.
 pub(crate) fn remove_headers(headers: &mut HeaderMap, predicate: impl Fn(&HeaderName) -> bool) {
     let names: Vec<_> = headers
@@ -274,6 +289,16 @@ mod tests {
             &[""],
         ] {
             assert!(is_unsupported(unsupported), "{unsupported:?}");
+        }
+    }
+
+    #[test]
+    fn lengths_have_no_leading_zeros() {
+        for (length, expected) in [("5", "5"), ("0", "0"), ("00", "0"), ("010", "10"), ("", "")] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static(length));
+            normalize_length(&mut headers);
+            assert_eq!(headers[header::CONTENT_LENGTH], expected, "{length:?}");
         }
     }
 

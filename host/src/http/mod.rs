@@ -1,5 +1,6 @@
 //! HTTP building blocks that the gateway, held requests, WebSockets and upstreams share.
 //!
+//! - [`framing`] finds requests that servers read differently.
 //! - [`validate`] refuses malformed and forged requests.
 //! - [`target`] normalizes request targets.
 //! - [`extended_connect`] recognizes WebSockets over HTTP/2.
@@ -15,6 +16,7 @@ pub(crate) mod body;
 pub(crate) mod error_response;
 pub(crate) mod extended_connect;
 pub(crate) mod forwarded;
+pub(crate) mod framing;
 pub(crate) mod headers;
 pub(crate) mod origin;
 pub(crate) mod signer;

@@ -5,13 +5,15 @@ use std::net::Ipv6Addr;
 
 use grip::header::WEBSOCKET_EVENTS;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header, uri::Authority};
+use http_body::Body;
 use spin_runtime::escapes_root;
 
 use crate::{
     config::Limits,
     http::{
         extended_connect::is_extended_connect,
-        headers::{has_unsupported_transfer_coding, normalize_name},
+        framing::Malformed,
+        headers::{has_unsupported_transfer_coding, list_items, normalize_name},
     },
 };
 
@@ -33,6 +35,17 @@ pub(crate) fn check_message<B>(request: &Request<B>) -> Result<(), Refusal> {
     if is_too_large(request) {
         return Err(HEAD_TOO_LARGE);
     }
+    if let Some(Malformed(problem)) = request.extensions().get() {
+        return Err(Refusal(StatusCode::BAD_REQUEST, problem));
+    }
+    // HTTP/2 allows the same length twice.
+    let mut lengths = request.headers().get_all(header::CONTENT_LENGTH).iter();
+    if lengths.nth(1).is_some() {
+        return Err(Refusal(
+            StatusCode::BAD_REQUEST,
+            "more than one Content-Length header",
+        ));
+    }
     if let Some(problem) = target_problem(request).or_else(|| host_problem(request)) {
         return Err(Refusal(StatusCode::BAD_REQUEST, problem));
     }
@@ -53,6 +66,13 @@ pub(crate) fn check_backend_request<B>(request: &Request<B>) -> Result<(), Refus
             "CONNECT is only supported for WebSockets over HTTP/2",
         ));
     }
+    // The backend would send back the headers that the host has added.
+    if request.method() == Method::TRACE {
+        return Err(Refusal(
+            StatusCode::NOT_IMPLEMENTED,
+            "TRACE is not supported",
+        ));
+    }
     // Appended to the path of an upstream, it would reach what this host does not serve.
     if escapes_root(request.uri().path()) {
         return Err(Refusal(
@@ -64,6 +84,27 @@ pub(crate) fn check_backend_request<B>(request: &Request<B>) -> Result<(), Refus
         return Err(Refusal(
             StatusCode::FORBIDDEN,
             "only the host may send WebSocket events",
+        ));
+    }
+    Ok(())
+}
+
+/// Checks that a request for a WebSocket has no body: a server behind this host could read it as
+/// messages.
+pub(crate) fn check_upgrade<B: Body>(request: &Request<B>) -> Result<(), Refusal> {
+    let is_websocket = |protocol: &str| {
+        protocol
+            .split('/')
+            .next()
+            .is_some_and(|name| name.eq_ignore_ascii_case("websocket"))
+    };
+    if request.version() == Version::HTTP_11
+        && !request.body().is_end_stream()
+        && list_items(request.headers(), &header::UPGRADE).any(is_websocket)
+    {
+        return Err(Refusal(
+            StatusCode::BAD_REQUEST,
+            "a request for a WebSocket must not have a body",
         ));
     }
     Ok(())

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, Version, header};
+use http::{HeaderValue, Request, Response, Version, header};
 use hyper::{
     body::Incoming,
     rt::{Read, Write},
@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Limits,
+    http::error_response::Refused,
     metrics::gauge_guard::GaugeGuard,
     net::{
         date,
@@ -60,8 +61,6 @@ struct Connection {
     abort: CancellationToken,
     /// [`ConnectionHandle::close`] was called.
     is_closed: AtomicBool,
-    /// A request was received.
-    has_request: AtomicBool,
     /// The connection is HTTP/2, with concurrent requests.
     is_h2: AtomicBool,
     /// The responses in progress, if it is HTTP/2.
@@ -84,7 +83,6 @@ impl ConnectionHandle {
             close: Notify::new(),
             abort,
             is_closed: AtomicBool::new(false),
-            has_request: AtomicBool::new(false),
             is_h2: AtomicBool::new(false),
             streams: Streams::default(),
             requests: AtomicUsize::new(0),
@@ -232,8 +230,10 @@ where
     let connection = &*handle.0;
     let io = Io::new(stream, connection.io.clone());
     let service = service_fn(|mut request: Request<Incoming>| {
-        connection.has_request.store(true, Relaxed);
         let is_h2 = request.version() == Version::HTTP_2;
+        if let Some(problem) = connection.io.receive_request() {
+            request.extensions_mut().insert(problem);
+        }
         connection.is_h2.store(is_h2, Relaxed);
         request.extensions_mut().insert(handle.clone());
         let busy = handle.busy();
@@ -243,7 +243,12 @@ where
         let handle = handle.clone();
         async move {
             let mut response = response.await;
+            let is_refused = response.extensions().get::<Refused>().is_some();
             let headers = response.headers_mut();
+            if is_refused && !is_h2 {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+                handle.0.io.is_refused.store(true, Relaxed);
+            }
             headers.entry(header::DATE).or_insert_with(date::now);
             let streams = is_h2.then_some(&handle.0.streams);
             Ok::<_, Infallible>(response.map(|body| ResponseBody::new(body, streams, busy)))
@@ -263,7 +268,7 @@ where
             () = connection.abort.cancelled() => return Ended::Aborted,
             () = &mut check => {}
         }
-        if !connection.has_request.load(Relaxed) {
+        if connection.io.requests.load(Relaxed) == 0 {
             return Ended::NoRequest;
         }
         let next_check = if connection.is_h2.load(Relaxed) {

@@ -1,26 +1,37 @@
-//! The byte stream of a connection: records whether the client reads, and ends the connection so that
-//! the client gets the last response.
+//! The byte stream of a connection: checks the framing of requests, records whether the client reads,
+//! and ends the connection so that the client gets the last response.
 
 use std::{
     io::{self, IoSlice},
+    mem::MaybeUninit,
     pin::Pin,
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::{Buf as _, Bytes};
+use http::StatusCode;
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::{config::Limits, http::validate::HEAD_TOO_LARGE};
+use crate::{
+    config::Limits,
+    http::{
+        framing::{Framing, Malformed, Problem},
+        validate::{HEAD_TOO_LARGE, Refusal},
+    },
+};
 
 /// How long a client may continue to send a request body after the response.
 const LINGER_TIMEOUT: Duration = Limits::DEFAULT.close_timeout;
+
+/// The most bytes that are read at once while they are checked.
+const READ_BYTES: usize = 16 * 1024;
 
 /// What a stream shares with the connection that it belongs to.
 #[derive(Default)]
@@ -31,9 +42,24 @@ pub(super) struct IoState {
     pub(super) is_receiving: AtomicBool,
     /// A response of the host, rather than one of hyper, is in progress.
     pub(super) is_responding: AtomicBool,
+    /// The last response refuses its request.
+    pub(super) is_refused: AtomicBool,
+    /// The requests that hyper has received.
+    pub(super) requests: AtomicU64,
+    /// The first request that hyper would accept although it is malformed.
+    problem: OnceLock<Problem>,
 }
 
 impl IoState {
+    /// Counts a request that hyper has received, and returns what is wrong with its head.
+    pub(super) fn receive_request(&self) -> Option<Malformed> {
+        let number = self.requests.fetch_add(1, Relaxed) + 1;
+        let problem = self.problem.get();
+        problem
+            .filter(|problem| problem.request == number && !problem.is_body)
+            .map(|problem| problem.text)
+    }
+
     /// Records whether the client accepted what was written.
     fn record_write<T>(&self, written: Poll<T>) -> Poll<T> {
         let mut blocked_since = self.blocked_since.lock();
@@ -50,6 +76,7 @@ impl IoState {
 pub(crate) struct Io<S> {
     stream: S,
     state: Arc<IoState>,
+    framing: Framing,
     /// The rest of a response that is sent instead of hyper's.
     substitute: Bytes,
     /// Limits the time for the rest of a request after the response was sent.
@@ -61,6 +88,7 @@ impl<S> Io<S> {
         Self {
             stream,
             state,
+            framing: Framing::default(),
             substitute: Bytes::new(),
             linger: None,
         }
@@ -76,9 +104,32 @@ impl<S: Read + Unpin> Read for Io<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        into: ReadBufCursor<'_>,
+        mut into: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, into)
+        let this = &mut *self;
+        if !this.framing.is_checking() {
+            return match this.state.problem.get() {
+                Some(problem) if problem.is_body => Poll::Ready(Err(malformed_body())),
+                _ => Pin::new(&mut this.stream).poll_read(cx, into),
+            };
+        }
+        let mut buffer = [MaybeUninit::uninit(); READ_BYTES];
+        let length = into.remaining().min(READ_BYTES);
+        let mut buffer = ReadBuf::uninit(&mut buffer[..length]);
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buffer.unfilled()))?;
+        let mut bytes = buffer.filled();
+        if let Err((problem, valid)) = this.framing.check(bytes) {
+            let problem = *this.state.problem.get_or_init(|| problem);
+            // The handler refuses a malformed head, once hyper has received it.
+            if problem.is_body {
+                bytes = &bytes[..valid];
+                if bytes.is_empty() {
+                    return Poll::Ready(Err(malformed_body()));
+                }
+            }
+        }
+        into.put_slice(bytes);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -117,12 +168,16 @@ impl<S: Read + Write + Unpin> Write for Io<S> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    /// Ends the sending side. If the client is still sending a request body, discards it for a
-    /// while: closing at once would reset the connection, and the client could lose the response.
+    /// Ends the sending side. If the client may still be sending, discards that for a while: closing
+    /// at once would reset the connection, and the client could lose the response.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.linger.is_none() {
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-            if !self.state.is_receiving.load(Relaxed) {
+            let state = &self.state;
+            let may_send = state.is_receiving.load(Relaxed)
+                || state.is_refused.load(Relaxed)
+                || self.framing.has_more_than(state.requests.load(Relaxed));
+            if !may_send {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -144,14 +199,20 @@ impl<S: Read + Write + Unpin> Write for Io<S> {
 }
 
 impl<S: Write + Unpin> Io<S> {
-    /// Sends a response with a text instead of the empty one that hyper sends for a head that exceeds
-    /// its limits. Returns `None` for other responses.
+    /// Sends a response with a text instead of the empty one that hyper sends for a head that it
+    /// refuses. Returns `None` for other responses.
     fn poll_substitute(
         &mut self,
         cx: &mut Context<'_>,
         from: &[u8],
     ) -> Option<Poll<io::Result<usize>>> {
-        if !from.starts_with(b"HTTP/1.1 431 ") || self.state.is_responding.load(Relaxed) {
+        let refusal = match from.get(..EMPTY_400.len()) {
+            Some(EMPTY_400) => MALFORMED,
+            Some(EMPTY_431) => HEAD_TOO_LARGE,
+            _ => return None,
+        };
+        let received = self.state.requests.load(Relaxed);
+        if self.state.is_responding.load(Relaxed) || !self.framing.has_more_than(received) {
             return None;
         }
         let is_empty =
@@ -160,10 +221,16 @@ impl<S: Write + Unpin> Io<S> {
             return None;
         }
         if self.substitute.is_empty() {
-            let text = HEAD_TOO_LARGE.1;
+            let problem = self.state.problem.get();
+            let Refusal(status, text) = match problem {
+                Some(problem) if problem.request == received + 1 && !problem.is_body => {
+                    Refusal(StatusCode::BAD_REQUEST, problem.text.0)
+                }
+                _ => refusal,
+            };
             let length = text.len() + 1;
             self.substitute = format!(
-                "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\
+                "HTTP/1.1 {status}\r\nconnection: close\r\n\
                  content-type: text/plain; charset=utf-8\r\ncontent-length: {length}\r\n\r\n{text}\n"
             )
             .into();
@@ -181,6 +248,18 @@ impl<S: Write + Unpin> Io<S> {
         Some(Poll::Ready(Ok(from.len())))
     }
 }
+
+/// Returns the error with which reading a malformed body ends.
+fn malformed_body() -> io::Error {
+    io::ErrorKind::InvalidData.into()
+}
+
+/// The refusal of a head that hyper cannot parse.
+const MALFORMED: Refusal = Refusal(StatusCode::BAD_REQUEST, "malformed request");
+
+/// The starts of hyper's own responses.
+const EMPTY_400: &[u8] = b"HTTP/1.1 400 ";
+const EMPTY_431: &[u8] = b"HTTP/1.1 431 ";
 
 /// The length of a response without a body, as hyper writes it.
 const EMPTY: &[u8] = b"\r\ncontent-length: 0\r\n";

@@ -3,7 +3,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use tests::{Server, TIMEOUT};
+use tests::{
+    Server, TIMEOUT,
+    http2_frame::{
+        CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, HEADERS, PING, PRIORITY, RST_STREAM,
+        SETTINGS, WINDOW_UPDATE, frame, start,
+    },
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -14,10 +20,6 @@ use tokio_rustls::client::TlsStream;
 use crate::{
     authority::{Authority, serve},
     client::{connect, get},
-    http2_frame::{
-        CONTINUATION, END_HEADERS, END_STREAM, GET, HEADERS, PING, RST_STREAM, SETTINGS, frame,
-        start,
-    },
     sockets::{open, request},
 };
 
@@ -84,7 +86,28 @@ async fn rapid_resets_close_the_connection() -> Result<()> {
 }
 
 #[tokio::test]
+async fn errors_that_make_the_host_reset_streams_close_the_connection() -> Result<()> {
+    attack("a window that overflows", true, 100_000, |index| {
+        let stream = 2 * index + 1;
+        let mut frames = frame(HEADERS, END_HEADERS, stream, GET);
+        frames.extend(frame(
+            WINDOW_UPDATE,
+            0,
+            stream,
+            &0x7fff_ffff_u32.to_be_bytes(),
+        ));
+        frames
+    })
+    .await
+}
+
+#[tokio::test]
 async fn endless_headers_close_the_connection() -> Result<()> {
+    attack("empty CONTINUATION", true, 100_000, |index| match index {
+        0 => frame(HEADERS, END_STREAM, 1, GET),
+        _ => frame(CONTINUATION, 0, 1, &[]),
+    })
+    .await?;
     // A large literal header field, which is sent again and again.
     let mut field = vec![0x00, 1, b'x', 0x7f, 0x81, 0x7e];
     field.extend([b'y'; 16_384 - 256]);
@@ -96,7 +119,20 @@ async fn endless_headers_close_the_connection() -> Result<()> {
 }
 
 #[tokio::test]
-async fn floods_of_settings_and_pings_are_bounded() -> Result<()> {
+async fn floods_of_small_frames_are_bounded() -> Result<()> {
+    attack("PRIORITY", false, 100_000, |index| {
+        frame(PRIORITY, 0, 2 * index + 1, &[0, 0, 0, 0, 16])
+    })
+    .await?;
+    attack("WINDOW_UPDATE", false, 100_000, |_| {
+        frame(WINDOW_UPDATE, 0, 0, &1u32.to_be_bytes())
+    })
+    .await?;
+    attack("empty DATA", false, 100_000, |index| match index {
+        0 => frame(HEADERS, END_HEADERS, 1, GET),
+        _ => frame(DATA, 0, 1, &[]),
+    })
+    .await?;
     attack("SETTINGS", false, 100_000, |_| {
         frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 255, 255])
     })

@@ -1,17 +1,16 @@
 //! Requests for WebSockets over HTTP/2 whose pseudo-header fields are wrong.
 
 use anyhow::{Context as _, Result, ensure};
-use tests::{TIMEOUT, eventually};
-use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
-use tokio_rustls::client::TlsStream;
-
-use crate::{
-    authority::serve,
-    client::connect,
+use tests::{
+    TIMEOUT, eventually,
     http2_frame::{
         END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, frame, literals, read_frame, start,
     },
 };
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
+use tokio_rustls::client::TlsStream;
+
+use crate::{authority::serve, client::connect};
 
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

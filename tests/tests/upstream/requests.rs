@@ -36,12 +36,10 @@ async fn requests_are_forwarded_unchanged() -> Result<()> {
         let before = backend.connections();
         let url = backend.url(scheme) + "/base/";
         let host = Server::in_front_of(&url, &["--grip-key", "secret"])?;
-        for method in [
-            "GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW",
-        ] {
+        for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"] {
             let target = "/a%2Fb/.././c//d;e?x=1&y=%20?z";
             let body = match method {
-                "GET" | "TRACE" => String::new(),
+                "GET" => String::new(),
                 _ => "content".repeat(10_000),
             };
             let request = Request::builder()

@@ -160,6 +160,46 @@ fn unsupported_transfer_codings_are_refused() {
 }
 
 #[test]
+fn a_length_appears_once() {
+    let request = Request::post("http://a/").version(Version::HTTP_2);
+    let request = request
+        .header(header::CONTENT_LENGTH, "5")
+        .header(header::CONTENT_LENGTH, "5");
+    let refusal = check_message(&request.body(()).expect("valid request")).expect_err("refused");
+    assert_eq!(refusal.0, StatusCode::BAD_REQUEST);
+}
+
+#[test]
+fn methods_that_reach_no_backend_are_refused() {
+    for (method, status) in [
+        (Method::CONNECT, Some(501)),
+        (Method::TRACE, Some(501)),
+        (Method::OPTIONS, None),
+    ] {
+        let request = Request::builder().method(&method).uri("/").body(());
+        let refusal = check_backend_request(&request.expect("valid request"));
+        let refusal = refusal.err().map(|refusal| refusal.0.as_u16());
+        assert_eq!(refusal, status, "{method}");
+    }
+}
+
+#[test]
+fn only_requests_for_websockets_have_no_body() {
+    for (protocol, body, is_refused) in [
+        ("websocket", "", false),
+        ("websocket", "hi", true),
+        ("h2c, WebSocket/13", "hi", true),
+        ("h2c", "hi", false),
+        ("tcp", "hi", false),
+    ] {
+        let request = Request::get("/").header(header::UPGRADE, protocol);
+        let request = request.body(body.to_owned()).expect("valid request");
+        let refusal = check_upgrade(&request);
+        assert_eq!(refusal.is_err(), is_refused, "{protocol} {body:?}");
+    }
+}
+
+#[test]
 fn events_are_recognized_in_every_form() {
     let status = |name: &str, value: &str| {
         let request = Request::post("/").header(name, value).body(());

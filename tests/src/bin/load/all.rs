@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::layers::Layers;
-use crate::measure::{fanout, flat_out, get, idle, open, ping, recover, start, warm_up};
+use crate::measure::{fanout, flat_out, get, idle, open, ping, recover, start, storm, warm_up};
 use crate::process::{Processes, Server, raise_open_files};
 use crate::report::{Figure, Report};
 use crate::socket::Transport;
@@ -102,6 +102,8 @@ enum Measurement {
     Start,
     /// Time until all sockets of a killed host are back and have received everything
     Recover,
+    /// Time until sockets that were cut at once are back and have resumed
+    Storm,
     /// Idle, with held HTTP streams
     StreamIdle,
     /// Open, with held HTTP streams
@@ -129,7 +131,7 @@ impl Measurement {
     /// Returns whether it can be measured with these layers.
     fn supports(self, layers: Layers) -> bool {
         match self {
-            Self::Start | Self::Recover => layers == Layers::Plain,
+            Self::Start | Self::Recover | Self::Storm => layers == Layers::Plain,
             Self::Get | Self::Static => !layers.has_deflate(),
             _ if self.transport() == Transport::Stream => {
                 matches!(layers, Layers::Plain | Layers::Tls)
@@ -297,6 +299,7 @@ fn supports(contender: &Contender, measurement: Measurement) -> bool {
         && measurement.supports(contender.layers())
         && (measurement != Measurement::Static || is_host)
         && (measurement != Measurement::Recover || contender.hosts() > 1)
+        && (measurement != Measurement::Storm || is_host)
 }
 
 /// Runs one measurement, again if it fails, and adds its figures or the failure to the report.
@@ -439,6 +442,13 @@ fn measure_running(
                 seconds,
             };
             get::run(target, &options)
+        }
+        Measurement::Storm => {
+            let options = storm::Options {
+                sockets,
+                ..storm::Options::default()
+            };
+            storm::run(target, &options)
         }
         Measurement::Start | Measurement::Recover => unreachable!("measured otherwise"),
     }

@@ -30,7 +30,7 @@ mod target;
 mod websocket;
 
 use layers::Layers;
-use measure::{fanout, flat_out, get, hostile, idle, open, ping, start};
+use measure::{fanout, flat_out, get, hostile, idle, open, ping, start, storm};
 use process::{Launch, Processes};
 use report::Report;
 use socket::Transport;
@@ -111,6 +111,13 @@ enum Command {
         server: ServerOptions,
         #[command(flatten)]
         options: get::Options,
+    },
+    /// Cut all sockets at once, and measure the time until they are back and have resumed
+    Storm {
+        #[command(flatten)]
+        server: ServerOptions,
+        #[command(flatten)]
+        options: storm::Options,
     },
     /// Start a server and measure the time to the first byte of a response
     Start {
@@ -249,6 +256,7 @@ fn measure_once(command: &Command) -> Result<(String, Vec<report::Figure>)> {
         } => (server, hostile::run(&server.target()?, *pid, options)?),
         Command::Ping { server, options } => (server, ping::run(&server.target()?, options)?),
         Command::Get { server, options } => (server, get::run(&server.target()?, options)?),
+        Command::Storm { server, options } => (server, storm::run(&server.target()?, options)?),
         Command::Start {
             url,
             command: server,
@@ -274,6 +282,7 @@ fn sockets(command: &Command) -> usize {
         Command::Hostile { options, .. } => options.connections,
         Command::Ping { options, .. } => options.sockets,
         Command::Get { options, .. } => options.connections,
+        Command::Storm { options, .. } => options.sockets,
         Command::Start { .. } | Command::Backend { .. } | Command::All(_) => 0,
     }
 }

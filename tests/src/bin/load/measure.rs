@@ -9,6 +9,7 @@ pub mod open;
 pub mod ping;
 pub mod recover;
 pub mod start;
+pub mod storm;
 
 use std::time::Duration;
 

@@ -1,31 +1,46 @@
 //! Frames of HTTP/2 (RFC 9113) and header fields (RFC 7541) as bytes, for what clients must not send.
 
 use anyhow::{Result, ensure};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Types of frames (RFC 9113, section 6).
+/// The type of DATA frames (RFC 9113, section 6).
+pub const DATA: u8 = 0;
+/// The type of HEADERS frames.
 pub const HEADERS: u8 = 1;
+/// The type of PRIORITY frames.
+pub const PRIORITY: u8 = 2;
+/// The type of RST_STREAM frames.
 pub const RST_STREAM: u8 = 3;
+/// The type of SETTINGS frames.
 pub const SETTINGS: u8 = 4;
+/// The type of PING frames.
 pub const PING: u8 = 6;
+/// The type of GOAWAY frames.
 pub const GOAWAY: u8 = 7;
+/// The type of WINDOW_UPDATE frames.
+pub const WINDOW_UPDATE: u8 = 8;
+/// The type of CONTINUATION frames.
 pub const CONTINUATION: u8 = 9;
 
-/// Flags of HEADERS.
+/// The flag of the last frame of a message.
 pub const END_STREAM: u8 = 1;
+/// The flag of the last frame of a block of header fields.
 pub const END_HEADERS: u8 = 4;
+/// The flag of a frame with padding.
+pub const PADDED: u8 = 8;
 
 /// `:method: GET`, `:scheme: https`, `:path: /`, and `:authority: a`, compressed.
 pub const GET: &[u8] = &[0x82, 0x87, 0x84, 0x41, 0x01, b'a'];
 
 /// A frame that was received.
 pub struct Frame {
+    /// The type.
     pub kind: u8,
+    /// The number of its stream.
     pub stream: u32,
+    /// The content.
     pub payload: Vec<u8>,
 }
 
@@ -54,14 +69,14 @@ pub fn literals(fields: &[(&str, &str)]) -> Vec<u8> {
 }
 
 /// Sends the preface of a connection.
-pub async fn start(stream: &mut TlsStream<TcpStream>) -> Result<()> {
+pub async fn start(stream: &mut (impl AsyncWrite + Unpin)) -> Result<()> {
     let mut bytes = PREFACE.to_vec();
     bytes.extend(frame(SETTINGS, 0, 0, &[]));
     Ok(stream.write_all(&bytes).await?)
 }
 
 /// Reads the next frame.
-pub async fn read_frame(stream: &mut TlsStream<TcpStream>) -> Result<Frame> {
+pub async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Result<Frame> {
     let mut head = [0; 9];
     stream.read_exact(&mut head).await?;
     let [a, b, c, kind, _, s, t, u, v] = head;
