@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use anyhow::anyhow;
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::{Host, config::Limits, net::frame, spin::SpinProcess};
+use crate::{Host, config::Limits, net::frame, spin::SpinProcess, telemetry::panics};
 
 impl Host {
     /// Waits until the Spin process that this host has started exits, and returns an error that
@@ -14,6 +15,15 @@ impl Host {
         match &mut self.spin {
             Some(spin) => spin.exited().await,
             None => std::future::pending().await,
+        }
+    }
+
+    /// Waits until the host cannot go on, and returns an error that describes why: Spin has exited, or
+    /// a task has panicked that the host cannot do without.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        tokio::select! {
+            error = self.spin_exited() => error,
+            task = panics::fatal() => anyhow!("internal error: the {task} has panicked"),
         }
     }
 

@@ -50,6 +50,7 @@ mod shutdown;
 mod signals;
 mod spin;
 mod state;
+mod telemetry;
 mod terminal;
 mod timers;
 mod upstream;
@@ -71,6 +72,7 @@ use net::{connections::ConnectionLimits, listener::Listener};
 use shutdown::Shutdown;
 use spin::SpinProcess;
 use state::Services;
+use telemetry::panics::critical;
 use upstream::tunnel::Tunnels;
 
 /// A running host. Dropping it aborts everything at once; [`Host::stop`] drains first.
@@ -120,7 +122,8 @@ impl Host {
 
         // Compiling may take long. Meanwhile the control port responds with "starting".
         let mut background = JoinSet::new();
-        background.spawn(control.clone().serve(control_listener));
+        let control_port = control.clone().serve(control_listener);
+        background.spawn(critical("control port", control_port));
         let spin = spin::start(&mut options, &config.manifest, addresses[1]).await?;
         let stores = runtime_config.key_value_stores.clone();
         let mut app = App::start(
@@ -138,24 +141,28 @@ impl Host {
         if let Some(bus) = services.bus.clone() {
             bus.join().await?;
             bus.check_stores(&stores)?;
-            background.spawn(bus.run());
+            background.spawn(critical("bus", bus.run()));
         }
         control.set_ready(services.clone());
         let mut serving = JoinSet::new();
         if let Some(redirect) = redirect {
-            background.spawn(redirect.serve(limits.control));
+            background.spawn(critical("redirect", redirect.serve(limits.control)));
         }
-        serving.spawn(app.gateway().serve(listener, limits.public));
-        serving.spawn(app.start_timers());
-        background.spawn(services.sessions.clone().sweep());
-        background.spawn(services.channels.clone().sweep());
-        background.spawn(presence::run(
+        let public = app.gateway().serve(listener, limits.public);
+        serving.spawn(critical("public port", public));
+        serving.spawn(critical("timers", app.start_timers()));
+        let presence = presence::run(
             services.members.clone(),
             services.channels.clone(),
             services.bus.clone(),
-        ));
-        background.spawn(app.watch());
-        background.spawn(certificates.clone().watch());
+        );
+        background.spawn(critical("presence", presence));
+        let (sessions, channels) = (services.sessions.clone(), services.channels.clone());
+        background.spawn(critical("sweeper of sessions", sessions.sweep()));
+        background.spawn(critical("sweeper of channels", channels.sweep()));
+        background.spawn(critical("watcher of files", app.watch()));
+        let renewal = certificates.clone().watch();
+        background.spawn(critical("watcher of certificates", renewal));
         Ok(Self {
             certificates,
             config,

@@ -22,6 +22,7 @@ use crate::{
     http::headers::TIMER_RUN,
     shutdown::Shutdown,
     state::Services,
+    telemetry::panics::{self, Panicked},
 };
 
 /// How long the body of a response may take.
@@ -172,9 +173,9 @@ async fn run(timer: Timer, services: Arc<Services>, host: HeaderValue, stop: Can
         };
         let span = debug_span!("timer", name);
         // A call in progress finishes when the host drains.
-        let result = call(&timer.target, time, run, &services, &host)
-            .instrument(span)
-            .await;
+        let call = call(&timer.target, time, run, &services, &host).instrument(span);
+        let result = panics::catch(call).await;
+        let result = result.unwrap_or_else(|panicked| Err(panicked.into()));
         services.metrics.timer(name, result.is_ok());
         match result {
             Ok(()) => debug!(timer = name, "timer called"),
@@ -196,6 +197,8 @@ enum CallError {
     BodyTimeout,
     #[error("the response has status {0}")]
     Status(StatusCode),
+    #[error("the call {0}")]
+    Panicked(#[from] Panicked),
 }
 
 /// Calls a target once, for the time at which it is due. With a bus, `run` is the number of the call.
@@ -304,6 +307,28 @@ mod tests {
             },
             schedule: TimerSchedule::Every(pause..=pause),
         }
+    }
+
+    /// Panics in every call.
+    struct Panicking;
+
+    impl Backend for Panicking {
+        fn call(&self, _: Request<Body>) -> ResponseFuture<'_> {
+            Box::pin(async { panic!("on purpose") })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_fails_one_call() {
+        let (mut timers, shutdown) = timers(Arc::new(Panicking));
+        let services = timers.services.clone();
+        timers.replace(vec![every(Duration::from_secs(1), "/tick")]);
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        let text = services.metrics.text(&services.snapshot());
+        let failures = "socket_host_timer_runs_total{timer=\"/tick\",outcome=\"failure\"} 3";
+        assert!(text.lines().any(|line| line == failures), "{text}");
+        shutdown.drain.cancel();
+        timers.drained().await;
     }
 
     /// Starts every response body and never ends it.

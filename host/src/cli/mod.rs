@@ -19,6 +19,7 @@ use crate::{
     dev::{build, process},
     signals::Signals,
     spin,
+    telemetry::panics,
     terminal::{print_error_line, print_line},
 };
 
@@ -154,6 +155,7 @@ pub fn run() -> ExitCode {
         // They would go to the same stderr, and panic when it is closed.
         .log_internal_errors(false)
         .init();
+    panics::install_hook();
     let result = tokio::runtime::Runtime::new()
         .context("cannot start the worker threads")
         .and_then(|runtime| {

@@ -201,7 +201,7 @@ impl Up {
                     Request::Stop => break ExitCode::SUCCESS,
                     Request::Reload => host.reload_certificates().await,
                 },
-                error = host.spin_exited() => break fail(&error),
+                error = host.failed() => break fail(&error),
             }
         };
         print_error_line(

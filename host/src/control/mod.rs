@@ -24,7 +24,7 @@ use spin_runtime::backend::{Body, full};
 use self::access::{Access, unauthorized};
 use crate::{
     http::{
-        error_response::{refusal_response, text_response},
+        error_response::{internal_error, refusal_response, text_response},
         validate::check_message,
     },
     metrics::registry::CONTENT_TYPE,
@@ -35,6 +35,7 @@ use crate::{
     options::HostOptions,
     shutdown::Shutdown,
     state::Services,
+    telemetry::panics::{self, Panicked},
 };
 
 /// Serves the control port.
@@ -95,7 +96,10 @@ impl Control {
         let connections = self.connections.clone();
         let handler = move |request, _| {
             let control = self.clone();
-            async move { control.handle(request).await }
+            async move {
+                let response = panics::catch(control.handle(request)).await;
+                response.unwrap_or_else(|Panicked| internal_error())
+            }
         };
         listener
             .serve(

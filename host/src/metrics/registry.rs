@@ -12,7 +12,9 @@ use prometheus_client::{
 };
 use spin_runtime::backend::BackendError;
 
-use crate::{metrics::close_reason::CloseReason, pubsub::channel::ChannelCounters};
+use crate::{
+    metrics::close_reason::CloseReason, pubsub::channel::ChannelCounters, telemetry::panics,
+};
 
 /// The upper bounds of the buckets of backend latency, in seconds.
 const LATENCY_BUCKETS: [f64; 14] = [
@@ -217,6 +219,11 @@ impl Metrics {
             &self.latencies,
         );
         add("timer_runs", "Runs of timers by outcome", &self.timers);
+        add(
+            "panics",
+            "Panics of the host, each of which is a bug",
+            &panics::counter(),
+        );
     }
 
     /// Encodes everything counted so far, and `snapshot`, as text.

@@ -24,6 +24,7 @@ use crate::{
     metrics::close_reason::CloseReason,
     net::frame,
     state::sessions::{self, Stage},
+    telemetry::panics::{self, Panicked},
     ws::{
         outbox::{Command, Connection},
         pending::Pending,
@@ -152,6 +153,40 @@ impl Driver {
 
     /// Runs until the socket is closed and the backend has been notified.
     async fn run(mut self: Box<Self>) -> CloseReason {
+        let outbox = self.session.outbox.clone();
+        let reason = match panics::catch(self.run_until_closed()).await {
+            Ok(reason) => reason,
+            // Boxed, since otherwise the task would reserve space for it.
+            Err(Panicked) => {
+                let ended = Box::pin(panics::catch(self.end_after_panic()));
+                ended.await.unwrap_or(CloseReason::Failed)
+            }
+        };
+        outbox.detach();
+        reason
+    }
+
+    /// Closes the client with 1011 after a panic, and lets the backend know that it has disconnected.
+    async fn end_after_panic(mut self: Box<Self>) -> CloseReason {
+        // It may be what has panicked.
+        self.round_trip = None;
+        let outbox = self.session.outbox.clone();
+        if self.reader.is_some() {
+            let frame = frame::close(frame::INTERNAL_ERROR, "internal error");
+            outbox.close(frame, CloseReason::Failed);
+            let drained = poll_fn(|cx| outbox.poll_drained(cx));
+            let _ = timeout(CLOSE_TIMEOUT, drained).await;
+        }
+        self.disconnect();
+        let Self { session, .. } = *self;
+        if session.attachment == Attachment::Attached {
+            abandon(session).await;
+        }
+        CloseReason::Failed
+    }
+
+    /// Runs until the session has ended, and returns why.
+    async fn run_until_closed(&mut self) -> CloseReason {
         let mut flow = self.apply_attachment();
         while flow.is_continue() {
             flow = match self.next().await {
@@ -167,9 +202,7 @@ impl Driver {
                 Wakeup::Deadline => self.handle_deadline(),
             };
         }
-        let reason = self.finish().await;
-        self.session.outbox.detach();
-        reason
+        self.finish().await
     }
 
     /// Waits for the next event. Of several that are ready, those that end a session come first, and
