@@ -30,6 +30,7 @@ use crate::{
     options::{HostOptions, applicable_variables},
     shutdown::Shutdown,
     state::Services,
+    telemetry::Telemetry,
     timers::Timers,
     upstream::{Upstream, passthrough, tunnel::Tunnels},
 };
@@ -200,7 +201,11 @@ impl App {
             Some(url) => services.with_bus(url, options.bus_wait, &host)?,
             None => services,
         };
-        let services = Arc::new(services);
+        let telemetry = Telemetry {
+            access_log: options.access_log,
+            ..Telemetry::default()
+        };
+        let services = Arc::new(services.with_telemetry(telemetry));
         let tunnels = Arc::new(Tunnels::new(
             services.limits.max_connections,
             shutdown.drain.clone(),

@@ -36,7 +36,11 @@ use crate::{
     proxy,
     shutdown::Shutdown,
     state::Services,
-    telemetry::panics::{self, Panicked},
+    telemetry::{
+        Telemetry,
+        backend::traced,
+        panics::{self, Panicked},
+    },
     upstream::{
         passthrough::PassthroughRoute,
         tunnel::{self, Tunnels},
@@ -52,6 +56,7 @@ pub(crate) struct Gateway {
     reload: Option<Arc<Reload>>,
     /// The value of `Strict-Transport-Security`.
     hsts: Option<HeaderValue>,
+    telemetry: Telemetry,
     shutdown: Shutdown,
 }
 
@@ -89,6 +94,7 @@ impl Gateway {
     ) -> Self {
         let hsts = hsts.map(|time| format!("max-age={}", time.as_secs()));
         Self {
+            telemetry: rules.services.telemetry.clone(),
             rules: ArcSwap::from_pointee(rules),
             tunnels,
             reload,
@@ -130,12 +136,14 @@ impl Gateway {
         }
     }
 
-    /// Returns the response to a request of a client. A panic fails only this request.
+    /// Returns the response to a request of a client, which is observed until the response has ended. A
+    /// panic fails only this request.
     async fn respond(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         client: Client,
     ) -> Response<Body> {
+        let observed = self.telemetry.observe(&mut request, client);
         let response = panics::catch(self.handle(request, client)).await;
         let mut response = response.unwrap_or_else(|Panicked| internal_error());
         if let Some(value) = self.hsts.as_ref().filter(|_| client.is_secure) {
@@ -144,7 +152,10 @@ impl Gateway {
                 .entry(header::STRICT_TRANSPORT_SECURITY)
                 .or_insert_with(|| value.clone());
         }
-        response
+        match observed {
+            Some(observed) => observed.respond(response),
+            None => response,
+        }
     }
 
     /// Handles one request of a client.
@@ -179,9 +190,11 @@ impl Gateway {
                     Ok(request) => request,
                     Err(error) => return request_body_error_response(error),
                 };
-                let response = upstream.call(request);
                 let metrics = &rules.services.metrics;
-                let response = metered(response, metrics, upstream.name()).await;
+                let response = traced(&self.telemetry.tracer, request, |request| {
+                    metered(upstream.call(request), metrics, upstream.name())
+                });
+                let response = response.await;
                 return response.unwrap_or_else(|error| backend_error_response(&error));
             }
         }

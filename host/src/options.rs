@@ -104,6 +104,9 @@ pub struct HostOptions {
     pub disable_pooling: bool,
     /// Build the components first, and reload the application when its files change.
     pub watch: bool,
+    /// Log each request of a client, and each WebSocket that has ended, as events of the target
+    /// `socket_host::access`.
+    pub access_log: bool,
 }
 
 /// How a host starts `spin up` as its upstream.
@@ -155,6 +158,7 @@ impl Default for HostOptions {
             disable_cache: false,
             disable_pooling: false,
             watch: false,
+            access_log: false,
         }
     }
 }

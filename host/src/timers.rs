@@ -22,7 +22,11 @@ use crate::{
     http::headers::TIMER_RUN,
     shutdown::Shutdown,
     state::Services,
-    telemetry::panics::{self, Panicked},
+    telemetry::{
+        panics::{self, Panicked},
+        trace_context::SpanContext,
+        tracer::{Span, SpanKind},
+    },
 };
 
 /// How long the body of a response may take.
@@ -209,16 +213,30 @@ async fn call(
     services: &Services,
     host: &HeaderValue,
 ) -> Result<(), CallError> {
-    match target {
+    let name = target.name();
+    let tracer = &services.telemetry.tracer;
+    let mut span = tracer.start(SpanKind::Internal, "timer", None);
+    if let Some(span) = &mut span {
+        span.record(|record| record.name = format!("timer {name}").into());
+    }
+    let result = match target {
         TimerTarget::Request { method, path } => {
-            send_request(method, path, run, services, host).await
+            let context = span.as_ref().map(Span::context);
+            send_request(method, path, run, services, host, context).await
         }
         TimerTarget::Component(id) => {
             let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
             let timestamp = since_epoch.as_secs();
-            Ok(services.backend.call_cron(id, timestamp).await?)
+            let called = services.backend.call_cron(id, timestamp).await;
+            called.map_err(CallError::from)
         }
+    };
+    if let Some(span) = &mut span
+        && result.is_err()
+    {
+        span.record(|record| record.error = Some("the call failed"));
     }
+    result
 }
 
 /// Sends a request, and waits for the end of the response.
@@ -228,6 +246,7 @@ async fn send_request(
     run: Option<u64>,
     services: &Services,
     host: &HeaderValue,
+    context: Option<SpanContext>,
 ) -> Result<(), CallError> {
     let mut request = Request::builder()
         .method(method.clone())
@@ -238,6 +257,9 @@ async fn send_request(
         .extension(Caller::Host);
     if let Some(run) = run {
         request = request.header(HeaderName::from_static(TIMER_RUN), run);
+    }
+    if let Some(context) = context {
+        request = request.extension(context);
     }
     let request = request.body(empty())?;
     let response = services.backend.call(request).await?;

@@ -160,6 +160,13 @@ pub(super) struct Up {
     /// Allocate instances one by one, which is slower and reserves less address space.
     #[arg(long)]
     disable_pooling: bool,
+    /// Log each request of a client, and each WebSocket that has ended.
+    #[arg(
+        long,
+        env = "SOCKET_HOST_ACCESS_LOG",
+        value_parser = BoolishValueParser::new()
+    )]
+    access_log: bool,
     #[command(flatten)]
     foreign: ForeignOptions,
 }
@@ -245,6 +252,7 @@ impl Up {
             disable_cache: self.disable_cache,
             disable_pooling: self.disable_pooling,
             watch: self.watch,
+            access_log: self.access_log,
             spin,
             ..HostOptions::default()
         };

@@ -86,6 +86,10 @@ pub struct Limits {
     /// The time at exit to write what components have printed. The rest is dropped. Default: 500
     /// ms.
     pub exit_flush_timeout: Duration,
+    // Telemetry.
+    /// The lines of the access log that wait to be written. Further ones are dropped and counted.
+    /// Default: 4 MiB.
+    pub access_log_queue_bytes: usize,
     // WebSocket-over-HTTP.
     /// The events in one request to the backend. Further events wait for the next request. Default:
     /// 10,000.
@@ -255,6 +259,8 @@ impl Limits {
         close_timeout: secs(5),
         drain_timeout: secs(30),
         exit_flush_timeout: Duration::from_millis(500),
+        // Telemetry.
+        access_log_queue_bytes: 4 * MIB,
         // WebSocket-over-HTTP.
         max_events_per_request: 10_000,
         response_body_timeout: secs(60),

@@ -35,7 +35,11 @@ use crate::{
     options::HostOptions,
     shutdown::Shutdown,
     state::Services,
-    telemetry::panics::{self, Panicked},
+    telemetry::{
+        panics::{self, Panicked},
+        trace_context::SpanContext,
+        tracer::SpanKind,
+    },
 };
 
 /// Serves the control port.
@@ -111,7 +115,7 @@ impl Control {
             .await;
     }
 
-    async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn handle(&self, mut request: Request<Incoming>) -> Response<Body> {
         if let Err(refusal) = check_message(&request) {
             return refusal_response(refusal);
         }
@@ -162,8 +166,19 @@ impl Control {
                 response_with_type(CONTENT_TYPE, text)
             }
             Route::Publish => {
+                let parent = SpanContext::accept(request.headers_mut());
+                let tracer = &services.telemetry.tracer;
+                let span = tracer.start(SpanKind::Server, "POST /publish/", parent);
                 let (response, items) = publish::publish(services, request).await;
                 let status = response.status().as_u16();
+                if let Some(mut span) = span {
+                    span.record(|record| {
+                        record.number("http.response.status_code", status);
+                        record.number("items", items);
+                        let is_error = response.status().is_server_error();
+                        record.error = is_error.then_some("the response is an error");
+                    });
+                }
                 services.metrics.publish(status, items);
                 response
             }

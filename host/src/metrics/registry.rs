@@ -13,7 +13,9 @@ use prometheus_client::{
 use spin_runtime::backend::BackendError;
 
 use crate::{
-    metrics::close_reason::CloseReason, pubsub::channel::ChannelCounters, telemetry::panics,
+    metrics::close_reason::CloseReason,
+    pubsub::channel::ChannelCounters,
+    telemetry::{line_queue, panics},
 };
 
 /// The upper bounds of the buckets of backend latency, in seconds.
@@ -224,6 +226,11 @@ impl Metrics {
             "Panics of the host, each of which is a bug",
             &panics::counter(),
         );
+        add(
+            "dropped_log_lines",
+            "Lines of the access log that were dropped",
+            &line_queue::dropped_lines(),
+        );
     }
 
     /// Encodes everything counted so far, and `snapshot`, as text.
@@ -369,7 +376,7 @@ fn by(label: &'static str, value: &'static str) -> [Label; 1] {
 }
 
 /// Returns the label value of a request without a response.
-fn failure(error: &BackendError) -> &'static str {
+pub(crate) fn failure(error: &BackendError) -> &'static str {
     match error {
         BackendError::NoRoute { .. } => "no-route",
         BackendError::RequestBody(_) => "request-body",

@@ -111,6 +111,7 @@ pub(crate) async fn fatal() -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::access_log::tests::Output;
 
     #[tokio::test]
     async fn a_panic_of_a_critical_task_is_fatal() {
@@ -127,6 +128,29 @@ mod tests {
         let caught = catch(async { panic!("on purpose {}", 1) }).await;
         let caught: Result<(), Panicked> = caught;
         caught.unwrap_err();
+    }
+
+    #[test]
+    fn panics_are_logged_and_counted() {
+        let log = Output::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(log.clone())
+            .with_ansi(false);
+        let before = counter().get();
+        // Other tests run at the same time. Those that panic are not logged for a moment.
+        let previous = std::panic::take_hook();
+        install_hook();
+        tracing::subscriber::with_default(subscriber.finish(), || {
+            let caught = std::panic::catch_unwind(|| panic!("on purpose {}", 1));
+            let caught: Result<(), _> = caught;
+            caught.unwrap_err();
+        });
+        std::panic::set_hook(previous);
+        assert!(counter().get() > before);
+        let log = log.text();
+        for expected in ["ERROR", "panics.rs:", "on purpose 1", "thread="] {
+            assert!(log.contains(expected), "{log}");
+        }
     }
 
     #[test]

@@ -53,7 +53,8 @@ pub(super) async fn abandon(session: Session) -> CloseReason {
     let info = &session.info;
     let mut retries = 0;
     loop {
-        let request = info.request(&session.services.signer, &[Event::Disconnect], 0);
+        let mut request = info.request(&session.services.signer, &[Event::Disconnect], 0);
+        let _span = info.start_span(&session.services.telemetry.tracer, &mut request);
         let max_bytes = session.services.limits.max_response_events_bytes;
         match round_trip(session.services.backend.clone(), request, max_bytes).await {
             Err(error) if error.is_unreachable() && retries < backoff::RETRIES => {
@@ -492,11 +493,14 @@ impl Driver {
     }
 
     /// Sends a request after a delay.
-    fn send(&mut self, request: Request<Body>, delay: Duration) {
+    fn send(&mut self, mut request: Request<Body>, delay: Duration) {
         self.asks_for_user = self.session.identity.expired_user().is_some();
+        let tracer = &self.session.services.telemetry.tracer;
+        let span = self.session.info.start_span(tracer, &mut request);
         let backend = self.session.services.backend.clone();
         let max_bytes = self.session.services.limits.max_response_events_bytes;
         self.round_trip = Some(Box::pin(async move {
+            let _span = span;
             if !delay.is_zero() {
                 sleep(delay).await;
             }

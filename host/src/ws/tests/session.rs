@@ -137,6 +137,7 @@ pub(crate) fn new_session(
         caller: Caller::Host,
         grip_last: Vec::new(),
         echoed_headers: Vec::new(),
+        handshake: None,
     };
     let mut response = EventsResponse {
         headers: HeaderMap::new(),

@@ -1,0 +1,5 @@
+//! Logs and traces.
+
+mod logs;
+mod traces;
+mod upstream;
