@@ -30,7 +30,7 @@ use crate::{
     options::{HostOptions, applicable_variables},
     shutdown::Shutdown,
     state::Services,
-    telemetry::Telemetry,
+    telemetry::export::{Export, RunningExport},
     timers::Timers,
     upstream::{Upstream, passthrough, tunnel::Tunnels},
 };
@@ -46,6 +46,8 @@ pub(crate) struct App {
     request_timeout: Duration,
     runner: Runner,
     services: Arc<Services>,
+    /// Not started yet.
+    export: Option<Export>,
     tunnels: Arc<Tunnels>,
     gateway: Arc<Gateway>,
     timers: Timers,
@@ -201,10 +203,7 @@ impl App {
             Some(url) => services.with_bus(url, options.bus_wait, &host)?,
             None => services,
         };
-        let telemetry = Telemetry {
-            access_log: options.access_log,
-            ..Telemetry::default()
-        };
+        let (telemetry, export) = Export::new(options, &services.metrics)?;
         let services = Arc::new(services.with_telemetry(telemetry));
         let tunnels = Arc::new(Tunnels::new(
             services.limits.max_connections,
@@ -229,6 +228,7 @@ impl App {
             runner,
             timers: Timers::new(services.clone(), address, shutdown.clone())?,
             services,
+            export: Some(export),
             tunnels,
             gateway: Arc::new(gateway),
             reload,
@@ -326,6 +326,12 @@ impl App {
     pub(crate) fn start_timers(&mut self) -> impl Future<Output = ()> + use<> {
         self.timers.start();
         self.timers.drained()
+    }
+
+    /// Starts to export spans and metrics.
+    pub(crate) fn start_export(&mut self) -> RunningExport {
+        let export = self.export.take().unwrap_or_default();
+        export.start(self.services.clone())
     }
 
     /// Reloads the application whenever its files change, until the host drains. Returns at once if

@@ -29,7 +29,7 @@ impl Host {
 
     /// Stops accepting connections, closes WebSockets with 1001, and waits up to 30 seconds for
     /// requests to finish. Returns whether everything finished; the rest is aborted. Then stops the
-    /// Spin process that this host has started.
+    /// Spin process that this host has started, and exports the last spans and metrics.
     pub async fn stop(mut self) -> bool {
         self.shutdown.drain.cancel();
         let mut spin = self.spin.take();
@@ -51,6 +51,7 @@ impl Host {
         if let Some(spin) = spin {
             spin.stop().await;
         }
+        self.export.flush().await;
         in_time
     }
 }

@@ -63,6 +63,8 @@ pub use config::{
 };
 pub use net::tls::CertificateFiles;
 pub use options::{HostOptions, SpinOptions};
+#[cfg(feature = "otel")]
+pub use telemetry::otlp::OtlpOptions;
 
 use app::App;
 use certificates::HostCertificates;
@@ -72,7 +74,7 @@ use net::{connections::ConnectionLimits, listener::Listener};
 use shutdown::Shutdown;
 use spin::SpinProcess;
 use state::Services;
-use telemetry::panics::critical;
+use telemetry::{export::RunningExport, panics::critical};
 use upstream::tunnel::Tunnels;
 
 /// A running host. Dropping it aborts everything at once; [`Host::stop`] drains first.
@@ -92,6 +94,8 @@ pub struct Host {
     serving: JoinSet<()>,
     /// The control port, the sweepers, and the file watcher.
     _background: JoinSet<()>,
+    /// Exports spans and metrics until everything else has stopped.
+    export: RunningExport,
 }
 
 impl Host {
@@ -122,8 +126,10 @@ impl Host {
 
         // Compiling may take long. Meanwhile the control port responds with "starting".
         let mut background = JoinSet::new();
-        let control_port = control.clone().serve(control_listener);
-        background.spawn(critical("control port", control_port));
+        background.spawn(critical(
+            "control port",
+            control.clone().serve(control_listener),
+        ));
         let spin = spin::start(&mut options, &config.manifest, addresses[1]).await?;
         let stores = runtime_config.key_value_stores.clone();
         let mut app = App::start(
@@ -148,6 +154,7 @@ impl Host {
         if let Some(redirect) = redirect {
             background.spawn(critical("redirect", redirect.serve(limits.control)));
         }
+        let export = app.start_export();
         let public = app.gateway().serve(listener, limits.public);
         serving.spawn(critical("public port", public));
         serving.spawn(critical("timers", app.start_timers()));
@@ -174,6 +181,7 @@ impl Host {
             shutdown,
             serving,
             _background: background,
+            export,
         })
     }
 

@@ -14,6 +14,8 @@ use spin_runtime::{
 };
 use tracing::warn;
 
+#[cfg(feature = "otel")]
+use crate::telemetry::otlp::OtlpOptions;
 use crate::{
     config::{AppConfig, Limits, UpstreamUrl},
     net::tls::CertificateFiles,
@@ -107,6 +109,9 @@ pub struct HostOptions {
     /// Log each request of a client, and each WebSocket that has ended, as events of the target
     /// `socket_host::access`.
     pub access_log: bool,
+    /// Which spans and metrics are exported over OTLP. Default: none.
+    #[cfg(feature = "otel")]
+    pub otlp: OtlpOptions,
 }
 
 /// How a host starts `spin up` as its upstream.
@@ -159,6 +164,8 @@ impl Default for HostOptions {
             disable_pooling: false,
             watch: false,
             access_log: false,
+            #[cfg(feature = "otel")]
+            otlp: OtlpOptions::default(),
         }
     }
 }

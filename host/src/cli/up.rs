@@ -19,6 +19,8 @@ use super::{
     foreign_options::ForeignOptions, instance_limits::InstanceLimits, summary,
     tls_options::TlsOptions,
 };
+#[cfg(feature = "otel")]
+use crate::OtlpOptions;
 use crate::{
     Host, HostOptions,
     config::UpstreamUrl,
@@ -253,6 +255,8 @@ impl Up {
             disable_pooling: self.disable_pooling,
             watch: self.watch,
             access_log: self.access_log,
+            #[cfg(feature = "otel")]
+            otlp: OtlpOptions::from_env()?,
             spin,
             ..HostOptions::default()
         };

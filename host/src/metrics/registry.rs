@@ -67,6 +67,8 @@ pub(crate) struct Metrics {
     requests: Family<ComponentStatus, Counter>,
     latencies: ByComponent<Histogram>,
     timers: Family<[Label; 2], Counter>,
+    /// Messages with spans or metrics, by signal and outcome.
+    exports: Family<[Label; 2], Counter>,
 }
 
 /// What exists at the time of a scrape, and is therefore not counted as it happens.
@@ -92,7 +94,7 @@ pub(crate) struct Traffic {
     bytes: Counter,
 }
 
-/// Why a publication, a request or a connection was dropped.
+/// Why a publication, a request, a connection or a span was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dropped {
     /// The id of the publication was published before.
@@ -105,6 +107,8 @@ pub(crate) enum Dropped {
     Origin,
     /// The TLS handshake of a connection failed.
     TlsHandshake,
+    /// A span could not be exported.
+    Span,
 }
 
 impl Default for Metrics {
@@ -130,6 +134,7 @@ impl Default for Metrics {
             requests: Family::default(),
             latencies: Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS)),
             timers: Family::default(),
+            exports: Family::default(),
         };
         metrics.register();
         // Exported from the start, so that a rate over them has a first value.
@@ -201,7 +206,7 @@ impl Metrics {
         add("items", "Items in successful publish requests", &self.items);
         add(
             "dropped",
-            "Dropped publications, requests and connections by reason",
+            "Dropped publications, requests, connections and spans by reason",
             &self.dropped,
         );
         add(
@@ -230,6 +235,11 @@ impl Metrics {
             "dropped_log_lines",
             "Lines of the access log that were dropped",
             &line_queue::dropped_lines(),
+        );
+        add(
+            "otlp_exports",
+            "Messages to an OpenTelemetry collector by signal and outcome",
+            &self.exports,
         );
     }
 
@@ -320,6 +330,24 @@ impl Metrics {
             .inc();
     }
 
+    /// Exports the counters of messages to a collector from the start.
+    #[cfg(feature = "otel")]
+    pub(crate) fn register_export(&self, signal: &'static str) {
+        for succeeded in [true, false] {
+            drop(
+                self.exports
+                    .get_or_create(&export_labels(signal, succeeded)),
+            );
+        }
+    }
+
+    /// Counts a message to a collector.
+    #[cfg(feature = "otel")]
+    pub(crate) fn export(&self, signal: &'static str, succeeded: bool) {
+        let labels = export_labels(signal, succeeded);
+        self.exports.get_or_create(&labels).inc();
+    }
+
     /// Counts a run of a timer.
     pub(crate) fn timer(&self, timer: &str, succeeded: bool) {
         let outcome = if succeeded { "success" } else { "failure" };
@@ -332,6 +360,16 @@ impl Metrics {
     }
 }
 
+/// Returns the labels of a message to a collector.
+#[cfg(feature = "otel")]
+fn export_labels(signal: &'static str, succeeded: bool) -> [Label; 2] {
+    let outcome = if succeeded { "success" } else { "failure" };
+    [
+        ("signal", Cow::Borrowed(signal)),
+        ("outcome", Cow::Borrowed(outcome)),
+    ]
+}
+
 impl Traffic {
     /// Counts messages and their bytes.
     pub(crate) fn add(&self, messages: usize, bytes: usize) {
@@ -341,12 +379,13 @@ impl Traffic {
 }
 
 impl Dropped {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Duplicate,
         Self::SlowHold,
         Self::Full,
         Self::Origin,
         Self::TlsHandshake,
+        Self::Span,
     ];
 
     fn name(self) -> &'static str {
@@ -356,6 +395,7 @@ impl Dropped {
             Self::Full => "full",
             Self::Origin => "origin",
             Self::TlsHandshake => "tls-handshake",
+            Self::Span => "span",
         }
     }
 }

@@ -6,11 +6,15 @@
 //! - `access_log` writes a line for each request and WebSocket.
 //! - `trace_context` reads and writes the headers that connect the spans of several processes.
 //! - `tracer` records spans, which `sampler` selects. `backend` records the calls of a backend.
+//! - `export` starts `otlp`, which exports spans and metrics to a collector, if it is in the build.
 
 pub(crate) mod access_log;
 pub(crate) mod backend;
+pub(crate) mod export;
 pub(crate) mod line_queue;
 pub(crate) mod logging;
+#[cfg(feature = "otel")]
+pub(crate) mod otlp;
 pub(crate) mod panics;
 pub(crate) mod request;
 mod sampler;

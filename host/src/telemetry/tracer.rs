@@ -81,7 +81,7 @@ struct Recording {
 
 impl Tracer {
     /// Creates a tracer that puts its spans into a queue.
-    #[allow(dead_code)]
+    #[cfg_attr(not(feature = "otel"), allow(dead_code))]
     pub(crate) fn new(sampler: Sampler, spans: mpsc::Sender<SpanRecord>, dropped: Counter) -> Self {
         Self(Some(Arc::new(Export {
             sampler,

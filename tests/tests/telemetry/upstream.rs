@@ -5,7 +5,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use tests::eventually;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -39,6 +40,26 @@ impl Upstream {
         let line = lines.find_map(|line| line.strip_prefix(&prefix))?;
         Some(line.to_owned())
     }
+
+    /// Waits for a request and returns the ids in its `traceparent`.
+    pub async fn traceparent(&self) -> Result<(Vec<u8>, Vec<u8>)> {
+        let value = eventually("traceparent", async || self.header("traceparent")).await?;
+        ids(&value)
+    }
+}
+
+/// Returns the ids of the trace and of the span in a `traceparent`.
+pub fn ids(traceparent: &str) -> Result<(Vec<u8>, Vec<u8>)> {
+    let mut fields = traceparent.split('-').skip(1);
+    let mut id = || -> Result<Vec<u8>> {
+        let digits = fields.next().context("an id")?.as_bytes();
+        let pairs = digits.chunks(2).map(|pair| {
+            let pair = std::str::from_utf8(pair)?;
+            Ok(u8::from_str_radix(pair, 16)?)
+        });
+        pairs.collect()
+    };
+    Ok((id()?, id()?))
 }
 
 async fn serve(mut stream: TcpStream, heads: Arc<Mutex<Vec<String>>>) -> Result<()> {
