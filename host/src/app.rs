@@ -30,6 +30,7 @@ use crate::{
     options::{HostOptions, applicable_variables},
     shutdown::Shutdown,
     state::Services,
+    telemetry::export::{Export, RunningExport},
     timers::Timers,
     upstream::{Upstream, passthrough, tunnel::Tunnels},
 };
@@ -45,6 +46,8 @@ pub(crate) struct App {
     request_timeout: Duration,
     runner: Runner,
     services: Arc<Services>,
+    /// Not started yet.
+    export: Option<Export>,
     tunnels: Arc<Tunnels>,
     gateway: Arc<Gateway>,
     timers: Timers,
@@ -200,7 +203,8 @@ impl App {
             Some(url) => services.with_bus(url, options.bus_wait, &host)?,
             None => services,
         };
-        let services = Arc::new(services);
+        let (telemetry, export) = Export::new(options, &services.metrics)?;
+        let services = Arc::new(services.with_telemetry(telemetry));
         let tunnels = Arc::new(Tunnels::new(
             services.limits.max_connections,
             shutdown.drain.clone(),
@@ -225,6 +229,7 @@ impl App {
             runner,
             timers: Timers::new(services.clone(), address, shutdown.clone())?,
             services,
+            export: Some(export),
             tunnels,
             gateway: Arc::new(gateway),
             reload,
@@ -322,6 +327,12 @@ impl App {
     pub(crate) fn start_timers(&mut self) -> impl Future<Output = ()> + use<> {
         self.timers.start();
         self.timers.drained()
+    }
+
+    /// Starts to export spans and metrics.
+    pub(crate) fn start_export(&mut self) -> RunningExport {
+        let export = self.export.take().unwrap_or_default();
+        export.start(self.services.clone())
     }
 
     /// Reloads the application whenever its files change, until the host drains. Returns at once if

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use anyhow::anyhow;
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::{Host, config::Limits, net::frame, spin::SpinProcess};
+use crate::{Host, config::Limits, net::frame, spin::SpinProcess, telemetry::panics};
 
 impl Host {
     /// Waits until the Spin process that this host has started exits, and returns an error that
@@ -17,9 +18,18 @@ impl Host {
         }
     }
 
+    /// Waits until the host cannot go on, and returns an error that describes why: Spin has exited, or
+    /// a task has panicked that the host cannot do without.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        tokio::select! {
+            error = self.spin_exited() => error,
+            task = panics::fatal() => anyhow!("internal error: the {task} has panicked"),
+        }
+    }
+
     /// Stops accepting connections, closes WebSockets with 1001, and waits up to 30 seconds for
     /// requests to finish. Returns whether everything finished; the rest is aborted. Then stops the
-    /// Spin process that this host has started.
+    /// Spin process that this host has started, and exports the last spans and metrics.
     pub async fn stop(mut self) -> bool {
         self.shutdown.drain.cancel();
         let mut spin = self.spin.take();
@@ -41,6 +51,7 @@ impl Host {
         if let Some(spin) = spin {
             spin.stop().await;
         }
+        self.export.flush().await;
         in_time
     }
 }

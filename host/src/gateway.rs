@@ -20,7 +20,8 @@ use crate::{
     dev::reload::Reload,
     http::{
         error_response::{
-            backend_error_response, not_found, refusal_response, request_body_error_response,
+            backend_error_response, internal_error, not_found, refusal_response,
+            request_body_error_response,
         },
         forwarded,
         headers::{
@@ -39,6 +40,11 @@ use crate::{
     proxy,
     shutdown::Shutdown,
     state::Services,
+    telemetry::{
+        Telemetry,
+        backend::traced,
+        panics::{self, Panicked},
+    },
     upstream::{
         passthrough::PassthroughRoute,
         tunnel::{self, Tunnels},
@@ -55,6 +61,7 @@ pub(crate) struct Gateway {
     /// The value of `Strict-Transport-Security`.
     hsts: Option<HeaderValue>,
     trusted_proxies: TrustedProxies,
+    telemetry: Telemetry,
     shutdown: Shutdown,
 }
 
@@ -94,6 +101,7 @@ impl Gateway {
     ) -> Self {
         let hsts = hsts.map(|time| format!("max-age={}", time.as_secs()));
         Self {
+            telemetry: rules.services.telemetry.clone(),
             rules: ArcSwap::from_pointee(rules),
             tunnels,
             reload,
@@ -131,18 +139,7 @@ impl Gateway {
         let handler = move |request: Request<Incoming>, client| {
             let span =
                 debug_span!("request", method = %request.method(), path = request.uri().path());
-            let gateway = self.clone();
-            let handle = async move {
-                let mut response = gateway.handle(request, client).await;
-                if let Some(value) = gateway.hsts.as_ref().filter(|_| client.is_secure) {
-                    let headers = response.headers_mut();
-                    headers
-                        .entry(header::STRICT_TRANSPORT_SECURITY)
-                        .or_insert_with(|| value.clone());
-                }
-                response
-            };
-            handle.instrument(span)
+            self.clone().respond(request, client).instrument(span)
         };
         listener.serve(Arc::new(handler), admission, drain).await;
         if let Some(reload) = reload {
@@ -150,8 +147,32 @@ impl Gateway {
         }
     }
 
+    /// Returns the response to a request of a client, which is observed until the response has ended. A
+    /// panic fails only this request.
+    async fn respond(
+        self: Arc<Self>,
+        mut request: Request<Incoming>,
+        mut client: Client,
+    ) -> Response<Body> {
+        client.limited_address =
+            forwarded::limited_address(request.headers(), client, &self.trusted_proxies);
+        let observed = self.telemetry.observe(&mut request, client);
+        let response = panics::catch(self.handle(request, client)).await;
+        let mut response = response.unwrap_or_else(|Panicked| internal_error());
+        if let Some(value) = self.hsts.as_ref().filter(|_| client.is_secure) {
+            let headers = response.headers_mut();
+            headers
+                .entry(header::STRICT_TRANSPORT_SECURITY)
+                .or_insert_with(|| value.clone());
+        }
+        match observed {
+            Some(observed) => observed.respond(response),
+            None => response,
+        }
+    }
+
     /// Handles one request of a client.
-    async fn handle(&self, mut request: Request<Incoming>, mut client: Client) -> Response<Body> {
+    async fn handle(&self, mut request: Request<Incoming>, client: Client) -> Response<Body> {
         let checked = check_message(&request)
             .and_then(|()| check_backend_request(&request))
             .and_then(|()| check_upgrade(&request));
@@ -164,8 +185,6 @@ impl Gateway {
             self.rules().services.metrics.dropped(reason).inc();
             return refusal_response(refusal);
         }
-        client.limited_address =
-            forwarded::limited_address(request.headers(), client, &self.trusted_proxies);
         to_origin_form(&mut request);
         // The reload endpoint takes precedence over the routes of the application.
         let reload = self.reload.as_ref();
@@ -193,9 +212,11 @@ impl Gateway {
                     Ok(request) => request,
                     Err(response) => return response,
                 };
-                let response = upstream.call(request);
                 let metrics = &rules.services.metrics;
-                let response = metered(response, metrics, upstream.name()).await;
+                let response = traced(&self.telemetry.tracer, request, |request| {
+                    metered(upstream.call(request), metrics, upstream.name())
+                });
+                let response = response.await;
                 return response.unwrap_or_else(|error| backend_error_response(&error));
             }
         }
@@ -230,4 +251,124 @@ async fn prefetch_body(
         services.metrics.dropped(reason).inc();
         request_body_error_response(error)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use grip::Key;
+    use http::StatusCode;
+    use http_body_util::{Empty, StreamBody};
+    use hyper::{
+        body::Frame,
+        client::conn::{http1, http2},
+    };
+    use hyper_util::{
+        rt::{TokioExecutor, TokioIo},
+        server::graceful::GracefulShutdown,
+    };
+    use prometheus_client::metrics::gauge::Gauge;
+    use spin_runtime::backend::{Backend, BodyError, ResponseFuture, full};
+    use tokio::io::{DuplexStream, duplex};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::{
+        config::HostConfig,
+        http::signer::Signer,
+        net::connection::{self, ConnectionHandle},
+    };
+
+    /// Panics for `/panic`, and in the body of its response for `/body`.
+    struct Panicking;
+
+    impl Backend for Panicking {
+        fn call(&self, request: Request<Body>) -> ResponseFuture<'_> {
+            Box::pin(async move {
+                let body = match request.uri().path() {
+                    "/panic" => panic!("on purpose"),
+                    "/body" => {
+                        let frames = futures_util::stream::poll_fn(
+                            |_| -> std::task::Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+                                panic!("on purpose")
+                            },
+                        );
+                        StreamBody::new(frames).boxed_unsync()
+                    }
+                    _ => full("fine"),
+                };
+                Ok(Response::new(body))
+            })
+        }
+    }
+
+    /// Returns a connection to a gateway.
+    fn connect() -> TokioIo<DuplexStream> {
+        let (client, server) = duplex(64 * 1024);
+        let key = Key::parse("a key that is long enough for tokens").unwrap();
+        let (config, shutdown) = (HostConfig::default(), Shutdown::default());
+        let drain = shutdown.drain.clone();
+        let signer = Signer::new(key);
+        let services = Services::new(Arc::new(Panicking), "test", signer, &config, drain.clone());
+        let services = Arc::new(services);
+        let tunnels = Arc::new(Tunnels::new(1, drain, services.metrics.clone()));
+        let rules = Rules::none(services).unwrap();
+        let trusted_proxies = TrustedProxies::default();
+        let gateway = Gateway::new(rules, tunnels, None, None, trusted_proxies, shutdown);
+        let gateway = Arc::new(gateway);
+        tokio::spawn(async move {
+            let handler = |request| {
+                let client = Client::plain(([127, 0, 0, 1], 4000).into());
+                gateway.clone().respond(request, client)
+            };
+            let handle = ConnectionHandle::new(&Gauge::default(), CancellationToken::new());
+            let graceful = GracefulShutdown::new();
+            let watcher = graceful.watcher();
+            let builder = connection::builder();
+            connection::serve(TokioIo::new(server), &builder, watcher, handle, handler).await
+        });
+        TokioIo::new(client)
+    }
+
+    fn get(path: &str) -> Request<Empty<Bytes>> {
+        let request = Request::get(path).header("host", "a");
+        request.body(Empty::new()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_panic_fails_one_request_of_an_http1_connection() {
+        let (mut sender, connection) = http1::handshake(connect()).await.unwrap();
+        tokio::spawn(connection);
+        let response = sender.send_request(get("/panic")).await.unwrap();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        drop(response);
+        sender.ready().await.unwrap();
+        let response = sender.send_request(get("/")).await.unwrap();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, "fine");
+        // The head is sent already, so the connection ends.
+        sender.ready().await.unwrap();
+        let failed = async {
+            let response = sender.send_request(get("/body")).await?;
+            response.into_body().collect().await
+        };
+        failed.await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn a_panic_fails_one_request_of_an_http2_connection() {
+        let handshake = http2::handshake(TokioExecutor::new(), connect());
+        let (mut sender, connection) = handshake.await.unwrap();
+        tokio::spawn(connection);
+        let response = sender.send_request(get("http://a/panic")).await.unwrap();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let failed = async {
+            let response = sender.send_request(get("http://a/body")).await?;
+            response.into_body().collect().await
+        };
+        failed.await.unwrap_err();
+        let response = sender.send_request(get("http://a/")).await.unwrap();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, "fine");
+    }
 }

@@ -50,6 +50,7 @@ mod shutdown;
 mod signals;
 mod spin;
 mod state;
+mod telemetry;
 mod terminal;
 mod timers;
 mod upstream;
@@ -62,6 +63,8 @@ pub use config::{
 };
 pub use net::{tls::CertificateFiles, trusted_proxies::TrustedProxies};
 pub use options::{HostOptions, SpinOptions};
+#[cfg(feature = "otel")]
+pub use telemetry::otlp::OtlpOptions;
 
 use app::App;
 use certificates::HostCertificates;
@@ -74,6 +77,7 @@ use net::{
 use shutdown::Shutdown;
 use spin::SpinProcess;
 use state::Services;
+use telemetry::{export::RunningExport, panics::critical};
 use upstream::tunnel::Tunnels;
 
 /// A running host. Dropping it aborts everything at once; [`Host::stop`] drains first.
@@ -93,6 +97,8 @@ pub struct Host {
     serving: JoinSet<()>,
     /// The control port, the sweepers, and the file watcher.
     _background: JoinSet<()>,
+    /// Exports spans and metrics until everything else has stopped.
+    export: RunningExport,
 }
 
 impl Host {
@@ -129,7 +135,10 @@ impl Host {
 
         // Compiling may take long. Meanwhile the control port responds with "starting".
         let mut background = JoinSet::new();
-        background.spawn(control.clone().serve(control_listener));
+        background.spawn(critical(
+            "control port",
+            control.clone().serve(control_listener),
+        ));
         let spin = spin::start(&mut options, &config.manifest, addresses[1]).await?;
         let stores = runtime_config.key_value_stores.clone();
         let mut app = App::start(
@@ -147,25 +156,31 @@ impl Host {
         if let Some(bus) = services.bus.clone() {
             bus.join().await?;
             bus.check_stores(&stores)?;
-            background.spawn(bus.run());
+            background.spawn(critical("bus", bus.run()));
         }
         control.set_ready(services.clone());
         let mut serving = JoinSet::new();
         if let Some(redirect) = redirect {
-            background.spawn(redirect.serve(limits.control));
+            background.spawn(critical("redirect", redirect.serve(limits.control)));
         }
-        serving.spawn(app.gateway().serve(listener, limits.public));
-        serving.spawn(app.start_timers());
-        background.spawn(services.sessions.clone().sweep());
-        background.spawn(services.addresses.clone().sweep());
-        background.spawn(services.channels.clone().sweep());
-        background.spawn(presence::run(
+        let export = app.start_export();
+        let public = app.gateway().serve(listener, limits.public);
+        serving.spawn(critical("public port", public));
+        serving.spawn(critical("timers", app.start_timers()));
+        let presence = presence::run(
             services.members.clone(),
             services.channels.clone(),
             services.bus.clone(),
-        ));
-        background.spawn(app.watch());
-        background.spawn(certificates.clone().watch());
+        );
+        background.spawn(critical("presence", presence));
+        let (sessions, channels) = (services.sessions.clone(), services.channels.clone());
+        background.spawn(critical("sweeper of sessions", sessions.sweep()));
+        background.spawn(critical("sweeper of channels", channels.sweep()));
+        let clients = services.addresses.clone();
+        background.spawn(critical("sweeper of addresses", clients.sweep()));
+        background.spawn(critical("watcher of files", app.watch()));
+        let renewal = certificates.clone().watch();
+        background.spawn(critical("watcher of certificates", renewal));
         Ok(Self {
             certificates,
             config,
@@ -177,6 +192,7 @@ impl Host {
             shutdown,
             serving,
             _background: background,
+            export,
         })
     }
 

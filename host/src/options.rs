@@ -14,6 +14,8 @@ use spin_runtime::{
 };
 use tracing::warn;
 
+#[cfg(feature = "otel")]
+use crate::telemetry::otlp::OtlpOptions;
 use crate::{
     config::{AppConfig, Limits, UpstreamUrl},
     net::{tls::CertificateFiles, trusted_proxies::TrustedProxies},
@@ -112,6 +114,12 @@ pub struct HostOptions {
     pub disable_pooling: bool,
     /// Build the components first, and reload the application when its files change.
     pub watch: bool,
+    /// Log each request of a client, and each WebSocket that has ended, as events of the target
+    /// `socket_host::access`.
+    pub access_log: bool,
+    /// Which spans and metrics are exported over OTLP. Default: none.
+    #[cfg(feature = "otel")]
+    pub otlp: OtlpOptions,
 }
 
 /// How a host starts `spin up` as its upstream.
@@ -166,6 +174,9 @@ impl Default for HostOptions {
             disable_cache: false,
             disable_pooling: false,
             watch: false,
+            access_log: false,
+            #[cfg(feature = "otel")]
+            otlp: OtlpOptions::default(),
         }
     }
 }

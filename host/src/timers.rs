@@ -22,6 +22,11 @@ use crate::{
     http::headers::TIMER_RUN,
     shutdown::Shutdown,
     state::Services,
+    telemetry::{
+        panics::{self, Panicked},
+        trace_context::SpanContext,
+        tracer::{Span, SpanKind},
+    },
 };
 
 /// How long the body of a response may take.
@@ -172,9 +177,9 @@ async fn run(timer: Timer, services: Arc<Services>, host: HeaderValue, stop: Can
         };
         let span = debug_span!("timer", name);
         // A call in progress finishes when the host drains.
-        let result = call(&timer.target, time, run, &services, &host)
-            .instrument(span)
-            .await;
+        let call = call(&timer.target, time, run, &services, &host).instrument(span);
+        let result = panics::catch(call).await;
+        let result = result.unwrap_or_else(|panicked| Err(panicked.into()));
         services.metrics.timer(name, result.is_ok());
         match result {
             Ok(()) => debug!(timer = name, "timer called"),
@@ -196,6 +201,8 @@ enum CallError {
     BodyTimeout,
     #[error("the response has status {0}")]
     Status(StatusCode),
+    #[error("the call {0}")]
+    Panicked(#[from] Panicked),
 }
 
 /// Calls a target once, for the time at which it is due. With a bus, `run` is the number of the call.
@@ -206,16 +213,30 @@ async fn call(
     services: &Services,
     host: &HeaderValue,
 ) -> Result<(), CallError> {
-    match target {
+    let name = target.name();
+    let tracer = &services.telemetry.tracer;
+    let mut span = tracer.start(SpanKind::Internal, "timer", None);
+    if let Some(span) = &mut span {
+        span.record(|record| record.name = format!("timer {name}").into());
+    }
+    let result = match target {
         TimerTarget::Request { method, path } => {
-            send_request(method, path, run, services, host).await
+            let context = span.as_ref().map(Span::context);
+            send_request(method, path, run, services, host, context).await
         }
         TimerTarget::Component(id) => {
             let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
             let timestamp = since_epoch.as_secs();
-            Ok(services.backend.call_cron(id, timestamp).await?)
+            let called = services.backend.call_cron(id, timestamp).await;
+            called.map_err(CallError::from)
         }
+    };
+    if let Some(span) = &mut span
+        && result.is_err()
+    {
+        span.record(|record| record.error = Some("the call failed"));
     }
+    result
 }
 
 /// Sends a request, and waits for the end of the response.
@@ -225,6 +246,7 @@ async fn send_request(
     run: Option<u64>,
     services: &Services,
     host: &HeaderValue,
+    context: Option<SpanContext>,
 ) -> Result<(), CallError> {
     let mut request = Request::builder()
         .method(method.clone())
@@ -235,6 +257,9 @@ async fn send_request(
         .extension(Caller::Host);
     if let Some(run) = run {
         request = request.header(HeaderName::from_static(TIMER_RUN), run);
+    }
+    if let Some(context) = context {
+        request = request.extension(context);
     }
     let request = request.body(empty())?;
     let response = services.backend.call(request).await?;
@@ -304,6 +329,28 @@ mod tests {
             },
             schedule: TimerSchedule::Every(pause..=pause),
         }
+    }
+
+    /// Panics in every call.
+    struct Panicking;
+
+    impl Backend for Panicking {
+        fn call(&self, _: Request<Body>) -> ResponseFuture<'_> {
+            Box::pin(async { panic!("on purpose") })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_fails_one_call() {
+        let (mut timers, shutdown) = timers(Arc::new(Panicking));
+        let services = timers.services.clone();
+        timers.replace(vec![every(Duration::from_secs(1), "/tick")]);
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        let text = services.metrics.text(&services.snapshot());
+        let failures = "socket_host_timer_runs_total{timer=\"/tick\",outcome=\"failure\"} 3";
+        assert!(text.lines().any(|line| line == failures), "{text}");
+        shutdown.drain.cancel();
+        timers.drained().await;
     }
 
     /// Starts every response body and never ends it.

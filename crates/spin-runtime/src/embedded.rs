@@ -48,7 +48,7 @@ use parking_lot::Mutex;
 
 use self::{
     app::CurrentApp,
-    call::{Call, LocalCalls as _},
+    call::{Call, LocalCalls as _, TraceHeaders},
     loader::AppLoader,
 };
 use crate::{
@@ -143,7 +143,12 @@ impl Embedded {
 impl Backend for Embedded {
     fn call(&self, request: Request<Body>) -> ResponseFuture<'_> {
         let caller = request.extensions().get().copied().unwrap_or(Caller::Host);
-        self.current.call(request, Call { caller, depth: 0 })
+        let call = Call {
+            caller,
+            depth: 0,
+            trace: TraceHeaders::of(request.headers()),
+        };
+        self.current.call(request, call)
     }
 
     fn call_cron<'a>(&'a self, component: &'a str, timestamp: u64) -> CronFuture<'a> {

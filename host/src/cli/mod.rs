@@ -2,7 +2,6 @@
 
 use std::{
     ffi::OsString,
-    io::IsTerminal as _,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -11,7 +10,6 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use spin_runtime::{ManifestOptions, ManifestUse};
-use tracing_subscriber::EnvFilter;
 
 use crate::{
     HostOptions,
@@ -19,6 +17,7 @@ use crate::{
     dev::{build, process},
     signals::Signals,
     spin,
+    telemetry::logging::{self, LogFormat},
     terminal::{print_error_line, print_line},
 };
 
@@ -40,6 +39,16 @@ const EXIT_FLUSH_TIMEOUT: Duration = Limits::DEFAULT.exit_flush_timeout;
 #[derive(Parser)]
 #[command(name = "socket-host", version)]
 struct Cli {
+    /// The format of the log.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        env = "SOCKET_HOST_LOG_FORMAT",
+        value_enum,
+        default_value_t = LogFormat::Text
+    )]
+    log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
 }
@@ -146,15 +155,7 @@ pub fn run() -> ExitCode {
     if let Command::Supervise(Supervise { replace, command }) = cli.command {
         return spin::supervise(command, replace);
     }
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("warn,socket_host=info,redis=off"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        // They would go to the same stderr, and panic when it is closed.
-        .log_internal_errors(false)
-        .init();
+    logging::init(cli.log_format);
     let result = tokio::runtime::Runtime::new()
         .context("cannot start the worker threads")
         .and_then(|runtime| {
@@ -165,6 +166,7 @@ pub fn run() -> ExitCode {
             spin::wait_for_exit();
             result
         });
+    logging::flush(EXIT_FLUSH_TIMEOUT);
     result.unwrap_or_else(|error| fail(&error))
 }
 

@@ -19,6 +19,8 @@ use super::{
     foreign_options::ForeignOptions, instance_limits::InstanceLimits, proxy_options::ProxyOptions,
     summary, tls_options::TlsOptions,
 };
+#[cfg(feature = "otel")]
+use crate::OtlpOptions;
 use crate::{
     Host, HostOptions,
     config::{UpstreamUrl, parse_origin},
@@ -171,6 +173,13 @@ pub(super) struct Up {
     /// Allocate instances one by one, which is slower and reserves less address space.
     #[arg(long)]
     disable_pooling: bool,
+    /// Log each request of a client, and each WebSocket that has ended.
+    #[arg(
+        long,
+        env = "SOCKET_HOST_ACCESS_LOG",
+        value_parser = BoolishValueParser::new()
+    )]
+    access_log: bool,
     #[command(flatten)]
     foreign: ForeignOptions,
 }
@@ -212,7 +221,7 @@ impl Up {
                     Request::Stop => break ExitCode::SUCCESS,
                     Request::Reload => host.reload_certificates().await,
                 },
-                error = host.spin_exited() => break fail(&error),
+                error = host.failed() => break fail(&error),
             }
         };
         print_error_line(
@@ -257,6 +266,9 @@ impl Up {
             disable_cache: self.disable_cache,
             disable_pooling: self.disable_pooling,
             watch: self.watch,
+            access_log: self.access_log,
+            #[cfg(feature = "otel")]
+            otlp: OtlpOptions::from_env()?,
             spin,
             ..HostOptions::default()
         };

@@ -102,6 +102,15 @@ pub struct Limits {
     /// The time at exit to write what components have printed. The rest is dropped. Default: 500
     /// ms.
     pub exit_flush_timeout: Duration,
+    // Telemetry.
+    /// The lines of the access log that wait to be written. Further ones are dropped and counted.
+    /// Default: 4 MiB.
+    pub access_log_queue_bytes: usize,
+    /// How often a batch of spans that a collector does not accept is sent again. The spans are then
+    /// dropped and counted. Default: 4.
+    pub otlp_retries: u32,
+    /// The time to export the last spans and metrics at exit. The rest is dropped. Default: 5 s.
+    pub otlp_flush_timeout: Duration,
     // WebSocket-over-HTTP.
     /// The events in one request to the backend. Further events wait for the next request. Default:
     /// 10,000.
@@ -277,6 +286,10 @@ impl Limits {
         close_timeout: secs(5),
         drain_timeout: secs(30),
         exit_flush_timeout: Duration::from_millis(500),
+        // Telemetry.
+        access_log_queue_bytes: 4 * MIB,
+        otlp_retries: 4,
+        otlp_flush_timeout: secs(5),
         // WebSocket-over-HTTP.
         max_events_per_request: 10_000,
         response_body_timeout: secs(60),

@@ -27,7 +27,7 @@ use self::{
 };
 use crate::{
     http::{
-        error_response::{refusal_response, text_response},
+        error_response::{internal_error, refusal_response, text_response},
         validate::check_message,
     },
     metrics::registry::CONTENT_TYPE,
@@ -35,6 +35,11 @@ use crate::{
     options::HostOptions,
     shutdown::Shutdown,
     state::Services,
+    telemetry::{
+        panics::{self, Panicked},
+        trace_context::SpanContext,
+        tracer::SpanKind,
+    },
 };
 
 /// Serves the control port.
@@ -99,7 +104,10 @@ impl Control {
         let admission = Admission::up_to(self.max_connections);
         let handler = move |request, _| {
             let control = self.clone();
-            async move { control.handle(request).await }
+            async move {
+                let response = panics::catch(control.handle(request)).await;
+                response.unwrap_or_else(|Panicked| internal_error())
+            }
         };
         listener.serve(Arc::new(handler), admission, abort).await;
     }
@@ -131,7 +139,7 @@ impl Control {
     }
 
     /// Responds to a request for what is served.
-    async fn respond(&self, request: Request<Incoming>, route: Route) -> Response<Body> {
+    async fn respond(&self, mut request: Request<Incoming>, route: Route) -> Response<Body> {
         if !route.allows(request.method()) {
             return method_not_allowed(route.methods());
         }
@@ -171,8 +179,19 @@ impl Control {
                 response_with_type(CONTENT_TYPE, text)
             }
             Route::Publish => {
+                let parent = SpanContext::accept(request.headers_mut());
+                let tracer = &services.telemetry.tracer;
+                let span = tracer.start(SpanKind::Server, "POST /publish/", parent);
                 let (response, items) = publish::publish(services, request).await;
                 let status = response.status().as_u16();
+                if let Some(mut span) = span {
+                    span.record(|record| {
+                        record.number("http.response.status_code", status);
+                        record.number("items", items);
+                        let is_error = response.status().is_server_error();
+                        record.error = is_error.then_some("the response is an error");
+                    });
+                }
                 services.metrics.publish(status, items);
                 response
             }

@@ -19,6 +19,7 @@ use crate::{
     config::Limits,
     http::{headers::grip_last, signer::Signer},
     pubsub::filter::LastIds,
+    telemetry::trace_context::SpanContext,
 };
 
 /// The largest request body that is kept, in bytes. Pushpin has the same limit.
@@ -35,6 +36,8 @@ pub(crate) struct ReplayableRequest {
     uri: Uri,
     headers: HeaderMap,
     caller: Option<Caller>,
+    /// The span of the request, to which all calls belong.
+    span: Option<SpanContext>,
     body: ReplayBody,
 }
 
@@ -80,6 +83,7 @@ impl ReplayableRequest {
             uri: parts.uri.clone(),
             headers: parts.headers.clone(),
             caller: parts.extensions.get().copied(),
+            span: parts.extensions.get().copied(),
             body: replay_body,
         };
         (replayable, Request::from_parts(parts, body))
@@ -208,6 +212,9 @@ impl ReplayableRequest {
         *request.headers_mut() = headers;
         if let Some(caller) = self.caller {
             request.extensions_mut().insert(caller);
+        }
+        if let Some(span) = self.span {
+            request.extensions_mut().insert(span);
         }
         request
     }

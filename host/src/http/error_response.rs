@@ -26,6 +26,11 @@ pub(crate) fn not_found() -> Response<Body> {
     empty_response(StatusCode::NOT_FOUND)
 }
 
+/// Returns the response to a request whose handler has panicked: 500.
+pub(crate) fn internal_error() -> Response<Body> {
+    empty_response(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
 fn empty_response(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(empty());
     *response.status_mut() = status;

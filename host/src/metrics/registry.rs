@@ -12,7 +12,11 @@ use prometheus_client::{
 };
 use spin_runtime::backend::BackendError;
 
-use crate::{metrics::close_reason::CloseReason, pubsub::channel::ChannelCounters};
+use crate::{
+    metrics::close_reason::CloseReason,
+    pubsub::channel::ChannelCounters,
+    telemetry::{line_queue, panics},
+};
 
 /// The upper bounds of the buckets of backend latency, in seconds.
 const LATENCY_BUCKETS: [f64; 14] = [
@@ -63,6 +67,8 @@ pub(crate) struct Metrics {
     requests: Family<ComponentStatus, Counter>,
     latencies: ByComponent<Histogram>,
     timers: Family<[Label; 2], Counter>,
+    /// Messages with spans or metrics, by signal and outcome.
+    exports: Family<[Label; 2], Counter>,
 }
 
 /// What exists at the time of a scrape, and is therefore not counted as it happens.
@@ -88,7 +94,7 @@ pub(crate) struct Traffic {
     bytes: Counter,
 }
 
-/// Why a publication, a request or a connection was dropped.
+/// Why a publication, a request, a connection or a span was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dropped {
     /// The id of the publication was published before.
@@ -117,6 +123,8 @@ pub(crate) enum Dropped {
     SlowBody,
     /// A request is malformed, or one that no component may get.
     Invalid,
+    /// A span could not be exported.
+    Span,
 }
 
 impl Default for Metrics {
@@ -142,6 +150,7 @@ impl Default for Metrics {
             requests: Family::default(),
             latencies: Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS)),
             timers: Family::default(),
+            exports: Family::default(),
         };
         metrics.register();
         // Exported from the start, so that a rate over them has a first value.
@@ -213,7 +222,7 @@ impl Metrics {
         add("items", "Items in successful publish requests", &self.items);
         add(
             "dropped",
-            "Dropped publications, requests and connections by reason",
+            "Dropped publications, requests, connections and spans by reason",
             &self.dropped,
         );
         add(
@@ -233,6 +242,21 @@ impl Metrics {
             &self.latencies,
         );
         add("timer_runs", "Runs of timers by outcome", &self.timers);
+        add(
+            "panics",
+            "Panics of the host, each of which is a bug",
+            &panics::counter(),
+        );
+        add(
+            "dropped_log_lines",
+            "Lines of the access log that were dropped",
+            &line_queue::dropped_lines(),
+        );
+        add(
+            "otlp_exports",
+            "Messages to an OpenTelemetry collector by signal and outcome",
+            &self.exports,
+        );
     }
 
     /// Encodes everything counted so far, and `snapshot`, as text.
@@ -322,6 +346,24 @@ impl Metrics {
             .inc();
     }
 
+    /// Exports the counters of messages to a collector from the start.
+    #[cfg(feature = "otel")]
+    pub(crate) fn register_export(&self, signal: &'static str) {
+        for succeeded in [true, false] {
+            drop(
+                self.exports
+                    .get_or_create(&export_labels(signal, succeeded)),
+            );
+        }
+    }
+
+    /// Counts a message to a collector.
+    #[cfg(feature = "otel")]
+    pub(crate) fn export(&self, signal: &'static str, succeeded: bool) {
+        let labels = export_labels(signal, succeeded);
+        self.exports.get_or_create(&labels).inc();
+    }
+
     /// Counts a run of a timer.
     pub(crate) fn timer(&self, timer: &str, succeeded: bool) {
         let outcome = if succeeded { "success" } else { "failure" };
@@ -334,6 +376,16 @@ impl Metrics {
     }
 }
 
+/// Returns the labels of a message to a collector.
+#[cfg(feature = "otel")]
+fn export_labels(signal: &'static str, succeeded: bool) -> [Label; 2] {
+    let outcome = if succeeded { "success" } else { "failure" };
+    [
+        ("signal", Cow::Borrowed(signal)),
+        ("outcome", Cow::Borrowed(outcome)),
+    ]
+}
+
 impl Traffic {
     /// Counts messages and their bytes.
     pub(crate) fn add(&self, messages: usize, bytes: usize) {
@@ -343,7 +395,7 @@ impl Traffic {
 }
 
 impl Dropped {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Duplicate,
         Self::SlowHold,
         Self::Full,
@@ -357,6 +409,7 @@ impl Dropped {
         Self::LargeBody,
         Self::SlowBody,
         Self::Invalid,
+        Self::Span,
     ];
 
     fn name(self) -> &'static str {
@@ -374,6 +427,7 @@ impl Dropped {
             Self::LargeBody => "large-body",
             Self::SlowBody => "slow-body",
             Self::Invalid => "invalid",
+            Self::Span => "span",
         }
     }
 }
@@ -394,7 +448,7 @@ fn by(label: &'static str, value: &'static str) -> [Label; 1] {
 }
 
 /// Returns the label value of a request without a response.
-fn failure(error: &BackendError) -> &'static str {
+pub(crate) fn failure(error: &BackendError) -> &'static str {
     match error {
         BackendError::NoRoute { .. } => "no-route",
         BackendError::RequestBody(_) => "request-body",

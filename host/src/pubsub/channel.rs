@@ -22,6 +22,7 @@ use crate::{
         sequencer::{MAX_ID_BYTES, Sequencer},
         shard::{Sequenced, Shard, SocketSubscriber, Subscriber},
     },
+    telemetry::panics,
 };
 
 /// How long a channel without subscribers is kept.
@@ -149,7 +150,7 @@ impl Channel {
         let reached = self.publish_to_shards(&mut state, ready, now);
         if !state.has_expiry_task && state.sequencer.deadline().is_some() {
             state.has_expiry_task = true;
-            tokio::spawn(self.clone().publish_expired());
+            panics::spawn_critical("channel", self.clone().publish_expired());
         }
         Some((reached, state.full_shards(), state.start_expiry()))
     }

@@ -19,6 +19,7 @@ use crate::{
         history::History,
         publication::{Delivery, Publication, ResponseForm, SocketForm, stream_bytes},
     },
+    telemetry::panics,
 };
 
 /// The most subscribers in a shard. Delivering a message to all of them, with one system call
@@ -263,7 +264,7 @@ impl Shard {
         queue.published += 1;
         queue.publications.push(sequenced.clone());
         if !mem::replace(&mut queue.busy, true) {
-            tokio::spawn(Arc::clone(self).deliver());
+            panics::spawn_critical("shard of a channel", Arc::clone(self).deliver());
         }
         reached
     }

@@ -24,6 +24,7 @@ use crate::{
     net::addresses::Addresses,
     pubsub::channels::Channels,
     state::{holds::Holds, members::Members, sessions::Sessions, users::Users},
+    telemetry::{Telemetry, backend::Traced},
 };
 
 /// The shared services. Clones share everything but the configuration.
@@ -55,6 +56,8 @@ pub(crate) struct Services {
     pub(crate) refused_origins: RateLimitedLog,
     /// Counts what happens.
     pub(crate) metrics: Arc<Metrics>,
+    /// What else is recorded about requests.
+    pub(crate) telemetry: Telemetry,
 }
 
 impl Services {
@@ -98,6 +101,21 @@ impl Services {
                 |suppressed| warn!(suppressed, "WebSocket refused: origin not allowed"),
             ),
             metrics,
+            telemetry: Telemetry::default(),
+        }
+    }
+
+    /// Returns services that record what `telemetry` says.
+    pub(crate) fn with_telemetry(self, telemetry: Telemetry) -> Self {
+        let backend = if telemetry.tracer.is_enabled() {
+            Arc::new(Traced::new(self.backend, telemetry.tracer.clone()))
+        } else {
+            self.backend
+        };
+        Self {
+            backend,
+            telemetry,
+            ..self
         }
     }
 

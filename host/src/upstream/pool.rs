@@ -38,6 +38,7 @@ use tracing::debug;
 
 use crate::{
     config::{Limits, UpstreamScheme, UpstreamUrl},
+    telemetry::panics,
     upstream::early_response::EarlyResponse,
 };
 
@@ -186,7 +187,7 @@ impl Pool {
             available: Notify::new(),
             failure: Mutex::default(),
         });
-        tokio::spawn(sweep(Arc::downgrade(&pool)));
+        panics::spawn_critical("sweeper of upstreams", sweep(Arc::downgrade(&pool)));
         Ok(pool)
     }
 

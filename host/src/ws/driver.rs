@@ -25,6 +25,7 @@ use crate::{
     metrics::close_reason::CloseReason,
     net::{frame, rate::Rate},
     state::sessions::{self, Stage},
+    telemetry::panics::{self, Panicked},
     ws::{
         outbox::{Command, Connection},
         pending::Pending,
@@ -53,7 +54,8 @@ pub(super) async fn abandon(session: Session) -> CloseReason {
     let info = &session.info;
     let mut retries = 0;
     loop {
-        let request = info.request(&session.services.signer, &[Event::Disconnect], 0);
+        let mut request = info.request(&session.services.signer, &[Event::Disconnect], 0);
+        let _span = info.start_span(&session.services.telemetry.tracer, &mut request);
         let max_bytes = session.services.limits.max_response_events_bytes;
         match round_trip(session.services.backend.clone(), request, max_bytes).await {
             Err(error) if error.is_unreachable() && retries < backoff::RETRIES => {
@@ -159,6 +161,40 @@ impl Driver {
 
     /// Runs until the socket is closed and the backend has been notified.
     async fn run(mut self: Box<Self>) -> CloseReason {
+        let outbox = self.session.outbox.clone();
+        let reason = match panics::catch(self.run_until_closed()).await {
+            Ok(reason) => reason,
+            // Boxed, since otherwise the task would reserve space for it.
+            Err(Panicked) => {
+                let ended = Box::pin(panics::catch(self.end_after_panic()));
+                ended.await.unwrap_or(CloseReason::Failed)
+            }
+        };
+        outbox.detach();
+        reason
+    }
+
+    /// Closes the client with 1011 after a panic, and lets the backend know that it has disconnected.
+    async fn end_after_panic(mut self: Box<Self>) -> CloseReason {
+        // It may be what has panicked.
+        self.round_trip = None;
+        let outbox = self.session.outbox.clone();
+        if self.reader.is_some() {
+            let frame = frame::close(frame::INTERNAL_ERROR, "internal error");
+            outbox.close(frame, CloseReason::Failed);
+            let drained = poll_fn(|cx| outbox.poll_drained(cx));
+            let _ = timeout(CLOSE_TIMEOUT, drained).await;
+        }
+        self.disconnect();
+        let Self { session, .. } = *self;
+        if session.attachment == Attachment::Attached {
+            abandon(session).await;
+        }
+        CloseReason::Failed
+    }
+
+    /// Runs until the session has ended, and returns why.
+    async fn run_until_closed(&mut self) -> CloseReason {
         let mut flow = self.apply_attachment();
         while flow.is_continue() {
             flow = match self.next().await {
@@ -174,9 +210,7 @@ impl Driver {
                 Wakeup::Deadline => self.handle_deadline(),
             };
         }
-        let reason = self.finish().await;
-        self.session.outbox.detach();
-        reason
+        self.finish().await
     }
 
     /// Waits for the next event. Of several that are ready, those that end a session come first, and
@@ -475,11 +509,14 @@ impl Driver {
     }
 
     /// Sends a request after a delay.
-    fn send(&mut self, request: Request<Body>, delay: Duration) {
+    fn send(&mut self, mut request: Request<Body>, delay: Duration) {
         self.asks_for_user = self.session.identity.expired_user().is_some();
+        let tracer = &self.session.services.telemetry.tracer;
+        let span = self.session.info.start_span(tracer, &mut request);
         let backend = self.session.services.backend.clone();
         let max_bytes = self.session.services.limits.max_response_events_bytes;
         self.round_trip = Some(Box::pin(async move {
+            let _span = span;
             if !delay.is_zero() {
                 sleep(delay).await;
             }

@@ -102,6 +102,7 @@ pub(crate) async fn open(
         caller: Caller::Client(client),
         grip_last: Vec::new(),
         echoed_headers: Vec::new(),
+        handshake: request.extensions().get().copied().map(Box::new),
     };
     let span = debug_span!("session", connection = ?info.id, route = info.head.path());
     let connection = ConnectionHandle::of(&request);
@@ -172,7 +173,10 @@ impl Handshake {
             extensions,
             response_sender,
         } = self;
-        let request = info.request(&services.signer, &[Event::Open], 0);
+        let mut request = info.request(&services.signer, &[Event::Open], 0);
+        if let Some(span) = &info.handshake {
+            request.extensions_mut().insert(**span);
+        }
         let max_bytes = services.limits.max_response_events_bytes;
         let response = round_trip(services.backend.clone(), request, max_bytes);
         // Boxed, since otherwise the task of an open socket would keep the space for it.
@@ -188,6 +192,7 @@ impl Handshake {
         info.head = info.head.without_browser_headers();
         let accepted = acceptance.response(&response.headers, extensions);
         let metrics = services.metrics.clone();
+        let line = services.telemetry.access_log.then(|| info.access_line());
         let mut session = Session::new(services, info, outbox, guard, response);
         session.applied().await;
         debug!("session opened");
@@ -201,6 +206,9 @@ impl Handshake {
         };
         debug!(reason = reason.name(), "session closed");
         metrics.session_ended(reason);
+        if let Some(line) = line {
+            line.closed(reason);
+        }
     }
 }
 

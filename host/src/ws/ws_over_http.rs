@@ -23,6 +23,11 @@ use crate::{
         signer::Signer,
     },
     pubsub::filter::{MAX_METADATA_ENTRIES, MetaFull},
+    telemetry::{
+        access_log::WebSocketLine,
+        trace_context::SpanContext,
+        tracer::{Span, SpanKind, Tracer},
+    },
     ws::request_head::RequestHead,
 };
 
@@ -50,6 +55,8 @@ pub(super) struct ConnectionInfo {
     pub(super) grip_last: Vec<HeaderValue>,
     /// The `Meta-NAME` headers that the backend has set with `Set-Meta-NAME`.
     pub(super) echoed_headers: Vec<(HeaderName, HeaderValue)>,
+    /// The span of the handshake, if the host records spans.
+    pub(super) handshake: Option<Box<SpanContext>>,
 }
 
 /// A response that consists of events.
@@ -163,6 +170,33 @@ impl ConnectionInfo {
         *request.headers_mut() = headers;
         request.extensions_mut().insert(self.caller);
         request
+    }
+
+    /// Returns the line of the access log for the WebSocket, which is open now.
+    pub(super) fn access_line(&self) -> Box<WebSocketLine> {
+        let client = match self.caller {
+            Caller::Client(client) => Some(client.address.ip()),
+            Caller::Host => None,
+        };
+        let handshake = match &self.handshake {
+            Some(span) => Some(**span),
+            None => SpanContext::of(&self.head.headers(0)),
+        };
+        let trace_id = handshake.map(|span| span.trace_id);
+        Box::new(WebSocketLine::new(client, self.head.path(), trace_id))
+    }
+
+    /// Starts the span of a request with events. It begins a trace of its own, since a WebSocket may be
+    /// open for days, and has a link to the handshake.
+    pub(super) fn start_span(&self, tracer: &Tracer, request: &mut Request<Body>) -> Option<Span> {
+        let mut span = tracer.start(SpanKind::Internal, "WebSocket events", None)?;
+        span.record(|record| {
+            record.link = self.handshake.as_deref().copied();
+            record.text("url.path", self.head.path());
+            record.text("connection", String::from_utf8_lossy(self.id.as_bytes()));
+        });
+        request.extensions_mut().insert(span.context());
+        Some(span)
     }
 
     /// Applies the `Set-Meta-NAME` headers of a response; an empty value removes the name.

@@ -325,7 +325,7 @@ impl Handler {
                     // Nothing to read yet, so an instance would only wait.
                     request.body_mut().start().await?;
                 }
-                Some(self.acquire_upload_slot(call).await?)
+                Some(self.acquire_upload_slot(call.caller).await?)
             }
             None => None,
         };
@@ -377,8 +377,8 @@ impl Handler {
     }
 
     /// Waits for a slot for a request whose body is still arriving.
-    async fn acquire_upload_slot(&self, call: Call) -> Result<UploadSlot, BackendError> {
-        let client = match call.caller {
+    async fn acquire_upload_slot(&self, caller: Caller) -> Result<UploadSlot, BackendError> {
+        let client = match caller {
             Caller::Client(client) => client.limited_address,
             Caller::Host => None,
         };

@@ -1,16 +1,51 @@
 //! Calls between the components of an application.
 
-use http::Request;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 
 use crate::backend::{Body, Caller, ResponseFuture};
 
 /// The context of a request, which the requests that its component sends inherit.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Call {
     /// The sender of the first request.
     pub(crate) caller: Caller,
     /// The number of components that have called each other before this one.
     pub(crate) depth: u8,
+    /// The trace of the first request, if it has one.
+    pub(crate) trace: Option<Arc<TraceHeaders>>,
+}
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// The headers that name the trace of a request (W3C Trace Context).
+#[derive(Debug)]
+pub(crate) struct TraceHeaders {
+    parent: HeaderValue,
+    states: Vec<HeaderValue>,
+}
+
+impl TraceHeaders {
+    /// Returns those of a request, if it has them.
+    pub(crate) fn of(headers: &HeaderMap) -> Option<Arc<Self>> {
+        let parent = headers.get(TRACEPARENT)?.clone();
+        let states = headers.get_all(TRACESTATE).iter().cloned().collect();
+        Some(Arc::new(Self { parent, states }))
+    }
+
+    /// Adds them to a request, unless its sender has set them.
+    pub(crate) fn add_to(&self, headers: &mut HeaderMap) {
+        if headers.contains_key(TRACEPARENT) {
+            return;
+        }
+        headers.insert(TRACEPARENT, self.parent.clone());
+        headers.remove(TRACESTATE);
+        for state in &self.states {
+            headers.append(TRACESTATE, state.clone());
+        }
+    }
 }
 
 /// Calls components of the current application.

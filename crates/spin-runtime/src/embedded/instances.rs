@@ -187,7 +187,7 @@ impl WorkerState for WorkerPolicy {
         self.worker.accept(&shared);
         store.set_epoch_deadline(1);
         let guest = store.data_mut();
-        guest.calls.push((task, call));
+        guest.calls.push((task, call.clone()));
         guest.outgoing.call = call;
         Box::pin(Canceled(shared))
     }

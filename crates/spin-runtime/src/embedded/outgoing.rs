@@ -38,6 +38,7 @@ impl Outgoing {
             call: Call {
                 caller: Caller::Host,
                 depth: 0,
+                trace: None,
             },
         }
     }
@@ -56,7 +57,7 @@ impl WasiHttpHooks for Outgoing {
         _: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> PendingResponse {
         let component = self.component.clone();
-        let call = self.call;
+        let call = self.call.clone();
         Box::new(async move {
             let response = send(&component, call, request, options.unwrap_or_default()).await?;
             let no_later_error: Box<dyn Future<Output = _> + Send> = Box::new(async { Ok(()) });
@@ -89,12 +90,15 @@ impl Destination {
 async fn send(
     component: &Component,
     call: Call,
-    request: Request<WasiBody>,
+    mut request: Request<WasiBody>,
     options: RequestOptions,
 ) -> Result<Response<WasiBody>, Error> {
     let uri = request.uri().clone();
     let destination = Destination::of(&uri);
     check_allowed(component, &destination, &uri)?;
+    if let Some(trace) = &call.trace {
+        trace.add_to(request.headers_mut());
+    }
     let target = match destination {
         Destination::Server => return component.client.send(request, options).await,
         Destination::Component(id) => Some(id),

@@ -41,7 +41,7 @@ impl client::HostWithStore<Guest> for HttpClient {
                 let guest = store.data_mut();
                 let call_of = |task| guest.calls.iter().rev().find(|(id, _)| *id == task);
                 if let Some((_, call)) = tasks.into_iter().find_map(call_of) {
-                    guest.outgoing.call = *call;
+                    guest.outgoing.call = call.clone();
                 }
                 Ok::<_, wasmtime::Error>(())
             })

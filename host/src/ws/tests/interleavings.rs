@@ -124,6 +124,7 @@ impl Case {
             caller: Caller::Host,
             grip_last: Vec::new(),
             echoed_headers: Vec::new(),
+            handshake: None,
         };
         let mut response = EventsResponse {
             headers: HeaderMap::new(),

@@ -4,9 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use grip::{ControlMessage, Event, Key, event};
+use grip::{ControlMessage, Event, Key, event, header::WEBSOCKET_EVENTS};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
 use parking_lot::Mutex;
 use spin_runtime::backend::{Backend, BackendError, Body, Caller, ResponseFuture, full};
 use tokio::{
@@ -74,6 +75,14 @@ impl ReceivedRequest {
             source: anyhow::anyhow!("refused"),
         }));
     }
+    /// Responds with a body that panics when it is read.
+    pub(crate) fn panic(self) {
+        let body = futures_util::stream::poll_fn(|_| panic!("on purpose"));
+        let body: StreamBody<_> = StreamBody::new(body.map(|data| Ok(Frame::data(data))));
+        let response = Response::builder().header("content-type", WEBSOCKET_EVENTS);
+        let response = response.body(body.boxed_unsync()).expect("a response");
+        let _ = self.responder.send(Ok(response));
+    }
     pub(crate) fn respond(self, events: &[Event]) {
         self.respond_with(events, &[]);
     }
@@ -128,6 +137,7 @@ pub(crate) fn new_session(
         caller: Caller::Host,
         grip_last: Vec::new(),
         echoed_headers: Vec::new(),
+        handshake: None,
     };
     let mut response = EventsResponse {
         headers: HeaderMap::new(),
@@ -217,6 +227,30 @@ async fn publish(channels: &Channels, item: grip::Item) -> usize {
 
 fn text(text: &'static str) -> Event {
     Event::text(text)
+}
+
+#[tokio::test]
+async fn a_panic_closes_the_client_and_looks_like_a_disconnect() {
+    let mut session = TestSession::open().await;
+    session.send("one").await;
+    session.request().await.panic();
+    let Message::Close(Some(close)) = session.receive().await else {
+        panic!("expected a close frame");
+    };
+    assert_eq!(u16::from(close.code), frame::INTERNAL_ERROR);
+    let last = session.request().await;
+    assert_eq!(last.events, [Event::Disconnect]);
+    last.respond(&[]);
+    assert_eq!(session.closed().await, CloseReason::Failed);
+}
+
+#[tokio::test]
+async fn a_backend_that_always_panics_ends_the_session() {
+    let mut session = TestSession::open().await;
+    session.send("one").await;
+    session.request().await.panic();
+    session.request().await.panic();
+    assert_eq!(session.closed().await, CloseReason::Failed);
 }
 
 #[tokio::test]
