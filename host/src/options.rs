@@ -10,7 +10,8 @@ use std::{
 
 use anyhow::{Result, bail};
 use spin_runtime::{
-    EmbeddedOptions, Manifest, ManifestOptions, ManifestUse, RuntimeConfig, SqliteStatement,
+    EmbeddedOptions, LogRotation, Manifest, ManifestOptions, ManifestUse, RuntimeConfig,
+    SqliteStatement,
 };
 use tracing::warn;
 
@@ -86,6 +87,8 @@ pub struct HostOptions {
     pub cache_dir: Option<PathBuf>,
     /// Empty the log files first.
     pub truncate_logs: bool,
+    /// When log files are rotated, and how many of their predecessors are kept.
+    pub log_rotation: LogRotation,
     /// Environment variables for every component.
     pub environment: BTreeMap<String, String>,
     /// Write the output of components to the log files only.
@@ -146,6 +149,7 @@ impl Default for HostOptions {
             log_dir: None,
             cache_dir: None,
             truncate_logs: false,
+            log_rotation: LogRotation::DEFAULT,
             environment: BTreeMap::new(),
             quiet: false,
             follow: Vec::new(),
@@ -249,6 +253,7 @@ impl HostOptions {
             log_dir: self.log_dir.clone().or(runtime_config.log_dir.clone()),
             cache_dir: self.cache_dir.clone(),
             truncate_logs: self.truncate_logs,
+            log_rotation: self.log_rotation,
             environment: self.environment.clone(),
             quiet: self.quiet,
             follow: self.follow.clone(),

@@ -24,6 +24,7 @@ use crate::{
 
 mod foreign_options;
 mod instance_limits;
+mod log_options;
 mod summary;
 mod tls_options;
 mod up;

@@ -16,8 +16,8 @@ use spin_runtime::SqliteStatement;
 
 use super::{
     CacheFolder, ManifestPath, RuntimeConfigFile, VariableValues, fail,
-    foreign_options::ForeignOptions, instance_limits::InstanceLimits, summary,
-    tls_options::TlsOptions,
+    foreign_options::ForeignOptions, instance_limits::InstanceLimits, log_options::LogOptions,
+    summary, tls_options::TlsOptions,
 };
 use crate::{
     Host, HostOptions,
@@ -95,7 +95,8 @@ pub(super) struct Up {
         value_name = "URL",
         conflicts_with_all = [
             "build", "watch", "state_dir", "env", "variables", "key_values", "quiet", "cache_dir",
-            "sqlite", "follow", "truncate_logs", "disable_pooling", "max_instance_reuse_count",
+            "sqlite", "follow", "truncate_logs", "log_max_size", "log_max_age", "log_keep",
+            "disable_pooling", "max_instance_reuse_count",
             "max_instance_concurrent_reuse_count", "idle_instance_timeout",
         ]
     )]
@@ -148,6 +149,8 @@ pub(super) struct Up {
     /// Empty the log files first.
     #[arg(long)]
     truncate_logs: bool,
+    #[command(flatten)]
+    log: LogOptions,
     #[command(flatten)]
     instances: InstanceLimits,
     /// Compile the components at every start, without the cache.
@@ -236,6 +239,7 @@ impl Up {
             log_dir: self.log_dir,
             cache_dir: self.cache.cache_dir,
             truncate_logs: self.truncate_logs,
+            log_rotation: self.log.rotation(),
             environment: self.env.into_iter().collect(),
             quiet: self.quiet,
             follow: self.follow,
