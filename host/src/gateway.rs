@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use spin_runtime::{
@@ -21,6 +21,7 @@ use crate::{
     http::{
         error_response::{
             backend_error_response, not_found, refusal_response, request_body_error_response,
+            text_response,
         },
         headers::{join_cookies, remove_private_headers, remove_underscore_spellings},
         target::to_origin_form,
@@ -29,6 +30,7 @@ use crate::{
     metrics::{backend::metered, registry::Dropped},
     net::{
         connections::Connections,
+        draining::Draining,
         listener::{Listener, RefusalCounters},
         request_body::prefetch,
     },
@@ -41,6 +43,9 @@ use crate::{
     },
     ws::handshake,
 };
+
+/// The path at which load balancers ask for the health of an application.
+const SPIN_HEALTH: &str = "/.well-known/spin/health";
 
 /// Handles the requests of clients.
 pub(crate) struct Gateway {
@@ -113,7 +118,7 @@ impl Gateway {
             full: metrics.dropped(Dropped::Full),
             tls_handshake: metrics.dropped(Dropped::TlsHandshake),
         };
-        let drain = self.shutdown.drain.clone();
+        let draining = Draining::gradual(&self.shutdown);
         let reload = self.reload.clone();
         let handler = move |request: Request<Incoming>, client| {
             let span =
@@ -132,7 +137,7 @@ impl Gateway {
             handle.instrument(span)
         };
         listener
-            .serve(Arc::new(handler), connections, refused, drain)
+            .serve(Arc::new(handler), connections, refused, draining)
             .await;
         if let Some(reload) = reload {
             reload.closed().await;
@@ -150,6 +155,9 @@ impl Gateway {
         let reload = self.reload.as_ref();
         if let Some(response) = reload.and_then(|reload| reload.handle(&mut request)) {
             return response;
+        }
+        if self.shutdown.stop.is_cancelled() && request.uri().path() == SPIN_HEALTH {
+            return text_response(StatusCode::SERVICE_UNAVAILABLE, "stopping");
         }
         let rules = self.rules();
         if rules.private.matches(request.uri().path()) {

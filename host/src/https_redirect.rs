@@ -2,7 +2,6 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use anyhow::Result;
 use http::{
     HeaderValue, Request, Response, StatusCode, header,
     uri::{Authority, PathAndQuery},
@@ -10,7 +9,6 @@ use http::{
 use hyper::body::Incoming;
 use prometheus_client::metrics::gauge::Gauge;
 use spin_runtime::backend::Body;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     http::{
@@ -19,6 +17,7 @@ use crate::{
     },
     net::{
         connections::Connections,
+        draining::Draining,
         listener::{Listener, RefusalCounters},
     },
     shutdown::Shutdown,
@@ -32,20 +31,17 @@ pub(crate) struct HttpsRedirect {
     listener: Listener,
     /// The public port.
     port: u16,
-    drain: CancellationToken,
+    draining: Draining,
 }
 
 impl HttpsRedirect {
-    /// Binds an address whose requests are redirected to the port `port` of the same host.
-    ///
-    /// # Errors
-    /// Fails if the address cannot be bound.
-    pub(crate) async fn bind(address: SocketAddr, port: u16, shutdown: &Shutdown) -> Result<Self> {
-        Ok(Self {
-            listener: Listener::bind(address, "--http-redirect", shutdown).await?,
+    /// Redirects the requests to an address to the port `port` of the same host.
+    pub(crate) fn new(listener: Listener, port: u16, shutdown: &Shutdown) -> Self {
+        Self {
+            listener,
             port,
-            drain: shutdown.drain.clone(),
-        })
+            draining: Draining::gradual(shutdown),
+        }
     }
 
     /// Returns the address, with the port that the system chose if 0 was requested.
@@ -63,7 +59,7 @@ impl HttpsRedirect {
                 Arc::new(handler),
                 connections,
                 RefusalCounters::default(),
-                self.drain,
+                self.draining,
             )
             .await;
     }

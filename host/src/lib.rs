@@ -22,7 +22,7 @@
 //! # }
 //! ```
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use tokio::task::JoinSet;
@@ -85,6 +85,8 @@ pub struct Host {
     tunnels: Arc<Tunnels>,
     /// The Spin process that the host has started, if any.
     spin: Option<SpinProcess>,
+    /// The time over which clients are sent away when the host stops.
+    drain_over: Option<Duration>,
     shutdown: Shutdown,
     /// The public listener and the timers: what draining waits for.
     serving: JoinSet<()>,
@@ -111,7 +113,8 @@ impl Host {
         let addresses = [listener.address(), control_listener.address()];
         let redirect = match options.http_redirect {
             Some(address) => {
-                Some(HttpsRedirect::bind(address, addresses[0].port(), &shutdown).await?)
+                let listener = Listener::bind(address, "--http-redirect", &shutdown).await?;
+                Some(HttpsRedirect::new(listener, addresses[0].port(), &shutdown))
             }
             None => None,
         };
@@ -164,6 +167,7 @@ impl Host {
             services,
             tunnels,
             spin,
+            drain_over: options.drain_over,
             shutdown,
             serving,
             _background: background,

@@ -105,6 +105,9 @@ pub struct HostOptions {
     pub disable_cache: bool,
     /// Allocate instances one by one instead of from a pool.
     pub disable_pooling: bool,
+    /// The time over which the WebSockets and the held requests of a host that stops are ended, one by
+    /// one. Default: none, which ends them at once.
+    pub drain_over: Option<Duration>,
     /// Build the components first, and reload the application when its files change.
     pub watch: bool,
 }
@@ -158,6 +161,7 @@ impl Default for HostOptions {
             max_instance_memory: None,
             disable_cache: false,
             disable_pooling: false,
+            drain_over: None,
             watch: false,
         }
     }

@@ -4,6 +4,7 @@ use std::{
     net::{SocketAddr, ToSocketAddrs as _},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Result;
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     Host, HostOptions,
-    config::UpstreamUrl,
+    config::{UpstreamUrl, parse_duration},
     dev::{build, process},
     signals::{Request, Signals},
     spin,
@@ -163,6 +164,10 @@ pub(super) struct Up {
     /// Allocate instances one by one, which is slower and reserves less address space.
     #[arg(long)]
     disable_pooling: bool,
+    /// The time over which WebSockets and held requests are closed at shutdown, one by one, such as
+    /// `30s`. Otherwise they are closed at once.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    drain_over: Option<Duration>,
     #[command(flatten)]
     foreign: ForeignOptions,
 }
@@ -249,6 +254,7 @@ impl Up {
             disable_cache: self.disable_cache,
             disable_pooling: self.disable_pooling,
             watch: self.watch,
+            drain_over: self.drain_over,
             spin,
             ..HostOptions::default()
         };

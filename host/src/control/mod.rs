@@ -30,6 +30,7 @@ use crate::{
     metrics::registry::CONTENT_TYPE,
     net::{
         connections::Connections,
+        draining::Draining,
         listener::{Listener, RefusalCounters},
     },
     options::HostOptions,
@@ -91,7 +92,7 @@ impl Control {
 
     /// Serves requests until the host aborts: components publish until they have ended.
     pub(crate) async fn serve(self: Arc<Self>, listener: Listener) {
-        let abort = self.shutdown.abort.clone();
+        let draining = Draining::at_once(self.shutdown.abort.clone());
         let connections = self.connections.clone();
         let handler = move |request, _| {
             let control = self.clone();
@@ -102,7 +103,7 @@ impl Control {
                 Arc::new(handler),
                 connections,
                 RefusalCounters::default(),
-                abort,
+                draining,
             )
             .await;
     }
@@ -145,7 +146,7 @@ impl Control {
         }
         match route {
             Route::Health => health(services),
-            Route::Ready if self.shutdown.drain.is_cancelled() => {
+            Route::Ready if self.shutdown.stop.is_cancelled() => {
                 text_response(StatusCode::SERVICE_UNAVAILABLE, "stopping")
             }
             // Also without the bus: clients stay connected, and all hosts would be unready at once.

@@ -5,7 +5,7 @@ use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result};
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
+use hyper_util::rt::TokioIo;
 use prometheus_client::metrics::counter::Counter;
 use socket2::{SockRef, TcpKeepalive};
 use spin_runtime::{
@@ -16,7 +16,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, debug, debug_span, warn};
 
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
     net::{
         connection,
         connections::Connections,
+        draining::Draining,
         stream::Stream,
         tls::{self, Tls},
     },
@@ -113,7 +114,7 @@ impl Listener {
         self.address
     }
 
-    /// Accepts connections until `drain`, and then waits for the requests in progress.
+    /// Accepts connections until `draining` says so, and then waits for the requests in progress.
     ///
     /// `connections` bounds the open connections, including those that were upgraded. `refused`
     /// counts the further ones, which are closed, and those whose TLS handshake failed. An abort of
@@ -123,13 +124,13 @@ impl Listener {
         handler: Arc<H>,
         connections: Arc<Connections>,
         refused: RefusalCounters,
-        drain: CancellationToken,
+        draining: Draining,
     ) where
         H: Fn(Request<Incoming>, Client) -> F + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let builder = Arc::new(connection::builder());
-        let graceful = GracefulShutdown::new();
+        let tasks = TaskTracker::new();
         let lines_per_second = spin_runtime::Limits::DEFAULT.log_lines_per_second;
         let refusals = RateLimitedLog::new(lines_per_second, |suppressed| {
             warn!(suppressed, "connection refused: too many open connections");
@@ -137,7 +138,7 @@ impl Listener {
         loop {
             let accepted = tokio::select! {
                 accepted = self.tcp.accept() => accepted,
-                () = drain.cancelled() => break,
+                () = draining.drain.cancelled() => break,
             };
             let (stream, address) = match accepted {
                 Ok(accepted) => accepted,
@@ -158,8 +159,8 @@ impl Listener {
                 continue;
             };
             let (builder, handler) = (builder.clone(), handler.clone());
-            let (encryption, watcher) = (self.encryption.clone(), graceful.watcher());
-            let (failed_handshakes, drain) = (refused.tls_handshake.clone(), drain.clone());
+            let (encryption, draining) = (self.encryption.clone(), draining.clone());
+            let failed_handshakes = refused.tls_handshake.clone();
             let serve = async move {
                 let _registration = registration;
                 // Boxed, since otherwise the connection would reserve space for it.
@@ -174,17 +175,18 @@ impl Listener {
                         }
                     },
                     () = handle.closed() => return,
-                    () = drain.cancelled() => return,
+                    () = draining.handshake_ends() => return,
                 };
                 let handler = |request| handler(request, client);
                 let stream = TokioIo::new(stream);
-                let ended = connection::serve(stream, &builder, watcher, handle, handler).await;
+                let ended = connection::serve(stream, &builder, &draining, handle, handler).await;
                 debug!(reason = %ended, "connection ended");
             };
-            tokio::spawn(serve.instrument(debug_span!("connection", client = %address)));
+            tasks.spawn(serve.instrument(debug_span!("connection", client = %address)));
         }
-        drop(self.tcp);
-        graceful.shutdown().await;
+        drop(self);
+        tasks.close();
+        tasks.wait().await;
     }
 }
 

@@ -55,6 +55,7 @@ fn limits_of_the_host() -> Vec<Row> {
         h2_connection_window_bytes: size("unread data of a client on all streams of an HTTP/2 connection"),
         close_timeout: time("time for a client to answer a close"),
         drain_timeout: time("time for WebSockets and requests to end at shutdown"),
+        drain_request_timeout: time("time at shutdown for the first request of a connection"),
         exit_flush_timeout: time("time to write the components' last output at exit"),
         max_events_per_request: count("events in one request to a component"),
         response_body_timeout: time("time for the body of a response with events or instructions, of a held response, or of a timer's response"),

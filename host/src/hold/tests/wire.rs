@@ -12,6 +12,7 @@ use super::*;
 use crate::{
     net::{
         connections::Connections,
+        draining::Draining,
         listener::{Listener, RefusalCounters},
     },
     shutdown::Shutdown,
@@ -35,7 +36,7 @@ impl TestHost {
             handler,
             Connections::new(Gauge::default(), 100),
             RefusalCounters::default(),
-            self.drain.clone(),
+            Draining::at_once(self.drain.clone()),
         ));
         let mut client = TcpStream::connect(address).await.expect("connects");
         let request = b"GET /room/ HTTP/1.1\r\nhost: example.com\r\n\r\n";
