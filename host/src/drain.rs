@@ -17,6 +17,16 @@ impl Host {
         }
     }
 
+    /// Returns what describes the clients that draining waits for.
+    pub(crate) fn drain_status(&self) -> impl Fn() -> String + use<> {
+        let services = self.services.clone();
+        move || {
+            let sockets = services.sessions.len();
+            let held = services.holds.streams() + services.holds.responses();
+            format!("Draining: {sockets} WebSockets, {held} held requests")
+        }
+    }
+
     /// Stops accepting connections, closes WebSockets with 1001, and waits up to 30 seconds for
     /// requests to finish. Returns whether everything finished; the rest is aborted. Then stops the
     /// Spin process that this host has started.

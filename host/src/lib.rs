@@ -50,6 +50,7 @@ mod shutdown;
 mod signals;
 mod spin;
 mod state;
+mod systemd;
 mod terminal;
 mod timers;
 mod upstream;
@@ -62,12 +63,13 @@ pub use config::{
 };
 pub use net::tls::CertificateFiles;
 pub use options::{HostOptions, SpinOptions};
+pub use systemd::sockets::PassedSockets;
 
 use app::App;
 use certificates::HostCertificates;
 use control::Control;
 use https_redirect::HttpsRedirect;
-use net::{connections::ConnectionLimits, listener::Listener};
+use net::{connections::ConnectionLimits, listener::Listener, probe::Probe};
 use shutdown::Shutdown;
 use spin::SpinProcess;
 use state::Services;
@@ -87,6 +89,8 @@ pub struct Host {
     spin: Option<SpinProcess>,
     /// The time over which clients are sent away when the host stops.
     drain_over: Option<Duration>,
+    /// Ask the accept loops of the public port and of the control port whether they run.
+    probes: [Probe; 2],
     shutdown: Shutdown,
     /// The public listener and the timers: what draining waits for.
     serving: JoinSet<()>,
@@ -106,18 +110,27 @@ impl Host {
         let runtime_config = options.load_runtime_config()?;
         let shutdown = Shutdown::default();
         let certificates = HostCertificates::load(&options)?;
-        let listener = Listener::bind(options.listen, "--listen", &shutdown).await?;
+        let sockets = options.sockets.clone();
+        let open = async |passed: &Option<Arc<_>>, address, option| {
+            Listener::open(passed.as_deref(), address, option, &shutdown).await
+        };
+        let listener = open(&sockets.public, options.listen, "--listen").await?;
         let listener = listener.with_encryption(certificates.public());
-        let control_listener = Listener::bind(options.control, "--control", &shutdown).await?;
+        let control_listener = open(&sockets.control, options.control, "--control").await?;
         let control_listener = control_listener.with_encryption(certificates.control());
         let addresses = [listener.address(), control_listener.address()];
-        let redirect = match options.http_redirect {
+        let passed = sockets
+            .redirect
+            .as_ref()
+            .and_then(|it| it.local_addr().ok());
+        let redirect = match passed.or(options.http_redirect) {
             Some(address) => {
-                let listener = Listener::bind(address, "--http-redirect", &shutdown).await?;
+                let listener = open(&sockets.redirect, address, "--http-redirect").await?;
                 Some(HttpsRedirect::new(listener, addresses[0].port(), &shutdown))
             }
             None => None,
         };
+        let probes = [listener.probe(), control_listener.probe()];
         let limits = ConnectionLimits::of_process();
         let control = Control::new(&options, addresses[1], limits.control, &shutdown)?;
 
@@ -168,6 +181,7 @@ impl Host {
             tunnels,
             spin,
             drain_over: options.drain_over,
+            probes,
             shutdown,
             serving,
             _background: background,
@@ -203,6 +217,11 @@ impl Host {
     /// previous certificates stay in use.
     pub async fn reload_certificates(&self) {
         self.certificates.reload().await;
+    }
+
+    /// Returns what asks the accept loops whether they run.
+    pub(crate) fn probes(&self) -> Vec<Probe> {
+        self.probes.to_vec()
     }
 
     /// Returns the address of the control port.

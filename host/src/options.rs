@@ -18,6 +18,7 @@ use tracing::warn;
 use crate::{
     config::{AppConfig, Limits, UpstreamUrl},
     net::tls::CertificateFiles,
+    systemd::sockets::PassedSockets,
 };
 
 /// The shortest `max-age` of `Strict-Transport-Security`, which is in seconds. 0 would disable it.
@@ -35,6 +36,9 @@ pub struct HostOptions {
     pub upstream: Option<UpstreamUrl>,
     /// Start `spin up` for the manifest, and use it as the upstream.
     pub spin: Option<SpinOptions>,
+    /// Listening sockets that were passed to this process, which are used instead of the addresses.
+    /// Default: none.
+    pub sockets: PassedSockets,
     /// The public address. Default: `127.0.0.1:3000`.
     pub listen: SocketAddr,
     /// The certificates of the public port. The first one is for clients that send no server name or
@@ -132,6 +136,7 @@ impl Default for HostOptions {
             profile: None,
             upstream: None,
             spin: None,
+            sockets: PassedSockets::default(),
             listen: SocketAddr::from(([127, 0, 0, 1], 3000)),
             tls: Vec::new(),
             hsts: None,
@@ -189,6 +194,12 @@ impl HostOptions {
                 ("--hsts", self.hsts.is_some()),
                 ("--http-redirect", self.http_redirect.is_some()),
             ];
+            if self.sockets.redirect.is_some() {
+                bail!(
+                    "the passed socket of the redirect port needs a certificate: set --tls-cert and \
+                     --tls-key"
+                );
+            }
             if let Some((option, _)) = needs_tls.iter().find(|(_, is_set)| *is_set) {
                 bail!("{option} needs a certificate: set --tls-cert and --tls-key");
             }

@@ -142,9 +142,15 @@ struct RuntimeConfigFile {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
-    let cli = parse_arguments();
+    let mut cli = parse_arguments();
     if let Command::Supervise(Supervise { replace, command }) = cli.command {
         return spin::supervise(command, replace);
+    }
+    // Before there are threads, since the environment is changed.
+    if let Command::Up(up) = &mut cli.command
+        && let Err(error) = up.take_sockets()
+    {
+        return fail(&error);
     }
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("warn,socket_host=info,redis=off"));

@@ -21,11 +21,15 @@ use super::{
     summary, tls_options::TlsOptions,
 };
 use crate::{
-    Host, HostOptions,
+    Host, HostOptions, PassedSockets,
     config::{UpstreamUrl, parse_duration},
     dev::{build, process},
     signals::{Request, Signals},
     spin,
+    systemd::{
+        notifier::{Notifier, State},
+        watchdog,
+    },
     terminal::{print_error_line, print_line},
 };
 
@@ -170,9 +174,22 @@ pub(super) struct Up {
     drain_over: Option<Duration>,
     #[command(flatten)]
     foreign: ForeignOptions,
+    /// The sockets that the service manager has passed.
+    #[arg(skip)]
+    sockets: PassedSockets,
 }
 
 impl Up {
+    /// Takes the sockets that the service manager has passed. Must be called before the process starts
+    /// threads.
+    ///
+    /// # Errors
+    /// Fails if a socket cannot be used.
+    pub(super) fn take_sockets(&mut self) -> Result<()> {
+        self.sockets = PassedSockets::from_environment()?;
+        Ok(())
+    }
+
     /// Serves until a signal arrives or Spin exits.
     ///
     /// # Errors
@@ -183,16 +200,21 @@ impl Up {
         let upstream = self.upstream.clone();
         let options = self.into_host_options()?;
         let mut signals = Signals::new()?;
+        let notifier = Notifier::from_environment();
         if builds {
             let manifest = options.load_config()?.manifest;
+            let build = build::build(&manifest, None);
+            let build = notifier.extend_during(|| "Building components".to_owned(), build);
             tokio::select! {
-                result = build::build(&manifest, None) => result?,
+                result = build => result?,
                 () = signals.next() => return Ok(cancel_start(&mut signals).await),
             }
         }
         raise_file_limit();
+        let start = Host::start(options);
+        let start = notifier.extend_during(|| "Loading the application".to_owned(), start);
         let mut host = tokio::select! {
-            host = Host::start(options) => host?,
+            host = start => host?,
             () = signals.next() => return Ok(cancel_start(&mut signals).await),
         };
         let url = host.url();
@@ -203,11 +225,19 @@ impl Up {
         }
         print_line(format_args!("Control: {}", host.control_url()));
 
+        let serving = format!("Serving {url}");
+        let is_ready = [State::Ready, State::Status(&serving)];
+        notifier.send(&is_ready).await;
+        let _watchdog = watchdog::start(&notifier, host.probes());
         let status = loop {
             tokio::select! {
                 request = signals.receive() => match request {
                     Request::Stop => break ExitCode::SUCCESS,
-                    Request::Reload => host.reload_certificates().await,
+                    Request::Reload => {
+                        notifier.send(&[State::Reloading]).await;
+                        host.reload_certificates().await;
+                        notifier.send(&is_ready).await;
+                    }
                 },
                 error = host.spin_exited() => break fail(&error),
             }
@@ -215,8 +245,10 @@ impl Up {
         print_error_line(
             "Shutting down: closing sockets, draining requests. Press Ctrl-C again to exit now.",
         );
+        notifier.send(&[State::Stopping]).await;
+        let stop = notifier.extend_during(host.drain_status(), host.stop());
         tokio::select! {
-            _ = host.stop() => Ok(status),
+            _ = stop => Ok(status),
             () = signals.next() => exit_now(),
         }
     }
@@ -231,6 +263,7 @@ impl Up {
             from: self.from.from,
             profile: self.from.profile,
             upstream: self.upstream,
+            sockets: self.sockets,
             listen: self.listen,
             bus: self.bus,
             bus_wait: self.bus_wait,

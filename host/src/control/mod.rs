@@ -61,15 +61,19 @@ impl Control {
         shutdown: &Shutdown,
     ) -> Result<Arc<Self>> {
         let has_key = options.grip_key.is_some();
+        let source = match options.sockets.control {
+            Some(_) => "the passed socket of the control port",
+            None => "--control",
+        };
         if !address.ip().is_loopback() && !has_key {
             bail!(
-                "--control {address} is not on loopback: set a key with --grip-key or SOCKET_HOST_GRIP_KEY"
+                "{source} {address} is not on loopback: set a key with --grip-key or SOCKET_HOST_GRIP_KEY"
             );
         }
         let is_secure = !options.control_tls.is_empty() || options.insecure_control;
         if !address.ip().is_loopback() && !is_secure {
             bail!(
-                "--control {address} is not on loopback: set a certificate with --control-tls-cert \
+                "{source} {address} is not on loopback: set a certificate with --control-tls-cert \
                  and --control-tls-key, or allow plain HTTP with --insecure-control"
             );
         }

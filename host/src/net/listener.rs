@@ -1,6 +1,12 @@
 //! A listening socket: accepts connections and serves HTTP on them.
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr, TcpListener as StdTcpListener},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use http::{Request, Response};
@@ -25,6 +31,7 @@ use crate::{
         connection,
         connections::Connections,
         draining::Draining,
+        probe::{Probe, Probes, probe},
         stream::Stream,
         tls::{self, Tls},
     },
@@ -49,6 +56,8 @@ pub(crate) struct Listener {
     address: SocketAddr,
     encryption: Encryption,
     abort: CancellationToken,
+    probe: Probe,
+    probes: Probes,
 }
 
 /// Counts the connections of a listener that are not served.
@@ -72,6 +81,28 @@ pub(crate) enum Encryption {
 }
 
 impl Listener {
+    /// Uses a socket that was passed to this process, or else binds `address`.
+    ///
+    /// # Errors
+    /// Fails if the address cannot be bound, or if the socket cannot be used.
+    pub(crate) async fn open(
+        passed: Option<&StdTcpListener>,
+        address: SocketAddr,
+        option: &str,
+        shutdown: &Shutdown,
+    ) -> Result<Self> {
+        let Some(passed) = passed else {
+            return Self::bind(address, option, shutdown).await;
+        };
+        let open = || {
+            let socket = passed.try_clone()?;
+            socket.set_nonblocking(true)?;
+            TcpListener::from_std(socket)
+        };
+        let context = || format!("cannot use the socket that was passed instead of {option}");
+        Self::new(open().with_context(context)?, shutdown)
+    }
+
     /// Binds `address`. Errors name `option`, which sets the address.
     ///
     /// # Errors
@@ -91,15 +122,22 @@ impl Listener {
             };
             anyhow::Error::new(error).context(context)
         })?;
+        Self::new(tcp, shutdown)
+    }
+
+    fn new(tcp: TcpListener, shutdown: &Shutdown) -> Result<Self> {
         if INHERITS_OPTIONS {
             set_options(&SockRef::from(&tcp));
         }
+        let (probe, probes) = probe();
         let address = tcp.local_addr().context("cannot get the bound address")?;
         Ok(Self {
             tcp,
             address,
             encryption: Encryption::None,
             abort: shutdown.abort.clone(),
+            probe,
+            probes,
         })
     }
 
@@ -114,13 +152,18 @@ impl Listener {
         self.address
     }
 
+    /// Returns what asks whether the socket is served.
+    pub(crate) fn probe(&self) -> Probe {
+        self.probe.clone()
+    }
+
     /// Accepts connections until `draining` says so, and then waits for the requests in progress.
     ///
     /// `connections` bounds the open connections, including those that were upgraded. `refused`
     /// counts the further ones, which are closed, and those whose TLS handshake failed. An abort of
     /// the host closes all of them.
     pub(crate) async fn serve<H, F>(
-        self,
+        mut self,
         handler: Arc<H>,
         connections: Arc<Connections>,
         refused: RefusalCounters,
@@ -138,6 +181,7 @@ impl Listener {
         loop {
             let accepted = tokio::select! {
                 accepted = self.tcp.accept() => accepted,
+                () = self.probes.answer() => continue,
                 () = draining.drain.cancelled() => break,
             };
             let (stream, address) = match accepted {
@@ -150,6 +194,7 @@ impl Listener {
             if !INHERITS_OPTIONS {
                 set_options(&SockRef::from(&stream));
             }
+            let address = canonical(address);
             let Some((handle, registration)) = connections.register(self.abort.child_token())
             else {
                 refused.full.inc();
@@ -227,6 +272,14 @@ impl Encryption {
     }
 }
 
+/// Returns an IPv4 address as such, even if the socket is IPv6 and accepts both.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::from((ip, address.port())),
+        IpAddr::V6(_) => address,
+    }
+}
+
 /// Returns whether a client runs on this machine. Its address is then loopback, or the one that it has
 /// connected to.
 fn is_local(client: SocketAddr, connected_to: SocketAddr) -> bool {
@@ -286,6 +339,18 @@ mod tests {
         ] {
             let is_local = is_local(address(client), address(connected_to));
             assert_eq!(is_local, expected, "{client} to {connected_to}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_ipv4_clients_are_ipv4() {
+        for (address, expected) in [
+            ("[::ffff:10.0.0.5]:1", "10.0.0.5:1"),
+            ("10.0.0.5:1", "10.0.0.5:1"),
+            ("[fd00::6]:1", "[fd00::6]:1"),
+        ] {
+            let address = address.parse().expect("an address");
+            assert_eq!(canonical(address).to_string(), expected);
         }
     }
 

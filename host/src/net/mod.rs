@@ -8,6 +8,7 @@ pub(crate) mod draining;
 pub(crate) mod frame;
 pub(crate) mod io;
 pub(crate) mod listener;
+pub(crate) mod probe;
 pub(crate) mod request_body;
 mod response_body;
 pub(crate) mod stream;
