@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::{Host, config::Limits, net::frame, spin::SpinProcess};
+
+/// The time for requests to the control port to finish, after everything else has.
+const CONTROL_DRAIN_TIMEOUT: Duration = Limits::DEFAULT.drain_request_timeout;
 
 impl Host {
     /// Waits until the Spin process that this host has started exits, and returns an error that
@@ -69,6 +72,9 @@ impl Host {
         if let Some(spin) = spin {
             spin.stop().await;
         }
+        // Otherwise the exit would reset requests that have just been sent.
+        self.shutdown.drain_control.cancel();
+        let _ = timeout(CONTROL_DRAIN_TIMEOUT, &mut self.control).await;
         in_time
     }
 }
@@ -77,6 +83,7 @@ impl Drop for Host {
     fn drop(&mut self) {
         self.shutdown.stop.cancel();
         self.shutdown.drain.cancel();
+        self.shutdown.drain_control.cancel();
         self.shutdown.abort.cancel();
     }
 }

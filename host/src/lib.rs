@@ -26,6 +26,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 mod app;
 mod backoff;
@@ -94,7 +95,9 @@ pub struct Host {
     shutdown: Shutdown,
     /// The public listener and the timers: what draining waits for.
     serving: JoinSet<()>,
-    /// The control port, the sweepers, and the file watcher.
+    /// The control port.
+    control: AbortOnDropHandle<()>,
+    /// The redirect port, the sweepers, and the file watcher.
     _background: JoinSet<()>,
 }
 
@@ -135,8 +138,9 @@ impl Host {
         let control = Control::new(&options, addresses[1], limits.control, &shutdown)?;
 
         // Compiling may take long. Meanwhile the control port responds with "starting".
+        let serving_control = tokio::spawn(control.clone().serve(control_listener));
+        let serving_control = AbortOnDropHandle::new(serving_control);
         let mut background = JoinSet::new();
-        background.spawn(control.clone().serve(control_listener));
         let spin = spin::start(&mut options, &config.manifest, addresses[1]).await?;
         let stores = runtime_config.key_value_stores.clone();
         let mut app = App::start(
@@ -184,6 +188,7 @@ impl Host {
             probes,
             shutdown,
             serving,
+            control: serving_control,
             _background: background,
         })
     }

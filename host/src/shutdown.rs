@@ -9,6 +9,8 @@ pub(crate) struct Shutdown {
     pub(crate) stop: CancellationToken,
     /// Accept nothing new and finish what is in progress.
     pub(crate) drain: CancellationToken,
+    /// Accept nothing new on the control port, which serves for longer than the public port.
+    pub(crate) drain_control: CancellationToken,
     /// Drop everything at once.
     pub(crate) abort: CancellationToken,
 }

@@ -94,9 +94,9 @@ impl Control {
         let _ = self.services.set(services);
     }
 
-    /// Serves requests until the host aborts: components publish until they have ended.
+    /// Serves requests until the end of the shutdown: components publish until they have ended.
     pub(crate) async fn serve(self: Arc<Self>, listener: Listener) {
-        let draining = Draining::at_once(self.shutdown.abort.clone());
+        let draining = Draining::at_once(self.shutdown.drain_control.clone());
         let connections = self.connections.clone();
         let handler = move |request, _| {
             let control = self.clone();

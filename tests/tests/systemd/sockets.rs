@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     os::fd::OwnedFd,
     path::Path,
     process::{Child, Command, Stdio},
@@ -28,13 +28,13 @@ const VARIABLES: [&str; 6] = [
     "WATCHDOG_PID",
 ];
 
-/// Starts a host that serves an application on a socket of this process, which stays open.
-fn start_with(socket: &TcpListener, folder: &Path, options: &[&str]) -> Result<Server> {
+/// Starts a host with a socket of this process for one of its ports. The socket stays open.
+fn start_with(socket: &TcpListener, port: &str, folder: &Path, options: &[&str]) -> Result<Server> {
     let mut command = Command::new("sh");
     // The host is the process of the shell, so that the id is its own.
-    let script = "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ LISTEN_FDNAMES=public \
+    let script = "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ LISTEN_FDNAMES=$0 \
                   exec \"$@\"";
-    command.args(["-c", script, "sh"]);
+    command.args(["-c", script, port]);
     command
         .arg(host_binary())
         .args(["up", "--from"])
@@ -60,37 +60,63 @@ struct Clients {
 }
 
 impl Clients {
-    /// Starts clients. Half of them open a WebSocket, and the others send a request.
-    fn start(address: std::net::SocketAddr) -> Self {
-        let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::default());
-        let client = |index: usize| {
-            let (stop, served): (Arc<AtomicBool>, Arc<AtomicUsize>) =
-                (stop.clone(), Arc::clone(&served));
+    /// Starts clients of a public port. Half of them open a WebSocket, and the others send a request.
+    fn start(address: SocketAddr) -> Self {
+        Self::run(move |index: usize| async move {
+            if index.is_multiple_of(2) {
+                let bytes =
+                    format!("GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+                let response = request(address, &bytes).await?;
+                ensure!(response.status == 200, "{response:?}");
+            } else {
+                let open = Client::open(address, "/api/ws", &[]).await;
+                let mut socket = open.map_err(|failed| failed.error)?;
+                socket.send(r#"{"event":"ping"}"#).await?;
+                // The host may be restarted meanwhile.
+                while let Ok(Some(message)) = socket.next().await {
+                    if message.is_close() || message.to_text()?.contains("pong") {
+                        break;
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Starts publishers.
+    fn publish(control: SocketAddr) -> Self {
+        Self::run(move |_| async move {
+            let body = r#"{"items":[{"channel":"a","formats":{"ws-message":{"content":"b"}}}]}"#;
+            let length = body.len();
+            let bytes = format!(
+                "POST /publish/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+                 Content-Length: {length}\r\n\r\n{body}"
+            );
+            let response = request(control, &bytes).await?;
+            // The port is served before the application.
+            ensure!([200, 503].contains(&response.status), "{response:?}");
+            Ok(())
+        })
+    }
+
+    /// Repeats what a client does, for several clients at the same time.
+    fn run<F>(client: impl Fn(usize) -> F + Clone + Send + 'static) -> Self
+    where
+        F: Future<Output = Result<()>> + Send,
+    {
+        let stop = Arc::new(AtomicBool::new(false));
+        let served = Arc::new(AtomicUsize::new(0));
+        let start = |index: usize| {
+            let (client, stop, served) = (client.clone(), stop.clone(), served.clone());
             tokio::spawn(async move {
                 while !stop.load(SeqCst) {
-                    if index.is_multiple_of(2) {
-                        let bytes = format!(
-                            "GET /api/tickets HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-                        );
-                        let response = request(address, &bytes).await?;
-                        ensure!(response.status < 500, "{response:?}");
-                    } else {
-                        let open = Client::open(address, "/api/ws", &[]).await;
-                        let mut socket = open.map_err(|failed| failed.error)?;
-                        socket.send(r#"{"event":"ping"}"#).await?;
-                        // The host may be restarted meanwhile.
-                        while let Ok(Some(message)) = socket.next().await {
-                            if message.is_close() || message.to_text()?.contains("pong") {
-                                break;
-                            }
-                        }
-                    }
+                    client(index).await?;
                     served.fetch_add(1, SeqCst);
                 }
                 Ok(())
             })
         };
-        let tasks = (0..16).map(client).collect();
+        let tasks = (0..16).map(start).collect();
         Self {
             stop,
             served,
@@ -118,24 +144,34 @@ impl Clients {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_restart_refuses_and_resets_no_client() -> Result<()> {
+/// Restarts a host several times, while clients of its port connect.
+async fn restart_under(port: &str, clients: impl FnOnce(SocketAddr) -> Clients) -> Result<()> {
     let folder = burger("1h");
     let socket = TcpListener::bind("127.0.0.1:0")?;
     let address = socket.local_addr()?;
-    let mut host = start_with(&socket, folder.path(), &["--quiet"])?;
-    ensure!(host.address == address);
-    let clients = Clients::start(address);
+    let start = || start_with(&socket, port, folder.path(), &["--quiet"]);
+    let mut host = start()?;
+    let clients = clients(address);
     for _ in 0..5 {
         clients.wait_for_more().await?;
         host.signal(Signal::TERM)?;
         ensure!(host.wait().await? == Some(0));
-        host = start_with(&socket, folder.path(), &["--quiet"])?;
+        host = start()?;
     }
     clients.wait_for_more().await?;
     let served = clients.stop().await?;
     ensure!(served > 600, "{served}");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_refuses_and_resets_no_client() -> Result<()> {
+    restart_under("public", Clients::start).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_refuses_and_resets_no_publisher() -> Result<()> {
+    restart_under("control", Clients::publish).await
 }
 
 #[tokio::test]
