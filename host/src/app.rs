@@ -322,7 +322,7 @@ impl App {
         Ok(changed)
     }
 
-    /// Starts the timers, and returns a future that completes when the host is draining and their
+    /// Starts the timers, and returns a future that completes when the host is stopping and their
     /// last calls have ended.
     pub(crate) fn start_timers(&mut self) -> impl Future<Output = ()> + use<> {
         self.timers.start();
@@ -335,12 +335,12 @@ impl App {
         export.start(self.services.clone())
     }
 
-    /// Reloads the application whenever its files change, until the host drains. Returns at once if
+    /// Reloads the application whenever its files change, until the host stops. Returns at once if
     /// they are not watched. Timers keep running.
     pub(crate) async fn watch(mut self) {
-        let drain = self.shutdown.drain.clone();
+        let stop = self.shutdown.stop.clone();
         if let (Some(watch), Some(reload)) = (self.watch.take(), self.reload.clone()) {
-            drain.run_until_cancelled(watch.run(self, reload)).await;
+            stop.run_until_cancelled(watch.run(self, reload)).await;
         }
     }
 

@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use spin_runtime::{
@@ -21,7 +21,7 @@ use crate::{
     http::{
         error_response::{
             backend_error_response, internal_error, not_found, refusal_response,
-            request_body_error_response,
+            request_body_error_response, text_response,
         },
         forwarded,
         headers::{
@@ -33,6 +33,7 @@ use crate::{
     metrics::{backend::metered, registry::Dropped},
     net::{
         connections::Connections,
+        draining::Draining,
         listener::{Admission, Listener, RefusalCounters},
         request_body::prefetch,
         trusted_proxies::TrustedProxies,
@@ -51,6 +52,9 @@ use crate::{
     },
     ws::handshake,
 };
+
+/// The path at which load balancers ask for the health of an application.
+const SPIN_HEALTH: &str = "/.well-known/spin/health";
 
 /// Handles the requests of clients.
 pub(crate) struct Gateway {
@@ -134,14 +138,14 @@ impl Gateway {
                 tls_handshake: metrics.dropped(Dropped::TlsHandshake),
             },
         };
-        let drain = self.shutdown.drain.clone();
+        let draining = Draining::gradual(&self.shutdown);
         let reload = self.reload.clone();
         let handler = move |request: Request<Incoming>, client| {
             let span =
                 debug_span!("request", method = %request.method(), path = request.uri().path());
             self.clone().respond(request, client).instrument(span)
         };
-        listener.serve(Arc::new(handler), admission, drain).await;
+        listener.serve(Arc::new(handler), admission, draining).await;
         if let Some(reload) = reload {
             reload.closed().await;
         }
@@ -190,6 +194,9 @@ impl Gateway {
         let reload = self.reload.as_ref();
         if let Some(response) = reload.and_then(|reload| reload.handle(&mut request)) {
             return response;
+        }
+        if self.shutdown.stop.is_cancelled() && request.uri().path() == SPIN_HEALTH {
+            return text_response(StatusCode::SERVICE_UNAVAILABLE, "stopping");
         }
         let rules = self.rules();
         if rules.private.matches(request.uri().path()) {
@@ -263,10 +270,7 @@ mod tests {
         body::Frame,
         client::conn::{http1, http2},
     };
-    use hyper_util::{
-        rt::{TokioExecutor, TokioIo},
-        server::graceful::GracefulShutdown,
-    };
+    use hyper_util::rt::{TokioExecutor, TokioIo};
     use prometheus_client::metrics::gauge::Gauge;
     use spin_runtime::backend::{Backend, BodyError, ResponseFuture, full};
     use tokio::io::{DuplexStream, duplex};
@@ -322,10 +326,9 @@ mod tests {
                 gateway.clone().respond(request, client)
             };
             let handle = ConnectionHandle::new(&Gauge::default(), CancellationToken::new());
-            let graceful = GracefulShutdown::new();
-            let watcher = graceful.watcher();
+            let draining = Draining::at_once(CancellationToken::new());
             let builder = connection::builder();
-            connection::serve(TokioIo::new(server), &builder, watcher, handle, handler).await
+            connection::serve(TokioIo::new(server), &builder, &draining, handle, handler).await
         });
         TokioIo::new(client)
     }

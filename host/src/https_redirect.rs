@@ -2,21 +2,22 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use anyhow::Result;
 use http::{
     HeaderValue, Request, Response, StatusCode, header,
     uri::{Authority, PathAndQuery},
 };
 use hyper::body::Incoming;
 use spin_runtime::backend::Body;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     http::{
         error_response::{refusal_response, text_response},
         validate::check_message,
     },
-    net::listener::{Admission, Listener},
+    net::{
+        draining::Draining,
+        listener::{Admission, Listener},
+    },
     shutdown::Shutdown,
 };
 
@@ -28,20 +29,17 @@ pub(crate) struct HttpsRedirect {
     listener: Listener,
     /// The public port.
     port: u16,
-    drain: CancellationToken,
+    draining: Draining,
 }
 
 impl HttpsRedirect {
-    /// Binds an address whose requests are redirected to the port `port` of the same host.
-    ///
-    /// # Errors
-    /// Fails if the address cannot be bound.
-    pub(crate) async fn bind(address: SocketAddr, port: u16, shutdown: &Shutdown) -> Result<Self> {
-        Ok(Self {
-            listener: Listener::bind(address, "--http-redirect", shutdown).await?,
+    /// Redirects the requests to an address to the port `port` of the same host.
+    pub(crate) fn new(listener: Listener, port: u16, shutdown: &Shutdown) -> Self {
+        Self {
+            listener,
             port,
-            drain: shutdown.drain.clone(),
-        })
+            draining: Draining::gradual(shutdown),
+        }
     }
 
     /// Returns the address, with the port that the system chose if 0 was requested.
@@ -55,7 +53,7 @@ impl HttpsRedirect {
         let handler = move |request: Request<Incoming>, _| async move { redirect(&request, port) };
         let admission = Admission::up_to(max_connections);
         self.listener
-            .serve(Arc::new(handler), admission, self.drain)
+            .serve(Arc::new(handler), admission, self.draining)
             .await;
     }
 }

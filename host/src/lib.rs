@@ -22,10 +22,11 @@
 //! # }
 //! ```
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 mod app;
 mod backoff;
@@ -50,6 +51,7 @@ mod shutdown;
 mod signals;
 mod spin;
 mod state;
+mod systemd;
 mod telemetry;
 mod terminal;
 mod timers;
@@ -63,6 +65,7 @@ pub use config::{
 };
 pub use net::{tls::CertificateFiles, trusted_proxies::TrustedProxies};
 pub use options::{HostOptions, SpinOptions};
+pub use systemd::sockets::PassedSockets;
 #[cfg(feature = "otel")]
 pub use telemetry::otlp::OtlpOptions;
 
@@ -73,6 +76,7 @@ use https_redirect::HttpsRedirect;
 use net::{
     connections::ConnectionLimits,
     listener::{Listener, Proxies},
+    probe::Probe,
 };
 use shutdown::Shutdown;
 use spin::SpinProcess;
@@ -92,10 +96,16 @@ pub struct Host {
     tunnels: Arc<Tunnels>,
     /// The Spin process that the host has started, if any.
     spin: Option<SpinProcess>,
+    /// The time over which clients are sent away when the host stops.
+    drain_over: Option<Duration>,
+    /// Ask the accept loops of the public port and of the control port whether they run.
+    probes: [Probe; 2],
     shutdown: Shutdown,
     /// The public listener and the timers: what draining waits for.
     serving: JoinSet<()>,
-    /// The control port, the sweepers, and the file watcher.
+    /// The control port.
+    control: AbortOnDropHandle<()>,
+    /// The redirect port, the sweepers, and the file watcher.
     _background: JoinSet<()>,
     /// Exports spans and metrics until everything else has stopped.
     export: RunningExport,
@@ -113,32 +123,41 @@ impl Host {
         let runtime_config = options.load_runtime_config()?;
         let shutdown = Shutdown::default();
         let certificates = HostCertificates::load(&options)?;
-        let listener = Listener::bind(options.listen, "--listen", &shutdown).await?;
         let proxies = Proxies {
             trusted: options.trusted_proxies.clone(),
             send_header: options.proxy_protocol,
         };
+        let sockets = options.sockets.clone();
+        let open = async |passed: &Option<Arc<_>>, address, option| {
+            Listener::open(passed.as_deref(), address, option, &shutdown).await
+        };
+        let listener = open(&sockets.public, options.listen, "--listen").await?;
         let listener = listener
             .with_encryption(certificates.public())
             .behind(proxies);
-        let control_listener = Listener::bind(options.control, "--control", &shutdown).await?;
+        let control_listener = open(&sockets.control, options.control, "--control").await?;
         let control_listener = control_listener.with_encryption(certificates.control());
         let addresses = [listener.address(), control_listener.address()];
-        let redirect = match options.http_redirect {
+        let passed = sockets
+            .redirect
+            .as_ref()
+            .and_then(|it| it.local_addr().ok());
+        let redirect = match passed.or(options.http_redirect) {
             Some(address) => {
-                Some(HttpsRedirect::bind(address, addresses[0].port(), &shutdown).await?)
+                let listener = open(&sockets.redirect, address, "--http-redirect").await?;
+                Some(HttpsRedirect::new(listener, addresses[0].port(), &shutdown))
             }
             None => None,
         };
+        let probes = [listener.probe(), control_listener.probe()];
         let limits = ConnectionLimits::of_process();
         let control = Control::new(&options, addresses[1], limits.control, &shutdown)?;
 
         // Compiling may take long. Meanwhile the control port responds with "starting".
+        let serving_control = critical("control port", control.clone().serve(control_listener));
+        let serving_control = tokio::spawn(serving_control);
+        let serving_control = AbortOnDropHandle::new(serving_control);
         let mut background = JoinSet::new();
-        background.spawn(critical(
-            "control port",
-            control.clone().serve(control_listener),
-        ));
         let spin = spin::start(&mut options, &config.manifest, addresses[1]).await?;
         let stores = runtime_config.key_value_stores.clone();
         let mut app = App::start(
@@ -189,8 +208,11 @@ impl Host {
             services,
             tunnels,
             spin,
+            drain_over: options.drain_over,
+            probes,
             shutdown,
             serving,
+            control: serving_control,
             _background: background,
             export,
         })
@@ -225,6 +247,11 @@ impl Host {
     /// previous certificates stay in use.
     pub async fn reload_certificates(&self) {
         self.certificates.reload().await;
+    }
+
+    /// Returns what asks the accept loops whether they run.
+    pub(crate) fn probes(&self) -> Vec<Probe> {
+        self.probes.to_vec()
     }
 
     /// Returns the address of the control port.

@@ -10,7 +10,8 @@ use std::{
 
 use anyhow::{Result, bail};
 use spin_runtime::{
-    EmbeddedOptions, Manifest, ManifestOptions, ManifestUse, RuntimeConfig, SqliteStatement,
+    EmbeddedOptions, LogRotation, Manifest, ManifestOptions, ManifestUse, RuntimeConfig,
+    SqliteStatement,
 };
 use tracing::warn;
 
@@ -19,6 +20,7 @@ use crate::telemetry::otlp::OtlpOptions;
 use crate::{
     config::{AppConfig, Limits, UpstreamUrl},
     net::{tls::CertificateFiles, trusted_proxies::TrustedProxies},
+    systemd::sockets::PassedSockets,
 };
 
 /// The shortest `max-age` of `Strict-Transport-Security`, which is in seconds. 0 would disable it.
@@ -36,6 +38,9 @@ pub struct HostOptions {
     pub upstream: Option<UpstreamUrl>,
     /// Start `spin up` for the manifest, and use it as the upstream.
     pub spin: Option<SpinOptions>,
+    /// Listening sockets that were passed to this process, which are used instead of the addresses.
+    /// Default: none.
+    pub sockets: PassedSockets,
     /// The public address. Default: `127.0.0.1:3000`.
     pub listen: SocketAddr,
     /// The networks of the proxies in front of the public port. Default: private networks.
@@ -96,6 +101,8 @@ pub struct HostOptions {
     pub cache_dir: Option<PathBuf>,
     /// Empty the log files first.
     pub truncate_logs: bool,
+    /// When log files are rotated, and how many of their predecessors are kept.
+    pub log_rotation: LogRotation,
     /// Environment variables for every component.
     pub environment: BTreeMap<String, String>,
     /// Write the output of components to the log files only.
@@ -112,6 +119,9 @@ pub struct HostOptions {
     pub disable_cache: bool,
     /// Allocate instances one by one instead of from a pool.
     pub disable_pooling: bool,
+    /// The time over which the WebSockets and the held requests of a host that stops are ended, one by
+    /// one. Default: none, which ends them at once.
+    pub drain_over: Option<Duration>,
     /// Build the components first, and reload the application when its files change.
     pub watch: bool,
     /// Log each request of a client, and each WebSocket that has ended, as events of the target
@@ -142,6 +152,7 @@ impl Default for HostOptions {
             profile: None,
             upstream: None,
             spin: None,
+            sockets: PassedSockets::default(),
             listen: SocketAddr::from(([127, 0, 0, 1], 3000)),
             trusted_proxies: TrustedProxies::default(),
             proxy_protocol: false,
@@ -165,6 +176,7 @@ impl Default for HostOptions {
             log_dir: None,
             cache_dir: None,
             truncate_logs: false,
+            log_rotation: LogRotation::DEFAULT,
             environment: BTreeMap::new(),
             quiet: false,
             follow: Vec::new(),
@@ -173,6 +185,7 @@ impl Default for HostOptions {
             max_instance_memory: None,
             disable_cache: false,
             disable_pooling: false,
+            drain_over: None,
             watch: false,
             access_log: false,
             #[cfg(feature = "otel")]
@@ -203,6 +216,12 @@ impl HostOptions {
                 ("--hsts", self.hsts.is_some()),
                 ("--http-redirect", self.http_redirect.is_some()),
             ];
+            if self.sockets.redirect.is_some() {
+                bail!(
+                    "the passed socket of the redirect port needs a certificate: set --tls-cert and \
+                     --tls-key"
+                );
+            }
             if let Some((option, _)) = needs_tls.iter().find(|(_, is_set)| *is_set) {
                 bail!("{option} needs a certificate: set --tls-cert and --tls-key");
             }
@@ -271,6 +290,7 @@ impl HostOptions {
             log_dir: self.log_dir.clone().or(runtime_config.log_dir.clone()),
             cache_dir: self.cache_dir.clone(),
             truncate_logs: self.truncate_logs,
+            log_rotation: self.log_rotation,
             environment: self.environment.clone(),
             quiet: self.quiet,
             follow: self.follow.clone(),

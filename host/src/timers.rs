@@ -123,7 +123,7 @@ impl Timers {
             .collect();
         let running = Running {
             timer: timer.clone(),
-            stop: self.shutdown.drain.child_token(),
+            stop: self.shutdown.stop.child_token(),
             ended: CancellationToken::new(),
         };
         let (services, host) = (self.services.clone(), self.host.clone());
@@ -142,12 +142,12 @@ impl Timers {
         running
     }
 
-    /// Returns a future that completes when the host is draining and the last calls have ended.
+    /// Returns a future that completes when the host is stopping and the last calls have ended.
     pub(crate) fn drained(&self) -> impl Future<Output = ()> + use<> {
-        let (tasks, drain) = (self.tasks.clone(), self.shutdown.drain.clone());
+        let (tasks, stop) = (self.tasks.clone(), self.shutdown.stop.clone());
         let bus = self.services.bus.clone();
         async move {
-            drain.cancelled().await;
+            stop.cancelled().await;
             tasks.close();
             tasks.wait().await;
             if let Some(bus) = bus {
@@ -176,7 +176,7 @@ async fn run(timer: Timer, services: Arc<Services>, host: HeaderValue, stop: Can
             },
         };
         let span = debug_span!("timer", name);
-        // A call in progress finishes when the host drains.
+        // A call in progress finishes when the host stops.
         let call = call(&timer.target, time, run, &services, &host).instrument(span);
         let result = panics::catch(call).await;
         let result = result.unwrap_or_else(|panicked| Err(panicked.into()));
@@ -376,7 +376,7 @@ mod tests {
         assert!(text.lines().any(|line| line == failures), "{text}");
 
         // The call in progress may finish while the host drains, and is dropped by an abort.
-        shutdown.drain.cancel();
+        shutdown.stop.cancel();
         let start = Instant::now();
         tokio::time::sleep(BODY_TIMEOUT / 2).await;
         shutdown.abort.cancel();
@@ -483,7 +483,7 @@ mod tests {
         backend.permits.add_permits(2);
         settle().await;
         assert_eq!(calls(), 3, "only the last replacement is called");
-        shutdown.drain.cancel();
+        shutdown.stop.cancel();
         backend.permits.add_permits(1);
         timers.drained().await;
         assert_eq!(calls(), 3);

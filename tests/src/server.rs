@@ -63,7 +63,16 @@ impl Server {
     }
 
     /// Runs this command with more options and waits until the host serves.
-    pub fn run(mut command: impl BorrowMut<Command>, options: &[&str]) -> Result<Self> {
+    pub fn run(command: impl BorrowMut<Command>, options: &[&str]) -> Result<Self> {
+        Self::run_with_input(command, options, Stdio::null())
+    }
+
+    /// Runs this command as [`Self::run`] does, with an input.
+    pub fn run_with_input(
+        mut command: impl BorrowMut<Command>,
+        options: &[&str],
+        input: Stdio,
+    ) -> Result<Self> {
         let command = command.borrow_mut();
         for option in ["--listen", "--control"] {
             if !options.contains(&option) {
@@ -72,7 +81,7 @@ impl Server {
         }
         let mut child = command
             .args(options)
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -58,6 +58,7 @@ use crate::{
 };
 
 pub use options::{EmbeddedOptions, FolderError};
+pub use output::LogRotation;
 pub use sqlite::SqliteStatement;
 
 /// Runs the components of an application in this process.

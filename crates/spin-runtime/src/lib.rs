@@ -44,7 +44,7 @@ mod spin_headers;
 mod variables;
 
 pub use cron_schedule::CronSchedule;
-pub use embedded::{Changes, Embedded, EmbeddedOptions, FolderError, SqliteStatement};
+pub use embedded::{Changes, Embedded, EmbeddedOptions, FolderError, LogRotation, SqliteStatement};
 pub use excluded_files::ExcludedFiles;
 pub use limit_range::{InstanceRanges, LimitRange};
 pub use limits::Limits;

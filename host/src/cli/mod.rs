@@ -23,6 +23,7 @@ use crate::{
 
 mod foreign_options;
 mod instance_limits;
+mod log_options;
 mod proxy_options;
 mod summary;
 mod tls_options;
@@ -151,9 +152,15 @@ struct RuntimeConfigFile {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
-    let cli = parse_arguments();
+    let mut cli = parse_arguments();
     if let Command::Supervise(Supervise { replace, command }) = cli.command {
         return spin::supervise(command, replace);
+    }
+    // Before there are threads, since the environment is changed.
+    if let Command::Up(up) = &mut cli.command
+        && let Err(error) = up.take_sockets()
+    {
+        return fail(&error);
     }
     logging::init(cli.log_format);
     let result = tokio::runtime::Runtime::new()

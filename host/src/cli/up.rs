@@ -4,6 +4,7 @@ use std::{
     net::{SocketAddr, ToSocketAddrs as _},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Result;
@@ -16,17 +17,21 @@ use spin_runtime::SqliteStatement;
 
 use super::{
     CacheFolder, ManifestPath, RuntimeConfigFile, VariableValues, fail,
-    foreign_options::ForeignOptions, instance_limits::InstanceLimits, proxy_options::ProxyOptions,
-    summary, tls_options::TlsOptions,
+    foreign_options::ForeignOptions, instance_limits::InstanceLimits, log_options::LogOptions,
+    proxy_options::ProxyOptions, summary, tls_options::TlsOptions,
 };
 #[cfg(feature = "otel")]
 use crate::OtlpOptions;
 use crate::{
-    Host, HostOptions,
-    config::{UpstreamUrl, parse_origin},
+    Host, HostOptions, PassedSockets,
+    config::{UpstreamUrl, parse_duration, parse_origin},
     dev::{build, process},
     signals::{Request, Signals},
     spin,
+    systemd::{
+        notifier::{Notifier, State},
+        watchdog,
+    },
     terminal::{print_error_line, print_line},
 };
 
@@ -108,7 +113,8 @@ pub(super) struct Up {
         value_name = "URL",
         conflicts_with_all = [
             "build", "watch", "state_dir", "env", "variables", "key_values", "quiet", "cache_dir",
-            "sqlite", "follow", "truncate_logs", "disable_pooling", "max_instance_reuse_count",
+            "sqlite", "follow", "truncate_logs", "log_max_size", "log_max_age", "log_keep",
+            "disable_pooling", "max_instance_reuse_count",
             "max_instance_concurrent_reuse_count", "idle_instance_timeout",
         ]
     )]
@@ -162,6 +168,8 @@ pub(super) struct Up {
     #[arg(long)]
     truncate_logs: bool,
     #[command(flatten)]
+    log: LogOptions,
+    #[command(flatten)]
     instances: InstanceLimits,
     /// Compile the components at every start, without the cache.
     #[arg(
@@ -180,11 +188,28 @@ pub(super) struct Up {
         value_parser = BoolishValueParser::new()
     )]
     access_log: bool,
+    /// The time over which WebSockets and held requests are closed at shutdown, one by one, such as
+    /// `30s`. Otherwise they are closed at once.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    drain_over: Option<Duration>,
     #[command(flatten)]
     foreign: ForeignOptions,
+    /// The sockets that the service manager has passed.
+    #[arg(skip)]
+    sockets: PassedSockets,
 }
 
 impl Up {
+    /// Takes the sockets that the service manager has passed. Must be called before the process starts
+    /// threads.
+    ///
+    /// # Errors
+    /// Fails if a socket cannot be used.
+    pub(super) fn take_sockets(&mut self) -> Result<()> {
+        self.sockets = PassedSockets::from_environment()?;
+        Ok(())
+    }
+
     /// Serves until a signal arrives or Spin exits.
     ///
     /// # Errors
@@ -195,16 +220,21 @@ impl Up {
         let upstream = self.upstream.clone();
         let options = self.into_host_options()?;
         let mut signals = Signals::new()?;
+        let notifier = Notifier::from_environment();
         if builds {
             let manifest = options.load_config()?.manifest;
+            let build = build::build(&manifest, None);
+            let build = notifier.extend_during(|| "Building components".to_owned(), build);
             tokio::select! {
-                result = build::build(&manifest, None) => result?,
+                result = build => result?,
                 () = signals.next() => return Ok(cancel_start(&mut signals).await),
             }
         }
         raise_file_limit();
+        let start = Host::start(options);
+        let start = notifier.extend_during(|| "Loading the application".to_owned(), start);
         let mut host = tokio::select! {
-            host = Host::start(options) => host?,
+            host = start => host?,
             () = signals.next() => return Ok(cancel_start(&mut signals).await),
         };
         let url = host.url();
@@ -215,11 +245,19 @@ impl Up {
         }
         print_line(format_args!("Control: {}", host.control_url()));
 
+        let serving = format!("Serving {url}");
+        let is_ready = [State::Ready, State::Status(&serving)];
+        notifier.send(&is_ready).await;
+        let _watchdog = watchdog::start(&notifier, host.probes());
         let status = loop {
             tokio::select! {
                 request = signals.receive() => match request {
                     Request::Stop => break ExitCode::SUCCESS,
-                    Request::Reload => host.reload_certificates().await,
+                    Request::Reload => {
+                        notifier.send(&[State::Reloading]).await;
+                        host.reload_certificates().await;
+                        notifier.send(&is_ready).await;
+                    }
                 },
                 error = host.failed() => break fail(&error),
             }
@@ -227,8 +265,10 @@ impl Up {
         print_error_line(
             "Shutting down: closing sockets, draining requests. Press Ctrl-C again to exit now.",
         );
+        notifier.send(&[State::Stopping]).await;
+        let stop = notifier.extend_during(host.drain_status(), host.stop());
         tokio::select! {
-            _ = host.stop() => Ok(status),
+            _ = stop => Ok(status),
             () = signals.next() => exit_now(),
         }
     }
@@ -243,6 +283,7 @@ impl Up {
             from: self.from.from,
             profile: self.from.profile,
             upstream: self.upstream,
+            sockets: self.sockets,
             listen: self.listen,
             bus: self.bus,
             bus_wait: self.bus_wait,
@@ -257,6 +298,7 @@ impl Up {
             log_dir: self.log_dir,
             cache_dir: self.cache.cache_dir,
             truncate_logs: self.truncate_logs,
+            log_rotation: self.log.rotation(),
             environment: self.env.into_iter().collect(),
             quiet: self.quiet,
             follow: self.follow,
@@ -269,6 +311,7 @@ impl Up {
             access_log: self.access_log,
             #[cfg(feature = "otel")]
             otlp: OtlpOptions::from_env()?,
+            drain_over: self.drain_over,
             spin,
             ..HostOptions::default()
         };

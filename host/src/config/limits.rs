@@ -99,6 +99,9 @@ pub struct Limits {
     /// The time for requests and sockets to finish when the host stops. What is left is aborted.
     /// Default: 30 s.
     pub drain_timeout: Duration,
+    /// The time for the first request of a connection that was accepted before the host stops. The
+    /// connection is then closed. Default: 2 s.
+    pub drain_request_timeout: Duration,
     /// The time at exit to write what components have printed. The rest is dropped. Default: 500
     /// ms.
     pub exit_flush_timeout: Duration,
@@ -285,6 +288,7 @@ impl Limits {
         h2_connection_window_bytes: 2 * 1024 * 1024,
         close_timeout: secs(5),
         drain_timeout: secs(30),
+        drain_request_timeout: secs(2),
         exit_flush_timeout: Duration::from_millis(500),
         // Telemetry.
         access_log_queue_bytes: 4 * MIB,

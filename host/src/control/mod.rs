@@ -31,7 +31,10 @@ use crate::{
         validate::check_message,
     },
     metrics::registry::CONTENT_TYPE,
-    net::listener::{Admission, Listener},
+    net::{
+        draining::Draining,
+        listener::{Admission, Listener},
+    },
     options::HostOptions,
     shutdown::Shutdown,
     state::Services,
@@ -66,15 +69,19 @@ impl Control {
         shutdown: &Shutdown,
     ) -> Result<Arc<Self>> {
         let has_key = options.grip_key.is_some();
+        let source = match options.sockets.control {
+            Some(_) => "the passed socket of the control port",
+            None => "--control",
+        };
         if !address.ip().is_loopback() && !has_key {
             bail!(
-                "--control {address} is not on loopback: set a key with --grip-key or SOCKET_HOST_GRIP_KEY"
+                "{source} {address} is not on loopback: set a key with --grip-key or SOCKET_HOST_GRIP_KEY"
             );
         }
         let is_secure = !options.control_tls.is_empty() || options.insecure_control;
         if !address.ip().is_loopback() && !is_secure {
             bail!(
-                "--control {address} is not on loopback: set a certificate with --control-tls-cert \
+                "{source} {address} is not on loopback: set a certificate with --control-tls-cert \
                  and --control-tls-key, or allow plain HTTP with --insecure-control"
             );
         }
@@ -98,9 +105,9 @@ impl Control {
         let _ = self.services.set(services);
     }
 
-    /// Serves requests until the host aborts: components publish until they have ended.
+    /// Serves requests until the end of the shutdown: components publish until they have ended.
     pub(crate) async fn serve(self: Arc<Self>, listener: Listener) {
-        let abort = self.shutdown.abort.clone();
+        let draining = Draining::at_once(self.shutdown.drain_control.clone());
         let admission = Admission::up_to(self.max_connections);
         let handler = move |request, _| {
             let control = self.clone();
@@ -109,7 +116,7 @@ impl Control {
                 response.unwrap_or_else(|Panicked| internal_error())
             }
         };
-        listener.serve(Arc::new(handler), admission, abort).await;
+        listener.serve(Arc::new(handler), admission, draining).await;
     }
 
     async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
@@ -166,7 +173,7 @@ impl Control {
         }
         match route {
             Route::Health => health(services),
-            Route::Ready if self.shutdown.drain.is_cancelled() => {
+            Route::Ready if self.shutdown.stop.is_cancelled() => {
                 text_response(StatusCode::SERVICE_UNAVAILABLE, "stopping")
             }
             // Also without the bus: clients stay connected, and all hosts would be unready at once.

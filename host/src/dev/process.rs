@@ -17,7 +17,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-use crate::config::Limits;
+use crate::{config::Limits, systemd};
 
 /// Time between SIGTERM and SIGKILL. A package manager that is killed may leave a broken cache.
 const TERM_GRACE: Duration = Limits::DEFAULT.build_stop_timeout;
@@ -57,6 +57,7 @@ impl BuildProcess {
     /// Starts a command with an empty stdin.
     pub(crate) fn spawn(command: &mut Command) -> io::Result<Self> {
         let sigchld = signal(SignalKind::child())?;
+        systemd::hide_from(command.as_std_mut());
         let child = command.stdin(Stdio::null()).process_group(0).spawn()?;
         let group = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
         Ok(Self {

@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use grip::{
     Item, Key,
     publish::{HttpResponse, ResponseAction, StreamAction},
@@ -891,6 +892,29 @@ async fn holds_end_when_the_host_stops() {
     );
     assert_eq!(next_chunk(&mut stream).await, None);
     assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn holds_can_end_one_by_one() {
+    let mut host = TestHost::new(Limits::default());
+    let mut streams = Vec::new();
+    for _ in 0..50 {
+        streams.push(host.open_stream(&[HOLD_STREAM, CHANNEL], "hello").await);
+    }
+    let time = Duration::from_secs(10);
+    let releasing = host.services.holds.release_gradually(time);
+    let half = tokio::time::sleep(time / 2);
+    tokio::pin!(releasing);
+    tokio::select! {
+        () = &mut releasing => panic!("too early"),
+        () = half => {}
+    }
+    let mut is_open = |stream: &mut Body| next_chunk(stream).now_or_never() != Some(None);
+    streams.retain_mut(&mut is_open);
+    assert!((15..35).contains(&streams.len()), "{}", streams.len());
+    releasing.await;
+    streams.retain_mut(is_open);
+    assert!(streams.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,16 +11,13 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::{
     body::Incoming,
     rt::{Read, Write},
     service::service_fn,
 };
-use hyper_util::{
-    rt::TokioTimer,
-    server::{conn::auto, graceful::Watcher},
-};
+use hyper_util::{rt::TokioTimer, server::conn::auto};
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use spin_runtime::backend::Body;
@@ -36,6 +33,7 @@ use crate::{
     metrics::gauge_guard::GaugeGuard,
     net::{
         date,
+        draining::Draining,
         io::{Io, IoState},
         response_body::{ResponseBody, StreamExecutor, StreamHandle, Streams},
     },
@@ -61,12 +59,18 @@ struct Connection {
     abort: CancellationToken,
     /// [`ConnectionHandle::close`] was called.
     is_closed: AtomicBool,
+    /// Notified of the first request.
+    first_request: Notify,
+    /// Responses of HTTP/1.1 ask the client to leave.
+    is_leaving: AtomicBool,
     /// The connection is HTTP/2, with concurrent requests.
     is_h2: AtomicBool,
     /// The responses in progress, if it is HTTP/2.
     streams: Streams,
     /// The requests in progress.
     requests: AtomicUsize,
+    /// Notified when no request is in progress.
+    idle: Notify,
     /// When the last request ended, or the connection was opened.
     idle_since: Mutex<Instant>,
     io: Arc<IoState>,
@@ -83,9 +87,12 @@ impl ConnectionHandle {
             close: Notify::new(),
             abort,
             is_closed: AtomicBool::new(false),
+            first_request: Notify::new(),
+            is_leaving: AtomicBool::new(false),
             is_h2: AtomicBool::new(false),
             streams: Streams::default(),
             requests: AtomicUsize::new(0),
+            idle: Notify::new(),
             idle_since: Mutex::new(Instant::now()),
             io: Arc::default(),
             _gauge: GaugeGuard::new(connections),
@@ -104,6 +111,33 @@ impl ConnectionHandle {
             () = self.0.close.notified() => {}
             () = self.0.abort.cancelled() => {}
         }
+    }
+
+    /// Asks the client to use another connection for its next request, if this is HTTP/1.1.
+    pub(super) fn leave(&self) {
+        self.0.is_leaving.store(true, Relaxed);
+    }
+
+    /// Returns whether a request was received.
+    pub(super) fn has_request(&self) -> bool {
+        self.0.io.requests.load(Relaxed) > 0
+    }
+
+    /// Waits for the first request. Only one task may wait.
+    pub(super) async fn first_request(&self) {
+        self.0.first_request.notified().await;
+    }
+
+    /// Waits until no request is in progress. Only one task may wait.
+    pub(super) async fn idle(&self) {
+        while self.0.requests.load(Relaxed) > 0 {
+            self.0.idle.notified().await;
+        }
+    }
+
+    /// Returns whether the connection is HTTP/2. Not known before the first request.
+    pub(super) fn is_h2(&self) -> bool {
+        self.0.is_h2.load(Relaxed)
     }
 
     #[cfg(test)]
@@ -170,6 +204,7 @@ impl Drop for BusyGuard {
         if connection.requests.fetch_sub(1, Relaxed) == 1 {
             connection.io.is_responding.store(false, Relaxed);
             *connection.idle_since.lock() = Instant::now();
+            connection.idle.notify_one();
         }
     }
 }
@@ -205,7 +240,7 @@ pub(crate) enum Ended {
     ClosedByHost,
     #[error("the host is shutting down")]
     Aborted,
-    #[error("no request within {HEAD_TIMEOUT:?}")]
+    #[error("no request in time")]
     NoRequest,
     #[error("the response was not read for {UNREAD_TIMEOUT:?}")]
     Unread,
@@ -213,12 +248,12 @@ pub(crate) enum Ended {
     Failed(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Serves HTTP on a connection until it ends or is upgraded to another protocol. An upgraded
-/// connection can be downcast to [`Io`].
+/// Serves HTTP on a connection until it ends, is upgraded to another protocol, or has finished because
+/// of `draining`. An upgraded connection can be downcast to [`Io`].
 pub(crate) async fn serve<S, H, F>(
     stream: S,
     builder: &auto::Builder<StreamExecutor>,
-    watcher: Watcher,
+    draining: &Draining,
     handle: ConnectionHandle,
     handler: H,
 ) -> Ended
@@ -231,8 +266,12 @@ where
     let io = Io::new(stream, connection.io.clone());
     let service = service_fn(|mut request: Request<Incoming>| {
         let is_h2 = request.version() == Version::HTTP_2;
+        let is_first = !handle.has_request();
         if let Some(problem) = connection.io.receive_request() {
             request.extensions_mut().insert(problem);
+        }
+        if is_first {
+            connection.first_request.notify_one();
         }
         connection.is_h2.store(is_h2, Relaxed);
         request.extensions_mut().insert(handle.clone());
@@ -244,18 +283,27 @@ where
         async move {
             let mut response = response.await;
             let is_refused = response.extensions().get::<Refused>().is_some();
+            let status = response.status();
             let headers = response.headers_mut();
             if is_refused && !is_h2 {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
                 handle.0.io.is_refused.store(true, Relaxed);
             }
             headers.entry(header::DATE).or_insert_with(date::now);
+            if !is_h2
+                && handle.0.is_leaving.load(Relaxed)
+                && status != StatusCode::SWITCHING_PROTOCOLS
+            {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             let streams = is_h2.then_some(&handle.0.streams);
             Ok::<_, Infallible>(response.map(|body| ResponseBody::new(body, streams, busy)))
         }
     });
-    let served = watcher.watch(builder.serve_connection_with_upgrades(io, service));
+    let served = builder.serve_connection_with_upgrades(io, service);
     let mut served = std::pin::pin!(served);
+    let mut ends = std::pin::pin!(draining.connection_ends(&handle));
+    let mut is_ending = false;
     // hyper's own timeout starts once the protocol version is known, with the first bytes.
     let mut check = std::pin::pin!(sleep_until(Instant::now() + HEAD_TIMEOUT));
     loop {
@@ -266,9 +314,17 @@ where
             },
             () = connection.close.notified() => return Ended::ClosedByHost,
             () = connection.abort.cancelled() => return Ended::Aborted,
+            () = &mut ends, if !is_ending => {
+                if !handle.has_request() {
+                    return Ended::NoRequest;
+                }
+                is_ending = true;
+                served.as_mut().graceful_shutdown();
+                continue;
+            }
             () = &mut check => {}
         }
-        if connection.io.requests.load(Relaxed) == 0 {
+        if !handle.has_request() {
             return Ended::NoRequest;
         }
         let next_check = if connection.is_h2.load(Relaxed) {
@@ -293,14 +349,14 @@ mod tests {
     use futures_util::stream::repeat_with;
     use http_body_util::{BodyExt as _, Empty, StreamBody};
     use hyper::{body::Frame, client::conn::http2};
-    use hyper_util::{
-        rt::{TokioExecutor, TokioIo},
-        server::graceful::GracefulShutdown,
-    };
+    use hyper_util::rt::{TokioExecutor, TokioIo};
     use spin_runtime::backend::{BodyError, full};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
     use super::*;
+    use crate::shutdown::Shutdown;
+
+    const DRAIN_TIMEOUT: Duration = Limits::DEFAULT.drain_request_timeout;
 
     /// More bytes than all buffers hold.
     const LARGE: usize = 100_000;
@@ -310,6 +366,16 @@ mod tests {
     /// Returns a client of a server that responds with a short body to `/hello`, with a large one to
     /// `/large`, and otherwise with an endless one that is counted by `endless`.
     fn connect(endless: &Gauge) -> DuplexStream {
+        connect_until(endless, CancellationToken::new())
+    }
+
+    /// Returns a client of such a server, which drains at once.
+    fn connect_until(endless: &Gauge, drain: CancellationToken) -> DuplexStream {
+        connect_draining(endless, Draining::at_once(drain))
+    }
+
+    /// Returns a client of such a server, which drains.
+    fn connect_draining(endless: &Gauge, draining: Draining) -> DuplexStream {
         let (client, server) = duplex(1024);
         let endless = endless.clone();
         tokio::spawn(async move {
@@ -329,9 +395,7 @@ mod tests {
                 }
             };
             let handle = ConnectionHandle::new(&Gauge::default(), CancellationToken::new());
-            let graceful = GracefulShutdown::new();
-            let watcher = graceful.watcher();
-            serve(TokioIo::new(server), &builder(), watcher, handle, handler).await
+            serve(TokioIo::new(server), &builder(), &draining, handle, handler).await
         });
         client
     }
@@ -361,6 +425,74 @@ mod tests {
             client.write_all(sent.as_bytes()).await.expect("write");
             let time = read_to_end(&mut client).await;
             assert!(is_head_timeout(time), "{sent:?}: {time:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_request_is_served_after_the_drain_has_begun() {
+        let drain = CancellationToken::new();
+        let mut client = connect_until(&Gauge::default(), drain.clone());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        drain.cancel();
+        tokio::time::sleep(DRAIN_TIMEOUT / 2).await;
+        client.write_all(GET).await.expect("write");
+        let mut response = String::new();
+        client.read_to_string(&mut response).await.expect("end");
+        assert!(response.ends_with("hello"), "{response}");
+        assert!(response.contains("connection: close"), "{response}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_of_a_host_that_stops_gradually_are_asked_to_leave() {
+        let shutdown = Shutdown::default();
+        let connect = || connect_draining(&Gauge::default(), Draining::gradual(&shutdown));
+        let mut http1 = connect();
+        let (mut http2, connection) = http2::Builder::new(TokioExecutor::new())
+            .handshake::<_, Empty<Bytes>>(TokioIo::new(connect()))
+            .await
+            .expect("HTTP/2");
+        tokio::spawn(connection);
+        let get = || Request::get("http://a/hello").body(Empty::new());
+        let response = http2.send_request(get().expect("valid request")).await;
+        response.expect("response");
+        shutdown.stop.cancel();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // It has got a GOAWAY.
+        assert!(http2.ready().await.is_err());
+        http1.write_all(GET).await.expect("write");
+        let mut response = String::new();
+        http1.read_to_string(&mut response).await.expect("end");
+        assert_eq!(
+            response.matches("connection: close").count(),
+            1,
+            "{response}"
+        );
+
+        // A new connection of HTTP/2 serves its requests.
+        let (mut http2, connection) = http2::Builder::new(TokioExecutor::new())
+            .handshake::<_, Empty<Bytes>>(TokioIo::new(connect()))
+            .await
+            .expect("HTTP/2");
+        tokio::spawn(connection);
+        for _ in 0..3 {
+            let response = http2.send_request(get().expect("valid request")).await;
+            response.expect("response");
+        }
+        shutdown.drain.cancel();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(http2.ready().await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_without_a_request_are_closed_by_a_drain() {
+        for sent in ["", "GE", "GET / HTTP/1.1\r\nhost: a\r\n"] {
+            let drain = CancellationToken::new();
+            let mut client = connect_until(&Gauge::default(), drain.clone());
+            client.write_all(sent.as_bytes()).await.expect("write");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            drain.cancel();
+            let time = read_to_end(&mut client).await;
+            assert_eq!(time, DRAIN_TIMEOUT, "{sent:?}");
         }
     }
 

@@ -25,6 +25,8 @@ pub(crate) const POLICY_VIOLATION: u16 = 1008;
 pub(crate) const MESSAGE_TOO_BIG: u16 = 1009;
 /// The backend failed.
 pub(crate) const INTERNAL_ERROR: u16 = 1011;
+/// The host restarts, and the client should reconnect (registered with IANA).
+pub(crate) const SERVICE_RESTART: u16 = 1012;
 /// The client should reconnect later (registered with IANA).
 pub(crate) const TRY_AGAIN_LATER: u16 = 1013;
 

@@ -1,17 +1,17 @@
 //! A listening socket: accepts connections and serves HTTP on them.
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr, TcpListener as StdTcpListener},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use hyper_util::{
-    rt::TokioIo,
-    server::{
-        conn::auto,
-        graceful::{GracefulShutdown, Watcher},
-    },
-};
+use hyper_util::{rt::TokioIo, server::conn::auto};
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use socket2::{SockRef, TcpKeepalive};
 use spin_runtime::{
@@ -23,7 +23,7 @@ use tokio::{
     sync::Semaphore,
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, debug, debug_span, warn};
 
 use crate::{
@@ -33,6 +33,8 @@ use crate::{
         addresses::{Addresses, AtLimit},
         connection::{self, ConnectionHandle},
         connections::Connections,
+        draining::Draining,
+        probe::{Probe, Probes, probe},
         proxy_protocol,
         response_body::StreamExecutor,
         stream::Stream,
@@ -67,6 +69,8 @@ pub(crate) struct Listener {
     encryption: Encryption,
     proxies: Proxies,
     abort: CancellationToken,
+    probe: Probe,
+    probes: Probes,
 }
 
 /// The proxies in front of a listener.
@@ -124,6 +128,28 @@ pub(crate) enum Encryption {
 }
 
 impl Listener {
+    /// Uses a socket that was passed to this process, or else binds `address`.
+    ///
+    /// # Errors
+    /// Fails if the address cannot be bound, or if the socket cannot be used.
+    pub(crate) async fn open(
+        passed: Option<&StdTcpListener>,
+        address: SocketAddr,
+        option: &str,
+        shutdown: &Shutdown,
+    ) -> Result<Self> {
+        let Some(passed) = passed else {
+            return Self::bind(address, option, shutdown).await;
+        };
+        let open = || {
+            let socket = passed.try_clone()?;
+            socket.set_nonblocking(true)?;
+            TcpListener::from_std(socket)
+        };
+        let context = || format!("cannot use the socket that was passed instead of {option}");
+        Self::new(open().with_context(context)?, shutdown)
+    }
+
     /// Binds `address`. Errors name `option`, which sets the address.
     ///
     /// # Errors
@@ -143,9 +169,14 @@ impl Listener {
             };
             anyhow::Error::new(error).context(context)
         })?;
+        Self::new(tcp, shutdown)
+    }
+
+    fn new(tcp: TcpListener, shutdown: &Shutdown) -> Result<Self> {
         if INHERITS_OPTIONS {
             set_options(&SockRef::from(&tcp));
         }
+        let (probe, probes) = probe();
         let address = tcp.local_addr().context("cannot get the bound address")?;
         Ok(Self {
             tcp,
@@ -153,6 +184,8 @@ impl Listener {
             encryption: Encryption::None,
             proxies: Proxies::default(),
             abort: shutdown.abort.clone(),
+            probe,
+            probes,
         })
     }
 
@@ -167,28 +200,33 @@ impl Listener {
         self.address
     }
 
+    /// Returns what asks whether the socket is served.
+    pub(crate) fn probe(&self) -> Probe {
+        self.probe.clone()
+    }
+
     /// Sets the proxies whose clients connect.
     pub(crate) fn behind(mut self, proxies: Proxies) -> Self {
         self.proxies = proxies;
         self
     }
 
-    /// Accepts connections until `drain`, and then waits for the requests in progress.
+    /// Accepts connections until `draining` says so, and then waits for the requests in progress.
     ///
     /// `admission` bounds the open connections, including those that were upgraded. Some of the
     /// further ones get a response with 429 or 503, and the others are closed. An abort of the host
     /// closes all of them.
     pub(crate) async fn serve<H, F>(
-        self,
+        mut self,
         handler: Arc<H>,
         admission: Admission,
-        drain: CancellationToken,
+        draining: Draining,
     ) where
         H: Fn(Request<Incoming>, Client) -> F + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let builder = connection::builder();
-        let graceful = GracefulShutdown::new();
+        let tasks = TaskTracker::new();
         let lines_per_second = spin_runtime::Limits::DEFAULT.log_lines_per_second;
         let log = RateLimitedLog::new(lines_per_second, |suppressed| {
             warn!(suppressed, "connection refused");
@@ -196,17 +234,18 @@ impl Listener {
         let connections = admission.connections.clone();
         let acceptor = Arc::new(Acceptor {
             builder,
-            encryption: self.encryption,
-            proxies: self.proxies,
+            encryption: self.encryption.clone(),
+            proxies: self.proxies.clone(),
             admission,
             refusals: Arc::new(Semaphore::new(MAX_REFUSALS)),
             log,
-            drain: drain.clone(),
+            draining: draining.clone(),
         });
         loop {
             let accepted = tokio::select! {
                 accepted = self.tcp.accept() => accepted,
-                () = drain.cancelled() => break,
+                () = self.probes.answer() => continue,
+                () = draining.drain.cancelled() => break,
             };
             let (stream, address) = match accepted {
                 Ok(accepted) => accepted,
@@ -218,18 +257,16 @@ impl Listener {
             if !INHERITS_OPTIONS {
                 set_options(&SockRef::from(&stream));
             }
-            let abort = self.abort.child_token();
-            let (acceptor, watcher) = (acceptor.clone(), graceful.watcher());
+            let address = canonical(address);
+            let (acceptor, abort) = (acceptor.clone(), self.abort.child_token());
             let span = debug_span!("connection", client = %address);
             if let Some((handle, registration)) = connections.register(abort.clone()) {
                 let handler = handler.clone();
                 let serve = async move {
                     let _registration = registration;
-                    acceptor
-                        .serve(stream, address, watcher, handle, handler)
-                        .await;
+                    acceptor.serve(stream, address, handle, handler).await;
                 };
-                tokio::spawn(serve.instrument(span));
+                tasks.spawn(serve.instrument(span));
                 continue;
             }
             acceptor.admission.refused.full.inc();
@@ -241,13 +278,14 @@ impl Listener {
                     let _permit = permit;
                     // Not counted as open.
                     let handle = ConnectionHandle::new(&Gauge::default(), abort);
-                    acceptor.refuse(stream, address, watcher, handle).await;
+                    acceptor.refuse(stream, address, handle).await;
                 };
-                tokio::spawn(refuse.instrument(span));
+                tasks.spawn(refuse.instrument(span));
             }
         }
-        drop(self.tcp);
-        graceful.shutdown().await;
+        drop(self);
+        tasks.close();
+        tasks.wait().await;
     }
 }
 
@@ -261,7 +299,7 @@ struct Acceptor {
     refusals: Arc<Semaphore>,
     /// Logs connections that are refused.
     log: RateLimitedLog,
-    drain: CancellationToken,
+    draining: Draining,
 }
 
 impl Acceptor {
@@ -270,7 +308,6 @@ impl Acceptor {
         &self,
         mut stream: TcpStream,
         address: SocketAddr,
-        watcher: Watcher,
         handle: ConnectionHandle,
         handler: Arc<H>,
     ) where
@@ -315,31 +352,26 @@ impl Acceptor {
         match permit {
             Ok(_guard) => {
                 let handler = |request| handler(request, client);
-                let ended = connection::serve(stream, &self.builder, watcher, handle, handler);
+                let ended =
+                    connection::serve(stream, &self.builder, &self.draining, handle, handler);
                 let ended = ended.await;
                 debug!(reason = %ended, "connection ended");
             }
             Err(_permit) => {
                 let status = StatusCode::TOO_MANY_REQUESTS;
                 let text = "too many connections of one address, try again later";
-                Box::pin(self.respond(stream, watcher, handle, status, text)).await;
+                Box::pin(self.respond(stream, handle, status, text)).await;
             }
         }
     }
 
     /// Refuses a connection because there are too many.
-    async fn refuse(
-        &self,
-        stream: TcpStream,
-        address: SocketAddr,
-        watcher: Watcher,
-        handle: ConnectionHandle,
-    ) {
+    async fn refuse(&self, stream: TcpStream, address: SocketAddr, handle: ConnectionHandle) {
         let client = Client::plain(address);
         if let Some((stream, _)) = self.encrypt(stream, client, &handle).await {
             let status = StatusCode::SERVICE_UNAVAILABLE;
             let text = "too many open connections, try again later";
-            self.respond(stream, watcher, handle, status, text).await;
+            self.respond(stream, handle, status, text).await;
         }
     }
 
@@ -347,7 +379,6 @@ impl Acceptor {
     async fn respond(
         &self,
         stream: TokioIo<Stream>,
-        watcher: Watcher,
         handle: ConnectionHandle,
         status: StatusCode,
         text: &'static str,
@@ -358,7 +389,7 @@ impl Acceptor {
             response.headers_mut().insert(header::CONNECTION, close);
             response
         };
-        let ended = connection::serve(stream, &self.builder, watcher, handle, handler);
+        let ended = connection::serve(stream, &self.builder, &self.draining, handle, handler);
         // On HTTP/2, the client closes the connection, or it is dropped.
         let _ = timeout(REFUSAL_TIMEOUT, ended).await;
     }
@@ -388,7 +419,7 @@ impl Acceptor {
             biased;
             output = future => Some(output),
             () = handle.closed() => None,
-            () = self.drain.cancelled() => None,
+            () = self.draining.handshake_ends() => None,
         }
     }
 }
@@ -464,6 +495,14 @@ impl Encryption {
     }
 }
 
+/// Returns an IPv4 address as such, even if the socket is IPv6 and accepts both.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::from((ip, address.port())),
+        IpAddr::V6(_) => address,
+    }
+}
+
 /// Returns whether a client runs on this machine. Its address is then loopback, or the one that it has
 /// connected to.
 fn is_local(client: SocketAddr, connected_to: SocketAddr) -> bool {
@@ -523,6 +562,18 @@ mod tests {
         ] {
             let is_local = is_local(address(client), address(connected_to));
             assert_eq!(is_local, expected, "{client} to {connected_to}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_ipv4_clients_are_ipv4() {
+        for (address, expected) in [
+            ("[::ffff:10.0.0.5]:1", "10.0.0.5:1"),
+            ("10.0.0.5:1", "10.0.0.5:1"),
+            ("[fd00::6]:1", "[fd00::6]:1"),
+        ] {
+            let address = address.parse().expect("an address");
+            assert_eq!(canonical(address).to_string(), expected);
         }
     }
 

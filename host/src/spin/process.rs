@@ -24,6 +24,7 @@ use super::{
 use crate::{
     config::UpstreamUrl,
     options::{HostOptions, SpinOptions, applicable_variables},
+    systemd,
 };
 
 /// How long the file with the values of variables is kept once Spin serves. Triggers other than
@@ -100,6 +101,7 @@ impl SpinProcess {
         if std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
             command.env("CARGO_TERM_COLOR", "always");
         }
+        systemd::hide_from(&mut command);
         let supervisor = command.spawn();
         // Closes our copies of the writing ends, so that reading comes to an end.
         drop(command);

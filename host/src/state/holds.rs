@@ -1,27 +1,31 @@
 //! Held requests: counts and limits them, and releases them when the host stops.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use grip::hold::HoldMode;
 use tokio_util::sync::CancellationToken;
+
+use crate::state::stop_tokens::{StopGuard, StopTokens};
 
 /// Counts the held requests of a host.
 pub(crate) struct Holds {
     streams: AtomicUsize,
     responses: AtomicUsize,
     limit: AtomicUsize,
-    stop: CancellationToken,
+    tokens: StopTokens,
 }
 
 /// Counts one held request until it is dropped.
 pub(crate) struct HoldGuard {
     holds: Arc<Holds>,
     mode: HoldMode,
-    /// A child token, so that waiting for it does not contend for a shared lock.
-    stop: CancellationToken,
+    stop: StopGuard,
 }
 
 impl Holds {
@@ -32,7 +36,7 @@ impl Holds {
             streams: AtomicUsize::new(0),
             responses: AtomicUsize::new(0),
             limit: AtomicUsize::new(limit),
-            stop,
+            tokens: StopTokens::new(stop),
         })
     }
 
@@ -51,8 +55,13 @@ impl Holds {
         Some(HoldGuard {
             holds: self.clone(),
             mode,
-            stop: self.stop.child_token(),
+            stop: self.tokens.register(),
         })
+    }
+
+    /// Releases all holds within `time`, one by one.
+    pub(crate) async fn release_gradually(&self, time: Duration) {
+        self.tokens.stop_gradually(time).await;
     }
 
     /// Returns the number of held streams.
@@ -81,9 +90,9 @@ impl HoldGuard {
         self.mode = mode;
     }
 
-    /// Returns a token that is cancelled when the host stops.
+    /// Returns a token that is cancelled when the hold must end.
     pub(crate) fn stop(&self) -> CancellationToken {
-        self.stop.clone()
+        self.stop.token()
     }
 }
 

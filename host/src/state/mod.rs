@@ -1,9 +1,11 @@
 //! What all requests, sessions and timers of a host share.
 
 pub(crate) mod activity;
+mod gradual;
 pub(crate) mod holds;
 pub(crate) mod members;
 pub(crate) mod sessions;
+pub(crate) mod stop_tokens;
 pub(crate) mod users;
 
 use std::{sync::Arc, time::Duration};

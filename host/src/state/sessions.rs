@@ -14,7 +14,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::MissedTickBehavior};
 
-use crate::{metrics::close_reason::CloseReason, net::frame, state::activity::Activity};
+use crate::{
+    metrics::close_reason::CloseReason,
+    net::frame,
+    state::{activity::Activity, gradual::end_gradually},
+};
 
 /// How often silent clients are looked for; also the resolution of the shared clock.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -208,6 +212,21 @@ impl Sessions {
             // A session that was opening in the meantime is closed by the next round.
             let _ = tokio::time::timeout(SWEEP_INTERVAL, emptied).await;
         }
+    }
+
+    /// Closes every session with `code` within `time`, one by one. Those that have not ended yet then
+    /// have at least been sent a close frame.
+    pub(crate) async fn close_gradually(&self, code: u16, reason: &str, time: Duration) {
+        let frame = frame::close(code, reason);
+        let open = || {
+            let mut clients = self.clients();
+            clients.retain(|client| client.stage() == Stage::Open);
+            clients
+        };
+        end_gradually(time, open, |client| {
+            client.close(frame.clone(), CloseReason::Shutdown);
+        })
+        .await;
     }
 
     fn clients(&self) -> Vec<Arc<dyn Client>> {

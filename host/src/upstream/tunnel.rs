@@ -27,6 +27,7 @@ use crate::{
         registry::{Dropped, Metrics},
     },
     net::connection::ConnectionHandle,
+    state::stop_tokens::StopTokens,
     upstream::Upstream,
 };
 
@@ -40,7 +41,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) struct Tunnels {
     permits: Arc<Semaphore>,
     tasks: TaskTracker,
-    stop: CancellationToken,
+    tokens: StopTokens,
     metrics: Arc<Metrics>,
 }
 
@@ -50,7 +51,7 @@ impl Tunnels {
         Self {
             permits: Arc::new(Semaphore::new(max_tunnels.min(Semaphore::MAX_PERMITS))),
             tasks: TaskTracker::new(),
-            stop,
+            tokens: StopTokens::new(stop),
             metrics,
         }
     }
@@ -102,17 +103,22 @@ impl Tunnels {
         {
             return bad_gateway("wrong Sec-WebSocket-Accept");
         }
-        let stop = self.stop.clone();
+        let stop = self.tokens.register();
         let gauge = GaugeGuard::new(&self.metrics.tunnels);
         self.tasks
             .spawn(ConnectionHandle::run_upgraded(connection, async move {
                 let _guards = (permit, gauge);
                 match tokio::try_join!(client, server) {
-                    Ok((client, server)) => run(client, server, stop).await,
+                    Ok((client, server)) => run(client, server, stop.token()).await,
                     Err(error) => debug!(route = path, %error, "failed to open a tunnel"),
                 }
             }));
         response.map(|_| empty())
+    }
+
+    /// Closes all tunnels within `time`, one by one.
+    pub(crate) async fn close_gradually(&self, time: Duration) {
+        self.tokens.stop_gradually(time).await;
     }
 
     /// Waits until all tunnels are closed, after `stop`. No more tunnels may be opened.

@@ -96,7 +96,7 @@ impl AppLoader {
         Ok(Self {
             compiler: Compiler::select(options.optimize),
             toolchain: None,
-            output: Output::start(&options.limits)?,
+            output: Output::start(&options.limits, options.log_rotation)?,
             client: Client::new(&options.limits),
             sources: SourceLoader::new(options.cache_dir.clone(), &options.limits),
             storage: Storage::default(),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use super::sqlite::SqliteStatement;
+use super::{output::LogRotation, sqlite::SqliteStatement};
 use crate::{limits::Limits, runtime_config::RuntimeConfig};
 
 /// The options of an [`Embedded`](super::Embedded) runtime.
@@ -18,6 +18,8 @@ pub struct EmbeddedOptions {
     pub cache_dir: Option<PathBuf>,
     /// Empty the log files before the first application starts. Otherwise they are appended to.
     pub truncate_logs: bool,
+    /// When log files are rotated, and how many of their predecessors are kept.
+    pub log_rotation: LogRotation,
     /// Environment variables for every component. They override those of the manifest.
     pub environment: BTreeMap<String, String>,
     /// Write the output of components to the log files only, and not to stderr.
@@ -64,6 +66,7 @@ impl EmbeddedOptions {
             log_dir: None,
             cache_dir: None,
             truncate_logs: false,
+            log_rotation: LogRotation::DEFAULT,
             environment: BTreeMap::new(),
             quiet: false,
             follow: Vec::new(),

@@ -1,6 +1,7 @@
 //! The stdout and stderr of guests. A thread writes them line by line to log files and stderr.
 
 mod log_file;
+mod rotation;
 mod writer;
 
 use std::{
@@ -24,6 +25,7 @@ use wasmtime_wasi::{
     p2::{self, Pollable, StreamResult},
 };
 
+pub use self::rotation::LogRotation;
 use self::writer::{Message, Shared, Writer};
 use crate::limits::Limits;
 
@@ -34,11 +36,11 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Starts the thread.
+    /// Starts the thread, which rotates the log files.
     ///
     /// # Errors
     /// Fails if the thread cannot be started.
-    pub(crate) fn start(limits: &Limits) -> anyhow::Result<Self> {
+    pub(crate) fn start(limits: &Limits, rotation: LogRotation) -> anyhow::Result<Self> {
         let (lines, queue) = mpsc::channel();
         let shared = Arc::new(Shared {
             lines,
@@ -50,7 +52,7 @@ impl Output {
         let thread = std::thread::Builder::new()
             .name("guest-output".into())
             .spawn({
-                let writer = Writer::new(shared.clone(), limits.log_file_retry_interval);
+                let writer = Writer::new(shared.clone(), rotation, limits.log_file_retry_interval);
                 move || writer.run(&queue)
             })
             .context("cannot start the output thread")?;
@@ -255,7 +257,7 @@ mod tests {
     fn lines_of_instances_do_not_mix() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("logs/a_stdout.txt");
-        let output = Output::start(&Limits::DEFAULT).unwrap();
+        let output = Output::start(&Limits::DEFAULT, LogRotation::DEFAULT).unwrap();
         let stream = output.stream("a".into(), append(&file)).unwrap();
         let (one, two) = (stream.pipe(), stream.pipe());
         one.0.write(b"on");
@@ -273,7 +275,7 @@ mod tests {
         let file = folder.path().join("a.txt");
         fs::write(&file, "before\n").unwrap();
         let write = |targets: Targets<'_>, text: &str| {
-            let output = Output::start(&Limits::DEFAULT).unwrap();
+            let output = Output::start(&Limits::DEFAULT, LogRotation::DEFAULT).unwrap();
             let stream = output.stream("a".into(), targets).unwrap();
             stream.pipe().0.write(text.as_bytes());
             drop(output);
@@ -320,7 +322,7 @@ mod tests {
     fn errors_name_the_folder() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("logs"), "").unwrap();
-        let output = Output::start(&Limits::DEFAULT).unwrap();
+        let output = Output::start(&Limits::DEFAULT, LogRotation::DEFAULT).unwrap();
         let file = folder.path().join("logs/a.txt");
         let error = output.stream("a".into(), append(&file)).err().unwrap();
         assert!(format!("{error:#}").contains("logs"), "{error:#}");

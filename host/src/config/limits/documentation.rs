@@ -57,6 +57,7 @@ fn limits_of_the_host() -> Vec<Row> {
         h2_connection_window_bytes: size("unread data of a client on all streams of an HTTP/2 connection"),
         close_timeout: time("time for a client to answer a close"),
         drain_timeout: time("time for WebSockets and requests to end at shutdown"),
+        drain_request_timeout: time("time at shutdown for the first request of a connection"),
         exit_flush_timeout: time("time to write the components' last output at exit"),
         access_log_queue_bytes: size("lines of the access log that wait to be written"),
         otlp_retries: count("retries of a batch of spans that a collector does not accept"),

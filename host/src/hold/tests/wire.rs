@@ -9,7 +9,10 @@ use tokio::{
 
 use super::*;
 use crate::{
-    net::listener::{Admission, Listener},
+    net::{
+        draining::Draining,
+        listener::{Admission, Listener},
+    },
     shutdown::Shutdown,
 };
 
@@ -27,7 +30,8 @@ impl TestHost {
             let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
             async move { proxy::forward(&services, request).await }
         });
-        tokio::spawn(listener.serve(handler, Admission::up_to(100), self.drain.clone()));
+        let draining = Draining::at_once(self.drain.clone());
+        tokio::spawn(listener.serve(handler, Admission::up_to(100), draining));
         let mut client = TcpStream::connect(address).await.expect("connects");
         let request = b"GET /room/ HTTP/1.1\r\nhost: example.com\r\n\r\n";
         client.write_all(request).await.expect("writes");

@@ -3,6 +3,7 @@
 //! A thread owns the connection. It runs all queued operations in one transaction, so that they
 //! share the cost of a commit, and sends the results after the commit.
 
+mod format;
 mod operation;
 mod statements;
 
@@ -13,6 +14,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use self::{
+    format::FormatError,
     operation::{Operation, Reply, SendResult},
     statements::take_read_lock,
 };
@@ -54,7 +56,7 @@ impl StoreFile {
     /// handle and all stores have been dropped.
     ///
     /// # Errors
-    /// Fails if the file cannot be opened, or if it is not a SQLite database.
+    /// Fails if the file cannot be opened, is damaged, or has a format that this host does not read.
     pub(crate) fn open(path: Option<&Path>, limits: &Limits) -> anyhow::Result<Self> {
         if let Some(folder) = path.and_then(Path::parent) {
             std::fs::create_dir_all(folder)
@@ -63,7 +65,10 @@ impl StoreFile {
         let path = path.unwrap_or(Path::new(MEMORY));
         let lock = FileLock::new(path, limits);
         let connection = connect(path, &lock)
-            .map_err(|error| lock.explain(error))
+            .map_err(|error| match error {
+                FormatError::Sqlite(error) => lock.explain(error),
+                error => error.into(),
+            })
             .with_context(|| format!("cannot open the key-value store {}", path.display()))?;
         let (jobs, queue) = mpsc::channel(limits.pending_store_operations);
         std::thread::Builder::new()
@@ -86,9 +91,10 @@ impl StoreFile {
     }
 }
 
-fn connect(path: &Path, lock: &FileLock) -> rusqlite::Result<Connection> {
+fn connect(path: &Path, lock: &FileLock) -> Result<Connection, FormatError> {
     let mut connection = Connection::open(path)?;
     lock.wait(&mut connection)?;
+    format::check(&connection)?;
     connection.execute_batch(
         "CREATE TABLE IF NOT EXISTS spin_key_value (
            store TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (store, key)

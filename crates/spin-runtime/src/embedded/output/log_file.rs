@@ -1,19 +1,33 @@
-//! A log file that is opened again after it failed.
+//! A log file that is rotated, and opened again after it failed or was moved.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::Write as _,
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::MetadataExt as _,
     path::Path,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
+
+use super::rotation::LogRotation;
 
 /// A log file. While it cannot be written, such as on a full disk, the output is lost.
 pub(super) struct LogFile {
     path: Arc<Path>,
+    rotation: LogRotation,
     retry_interval: Duration,
-    file: Option<File>,
+    file: Option<OpenFile>,
     failure: Option<Failure>,
+    /// When the file could not be rotated. It then grows beyond its limit.
+    rotation_failed: Option<Instant>,
+}
+
+struct OpenFile {
+    file: File,
+    /// The device and the number of the file, by which a file that was moved is detected.
+    id: (u64, u64),
+    /// When its first line was written.
+    begun: SystemTime,
 }
 
 /// A failure that has been logged.
@@ -24,12 +38,14 @@ struct Failure {
 
 impl LogFile {
     /// Creates a log file that is opened by its first write.
-    pub(super) fn new(path: Arc<Path>, retry_interval: Duration) -> Self {
+    pub(super) fn new(path: Arc<Path>, rotation: LogRotation, retry_interval: Duration) -> Self {
         Self {
             path,
+            rotation,
             retry_interval,
             file: None,
             failure: None,
+            rotation_failed: None,
         }
     }
 
@@ -63,31 +79,96 @@ impl LogFile {
         }
     }
 
-    fn try_write(&mut self, text: &[u8]) -> std::io::Result<()> {
-        let file = match &mut self.file {
-            Some(file) => file,
-            None => self.file.insert(open(&self.path)?),
+    fn try_write(&mut self, text: &[u8]) -> io::Result<()> {
+        self.close_if_moved();
+        let open = self.open()?;
+        // The size is read, because another program may have emptied the file.
+        let size = open.file.metadata()?.len();
+        if size == 0 {
+            open.begun = SystemTime::now();
+        }
+        let begun = open.begun;
+        if self.rotation.is_due(size, text.len(), begun) {
+            self.rotate();
+        }
+        self.open()?.file.write_all(text)
+    }
+
+    /// Closes the file if its name is that of another file, or of none. Programs that rotate log files
+    /// move them, and the next write then creates a new one.
+    fn close_if_moved(&mut self) {
+        let has_moved = |open: &mut OpenFile| match fs::metadata(&self.path) {
+            Ok(metadata) => open.id != id(&metadata),
+            // Opening it again fails with the same error, or creates it.
+            Err(_) => true,
         };
-        file.write_all(text)
+        self.file.take_if(has_moved);
+    }
+
+    fn open(&mut self) -> io::Result<&mut OpenFile> {
+        match &mut self.file {
+            Some(file) => Ok(file),
+            file @ None => Ok(file.insert(OpenFile::open(&self.path)?)),
+        }
+    }
+
+    /// Renames the file, and closes it. Logs the first failure, after which the file grows.
+    fn rotate(&mut self) {
+        let failed = self.rotation_failed;
+        let pauses = failed.is_some_and(|time| time.elapsed() < self.retry_interval);
+        // A device, or a symbolic link to a file elsewhere, is not rotated.
+        let is_plain = fs::symlink_metadata(&self.path).is_ok_and(|metadata| metadata.is_file());
+        if pauses || !is_plain {
+            return;
+        }
+        match self.rotation.rotate(&self.path) {
+            Ok(()) => {
+                self.file = None;
+                self.rotation_failed = None;
+            }
+            Err(error) => {
+                if failed.is_none() {
+                    let file = self.path.display();
+                    tracing::error!(%error, %file, "cannot rotate log file");
+                }
+                self.rotation_failed = Some(Instant::now());
+            }
+        }
     }
 }
 
+impl OpenFile {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = open(path)?;
+        let metadata = file.metadata()?;
+        // Some file systems do not record when a file was created.
+        let begun = metadata.created().unwrap_or_else(|_| SystemTime::now());
+        Ok(Self {
+            id: id(&metadata),
+            file,
+            begun,
+        })
+    }
+}
+
+fn id(metadata: &fs::Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
 /// Opens a log file for appending. The file and its folder are created if needed.
-pub(super) fn open(path: &Path) -> std::io::Result<File> {
+pub(super) fn open(path: &Path) -> io::Result<File> {
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
+        fs::create_dir_all(folder)?;
     }
     OpenOptions::new().create(true).append(true).open(path)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     fn log_file(path: &Path, retry_interval: Duration) -> LogFile {
-        LogFile::new(path.into(), retry_interval)
+        LogFile::new(path.into(), LogRotation::DEFAULT, retry_interval)
     }
 
     #[test]
@@ -141,5 +222,95 @@ mod tests {
         fs::remove_dir(&path).unwrap();
         file.write(b"lost too\n");
         assert!(!path.exists());
+    }
+
+    /// Returns a file that is rotated at 10 bytes and keeps two predecessors.
+    fn small_file(path: &Path) -> LogFile {
+        let rotation = LogRotation {
+            max_bytes: Some(10),
+            max_age: None,
+            keep: 2,
+        };
+        LogFile::new(path.into(), rotation, Duration::ZERO)
+    }
+
+    fn read(path: &Path) -> String {
+        fs::read_to_string(path).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_full_file_is_rotated_between_two_writes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        // Of an earlier run.
+        fs::write(&path, "before\n").unwrap();
+        let mut file = small_file(&path);
+        for text in ["12345\n", "678\n", "a line that is too long\n", "end\n"] {
+            file.write(text.as_bytes());
+        }
+        let [first, second] = ["a.1.txt", "a.2.txt"].map(|name| read(&folder.path().join(name)));
+        assert_eq!(read(&path), "end\n");
+        assert_eq!(first, "a line that is too long\n");
+        assert_eq!(second, "12345\n678\n");
+    }
+
+    #[test]
+    fn a_file_that_was_moved_deleted_or_emptied_loses_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        let moved = folder.path().join("moved.txt");
+        let mut file = log_file(&path, Duration::ZERO);
+        file.write(b"1\n");
+        fs::rename(&path, &moved).unwrap();
+        file.write(b"2\n");
+        assert_eq!((read(&moved), read(&path)), ("1\n".into(), "2\n".into()));
+        fs::remove_file(&path).unwrap();
+        file.write(b"3\n");
+        assert_eq!(read(&path), "3\n");
+        // As `copytruncate` of logrotate does.
+        fs::copy(&path, &moved).unwrap();
+        File::options()
+            .write(true)
+            .truncate(true)
+            .open(&path)
+            .unwrap();
+        file.write(b"4\n");
+        assert_eq!((read(&moved), read(&path)), ("3\n".into(), "4\n".into()));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_rotated_grows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        // A folder that is not empty cannot be deleted or replaced by a file.
+        let blocked = folder.path().join("a.2.txt");
+        fs::create_dir_all(blocked.join("x")).unwrap();
+        let mut file = small_file(&path);
+        file.write(b"12345678\n");
+        file.write(b"kept\n");
+        assert_eq!(read(&path), "12345678\nkept\n");
+        fs::remove_dir_all(&blocked).unwrap();
+        file.write(b"new\n");
+        assert_eq!(read(&path), "new\n");
+        assert_eq!(read(&folder.path().join("a.1.txt")), "12345678\nkept\n");
+    }
+
+    #[test]
+    fn an_old_file_is_rotated() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        let rotation = LogRotation {
+            max_bytes: None,
+            max_age: Some(Duration::from_secs(3600)),
+            keep: 1,
+        };
+        let mut file = LogFile::new((&*path).into(), rotation, Duration::ZERO);
+        file.write(b"1\n");
+        file.write(b"2\n");
+        assert_eq!(read(&path), "1\n2\n");
+        let open = file.file.as_mut().unwrap();
+        open.begun -= Duration::from_secs(3601);
+        file.write(b"3\n");
+        assert_eq!(read(&path), "3\n");
     }
 }

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::log_file::LogFile;
+use super::{log_file::LogFile, rotation::LogRotation};
 
 /// The pause between two log lines about dropped output.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -52,6 +52,7 @@ impl Message {
 /// The state of the thread.
 pub(super) struct Writer {
     shared: Arc<Shared>,
+    rotation: LogRotation,
     retry_interval: Duration,
     files: HashMap<Arc<Path>, LogFile>,
     /// When dropped output was last logged.
@@ -60,9 +61,14 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Creates a writer.
-    pub(super) fn new(shared: Arc<Shared>, retry_interval: Duration) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        rotation: LogRotation,
+        retry_interval: Duration,
+    ) -> Self {
         Self {
             shared,
+            rotation,
             retry_interval,
             files: HashMap::new(),
             reported: None,
@@ -112,10 +118,10 @@ impl Writer {
     }
 
     fn append(&mut self, path: Arc<Path>, text: &[u8]) {
-        let retry_interval = self.retry_interval;
+        let (rotation, retry_interval) = (self.rotation, self.retry_interval);
         self.files
             .entry(path)
-            .or_insert_with_key(|path| LogFile::new(path.clone(), retry_interval))
+            .or_insert_with_key(|path| LogFile::new(path.clone(), rotation, retry_interval))
             .write(text);
     }
 
