@@ -33,6 +33,8 @@ pub struct Storm {
     address: SocketAddr,
     control: SocketAddr,
     clients: Vec<Client>,
+    /// Makes the ids of the items unique.
+    run_id: u32,
     /// The number of the last item.
     last: usize,
 }
@@ -57,6 +59,7 @@ impl Storm {
             address,
             control,
             clients: Vec::new(),
+            run_id: rand::random(),
             last: 0,
         };
         while storm.clients.len() < clients {
@@ -69,7 +72,7 @@ impl Storm {
                 storm.clients.push(opened.map_err(|failed| failed.error)?);
             }
         }
-        publish(control, 0).await?;
+        storm.publish(0).await?;
         for client in &mut storm.clients {
             while item(&client.next().await?.context("closed")?) != Some(0) {}
         }
@@ -88,6 +91,7 @@ impl Storm {
         for _ in 0..count {
             let mut client = Returning {
                 address: self.address,
+                run_id: self.run_id,
                 received: first - 1,
                 end: self.last,
                 outcome: Outcome::default(),
@@ -101,7 +105,7 @@ impl Storm {
         }
         let publishing = async {
             for number in first..=self.last {
-                publish(self.control, number).await?;
+                self.publish(number).await?;
                 sleep(ITEM_PAUSE).await;
             }
             anyhow::Ok(())
@@ -115,6 +119,24 @@ impl Storm {
             outcome.add(of_client);
         }
         Ok(outcome)
+    }
+
+    /// Publishes an item.
+    async fn publish(&self, number: usize) -> Result<()> {
+        let content = format!("{PREFIX}{number}");
+        let item = json!({
+            "channel": "orders",
+            "id": id(self.run_id, number),
+            "formats": {"ws-message": {"content": content}},
+        });
+        let body = json!({ "items": [item] }).to_string();
+        let length = body.len();
+        let bytes = format!(
+            "POST /publish/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        let response = request(self.control, &bytes).await?;
+        ensure!(response.status == 200, "publishing: {response:?}");
+        Ok(())
     }
 }
 
@@ -131,6 +153,7 @@ impl Outcome {
 /// A client that was cut.
 struct Returning {
     address: SocketAddr,
+    run_id: u32,
     /// The last item that it has received.
     received: usize,
     /// The last item that it must receive.
@@ -142,7 +165,7 @@ impl Returning {
     /// Connects and resumes until the last item has arrived.
     async fn run(&mut self, cut: Instant) -> Result<Client> {
         while cut.elapsed() < TIMEOUT {
-            let path = format!("/api/ws?after={}", id(self.received));
+            let path = format!("/api/ws?after={}", id(self.run_id, self.received));
             let Ok(mut socket) = Client::open(self.address, &path, &[]).await else {
                 self.outcome.refused += 1;
                 sleep(MAX_RETRY_PAUSE.mul_f64(rand::random())).await;
@@ -188,24 +211,6 @@ fn item(message: &Message) -> Option<usize> {
     message.to_text().ok()?.strip_prefix(PREFIX)?.parse().ok()
 }
 
-fn id(number: usize) -> String {
-    format!("storm-{number}")
-}
-
-/// Publishes an item.
-async fn publish(control: SocketAddr, number: usize) -> Result<()> {
-    let content = format!("{PREFIX}{number}");
-    let item = json!({
-        "channel": "orders",
-        "id": id(number),
-        "formats": {"ws-message": {"content": content}},
-    });
-    let body = json!({ "items": [item] }).to_string();
-    let length = body.len();
-    let bytes = format!(
-        "POST /publish/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
-    );
-    let response = request(control, &bytes).await?;
-    ensure!(response.status == 200, "publishing: {response:?}");
-    Ok(())
+fn id(run_id: u32, number: usize) -> String {
+    format!("storm-{run_id}-{number}")
 }

@@ -17,11 +17,13 @@ use crate::fixture::Hosts;
 
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+pub enum Outcome {
     /// A response with status 200.
     Served,
     /// A response with status 400.
     Refused,
+    /// A response with status 404.
+    NotFound,
     /// A response with another status.
     Other,
     /// The stream is reset.
@@ -29,10 +31,10 @@ enum Outcome {
     /// The connection is closed.
     Closed,
 }
-use Outcome::{Closed, Other, Refused, Reset, Served};
+use Outcome::{Closed, NotFound, Other, Refused, Reset, Served};
 
 /// Sends frames on a new connection, and waits for what becomes of stream 1.
-async fn send(address: SocketAddr, frames: &[u8]) -> Result<Outcome> {
+pub async fn send(address: SocketAddr, frames: &[u8]) -> Result<Outcome> {
     let mut stream = TcpStream::connect(address).await?;
     start(&mut stream).await?;
     // The host may close the connection at the first of them.
@@ -48,6 +50,7 @@ async fn send(address: SocketAddr, frames: &[u8]) -> Result<Outcome> {
                     return match frame.payload.first() {
                         Some(0x88) => Served,
                         Some(0x8c) => Refused,
+                        Some(0x8d) => NotFound,
                         _ => Other,
                     };
                 }
@@ -75,7 +78,7 @@ fn headers(flags: u8, fields: &[(&str, &str)]) -> Vec<u8> {
 }
 
 /// Returns a POST without a body, one of whose pseudo-headers is replaced.
-fn replaced(name: &str, value: &str) -> Vec<u8> {
+pub fn replaced(name: &str, value: &str) -> Vec<u8> {
     let replace = |(own, it)| if own == name { (own, value) } else { (own, it) };
     let fields = POST.map(replace);
     frame(HEADERS, END_HEADERS | END_STREAM, 1, &literals(&fields))
