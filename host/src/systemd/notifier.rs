@@ -76,7 +76,8 @@ impl Notifier {
         Self::connect(env::var_os(NOTIFY_SOCKET))
     }
 
-    fn connect(address: Option<OsString>) -> Self {
+    /// Connects to the socket at an address, which begins with `@` if it is not in the file system.
+    pub(super) fn connect(address: Option<OsString>) -> Self {
         let Some(address) = address.filter(|address| !address.is_empty()) else {
             return Self::default();
         };

@@ -61,7 +61,22 @@ async fn run(notifier: Notifier, limit: Duration, probes: Vec<Probe>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use http::Response;
+    use prometheus_client::metrics::gauge::Gauge;
+    use spin_runtime::backend::empty;
+    use tokio::net::UnixDatagram;
+
     use super::*;
+    use crate::{
+        net::{
+            connections::Connections,
+            draining::Draining,
+            listener::{Listener, RefusalCounters},
+        },
+        shutdown::Shutdown,
+    };
 
     #[test]
     fn the_time_limit_is_for_this_process() {
@@ -76,6 +91,33 @@ mod tests {
             (None, Some(&*own), None),
         ] {
             assert_eq!(parse(micros, pid), expected, "{micros:?} {pid:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_accept_loop_that_does_not_run_misses_the_watchdog() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        let notifier = Notifier::connect(Some(path.into()));
+        let shutdown = Shutdown::default();
+        let address = ([127, 0, 0, 1], 0).into();
+        let listener = Listener::bind(address, "--listen", &shutdown).await;
+        let listener = listener.unwrap();
+        let limit = Duration::from_millis(50);
+        tokio::spawn(run(notifier, limit, vec![listener.probe()]));
+        let mut message = [0; 100];
+        let received = timeout(limit * 10, manager.recv(&mut message)).await;
+        assert!(received.is_err(), "the listener is not served yet");
+        tokio::spawn(listener.serve(
+            Arc::new(|_, _| async { Response::new(empty()) }),
+            Connections::new(Gauge::default(), 1),
+            RefusalCounters::default(),
+            Draining::at_once(shutdown.drain.clone()),
+        ));
+        for _ in 0..3 {
+            let length = manager.recv(&mut message).await.unwrap();
+            assert_eq!(&message[..length], b"WATCHDOG=1\n");
         }
     }
 }

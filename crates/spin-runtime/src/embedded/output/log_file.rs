@@ -80,36 +80,30 @@ impl LogFile {
     }
 
     fn try_write(&mut self, text: &[u8]) -> io::Result<()> {
-        self.close_if_moved();
-        let open = self.open()?;
-        // The size is read, because another program may have emptied the file.
-        let size = open.file.metadata()?.len();
+        let (file, size) = self.open()?;
         if size == 0 {
-            open.begun = SystemTime::now();
+            file.begun = SystemTime::now();
         }
-        let begun = open.begun;
+        let begun = file.begun;
         if self.rotation.is_due(size, text.len(), begun) {
             self.rotate();
         }
-        self.open()?.file.write_all(text)
-    }
-
-    /// Closes the file if its name is that of another file, or of none. Programs that rotate log files
-    /// move them, and the next write then creates a new one.
-    fn close_if_moved(&mut self) {
-        let has_moved = |open: &mut OpenFile| match fs::metadata(&self.path) {
-            Ok(metadata) => open.id != id(&metadata),
-            // Opening it again fails with the same error, or creates it.
-            Err(_) => true,
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => self.open()?.0,
         };
-        self.file.take_if(has_moved);
+        file.file.write_all(text)
     }
 
-    fn open(&mut self) -> io::Result<&mut OpenFile> {
-        match &mut self.file {
-            Some(file) => Ok(file),
-            file @ None => Ok(file.insert(OpenFile::open(&self.path)?)),
-        }
+    /// Returns the file that has the name now, and its size. Another program may have moved the previous
+    /// one, or emptied it.
+    fn open(&mut self) -> io::Result<(&mut OpenFile, u64)> {
+        let current = fs::metadata(&self.path).ok();
+        let (file, size) = match (self.file.take(), current) {
+            (Some(file), Some(current)) if file.id == id(&current) => (file, current.len()),
+            _ => OpenFile::open(&self.path)?,
+        };
+        Ok((self.file.insert(file), size))
     }
 
     /// Renames the file, and closes it. Logs the first failure, after which the file grows.
@@ -138,16 +132,18 @@ impl LogFile {
 }
 
 impl OpenFile {
-    fn open(path: &Path) -> io::Result<Self> {
+    /// Opens a file, and returns it with its size.
+    fn open(path: &Path) -> io::Result<(Self, u64)> {
         let file = open(path)?;
         let metadata = file.metadata()?;
         // Some file systems do not record when a file was created.
         let begun = metadata.created().unwrap_or_else(|_| SystemTime::now());
-        Ok(Self {
+        let open = Self {
             id: id(&metadata),
             file,
             begun,
-        })
+        };
+        Ok((open, metadata.len()))
     }
 }
 
