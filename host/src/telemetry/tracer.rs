@@ -48,6 +48,7 @@ pub(crate) enum Value {
 }
 
 /// A span that has ended.
+#[cfg_attr(not(feature = "otel"), allow(dead_code, reason = "nothing exports it"))]
 #[derive(Clone, Debug)]
 pub(crate) struct SpanRecord {
     pub(crate) context: SpanContext,
@@ -81,7 +82,10 @@ struct Recording {
 
 impl Tracer {
     /// Creates a tracer that puts its spans into a queue.
-    #[cfg_attr(not(feature = "otel"), allow(dead_code))]
+    #[cfg_attr(
+        not(feature = "otel"),
+        allow(dead_code, reason = "nothing exports spans")
+    )]
     pub(crate) fn new(sampler: Sampler, spans: mpsc::Sender<SpanRecord>, dropped: Counter) -> Self {
         Self(Some(Arc::new(Export {
             sampler,
