@@ -6,6 +6,9 @@ use spin_runtime::backend::{BackendError, Body, RequestBodyError, empty, full};
 
 use crate::http::validate::Refusal;
 
+/// The value of `Retry-After` in responses of a backend that has too many requests.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("2");
+
 /// Marks a response of [`backend_error_response`], as an extension.
 #[derive(Clone, Copy)]
 pub(crate) struct BackendFailure;
@@ -54,10 +57,15 @@ pub(crate) fn backend_error_response(error: &BackendError) -> Response<Body> {
     let text = text_response;
     let mut response = match error {
         BackendError::RequestBody(error) => return request_body_error_response(*error),
-        BackendError::Busy { .. } => text(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "too many uploads, try again later",
-        ),
+        BackendError::Busy { cause, .. } => {
+            let mut response = text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                &format!("{cause}, try again later"),
+            );
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
+            response
+        }
         BackendError::NoRoute { .. } => not_found(),
         BackendError::Failed { .. } => empty_response(StatusCode::INTERNAL_SERVER_ERROR),
         BackendError::Deadline { .. } => text(StatusCode::GATEWAY_TIMEOUT, "request timed out"),

@@ -3,14 +3,18 @@
 //! Events are counted where they happen, a publication once for all of its subscribers. What exists
 //! at a time, such as sessions and channels, is read when the metrics are scraped.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::Registry,
 };
-use spin_runtime::backend::BackendError;
+use spin_runtime::backend::{BackendError, Failures};
 
 use crate::{metrics::close_reason::CloseReason, pubsub::channel::ChannelCounters};
 
@@ -34,6 +38,9 @@ type ByComponent<M, C = fn() -> M> = Family<[(&'static str, Arc<str>); 1], M, C>
 /// A component or upstream, and the status of its response.
 type ComponentStatus = ([(&'static str, Arc<str>); 1], [Label; 1]);
 
+/// A component, and the reason of its failure.
+type ComponentReason = ([(&'static str, Arc<str>); 1], [Label; 1]);
+
 /// Everything that is counted.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -45,9 +52,12 @@ pub(crate) struct Metrics {
     holds: By<Gauge>,
     channels: Gauge,
     subscriptions: Gauge,
+    tasks: Gauge,
     /// Whether the bus works. Not exported without one.
     bus: By<Gauge>,
     instances: ByComponent<Gauge>,
+    /// Failures of components by reason.
+    failures: Family<ComponentReason, Counter>,
     /// Messages from WebSocket clients, without control frames.
     pub(crate) received: Traffic,
     /// Messages from backends to one WebSocket.
@@ -75,10 +85,14 @@ pub(crate) struct Snapshot {
     pub(crate) channels: usize,
     /// Subscriptions over all channels.
     pub(crate) subscriptions: usize,
+    /// Tasks of the runtime.
+    pub(crate) tasks: usize,
     /// Whether the bus works, if there is one.
     pub(crate) bus_is_up: Option<bool>,
     /// Instances by component.
     pub(crate) instances: Vec<(Arc<str>, usize)>,
+    /// Failures of components, which the backend counts.
+    pub(crate) failures: Vec<Failures>,
 }
 
 /// Messages and their bytes, in one direction.
@@ -101,6 +115,8 @@ pub(crate) enum Dropped {
     Origin,
     /// The TLS handshake of a connection failed.
     TlsHandshake,
+    /// A connection could not be accepted yet, such as for lack of file descriptors.
+    Accept,
 }
 
 impl Default for Metrics {
@@ -113,8 +129,10 @@ impl Default for Metrics {
             holds: By::default(),
             channels: Gauge::default(),
             subscriptions: Gauge::default(),
+            tasks: Gauge::default(),
             bus: By::default(),
             instances: Family::new_with_constructor(Gauge::default),
+            failures: Family::default(),
             received: Traffic::default(),
             replied: Traffic::default(),
             published: Traffic::default(),
@@ -166,7 +184,13 @@ impl Metrics {
             "Subscriptions over all channels",
             &self.subscriptions,
         );
+        add("tasks", "Tasks of the runtime", &self.tasks);
         add("instances", "Instances by component", &self.instances);
+        add(
+            "component_failures",
+            "Failures of components by reason",
+            &self.failures,
+        );
         add("bus", "1 for the state of the bus", &self.bus);
         for (what, help, traffic) in [
             (
@@ -240,6 +264,7 @@ impl Metrics {
         }
         set(&self.channels, snapshot.channels);
         set(&self.subscriptions, snapshot.subscriptions);
+        set(&self.tasks, snapshot.tasks);
         if let Some(is_up) = snapshot.bus_is_up {
             for (state, holds) in [("up", is_up), ("down", !is_up)] {
                 set(&self.bus.get_or_create(&by("state", state)), holds.into());
@@ -255,6 +280,15 @@ impl Metrics {
                 *count,
             );
         }
+        for failures in &snapshot.failures {
+            let counter = self.failures_of(failures.component.clone(), failures.reason);
+            counter.inner().store(failures.count, Relaxed);
+        }
+    }
+
+    fn failures_of(&self, component: Arc<str>, reason: &'static str) -> Counter {
+        let labels = ([("component", component)], by("reason", reason));
+        self.failures.get_or_create_owned(&labels)
     }
 
     /// Counts a publish request and its items.
@@ -327,12 +361,13 @@ impl Traffic {
 }
 
 impl Dropped {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Duplicate,
         Self::SlowHold,
         Self::Full,
         Self::Origin,
         Self::TlsHandshake,
+        Self::Accept,
     ];
 
     fn name(self) -> &'static str {
@@ -342,6 +377,7 @@ impl Dropped {
             Self::Full => "full",
             Self::Origin => "origin",
             Self::TlsHandshake => "tls-handshake",
+            Self::Accept => "accept",
         }
     }
 }

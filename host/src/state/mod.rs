@@ -10,6 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
 use spin_runtime::{RateLimitedLog, backend::Backend};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -144,8 +145,10 @@ impl Services {
             ],
             channels: self.channels.len(),
             subscriptions: self.channels.subscriptions(),
+            tasks: Handle::try_current().map_or(0, |runtime| runtime.metrics().num_alive_tasks()),
             bus_is_up: self.bus.as_ref().map(|bus| bus.is_up()),
             instances: self.backend.instances(),
+            failures: self.backend.failures(),
         }
     }
 }

@@ -11,6 +11,8 @@ pub(crate) struct Call {
     pub(crate) caller: Caller,
     /// The number of components that have called each other before this one.
     pub(crate) depth: u8,
+    /// Whether it waits while the component is overloaded, instead of failing at once.
+    pub(crate) waits: bool,
 }
 
 /// Calls components of the current application.

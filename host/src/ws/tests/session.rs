@@ -8,7 +8,7 @@ use grip::{ControlMessage, Event, Key, event};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
-use spin_runtime::backend::{Backend, BackendError, Body, Caller, ResponseFuture, full};
+use spin_runtime::backend::{Backend, BackendError, Body, Busy, Caller, ResponseFuture, full};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot},
@@ -74,6 +74,15 @@ impl ReceivedRequest {
             source: anyhow::anyhow!("refused"),
         }));
     }
+
+    /// Fails as if the backend had too many requests.
+    pub(crate) fn fail_busy(self) {
+        let _ = self.responder.send(Err(BackendError::Busy {
+            component: "test".into(),
+            cause: Busy::Requests,
+        }));
+    }
+
     pub(crate) fn respond(self, events: &[Event]) {
         self.respond_with(events, &[]);
     }
