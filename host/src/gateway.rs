@@ -112,6 +112,7 @@ impl Gateway {
         let refused = RefusalCounters {
             full: metrics.dropped(Dropped::Full),
             tls_handshake: metrics.dropped(Dropped::TlsHandshake),
+            accept: metrics.dropped(Dropped::Accept),
         };
         let drain = self.shutdown.drain.clone();
         let reload = self.reload.clone();
