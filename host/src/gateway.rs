@@ -136,6 +136,7 @@ impl Gateway {
                 address: metrics.dropped(Dropped::AddressConnections),
                 proxy_header: metrics.dropped(Dropped::ProxyHeader),
                 tls_handshake: metrics.dropped(Dropped::TlsHandshake),
+                accept: metrics.dropped(Dropped::Accept),
             },
         };
         let draining = Draining::gradual(&self.shutdown);

@@ -54,6 +54,11 @@ pub trait Backend: Send + Sync + 'static {
     fn instances(&self) -> Vec<(Arc<str>, usize)> {
         Vec::new()
     }
+
+    /// Returns how often each component failed, if the backend runs components.
+    fn failures(&self) -> Vec<Failures> {
+        Vec::new()
+    }
 }
 
 /// The component that served a request.
@@ -119,6 +124,24 @@ pub struct UnfinishedBody {
     pub has_started: bool,
 }
 
+/// Marks a request, as an extension, that waits while its backend is overloaded, instead of failing
+/// with [`BackendError::Busy`] at once.
+///
+/// The sender bounds the number of such requests. Those of [`Caller::Host`] wait too.
+#[derive(Clone, Copy, Debug)]
+pub struct WaitsForCapacity;
+
+/// The number of failures of a component for one reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failures {
+    /// The component's id in the manifest.
+    pub component: Arc<str>,
+    /// The reason, as in logs and metrics.
+    pub reason: &'static str,
+    /// The number since the component was loaded.
+    pub count: u64,
+}
+
 /// Why the body of a request ended early: the error of the body that a caller passes to
 /// [`Backend::call`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -152,11 +175,14 @@ pub enum BackendError {
     /// Receiving the body of the request failed: 400, 408 or 413.
     #[error(transparent)]
     RequestBody(#[from] RequestBodyError),
-    /// Too many requests whose body is unfinished occupy the component: 503.
-    #[error("component {component} is busy with other uploads")]
+    /// The component or the upstream has too many requests: 503. It has not received this one, so
+    /// any request can be retried.
+    #[error("{component} is busy: {cause}")]
     Busy {
-        /// The component's id in the manifest.
+        /// The component's id, or the upstream's address.
         component: String,
+        /// What there is too much of.
+        cause: Busy,
     },
     /// The component trapped, failed to start, or returned no response: 500.
     #[error("component {component} failed: {source:#}")]
@@ -191,6 +217,17 @@ pub enum BackendError {
         /// The cause, for the log. It must not be sent to the client.
         source: anyhow::Error,
     },
+}
+
+/// What a component or an upstream has too many of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Busy {
+    /// Requests that wait for an instance or for a processor, or that an upstream has not answered.
+    #[error("too many requests")]
+    Requests,
+    /// Requests whose body is unfinished.
+    #[error("too many uploads")]
+    Uploads,
 }
 
 /// Creates a body from its contents.

@@ -9,19 +9,23 @@ mod app;
 mod bindings;
 mod body;
 mod call;
+mod capacity;
 mod client;
 mod compile;
 mod component;
 mod component_log;
+mod compute;
 mod cron_call;
 mod denied;
 mod engine;
+mod failure;
 mod files;
 mod guest;
 mod instances;
 mod key_value;
 mod linker;
 mod loader;
+mod memory_limit;
 mod options;
 #[cfg(feature = "redis")]
 mod outbound_redis;
@@ -52,7 +56,7 @@ use self::{
     loader::AppLoader,
 };
 use crate::{
-    backend::{Backend, Body, Caller, CronFuture, ResponseFuture},
+    backend::{Backend, Body, Caller, CronFuture, Failures, ResponseFuture, WaitsForCapacity},
     manifest::Manifest,
     variables::Variables,
 };
@@ -144,10 +148,13 @@ impl Embedded {
 impl Backend for Embedded {
     fn call(&self, request: Request<Body>) -> ResponseFuture<'_> {
         let caller = request.extensions().get().copied().unwrap_or(Caller::Host);
+        let is_marked = request.extensions().get::<WaitsForCapacity>().is_some();
         let call = Call {
             caller,
             depth: 0,
             trace: TraceHeaders::of(request.headers()),
+            // Calls of one timer do not overlap, so few of them wait.
+            waits: is_marked || caller == Caller::Host,
         };
         self.current.call(request, call)
     }
@@ -158,6 +165,10 @@ impl Backend for Embedded {
 
     fn instances(&self) -> Vec<(Arc<str>, usize)> {
         self.current.instances()
+    }
+
+    fn failures(&self) -> Vec<Failures> {
+        self.current.failures()
     }
 }
 

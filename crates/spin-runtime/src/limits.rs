@@ -6,6 +6,9 @@ use tokio::sync::Semaphore;
 
 use crate::limit_range::InstanceRanges;
 
+/// The handles that an instance has at least: its files, and those of a request.
+const MIN_HANDLES: usize = 100;
+
 /// The limits of components, and of what they use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -19,6 +22,18 @@ pub struct Limits {
     /// The instances of each component, at least 1. Further requests wait. Each component has its
     /// own limit, so that a component that calls another does not wait for itself. Default: 500.
     pub instances_per_component: usize,
+    /// The requests of each component that wait for an instance. Further ones fail at once. Default:
+    /// 2,000.
+    pub waiting_requests: usize,
+    /// The instances of each component that compute for longer than 10 ms and wait for their turn,
+    /// for each processor. Further requests fail at once. Default: 50.
+    pub computing_instances_per_processor: usize,
+    /// The handles of the host that an instance has open, such as streams, files and sockets, at
+    /// least 100. Opening a further one traps. Default: 4,096.
+    pub handles_per_instance: usize,
+    /// The outgoing HTTP requests of each component whose response has not ended, at least 1.
+    /// Further ones wait in the component. Default: 4,096.
+    pub outgoing_requests: usize,
     /// The requests that an instance of a WASI 0.3 component serves, at least 1. Default: 128.
     pub requests_per_instance: usize,
     /// The requests that an instance of a WASI 0.3 component serves at the same time, at least 1.
@@ -97,6 +112,10 @@ impl Limits {
         request_timeout: Duration::from_secs(30),
         instance_memory_bytes: 512 * 1024 * 1024,
         instances_per_component: 500,
+        waiting_requests: 2000,
+        computing_instances_per_processor: 50,
+        handles_per_instance: 4096,
+        outgoing_requests: 4096,
         requests_per_instance: 128,
         concurrent_requests_per_instance: 16,
         upload_percent: 50,
@@ -155,12 +174,15 @@ impl Limits {
             &mut self.instances_per_component,
             &mut self.requests_per_instance,
             &mut self.concurrent_requests_per_instance,
+            &mut self.outgoing_requests,
             &mut self.pending_store_operations,
         ] {
             *limit = (*limit).max(1);
         }
+        self.handles_per_instance = self.handles_per_instance.max(MIN_HANDLES);
         for limit in [
             &mut self.instances_per_component,
+            &mut self.outgoing_requests,
             &mut self.pending_store_operations,
             &mut self.redis_connections,
             &mut self.database_connections,

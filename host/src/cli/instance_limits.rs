@@ -31,6 +31,10 @@ pub(super) struct InstanceLimits {
     /// range `a..b`: each instance picks its own.
     #[arg(long, value_name = "DURATION", value_parser = parse_idle_timeout)]
     idle_instance_timeout: Option<Setting<Duration>>,
+    /// How many requests of a component wait for an instance. Further ones get a 503 [default:
+    /// 2000].
+    #[arg(long, value_name = "COUNT")]
+    max_waiting_requests: Option<usize>,
     /// The memory of an instance, in bytes [default: 536870912].
     #[arg(long, value_name = "BYTES", env = "SPIN_MAX_INSTANCE_MEMORY")]
     max_instance_memory: Option<usize>,
@@ -55,6 +59,9 @@ impl InstanceLimits {
         let idle_timeout = self.idle_instance_timeout;
         spin_runtime::Limits {
             request_timeout: self.request_timeout(),
+            waiting_requests: self
+                .max_waiting_requests
+                .unwrap_or(default.waiting_requests),
             requests_per_instance: requests
                 .map_or(default.requests_per_instance, |setting| setting.highest()),
             concurrent_requests_per_instance: concurrent_requests

@@ -115,7 +115,7 @@ pub(super) struct Up {
             "build", "watch", "state_dir", "env", "variables", "key_values", "quiet", "cache_dir",
             "sqlite", "follow", "truncate_logs", "log_max_size", "log_max_age", "log_keep",
             "disable_pooling", "max_instance_reuse_count",
-            "max_instance_concurrent_reuse_count", "idle_instance_timeout",
+            "max_instance_concurrent_reuse_count", "max_waiting_requests", "idle_instance_timeout",
         ]
     )]
     upstream: Option<UpstreamUrl>,

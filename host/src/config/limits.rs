@@ -213,6 +213,9 @@ pub struct Limits {
     /// The idle HTTP/1.1 connections to an upstream that are kept. Further ones are closed.
     /// Default: 1,024.
     pub upstream_idle_connections: usize,
+    /// The requests to an upstream whose response has not ended. Further ones of clients get 503, and
+    /// those with the events of WebSockets wait. Default: 10,000.
+    pub upstream_requests: usize,
     /// The connections to an upstream that are being opened at once. Further requests wait.
     /// Default: 128.
     pub upstream_connecting: usize,
@@ -335,6 +338,7 @@ impl Limits {
         upstream_idle_timeout: secs(4),
         upstream_h2_idle_timeout: secs(60),
         upstream_idle_connections: 1024,
+        upstream_requests: 10_000,
         upstream_connecting: 128,
         upstream_h2_requests: 128,
         upstream_h2_window_bytes: 256 * 1024,

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header, uri
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
-use spin_runtime::backend::{self, Body, BodyError, Caller};
+use spin_runtime::backend::{self, Body, BodyError, Caller, WaitsForCapacity};
 use url::Url;
 
 use crate::{
@@ -216,6 +216,8 @@ impl ReplayableRequest {
         if let Some(span) = self.span {
             request.extensions_mut().insert(span);
         }
+        // A held request has at most one request in flight, and would otherwise end.
+        request.extensions_mut().insert(WaitsForCapacity);
         request
     }
 }

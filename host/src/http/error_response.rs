@@ -11,6 +11,9 @@ use crate::http::validate::Refusal;
 /// When clients may try again after a limit on what is open was reached.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
+/// When they may try again after a backend has had too many requests.
+const BUSY_RETRY_AFTER: Duration = Duration::from_secs(2);
+
 /// Marks a response of [`backend_error_response`], as an extension.
 #[derive(Clone, Copy)]
 pub(crate) struct BackendFailure;
@@ -88,10 +91,10 @@ pub(crate) fn backend_error_response(error: &BackendError) -> Response<Body> {
     let text = text_response;
     let mut response = match error {
         BackendError::RequestBody(error) => return request_body_error_response(*error),
-        BackendError::Busy { .. } => text(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "too many uploads, try again later",
-        ),
+        BackendError::Busy { cause, .. } => {
+            let text = format!("{cause}, try again later");
+            overload_response(StatusCode::SERVICE_UNAVAILABLE, &text, BUSY_RETRY_AFTER)
+        }
         BackendError::NoRoute { .. } => not_found(),
         BackendError::Failed { .. } => empty_response(StatusCode::INTERNAL_SERVER_ERROR),
         BackendError::Deadline { .. } => text(StatusCode::GATEWAY_TIMEOUT, "request timed out"),

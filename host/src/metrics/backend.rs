@@ -3,7 +3,9 @@
 use std::{sync::Arc, time::Instant};
 
 use http::{Request, Response};
-use spin_runtime::backend::{Backend, BackendError, Body, CronFuture, ResponseFuture, ServedBy};
+use spin_runtime::backend::{
+    Backend, BackendError, Body, CronFuture, Failures, ResponseFuture, ServedBy,
+};
 
 use crate::metrics::registry::Metrics;
 
@@ -40,6 +42,10 @@ impl Backend for Metered {
     fn instances(&self) -> Vec<(Arc<str>, usize)> {
         self.backend.instances()
     }
+
+    fn failures(&self) -> Vec<Failures> {
+        self.backend.failures()
+    }
 }
 
 /// Counts and times a response. It is attributed to `name` unless a component made it.
@@ -74,7 +80,7 @@ fn failed_by(error: &BackendError, name: &Arc<str>) -> Arc<str> {
         BackendError::Unreachable { upstream, .. } | BackendError::Broken { upstream, .. } => {
             upstream.as_str().into()
         }
-        BackendError::Busy { component } => component.as_str().into(),
+        BackendError::Busy { component, .. } => component.as_str().into(),
         BackendError::NoRoute { .. } | BackendError::RequestBody(_) => name.clone(),
     }
 }

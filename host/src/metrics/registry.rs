@@ -3,14 +3,18 @@
 //! Events are counted where they happen, a publication once for all of its subscribers. What exists
 //! at a time, such as sessions and channels, is read when the metrics are scraped.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::Registry,
 };
-use spin_runtime::backend::BackendError;
+use spin_runtime::backend::{BackendError, Failures};
 
 use crate::{
     metrics::close_reason::CloseReason,
@@ -38,6 +42,9 @@ type ByComponent<M, C = fn() -> M> = Family<[(&'static str, Arc<str>); 1], M, C>
 /// A component or upstream, and the status of its response.
 type ComponentStatus = ([(&'static str, Arc<str>); 1], [Label; 1]);
 
+/// A component, and the reason of its failure.
+type ComponentReason = ([(&'static str, Arc<str>); 1], [Label; 1]);
+
 /// Everything that is counted.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -49,9 +56,12 @@ pub(crate) struct Metrics {
     holds: By<Gauge>,
     channels: Gauge,
     subscriptions: Gauge,
+    tasks: Gauge,
     /// Whether the bus works. Not exported without one.
     bus: By<Gauge>,
     instances: ByComponent<Gauge>,
+    /// Failures of components by reason.
+    failures: Family<ComponentReason, Counter>,
     /// Messages from WebSocket clients, without control frames.
     pub(crate) received: Traffic,
     /// Messages from backends to one WebSocket.
@@ -81,10 +91,14 @@ pub(crate) struct Snapshot {
     pub(crate) channels: usize,
     /// Subscriptions over all channels.
     pub(crate) subscriptions: usize,
+    /// Tasks of the runtime.
+    pub(crate) tasks: usize,
     /// Whether the bus works, if there is one.
     pub(crate) bus_is_up: Option<bool>,
     /// Instances by component.
     pub(crate) instances: Vec<(Arc<str>, usize)>,
+    /// Failures of components, which the backend counts.
+    pub(crate) failures: Vec<Failures>,
 }
 
 /// Messages and their bytes, in one direction.
@@ -125,6 +139,8 @@ pub(crate) enum Dropped {
     Invalid,
     /// A span could not be exported.
     Span,
+    /// A connection could not be accepted yet, such as for lack of file descriptors.
+    Accept,
 }
 
 impl Default for Metrics {
@@ -137,8 +153,10 @@ impl Default for Metrics {
             holds: By::default(),
             channels: Gauge::default(),
             subscriptions: Gauge::default(),
+            tasks: Gauge::default(),
             bus: By::default(),
             instances: Family::new_with_constructor(Gauge::default),
+            failures: Family::default(),
             received: Traffic::default(),
             replied: Traffic::default(),
             published: Traffic::default(),
@@ -191,7 +209,13 @@ impl Metrics {
             "Subscriptions over all channels",
             &self.subscriptions,
         );
+        add("tasks", "Tasks of the runtime", &self.tasks);
         add("instances", "Instances by component", &self.instances);
+        add(
+            "component_failures",
+            "Failures of components by reason",
+            &self.failures,
+        );
         add("bus", "1 for the state of the bus", &self.bus);
         for (what, help, traffic) in [
             (
@@ -280,6 +304,7 @@ impl Metrics {
         }
         set(&self.channels, snapshot.channels);
         set(&self.subscriptions, snapshot.subscriptions);
+        set(&self.tasks, snapshot.tasks);
         if let Some(is_up) = snapshot.bus_is_up {
             for (state, holds) in [("up", is_up), ("down", !is_up)] {
                 set(&self.bus.get_or_create(&by("state", state)), holds.into());
@@ -295,6 +320,15 @@ impl Metrics {
                 *count,
             );
         }
+        for failures in &snapshot.failures {
+            let counter = self.failures_of(failures.component.clone(), failures.reason);
+            counter.inner().store(failures.count, Relaxed);
+        }
+    }
+
+    fn failures_of(&self, component: Arc<str>, reason: &'static str) -> Counter {
+        let labels = ([("component", component)], by("reason", reason));
+        self.failures.get_or_create_owned(&labels)
     }
 
     /// Counts a publish request and its items.
@@ -395,7 +429,7 @@ impl Traffic {
 }
 
 impl Dropped {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Duplicate,
         Self::SlowHold,
         Self::Full,
@@ -410,6 +444,7 @@ impl Dropped {
         Self::SlowBody,
         Self::Invalid,
         Self::Span,
+        Self::Accept,
     ];
 
     fn name(self) -> &'static str {
@@ -428,6 +463,7 @@ impl Dropped {
             Self::SlowBody => "slow-body",
             Self::Invalid => "invalid",
             Self::Span => "span",
+            Self::Accept => "accept",
         }
     }
 }

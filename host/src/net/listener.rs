@@ -114,6 +114,8 @@ pub(crate) struct RefusalCounters {
     pub(crate) proxy_header: Counter,
     /// Those whose TLS handshake failed.
     pub(crate) tls_handshake: Counter,
+    /// Attempts to accept one that failed, such as for lack of file descriptors.
+    pub(crate) accept: Counter,
 }
 
 /// Which connections of a listener are encrypted.
@@ -241,6 +243,9 @@ impl Listener {
             log,
             draining: draining.clone(),
         });
+        let accept_failures = RateLimitedLog::new(1, |suppressed| {
+            warn!(suppressed, "cannot accept connections, trying again");
+        });
         loop {
             let accepted = tokio::select! {
                 accepted = self.tcp.accept() => accepted,
@@ -250,7 +255,12 @@ impl Listener {
             let (stream, address) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    handle_accept_error(&error).await;
+                    if !is_client_error(&error) {
+                        acceptor.admission.refused.accept.inc();
+                        accept_failures
+                            .log(|| warn!(%error, "cannot accept connections, trying again"));
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
                     continue;
                 }
             };
@@ -530,18 +540,14 @@ fn set_options(socket: &SockRef<'_>) {
     }
 }
 
-/// Pauses after errors that concern this process rather than one client.
-async fn handle_accept_error(error: &io::Error) {
-    let is_client_error = matches!(
+/// Returns whether an error to accept a connection concerns its client rather than this process.
+fn is_client_error(error: &io::Error) -> bool {
+    matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionRefused
-    );
-    if !is_client_error {
-        warn!(%error, "cannot accept connections");
-        tokio::time::sleep(ACCEPT_PAUSE).await;
-    }
+    )
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
 use spin_runtime::{RateLimitedLog, backend::Backend};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -169,8 +170,10 @@ impl Services {
             ],
             channels: self.channels.len(),
             subscriptions: self.channels.subscriptions(),
+            tasks: Handle::try_current().map_or(0, |runtime| runtime.metrics().num_alive_tasks()),
             bus_is_up: self.bus.as_ref().map(|bus| bus.is_up()),
             instances: self.backend.instances(),
+            failures: self.backend.failures(),
         }
     }
 }

@@ -64,16 +64,14 @@ mod tests {
     use std::sync::Arc;
 
     use http::Response;
-    use prometheus_client::metrics::gauge::Gauge;
     use spin_runtime::backend::empty;
     use tokio::net::UnixDatagram;
 
     use super::*;
     use crate::{
         net::{
-            connections::Connections,
             draining::Draining,
-            listener::{Listener, RefusalCounters},
+            listener::{Admission, Listener},
         },
         shutdown::Shutdown,
     };
@@ -111,8 +109,7 @@ mod tests {
         assert!(received.is_err(), "the listener is not served yet");
         tokio::spawn(listener.serve(
             Arc::new(|_, _| async { Response::new(empty()) }),
-            Connections::new(Gauge::default(), 1),
-            RefusalCounters::default(),
+            Admission::up_to(1),
             Draining::at_once(shutdown.drain.clone()),
         ));
         for _ in 0..3 {

@@ -26,9 +26,15 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use spin_runtime::{
     RateLimitedLog,
-    backend::{Backend, BackendError, Body, Caller, RequestBodyError, ResponseFuture, empty},
+    backend::{
+        Backend, BackendError, Body, Busy, Caller, RequestBodyError, ResponseFuture,
+        WaitsForCapacity, empty,
+    },
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
 use tracing::warn;
 
 use crate::{
@@ -46,6 +52,9 @@ use crate::{
 /// How often a request is sent if its connection turns out to be closed.
 const MAX_ATTEMPTS: usize = Limits::DEFAULT.upstream_attempts;
 
+/// The requests to an upstream at the same time.
+const MAX_REQUESTS: usize = Limits::DEFAULT.upstream_requests;
+
 /// The name of this host in `Via`.
 const PSEUDONYM: &str = "socket-host";
 
@@ -57,6 +66,9 @@ pub(crate) struct Upstream {
     url: UpstreamUrl,
     name: Arc<str>,
     pool: Arc<Pool>,
+    /// One permit for each request whose response has not ended.
+    requests: Arc<Semaphore>,
+    busy: RateLimitedLog,
     failures: RateLimitedLog,
     /// The time limit for the head of a response, counted from the last chunk of the request.
     response_timeout: Duration,
@@ -75,7 +87,15 @@ impl Upstream {
             spin_runtime::Limits::DEFAULT.log_lines_per_second,
             move |suppressed| warn!(%upstream, suppressed, "upstream request failed"),
         );
+        let upstream = name.clone();
+        // Under overload, the number of refused requests says more than each of them.
+        let busy = RateLimitedLog::new(
+            1,
+            move |suppressed| warn!(%upstream, suppressed, "request refused: too many requests"),
+        );
         Ok(Self {
+            requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
+            busy,
             name,
             failures,
             url,
@@ -129,6 +149,7 @@ impl Upstream {
     }
 
     async fn forward(&self, mut request: Request<Body>) -> Result<Response<Body>, BackendError> {
+        let permit = self.acquire_permit(waits_for_capacity(&request)).await?;
         self.prepare(&mut request)?;
         let started = Instant::now();
         let mut attempt = 0;
@@ -148,7 +169,7 @@ impl Upstream {
                 (can_retry && request.body().is_end_stream()).then(|| copy_without_body(&request));
             let is_idempotent = connection.is_reused() && request.method().is_idempotent();
             let error = match self.send(connection, request).await? {
-                Ok((response, lease)) => return self.convert_response(response, lease),
+                Ok((response, lease)) => return self.convert_response(response, lease, permit),
                 Err(error) => error,
             };
             request = match (error.request, copy) {
@@ -165,6 +186,23 @@ impl Upstream {
                 }
             };
         }
+    }
+
+    /// Waits until the upstream may have another request. Without `waits`, fails at once.
+    async fn acquire_permit(&self, waits: bool) -> Result<OwnedSemaphorePermit, BackendError> {
+        let permit = if waits {
+            let permit = self.requests.clone().acquire_owned();
+            tokio::time::timeout(self.response_timeout, permit)
+                .await
+                .ok()
+                .and_then(Result::ok)
+        } else {
+            self.requests.clone().try_acquire_owned().ok()
+        };
+        permit.ok_or_else(|| BackendError::Busy {
+            component: self.name.to_string(),
+            cause: Busy::Requests,
+        })
     }
 
     /// Turns a client's request into the one for the upstream.
@@ -261,6 +299,7 @@ impl Upstream {
         &self,
         mut response: Response<Incoming>,
         lease: Option<Lease>,
+        permit: OwnedSemaphorePermit,
     ) -> Result<Response<Body>, BackendError> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(self.broken(anyhow!("switched to a protocol not requested")));
@@ -270,8 +309,8 @@ impl Upstream {
         *response.version_mut() = Version::HTTP_11;
         Ok(response.map(|body| {
             body.map_err(move |error| {
-                // Owned by the closure, so that it is released with the body.
-                let _lease = &lease;
+                // Owned by the closure, so that they are released with the body.
+                let _owned = (&lease, &permit);
                 error.into()
             })
             .boxed_unsync()
@@ -321,16 +360,24 @@ impl Backend for Upstream {
         let path = request.uri().path().to_owned();
         Box::pin(async move {
             let result = self.forward(request).await;
-            if let Err(error) = &result
-                && !matches!(error, BackendError::RequestBody(_))
-            {
-                self.failures.log(|| {
+            match &result {
+                Ok(_) | Err(BackendError::RequestBody(_)) => {}
+                Err(BackendError::Busy { .. }) => self.busy.log(|| {
+                    warn!(route = path, upstream = %self.name, "request refused: too many requests");
+                }),
+                Err(error) => self.failures.log(|| {
                     warn!(route = path, upstream = %self.name, %error, "upstream request failed");
-                });
+                }),
             }
             result
         })
     }
+}
+
+/// Returns whether a request waits while the upstream has too many.
+fn waits_for_capacity(request: &Request<Body>) -> bool {
+    let extensions = request.extensions();
+    extensions.get() == Some(&Caller::Host) || extensions.get::<WaitsForCapacity>().is_some()
 }
 
 /// Returns a copy of a request without a body.
@@ -387,4 +434,40 @@ fn contains_protocol(protocols: &HeaderValue, protocol: &HeaderValue) -> bool {
     protocols
         .split(',')
         .any(|candidate| candidate.trim().eq_ignore_ascii_case(protocol.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_beyond_the_bound_fail_or_wait() {
+        let url = "http://127.0.0.1:9".parse().expect("a URL");
+        let mut upstream = Upstream::new(url, Duration::from_secs(5)).expect("no roots needed");
+        upstream.requests = Arc::new(Semaphore::new(1));
+        let first = upstream.acquire_permit(false).await.expect("room");
+        let refused = upstream.acquire_permit(false).now_or_never();
+        let error = refused.expect("no wait").expect_err("no room");
+        assert!(matches!(error, BackendError::Busy { .. }), "{error}");
+        let error = upstream.acquire_permit(true).await.expect_err("no room");
+        assert!(matches!(error, BackendError::Busy { .. }), "{error}");
+        let mut waiting = std::pin::pin!(upstream.acquire_permit(true));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(first);
+        assert!(waiting.await.is_ok());
+        assert!(upstream.acquire_permit(false).await.is_ok());
+    }
+
+    #[test]
+    fn events_and_timers_wait_for_capacity() {
+        let mut request = Request::new(empty());
+        assert!(!waits_for_capacity(&request));
+        request.extensions_mut().insert(Caller::Host);
+        assert!(waits_for_capacity(&request));
+        let mut request = Request::new(empty());
+        request.extensions_mut().insert(WaitsForCapacity);
+        assert!(waits_for_capacity(&request));
+    }
 }

@@ -367,6 +367,9 @@ impl Driver {
             self.record_received();
         }
         let response = match response {
+            Err(error) if error.is_busy() && self.phase != Phase::Ended => {
+                return self.retry_when_busy();
+            }
             Err(error) if error.is_unreachable() && self.retries < backoff::RETRIES => {
                 return self.retry(&error);
             }
@@ -529,6 +532,18 @@ impl Driver {
         let delay = backoff::delay(self.retries, self.session.info.id.as_bytes());
         self.retries += 1;
         warn_session!(self.session, %error, ?delay, "backend unreachable, retrying");
+        self.send_again(delay)
+    }
+
+    /// Sends the same batch again after a short delay. The client is served when the backend has
+    /// caught up, however long that takes. What it sends meanwhile is bounded.
+    fn retry_when_busy(&mut self) -> ControlFlow<()> {
+        let delay = backoff::delay(0, self.session.info.id.as_bytes());
+        debug!(connection = ?self.session.info.id, ?delay, "backend busy, retrying");
+        self.send_again(delay)
+    }
+
+    fn send_again(&mut self, delay: Duration) -> ControlFlow<()> {
         let (events, replayed) = self.pending.last_batch();
         let request = self.session.request(events, replayed);
         self.send(request, delay);

@@ -14,7 +14,7 @@ use grip::{
     },
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use spin_runtime::backend::{self, Backend, BackendError, Body, Caller};
+use spin_runtime::backend::{self, Backend, BackendError, Body, Caller, WaitsForCapacity};
 
 use crate::{
     config::Limits,
@@ -125,7 +125,12 @@ pub(super) async fn round_trip(
 impl RoundTripError {
     /// Returns whether the request cannot have reached the backend, and so is safe to retry.
     pub(super) fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Backend(BackendError::Unreachable { .. }))
+        self.is_busy() || matches!(self, Self::Backend(BackendError::Unreachable { .. }))
+    }
+
+    /// Returns whether the backend had too many requests to receive this one.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(self, Self::Backend(BackendError::Busy { .. }))
     }
 }
 
@@ -169,6 +174,10 @@ impl ConnectionInfo {
         *request.uri_mut() = self.head.uri();
         *request.headers_mut() = headers;
         request.extensions_mut().insert(self.caller);
+        if events.first() != Some(&Event::Open) {
+            // An open WebSocket has at most one request in flight, and must not lose events.
+            request.extensions_mut().insert(WaitsForCapacity);
+        }
         request
     }
 

@@ -9,6 +9,7 @@ mod key_value;
 mod life;
 mod load;
 mod outbound;
+mod overload;
 mod redis;
 mod replace;
 mod requests;

@@ -22,9 +22,11 @@ use wasmtime_wasi_http::handler::{
 use super::{
     body,
     call::{Call, LocalCalls},
+    capacity::{WaitingRequest, WaitingRequests},
     compile::{Exports, Pre},
     component::Component,
     cron_call::CronHandler,
+    failure::FailureReason,
     instances::Instances,
     uploads::{self, StartedBody, UploadSlot, UploadSlots},
     worker::{self, CallerGuard, Exit, RequestToken, StopReason},
@@ -32,8 +34,8 @@ use super::{
 use crate::{
     allowed_hosts::service_chain_target,
     backend::{
-        BackendError, Body, Caller, RequestBodyError, ResponseFuture, ServedBy, UnfinishedBody,
-        full,
+        BackendError, Body, Busy, Caller, Failures, RequestBodyError, ResponseFuture, ServedBy,
+        UnfinishedBody, full,
     },
     manifest::{Manifest, Target, WELL_KNOWN},
     router::{Match, Router},
@@ -86,6 +88,15 @@ impl CurrentApp {
             .as_ref()
             .map_or_else(Vec::new, |app| app.instances())
     }
+
+    /// Returns how often each component failed.
+    pub(crate) fn failures(&self) -> Vec<Failures> {
+        let app = self.0.load();
+        let components = app.iter().flat_map(|app| app.components());
+        components
+            .flat_map(|component| component.log.failures())
+            .collect()
+    }
 }
 
 impl LocalCalls for CurrentApp {
@@ -122,6 +133,8 @@ struct Handler {
     proxy: ProxyHandler<Instances>,
     /// Bounds the requests whose body is still arriving.
     uploads: Arc<UploadSlots>,
+    /// Bounds the requests that wait for an instance.
+    waiting: WaitingRequests,
 }
 
 #[derive(Serialize)]
@@ -193,12 +206,15 @@ impl App {
         self.serve(request, &found, call).await
     }
 
-    fn instances(&self) -> Vec<(Arc<str>, usize)> {
+    fn components(&self) -> impl Iterator<Item = &Arc<Component>> {
         let crons = self.crons.iter();
         let crons = crons.filter(|(id, _)| !self.components.contains_key(*id));
         let components = self.components.values().map(|handler| &handler.component);
-        let components = components.chain(crons.map(|(_, cron)| cron.component()));
-        let counts = components.map(|component| {
+        components.chain(crons.map(|(_, cron)| cron.component()))
+    }
+
+    fn instances(&self) -> Vec<(Arc<str>, usize)> {
+        let counts = self.components().map(|component| {
             let free = component.permits.available_permits();
             let limit = component.limits.instances_per_component;
             (component.id.clone(), limit.saturating_sub(free))
@@ -306,6 +322,7 @@ impl Handler {
         Self {
             proxy: ProxyHandler::new(Instances::new(component.clone(), pre.clone())),
             uploads: UploadSlots::new(pre.max_requests(limits), limits),
+            waiting: WaitingRequests::new(limits.waiting_requests),
             component,
             pre,
         }
@@ -329,7 +346,8 @@ impl Handler {
             }
             None => None,
         };
-        let (token, guard) = worker::request_token(call);
+        let waiting = self.admit(&call).inspect_err(|_| self.log_busy(route))?;
+        let (token, guard) = worker::request_token(call, waiting);
         let shared = token.shared.clone();
         let request = request.map(|body| uploads::to_guest(body, shared, slot));
         let response = self.proxy.handle(token, request);
@@ -348,6 +366,12 @@ impl Handler {
             Ok(Err(error)) => self.find_cause(error, &guard).await,
             // The guest waits for its client.
             Err(_) if guard.upload().is_awaited => RequestBodyError::TooSlow.into(),
+            // No instance has accepted it.
+            Err(_)
+                if guard.worker().is_none() && self.component.permits.available_permits() == 0 =>
+            {
+                self.busy(Busy::Requests)
+            }
             Err(_) => self.timed_out(),
         };
         let error = match guard.upload().error {
@@ -358,10 +382,12 @@ impl Handler {
             BackendError::RequestBody(error) => {
                 tracing::debug!(component = %self.component.id, route, %error, "request failed");
             }
+            BackendError::Busy { .. } => self.log_busy(route),
             BackendError::Failed { component, source } => self.component.log.failed.log(|| {
                 tracing::error!(
                     component,
                     route,
+                    reason = guard.worker().and_then(|worker| worker.failure()).map(FailureReason::name),
                     error = %format_args!("{source:#}"),
                     "component failed"
                 );
@@ -370,10 +396,33 @@ impl Handler {
                 tracing::error!(component = %self.component.id, route, %error, "request failed");
             }),
         }
-        if !matches!(error, BackendError::Deadline { .. }) {
-            guard.settle();
+        match error {
+            BackendError::Deadline { .. } => self.component.log.count(FailureReason::Timeout),
+            BackendError::Busy { .. } => {}
+            _ => guard.settle(),
         }
         Err(error)
+    }
+
+    /// Counts a request that waits for an instance, unless too many do.
+    fn admit(&self, call: &Call) -> Result<WaitingRequest, BackendError> {
+        if call.waits {
+            return Ok(self.waiting.add());
+        }
+        let instances = self.component.permits.available_permits();
+        let room = self.pre.requests_of(instances, &self.component.limits);
+        let waiting = if self.component.compute_queue.is_full() {
+            None
+        } else {
+            self.waiting.try_add(room)
+        };
+        waiting.ok_or_else(|| self.busy(Busy::Requests))
+    }
+
+    fn log_busy(&self, route: &str) {
+        self.component.log.busy.log(|| {
+            tracing::warn!(component = %self.component.id, route, "request refused: too many requests");
+        });
     }
 
     /// Waits for a slot for a request whose body is still arriving.
@@ -384,9 +433,7 @@ impl Handler {
         };
         let slot = self.uploads.acquire(client);
         let slot = timeout(self.component.limits.request_timeout, slot).await;
-        slot.ok().flatten().ok_or_else(|| BackendError::Busy {
-            component: self.component.id.to_string(),
-        })
+        slot.ok().flatten().ok_or_else(|| self.busy(Busy::Uploads))
     }
 
     /// Waits for a response until the request times out. A body that is still arriving postpones
@@ -405,6 +452,13 @@ impl Handler {
                 Some(last) if result.is_err() && last + limit > deadline => deadline = last + limit,
                 _ => return result,
             }
+        }
+    }
+
+    fn busy(&self, cause: Busy) -> BackendError {
+        BackendError::Busy {
+            component: self.component.id.to_string(),
+            cause,
         }
     }
 
@@ -438,13 +492,24 @@ impl Handler {
         // exits. Any other error is the guest's response.
         let exits = error.is::<TrapOrPanicError>() || !self.pre.reuses_instances();
         let Some(worker) = guard.worker().filter(|_| exits) else {
+            self.count_missing_response(guard);
             return self.failed(error.into());
         };
         let exit = timeout(EXIT_TIMEOUT, worker.exited()).await;
         match exit {
             _ if worker.stop_reason() == Some(StopReason::TimedOut) => self.timed_out(),
             Ok(Exit::Failed(error)) => self.failed(anyhow::anyhow!("{error:#}")),
-            _ => self.failed(error.into()),
+            _ => {
+                self.count_missing_response(guard);
+                self.failed(error.into())
+            }
+        }
+    }
+
+    /// Counts a request to which the guest returned an error, unless it is that of its client.
+    fn count_missing_response(&self, guard: &CallerGuard) {
+        if guard.upload().error.is_none() {
+            self.component.log.count(FailureReason::NoResponse);
         }
     }
 }

@@ -15,6 +15,8 @@ pub(crate) struct Call {
     pub(crate) depth: u8,
     /// The trace of the first request, if it has one.
     pub(crate) trace: Option<Arc<TraceHeaders>>,
+    /// Whether it waits while the component is overloaded, instead of failing at once.
+    pub(crate) waits: bool,
 }
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");

@@ -47,12 +47,17 @@ impl Pre {
 
     /// Returns how many requests all instances of the component serve at the same time.
     pub(crate) fn max_requests(&self, limits: &Limits) -> usize {
+        self.requests_of(limits.instances_per_component, limits)
+    }
+
+    /// Returns how many requests a number of instances serve at the same time.
+    pub(crate) fn requests_of(&self, instances: usize, limits: &Limits) -> usize {
         let per_instance = if self.reuses_instances() {
             limits.concurrent_requests_per_instance
         } else {
             1
         };
-        limits.instances_per_component.saturating_mul(per_instance)
+        instances.saturating_mul(per_instance)
     }
 
     /// Creates an instance.

@@ -8,8 +8,8 @@ use std::{
 use tokio::sync::Semaphore;
 
 use super::{
-    call::LocalCalls, client::Client, component_log::ComponentLog, files::Mounts,
-    key_value::Stores, output::OutputStream, sqlite::Databases,
+    call::LocalCalls, client::Client, component_log::ComponentLog, compute::ComputeQueue,
+    files::Mounts, key_value::Stores, output::OutputStream, sqlite::Databases,
 };
 use crate::{allowed_hosts::AllowedHosts, limits::Limits};
 
@@ -40,6 +40,10 @@ pub(crate) struct Component {
     pub(crate) log: Arc<ComponentLog>,
     /// One permit for each instance that may exist.
     pub(crate) permits: Arc<Semaphore>,
+    /// Its guests that wait to compute.
+    pub(crate) compute_queue: Arc<ComputeQueue>,
+    /// One permit for each outgoing request whose response has not ended.
+    pub(crate) outgoing_permits: Arc<Semaphore>,
     /// The current application, which may not be the one that this component belongs to.
     pub(crate) app: Weak<dyn LocalCalls>,
 }

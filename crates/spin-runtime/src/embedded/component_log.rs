@@ -1,18 +1,21 @@
-//! What the log says about a component: its failures and its denied requests.
+//! What the log and the metrics say about a component: its failures and its denied requests.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use parking_lot::Mutex;
 
-use crate::{limits::Limits, rate_limited_log::RateLimitedLog};
+use super::failure::{FailureCounts, FailureReason};
+use crate::{backend::Failures, limits::Limits, rate_limited_log::RateLimitedLog};
 
-/// The log lines of a component, limited by kind.
+/// The log lines of a component, limited by kind, and the number of its failures.
 pub(crate) struct ComponentLog {
     component: Arc<str>,
     /// The component trapped, or returned no response.
     pub(crate) failed: RateLimitedLog,
     /// The request failed for another reason, such as its timeout.
     pub(crate) request_failed: RateLimitedLog,
+    /// A request was refused, because the component is overloaded.
+    pub(crate) busy: RateLimitedLog,
     /// The component failed after its response.
     pub(crate) failed_late: RateLimitedLog,
     /// An outgoing HTTP request of the component was denied.
@@ -22,6 +25,7 @@ pub(crate) struct ComponentLog {
     /// A connection of the component to a Redis server was denied.
     #[cfg(feature = "redis")]
     pub(crate) connection_denied: RateLimitedLog,
+    failures: FailureCounts,
     /// The labels of the stores that were denied and logged.
     denied_stores: DeniedLabels,
     /// The labels of the databases that were denied and logged.
@@ -39,7 +43,20 @@ impl ComponentLog {
                 })
             }};
         }
+        let busy = {
+            let component = component.clone();
+            // Under overload, the number of refused requests says more than each of them.
+            RateLimitedLog::new(1, move |suppressed| {
+                tracing::warn!(
+                    component = &*component,
+                    suppressed,
+                    "request refused: too many requests"
+                );
+            })
+        };
         Self {
+            busy,
+            failures: FailureCounts::default(),
             failed: limited!("component failed"),
             request_failed: limited!("request failed"),
             failed_late: limited!("component failed after its response"),
@@ -51,6 +68,20 @@ impl ComponentLog {
             denied_databases: DeniedLabels::new(limits),
             component,
         }
+    }
+
+    /// Counts a failure of the component.
+    pub(crate) fn count(&self, reason: FailureReason) {
+        self.failures.add(reason);
+    }
+
+    /// Returns how often the component failed.
+    pub(crate) fn failures(&self) -> impl Iterator<Item = Failures> {
+        self.failures.iter().map(|(reason, count)| Failures {
+            component: self.component.clone(),
+            reason: reason.name(),
+            count,
+        })
     }
 
     /// Logs that the component tried to open a store that it was not granted, once for each label.

@@ -9,6 +9,8 @@ use wasmtime::component::{InstancePre, Linker};
 use self::bindings::fermyon::spin_cron::cron_types::{Error, Metadata};
 use super::{
     component::Component,
+    compute,
+    failure::FailureReason,
     guest::{Guest, Incoming},
     worker::Worker,
 };
@@ -76,32 +78,63 @@ impl CronHandler {
     pub(crate) async fn call(&self, timestamp: u64) -> Result<(), BackendError> {
         let component = &self.component.id;
         let limit = self.component.limits.request_timeout;
-        match timeout(limit, self.call_instance(timestamp)).await {
-            Ok(Ok(Ok(()))) => Ok(()),
-            Ok(Ok(Err(Error::Other(text)))) => Err(BackendError::Failed {
-                component: component.to_string(),
-                source: anyhow!("{EXPORT} returned an error: {text}"),
-            }),
-            Ok(Err(error)) => Err(BackendError::Failed {
-                component: component.to_string(),
-                source: error.into(),
-            }),
-            Err(_) => Err(BackendError::Deadline {
-                component: component.to_string(),
-                limit,
-            }),
-        }
+        let (reason, error) = match timeout(limit, self.call_instance(timestamp)).await {
+            Ok(Ok(Ok(()))) => return Ok(()),
+            Ok(Ok(Err(Error::Other(text)))) => {
+                let error = BackendError::Failed {
+                    component: component.to_string(),
+                    source: anyhow!("{EXPORT} returned an error: {text}"),
+                };
+                (FailureReason::NoResponse, error)
+            }
+            Ok(Err((reason, error))) => {
+                let error = BackendError::Failed {
+                    component: component.to_string(),
+                    source: error.into(),
+                };
+                (reason, error)
+            }
+            Err(_) => {
+                let error = BackendError::Deadline {
+                    component: component.to_string(),
+                    limit,
+                };
+                (FailureReason::Timeout, error)
+            }
+        };
+        self.component.log.count(reason);
+        Err(error)
     }
 
-    async fn call_instance(&self, timestamp: u64) -> wasmtime::Result<Result<(), Error>> {
+    /// Calls the component in an instance of its own.
+    ///
+    /// # Errors
+    /// Fails, with the reason, if the instance fails to start or traps.
+    async fn call_instance(
+        &self,
+        timestamp: u64,
+    ) -> Result<Result<(), Error>, (FailureReason, wasmtime::Error)> {
         let component = &self.component;
-        let permit = component.permits.clone().acquire_owned().await?;
         let worker = Arc::new(Worker::new(component.id.clone(), component.limits));
-        let engine = self.pre.0.engine();
-        let mut store = Guest::store(engine, component.clone(), Incoming::Wasi03, worker, permit)?;
-        let guest = self.pre.0.instantiate_async(&mut store).await?;
+        let start = async {
+            let permit = component.permits.clone().acquire_owned().await?;
+            let engine = self.pre.0.engine();
+            let incoming = Incoming::Wasi03;
+            let mut store =
+                Guest::store(engine, component.clone(), incoming, worker.clone(), permit)?;
+            let guest = self.pre.0.instantiate_async(&mut store).await?;
+            Ok((store, guest))
+        };
+        let (mut store, guest) = compute::run(&worker, start)
+            .await
+            .map_err(|error| (FailureReason::Start, error))?;
         let event = Metadata { timestamp };
-        guest.call_handle_cron_event(&mut store, event).await
+        let handled = guest.call_handle_cron_event(&mut store, event);
+        let handled = compute::run(&worker, handled).await;
+        handled.map_err(|error| {
+            let lacked_memory = store.data().memory.was_exceeded();
+            (FailureReason::of_exit(&error, lacked_memory), error)
+        })
     }
 }
 

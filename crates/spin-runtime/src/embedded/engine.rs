@@ -8,7 +8,7 @@ use wasmtime::{
     PoolingAllocationConfig, RegallocAlgorithm, Strategy,
 };
 
-use super::options::EmbeddedOptions;
+use super::{memory_limit::MAX_TABLE_ELEMENTS, options::EmbeddedOptions};
 use crate::limits::Limits;
 
 /// How often a computing guest is interrupted, to let others run and to check its limits.
@@ -123,7 +123,7 @@ fn pool(limits: &Limits, components: usize) -> InstanceAllocationStrategy {
         .max_tables_per_component(40)
         .max_component_instance_size(1 << 20)
         .max_core_instance_size(1 << 20)
-        .table_elements(100_000)
+        .table_elements(MAX_TABLE_ELEMENTS)
         .max_memory_size(limits.instance_memory_bytes.min(MEMORY_SLOT_BYTES))
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
         .table_keep_resident(KEEP_RESIDENT_BYTES / 8);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderName, header};
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::{
-    Engine, Result, Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline,
+    Engine, Result, Store, UpdateDeadline,
     component::{GuestTaskId, ResourceTable},
 };
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
@@ -17,6 +17,7 @@ use wasmtime_wasi_http::{
 use super::{
     call::Call,
     component::Component,
+    memory_limit::MemoryLimit,
     outgoing::{Outgoing, PendingResponse},
     sockets,
     worker::Worker,
@@ -35,7 +36,8 @@ pub(crate) struct Guest {
     incoming: Incoming,
     wasi: WasiCtx,
     http: WasiHttpCtx,
-    limits: StoreLimits,
+    /// Its memory, and whether it asked for more than it may have.
+    pub(crate) memory: MemoryLimit,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -55,30 +57,33 @@ impl Guest {
             .allow_ip_name_lookup(false);
         sockets::allow(&mut wasi, component.clone());
         component.mounts.open(&mut wasi)?;
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(component.limits.handles_per_instance);
         let guest = Self {
-            table: ResourceTable::new(),
+            table,
             calls: Vec::new(),
             outgoing: Outgoing::new(component.clone()),
             incoming,
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
-            limits: StoreLimitsBuilder::new()
-                .memory_size(component.limits.instance_memory_bytes)
-                .build(),
+            memory: MemoryLimit::new(component.limits.instance_memory_bytes),
             component,
             worker,
             _permit: permit,
         };
         let mut store = Store::new(engine, guest);
-        store.limiter(|guest| &mut guest.limits);
+        store.limiter(|guest| &mut guest.memory);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|mut store| {
-            store.data_mut().worker.tick()?;
-            // Yields as Tokio does, so that I/O and timers are polled before the guest continues.
-            Ok(UpdateDeadline::YieldCustom(
-                1,
-                Box::pin(tokio::task::yield_now()),
-            ))
+            let guest = store.data_mut();
+            let epochs = guest.worker.tick()?;
+            let last = guest.worker.take_turn();
+            let (component, worker) = (guest.component.clone(), guest.worker.clone());
+            let turn = async move {
+                let turn = component.compute_queue.next_turn(last, epochs).await;
+                worker.begin_turn(turn);
+            };
+            Ok(UpdateDeadline::YieldCustom(1, Box::pin(turn)))
         });
         Ok(store)
     }

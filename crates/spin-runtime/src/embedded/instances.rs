@@ -23,6 +23,8 @@ use super::{
     compile::Pre,
     component::Component,
     component_log::ComponentLog,
+    compute,
+    failure::FailureReason,
     guest::{Guest, Incoming},
     worker::{Canceled, Exit, GRACE_PERIOD, RequestToken, StopReason, Worker},
 };
@@ -62,9 +64,15 @@ impl HandlerState for Instances {
             Ok::<_, wasmtime::Error>((store, proxy))
         };
         // Callers have their own timeout. This one applies when all of them are gone.
-        let (store, proxy) = match timeout(limits.request_timeout, start).await {
-            Ok(started) => started?,
-            Err(_) => wasmtime::bail!("not started within {:?}", limits.request_timeout),
+        let limit = component.limits.request_timeout + GRACE_PERIOD;
+        let start = compute::run(&worker, timeout(limit, start));
+        let (store, proxy) = match start.await {
+            Ok(Ok(started)) => started,
+            Ok(Err(error)) => {
+                component.log.count(FailureReason::Start);
+                return Err(error);
+            }
+            Err(_) => wasmtime::bail!("not started within {limit:?}"),
         };
         let expiration = Expiration {
             worker: worker.clone(),
@@ -113,6 +121,8 @@ impl WorkerExpiration for Expiration {
         since: Instant,
     ) -> Poll<()> {
         let worker = self.worker.clone();
+        // Wasmtime polls this when the guest waits.
+        worker.end_turn();
         worker.register(cx);
         let limits = worker.limits();
         let is_idle = status == WorkerStatus::Idle;
@@ -183,7 +193,12 @@ impl WorkerState for WorkerPolicy {
         token: RequestToken,
         task: GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>> {
-        let RequestToken { call, shared } = token;
+        let RequestToken {
+            call,
+            shared,
+            waiting,
+        } = token;
+        drop(waiting);
         self.worker.accept(&shared);
         store.set_epoch_deadline(1);
         let guest = store.data_mut();
@@ -196,7 +211,8 @@ impl WorkerState for WorkerPolicy {
         let exit = match result {
             Ok(()) => Exit::Completed,
             Err(error) => {
-                self.log_failure(&error);
+                let lacked_memory = store.data().memory.was_exceeded();
+                self.record_failure(&error, lacked_memory);
                 Exit::Failed(Arc::new(error))
             }
         };
@@ -208,15 +224,26 @@ impl WorkerState for WorkerPolicy {
 }
 
 impl WorkerPolicy {
-    fn log_failure(&self, error: &wasmtime::Error) {
+    /// Logs and counts the failure of the instance.
+    fn record_failure(&self, error: &wasmtime::Error, lacked_memory: bool) {
         let component = self.worker.component();
-        match self.worker.stop_reason() {
+        let stop_reason = self.worker.stop_reason();
+        let reason = match stop_reason {
+            // The callers count the requests that timed out.
+            Some(StopReason::Canceled | StopReason::TimedOut) => None,
+            Some(StopReason::Lingering) => Some(FailureReason::Lingering),
+            None if is_dropped_at_exit(error) => None,
+            None => Some(FailureReason::of_exit(error, lacked_memory)),
+        };
+        if let Some(reason) = reason {
+            self.worker.set_failure(reason);
+            self.log.count(reason);
+        }
+        match stop_reason {
             Some(StopReason::Canceled) => {
                 tracing::debug!(component, "instance stopped: all requests were canceled");
             }
-            // When the runtime drops the instance at exit, Wasmtime reports a panic, because it
-            // does not know why the instance did not complete.
-            _ if !std::thread::panicking() && error.to_string() == "worker panicked" => {
+            _ if is_dropped_at_exit(error) => {
                 tracing::debug!(component, "instance dropped at exit");
             }
             // The waiting callers log the error with their route.
@@ -224,10 +251,17 @@ impl WorkerPolicy {
             _ => self.log.failed_late.log(|| {
                 tracing::error!(
                     %component,
+                    reason = reason.map(FailureReason::name),
                     error = %format_args!("{error:#}"),
                     "component failed after its response"
                 );
             }),
         }
     }
+}
+
+/// Returns whether the runtime has dropped an instance at exit. Wasmtime then reports a panic, because
+/// it does not know why the instance did not complete.
+fn is_dropped_at_exit(error: &wasmtime::Error) -> bool {
+    !std::thread::panicking() && error.to_string() == "worker panicked"
 }

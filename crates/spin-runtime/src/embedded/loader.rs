@@ -16,6 +16,7 @@ use super::{
     compile::{self, CompileError, Compiled},
     component::Component,
     component_log::ComponentLog,
+    compute::Processors,
     engine::{self, Compiler},
     files::Mounts,
     guest::Guest,
@@ -41,6 +42,7 @@ pub(crate) struct AppLoader {
     toolchain: Option<Toolchain>,
     output: Output,
     client: Client,
+    processors: Processors,
     sources: SourceLoader,
     storage: Storage,
     /// The code of the current application, by component id.
@@ -98,6 +100,7 @@ impl AppLoader {
             toolchain: None,
             output: Output::start(&options.limits, options.log_rotation)?,
             client: Client::new(&options.limits),
+            processors: Processors::of_machine(),
             sources: SourceLoader::new(options.cache_dir.clone(), &options.limits),
             storage: Storage::default(),
             compiled: BTreeMap::new(),
@@ -317,6 +320,10 @@ impl AppLoader {
             log: Arc::new(ComponentLog::new(shared_id.clone(), &limits)),
             permits: permits
                 .unwrap_or_else(|| Arc::new(Semaphore::new(limits.instances_per_component))),
+            compute_queue: self
+                .processors
+                .queue(limits.computing_instances_per_processor),
+            outgoing_permits: Arc::new(Semaphore::new(limits.outgoing_requests)),
             app,
         })
     }

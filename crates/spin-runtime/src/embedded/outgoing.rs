@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http_body_util::BodyExt as _;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::{body, call::Call, component::Component};
@@ -39,6 +40,7 @@ impl Outgoing {
                 caller: Caller::Host,
                 depth: 0,
                 trace: None,
+                waits: false,
             },
         }
     }
@@ -100,7 +102,19 @@ async fn send(
         trace.add_to(request.headers_mut());
     }
     let target = match destination {
-        Destination::Server => return component.client.send(request, options).await,
+        Destination::Server => {
+            let permit = component.outgoing_permits.clone().acquire_owned().await;
+            let permit = permit.map_err(|_| Error::ConnectionTerminated)?;
+            let response = component.client.send(request, options).await?;
+            // Owned by the closure, so that it is released with the body.
+            return Ok(response.map(|body| {
+                body.map_err(move |error| {
+                    let _permit = &permit;
+                    error
+                })
+                .boxed_unsync()
+            }));
+        }
         Destination::Component(id) => Some(id),
         Destination::Application => None,
     };

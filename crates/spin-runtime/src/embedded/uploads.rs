@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime_wasi_http::{Error, WasiBody};
 
-use super::worker::SharedRequest;
+use super::{capacity::WaitingRequests, worker::SharedRequest};
 use crate::{
     backend::{Body, BodyError, RequestBodyError},
     limits::Limits,
@@ -29,6 +29,8 @@ use crate::{
 pub(crate) struct UploadSlots {
     slots: Arc<Semaphore>,
     slots_per_client: usize,
+    /// The requests that wait for a slot.
+    waiting: WaitingRequests,
     clients: Mutex<HashMap<IpAddr, Arc<Semaphore>>>,
 }
 
@@ -53,12 +55,14 @@ impl UploadSlots {
         Arc::new(Self {
             slots: Arc::new(Semaphore::new(slots)),
             slots_per_client: share(limits.upload_percent_per_client).min(slots),
+            waiting: WaitingRequests::new(limits.waiting_requests),
             clients: Mutex::default(),
         })
     }
 
-    /// Waits for a slot. `client` has a limit of its own.
+    /// Waits for a slot. `client` has a limit of its own. Returns `None` if too many requests wait.
     pub(crate) async fn acquire(self: &Arc<Self>, client: Option<IpAddr>) -> Option<UploadSlot> {
+        let _waiting = self.waiting.try_add(self.slots.available_permits())?;
         let client_slot = match client {
             Some(client) => Some(self.acquire_of_client(client).await?),
             None => None,

@@ -15,7 +15,10 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use wasmtime::Result;
 
-use super::{call::Call, engine::EPOCH_INTERVAL, uploads::UploadProgress};
+use super::{
+    call::Call, capacity::WaitingRequest, compute::Turn, engine::EPOCH_INTERVAL,
+    failure::FailureReason, uploads::UploadProgress,
+};
 use crate::{backend::RequestBodyError, limits::Limits};
 
 /// How long an instance may exceed the timeout of its requests. It lets each caller cancel its own
@@ -38,10 +41,14 @@ pub(crate) struct Worker {
     last_upload: Mutex<Option<Instant>>,
     /// The epochs in which the guest was computing, since it last made progress.
     ticks: AtomicU32,
+    /// Its turn to compute.
+    turn: Mutex<Option<Turn>>,
     /// Wakes the instance when any of these has changed.
     waker: AtomicWaker,
     /// Set before the guest is stopped by the host.
     stop_reason: OnceLock<StopReason>,
+    /// Set before the exit of a guest that failed.
+    failure: OnceLock<FailureReason>,
     exit: OnceLock<Exit>,
     exited: Notify,
 }
@@ -77,8 +84,10 @@ impl Worker {
             open_bodies: AtomicUsize::new(0),
             last_upload: Mutex::new(None),
             ticks: AtomicU32::new(0),
+            turn: Mutex::new(None),
             waker: AtomicWaker::new(),
             stop_reason: OnceLock::new(),
+            failure: OnceLock::new(),
             exit: OnceLock::new(),
             exited: Notify::new(),
         }
@@ -93,19 +102,35 @@ impl Worker {
         &self.limits
     }
 
-    /// Records that an epoch ended while the guest was computing.
+    /// Records that an epoch ended while the guest was computing. Returns the number of such epochs
+    /// since it last made progress.
     ///
     /// # Errors
     /// Fails if the guest has computed for the duration of a request without progress. Requests
     /// have their own timeout, so this stops guests that compute after their response.
-    pub(crate) fn tick(&self) -> Result<()> {
+    pub(crate) fn tick(&self) -> Result<u32> {
         let ticks = self.ticks.fetch_add(1, SeqCst) + 1;
         let limit = self.limits.request_timeout;
         if EPOCH_INTERVAL * ticks > limit + GRACE_PERIOD {
             self.set_stop_reason(StopReason::Lingering);
             wasmtime::bail!("component computed for {limit:?} without progress");
         }
-        Ok(())
+        Ok(ticks)
+    }
+
+    /// Lets the guest compute.
+    pub(crate) fn begin_turn(&self, turn: Turn) {
+        *self.turn.lock() = Some(turn);
+    }
+
+    /// Returns the turn of the guest, if it has one.
+    pub(crate) fn take_turn(&self) -> Option<Turn> {
+        self.turn.lock().take()
+    }
+
+    /// Records that the guest does not compute.
+    pub(crate) fn end_turn(&self) {
+        drop(self.take_turn());
     }
 
     /// Records that the guest made progress.
@@ -169,6 +194,16 @@ impl Worker {
         let _ = self.stop_reason.set(reason);
     }
 
+    /// Returns why the guest failed, if it did.
+    pub(crate) fn failure(&self) -> Option<FailureReason> {
+        self.failure.get().copied()
+    }
+
+    /// Sets why the guest failed.
+    pub(crate) fn set_failure(&self, reason: FailureReason) {
+        let _ = self.failure.set(reason);
+    }
+
     /// Returns how the instance exited, if it has.
     pub(crate) fn exit(&self) -> Option<&Exit> {
         self.exit.get()
@@ -176,6 +211,7 @@ impl Worker {
 
     /// Records the exit and wakes the callers that wait for it.
     pub(crate) fn set_exit(&self, exit: Exit) {
+        self.end_turn();
         let _ = self.exit.set(exit);
         self.exited.notify_waiters();
     }
@@ -198,6 +234,8 @@ impl Worker {
 pub(crate) struct RequestToken {
     pub(crate) call: Call,
     pub(crate) shared: Arc<SharedRequest>,
+    /// Counts the request until an instance accepts it.
+    pub(crate) waiting: WaitingRequest,
 }
 
 /// The caller's side of a request. Dropping it cancels the request, unless it is settled.
@@ -218,10 +256,15 @@ pub(crate) struct SharedRequest {
 }
 
 /// Creates both sides of a request.
-pub(crate) fn request_token(call: Call) -> (RequestToken, CallerGuard) {
+pub(crate) fn request_token(call: Call, waiting: WaitingRequest) -> (RequestToken, CallerGuard) {
     let shared = Arc::new(SharedRequest::default());
     let guard = CallerGuard(shared.clone());
-    (RequestToken { call, shared }, guard)
+    let token = RequestToken {
+        call,
+        shared,
+        waiting,
+    };
+    (token, guard)
 }
 
 impl CallerGuard {

@@ -220,7 +220,9 @@ mod tests {
             channels: 2,
             subscriptions: 0,
             bus_is_up: None,
+            tasks: 4,
             instances: Vec::new(),
+            failures: Vec::new(),
         }
     }
 

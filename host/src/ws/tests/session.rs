@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use parking_lot::Mutex;
-use spin_runtime::backend::{Backend, BackendError, Body, Caller, ResponseFuture, full};
+use spin_runtime::backend::{Backend, BackendError, Body, Busy, Caller, ResponseFuture, full};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot},
@@ -75,6 +75,7 @@ impl ReceivedRequest {
             source: anyhow::anyhow!("refused"),
         }));
     }
+
     /// Responds with a body that panics when it is read.
     pub(crate) fn panic(self) {
         let body = futures_util::stream::poll_fn(|_| panic!("on purpose"));
@@ -83,6 +84,15 @@ impl ReceivedRequest {
         let response = response.body(body.boxed_unsync()).expect("a response");
         let _ = self.responder.send(Ok(response));
     }
+
+    /// Fails as if the backend had too many requests.
+    pub(crate) fn fail_busy(self) {
+        let _ = self.responder.send(Err(BackendError::Busy {
+            component: "test".into(),
+            cause: Busy::Requests,
+        }));
+    }
+
     pub(crate) fn respond(self, events: &[Event]) {
         self.respond_with(events, &[]);
     }

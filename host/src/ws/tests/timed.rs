@@ -283,6 +283,30 @@ async fn a_close_is_answered_even_if_the_backend_is_unreachable() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn events_wait_as_long_as_the_backend_is_busy() {
+    let mut session = TimedSession::open(Vec::new());
+    session.send("x");
+    // More often than an unreachable backend is retried.
+    for _ in 0..backoff::RETRIES * 4 {
+        let request = session.request().await;
+        assert_eq!(request.events, [Event::text("x")]);
+        request.fail_busy();
+    }
+    let reply = grip::control::content("y");
+    session.request().await.respond(&[reply]);
+    assert_eq!(session.receive_for(1).await, at(&[(0, "y")]));
+    // Once the client has left, that is given up as usual.
+    session.close(4000);
+    for _ in 0..=backoff::RETRIES {
+        session.request().await.fail_busy();
+    }
+    assert_eq!(
+        session.session.await.expect("no panic"),
+        CloseReason::Client
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_closed_client_is_disconnected_before_the_backend_responds() {
     let mut session = TimedSession::open(Vec::new());
     session.send("x");

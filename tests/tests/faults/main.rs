@@ -1,0 +1,10 @@
+//! Faults of components, disks, clocks and descriptors, and overload: each has a defined outcome, a log
+//! line and a metric, and the host serves on.
+
+mod clock;
+mod components;
+mod descriptors;
+mod events;
+mod overload;
+mod storage;
+mod storm;
