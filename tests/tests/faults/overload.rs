@@ -22,9 +22,13 @@ const AT_ONCE: Duration = Duration::from_secs(5);
 /// Sends a message and waits for its echo.
 async fn echo(socket: &mut Client, text: &str) -> Result<()> {
     socket.send(text).await?;
-    let answer = socket.next().await?.context("the socket was closed")?;
-    ensure!(answer.to_text()? == text, "{answer:?}");
-    Ok(())
+    loop {
+        let answer = socket.next().await?.context("the socket was closed")?;
+        if !answer.is_ping() {
+            ensure!(answer.to_text()? == text, "{answer:?}");
+            return Ok(());
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
