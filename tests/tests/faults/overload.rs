@@ -16,15 +16,22 @@ use tokio::{
 /// The instances of a component.
 const INSTANCES: usize = 500;
 
+/// The WebSockets that are open during the overload.
+const SOCKETS: usize = 20;
+
 /// A bound for what happens at once. Usually, it takes some milliseconds.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// Sends a message and waits for its echo.
 async fn echo(socket: &mut Client, text: &str) -> Result<()> {
     socket.send(text).await?;
-    let answer = socket.next().await?.context("the socket was closed")?;
-    ensure!(answer.to_text()? == text, "{answer:?}");
-    Ok(())
+    loop {
+        let answer = socket.next().await?.context("the socket was closed")?;
+        if !answer.is_ping() {
+            ensure!(answer.to_text()? == text, "{answer:?}");
+            return Ok(());
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,7 +149,7 @@ async fn overload(duration: Duration) -> Result<()> {
     let options = ["--max-instance-concurrent-reuse-count", "1"];
     let host = Arc::new(Server::start(folder.path(), &options)?);
     let mut sockets = Vec::new();
-    for _ in 0..20 {
+    for _ in 0..SOCKETS {
         sockets.push(host.socket("/websocket-echo").await?);
     }
     // Finds out how much takes 50 ms.
@@ -189,11 +196,13 @@ async fn overload(duration: Duration) -> Result<()> {
         }
         Ok(health)
     };
-    let socket = &mut sockets[0];
-    let watch_socket = async {
+    let watched = &mut sockets;
+    let watch_sockets = async {
         let mut echoes = Latencies::default();
         let started = Instant::now();
         while started.elapsed() < duration {
+            // All of them, since each must answer pings.
+            let socket = &mut watched[echoes.0.len() % SOCKETS];
             let asked = Instant::now();
             echo(socket, "during").await?;
             echoes.0.push(asked.elapsed());
@@ -205,7 +214,7 @@ async fn overload(duration: Duration) -> Result<()> {
         send.await;
         anyhow::Ok(())
     };
-    let ((), mut health, mut echoes) = tokio::try_join!(send, watch_health, watch_socket)?;
+    let ((), mut health, mut echoes) = tokio::try_join!(send, watch_health, watch_sockets)?;
     let ended = Instant::now();
     let (mut served, mut refused) = (Latencies::default(), Latencies::default());
     while let Some((response, latency)) = responses.recv().await {

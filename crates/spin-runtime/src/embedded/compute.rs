@@ -1,8 +1,8 @@
 //! Shares the processors among guests that compute.
 //!
 //! A guest that computes for longer than an epoch waits for its turn, and then computes for another
-//! epoch. As many guests compute at a time as there are processors, and those that have computed least
-//! come first. Between two turns, the Tokio runtime polls its I/O. However many guests compute,
+//! epoch. As many guests compute at a time as there are processors, and those that have just begun come
+//! first. Between two turns, the Tokio runtime polls its I/O. However many guests compute,
 //! everything else is thus served without delay: short requests, WebSockets, and the control port.
 
 use std::{
@@ -22,6 +22,10 @@ use parking_lot::Mutex;
 
 use super::worker::Worker;
 
+/// The epochs after which guests take turns equally. Otherwise, those that have almost finished would
+/// not get another turn while new ones arrive.
+const SHORT_EPOCHS: u32 = 3;
+
 /// The turns of all guests, one for each processor. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Processors {
@@ -36,7 +40,7 @@ struct Turns {
     waiting: BTreeMap<Rank, Waker>,
 }
 
-/// The epochs in which a guest has computed, and a number that makes the rank unique.
+/// The epochs in which a guest has computed, up to [`SHORT_EPOCHS`], and the order of their arrival.
 type Rank = (u32, u64);
 
 /// The guests of a component that compute.
@@ -139,7 +143,7 @@ impl Future for Waiting<'_> {
                 None
             }
             None => {
-                let rank = (self.epochs, turns.next_number);
+                let rank = (self.epochs.min(SHORT_EPOCHS), turns.next_number);
                 turns.next_number += 1;
                 turns.waiting.insert(rank, cx.waker().clone());
                 Some(rank)
