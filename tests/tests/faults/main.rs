@@ -7,4 +7,3 @@ mod descriptors;
 mod events;
 mod overload;
 mod storage;
-mod storm;

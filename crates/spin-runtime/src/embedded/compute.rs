@@ -83,7 +83,7 @@ impl Processors {
 }
 
 impl ComputeQueue {
-    /// Returns whether so many guests wait that the component should get no further requests.
+    /// Returns whether enough guests compute that the component should get no further requests.
     pub(crate) fn is_full(&self) -> bool {
         self.count.load(SeqCst) >= self.max
     }
