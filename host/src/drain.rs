@@ -70,6 +70,8 @@ impl Host {
             let sessions = &self.services.sessions;
             sessions.close_all(code, reason).await;
             while self.serving.join_next().await.is_some() {}
+            // Those that the last connections have opened.
+            sessions.close_all(code, reason).await;
             self.tunnels.closed().await;
         };
         let in_time = tokio::select! {

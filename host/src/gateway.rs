@@ -212,7 +212,12 @@ impl Gateway {
             let upstream = &passthrough.upstream;
             if let Some(protocols) = tunnel::requested_protocols(&request) {
                 let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-                return self.tunnels.open(upstream, request, &protocols).await;
+                let guard = match handshake::admit(&rules.services, client) {
+                    Ok(guard) => guard,
+                    Err(refusal) => return *refusal,
+                };
+                let tunnel = self.tunnels.open(upstream, request, &protocols, guard);
+                return tunnel.await;
             }
             // Not signed: the key is shared with the application, and this is another server.
             if passthrough.forwards_plain_requests {

@@ -284,6 +284,9 @@ where
             let mut response = response.await;
             let is_refused = response.extensions().get::<Refused>().is_some();
             let status = response.status();
+            if status == StatusCode::SWITCHING_PROTOCOLS {
+                handle.0.io.is_upgraded.store(true, Relaxed);
+            }
             let headers = response.headers_mut();
             if is_refused && !is_h2 {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

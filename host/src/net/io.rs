@@ -42,6 +42,8 @@ pub(super) struct IoState {
     pub(super) is_receiving: AtomicBool,
     /// A response of the host, rather than one of hyper, is in progress.
     pub(super) is_responding: AtomicBool,
+    /// The connection was upgraded to another protocol, so nothing more is HTTP.
+    pub(super) is_upgraded: AtomicBool,
     /// The last response refuses its request.
     pub(super) is_refused: AtomicBool,
     /// The requests that hyper has received.
@@ -107,6 +109,9 @@ impl<S: Read + Unpin> Read for Io<S> {
         mut into: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.state.is_upgraded.load(Relaxed) {
+            return Pin::new(&mut this.stream).poll_read(cx, into);
+        }
         if !this.framing.is_checking() {
             return match this.state.problem.get() {
                 Some(problem) if problem.is_body => Poll::Ready(Err(malformed_body())),
@@ -177,7 +182,7 @@ impl<S: Read + Write + Unpin> Write for Io<S> {
             let may_send = state.is_receiving.load(Relaxed)
                 || state.is_refused.load(Relaxed)
                 || self.framing.has_more_than(state.requests.load(Relaxed));
-            if !may_send {
+            if !may_send || state.is_upgraded.load(Relaxed) {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -185,6 +190,9 @@ impl<S: Read + Write + Unpin> Write for Io<S> {
         let linger = this
             .linger
             .get_or_insert_with(|| Box::pin(sleep(LINGER_TIMEOUT)));
+        if linger.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
         loop {
             let mut discarded = [0; 8 * 1024];
             let mut discarded = ReadBuf::new(&mut discarded);
@@ -211,13 +219,13 @@ impl<S: Write + Unpin> Io<S> {
             Some(EMPTY_431) => HEAD_TOO_LARGE,
             _ => return None,
         };
-        let received = self.state.requests.load(Relaxed);
-        if self.state.is_responding.load(Relaxed) || !self.framing.has_more_than(received) {
-            return None;
-        }
-        let is_empty =
-            from.ends_with(b"\r\n\r\n") && from.windows(EMPTY.len()).any(|window| window == EMPTY);
-        if !is_empty {
+        let state = &self.state;
+        let received = state.requests.load(Relaxed);
+        if state.is_responding.load(Relaxed)
+            || state.is_upgraded.load(Relaxed)
+            || !self.framing.has_more_than(received)
+            || !is_of_hyper(from)
+        {
             return None;
         }
         if self.substitute.is_empty() {
@@ -261,5 +269,20 @@ const MALFORMED: Refusal = Refusal(StatusCode::BAD_REQUEST, "malformed request")
 const EMPTY_400: &[u8] = b"HTTP/1.1 400 ";
 const EMPTY_431: &[u8] = b"HTTP/1.1 431 ";
 
-/// The length of a response without a body, as hyper writes it.
-const EMPTY: &[u8] = b"\r\ncontent-length: 0\r\n";
+/// Returns whether a head is that of a response which hyper sends by itself: it closes the connection,
+/// and has no body and no other fields.
+fn is_of_hyper(head: &[u8]) -> bool {
+    let Some(head) = std::str::from_utf8(head)
+        .ok()
+        .and_then(|head| head.strip_suffix("\r\n\r\n"))
+    else {
+        return false;
+    };
+    let fields = head
+        .split("\r\n")
+        .skip(1)
+        .filter(|field| !field.starts_with("date: "));
+    let mut fields: Vec<_> = fields.collect();
+    fields.sort_unstable();
+    fields == ["connection: close", "content-length: 0"]
+}

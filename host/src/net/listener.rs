@@ -288,7 +288,7 @@ impl Listener {
                     let _permit = permit;
                     // Not counted as open.
                     let handle = ConnectionHandle::new(&Gauge::default(), abort);
-                    acceptor.refuse(stream, address, handle).await;
+                    acceptor.refuse_full(stream, address, handle).await;
                 };
                 tasks.spawn(refuse.instrument(span));
             }
@@ -343,52 +343,54 @@ impl Acceptor {
         };
         let addresses = self.admission.addresses.as_ref();
         let admitted = addresses.map(|addresses| addresses.connect(client.limited_address));
-        let permit = match admitted.unwrap_or(Ok(None)) {
-            Ok(guard) => Ok(guard),
+        let _guard = match admitted.unwrap_or(Ok(None)) {
+            Ok(guard) => guard,
             Err(AtLimit) => {
                 refused.address.inc();
                 self.log.log(|| {
                     warn!(client = %client.address, "connection refused: too many of one address");
                 });
-                match self.refusals.try_acquire() {
-                    Ok(permit) => Err(permit),
-                    Err(_) => return,
+                if let Ok(_permit) = self.refusals.try_acquire() {
+                    let status = StatusCode::TOO_MANY_REQUESTS;
+                    let text = "too many connections of one address, try again later";
+                    Box::pin(self.refuse(stream, client, handle, status, text)).await;
                 }
+                return;
             }
         };
         let Some((stream, client)) = self.encrypt(stream, client, &handle).await else {
             return;
         };
-        match permit {
-            Ok(_guard) => {
-                let handler = |request| handler(request, client);
-                let ended =
-                    connection::serve(stream, &self.builder, &self.draining, handle, handler);
-                let ended = ended.await;
-                debug!(reason = %ended, "connection ended");
-            }
-            Err(_permit) => {
-                let status = StatusCode::TOO_MANY_REQUESTS;
-                let text = "too many connections of one address, try again later";
-                Box::pin(self.respond(stream, handle, status, text)).await;
-            }
-        }
+        let handler = |request| handler(request, client);
+        let ended = connection::serve(stream, &self.builder, &self.draining, handle, handler);
+        let ended = ended.await;
+        debug!(reason = %ended, "connection ended");
     }
 
     /// Refuses a connection because there are too many.
-    async fn refuse(&self, stream: TcpStream, address: SocketAddr, handle: ConnectionHandle) {
-        let client = Client::plain(address);
-        if let Some((stream, _)) = self.encrypt(stream, client, &handle).await {
-            let status = StatusCode::SERVICE_UNAVAILABLE;
-            let text = "too many open connections, try again later";
-            self.respond(stream, handle, status, text).await;
+    async fn refuse_full(
+        &self,
+        mut stream: TcpStream,
+        address: SocketAddr,
+        handle: ConnectionHandle,
+    ) {
+        if self.proxies.send_header {
+            let identified = self.proxies.identify(&mut stream, address);
+            if !matches!(self.run(&handle, identified).await, Some(Ok(_))) {
+                return;
+            }
         }
+        let client = Client::plain(address);
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let text = "too many open connections, try again later";
+        self.refuse(stream, client, handle, status, text).await;
     }
 
     /// Responds to a request with this status, and closes the connection.
-    async fn respond(
+    async fn refuse(
         &self,
-        stream: TokioIo<Stream>,
+        stream: TcpStream,
+        client: Client,
         handle: ConnectionHandle,
         status: StatusCode,
         text: &'static str,
@@ -399,9 +401,13 @@ impl Acceptor {
             response.headers_mut().insert(header::CONNECTION, close);
             response
         };
-        let ended = connection::serve(stream, &self.builder, &self.draining, handle, handler);
+        let refused = async {
+            if let Some((stream, _)) = self.encrypt(stream, client, &handle).await {
+                connection::serve(stream, &self.builder, &self.draining, handle, handler).await;
+            }
+        };
         // On HTTP/2, the client closes the connection, or it is dropped.
-        let _ = timeout(REFUSAL_TIMEOUT, ended).await;
+        let _ = timeout(REFUSAL_TIMEOUT, refused).await;
     }
 
     /// Performs the TLS handshake, if any. `None` if it fails, or if the connection is closed.

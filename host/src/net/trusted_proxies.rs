@@ -56,6 +56,9 @@ impl FromStr for TrustedProxies {
     }
 }
 
+/// The length of the prefix of IPv6 addresses that stand for IPv4 addresses.
+const MAPPED_PREFIX: u8 = 96;
+
 fn parse_network(entry: &str) -> Result<IpNet, String> {
     let network = match entry.parse::<IpAddr>() {
         Ok(address) => Some(address.to_canonical().into()),
@@ -67,6 +70,13 @@ fn parse_network(entry: &str) -> Result<IpNet, String> {
              \"private\" or \"none\""
         )
     })?;
+    // Addresses are compared in their shortest form.
+    if let IpNet::V6(mapped) = network
+        && let Some(address) = mapped.addr().to_ipv4_mapped()
+        && let Some(prefix) = mapped.prefix_len().checked_sub(MAPPED_PREFIX)
+    {
+        return parse_network(&format!("{address}/{prefix}"));
+    }
     if network.trunc() != network {
         return Err(format!(
             "invalid network {entry:?}: expected {}, or an address without a prefix length",
@@ -127,6 +137,10 @@ mod tests {
         ] {
             assert_trusted(&trusted, address, expected);
         }
+        let mapped: TrustedProxies = "::ffff:10.0.0.0/104".parse().expect("a network");
+        assert_trusted(&mapped, "10.1.2.3", true);
+        assert_trusted(&mapped, "::ffff:10.1.2.3", true);
+        assert_trusted(&mapped, "11.1.2.3", false);
         let none: TrustedProxies = "none".parse().expect("a word");
         assert_trusted(&none, "10.1.2.3", false);
         let both: TrustedProxies = "private,203.0.113.0/24".parse().expect("valid networks");

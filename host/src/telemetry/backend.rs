@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use http::{Request, Response};
-use spin_runtime::backend::{Backend, BackendError, Body, CronFuture, ResponseFuture, ServedBy};
+use spin_runtime::backend::{
+    Backend, BackendError, Body, CronFuture, Failures, ResponseFuture, ServedBy,
+};
 
 use crate::{
     metrics::registry::failure,
@@ -41,6 +43,10 @@ impl Backend for Traced {
 
     fn instances(&self) -> Vec<(Arc<str>, usize)> {
         self.backend.instances()
+    }
+
+    fn failures(&self) -> Vec<Failures> {
+        self.backend.failures()
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
         gauge_guard::GaugeGuard,
         registry::{Dropped, Metrics},
     },
-    net::connection::ConnectionHandle,
+    net::{addresses::AddressGuard, connection::ConnectionHandle},
     state::stop_tokens::StopTokens,
     upstream::Upstream,
 };
@@ -56,7 +56,8 @@ impl Tunnels {
         }
     }
 
-    /// Sends an upgrade request for one of `protocols` to an upstream and opens the tunnel.
+    /// Sends an upgrade request for one of `protocols` to an upstream and opens the tunnel, which
+    /// `address_guard` counts.
     ///
     /// If the upstream refuses, its response is returned unchanged. With 200, a WebSocket over HTTP/2
     /// would be open, so such a response becomes a 502.
@@ -65,6 +66,7 @@ impl Tunnels {
         upstream: &Upstream,
         mut request: Request<Body>,
         protocols: &HeaderValue,
+        address_guard: Option<AddressGuard>,
     ) -> Response<Body> {
         let Ok(permit) = self.permits.clone().try_acquire_owned() else {
             self.metrics.dropped(Dropped::Full).inc();
@@ -107,7 +109,7 @@ impl Tunnels {
         let gauge = GaugeGuard::new(&self.metrics.tunnels);
         self.tasks
             .spawn(ConnectionHandle::run_upgraded(connection, async move {
-                let _guards = (permit, gauge);
+                let _guards = (permit, gauge, address_guard);
                 match tokio::try_join!(client, server) {
                     Ok((client, server)) => run(client, server, stop.token()).await,
                     Err(error) => debug!(route = path, %error, "failed to open a tunnel"),

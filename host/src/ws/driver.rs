@@ -367,7 +367,12 @@ impl Driver {
             self.record_received();
         }
         let response = match response {
-            Err(error) if error.is_busy() && self.phase != Phase::Ended => {
+            // A user whose time is over must not stay for as long as the backend is busy.
+            Err(error)
+                if error.is_busy()
+                    && self.phase != Phase::Ended
+                    && self.session.identity.expired_user().is_none() =>
+            {
                 return self.retry_when_busy();
             }
             Err(error) if error.is_unreachable() && self.retries < backoff::RETRIES => {
@@ -538,7 +543,7 @@ impl Driver {
     /// Sends the same batch again after a short delay. The client is served when the backend has
     /// caught up, however long that takes. What it sends meanwhile is bounded.
     fn retry_when_busy(&mut self) -> ControlFlow<()> {
-        let delay = backoff::delay(0, self.session.info.id.as_bytes());
+        let delay = backoff::delay(0, rand::random::<u64>());
         debug!(connection = ?self.session.info.id, ?delay, "backend busy, retrying");
         self.send_again(delay)
     }

@@ -31,7 +31,12 @@ use crate::{
         origin::is_allowed,
     },
     metrics::registry::Dropped,
-    net::{addresses::AddressGuard, connection::ConnectionHandle, io::Io, stream::Stream},
+    net::{
+        addresses::{AddressGuard, AtLimit},
+        connection::ConnectionHandle,
+        io::Io,
+        stream::Stream,
+    },
     state::{Services, sessions::SessionGuard},
     ws::{
         deflate::Deflate,
@@ -69,16 +74,9 @@ pub(crate) async fn open(
             return *refusal;
         }
     };
-    let address = client.limited_address;
-    if let Err(wait) = services.addresses.handshake(address) {
-        services.metrics.dropped(Dropped::AddressHandshakes).inc();
-        let text = "too many handshakes of one address, try again later";
-        return overload_response(StatusCode::TOO_MANY_REQUESTS, text, wait);
-    }
-    let Ok(address_guard) = services.addresses.hold(address) else {
-        services.metrics.dropped(Dropped::AddressHolds).inc();
-        let text = "too many WebSockets of one address, try again later";
-        return overload_response(StatusCode::TOO_MANY_REQUESTS, text, RETRY_AFTER);
+    let address_guard = match admit(services, client) {
+        Ok(guard) => guard,
+        Err(refusal) => return *refusal,
     };
     let deflate = services
         .limits
@@ -127,6 +125,30 @@ pub(crate) async fn open(
             StatusCode::INTERNAL_SERVER_ERROR,
             "WebSocket handshake failed",
         )
+    })
+}
+
+/// Counts the WebSocket or the tunnel that a client opens.
+///
+/// # Errors
+/// At a limit of the client's address, returns the response for it.
+pub(crate) fn admit(
+    services: &Services,
+    client: Client,
+) -> Result<Option<AddressGuard>, Box<Response<Body>>> {
+    let address = client.limited_address;
+    let refuse = |reason, text, wait| {
+        services.metrics.dropped(reason).inc();
+        let refusal = overload_response(StatusCode::TOO_MANY_REQUESTS, text, wait);
+        Err(Box::new(refusal))
+    };
+    if let Err(wait) = services.addresses.handshake(address) {
+        let text = "too many handshakes of one address, try again later";
+        return refuse(Dropped::AddressHandshakes, text, wait);
+    }
+    services.addresses.hold(address).or_else(|AtLimit| {
+        let text = "too many WebSockets of one address, try again later";
+        refuse(Dropped::AddressHolds, text, RETRY_AFTER)
     })
 }
 

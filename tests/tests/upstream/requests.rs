@@ -16,8 +16,13 @@ use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
 use serde_json::Value;
 use spin_runtime::backend::{Body, empty, full};
-use tests::{Server, eventually, request};
-use tokio::{io::AsyncWriteExt, sync::Barrier};
+use tests::{Server, TIMEOUT, eventually, request};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::Barrier,
+    time::timeout,
+};
 
 use super::backend::{
     Backend, data, frame, header, mirror, pieces, read_head, send, send_h2, text,
@@ -332,6 +337,35 @@ async fn a_client_disconnect_closes_the_upstream_request() -> Result<()> {
         })
         .await
         .context(scheme)?;
+    }
+    Ok(())
+}
+
+/// The host replaces only the empty responses of its HTTP library.
+#[tokio::test]
+async fn empty_responses_to_pipelined_requests_keep_their_fields() -> Result<()> {
+    for status in [400, 431] {
+        let backend = Backend::serve(move |_| async move {
+            let mut response = Response::new(empty());
+            *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+            let own = HeaderValue::from_static("yes");
+            response.headers_mut().insert("x-own", own);
+            response
+        })
+        .await?;
+        let host = Server::in_front_of(&backend.url("http"), &[])?;
+        let mut stream = TcpStream::connect(host.address).await?;
+        let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        stream.write_all(get.repeat(2).as_bytes()).await?;
+        let mut received = String::new();
+        while received.matches("\r\n\r\n").count() < 2 {
+            let mut buffer = [0; 1000];
+            let read = timeout(TIMEOUT, stream.read(&mut buffer)).await??;
+            ensure!(read > 0, "{received}");
+            received += std::str::from_utf8(&buffer[..read])?;
+        }
+        ensure!(received.matches("x-own: yes").count() == 2, "{received}");
+        ensure!(!received.contains("malformed"), "{received}");
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use tests::{Client, Server, TIMEOUT, app_with_manifest, probe, request};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    sync::mpsc,
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -222,6 +223,46 @@ async fn tunnels_carry_any_protocol_and_half_closes() -> Result<()> {
     let mut response = String::new();
     tokio::time::timeout(TIMEOUT, stream.read_to_string(&mut response)).await??;
     ensure!(response == "1000005 bytes", "{response}");
+    Ok(())
+}
+
+/// What a client sends looks like requests, and must reach a server that has ended its own side.
+#[tokio::test]
+async fn a_tunnel_forwards_after_the_server_has_ended_its_side() -> Result<()> {
+    const PIECE: &[u8] = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nno chunk\r\n";
+    const PIECES: usize = 200;
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let backend = Backend::script(move |_, mut stream| {
+        let sender = sender.clone();
+        async move {
+            super::backend::read_head(&mut stream).await;
+            let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\
+                        Upgrade: custom\r\n\r\n";
+            let _ = stream.write_all(head.as_bytes()).await;
+            let _ = stream.shutdown().await;
+            let mut content = Vec::new();
+            let _ = stream.read_to_end(&mut content).await;
+            let _ = sender.send(content);
+        }
+    })
+    .await?;
+    let folder = manifest(&[("/custom", None)], STATIC);
+    let path = folder.path().to_string_lossy().into_owned();
+    let host = Server::in_front_of(&backend.url("http"), &["--from", &path])?;
+    let mut stream = upgrade(&host, "/custom", "custom", "").await?;
+    // The end of the server's side.
+    ensure!(
+        tokio::time::timeout(TIMEOUT, stream.read_u8())
+            .await?
+            .is_err()
+    );
+    for _ in 0..PIECES {
+        stream.write_all(PIECE).await?;
+        tokio::task::yield_now().await;
+    }
+    stream.shutdown().await?;
+    let content = tokio::time::timeout(TIMEOUT, received.recv()).await?;
+    ensure!(content == Some(PIECE.repeat(PIECES)));
     Ok(())
 }
 

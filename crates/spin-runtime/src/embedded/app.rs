@@ -346,13 +346,14 @@ impl Handler {
             }
             None => None,
         };
+        let waits = call.waits;
         let waiting = self.admit(&call).inspect_err(|_| self.log_busy(route))?;
         let (token, guard) = worker::request_token(call, waiting);
         let shared = token.shared.clone();
         let request = request.map(|body| uploads::to_guest(body, shared, slot));
         let response = self.proxy.handle(token, request);
         // The guard cancels the request on a timeout, or when this future is dropped.
-        let error = match self.with_deadline(response, &guard).await {
+        let error = match self.with_deadline(response, &guard, waits).await {
             Ok(Ok(response)) => {
                 guard.settle();
                 let mut response = match guard.worker() {
@@ -368,7 +369,7 @@ impl Handler {
             Err(_) if guard.upload().is_awaited => RequestBodyError::TooSlow.into(),
             // No instance has accepted it.
             Err(_)
-                if guard.worker().is_none() && self.component.permits.available_permits() == 0 =>
+                if self.component.permits.available_permits() == 0 && guard.cancel_unaccepted() =>
             {
                 self.busy(Busy::Requests)
             }
@@ -437,18 +438,20 @@ impl Handler {
     }
 
     /// Waits for a response until the request times out. A body that is still arriving postpones
-    /// that.
+    /// that, and so does the wait for an instance if the request may wait.
     async fn with_deadline<T>(
         &self,
         response: impl Future<Output = T>,
         guard: &CallerGuard,
+        waits: bool,
     ) -> Result<T, Elapsed> {
         let limit = self.component.limits.request_timeout;
         let mut response = std::pin::pin!(response);
         let mut deadline = Instant::now() + limit;
         loop {
             let result = timeout_at(deadline.into(), &mut response).await;
-            match guard.upload().last_read {
+            let accepted = guard.accepted_at().filter(|_| waits);
+            match accepted.max(guard.upload().last_read) {
                 Some(last) if result.is_err() && last + limit > deadline => deadline = last + limit,
                 _ => return result,
             }

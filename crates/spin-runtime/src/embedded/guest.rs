@@ -20,7 +20,7 @@ use super::{
     memory_limit::MemoryLimit,
     outgoing::{Outgoing, PendingResponse},
     sockets,
-    worker::Worker,
+    worker::{StopReason, Worker},
 };
 
 /// The data of an instance, shared by its concurrent requests.
@@ -76,6 +76,14 @@ impl Guest {
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|mut store| {
             let guest = store.data_mut();
+            if guest.worker.is_canceled() {
+                guest.worker.set_stop_reason(StopReason::Canceled);
+                wasmtime::bail!("all requests were canceled");
+            }
+            // It may have waited for all of the epoch.
+            if guest.worker.has_waited() {
+                return Ok(UpdateDeadline::Continue(1));
+            }
             let epochs = guest.worker.tick()?;
             let last = guest.worker.take_turn();
             let (component, worker) = (guest.component.clone(), guest.worker.clone());

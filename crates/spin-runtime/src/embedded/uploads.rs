@@ -31,6 +31,8 @@ pub(crate) struct UploadSlots {
     slots_per_client: usize,
     /// The requests that wait for a slot.
     waiting: WaitingRequests,
+    /// The requests of one client that may wait for its slots.
+    max_waiting: usize,
     clients: Mutex<HashMap<IpAddr, Arc<Semaphore>>>,
 }
 
@@ -56,17 +58,18 @@ impl UploadSlots {
             slots: Arc::new(Semaphore::new(slots)),
             slots_per_client: share(limits.upload_percent_per_client).min(slots),
             waiting: WaitingRequests::new(limits.waiting_requests),
+            max_waiting: limits.waiting_requests,
             clients: Mutex::default(),
         })
     }
 
     /// Waits for a slot. `client` has a limit of its own. Returns `None` if too many requests wait.
     pub(crate) async fn acquire(self: &Arc<Self>, client: Option<IpAddr>) -> Option<UploadSlot> {
-        let _waiting = self.waiting.try_add(self.slots.available_permits())?;
         let client_slot = match client {
             Some(client) => Some(self.acquire_of_client(client).await?),
             None => None,
         };
+        let _waiting = self.waiting.try_add(self.slots.available_permits())?;
         Some(UploadSlot {
             _slot: self.slots.clone().acquire_owned().await.ok()?,
             _client_slot: client_slot,
@@ -80,6 +83,10 @@ impl UploadSlots {
             .entry(client)
             .or_insert_with(|| Arc::new(Semaphore::new(self.slots_per_client)))
             .clone();
+        // Occupied slots, and requests that wait for one, hold a reference too.
+        if Arc::strong_count(&slots) > self.slots_per_client + self.max_waiting {
+            return None;
+        }
         let mut slot = ClientSlot {
             client,
             slots: self.clone(),

@@ -43,6 +43,9 @@ pub(crate) struct Worker {
     ticks: AtomicU32,
     /// Its turn to compute.
     turn: Mutex<Option<Turn>>,
+    waits_for_turn: AtomicBool,
+    /// The guest has waited for something else.
+    has_waited: AtomicBool,
     /// Wakes the instance when any of these has changed.
     waker: AtomicWaker,
     /// Set before the guest is stopped by the host.
@@ -85,6 +88,8 @@ impl Worker {
             last_upload: Mutex::new(None),
             ticks: AtomicU32::new(0),
             turn: Mutex::new(None),
+            waits_for_turn: AtomicBool::new(false),
+            has_waited: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             stop_reason: OnceLock::new(),
             failure: OnceLock::new(),
@@ -121,16 +126,27 @@ impl Worker {
     /// Lets the guest compute.
     pub(crate) fn begin_turn(&self, turn: Turn) {
         *self.turn.lock() = Some(turn);
+        self.waits_for_turn.store(false, SeqCst);
     }
 
-    /// Returns the turn of the guest, if it has one.
+    /// Returns the turn of the guest, if it has one. The guest then waits for another one.
     pub(crate) fn take_turn(&self) -> Option<Turn> {
+        self.waits_for_turn.store(true, SeqCst);
         self.turn.lock().take()
     }
 
-    /// Records that the guest does not compute.
+    /// Records that the guest does not compute: it waits, or has ended.
     pub(crate) fn end_turn(&self) {
-        drop(self.take_turn());
+        let turn = self.turn.lock().take();
+        drop(turn);
+        if !self.waits_for_turn.load(SeqCst) {
+            self.has_waited.store(true, SeqCst);
+        }
+    }
+
+    /// Returns whether the guest has waited for something else than a turn since the last call.
+    pub(crate) fn has_waited(&self) -> bool {
+        self.has_waited.swap(false, SeqCst)
     }
 
     /// Records that the guest made progress.
@@ -148,6 +164,7 @@ impl Worker {
         self.accepted.fetch_add(1, SeqCst);
         self.waiting.fetch_add(1, SeqCst);
         self.progress();
+        let _ = shared.accepted_at.set(Instant::now());
         let _ = shared.worker.set(self.clone());
         shared.count_cancellation();
     }
@@ -244,8 +261,9 @@ pub(crate) struct CallerGuard(Arc<SharedRequest>);
 /// The state of a request, shared by its caller and its instance.
 #[derive(Default)]
 pub(crate) struct SharedRequest {
-    /// The instance that accepted the request.
+    /// The instance that accepted the request, and when.
     worker: OnceLock<Arc<Worker>>,
+    accepted_at: OnceLock<Instant>,
     /// Whether the caller has a response or an error.
     settled: AtomicBool,
     canceled: AtomicBool,
@@ -276,6 +294,22 @@ impl CallerGuard {
     /// Returns the instance that accepted the request.
     pub(crate) fn worker(&self) -> Option<&Arc<Worker>> {
         self.0.worker.get()
+    }
+
+    /// Returns when an instance accepted the request.
+    pub(crate) fn accepted_at(&self) -> Option<Instant> {
+        self.0.accepted_at.get().copied()
+    }
+
+    /// Cancels the request, unless an instance has accepted it. Returns whether it is certain that none
+    /// has.
+    pub(crate) fn cancel_unaccepted(&self) -> bool {
+        if self.worker().is_some() {
+            return false;
+        }
+        self.0.canceled.store(true, SeqCst);
+        self.0.count_cancellation();
+        self.worker().is_none()
     }
 
     /// Records that the caller has a response or an error.
