@@ -349,7 +349,7 @@ mod tests {
         let text = services.metrics.text(&services.snapshot());
         let failures = "socket_host_timer_runs_total{timer=\"/tick\",outcome=\"failure\"} 3";
         assert!(text.lines().any(|line| line == failures), "{text}");
-        shutdown.drain.cancel();
+        shutdown.stop.cancel();
         timers.drained().await;
     }
 

@@ -218,7 +218,7 @@ async fn a_file_that_is_no_store_is_an_error_at_the_start() -> Result<()> {
     for part in [
         "cannot open the key-value store",
         "sqlite_key_value.db",
-        "not a database",
+        "not a SQLite database",
     ] {
         ensure!(error.contains(part), "{part} in {error}");
     }
