@@ -25,9 +25,10 @@ async fn the_body_of_a_request_has_a_size() -> Result<()> {
     ensure!(large.status == 413, "{large:?}");
     ensure!(large.body.contains("at most 100000 bytes"), "{large:?}");
     wait_for_dropped(&host, "large-body", 1).await?;
-    // This component responds after it has read the body.
+    // Otherwise reading it fails. This component then responds by itself, or ends without a response.
     let large = status("Transfer-Encoding: chunked", &chunked(100_001)).await?;
-    ensure!(large.status == 413, "{large:?}");
+    ensure!(matches!(large.status, 413 | 502), "{large:?}");
+    ensure!(large.body.contains("request body too large"), "{large:?}");
     ensure!(host.get("/").await?.0 == 200);
     Ok(())
 }
