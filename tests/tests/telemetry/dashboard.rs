@@ -60,6 +60,7 @@ async fn every_query_of_the_dashboard_returns_data() -> Result<()> {
                 .replace("$__rate_interval", "5s");
             eventually(&format!("data of {title:?}: {query}"), async || {
                 host.get("/").await.ok()?;
+                host.get("/trap").await.ok()?;
                 socket.send("hello").await.ok()?;
                 socket.next().await.ok()?;
                 host.publish("", item).await.ok()?;
