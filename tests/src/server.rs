@@ -62,6 +62,18 @@ impl Server {
         Self::run(command.current_dir(folder.path()), options)
     }
 
+    /// Starts the host as a process that may open this number of files.
+    pub fn start_with_files(folder: &Path, files: u32, options: &[&str]) -> Result<Self> {
+        let mut command = Command::new("prlimit");
+        command
+            .arg(format!("--nofile={files}:{files}"))
+            .arg("--")
+            .arg(host_binary())
+            .args(["up", "--from"])
+            .arg(folder);
+        Self::run(command, options)
+    }
+
     /// Runs this command with more options and waits until the host serves.
     pub fn run(command: impl BorrowMut<Command>, options: &[&str]) -> Result<Self> {
         Self::run_with_input(command, options, Stdio::null())

@@ -94,7 +94,7 @@ async fn receive_all(host: &Server, stop: &CancellationToken) -> Result<u64> {
     Ok(last - first)
 }
 
-/// Does something that a client does. Returns what it was.
+/// Performs a random action of a client, and returns its name.
 async fn act(host: &Server, random: &mut StdRng) -> Result<&'static str> {
     Ok(match random.random_range(0..12) {
         0..3 => {

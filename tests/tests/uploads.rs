@@ -1,12 +1,9 @@
 //! Uploads that arrive slowly, and clients that occupy connections without using them.
 
-use std::{
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use tests::{Server, app_with_manifest, eventually, host_binary, probe, request, wasm};
+use tests::{Server, app_with_manifest, eventually, probe, request, wasm};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -103,13 +100,7 @@ async fn a_slow_client_is_no_error_of_the_component() -> Result<()> {
 #[tokio::test]
 async fn idle_connections_make_room_and_leave_the_control_port_its_own() -> Result<()> {
     let folder = probe("");
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", "ulimit -n 256; exec \"$0\" \"$@\""])
-        .arg(host_binary())
-        .args(["up", "--from"])
-        .arg(folder.path());
-    let host = Server::run(command, &[])?;
+    let host = Server::start_with_files(folder.path(), 256, &[])?;
     host.wait_for_log(&["max-connections lowered", "effective=192"])
         .await?;
     let mut idle = Vec::new();

@@ -141,12 +141,20 @@ async fn faults_during_the_response_cut_it_off() -> Result<()> {
             !response.ends_with("0\r\n\r\n"),
             "a complete response: {response}"
         );
-        host.wait_for_metric(&failures(reason, 1)).await?;
-        let reason = format!("reason=\"{reason}\"");
-        host.wait_for_log(&["component failed after its response", &reason])
-            .await?;
-        ensure!(host.get("/").await?.0 == 200, "after {then}");
+        ensure_late_failure(&host, reason)
+            .await
+            .with_context(|| format!("after {then}"))?;
     }
+    Ok(())
+}
+
+/// Checks that an instance has failed after its response, and that the component is served again.
+async fn ensure_late_failure(host: &Server, reason: &str) -> Result<()> {
+    host.wait_for_metric(&failures(reason, 1)).await?;
+    let reason = format!("reason=\"{reason}\"");
+    host.wait_for_log(&["component failed after its response", &reason])
+        .await?;
+    ensure!(host.get("/").await?.0 == 200);
     Ok(())
 }
 
@@ -156,11 +164,9 @@ async fn faults_after_the_response_do_not_change_it() -> Result<()> {
     for (then, reason) in [("trap", "trap"), ("spin", "lingering")] {
         let response = host.get(&format!("/after-response?then={then}")).await?;
         ensure!(response == (200, "complete".into()), "{response:?}");
-        host.wait_for_metric(&failures(reason, 1)).await?;
-        let reason = format!("reason=\"{reason}\"");
-        host.wait_for_log(&["component failed after its response", &reason])
-            .await?;
-        ensure!(host.get("/").await?.0 == 200, "after {then}");
+        ensure_late_failure(&host, reason)
+            .await
+            .with_context(|| format!("after {then}"))?;
     }
     Ok(())
 }

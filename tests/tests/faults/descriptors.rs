@@ -1,20 +1,12 @@
 //! A host without file descriptors.
 
-use std::process::Command;
-
 use anyhow::{Result, ensure};
-use tests::{Server, host_binary, probe};
+use tests::{Server, probe};
 
 #[tokio::test]
 async fn without_descriptors_the_listener_pauses_and_goes_on() -> Result<()> {
     let folder = probe("allowed_outbound_hosts = [\"*://127.0.0.1:*\"]");
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", "ulimit -n 256; exec \"$0\" \"$@\""])
-        .arg(host_binary())
-        .args(["up", "--from"])
-        .arg(folder.path());
-    let host = Server::run(command, &[])?;
+    let host = Server::start_with_files(folder.path(), 256, &[])?;
     let mut socket = host.socket("/websocket-echo").await?;
     // Each socket of the component is a descriptor. It takes all of them for some time.
     let taken = host.get("/handles?kind=sockets&number=1000&ms=2000");

@@ -1,9 +1,7 @@
 //! The limit of all connections, which follows from the limit of open files.
 
-use std::process::Command;
-
 use anyhow::{Result, ensure};
-use tests::{Server, burger_without_timer, host_binary, read_response};
+use tests::{Server, burger_without_timer, read_response};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
 use super::{ensure_retry, wait_for_dropped};
@@ -14,11 +12,7 @@ const CONNECTIONS: usize = 192;
 #[tokio::test]
 async fn connections_beyond_the_limit_get_a_503() -> Result<()> {
     let folder = burger_without_timer();
-    let mut command = Command::new("prlimit");
-    command.args(["--nofile=256:256", "--"]);
-    command.arg(host_binary());
-    command.args(["up", "--from"]).arg(folder.path());
-    let host = Server::run(command, &[])?;
+    let host = Server::start_with_files(folder.path(), 256, &[])?;
     let request = async |target: &str| {
         let mut stream = TcpStream::connect(host.address).await?;
         let bytes = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
