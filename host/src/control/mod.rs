@@ -12,6 +12,7 @@ mod reports;
 use std::{
     net::SocketAddr,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use anyhow::{Result, bail};
@@ -27,7 +28,7 @@ use self::{
 };
 use crate::{
     http::{
-        error_response::{internal_error, refusal_response, text_response},
+        error_response::{internal_error, overload_response, refusal_response, text_response},
         validate::check_message,
     },
     metrics::registry::CONTENT_TYPE,
@@ -303,11 +304,11 @@ fn response_with_type(content_type: &'static str, text: String) -> Response<Body
 
 /// Returns the response to a request that may succeed a second later.
 fn unavailable(text: &str) -> Response<Body> {
-    let mut response = text_response(StatusCode::SERVICE_UNAVAILABLE, text);
-    response
-        .headers_mut()
-        .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    response
+    overload_response(
+        StatusCode::SERVICE_UNAVAILABLE,
+        text,
+        Duration::from_secs(1),
+    )
 }
 
 fn method_not_allowed(allowed: &'static str) -> Response<Body> {

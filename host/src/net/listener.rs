@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::{rt::TokioIo, server::conn::auto};
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
@@ -28,7 +28,7 @@ use tracing::{Instrument as _, debug, debug_span, warn};
 
 use crate::{
     config::Limits,
-    http::error_response::{RETRY_AFTER, overload_response},
+    http::error_response::{RETRY_AFTER, Refused, overload_response},
     net::{
         addresses::{Addresses, AtLimit},
         connection::{self, ConnectionHandle},
@@ -397,8 +397,7 @@ impl Acceptor {
     ) {
         let handler = |_| async move {
             let mut response = overload_response(status, text, RETRY_AFTER);
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(header::CONNECTION, close);
+            response.extensions_mut().insert(Refused);
             response
         };
         let refused = async {

@@ -106,7 +106,7 @@ fn invalid(problem: impl std::fmt::Display) -> io::Error {
 mod tests {
     use super::*;
 
-    /// Returns what a header names, and what is left of the input.
+    /// Returns the client that a header names, and the input after the header.
     async fn read(input: &[u8]) -> io::Result<(ProxiedClient, Vec<u8>)> {
         let mut input = input;
         let client = read_header(&mut input).await?;
