@@ -30,7 +30,7 @@ pub(super) enum FormatError {
     )]
     NotADatabase,
     #[error(
-        "it is damaged: restore a backup, save what is left with `sqlite3 FILE .recover`, or move \
+        "it is damaged: restore a backup, save what can be read with `sqlite3 FILE .recover`, or move \
          the file away to start with empty stores"
     )]
     Damaged,
