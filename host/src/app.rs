@@ -12,8 +12,8 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use grip::Key;
 use spin_runtime::{
-    Changes, Embedded, FolderError, PrivateRoutes, RuntimeConfig, Variables, backend::Backend,
-    runtime_config::VariableProvider,
+    Changes, Embedded, EmbeddedOptions, FolderError, PrivateRoutes, RuntimeConfig, Variables,
+    backend::Backend, runtime_config::VariableProvider,
 };
 use tokio::time::timeout;
 use tracing::info;
@@ -33,6 +33,7 @@ use crate::{
     telemetry::export::{Export, RunningExport},
     timers::Timers,
     upstream::{Upstream, passthrough, tunnel::Tunnels},
+    ws::token_router::TokenRouter,
 };
 
 /// How long compiling may take before it is logged.
@@ -173,6 +174,7 @@ impl App {
                 ("grip_key".to_owned(), grip_key.clone()),
             ]),
         };
+        let websockets = Arc::new(TokenRouter::default());
         let (runner, variables) = match &options.upstream {
             Some(url) => {
                 let upstream = Upstream::new(url.clone(), options.request_timeout)?;
@@ -182,7 +184,11 @@ impl App {
             None => {
                 let variables = variable_sources.resolve(config)?;
                 let root = &config.manifest.root;
-                let embedded = Embedded::new(options.embedded(root, runtime_config))?;
+                let embedded = EmbeddedOptions {
+                    websockets: Some(websockets.clone()),
+                    ..options.embedded(root, runtime_config)
+                };
+                let embedded = Embedded::new(embedded)?;
                 (Runner::Embedded(Arc::new(embedded)), Some(variables))
             }
         };
@@ -203,6 +209,7 @@ impl App {
             Some(url) => services.with_bus(url, options.bus_wait, &host)?,
             None => services,
         };
+        websockets.connect(services.socket_links());
         let (telemetry, export) = Export::new(options, &services.metrics)?;
         let services = Arc::new(services.with_telemetry(telemetry));
         let tunnels = Arc::new(Tunnels::new(

@@ -57,6 +57,30 @@ source = {:?}
     ))
 }
 
+/// Writes an application whose component handles typed frames. `extra` is appended to the
+/// manifest.
+pub fn typed(extra: &str) -> TempDir {
+    app_with_manifest(&format!(
+        r#"
+spin_manifest_version = 2
+[application]
+name = "typed"
+[variables]
+grip_url = {{ default = "" }}
+grip_key = {{ default = "" }}
+[[trigger.http]]
+route = "/..."
+component = "typed"
+[component.typed]
+source = {:?}
+key_value_stores = ["default"]
+allowed_outbound_hosts = ["http://127.0.0.1:*"]
+variables = {{ grip_url = "{{{{ grip_url }}}}", grip_key = "{{{{ grip_key }}}}" }}
+{extra}"#,
+        wasm("typed")
+    ))
+}
+
 /// Writes a manifest into a new temporary folder.
 pub fn app_with_manifest(manifest: &str) -> TempDir {
     let folder = TempDir::new().expect("create a temporary folder");

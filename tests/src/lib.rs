@@ -26,7 +26,7 @@ mod websocket;
 
 pub use self::{
     address::free_address,
-    app::{app_with_manifest, burger, burger_without_timer, probe},
+    app::{app_with_manifest, burger, burger_without_timer, probe, typed},
     cluster::Cluster,
     http::{Response, read_response, request},
     kitchen::{kitchen, kitchen_command},

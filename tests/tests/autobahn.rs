@@ -1,11 +1,11 @@
-//! The Autobahn test suite of WebSockets, over HTTP/1.1, with a component that echoes.
+//! The Autobahn test suite of WebSockets, over HTTP/1.1, with components that echo.
 
 use std::{collections::BTreeMap, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
-use tests::{Server, Upstream, probe, workspace};
+use tests::{Server, Upstream, probe, typed, workspace};
 
 /// The cases that `tests/run` leaves out, since they take minutes: thousands of messages for each
 /// parameter of compression.
@@ -76,6 +76,23 @@ fn short_cases_pass_in_the_embedded_runtime() -> Result<()> {
     let folder = probe(LIMITS);
     let host = Server::start(folder.path(), &[])?;
     ensure!(run(&host, &excluded())? == 301);
+    Ok(())
+}
+
+#[test]
+fn short_cases_pass_with_typed_frames() -> Result<()> {
+    let folder = typed(LIMITS);
+    let host = Server::start(folder.path(), &[])?;
+    ensure!(run(&host, &excluded())? == 301);
+    Ok(())
+}
+
+#[test]
+#[ignore = "tests/full runs it"]
+fn all_cases_pass_with_typed_frames() -> Result<()> {
+    let folder = typed(LIMITS);
+    let host = Server::start(folder.path(), &[])?;
+    ensure!(run(&host, &[])? == 517);
     Ok(())
 }
 

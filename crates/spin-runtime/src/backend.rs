@@ -15,6 +15,8 @@ use bytes::Bytes;
 use http::{Request, Response, uri::Scheme};
 use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
 
+use crate::websocket::{FramesCall, Opening, Pending};
+
 /// A streaming body of a request or a response.
 pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 
@@ -46,6 +48,36 @@ pub trait Backend: Send + Sync + 'static {
         Box::pin(async move {
             Err(BackendError::NoRoute {
                 path: component.to_owned(),
+            })
+        })
+    }
+
+    /// Returns the id of the component that handles the WebSockets of a path by typed frames. `None` if
+    /// they are handled by requests.
+    fn websocket_component(&self, _path: &str) -> Option<Arc<str>> {
+        None
+    }
+
+    /// Passes an upgrade request to the component of [`Self::websocket_component`]. The request is one
+    /// as for [`Self::call`]. Dropping the future cancels the call.
+    fn open_websocket<'a>(
+        &'a self,
+        _token: Arc<str>,
+        request: Request<Body>,
+    ) -> Pending<'a, Result<Opening, BackendError>> {
+        Box::pin(async move {
+            Err(BackendError::NoRoute {
+                path: request.uri().path().to_owned(),
+            })
+        })
+    }
+
+    /// Passes frames of a WebSocket to its component, and returns when it has handled them. Dropping the
+    /// future cancels the call.
+    fn receive_frames(&self, call: FramesCall) -> Pending<'_, Result<(), BackendError>> {
+        Box::pin(async move {
+            Err(BackendError::NoRoute {
+                path: call.component.to_string(),
             })
         })
     }

@@ -21,6 +21,7 @@ mod engine;
 mod failure;
 mod files;
 mod guest;
+mod instance;
 mod instances;
 mod key_value;
 mod linker;
@@ -42,6 +43,7 @@ mod uploads;
 mod variables;
 mod wasi_http;
 mod wasm_format;
+mod websocket;
 mod worker;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -56,9 +58,12 @@ use self::{
     loader::AppLoader,
 };
 use crate::{
-    backend::{Backend, Body, Caller, CronFuture, Failures, ResponseFuture, WaitsForCapacity},
+    backend::{
+        Backend, BackendError, Body, Caller, CronFuture, Failures, ResponseFuture, WaitsForCapacity,
+    },
     manifest::Manifest,
     variables::Variables,
+    websocket::{FramesCall, Opening, Pending},
 };
 
 pub use options::{EmbeddedOptions, FolderError};
@@ -163,6 +168,28 @@ impl Backend for Embedded {
         Box::pin(self.current.call_cron(component, timestamp))
     }
 
+    fn websocket_component(&self, path: &str) -> Option<Arc<str>> {
+        self.current.websocket_component(path)
+    }
+
+    fn open_websocket<'a>(
+        &'a self,
+        token: Arc<str>,
+        request: Request<Body>,
+    ) -> Pending<'a, Result<Opening, BackendError>> {
+        let call = Call {
+            caller: request.extensions().get().copied().unwrap_or(Caller::Host),
+            depth: 0,
+            trace: TraceHeaders::of(request.headers()),
+            waits: false,
+        };
+        Box::pin(self.current.open_websocket(token, request, call))
+    }
+
+    fn receive_frames(&self, call: FramesCall) -> Pending<'_, Result<(), BackendError>> {
+        Box::pin(self.current.receive_frames(call))
+    }
+
     fn instances(&self) -> Vec<(Arc<str>, usize)> {
         self.current.instances()
     }
@@ -177,10 +204,7 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
-    use crate::{
-        backend::{BackendError, empty},
-        manifest::ManifestUse,
-    };
+    use crate::{backend::empty, manifest::ManifestUse};
 
     fn load(app: &Embedded, body: &str) -> Vec<String> {
         let text = format!(

@@ -42,6 +42,7 @@ mod router;
 pub mod runtime_config;
 mod spin_headers;
 mod variables;
+pub mod websocket;
 
 pub use cron_schedule::CronSchedule;
 pub use embedded::{Changes, Embedded, EmbeddedOptions, FolderError, LogRotation, SqliteStatement};

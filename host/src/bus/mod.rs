@@ -43,13 +43,19 @@ use spin_runtime::{RateLimitedLog, runtime_config::KeyValueStore};
 use thiserror::Error;
 use tokio::time::interval;
 use tracing::{debug, info, warn};
-use uuid::Uuid;
 
-use self::{members::Unchecked, probes::Probes, query::Requests, redis::Redis, servers::Servers};
+use self::{
+    members::Unchecked,
+    probes::Probes,
+    query::{Requests, host_name},
+    redis::Redis,
+    servers::Servers,
+};
 use crate::{
     config::Limits,
     pubsub::channels::Channels,
     state::{members::Members, users::Users},
+    ws::tokens::SocketTokens,
 };
 
 /// How long a host may be silent. It then counts as dead, and another one calls the timers.
@@ -65,6 +71,8 @@ pub(crate) struct Bus {
     channels: Channels,
     users: Users,
     members: Members,
+    /// The WebSockets to which components of other hosts send frames.
+    tokens: SocketTokens,
     /// The hosts that were alive at the last heartbeat.
     alive: Mutex<Vec<String>>,
     /// The channels whose members are to be checked.
@@ -111,6 +119,7 @@ impl Bus {
         channels: Channels,
         users: Users,
         members: Members,
+        tokens: SocketTokens,
     ) -> Result<Arc<Self>> {
         let servers = Servers::parse(url).context(
             "--bus: expected the URL of a Redis server, such as redis://127.0.0.1:6379/1, of \
@@ -124,7 +133,8 @@ impl Bus {
         );
         Ok(Arc::new(Self {
             redis: Redis::new(servers, replicas),
-            host: Uuid::new_v4().simple().to_string(),
+            host: host_name(tokens.host()),
+            tokens,
             channels,
             users,
             members,
@@ -166,6 +176,16 @@ impl Bus {
     /// Returns whether the bus works.
     pub(crate) fn is_up(&self) -> bool {
         self.is_up.load(Relaxed)
+    }
+
+    /// Returns how long a subscription may take to be confirmed. Without the bus, clients are subscribed
+    /// later.
+    pub(crate) fn confirmation_timeout(&self) -> Duration {
+        if self.is_up() {
+            Limits::DEFAULT.bus_timeout
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Publishes items, in order.

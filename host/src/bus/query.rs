@@ -4,18 +4,23 @@
 
 use std::{
     collections::HashMap,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use parking_lot::Mutex;
 use redis::RedisResult;
 use serde::{Deserialize, Serialize};
+use spin_runtime::websocket::Pending;
 use tokio::{
     sync::mpsc,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tracing::debug;
+use uuid::Uuid;
 
 use super::{
     Bus,
@@ -25,6 +30,7 @@ use crate::{
     config::Limits,
     pubsub::channels::Channels,
     state::users::{UserSession, Users},
+    ws::tokens::{Confirmation, SocketAnswer, SocketCommand},
 };
 
 /// How long the hosts have to answer.
@@ -47,6 +53,11 @@ pub(crate) enum Query {
         code: u16,
         reason: String,
     },
+    /// Executes the command of a component for a WebSocket of the host that is asked.
+    Socket {
+        token: String,
+        command: SocketCommand,
+    },
 }
 
 /// The answer of one host to a [`Query`].
@@ -57,6 +68,7 @@ pub(crate) enum Answer {
     Subscribers(Vec<usize>),
     Sessions(Vec<UserSession>),
     Closed(usize),
+    Socket(SocketAnswer),
 }
 
 /// The answers of all hosts.
@@ -68,9 +80,12 @@ pub(crate) struct Answers {
     pub(crate) missing: usize,
 }
 
-/// The requests of this host that wait for answers.
+/// The requests of this host that wait for answers. Clones share them.
+#[derive(Clone, Default)]
+pub(super) struct Requests(Arc<RequestTable>);
+
 #[derive(Default)]
-pub(super) struct Requests {
+struct RequestTable {
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, mpsc::Sender<Response>>>,
 }
@@ -92,31 +107,31 @@ struct Response {
 }
 
 /// Removes a request when it is dropped.
-struct Waiting<'a> {
-    requests: &'a Requests,
+struct Waiting {
+    requests: Requests,
     number: u64,
 }
 
 impl Requests {
     /// Adds a request, whose responses go to `sender`.
-    fn insert(&self, sender: mpsc::Sender<Response>) -> Waiting<'_> {
-        let number = self.next.fetch_add(1, Relaxed);
-        self.waiting.lock().insert(number, sender);
+    fn insert(&self, sender: mpsc::Sender<Response>) -> Waiting {
+        let number = self.0.next.fetch_add(1, Relaxed);
+        self.0.waiting.lock().insert(number, sender);
         Waiting {
-            requests: self,
+            requests: self.clone(),
             number,
         }
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiting {
     fn drop(&mut self) {
-        self.requests.waiting.lock().remove(&self.number);
+        self.requests.0.waiting.lock().remove(&self.number);
     }
 }
 
 impl Query {
-    /// Returns the answer of this host.
+    /// Returns the answer of a host with these channels and users.
     pub(crate) fn answer(&self, channels: &Channels, users: &Users) -> Answer {
         match self {
             Self::Subscribers(names) => {
@@ -125,8 +140,15 @@ impl Query {
             }
             Self::Sessions(user) => Answer::Sessions(users.sessions(user)),
             Self::Close { user, code, reason } => Answer::Closed(users.close(user, *code, reason)),
+            // Only hosts on a bus are asked.
+            Self::Socket { .. } => Answer::Socket(SocketAnswer::Lost),
         }
     }
+}
+
+/// Returns the name of a host on the bus.
+pub(super) fn host_name(host: Uuid) -> String {
+    host.simple().to_string()
 }
 
 impl Bus {
@@ -137,12 +159,7 @@ impl Bus {
     pub(crate) async fn ask(&self, query: Query) -> RedisResult<Answers> {
         let (sender, mut responses) = mpsc::channel(WAITING_ANSWERS);
         let waiting = self.requests.insert(sender);
-        let request = Request {
-            host: self.host.clone(),
-            number: waiting.number,
-            query,
-        };
-        let request = serde_json::json!(request).to_string();
+        let request = self.request(waiting.number, query);
         let receivers = self
             .redis
             .send(&all_hosts(self.redis.database()), &request)
@@ -170,23 +187,85 @@ impl Bus {
         Ok(answers)
     }
 
+    /// Asks the host with this name to execute the command of a component for one of its WebSockets.
+    ///
+    /// The first future is ready when Redis has passed the command on, so that commands stay in the order
+    /// in which they are sent. A connection counts as lost if its host does not answer.
+    pub(crate) async fn ask_for_socket(
+        &self,
+        to: Uuid,
+        token: String,
+        command: SocketCommand,
+    ) -> Pending<'static, SocketAnswer> {
+        let (sender, mut responses) = mpsc::channel(1);
+        let waiting = self.requests.insert(sender);
+        let request = self.request(waiting.number, Query::Socket { token, command });
+        let receivers = self.redis.send(&host(&host_name(to)), &request).await;
+        let receivers = receivers.unwrap_or_else(|error| {
+            debug!(%error, "bus: command for a WebSocket not sent");
+            0
+        });
+        Box::pin(async move {
+            let _waiting = waiting;
+            if receivers == 0 {
+                return SocketAnswer::Lost;
+            }
+            match timeout(ANSWER_TIMEOUT, responses.recv()).await {
+                Ok(Some(Response {
+                    answer: Answer::Socket(answer),
+                    ..
+                })) => answer,
+                _ => SocketAnswer::Lost,
+            }
+        })
+    }
+
+    /// Returns a message that asks other hosts.
+    fn request(&self, number: u64, query: Query) -> String {
+        let request = Request {
+            host: self.host.clone(),
+            number,
+            query,
+        };
+        serde_json::json!(request).to_string()
+    }
+
+    /// Returns the answer of this host, which is valid after the confirmation.
+    fn answer(&self, query: Query) -> (Answer, Option<Confirmation>) {
+        match query {
+            Query::Socket { token, command } => {
+                let timeout = Limits::DEFAULT.bus_timeout;
+                let executed = self
+                    .tokens
+                    .execute(&token, command, &self.channels, timeout);
+                let (answer, confirmation) = executed;
+                (Answer::Socket(answer), confirmation)
+            }
+            query => (query.answer(&self.channels, &self.users), None),
+        }
+    }
+
     /// Handles a message on the channel of [`all_hosts`] or of this [`host`].
     pub(super) fn handle_host_message(&self, payload: &str) {
         if let Ok(request) = serde_json::from_str::<Request>(payload) {
+            let (answer, confirmation) = self.answer(request.query);
             let response = Response {
                 host: self.host.clone(),
                 number: request.number,
-                answer: request.query.answer(&self.channels, &self.users),
+                answer,
             };
             let (redis, asker) = (self.redis.clone(), host(&request.host));
             tokio::spawn(async move {
+                if let Some(confirmation) = confirmation {
+                    confirmation.await;
+                }
                 let response = serde_json::json!(response).to_string();
                 if let Err(error) = redis.send(&asker, &response).await {
                     debug!(%error, "bus: query not answered");
                 }
             });
         } else if let Ok(response) = serde_json::from_str::<Response>(payload) {
-            let waiting = self.requests.waiting.lock();
+            let waiting = self.requests.0.waiting.lock();
             if let Some(sender) = waiting.get(&response.number) {
                 // Beyond the bound, answers count as missing.
                 let _ = sender.try_send(response);

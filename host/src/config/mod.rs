@@ -13,11 +13,11 @@ mod timer;
 mod upstream_url;
 mod websocket;
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use spin_runtime::{
     Manifest, ManifestError, ManifestOptions, ManifestUse, RoutePattern,
-    manifest::{Route, ToolTables, reader::Value},
+    manifest::{Route, ToolTables, reader::Value, suggest},
     notation_warning,
 };
 
@@ -83,6 +83,11 @@ impl AppConfig {
     fn new((mut manifest, host): (Manifest, HostConfig)) -> Self {
         let warnings = host.warnings(&manifest);
         manifest.warnings.extend(warnings);
+        for id in &host.instance_reuse {
+            if let Some(component) = manifest.components.get_mut(id) {
+                component.reuses_websocket_instances = true;
+            }
+        }
         Self { manifest, host }
     }
 }
@@ -104,6 +109,8 @@ pub struct HostConfig {
     pub channels: ChannelRules,
     /// The origins that may open WebSockets and hold requests.
     pub allowed_origins: AllowedOrigins,
+    /// The ids of the components whose instances are reused for typed frames.
+    pub instance_reuse: BTreeSet<String>,
     /// The limits of connections and messages.
     pub limits: Limits,
 }
@@ -130,7 +137,8 @@ impl HostConfig {
             config.channels = ChannelRules::read(&value);
         }
         if let Some(value) = table.get("websocket") {
-            websocket::read(&value, &mut config.allowed_origins, &mut config.limits);
+            let (origins, limits) = (&mut config.allowed_origins, &mut config.limits);
+            config.instance_reuse = websocket::read(&value, origins, limits);
         }
         if let Some(value) = table.get("http") {
             requests::read(&value, &mut config.limits);
@@ -160,6 +168,15 @@ impl HostConfig {
                 Route::Private => None,
             });
         let routes: Vec<RoutePattern> = paths.collect();
+        let components = &manifest.components;
+        for id in &self.instance_reuse {
+            if !components.contains_key(id) {
+                let similar = suggest(id, components.keys().map(String::as_str));
+                warnings.push(format!(
+                    "instance-reuse {id:?} has no effect: no such component{similar}"
+                ));
+            }
+        }
         for private in &self.private {
             let Ok(pattern) = RoutePattern::parse(private) else {
                 continue;

@@ -1,5 +1,7 @@
 //! Reads `[application.tool.socket-host.websocket]`.
 
+use std::collections::BTreeSet;
+
 use bytesize::ByteSize;
 use spin_runtime::manifest::reader::{Table, Value};
 
@@ -13,15 +15,24 @@ const EVENT_OVERHEAD_BYTES: usize = 64 * 1024;
 const MAX_RATE: u32 = 1_000_000;
 
 /// Reads the table. Keys that are missing keep their value.
-pub(super) fn read(value: &Value<'_>, origins: &mut AllowedOrigins, limits: &mut Limits) {
+///
+/// Returns the ids of the components whose instances are reused for typed frames.
+pub(super) fn read(
+    value: &Value<'_>,
+    origins: &mut AllowedOrigins,
+    limits: &mut Limits,
+) -> BTreeSet<String> {
     let Some(mut table) = value.table() else {
-        return;
+        return BTreeSet::new();
     };
+    let reused = table.get("instance-reuse");
+    let reused = reused.map_or_else(BTreeSet::new, |value| value.strings().into_iter().collect());
     if let Some(value) = table.get("allowed-origins") {
         *origins = AllowedOrigins::read(&value);
     }
     read_limits(&mut table, limits);
     table.finish();
+    reused
 }
 
 fn read_limits(table: &mut Table<'_>, limits: &mut Limits) {

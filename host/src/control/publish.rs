@@ -1,6 +1,6 @@
 //! Publishing: reads the items of a request and delivers them.
 
-use std::{collections::BTreeSet, error::Error as _, sync::Arc};
+use std::collections::BTreeSet;
 
 use grip::{Item, publish};
 use http::{HeaderMap, Request, Response, StatusCode, header};
@@ -8,19 +8,12 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde_json::json;
 use spin_runtime::backend::Body;
-use tokio::task::JoinError;
-use tracing::{error, field, warn};
 
 use super::{json_response, reports, unavailable};
 use crate::{
-    bus::Bus,
     config::Limits,
     http::error_response::text_response,
-    pubsub::{
-        channels::Channels,
-        publication::{InvalidItem, Publication},
-    },
-    state::Services,
+    state::{Services, publisher::PublishError},
 };
 
 /// The largest body of a publish request, in bytes.
@@ -41,12 +34,8 @@ pub(super) async fn publish(
         let channels = items.iter().map(|item| item.channel.clone());
         channels.collect::<BTreeSet<_>>()
     });
-    let published = match &services.bus {
-        Some(bus) => publish_on_bus(bus, items).await,
-        None => publish_here(&services.channels, items).await,
-    };
-    if let Err(refusal) = published {
-        return (*refusal, 0);
+    if let Err(error) = services.publisher().publish(items).await {
+        return (refusal(error), 0);
     }
     let Some(channels) = channels else {
         return (text_response(StatusCode::OK, "Published"), count);
@@ -89,59 +78,15 @@ async fn read_items(request: Request<Incoming>) -> Result<Vec<Item>, Box<Respons
         .map_err(|error| refuse(StatusCode::BAD_REQUEST, &error.to_string()))
 }
 
-/// Publishes items to the clients of this host.
-async fn publish_here(channels: &Channels, items: Vec<Item>) -> Result<(), Box<Response<Body>>> {
-    let publications = items.into_iter().map(Publication::new);
-    let publications: Vec<_> = publications
-        .collect::<Result<_, _>>()
-        .map_err(invalid_item)?;
-    // A task, which completes even if the publisher disconnects: an item must not reach only some of
-    // its subscribers.
-    let channels = channels.clone();
-    let published = tokio::spawn(async move {
-        let mut publications = publications.into_iter().peekable();
-        while let Some(publication) = publications.next() {
-            let channel = publication.channel.clone();
-            channels.publish(publication).await;
-            // A subscriber of both channels receives the items in their order.
-            if publications
-                .peek()
-                .is_some_and(|next| next.channel != channel)
-            {
-                channels.wait_delivered(&channel).await;
-            }
+/// Returns the response for items that may not have been published.
+fn refusal(error: PublishError) -> Response<Body> {
+    match error {
+        PublishError::Invalid(error) => text_response(StatusCode::BAD_REQUEST, &error.to_string()),
+        PublishError::Bus(error) => {
+            unavailable(&format!("{error}: publish the same items again later"))
         }
-    });
-    published.await.map_err(publish_failed)
-}
-
-/// Publishes items to the clients of all hosts.
-async fn publish_on_bus(bus: &Arc<Bus>, items: Vec<Item>) -> Result<(), Box<Response<Body>>> {
-    for item in &items {
-        Publication::new(item.clone()).map_err(invalid_item)?;
+        PublishError::Panicked(_) => {
+            text_response(StatusCode::INTERNAL_SERVER_ERROR, "publish failed")
+        }
     }
-    // A task, which completes even if the publisher disconnects.
-    let publisher = bus.clone();
-    let published = tokio::spawn(async move { publisher.publish(&items).await });
-    let published = published.await.map_err(publish_failed)?;
-    published.map_err(|error| {
-        bus.log_failure(|| {
-            let cause = error.source().map(field::display);
-            warn!(%error, cause, "publish failed");
-        });
-        let text = format!("{error}: publish the same items again later");
-        Box::new(unavailable(&text))
-    })
-}
-
-fn invalid_item(error: InvalidItem) -> Box<Response<Body>> {
-    Box::new(text_response(StatusCode::BAD_REQUEST, &error.to_string()))
-}
-
-fn publish_failed(error: JoinError) -> Box<Response<Body>> {
-    error!(%error, "publish failed");
-    Box::new(text_response(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "publish failed",
-    ))
 }

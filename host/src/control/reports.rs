@@ -141,7 +141,7 @@ pub(super) async fn sessions<B>(
                 session
             })),
             Answer::Closed(count) => closed += count,
-            Answer::Subscribers(_) => {}
+            Answer::Subscribers(_) | Answer::Socket(_) => {}
         }
     }
     if request.method() == Method::DELETE {

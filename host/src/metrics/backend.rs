@@ -2,9 +2,10 @@
 
 use std::{sync::Arc, time::Instant};
 
-use http::{Request, Response};
-use spin_runtime::backend::{
-    Backend, BackendError, Body, CronFuture, Failures, ResponseFuture, ServedBy,
+use http::{Request, Response, StatusCode};
+use spin_runtime::{
+    backend::{Backend, BackendError, Body, CronFuture, Failures, ResponseFuture, ServedBy},
+    websocket::{FramesCall, Opening, Pending},
 };
 
 use crate::metrics::registry::Metrics;
@@ -37,6 +38,40 @@ impl Backend for Metered {
     /// The timer counts the calls.
     fn call_cron<'a>(&'a self, component: &'a str, timestamp: u64) -> CronFuture<'a> {
         self.backend.call_cron(component, timestamp)
+    }
+
+    fn websocket_component(&self, path: &str) -> Option<Arc<str>> {
+        self.backend.websocket_component(path)
+    }
+
+    fn open_websocket<'a>(
+        &'a self,
+        token: Arc<str>,
+        request: Request<Body>,
+    ) -> Pending<'a, Result<Opening, BackendError>> {
+        let component = self.backend.websocket_component(request.uri().path());
+        let opening = self.backend.open_websocket(token, request);
+        Box::pin(async move {
+            let start = Instant::now();
+            let opening = opening.await;
+            let status = opening.as_ref().map(|it| it.response.status().as_u16());
+            let component = component.unwrap_or_else(|| self.name.clone());
+            self.metrics.response(component, status, start.elapsed());
+            opening
+        })
+    }
+
+    /// A call counts as a request, with status 200 if it succeeds.
+    fn receive_frames(&self, call: FramesCall) -> Pending<'_, Result<(), BackendError>> {
+        let component = call.component.clone();
+        let received = self.backend.receive_frames(call);
+        Box::pin(async move {
+            let start = Instant::now();
+            let received = received.await;
+            let status = received.as_ref().map(|()| StatusCode::OK.as_u16());
+            self.metrics.response(component, status, start.elapsed());
+            received
+        })
     }
 
     fn instances(&self) -> Vec<(Arc<str>, usize)> {

@@ -4,6 +4,7 @@ pub(crate) mod activity;
 mod gradual;
 pub(crate) mod holds;
 pub(crate) mod members;
+pub(crate) mod publisher;
 pub(crate) mod sessions;
 pub(crate) mod stop_tokens;
 pub(crate) mod users;
@@ -26,8 +27,11 @@ use crate::{
     },
     net::addresses::Addresses,
     pubsub::channels::Channels,
-    state::{holds::Holds, members::Members, sessions::Sessions, users::Users},
+    state::{
+        holds::Holds, members::Members, publisher::Publisher, sessions::Sessions, users::Users,
+    },
     telemetry::{Telemetry, backend::Traced},
+    ws::{token_router::SocketLinks, tokens::SocketTokens},
 };
 
 /// The shared services. Clones share everything but the configuration.
@@ -45,6 +49,8 @@ pub(crate) struct Services {
     pub(crate) users: Users,
     /// The members of channels.
     pub(crate) members: Members,
+    /// The open WebSockets of components that handle typed frames.
+    pub(crate) socket_tokens: SocketTokens,
     /// The held requests.
     pub(crate) holds: Arc<Holds>,
     /// What clients have open, by address.
@@ -64,15 +70,25 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// Returns how long a subscription may take to be confirmed by the bus. Without the bus, clients
-    /// are subscribed later.
+    /// Returns how long a subscription may take to be confirmed by the bus.
     pub(crate) fn confirmation_timeout(&self) -> Duration {
-        let is_down = self.bus.as_ref().is_some_and(|bus| !bus.is_up());
-        if is_down {
-            Duration::ZERO
-        } else {
-            Limits::DEFAULT.bus_timeout
+        let bus = self.bus.as_ref();
+        bus.map_or(Duration::ZERO, |bus| bus.confirmation_timeout())
+    }
+
+    /// Returns what the components of this host can do with WebSockets.
+    pub(crate) fn socket_links(&self) -> SocketLinks {
+        SocketLinks {
+            tokens: self.socket_tokens.clone(),
+            channels: self.channels.clone(),
+            bus: self.bus.clone(),
+            publisher: self.publisher(),
         }
+    }
+
+    /// Returns what publishes to the channels.
+    pub(crate) fn publisher(&self) -> Publisher {
+        Publisher::new(self.channels.clone(), self.bus.clone())
     }
 
     /// Creates the services of a host whose holds end with `drain`.
@@ -94,6 +110,7 @@ impl Services {
             sessions: Sessions::new(max_connections),
             users: Users::default(),
             members: Members::default(),
+            socket_tokens: SocketTokens::new(metrics.clone()),
             holds: Holds::new(max_connections, drain),
             addresses: Addresses::new(&config.limits),
             signer,
@@ -132,7 +149,14 @@ impl Services {
         let channels = Channels::new(config.channels.clone(), counters, true);
         let (users, members) = (self.users.clone(), self.members.clone());
         Ok(Self {
-            bus: Some(Bus::new(url, replicas, channels.clone(), users, members)?),
+            bus: Some(Bus::new(
+                url,
+                replicas,
+                channels.clone(),
+                users,
+                members,
+                self.socket_tokens.clone(),
+            )?),
             channels,
             ..self
         })

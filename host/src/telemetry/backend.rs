@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use http::{Request, Response};
-use spin_runtime::backend::{
-    Backend, BackendError, Body, CronFuture, Failures, ResponseFuture, ServedBy,
+use spin_runtime::{
+    backend::{Backend, BackendError, Body, CronFuture, Failures, ResponseFuture, ServedBy},
+    websocket::{FramesCall, Opening, Pending},
 };
 
 use crate::{
@@ -39,6 +40,35 @@ impl Backend for Traced {
     /// The timer records the calls.
     fn call_cron<'a>(&'a self, component: &'a str, timestamp: u64) -> CronFuture<'a> {
         self.backend.call_cron(component, timestamp)
+    }
+
+    fn websocket_component(&self, path: &str) -> Option<Arc<str>> {
+        self.backend.websocket_component(path)
+    }
+
+    fn open_websocket<'a>(
+        &'a self,
+        token: Arc<str>,
+        mut request: Request<Body>,
+    ) -> Pending<'a, Result<Opening, BackendError>> {
+        let parent: Option<SpanContext> = request.extensions().get().copied();
+        let span = self
+            .tracer
+            .start(SpanKind::Client, "WebSocket handshake", parent);
+        if let Some(span) = &span {
+            span.context().set(request.headers_mut());
+        }
+        let opening = self.backend.open_websocket(token, request);
+        Box::pin(async move {
+            let opening = opening.await;
+            drop(span);
+            opening
+        })
+    }
+
+    /// The session records the calls.
+    fn receive_frames(&self, call: FramesCall) -> Pending<'_, Result<(), BackendError>> {
+        self.backend.receive_frames(call)
     }
 
     fn instances(&self) -> Vec<(Arc<str>, usize)> {

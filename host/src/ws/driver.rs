@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use grip::Event;
 use http::Request;
-use spin_runtime::backend::Body;
+use spin_runtime::{backend::Body, websocket::FramesCall};
 use tokio::time::{Sleep, sleep, timeout};
 use tracing::debug;
 
@@ -51,11 +51,17 @@ pub(super) fn serve(
 
 /// Ends a session whose client disconnected before the handshake was complete.
 pub(super) async fn abandon(session: Session) -> CloseReason {
+    if session.typed.is_some() {
+        return abandon_typed(session).await;
+    }
     let info = &session.info;
     let mut retries = 0;
     loop {
         let mut request = info.request(&session.services.signer, &[Event::Disconnect], 0);
-        let _span = info.start_span(&session.services.telemetry.tracer, &mut request);
+        let span = info.start_span(&session.services.telemetry.tracer);
+        if let Some(span) = &span {
+            request.extensions_mut().insert(span.context());
+        }
         let max_bytes = session.services.limits.max_response_events_bytes;
         match round_trip(session.services.backend.clone(), request, max_bytes).await {
             Err(error) if error.is_unreachable() && retries < backoff::RETRIES => {
@@ -68,6 +74,27 @@ pub(super) async fn abandon(session: Session) -> CloseReason {
             }
             Ok(_) => break,
         }
+    }
+    CloseReason::Vanished
+}
+
+/// Ends a session of a component that handles typed frames.
+async fn abandon_typed(mut session: Session) -> CloseReason {
+    let caller = session.info.caller;
+    let Some(link) = &mut session.typed else {
+        return CloseReason::Vanished;
+    };
+    let opened = match link.take_opening() {
+        Some(opening) => opening.await,
+        None => Ok(()),
+    };
+    let call = link.frames(&[Event::Disconnect], caller);
+    let called = match opened {
+        Ok(()) => session.services.backend.receive_frames(call).await,
+        failed => failed,
+    };
+    if let Err(error) = called {
+        warn_session!(session, %error, "backend failed");
     }
     CloseReason::Vanished
 }
@@ -128,7 +155,7 @@ enum Wakeup {
 }
 
 impl Driver {
-    fn new(session: Session, connection: Arc<dyn Connection>, early: Bytes) -> Self {
+    fn new(mut session: Session, connection: Arc<dyn Connection>, early: Bytes) -> Self {
         let reader = Reader::new(
             connection.clone(),
             session.outbox.clone(),
@@ -142,13 +169,17 @@ impl Driver {
             .activity()
             .record_received(session.services.sessions.now());
         let max_rate = session.services.limits.max_messages_per_second;
+        let opening = session.typed.as_mut().and_then(|link| link.take_opening());
+        let round_trip = opening.map(|opening| -> RoundTrip {
+            Box::pin(async move { Ok(opening.await.map(|()| EventsResponse::default())?) })
+        });
         Self {
             session,
             reader: Some(reader),
             rate: Rate::default(),
             max_rate: max_rate.and_then(NonZeroU32::new),
             phase: Phase::Open,
-            round_trip: None,
+            round_trip,
             retries: 0,
             pending: Pending::default(),
             refresh: false,
@@ -497,15 +528,25 @@ impl Driver {
         if self.round_trip.is_some() || self.session.is_deferred() {
             return ControlFlow::Continue(());
         }
-        let is_due = mem::take(&mut self.refresh) || self.pending.is_ready();
+        let mut is_due = mem::take(&mut self.refresh) || self.pending.is_ready();
+        if self.session.typed.is_some() {
+            // The component cannot be sent a request without frames.
+            is_due = self.pending.is_ready();
+            self.session.outbox.close_if_missed();
+        }
         if is_due && self.session.attachment != Attachment::Detached {
             if self.phase == Phase::Open {
                 self.deadline = None;
             }
+            let (events, replayed) = self.pending.next_batch();
+            if let Some(link) = &mut self.session.typed {
+                let call = link.frames(events, self.session.info.caller);
+                self.send_frames(call);
+                return ControlFlow::Continue(());
+            }
             // The backend decides what the client gets instead of what it has missed.
             let missed = self.session.outbox.take_missed();
             self.session.info.grip_last.extend(missed);
-            let (events, replayed) = self.pending.next_batch();
             let request = self.session.request(events, replayed);
             self.send(request, Duration::ZERO);
         } else if self.phase == Phase::Ended {
@@ -520,7 +561,10 @@ impl Driver {
     fn send(&mut self, mut request: Request<Body>, delay: Duration) {
         self.asks_for_user = self.session.identity.expired_user().is_some();
         let tracer = &self.session.services.telemetry.tracer;
-        let span = self.session.info.start_span(tracer, &mut request);
+        let span = self.session.info.start_span(tracer);
+        if let Some(span) = &span {
+            request.extensions_mut().insert(span.context());
+        }
         let backend = self.session.services.backend.clone();
         let max_bytes = self.session.services.limits.max_response_events_bytes;
         self.round_trip = Some(Box::pin(async move {
@@ -529,6 +573,23 @@ impl Driver {
                 sleep(delay).await;
             }
             round_trip(backend, request, max_bytes).await
+        }));
+    }
+
+    /// Passes frames to the component.
+    fn send_frames(&mut self, mut call: FramesCall) {
+        let span = self
+            .session
+            .info
+            .start_span(&self.session.services.telemetry.tracer);
+        if let Some(span) = &span {
+            span.context().set(&mut call.trace);
+        }
+        let backend = self.session.services.backend.clone();
+        self.round_trip = Some(Box::pin(async move {
+            let _span = span;
+            backend.receive_frames(call).await?;
+            Ok(EventsResponse::default())
         }));
     }
 

@@ -16,7 +16,10 @@ use hyper::{
     upgrade::{OnUpgrade, Upgraded},
 };
 use hyper_util::{rt::TokioIo, server::conn::auto::upgrade};
-use spin_runtime::backend::{Body, Caller, Client, empty};
+use spin_runtime::{
+    backend::{BackendError, Body, Caller, Client, empty},
+    websocket::Opening,
+};
 use tokio::sync::oneshot;
 use tracing::{Instrument, debug, debug_span, error, warn};
 use tungstenite::handshake::derive_accept_key;
@@ -45,6 +48,7 @@ use crate::{
         request_head::RequestHead,
         session::Session,
         shared_stream::SharedStream,
+        typed_link::TypedLink,
         ws_over_http::{ConnectionInfo, EventsResponse, RoundTripError, round_trip},
     },
 };
@@ -187,7 +191,7 @@ impl Handshake {
     async fn serve(self, upgraded: OnUpgrade) {
         let Self {
             services,
-            mut info,
+            info,
             outbox,
             guard,
             address_guard: _address_guard,
@@ -195,27 +199,22 @@ impl Handshake {
             extensions,
             response_sender,
         } = self;
-        let mut request = info.request(&services.signer, &[Event::Open], 0);
-        if let Some(span) = &info.handshake {
-            request.extensions_mut().insert(**span);
-        }
-        let max_bytes = services.limits.max_response_events_bytes;
-        let response = round_trip(services.backend.clone(), request, max_bytes);
+        let metrics = services.metrics.clone();
+        let line = services.telemetry.access_log.then(|| info.access_line());
         // Boxed, since otherwise the task of an open socket would keep the space for it.
-        let response = Box::pin(response).await;
-        let response = match response.and_then(take_open) {
-            Ok(response) => response,
-            Err(error) => {
+        let opened = match services.backend.websocket_component(info.head.path()) {
+            Some(component) => Box::pin(open_typed(services, info, outbox, guard, component)).await,
+            None => Box::pin(open_over_http(services, info, outbox, guard)).await,
+        };
+        let (mut session, headers) = match opened {
+            Ok(opened) => opened,
+            Err(refusal) => {
                 // Fails only if the client has disconnected.
-                let _ = response_sender.send(refusal(error, &info));
+                let _ = response_sender.send(*refusal);
                 return;
             }
         };
-        info.head = info.head.without_browser_headers();
-        let accepted = acceptance.response(&response.headers, extensions);
-        let metrics = services.metrics.clone();
-        let line = services.telemetry.access_log.then(|| info.access_line());
-        let mut session = Session::new(services, info, outbox, guard, response);
+        let accepted = acceptance.response(&headers, extensions);
         session.applied().await;
         debug!("session opened");
         let reason = match response_sender.send(accepted) {
@@ -232,6 +231,70 @@ impl Handshake {
             line.closed(reason);
         }
     }
+}
+
+/// A session that the backend has accepted, and the headers of its response.
+type Opened = Result<(Session, HeaderMap), Box<Response<Body>>>;
+
+/// Asks the backend with an OPEN event.
+///
+/// # Errors
+/// If the backend refuses or fails, returns the response for the client.
+async fn open_over_http(
+    services: Arc<Services>,
+    mut info: ConnectionInfo,
+    outbox: Arc<Outbox>,
+    guard: SessionGuard,
+) -> Opened {
+    let mut request = info.request(&services.signer, &[Event::Open], 0);
+    if let Some(span) = &info.handshake {
+        request.extensions_mut().insert(**span);
+    }
+    let max_bytes = services.limits.max_response_events_bytes;
+    let response = round_trip(services.backend.clone(), request, max_bytes).await;
+    let response = response.and_then(take_open);
+    let response = response.map_err(|error| Box::new(refusal(error, &info)))?;
+    info.head = info.head.without_browser_headers();
+    let headers = response.headers.clone();
+    let session = Session::new(services, info, outbox, guard, response);
+    Ok((session, headers))
+}
+
+/// Passes the upgrade request to a component that handles typed frames.
+///
+/// # Errors
+/// If the component refuses or fails, returns the response for the client.
+async fn open_typed(
+    services: Arc<Services>,
+    mut info: ConnectionInfo,
+    outbox: Arc<Outbox>,
+    guard: SessionGuard,
+    component: Arc<str>,
+) -> Opened {
+    let token = services.socket_tokens.register(outbox.clone());
+    let mut request = info.upgrade_request();
+    if let Some(span) = &info.handshake {
+        request.extensions_mut().insert(**span);
+    }
+    let opening = services
+        .backend
+        .open_websocket(token.token().clone(), request)
+        .await;
+    let Opening { mut response, call } = opening.map_err(|error| {
+        if let BackendError::Failed { .. } = error {
+            let route = info.head.path();
+            error!(connection = ?info.id, route, %error, "WebSocket handshake failed");
+        }
+        Box::new(backend_error_response(&error))
+    })?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        remove_private_headers(response.headers_mut());
+        return Err(Box::new(response));
+    }
+    info.head = info.head.without_headers();
+    let headers = std::mem::take(response.headers_mut());
+    let link = TypedLink::new(component, token, call);
+    Ok((Session::typed(services, info, outbox, guard, link), headers))
 }
 
 /// Ignores the unused bits at the end of a key, as other servers do: some clients set them.

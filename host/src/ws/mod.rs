@@ -8,6 +8,9 @@
 //! - `pending` queues them as events until the backend has accepted them.
 //! - `ws_over_http` sends events to the backend and parses its response; `request_head` is the part
 //!   of the upgrade request that each of these requests repeats.
+//! - `typed_link` passes events to a component that handles typed frames (SIP-016) instead, and
+//!   `typed_frames` translates them. Such components send frames by `tokens`, and `token_router` finds
+//!   the host of a token.
 //! - `session` is the state of a session, and applies the backend's responses to it.
 //! - `identity` is who the client is: its user, and the channels of which it is a member.
 //! - `outbox` writes frames to the client, both from the session and from publications.
@@ -31,4 +34,8 @@ mod session;
 mod shared_stream;
 #[cfg(test)]
 mod tests;
+pub(crate) mod token_router;
+pub(crate) mod tokens;
+mod typed_frames;
+mod typed_link;
 pub(crate) mod ws_over_http;

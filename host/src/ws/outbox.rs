@@ -214,15 +214,34 @@ impl Outbox {
         }
     }
 
-    /// Sends a close frame, after which nothing is sent, and notifies the session.
-    pub(crate) fn close(&self, frame: Bytes, reason: CloseReason) {
-        let mut state = self.lock();
-        if !mem::replace(&mut state.closing, true) {
-            // Exempt from the limit: the frame is small, and the last one.
-            state.write_or_queue(&frame);
-            state.close = Some(reason);
-            self.wake_session(state);
+    /// Sends whole frames as [`Self::send`] does. Returns their size in bytes, or `None` after a close
+    /// frame.
+    pub(super) fn try_send(&self, frames: &Bytes) -> Option<usize> {
+        let state = self.lock();
+        if state.has_ended() {
+            return None;
         }
+        self.send_locked(state, frames);
+        Some(frames.len())
+    }
+
+    /// Returns whether nothing can be sent any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.lock().has_ended()
+    }
+
+    /// Sends a close frame, after which nothing is sent, and notifies the session. Returns false if the
+    /// connection has been closed before.
+    pub(crate) fn close(&self, frame: Bytes, reason: CloseReason) -> bool {
+        let mut state = self.lock();
+        if mem::replace(&mut state.closing, true) {
+            return false;
+        }
+        // Exempt from the limit: the frame is small, and the last one.
+        state.write_or_queue(&frame);
+        state.close = Some(reason);
+        self.wake_session(state);
+        true
     }
 
     /// Requests a [`Command::Refresh`].
@@ -244,11 +263,14 @@ impl Outbox {
         }
     }
 
-    /// Ends the session without a close handshake.
-    pub(crate) fn disconnect(&self, reason: CloseReason) {
+    /// Ends the session without a close handshake. Returns false if the connection has been closed
+    /// before.
+    pub(crate) fn disconnect(&self, reason: CloseReason) -> bool {
         let mut state = self.lock();
+        let had_ended = state.has_ended();
         state.drop.get_or_insert(reason);
         self.wake_session(state);
+        !had_ended
     }
 
     /// Returns the stage of the connection.
@@ -267,6 +289,12 @@ impl Outbox {
         let bytes = frames.encoding(self.deflate);
         self.send(bytes);
         bytes.len()
+    }
+
+    /// Sends a message as [`Self::try_send`] does.
+    pub(super) fn try_send_message(&self, message: Message) -> Option<usize> {
+        let frames = Frames::single(message);
+        self.try_send(frames.encoding(self.deflate))
     }
 
     /// Returns whether the client may send compressed messages.
@@ -372,6 +400,11 @@ impl State {
         self.partial |= written > 0;
         self.queued_bytes += frames.len() - written;
         self.queue.push_back(frames.slice(written..));
+    }
+
+    /// Returns whether nothing can be sent any more.
+    fn has_ended(&self) -> bool {
+        self.closing || self.drop.is_some()
     }
 
     /// Returns the bytes that count against the limit. The entry being written does not:
@@ -490,7 +523,9 @@ impl SocketSubscriber for Outbox {
     fn deliver(&self, delivery: &Delivery) {
         match delivery {
             Delivery::Frames(frames) => self.send(frames.encoding(self.deflate)),
-            Delivery::Close(frame) => self.close(frame.clone(), CloseReason::Published),
+            Delivery::Close(frame) => {
+                self.close(frame.clone(), CloseReason::Published);
+            }
             Delivery::Refresh => self.refresh(),
             Delivery::Missed(grip_last) => {
                 self.lock().missed.extend(grip_last.clone());

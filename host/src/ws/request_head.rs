@@ -65,6 +65,11 @@ impl RequestHead {
         Self::new(&self.uri(), &headers)
     }
 
+    /// Returns the head with the target alone.
+    pub(super) fn without_headers(&self) -> Self {
+        Self::new(&self.uri(), &HeaderMap::new())
+    }
+
     /// Returns the path and query, as a URI in origin form.
     pub(super) fn uri(&self) -> Uri {
         Uri::from(self.target.clone())

@@ -35,6 +35,7 @@ use crate::{
         identity::Identity,
         outbox::Outbox,
         scheduled::ScheduledMessages,
+        typed_link::TypedLink,
         ws_over_http::{ConnectionInfo, EventsResponse},
     },
 };
@@ -68,6 +69,8 @@ pub(super) struct Session {
     pub(super) identity: Identity,
     /// Metadata for the filters of the subscriptions.
     filter_meta: Meta,
+    /// Set if a component handles typed frames. Otherwise, the backend gets requests.
+    pub(super) typed: Option<Box<TypedLink>>,
     /// How to tell content from control messages; `None` when the backend did not enable GRIP.
     grip: Option<Extension>,
     /// The idle time after which the backend is sent an empty request.
@@ -138,6 +141,7 @@ impl Session {
             memberships: Vec::new(),
             identity: Identity::default(),
             filter_meta: Meta::default(),
+            typed: None,
             grip,
             keep_alive_interval: None,
             scheduled: None,
@@ -149,6 +153,20 @@ impl Session {
         };
         session.apply(response);
         session
+    }
+
+    /// Creates a session whose events a component handles as typed frames.
+    pub(super) fn typed(
+        services: Arc<Services>,
+        info: ConnectionInfo,
+        outbox: Arc<Outbox>,
+        guard: SessionGuard,
+        link: TypedLink,
+    ) -> Self {
+        Self {
+            typed: Some(Box::new(link)),
+            ..Self::new(services, info, outbox, guard, EventsResponse::default())
+        }
     }
 
     /// Builds a request with events, of which the first `replayed` bytes of content were sent before.
@@ -225,7 +243,8 @@ impl Session {
                     ));
                 }
                 Event::Close(close) => {
-                    return self.outbox.close(close_frame(close), CloseReason::Backend);
+                    self.outbox.close(close_frame(close), CloseReason::Backend);
+                    return;
                 }
                 Event::Disconnect => return self.attachment = Attachment::DropRequested,
                 Event::Open => return self.fail("OPEN event for an open connection"),
@@ -346,6 +365,9 @@ impl Session {
     pub(super) fn catch_up(&self) {
         for membership in &self.memberships {
             membership.subscription.catch_up();
+        }
+        if let Some(link) = &self.typed {
+            link.catch_up();
         }
     }
 

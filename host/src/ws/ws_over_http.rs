@@ -60,7 +60,7 @@ pub(super) struct ConnectionInfo {
 }
 
 /// A response that consists of events.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct EventsResponse {
     pub(super) headers: HeaderMap,
     pub(super) events: Vec<Event>,
@@ -135,6 +135,15 @@ impl RoundTripError {
 }
 
 impl ConnectionInfo {
+    /// Builds the upgrade request for a component that handles typed frames.
+    pub(super) fn upgrade_request(&self) -> Request<Body> {
+        let mut request = Request::new(backend::empty());
+        *request.uri_mut() = self.head.uri();
+        *request.headers_mut() = self.head.headers(0);
+        request.extensions_mut().insert(self.caller);
+        request
+    }
+
     /// Builds the request for `events`, of which the first `replayed` bytes of content were sent
     /// before.
     pub(super) fn request(
@@ -197,14 +206,13 @@ impl ConnectionInfo {
 
     /// Starts the span of a request with events. It begins a trace of its own, since a WebSocket may be
     /// open for days, and has a link to the handshake.
-    pub(super) fn start_span(&self, tracer: &Tracer, request: &mut Request<Body>) -> Option<Span> {
+    pub(super) fn start_span(&self, tracer: &Tracer) -> Option<Span> {
         let mut span = tracer.start(SpanKind::Internal, "WebSocket events", None)?;
         span.record(|record| {
             record.link = self.handshake.as_deref().copied();
             record.text("url.path", self.head.path());
             record.text("connection", String::from_utf8_lossy(self.id.as_bytes()));
         });
-        request.extensions_mut().insert(span.context());
         Some(span)
     }
 

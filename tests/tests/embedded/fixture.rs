@@ -149,6 +149,11 @@ impl Fixture {
         }
     }
 
+    /// Returns the application.
+    pub fn app(&self) -> &Embedded {
+        &self.app
+    }
+
     /// Replaces the manifest and returns the components whose code has changed. The code of the
     /// components in `fresh` is read again.
     pub fn replace(&self, manifest: &Manifest, fresh: &[&str]) -> anyhow::Result<Vec<String>> {

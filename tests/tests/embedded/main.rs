@@ -16,3 +16,4 @@ mod requests;
 mod sockets;
 mod sqlite;
 mod storage;
+mod websockets;

@@ -9,7 +9,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use http::{
-    Request, Response, Uri,
+    Request, Response, StatusCode, Uri,
     header::{self, HeaderValue},
     uri::{Authority, Scheme},
 };
@@ -21,7 +21,7 @@ use wasmtime_wasi_http::handler::{
 
 use super::{
     body,
-    call::{Call, LocalCalls},
+    call::{Call, LocalCalls, TraceHeaders},
     capacity::{WaitingRequest, WaitingRequests},
     compile::{Exports, Pre},
     component::Component,
@@ -29,6 +29,7 @@ use super::{
     failure::FailureReason,
     instances::Instances,
     uploads::{self, StartedBody, UploadSlot, UploadSlots},
+    websocket::WebSocketHandler,
     worker::{self, CallerGuard, Exit, RequestToken, StopReason},
 };
 use crate::{
@@ -40,6 +41,7 @@ use crate::{
     manifest::{Manifest, Target, WELL_KNOWN},
     router::{Match, Router},
     spin_headers,
+    websocket::{FramesCall, Opening},
 };
 
 /// How long a failed request waits to learn why its instance exited.
@@ -53,6 +55,8 @@ pub(crate) struct App {
     info: Vec<u8>,
     router: Router,
     components: BTreeMap<String, Handler>,
+    /// The components that handle WebSockets by typed frames.
+    websockets: BTreeMap<String, Arc<WebSocketHandler>>,
     /// The components that handle the events of cron triggers.
     crons: BTreeMap<String, CronHandler>,
 }
@@ -79,6 +83,53 @@ impl CurrentApp {
         let cron = app.as_ref().and_then(|app| app.crons.get(id));
         let cron = cron.ok_or_else(|| no_route(id))?;
         cron.call(timestamp).await
+    }
+
+    /// Returns the id of the component that handles the WebSockets of a path by typed frames.
+    pub(crate) fn websocket_component(&self, path: &str) -> Option<Arc<str>> {
+        let app = self.0.load();
+        let (handler, _) = app.as_ref()?.websocket_handler(path)?;
+        Some(handler.component().id.clone())
+    }
+
+    /// Passes an upgrade request to the component that the routes select.
+    pub(crate) async fn open_websocket(
+        &self,
+        token: Arc<str>,
+        mut request: Request<Body>,
+        call: Call,
+    ) -> Result<Opening, BackendError> {
+        let app = self.0.load_full();
+        remove_service_chaining_host(&mut request);
+        let path = request.uri().path();
+        let found = app.as_ref().and_then(|app| app.websocket_handler(path));
+        let (handler, found) = found.ok_or_else(|| no_route(path))?;
+        prepare_request(&mut request, &found, call.caller);
+        handler.clone().open(token, request, call).await
+    }
+
+    /// Passes frames of a WebSocket to its component.
+    pub(crate) async fn receive_frames(&self, call: FramesCall) -> Result<(), BackendError> {
+        let app = self.0.load_full();
+        let FramesCall {
+            component,
+            token,
+            frames,
+            caller,
+            trace,
+        } = call;
+        let handler = app
+            .as_ref()
+            .and_then(|app| app.websockets.get(&*component))
+            .ok_or_else(|| no_route(&component))?;
+        let context = Call {
+            caller,
+            depth: 0,
+            trace: TraceHeaders::of(&trace),
+            // An open WebSocket must not lose frames.
+            waits: true,
+        };
+        handler.receive(&token, frames, context).await
     }
 
     /// Returns the number of instances of each component.
@@ -155,10 +206,17 @@ impl App {
             version: &manifest.version,
         };
         let mut handlers = BTreeMap::new();
+        let mut websockets = BTreeMap::new();
         let mut crons = BTreeMap::new();
         for (component, exports) in components {
             let component = Arc::new(component);
             let id = component.id.to_string();
+            if let Some(pre) = exports.websocket {
+                let settings = manifest.components.get(&id);
+                let reuses = settings.is_some_and(|it| it.reuses_websocket_instances);
+                let handler = WebSocketHandler::new(component.clone(), pre, reuses);
+                websockets.insert(id.clone(), Arc::new(handler));
+            }
             if let Some(pre) = exports.cron {
                 crons.insert(id.clone(), CronHandler::new(component.clone(), pre));
             }
@@ -171,6 +229,7 @@ impl App {
             info: serde_json::to_vec_pretty(&info).unwrap_or_default(),
             router,
             components: handlers,
+            websockets,
             crons,
         }
     }
@@ -206,11 +265,25 @@ impl App {
         self.serve(request, &found, call).await
     }
 
+    /// Returns what handles the WebSockets of a path by typed frames, if that is what its component does.
+    fn websocket_handler(&self, path: &str) -> Option<(&Arc<WebSocketHandler>, Match)> {
+        let found = self.router.route(path)?;
+        let Target::Component(id) = found.target() else {
+            return None;
+        };
+        Some((self.websockets.get(id)?, found))
+    }
+
+    /// Returns all components, each of them once.
     fn components(&self) -> impl Iterator<Item = &Arc<Component>> {
-        let crons = self.crons.iter();
-        let crons = crons.filter(|(id, _)| !self.components.contains_key(*id));
-        let components = self.components.values().map(|handler| &handler.component);
-        components.chain(crons.map(|(_, cron)| cron.component()))
+        let http = self.components.iter();
+        let http = http.map(|(id, handler)| (id, &handler.component));
+        let websockets = self.websockets.iter();
+        let websockets = websockets.map(|(id, handler)| (id, handler.component()));
+        let crons = self.crons.iter().map(|(id, cron)| (id, cron.component()));
+        // A component may handle several of them.
+        let components: BTreeMap<_, _> = http.chain(websockets).chain(crons).collect();
+        components.into_values()
     }
 
     fn instances(&self) -> Vec<(Arc<str>, usize)> {
@@ -254,13 +327,24 @@ impl App {
                 return Ok(response);
             }
         };
-        let handler = self
-            .components
-            .get(id)
-            .ok_or_else(|| no_route(request.uri().path()))?;
+        let Some(handler) = self.components.get(id) else {
+            if self.websockets.contains_key(id) {
+                return Ok(upgrade_required());
+            }
+            return Err(no_route(request.uri().path()));
+        };
         prepare_request(&mut request, found, call.caller);
         handler.serve(request, found.route(), call).await
     }
+}
+
+/// Returns the response of a component that handles WebSockets alone to any other request.
+fn upgrade_required() -> Response<Body> {
+    let mut response = Response::new(full("this route accepts WebSockets only"));
+    *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
+    let websocket = HeaderValue::from_static("websocket");
+    response.headers_mut().insert(header::UPGRADE, websocket);
+    response
 }
 
 fn no_route(path: &str) -> BackendError {

@@ -19,6 +19,18 @@ pub(crate) struct Call {
     pub(crate) waits: bool,
 }
 
+impl Call {
+    /// Returns the context of what the host does for itself.
+    pub(crate) fn of_host() -> Self {
+        Self {
+            caller: Caller::Host,
+            depth: 0,
+            trace: None,
+            waits: false,
+        }
+    }
+}
+
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 

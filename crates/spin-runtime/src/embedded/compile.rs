@@ -21,6 +21,7 @@ use super::{
     linker,
     source::{Recipe, SourceLoader},
     stubs, wasm_format,
+    websocket::WebSocketPre,
 };
 use crate::{
     limits::Limits,
@@ -69,13 +70,55 @@ impl Pre {
     }
 }
 
-/// What a component exports to its triggers: at least one of both.
+/// What a component exports to its triggers: at least one of them.
 #[derive(Clone)]
 pub(crate) struct Exports {
     /// Handles HTTP requests.
     pub(crate) http: Option<Pre>,
+    /// Handles WebSockets by typed frames.
+    pub(crate) websocket: Option<WebSocketPre>,
     /// Handles the events of cron triggers.
     pub(crate) cron: Option<CronPre>,
+}
+
+impl Exports {
+    /// Finds the exports of a component.
+    ///
+    /// # Errors
+    /// Fails if it exports none of them, or one that handles WebSockets with other functions than the
+    /// host calls.
+    fn find(pre: InstancePre<Guest>, id: &str, source: &Source) -> anyhow::Result<Self> {
+        let source = source.display();
+        let websocket = WebSocketPre::find(&pre)
+            .with_context(|| format!("{source} cannot handle WebSockets"))?;
+        let cron =
+            CronPre::find(&pre).with_context(|| format!("{source} cannot handle cron events"));
+        let http = find_handler(pre);
+        let handles_requests = http.is_ok() || websocket.is_some();
+        let cron = match cron {
+            Err(error) if handles_requests => {
+                // The component may have no cron trigger.
+                tracing::warn!(
+                    component = id,
+                    error = %format_args!("{error:#}"),
+                    "unusable export for cron triggers"
+                );
+                None
+            }
+            cron => cron?,
+        };
+        let http = match http {
+            Err(error) if !handles_requests && cron.is_none() => {
+                return Err(error.context(format!("{source} does not handle HTTP requests")));
+            }
+            http => http.ok(),
+        };
+        Ok(Self {
+            http,
+            websocket,
+            cron,
+        })
+    }
 }
 
 /// A linked component and the parts that it comes from.
@@ -182,33 +225,7 @@ fn compile(
         .instantiate_pre(&compiled)
         .map_err(anyhow::Error::from)
         .with_context(incompatible)?;
-    let cron = CronPre::find(&pre)
-        .with_context(|| format!("{} cannot handle cron events", source.display()));
-    let http = find_handler(pre)
-        .with_context(|| format!("{} does not handle HTTP requests", source.display()));
-    let exports = match (http, cron) {
-        (Ok(http), Ok(cron)) => Exports {
-            http: Some(http),
-            cron,
-        },
-        (Ok(http), Err(error)) => {
-            // The component may have no cron trigger.
-            tracing::warn!(
-                component = component.id,
-                error = %format_args!("{error:#}"),
-                "unusable export for cron triggers"
-            );
-            Exports {
-                http: Some(http),
-                cron: None,
-            }
-        }
-        (Err(_), Ok(Some(cron))) => Exports {
-            http: None,
-            cron: Some(cron),
-        },
-        (Err(error), Ok(None)) | (Err(_), Err(error)) => return Err(error),
-    };
+    let exports = Exports::find(pre, &component.id, source)?;
     Ok(Compiled {
         recipe: Recipe::of(component),
         wasm,

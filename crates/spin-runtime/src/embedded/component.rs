@@ -11,7 +11,7 @@ use super::{
     call::LocalCalls, client::Client, component_log::ComponentLog, compute::ComputeQueue,
     files::Mounts, key_value::Stores, output::OutputStream, sqlite::Databases,
 };
-use crate::{allowed_hosts::AllowedHosts, limits::Limits};
+use crate::{allowed_hosts::AllowedHosts, limits::Limits, websocket::WebSockets};
 
 /// A component of a loaded application, without its code.
 pub(crate) struct Component {
@@ -44,6 +44,8 @@ pub(crate) struct Component {
     pub(crate) compute_queue: Arc<ComputeQueue>,
     /// One permit for each outgoing request whose response has not ended.
     pub(crate) outgoing_permits: Arc<Semaphore>,
+    /// The WebSockets that it may send frames to.
+    pub(crate) websockets: Option<Arc<dyn WebSockets>>,
     /// The current application, which may not be the one that this component belongs to.
     pub(crate) app: Weak<dyn LocalCalls>,
 }

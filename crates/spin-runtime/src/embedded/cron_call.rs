@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use tokio::time::timeout;
-use wasmtime::component::{InstancePre, Linker};
+use wasmtime::{
+    Store,
+    component::{InstancePre, Linker},
+};
 
 use self::bindings::fermyon::spin_cron::cron_types::{Error, Metadata};
 use super::{
+    call::Call,
     component::Component,
-    compute,
-    failure::FailureReason,
     guest::{Guest, Incoming},
-    worker::Worker,
+    instance::{CallError, Instance},
 };
 use crate::{backend::BackendError, manifest::USE_SPIN};
 
@@ -76,65 +78,28 @@ impl CronHandler {
     /// Fails if the component fails to start, traps, returns an error, or exceeds the timeout of a
     /// request.
     pub(crate) async fn call(&self, timestamp: u64) -> Result<(), BackendError> {
-        let component = &self.component.id;
         let limit = self.component.limits.request_timeout;
-        let (reason, error) = match timeout(limit, self.call_instance(timestamp)).await {
-            Ok(Ok(Ok(()))) => return Ok(()),
-            Ok(Ok(Err(Error::Other(text)))) => {
-                let error = BackendError::Failed {
-                    component: component.to_string(),
-                    source: anyhow!("{EXPORT} returned an error: {text}"),
-                };
-                (FailureReason::NoResponse, error)
-            }
-            Ok(Err((reason, error))) => {
-                let error = BackendError::Failed {
-                    component: component.to_string(),
-                    source: error.into(),
-                };
-                (reason, error)
-            }
-            Err(_) => {
-                let error = BackendError::Deadline {
-                    component: component.to_string(),
-                    limit,
-                };
-                (FailureReason::Timeout, error)
-            }
+        let handled = match timeout(limit, self.call_instance(timestamp)).await {
+            Ok(Ok(handled)) => handled.map_err(|Error::Other(text)| {
+                CallError::NoResult(format!("{EXPORT} returned an error: {text}"))
+            }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(CallError::TimedOut(limit)),
         };
-        self.component.log.count(reason);
-        Err(error)
+        handled.map_err(|error| error.record(&self.component))
     }
 
     /// Calls the component in an instance of its own.
-    ///
-    /// # Errors
-    /// Fails, with the reason, if the instance fails to start or traps.
-    async fn call_instance(
-        &self,
-        timestamp: u64,
-    ) -> Result<Result<(), Error>, (FailureReason, wasmtime::Error)> {
-        let component = &self.component;
-        let worker = Arc::new(Worker::new(component.id.clone(), component.limits));
-        let start = async {
-            let permit = component.permits.clone().acquire_owned().await?;
-            let engine = self.pre.0.engine();
-            let incoming = Incoming::Wasi03;
-            let mut store =
-                Guest::store(engine, component.clone(), incoming, worker.clone(), permit)?;
-            let guest = self.pre.0.instantiate_async(&mut store).await?;
-            Ok((store, guest))
-        };
-        let (mut store, guest) = compute::run(&worker, start)
-            .await
-            .map_err(|error| (FailureReason::Start, error))?;
+    async fn call_instance(&self, timestamp: u64) -> Result<Result<(), Error>, CallError> {
+        let engine = self.pre.0.engine();
+        let start = async |store: &mut Store<Guest>| self.pre.0.instantiate_async(store).await;
+        let mut instance =
+            Instance::start(&self.component, engine, Incoming::Wasi03, start).await?;
         let event = Metadata { timestamp };
-        let handled = guest.call_handle_cron_event(&mut store, event);
-        let handled = compute::run(&worker, handled).await;
-        handled.map_err(|error| {
-            let lacked_memory = store.data().memory.was_exceeded();
-            (FailureReason::of_exit(&error, lacked_memory), error)
-        })
+        let call = async |store: &mut Store<Guest>, guest: &bindings::Cron| {
+            guest.call_handle_cron_event(store, event).await
+        };
+        instance.call(Call::of_host(), call).await
     }
 }
 

@@ -9,18 +9,21 @@ use wasmtime_wasi_http::{WasiHttp, WasiHttpView as _, p2, p3};
 
 #[cfg(feature = "redis")]
 use super::outbound_redis;
-use super::{cron_call, guest::Guest, key_value, sqlite, variables, wasi_http};
+use super::{cron_call, guest::Guest, key_value, sqlite, variables, wasi_http, websocket};
 
 /// The interfaces that the linker provides, in the version that it defines. Interfaces with types
 /// alone need not be provided.
 pub(super) const INTERFACES: &[&str] = &[
-    // In `wit/host.wit`.
+    // In `wit/host.wit`, and in `wit/` at the root of the repository.
+    "fermyon:spin/inbound-websocket-send",
+    "fermyon:spin/websocket-types",
     "fermyon:spin-cron/cron-types@2.0.0",
     "fermyon:spin/key-value@2.0.0",
     #[cfg(feature = "redis")]
     "fermyon:spin/redis@2.0.0",
     "fermyon:spin/sqlite@2.0.0",
     "fermyon:spin/variables@2.0.0",
+    "socket-host:websocket/channels@0.1.0",
     "spin:key-value/key-value@3.0.0",
     #[cfg(feature = "redis")]
     "spin:redis/redis@3.0.0",
@@ -99,6 +102,7 @@ pub(crate) fn create(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     outbound_redis::add_to_linker(&mut linker)?;
     variables::add_to_linker(&mut linker)?;
     cron_call::add_to_linker(&mut linker)?;
+    websocket::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 
@@ -112,7 +116,7 @@ pub(crate) fn imports(component: &Component) -> Vec<String> {
 /// Returns whether the linker provides an import, possibly in another compatible version.
 pub(crate) fn is_provided(import: &str) -> bool {
     let Some((name, version)) = split_version(import) else {
-        return false;
+        return INTERFACES.contains(&import);
     };
     let mut provided = INTERFACES.iter().filter_map(|known| split_version(known));
     provided.any(|(known, provided)| known == name && are_compatible(&version, &provided))
@@ -156,6 +160,7 @@ mod tests {
             "spin:sqlite/sqlite@3.0.0",
             "fermyon:spin/variables@2.0.0",
             "wasi:config/store@0.2.0-draft-2024-09-27",
+            "fermyon:spin/inbound-websocket-send",
         ] {
             assert!(is_provided(provided), "{provided}");
         }
@@ -181,11 +186,13 @@ mod tests {
     fn interfaces(wit: &str) -> Vec<String> {
         let lines = || wit.lines().map(str::trim);
         let package = lines().find_map(|line| line.strip_prefix("package ")?.strip_suffix(';'));
-        let (package, version) = package.unwrap().split_once('@').unwrap();
+        let package = package.unwrap();
         let names = lines().filter_map(|line| line.strip_prefix("interface ")?.strip_suffix(" {"));
-        names
-            .map(|name| format!("{package}/{name}@{version}"))
-            .collect()
+        let names = names.map(|name| match package.split_once('@') {
+            Some((package, version)) => format!("{package}/{name}@{version}"),
+            None => format!("{package}/{name}"),
+        });
+        names.collect()
     }
 
     #[test]
@@ -195,13 +202,20 @@ mod tests {
         let imports = world
             .lines()
             .filter_map(|line| line.trim().strip_prefix("import ")?.strip_suffix(';'));
-        let imports: BTreeSet<String> = imports.map(str::to_owned).collect();
+        let mut imports: BTreeSet<String> = imports.map(str::to_owned).collect();
         let mut defined = BTreeSet::new();
         for file in fs::read_dir(wit.join("deps")).unwrap() {
             let text = fs::read_to_string(file.unwrap().path()).unwrap();
             defined.extend(interfaces(&text));
         }
         assert_eq!(imports, defined, "host.wit imports every interface");
+        let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
+        for file in ["websocket.wit", "deps/fermyon-spin.wit"] {
+            let text = fs::read_to_string(shared.join(file)).unwrap();
+            imports.extend(interfaces(&text));
+        }
+        let exported = "fermyon:spin/inbound-websocket-receive";
+        assert!(imports.remove(exported), "components export it");
         let is_built = |import: &&String| cfg!(feature = "redis") || !import.contains("/redis@");
         for import in imports.iter().filter(is_built) {
             assert!(

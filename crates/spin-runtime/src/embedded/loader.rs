@@ -324,6 +324,7 @@ impl AppLoader {
                 .processors
                 .queue(limits.computing_instances_per_processor),
             outgoing_permits: Arc::new(Semaphore::new(limits.outgoing_requests)),
+            websockets: options.websockets.clone(),
             app,
         })
     }
@@ -337,7 +338,8 @@ fn check_exports(manifest: &Manifest, compiled: &[Compiled]) -> anyhow::Result<(
             Target::Static { .. } => false,
         };
         let (exports, file) = (&compiled.exports, compiled.recipe.source());
-        if exports.http.is_none() && manifest.triggers.iter().any(has_route) {
+        let handles_requests = exports.http.is_some() || exports.websocket.is_some();
+        if !handles_requests && manifest.triggers.iter().any(has_route) {
             bail!(
                 "component {id}: {file} handles the events of cron triggers only: it has a route, \
                  but exports no HTTP handler"

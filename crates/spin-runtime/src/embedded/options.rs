@@ -1,12 +1,12 @@
 //! The options of the runtime.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use super::{output::LogRotation, sqlite::SqliteStatement};
-use crate::{limits::Limits, runtime_config::RuntimeConfig};
+use crate::{limits::Limits, runtime_config::RuntimeConfig, websocket::WebSockets};
 
 /// The options of an [`Embedded`](super::Embedded) runtime.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct EmbeddedOptions {
     /// The folder of the default key-value store, the default SQLite database and the logs, such as
     /// `.spin`. It is created if it does not exist.
@@ -42,6 +42,8 @@ pub struct EmbeddedOptions {
     pub runtime_config: RuntimeConfig,
     /// Statements that run once, before the first application starts.
     pub sqlite_statements: Vec<SqliteStatement>,
+    /// The WebSockets that components send frames to. `None` if there are none.
+    pub websockets: Option<Arc<dyn WebSockets>>,
 }
 
 /// A folder of the options that cannot be used.
@@ -76,6 +78,7 @@ impl EmbeddedOptions {
             limits: Limits::DEFAULT,
             runtime_config: RuntimeConfig::default(),
             sqlite_statements: Vec::new(),
+            websockets: None,
         }
     }
 }

@@ -36,12 +36,7 @@ impl Outgoing {
     pub(crate) fn new(component: Arc<Component>) -> Self {
         Self {
             component,
-            call: Call {
-                caller: Caller::Host,
-                depth: 0,
-                trace: None,
-                waits: false,
-            },
+            call: Call::of_host(),
         }
     }
 }

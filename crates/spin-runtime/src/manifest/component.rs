@@ -118,6 +118,7 @@ pub(super) fn read<'a>(
         environment,
         variables,
         build,
+        reuses_websocket_instances: false,
     })
 }
 

@@ -49,6 +49,7 @@ pub(super) fn assign(
             middleware,
             // The original is built.
             build: None,
+            reuses_websocket_instances: false,
             ..component.clone()
         };
         components.insert(copy_id.clone(), copy);

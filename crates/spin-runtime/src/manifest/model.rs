@@ -199,6 +199,9 @@ pub struct Component {
     pub variables: BTreeMap<String, String>,
     /// How to build it, if the manifest says so.
     pub build: Option<Build>,
+    /// Whether an instance handles the frames of several calls, if the component handles WebSockets by
+    /// typed frames. No key of a manifest sets this.
+    pub reuses_websocket_instances: bool,
 }
 
 impl Component {

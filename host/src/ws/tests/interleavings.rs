@@ -333,9 +333,11 @@ impl Step {
                 })
                 .await;
             }
-            Self::Silent => outbox.disconnect(CloseReason::Silent),
+            Self::Silent => {
+                outbox.disconnect(CloseReason::Silent);
+            }
             Self::Shutdown => {
-                outbox.close(frame::close(frame::GOING_AWAY, ""), CloseReason::Shutdown)
+                outbox.close(frame::close(frame::GOING_AWAY, ""), CloseReason::Shutdown);
             }
             Self::WaitMs(time) => sleep(Duration::from_millis(*time)).await,
         }

@@ -69,6 +69,7 @@ fn component(files: Vec<Files>, exclude: &[&str]) -> Component {
         environment: Default::default(),
         variables: Default::default(),
         build: None,
+        reuses_websocket_instances: false,
     }
 }
 

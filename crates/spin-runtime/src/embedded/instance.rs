@@ -1,0 +1,143 @@
+//! An instance whose functions the host calls one at a time. HTTP requests instead go through
+//! Wasmtime's `ProxyHandler`, which manages its own instances.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::anyhow;
+use tokio::time::timeout;
+use wasmtime::Store;
+
+use super::{
+    call::Call,
+    component::Component,
+    compute,
+    failure::FailureReason,
+    guest::{Guest, Incoming},
+    worker::{Exit, Worker},
+};
+use crate::{backend::BackendError, limits::Limits};
+
+/// An instance with its exports. An instance that has failed must be dropped.
+pub(crate) struct Instance<E> {
+    store: Store<Guest>,
+    exports: E,
+    worker: Arc<Worker>,
+    calls: usize,
+}
+
+/// Why a call returned nothing.
+#[derive(Debug)]
+pub(crate) enum CallError {
+    /// The instance failed to start.
+    Start(wasmtime::Error),
+    /// The guest trapped, for this reason.
+    Trapped(FailureReason, wasmtime::Error),
+    /// The guest took longer than this.
+    TimedOut(Duration),
+    /// The guest returned something else than a result, which this describes.
+    NoResult(String),
+}
+
+impl CallError {
+    /// Counts the failure, and returns it as the error of a backend.
+    pub(crate) fn record(self, component: &Component) -> BackendError {
+        let (reason, source) = match self {
+            Self::TimedOut(limit) => {
+                component.log.count(FailureReason::Timeout);
+                return BackendError::Deadline {
+                    component: component.id.to_string(),
+                    limit,
+                };
+            }
+            Self::Start(error) => (
+                FailureReason::Start,
+                anyhow!("instance failed to start: {error:#}"),
+            ),
+            Self::Trapped(reason, error) => (reason, error.into()),
+            Self::NoResult(text) => (FailureReason::NoResponse, anyhow!(text)),
+        };
+        component.log.count(reason);
+        BackendError::Failed {
+            component: component.id.to_string(),
+            source,
+        }
+    }
+}
+
+impl<E> Instance<E> {
+    /// Starts an instance. Waits for as long as the component has too many of them.
+    ///
+    /// # Errors
+    /// Fails if the instance cannot be created, or takes longer than a request may.
+    pub(crate) async fn start(
+        component: &Arc<Component>,
+        engine: &wasmtime::Engine,
+        incoming: Incoming,
+        instantiate: impl AsyncFnOnce(&mut Store<Guest>) -> wasmtime::Result<E>,
+    ) -> Result<Self, CallError> {
+        let limits = component.limits.pick();
+        let worker = Arc::new(Worker::new(component.id.clone(), limits));
+        let permit = component.permits.clone().acquire_owned().await;
+        let permit = permit.map_err(|error| CallError::Start(error.into()))?;
+        let start = async {
+            let mut store =
+                Guest::store(engine, component.clone(), incoming, worker.clone(), permit)?;
+            let exports = instantiate(&mut store).await?;
+            Ok((store, exports))
+        };
+        let limit = limits.request_timeout;
+        let started = timeout(limit, compute::run(&worker, start)).await;
+        let (store, exports) = started
+            .map_err(|_| CallError::TimedOut(limit))?
+            .map_err(CallError::Start)?;
+        Ok(Self {
+            store,
+            exports,
+            worker,
+            calls: 0,
+        })
+    }
+
+    /// Calls the guest. Its requests to other components belong to `context`.
+    ///
+    /// # Errors
+    /// Fails if the guest traps, or takes longer than a request may.
+    pub(crate) async fn call<T>(
+        &mut self,
+        context: Call,
+        call: impl AsyncFnOnce(&mut Store<Guest>, &E) -> wasmtime::Result<T>,
+    ) -> Result<T, CallError> {
+        self.calls += 1;
+        self.worker.progress();
+        self.store.data_mut().outgoing.call = context;
+        self.store.set_epoch_deadline(1);
+        let limit = self.limits().request_timeout;
+        let call = call(&mut self.store, &self.exports);
+        match timeout(limit, compute::run(&self.worker, call)).await {
+            Ok(Ok(returned)) => Ok(returned),
+            Ok(Err(error)) => {
+                let lacked_memory = self.store.data().memory.was_exceeded();
+                let reason = FailureReason::of_exit(&error, lacked_memory);
+                Err(CallError::Trapped(reason, error))
+            }
+            Err(_) => Err(CallError::TimedOut(limit)),
+        }
+    }
+
+    /// Returns the limits of this instance.
+    pub(crate) fn limits(&self) -> &Limits {
+        self.worker.limits()
+    }
+
+    /// Returns the number of calls so far.
+    pub(crate) fn calls(&self) -> usize {
+        self.calls
+    }
+}
+
+impl<E> Drop for Instance<E> {
+    fn drop(&mut self) {
+        // Ends its turn to compute.
+        self.worker.set_exit(Exit::Completed);
+    }
+}

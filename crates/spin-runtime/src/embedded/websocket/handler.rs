@@ -1,0 +1,263 @@
+//! Passes upgrade requests and frames to a component.
+
+use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll};
+
+use anyhow::Context as _;
+use bytes::{Bytes, BytesMut};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use tokio::sync::oneshot;
+use wasmtime::{
+    Store,
+    component::{InstancePre, Resource},
+};
+use wasmtime_wasi_http::{
+    WasiBody,
+    p2::bindings::http::types::{ErrorCode, Scheme},
+};
+
+use super::{
+    bindings::{WebsocketHandler, WebsocketHandlerPre},
+    convert,
+    idle_instances::IdleInstances,
+};
+use crate::{
+    backend::{BackendError, Body, BodyError, Busy, full},
+    embedded::{
+        body,
+        call::Call,
+        capacity::WaitingRequests,
+        component::Component,
+        guest::{Guest, Incoming},
+        instance::{CallError, Instance},
+    },
+    manifest::USE_SPIN,
+    websocket::{Opening, Pending, ReceivedFrame},
+};
+
+/// The interface of a component that handles WebSockets.
+const EXPORT: &str = "fermyon:spin/inbound-websocket-receive";
+
+/// The largest body of a response that refuses a WebSocket, in bytes.
+const MAX_REFUSAL_BYTES: usize = 1024 * 1024;
+
+/// A linked component that handles WebSockets. Clones share its code.
+#[derive(Clone)]
+pub(crate) struct WebSocketPre(Arc<WebsocketHandlerPre<Guest>>);
+
+impl WebSocketPre {
+    /// Returns the component if it exports the interface.
+    ///
+    /// # Errors
+    /// Fails if the interface has other functions than the host calls.
+    pub(crate) fn find(pre: &InstancePre<Guest>) -> anyhow::Result<Option<Self>> {
+        if pre.component().get_export_index(None, EXPORT).is_none() {
+            return Ok(None);
+        }
+        let pre = WebsocketHandlerPre::new(pre.clone())
+            .map_err(anyhow::Error::from)
+            .with_context(|| format!("its export {EXPORT} is not that of SIP-016; {USE_SPIN}"))?;
+        Ok(Some(Self(Arc::new(pre))))
+    }
+}
+
+/// A component that handles WebSockets. By default, each call has an instance of its own.
+pub(crate) struct WebSocketHandler {
+    component: Arc<Component>,
+    pre: WebSocketPre,
+    /// Set if instances are reused.
+    idle: Option<IdleInstances<WebsocketHandler>>,
+    /// Bounds the upgrade requests that wait for an instance.
+    waiting: WaitingRequests,
+}
+
+type HandlerInstance = Instance<WebsocketHandler>;
+
+/// The response of a guest.
+type GuestResponse = Result<Response<WasiBody>, ErrorCode>;
+
+impl WebSocketHandler {
+    /// Creates a handler, whose instances are reused or not.
+    pub(crate) fn new(component: Arc<Component>, pre: WebSocketPre, reuses: bool) -> Self {
+        Self {
+            idle: reuses.then(|| IdleInstances::new(component.clone())),
+            waiting: WaitingRequests::new(component.limits.waiting_requests),
+            component,
+            pre,
+        }
+    }
+
+    pub(crate) fn component(&self) -> &Arc<Component> {
+        &self.component
+    }
+
+    /// Passes on an upgrade request, and returns when the component has responded.
+    ///
+    /// # Errors
+    /// Fails if too many upgrade requests wait, or if the component fails before it responds.
+    pub(crate) async fn open(
+        self: Arc<Self>,
+        token: Arc<str>,
+        request: Request<Body>,
+        context: Call,
+    ) -> Result<Opening, BackendError> {
+        let room = self.component.permits.available_permits();
+        let waiting = self.waiting.try_add(room).ok_or_else(|| {
+            self.component.log.busy.log(|| {
+                let component = &*self.component.id;
+                tracing::warn!(component, "WebSocket refused: too many requests");
+            });
+            BackendError::Busy {
+                component: self.component.id.to_string(),
+                cause: Busy::Requests,
+            }
+        })?;
+        let (sender, receiver) = oneshot::channel();
+        let handler = self.clone();
+        let mut call: Pending<'static, _> = Box::pin(async move {
+            let mut instance = handler.instance().await?;
+            drop(waiting);
+            let call = async |store: &mut Store<Guest>, guest: &WebsocketHandler| {
+                call_new(store, guest, &token, request, sender).await
+            };
+            instance.call(context, call).await?;
+            handler.keep(instance);
+            Ok(())
+        });
+        let response = match self.response(&mut call, receiver).await {
+            Ok(response) => response,
+            Err(error) => return Err(error.record(&self.component)),
+        };
+        let component = self.component.clone();
+        let call: Pending<'static, _> =
+            Box::pin(async move { call.await.map_err(|error| error.record(&component)) });
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let response = response.map(|_| full(""));
+            return Ok(Opening { response, call });
+        }
+        // The guest may be writing the body.
+        let (parts, body) = response.into_parts();
+        let (called, body) = tokio::join!(call, read_refusal(body::from_guest(body)));
+        called?;
+        let body = body.map_err(|error| {
+            CallError::NoResult(format!("invalid response body: {error}")).record(&self.component)
+        })?;
+        Ok(Opening {
+            response: Response::from_parts(parts, full(body)),
+            call: Box::pin(async { Ok(()) }),
+        })
+    }
+
+    /// Waits for the response while the guest runs.
+    async fn response(
+        &self,
+        call: &mut Pending<'static, Result<(), CallError>>,
+        mut receiver: oneshot::Receiver<GuestResponse>,
+    ) -> Result<Response<WasiBody>, CallError> {
+        let mut returned = None;
+        let response = poll_fn(|cx| {
+            if returned.is_none()
+                && let Poll::Ready(result) = call.as_mut().poll(cx)
+            {
+                returned = Some(result);
+            }
+            // Fails once the guest has dropped it, or has failed.
+            Pin::new(&mut receiver).poll(cx)
+        });
+        let response = response.await;
+        match (response, returned) {
+            (Ok(Ok(response)), returned) => {
+                if let Some(result) = returned {
+                    *call = Box::pin(async { result });
+                }
+                Ok(response)
+            }
+            (_, Some(Err(error))) => Err(error),
+            (Ok(Err(code)), _) => Err(CallError::NoResult(format!(
+                "handle-new responded with an error: {code:?}"
+            ))),
+            (Err(_), _) => Err(CallError::NoResult(
+                "handle-new did not set a response".to_owned(),
+            )),
+        }
+    }
+
+    /// Passes frames on, and returns when the component has handled them. Waits for as long as the
+    /// component has too many instances.
+    ///
+    /// # Errors
+    /// Fails if the component fails, or takes longer than a request may.
+    pub(crate) async fn receive(
+        &self,
+        token: &str,
+        frames: Vec<ReceivedFrame>,
+        context: Call,
+    ) -> Result<(), BackendError> {
+        let frames: Vec<_> = frames.into_iter().map(convert::to_guest).collect();
+        let called = async {
+            let mut instance = self.instance().await?;
+            let call = async |store: &mut Store<Guest>, guest: &WebsocketHandler| {
+                let receive = guest.fermyon_spin_inbound_websocket_receive();
+                receive.call_handle_frames(store, token, &frames).await
+            };
+            instance.call(context, call).await?;
+            self.keep(instance);
+            Ok(())
+        };
+        called
+            .await
+            .map_err(|error: CallError| error.record(&self.component))
+    }
+
+    /// Returns an instance that waits for its next call, or a new one.
+    async fn instance(&self) -> Result<HandlerInstance, CallError> {
+        if let Some(instance) = self.idle.as_ref().and_then(IdleInstances::take) {
+            return Ok(instance);
+        }
+        let pre = &self.pre.0;
+        let start = async |store: &mut Store<Guest>| pre.instantiate_async(store).await;
+        Instance::start(&self.component, pre.engine(), Incoming::Wasi02, start).await
+    }
+
+    fn keep(&self, instance: HandlerInstance) {
+        if let Some(idle) = &self.idle {
+            idle.put(instance);
+        }
+    }
+}
+
+/// Reads the body of a response that refuses a WebSocket.
+async fn read_refusal(mut body: Body) -> Result<Bytes, BodyError> {
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else {
+            continue;
+        };
+        if bytes.len() + data.len() > MAX_REFUSAL_BYTES {
+            return Err(format!("expected at most {MAX_REFUSAL_BYTES} bytes").into());
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes.freeze())
+}
+
+async fn call_new(
+    store: &mut Store<Guest>,
+    guest: &WebsocketHandler,
+    token: &str,
+    request: Request<Body>,
+    sender: oneshot::Sender<GuestResponse>,
+) -> wasmtime::Result<()> {
+    let scheme = match request.uri().scheme_str() {
+        Some("https") => Scheme::Https,
+        _ => Scheme::Http,
+    };
+    let request = request.map(body::to_guest);
+    let mut view = store.data_mut().incoming();
+    let request: Resource<_> = view.new_incoming_request(scheme, request)?;
+    let response = view.new_response_outparam(sender)?;
+    let receive = guest.fermyon_spin_inbound_websocket_receive();
+    receive
+        .call_handle_new(store, token, request, response)
+        .await
+}

@@ -1,0 +1,55 @@
+//! Tokens and channels of several hosts that share a bus.
+
+use anyhow::{Result, ensure};
+use tests::{Redis, Server, eventually, typed};
+
+use crate::{ask, text};
+
+#[tokio::test]
+async fn frames_cross_the_bus_in_order() -> Result<()> {
+    let redis = Redis::start()?;
+    let url = redis.url() + "/1";
+    let folders = [typed(""), typed("")];
+    let start = |folder: &tempfile::TempDir| Server::start(folder.path(), &["--bus", &url]);
+    let (here, there) = (start(&folders[0])?, start(&folders[1])?);
+    let mut near = here.socket("/").await?;
+    let mut far = there.socket("/").await?;
+    let token = ask(&mut far, "token").await?;
+    for number in 0..50 {
+        let sent = ask(&mut near, &format!("send {token} {number}")).await?;
+        ensure!(sent == "sent", "{sent}");
+    }
+    for number in 0..50 {
+        ensure!(text(&mut far).await? == number.to_string());
+    }
+    ensure!(ask(&mut near, &format!("join {token} room")).await? == "Ok(())");
+    near.send("publish room everywhere").await?;
+    ensure!(text(&mut far).await? == "everywhere");
+    // Also once the WebSocket, and then its host, is gone.
+    far.send("close 1000 done").await?;
+    ensure!(far.closed().await? == Some(1000));
+    eventually("the end of the token", async || {
+        let sent = ask(&mut near, &format!("send {token} hello")).await.ok()?;
+        (sent == "connection-lost").then_some(())
+    })
+    .await?;
+    let mut far = there.socket("/").await?;
+    let token = ask(&mut far, "token").await?;
+    drop(there);
+    let sent = ask(&mut near, &format!("send {token} hello")).await?;
+    ensure!(sent == "connection-lost", "{sent}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_a_bus_there_is_no_other_host() -> Result<()> {
+    let folders = [typed(""), typed("")];
+    let here = Server::start(folders[0].path(), &[])?;
+    let there = Server::start(folders[1].path(), &[])?;
+    let mut near = here.socket("/").await?;
+    let mut far = there.socket("/").await?;
+    let token = ask(&mut far, "token").await?;
+    let sent = ask(&mut near, &format!("send {token} hello")).await?;
+    ensure!(sent == "connection-lost", "{sent}");
+    Ok(())
+}

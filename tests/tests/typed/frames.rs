@@ -1,0 +1,182 @@
+//! Calls of a component: their order, their instances, and their failures.
+
+use anyhow::{Context as _, Result, ensure};
+use futures_util::SinkExt as _;
+use tests::{Client, Server, eventually, typed};
+use tokio_tungstenite::tungstenite::{
+    Message,
+    protocol::{CloseFrame, frame::coding::CloseCode},
+};
+
+use crate::{ask, text};
+
+/// Waits until the component has recorded these last frames.
+async fn closes(host: &Server, expected: &[&str]) -> Result<()> {
+    let expected: Vec<_> = expected.iter().map(|it| format!("close {it}")).collect();
+    eventually(&format!("the closes {expected:?}"), async || {
+        let (_, list) = host.get("/closes").await.ok()?;
+        let mut closes: Vec<_> = list.split(',').filter(|it| !it.is_empty()).collect();
+        closes.sort_unstable();
+        (closes == expected).then_some(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn each_call_has_an_instance_of_its_own() -> Result<()> {
+    let folder = typed("");
+    let host = Server::start(folder.path(), &[])?;
+    let mut client = host.socket("/").await?;
+    for number in 0..5 {
+        let calls = ask(&mut client, "calls").await?;
+        ensure!(calls == format!("1 {number}"), "{calls}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn instances_are_reused_if_the_manifest_says_so() -> Result<()> {
+    let folder = typed("[application.tool.socket-host.websocket]\ninstance-reuse = [\"typed\"]\n");
+    let host = Server::start(folder.path(), &["--max-instance-reuse-count", "5"])?;
+    let mut client = host.socket("/").await?;
+    // The first call is that of the handshake.
+    for (calls, number) in (2..=5).chain(1..=5).zip(0..) {
+        let answer = ask(&mut client, "calls").await?;
+        ensure!(answer == format!("{calls} {number}"), "{answer}");
+    }
+    // Idle instances end, and the next one begins anew.
+    eventually("no instances", async || {
+        let metrics = host.metrics().await.ok()?;
+        let line = "socket_host_instances{component=\"typed\"} 0";
+        metrics.lines().any(|it| it == line).then_some(())
+    })
+    .await?;
+    ensure!(ask(&mut client, "calls").await? == "1 9");
+    Ok(())
+}
+
+#[tokio::test]
+async fn frames_of_one_websocket_are_numbered_and_in_order() -> Result<()> {
+    let folder = typed("");
+    let host = Server::start(folder.path(), &[])?;
+    let mut client = host.socket("/").await?;
+    for _ in 0..500 {
+        client.0.feed(Message::text("calls")).await?;
+    }
+    client.0.flush().await?;
+    for number in 0..500 {
+        let answer = text(&mut client).await?;
+        ensure!(answer == format!("1 {number}"), "{answer}");
+    }
+    // Frames that arrive during a call are passed on in one call.
+    let metrics = host.metrics().await?;
+    let calls = metrics.lines().find_map(|line| {
+        line.strip_prefix("socket_host_backend_requests_total{component=\"typed\",status=\"200\"} ")
+    });
+    let calls: u32 = calls.context("the number of calls")?.parse()?;
+    ensure!(calls < 500, "{calls} calls");
+    Ok(())
+}
+
+#[tokio::test]
+async fn frames_are_sent_before_during_and_after_the_response() -> Result<()> {
+    let folder = typed("");
+    let host = Server::start(folder.path(), &[])?;
+    let mut client = host.socket("/?early=one&welcome=two&channel=room").await?;
+    ensure!(text(&mut client).await? == "one" && text(&mut client).await? == "two");
+    let response = host
+        .publish(
+            "",
+            r#"{"items":[{"channel":"room","formats":{"ws-message":{"content":"three"}}}]}"#,
+        )
+        .await?;
+    ensure!(response.status == 200, "{response:?}");
+    ensure!(text(&mut client).await? == "three");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_last_frame_tells_how_a_websocket_has_ended() -> Result<()> {
+    let folder = typed("");
+    let host = Server::start(folder.path(), &[])?;
+    let close = |code: u16, reason: &'static str| {
+        let code = CloseCode::from(code);
+        let reason = reason.into();
+        Message::Close(Some(CloseFrame { code, reason }))
+    };
+    for last in [
+        close(1000, "done"),
+        // The interface has neither of these codes.
+        close(4000, "mine"),
+        close(1001, "the page is gone"),
+    ] {
+        let mut client = host.socket("/").await?;
+        client.0.send(last).await?;
+        client.closed().await?;
+    }
+    // The connection is lost.
+    let client = host.socket("/").await?;
+    drop(client);
+    // The component closes, and the client answers.
+    let mut client = host.socket("/").await?;
+    client.send("close 1008 enough").await?;
+    client.closed().await?;
+    // Sends the answer.
+    ensure!(client.next().await?.is_none());
+    closes(
+        &host,
+        &[
+            "CloseCode::Abnormal",
+            "CloseCode::Normal done",
+            "CloseCode::Policy enough",
+            "none",
+        ],
+    )
+    .await
+}
+
+#[tokio::test]
+async fn a_trap_closes_the_websocket() -> Result<()> {
+    let folder = typed("");
+    let host = Server::start(folder.path(), &[])?;
+    let mut client = host.socket("/").await?;
+    let mut other = host.socket("/").await?;
+    client.send("trap").await?;
+    ensure!(client.closed().await? == Some(1011));
+    let mut late = host.socket("/?trap=after").await?;
+    ensure!(late.closed().await? == Some(1011));
+    for query in ["trap=before", "trap=none"] {
+        let refused = Client::open(host.address, &format!("/?{query}"), &[]).await;
+        let status = refused.err().and_then(|error| error.status);
+        ensure!(status == Some(500), "{query}: {status:?}");
+    }
+    ensure!(ask(&mut other, "still").await? == "still");
+    let failures = |reason: &str, count: u32| {
+        format!(
+            "socket_host_component_failures_total{{component=\"typed\",reason=\"{reason}\"}} {count}"
+        )
+    };
+    host.wait_for_metric(&failures("trap", 3)).await?;
+    host.wait_for_metric(&failures("no-response", 1)).await
+}
+
+#[tokio::test]
+async fn a_call_that_takes_too_long_closes_the_websocket() -> Result<()> {
+    let folder = typed("");
+    let host = Server::start(folder.path(), &["--request-timeout", "1s"])?;
+    let mut client = host.socket("/").await?;
+    let mut other = host.socket("/").await?;
+    client.send("spin").await?;
+    ensure!(ask(&mut other, "still").await? == "still");
+    ensure!(client.closed().await? == Some(1011));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_component_without_the_interface_gets_requests() -> Result<()> {
+    let folder = tests::probe("");
+    let host = Server::start(folder.path(), &[])?;
+    let mut client = host.socket("/websocket-echo").await?;
+    ensure!(ask(&mut client, "over HTTP").await? == "over HTTP");
+    Ok(())
+}
