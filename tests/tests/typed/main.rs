@@ -4,9 +4,10 @@
 //! - `frames` is about calls: their order, instances, failures, and the last frame.
 //! - `sending` is about tokens, and `bus` about those of other hosts.
 //! - `hostile` has clients that misbehave.
-//! - `python` runs a component in Python.
+//! - `example` is that of the docs, and `python` a component in Python.
 
 mod bus;
+mod example;
 mod frames;
 mod hostile;
 mod python;

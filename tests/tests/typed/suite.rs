@@ -4,10 +4,10 @@ use std::{net::SocketAddr, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::SinkExt as _;
-use tests::{typed, 
+use tests::{
     Client, Server, TIMEOUT, Upstream, eventually, free_address, host_binary,
     pushpin::{Processes, Pushpin},
-    request,
+    request, typed,
 };
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{
@@ -175,7 +175,10 @@ async fn channels(address: SocketAddr) -> Result<()> {
 async fn closes(address: SocketAddr) -> Result<()> {
     for (command, expected) in [
         ("close 1000 ", Some((1000, ""))),
-        ("close 1008 no more burgers", Some((1008, "no more burgers"))),
+        (
+            "close 1008 no more burgers",
+            Some((1008, "no more burgers")),
+        ),
         ("close 1013 later", Some((1013, "later"))),
     ] {
         let mut client = open(address).await?;
@@ -199,7 +202,9 @@ async fn closes(address: SocketAddr) -> Result<()> {
     let mut client = open(address).await?;
     client.send("drop").await?;
     // A reset is an error, depending on what was on its way.
-    let dropped = timeout(TIMEOUT, async { while let Ok(Some(_)) = client.next().await {} });
+    let dropped = timeout(TIMEOUT, async {
+        while let Ok(Some(_)) = client.next().await {}
+    });
     dropped.await.context("the connection stays open")?;
     Ok(())
 }
