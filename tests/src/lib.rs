@@ -10,8 +10,10 @@ use anyhow::{Context as _, Result, ensure};
 
 mod address;
 mod app;
+pub mod backend;
 mod cluster;
 pub mod deflate;
+mod docs;
 mod http;
 pub mod http2_frame;
 mod kitchen;
@@ -28,6 +30,7 @@ pub use self::{
     address::free_address,
     app::{app_with_manifest, burger, burger_without_timer, probe, typed},
     cluster::Cluster,
+    docs::code_block,
     http::{Response, read_response, request},
     kitchen::{kitchen, kitchen_command},
     nginx::Nginx,

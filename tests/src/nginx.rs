@@ -1,8 +1,7 @@
-//! nginx as a child process, which balances over several hosts.
+//! nginx as a child process.
 
 use std::{
     net::{SocketAddr, TcpStream},
-    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -20,15 +19,30 @@ pub struct Nginx {
     /// Its address.
     pub address: SocketAddr,
     child: Child,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Nginx {
-    /// Starts nginx on a free port, in front of hosts that need not run yet.
+    /// Starts nginx on a free port, in front of hosts that need not run yet. It balances over them.
     pub fn start(hosts: &[SocketAddr]) -> Result<Self> {
+        let template = fixture("balancer.conf")?;
+        let servers = hosts
+            .iter()
+            .map(|host| format!("server {host} max_fails=0;"));
+        let servers = servers.collect::<Vec<_>>().join("\n    ");
+        Self::start_with(|address| {
+            let conf = template.replace("ADDRESS", &address.to_string());
+            Ok(conf.replace("SERVERS", &servers))
+        })
+    }
+
+    /// Starts nginx on a free port with a configuration of its servers, which listen there.
+    pub fn start_with(servers: impl FnOnce(SocketAddr) -> Result<String>) -> Result<Self> {
         let (folder, address) = (TempDir::new()?, free_address()?);
+        let conf = fixture("nginx.conf")?.replace("FOLDER", &folder.path().display().to_string());
         let path = folder.path().join("nginx.conf");
-        std::fs::write(&path, configuration(folder.path(), address, hosts)?)?;
+        std::fs::write(&path, conf)?;
+        std::fs::write(folder.path().join("servers.conf"), servers(address)?)?;
         let child = Command::new(PROGRAM)
             .arg("-c")
             .arg(&path)
@@ -42,7 +56,7 @@ impl Nginx {
         let mut nginx = Self {
             address,
             child,
-            _folder: folder,
+            folder,
         };
         nginx.wait()?;
         Ok(nginx)
@@ -53,11 +67,16 @@ impl Nginx {
         let deadline = Instant::now() + TIMEOUT;
         while TcpStream::connect(self.address).is_err() {
             let exit = self.child.try_wait()?;
-            ensure!(exit.is_none(), "nginx exited: {exit:?}");
+            ensure!(exit.is_none(), "nginx exited: {exit:?}; {}", self.log());
             ensure!(Instant::now() < deadline, "nginx does not accept");
             std::thread::sleep(Duration::from_millis(10));
         }
         Ok(())
+    }
+
+    /// Returns the errors and warnings that it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("error.log")).unwrap_or_default()
     }
 }
 
@@ -68,14 +87,7 @@ impl Drop for Nginx {
     }
 }
 
-fn configuration(folder: &Path, address: SocketAddr, hosts: &[SocketAddr]) -> Result<String> {
-    let path = workspace().join("tests/fixtures/nginx.conf");
-    let template = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let servers = hosts
-        .iter()
-        .map(|host| format!("server {host} max_fails=0;"));
-    Ok(template
-        .replace("FOLDER", &folder.display().to_string())
-        .replace("ADDRESS", &address.to_string())
-        .replace("SERVERS", &servers.collect::<Vec<_>>().join("\n        ")))
+fn fixture(name: &str) -> Result<String> {
+    let path = workspace().join("tests/fixtures/nginx").join(name);
+    std::fs::read_to_string(&path).with_context(|| path.display().to_string())
 }

@@ -1,14 +1,28 @@
-//! Configuration files for Debian's Pushpin.
+//! Debian's Pushpin as child processes, and its configuration files.
 //!
 //! Debian builds Pushpin without an HTTP client. A second process, `zurl`, is its client; by
 //! default it refuses to connect to loopback addresses.
 
-use std::{net::SocketAddr, path::Path};
+use std::{
+    fs::File,
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 
 /// The configuration, installed by Debian, with which Pushpin's processes find each other.
 const INTERNAL: &str = "/usr/lib/pushpin/internal.conf";
+
+/// The time for the processes to exit before they are killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The pause between two checks whether a process has exited.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The configuration of a Pushpin instance.
 ///
@@ -19,8 +33,8 @@ pub struct Pushpin<'a> {
     pub public: SocketAddr,
     /// The address for publishers.
     pub control: SocketAddr,
-    /// The address of the backend.
-    pub upstream: SocketAddr,
+    /// The content of the file `routes`: which backend gets a request.
+    pub routes: &'a str,
     /// The signing key, either plain or as `base64:…`.
     pub key: &'a str,
     /// The buffer of a client connection in each direction, in bytes. Pushpin reserves it for
@@ -49,7 +63,7 @@ impl Pushpin<'_> {
         let Self {
             public,
             control,
-            upstream,
+            routes,
             key,
             client_buffer,
             connections,
@@ -111,7 +125,7 @@ out_hwm=100000
         for (name, content) in [
             ("pushpin.conf", pushpin),
             ("zurl.conf", zurl),
-            ("routes", format!("* {upstream},over_http\n")),
+            ("routes", (*routes).to_owned()),
         ] {
             let path = folder.join(name);
             std::fs::write(&path, content)
@@ -119,5 +133,92 @@ out_hwm=100000
         }
         let config_option = |name: &str| format!("--config={dir}/{name}.conf");
         Ok(["zurl", "pushpin"].map(|name| (name, config_option(name))))
+    }
+}
+
+/// The processes of a running Pushpin. They are stopped on drop.
+pub struct Processes {
+    children: Vec<Child>,
+    folder: TempDir,
+}
+
+impl Processes {
+    /// Starts Pushpin. It does not serve yet, see [`Self::ensure_running`].
+    ///
+    /// # Errors
+    /// If Pushpin is not installed.
+    pub fn start(configuration: &Pushpin<'_>) -> Result<Self> {
+        let folder = TempDir::with_prefix("pushpin-")?;
+        let programs = configuration.configure(folder.path())?;
+        let mut processes = Self {
+            children: Vec::new(),
+            folder,
+        };
+        for (program, argument) in programs {
+            processes.spawn(program, &argument)?;
+        }
+        Ok(processes)
+    }
+
+    fn spawn(&mut self, program: &str, argument: &str) -> Result<()> {
+        let log = File::create(self.folder.path().join(format!("{program}.log")))?;
+        let child = Command::new(program)
+            .arg(argument)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| {
+                format!(
+                    "cannot run {program}: on Debian, install it with `tests/install pushpin zurl`"
+                )
+            })?;
+        self.children.push(child);
+        Ok(())
+    }
+
+    /// Fails with the log if a process has exited.
+    pub fn ensure_running(&mut self) -> Result<()> {
+        let mut exits = Vec::new();
+        for child in &mut self.children {
+            exits.extend(child.try_wait()?);
+        }
+        if let Some(status) = exits.first() {
+            bail!("a process exited with {status}; {}", self.log());
+        }
+        Ok(())
+    }
+
+    /// Returns what the processes have logged.
+    pub fn log(&self) -> String {
+        let Ok(files) = std::fs::read_dir(&self.folder) else {
+            return String::new();
+        };
+        let logs = files.flatten().map(|entry| entry.path());
+        let logs = logs.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+        logs.map(|path| {
+            let log = std::fs::read_to_string(&path).unwrap_or_default();
+            format!("{}:\n{log}", path.display())
+        })
+        .collect()
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        // If killed, `pushpin` would leave its child processes behind.
+        for child in &mut self.children {
+            let _ = kill_process(Pid::from_child(child), Signal::TERM);
+        }
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        for child in &mut self.children {
+            while !matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {
+                if Instant::now() > deadline {
+                    eprintln!("a process of Pushpin does not exit: {}", child.id());
+                    let _ = child.kill();
+                }
+                std::thread::sleep(POLL_INTERVAL);
+            }
+        }
     }
 }

@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result, bail};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
     tungstenite::{Error, Message, client::IntoClientRequest, http::HeaderValue},
@@ -14,7 +17,7 @@ use tokio_tungstenite::{
 use crate::TIMEOUT;
 
 /// A WebSocket client.
-pub struct Client(pub WebSocketStream<TcpStream>);
+pub struct Client<S = TcpStream>(pub WebSocketStream<S>);
 
 /// A failed handshake.
 #[derive(Debug)]
@@ -25,6 +28,15 @@ pub struct HandshakeError {
     pub error: anyhow::Error,
 }
 
+impl HandshakeError {
+    fn new(error: impl Into<anyhow::Error>) -> Self {
+        Self {
+            status: None,
+            error: error.into(),
+        }
+    }
+}
+
 impl Client {
     /// Opens a WebSocket with additional headers.
     pub async fn open(
@@ -32,16 +44,26 @@ impl Client {
         path: &str,
         headers: &[(&'static str, &str)],
     ) -> Result<Self, HandshakeError> {
-        let open = async {
-            let mut request = format!("ws://{address}{path}").into_client_request()?;
-            for (name, value) in headers {
-                request
-                    .headers_mut()
-                    .insert(*name, HeaderValue::from_str(value)?);
-            }
-            client_async(request, TcpStream::connect(address).await?).await
-        };
-        match tokio::time::timeout(TIMEOUT, open).await {
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(HandshakeError::new)?;
+        Self::over(stream, &format!("ws://{address}{path}"), headers).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// Opens a WebSocket on a connection.
+    pub async fn over(
+        stream: S,
+        url: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, HandshakeError> {
+        let mut request = url.into_client_request().map_err(HandshakeError::new)?;
+        for (name, value) in headers {
+            let value = HeaderValue::from_str(value).map_err(HandshakeError::new)?;
+            request.headers_mut().insert(*name, value);
+        }
+        match tokio::time::timeout(TIMEOUT, client_async(request, stream)).await {
             Ok(Ok((socket, _))) => Ok(Self(socket)),
             Ok(Err(error)) => {
                 let status = match &error {
@@ -53,10 +75,9 @@ impl Client {
                     error: error.into(),
                 })
             }
-            Err(_) => Err(HandshakeError {
-                status: None,
-                error: anyhow::anyhow!("no response to the handshake"),
-            }),
+            Err(_) => Err(HandshakeError::new(anyhow::anyhow!(
+                "no response to the handshake"
+            ))),
         }
     }
 

@@ -61,7 +61,7 @@ enum Trigger {
 /// The options of Spin that a host may pass on.
 #[derive(Args)]
 struct Options {
-    #[arg(short, long)]
+    #[arg(short, long, default_value = "spin.toml")]
     from: PathBuf,
     #[arg(long, env = "SPIN_HTTP_LISTEN_ADDR")]
     listen: SocketAddr,

@@ -1,6 +1,7 @@
 //! The host as a proxy in front of an upstream server.
 
-mod backend;
+use tests::backend;
+
 mod clients;
 mod failures;
 mod framing;

@@ -310,7 +310,7 @@ fn pushpin(
     let pushpin = Pushpin {
         public,
         control,
-        upstream,
+        routes: &format!("* {upstream},over_http\n"),
         key: "changeme",
         // Pushpin's defaults.
         client_buffer: 8192,

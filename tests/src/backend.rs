@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     body::{Frame, Incoming},
     client::conn::{http1, http2},
@@ -24,8 +24,6 @@ use hyper_util::{
     server::conn::auto,
 };
 use serde_json::{Value, json};
-use spin_runtime::backend::{Body, BodyError, full};
-use tests::TIMEOUT;
 use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, TcpStream},
@@ -33,8 +31,24 @@ use tokio::{
     task::JoinHandle,
 };
 
+use crate::TIMEOUT;
+
+/// The body of a response.
+pub type Body = UnsyncBoxBody<Bytes, BodyError>;
+
+/// An error that ends a body early.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Returns a body with this content.
+pub fn full(content: impl Into<Bytes>) -> Body {
+    Full::new(content.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
 /// A server on a free port. Stopped on drop.
 pub struct Backend {
+    /// Its address.
     pub address: SocketAddr,
     connections: Arc<AtomicUsize>,
     task: JoinHandle<()>,
