@@ -32,7 +32,8 @@ impl Spin {
         self.folder.path()
     }
 
-    fn record_path(&self) -> PathBuf {
+    /// The file that the stand-in writes.
+    pub fn record_path(&self) -> PathBuf {
         self.folder.path().join("record.json")
     }
 
