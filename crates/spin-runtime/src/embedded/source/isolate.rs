@@ -68,8 +68,9 @@ const PERMISSIONS: [(&str, &[&str]); 7] = [
 /// The interfaces that need no permission, without their versions.
 ///
 /// They only have types, only work with handles of other interfaces, or affect the instance alone.
-const HARMLESS: [&str; 26] = [
+const HARMLESS: [&str; 27] = [
     "fermyon:spin-cron/cron-types",
+    "fermyon:spin/websocket-types",
     "wasi:cli/exit",
     "wasi:cli/stderr",
     "wasi:cli/stdin",
@@ -260,12 +261,18 @@ mod tests {
         assert_eq!(PERMISSIONS.map(|(key, _)| key), Inherit::KEYS);
     }
 
+    /// The interfaces of the host that no key of a permission grants.
+    const WITHOUT_KEY: [&str; 2] = [
+        "fermyon:spin/inbound-websocket-send",
+        "socket-host:websocket/channels",
+    ];
+
     #[test]
     fn every_interface_of_the_host_is_harmless_or_needs_one_permission() {
         for interface in linker::INTERFACES {
             let interface = without_version(interface);
             let permissions = PERMISSIONS.iter().flat_map(|(_, interfaces)| *interfaces);
-            let listed = permissions.chain(&HARMLESS);
+            let listed = permissions.chain(&HARMLESS).chain(&WITHOUT_KEY);
             let count = listed.filter(|listed| **listed == interface).count();
             assert_eq!(count, 1, "{interface}");
         }
