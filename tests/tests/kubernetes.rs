@@ -87,21 +87,6 @@ fn options_of_the_host_exist() -> Result<()> {
 }
 
 #[test]
-fn the_command_line_of_the_container_exists() -> Result<()> {
-    let file = fs::read_to_string(workspace().join("packaging/container/Containerfile"))?;
-    let mut lines = file.lines();
-    let command = lines.find_map(|line| line.strip_prefix("CMD "));
-    let arguments: Vec<String> = serde_json::from_str(command.context("CMD")?)?;
-    let output = Command::new(host_binary())
-        .args(&arguments)
-        .arg("--help")
-        .output()?;
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{arguments:?}: {stderr}");
-    Ok(())
-}
-
-#[test]
 fn the_parts_of_the_recipe_fit_together() -> Result<()> {
     let recipe = Recipe::load()?;
     let app = recipe.spec("SpinApp", "burger")?;
