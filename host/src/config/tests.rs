@@ -201,6 +201,22 @@ fn every_key_is_read() {
 }
 
 #[test]
+fn instances_of_named_components_are_reused() {
+    let table = "[application.tool.socket-host.websocket]\ninstance-reuse = [\"page\", \"pge\"]\n";
+    let config = parse(table).unwrap();
+    assert!(config.manifest.components["page"].reuses_websocket_instances);
+    let [warning] = &config.manifest.warnings[..] else {
+        panic!("{:?}", config.manifest.warnings)
+    };
+    let expected = "instance-reuse \"pge\" has no effect: no such component (did you mean `page`?)";
+    assert_eq!(warning, expected);
+    assert_problems(
+        "[application.tool.socket-host.websocket]\ninstance-reuse = true\n",
+        &[&["instance-reuse", "array"]],
+    );
+}
+
+#[test]
 fn problems_are_reported_with_line_and_key() {
     assert_problems(
         "[application.tool.socket-host]\n\

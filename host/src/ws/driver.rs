@@ -528,12 +528,13 @@ impl Driver {
         if self.round_trip.is_some() || self.session.is_deferred() {
             return ControlFlow::Continue(());
         }
-        let mut is_due = mem::take(&mut self.refresh) || self.pending.is_ready();
-        if self.session.typed.is_some() {
-            // The component cannot be sent a request without frames.
-            is_due = self.pending.is_ready();
+        let mut refresh = mem::take(&mut self.refresh);
+        if refresh && self.session.typed.is_some() {
+            // There is no call without frames, and none about missed items.
             self.session.outbox.close_if_missed();
+            refresh = false;
         }
+        let is_due = refresh || self.pending.is_ready();
         if is_due && self.session.attachment != Attachment::Detached {
             if self.phase == Phase::Open {
                 self.deadline = None;

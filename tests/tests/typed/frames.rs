@@ -136,6 +136,19 @@ async fn the_last_frame_tells_how_a_websocket_has_ended() -> Result<()> {
 }
 
 #[tokio::test]
+async fn the_host_answers_pings() -> Result<()> {
+    let folder = typed("");
+    let host = Server::start(folder.path(), &[])?;
+    let mut client = host.socket("/").await?;
+    client.0.send(Message::Ping("hello?".into())).await?;
+    let pong = client.next().await?.context("a pong")?;
+    ensure!(pong == Message::Pong("hello?".into()), "{pong:?}");
+    // The component has got the ping, too.
+    ensure!(ask(&mut client, "calls").await? == "1 1");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_trap_closes_the_websocket() -> Result<()> {
     let folder = typed("");
     let host = Server::start(folder.path(), &[])?;

@@ -136,9 +136,6 @@ async fn pings(address: SocketAddr) -> Result<()> {
     client.send("ping are you there").await?;
     let ping = client.next().await?.context("a ping")?;
     ensure!(ping == Message::Ping("are you there".into()), "{ping:?}");
-    client.0.send(Message::Ping("hello?".into())).await?;
-    let pong = client.next().await?.context("a pong")?;
-    ensure!(pong == Message::Pong("hello?".into()), "{pong:?}");
     ensure!(ask(&mut client, "still").await? == "still");
     Ok(())
 }

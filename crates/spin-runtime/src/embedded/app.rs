@@ -267,6 +267,9 @@ impl App {
 
     /// Returns what handles the WebSockets of a path by typed frames, if that is what its component does.
     fn websocket_handler(&self, path: &str) -> Option<(&Arc<WebSocketHandler>, Match)> {
+        if path.starts_with(WELL_KNOWN) {
+            return None;
+        }
         let found = self.router.route(path)?;
         let Target::Component(id) = found.target() else {
             return None;
