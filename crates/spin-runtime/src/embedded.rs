@@ -34,6 +34,7 @@ mod outgoing;
 mod output;
 mod permissions;
 mod result_size;
+pub mod simulation;
 mod sockets;
 mod source;
 mod sqlite;

@@ -45,7 +45,9 @@ mod variables;
 pub mod websocket;
 
 pub use cron_schedule::CronSchedule;
-pub use embedded::{Changes, Embedded, EmbeddedOptions, FolderError, LogRotation, SqliteStatement};
+pub use embedded::{
+    Changes, Embedded, EmbeddedOptions, FolderError, LogRotation, SqliteStatement, simulation,
+};
 pub use excluded_files::ExcludedFiles;
 pub use limit_range::{InstanceRanges, LimitRange};
 pub use limits::Limits;

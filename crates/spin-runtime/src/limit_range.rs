@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rand::{RngExt as _, distr::uniform::SampleUniform};
+use rand::{Rng, RngExt as _, distr::uniform::SampleUniform};
 
 #[cfg(doc)]
 use crate::limits::Limits;
@@ -50,11 +50,11 @@ impl<T: Copy> LimitRange<T> {
     }
 
     /// Returns a random value of the range.
-    pub(crate) fn pick(&self) -> T
+    pub(crate) fn pick(&self, rng: &mut impl Rng) -> T
     where
         T: PartialOrd + SampleUniform,
     {
-        rand::rng().random_range(self.start..self.end)
+        rng.random_range(self.start..self.end)
     }
 }
 
@@ -68,7 +68,8 @@ mod tests {
     #[test]
     fn instances_pick_limits_from_the_ranges() {
         let mut limits = Limits::DEFAULT;
-        assert_eq!(limits.pick(), Limits::DEFAULT);
+        let mut rng = rand::rng();
+        assert_eq!(limits.pick(&mut rng), Limits::DEFAULT);
         let second = Duration::from_secs;
         limits.instance_ranges = InstanceRanges {
             request_timeout: LimitRange::new(second(2), second(4)),
@@ -76,7 +77,7 @@ mod tests {
             concurrent_requests: LimitRange::new(7, 8),
             idle_timeout: None,
         };
-        let picked: Vec<_> = (0..1000).map(|_| limits.pick()).collect();
+        let picked: Vec<_> = (0..1000).map(|_| limits.pick(&mut rng)).collect();
         let requests: BTreeSet<_> = picked.iter().map(|one| one.requests_per_instance).collect();
         assert_eq!(requests, BTreeSet::from([1, 2, 3]));
         for limits in &picked {

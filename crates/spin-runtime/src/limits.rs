@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rand::Rng;
 use tokio::sync::Semaphore;
 
 use crate::limit_range::InstanceRanges;
@@ -150,19 +151,19 @@ impl Limits {
     };
 
     /// Returns the limits of a new instance.
-    pub(crate) fn pick(mut self) -> Self {
+    pub(crate) fn pick(mut self, rng: &mut impl Rng) -> Self {
         let ranges = &self.instance_ranges;
         if let Some(range) = ranges.request_timeout {
-            self.request_timeout = range.pick();
+            self.request_timeout = range.pick(rng);
         }
         if let Some(range) = ranges.requests {
-            self.requests_per_instance = range.pick();
+            self.requests_per_instance = range.pick(rng);
         }
         if let Some(range) = ranges.concurrent_requests {
-            self.concurrent_requests_per_instance = range.pick();
+            self.concurrent_requests_per_instance = range.pick(rng);
         }
         if let Some(range) = ranges.idle_timeout {
-            self.idle_instance_timeout = range.pick();
+            self.idle_instance_timeout = range.pick(rng);
         }
         self
     }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
@@ -14,7 +14,7 @@ use http::{
     uri::{Authority, Scheme},
 };
 use serde::Serialize;
-use tokio::time::{error::Elapsed, timeout, timeout_at};
+use tokio::time::{Instant, error::Elapsed, timeout, timeout_at};
 use wasmtime_wasi_http::handler::{
     ExpirationError, InstantiationError, ProxyHandler, TrapOrPanicError,
 };
@@ -536,7 +536,7 @@ impl Handler {
         let mut response = std::pin::pin!(response);
         let mut deadline = Instant::now() + limit;
         loop {
-            let result = timeout_at(deadline.into(), &mut response).await;
+            let result = timeout_at(deadline, &mut response).await;
             let accepted = guard.accepted_at().filter(|_| waits);
             match accepted.max(guard.upload().last_read) {
                 Some(last) if result.is_err() && last + limit > deadline => deadline = last + limit,

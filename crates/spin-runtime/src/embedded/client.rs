@@ -26,6 +26,7 @@ use tokio::{
 };
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 
+use super::simulation::World;
 use crate::limits::Limits;
 
 tokio::task_local! {
@@ -38,16 +39,19 @@ tokio::task_local! {
 pub(crate) struct Client {
     pool: Arc<OnceCell<Pool>>,
     limits: Limits,
+    /// The servers, if they are simulated.
+    world: Option<Arc<World>>,
 }
 
 type Pool = legacy::Client<HttpsConnector<Connector>, WasiBody>;
 
 impl Client {
     /// Creates a client that trusts the root certificates of the system and Mozilla's.
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits, world: Option<Arc<World>>) -> Self {
         Self {
             pool: Arc::default(),
             limits: *limits,
+            world,
         }
     }
 
@@ -62,9 +66,10 @@ impl Client {
         pool.map_err(|error| Error::InternalError(Some(format!("cannot set up TLS: {error}"))))
     }
 
-    /// Sends a request with an absolute URI.
+    /// Sends a request with an absolute URI. Its sender is the component with the id `component`.
     pub(crate) async fn send(
         &self,
+        component: &str,
         mut request: Request<WasiBody>,
         options: RequestOptions,
     ) -> Result<Response<WasiBody>, Error> {
@@ -78,14 +83,16 @@ impl Client {
             .unwrap_or(limits.between_bytes_timeout);
         // The client derives it from the URI.
         request.headers_mut().remove(header::HOST);
-        let response = self.pool().await?.request(request);
-        let response = CONNECT_TIMEOUT.scope(connect_timeout, response);
+        let response = async {
+            match &self.world {
+                Some(world) => world.send(component, request).await,
+                None => self.request(request, connect_timeout).await,
+            }
+        };
         let response = timeout(first_byte_timeout, response)
             .await
-            .map_err(|_| Error::ConnectionReadTimeout)?
-            .map_err(|error| to_wasi_error(&error))?;
+            .map_err(|_| Error::ConnectionReadTimeout)??;
         Ok(response.map(|body| {
-            let body = body.map_err(Error::from).boxed_unsync();
             TimeoutBody {
                 body,
                 sleep: Box::pin(tokio::time::sleep(between_bytes_timeout)),
@@ -93,6 +100,18 @@ impl Client {
             }
             .boxed_unsync()
         }))
+    }
+
+    /// Sends a request over a connection of the pool.
+    async fn request(
+        &self,
+        request: Request<WasiBody>,
+        connect_timeout: Duration,
+    ) -> Result<Response<WasiBody>, Error> {
+        let response = self.pool().await?.request(request);
+        let response = CONNECT_TIMEOUT.scope(connect_timeout, response).await;
+        let response = response.map_err(|error| to_wasi_error(&error))?;
+        Ok(response.map(|body| body.map_err(Error::from).boxed_unsync()))
     }
 }
 
@@ -273,11 +292,13 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri = format!("http://{}/", listener.local_addr().unwrap());
         let limits = Limits::DEFAULT;
-        let client = Client::new(&limits);
+        let client = Client::new(&limits, None);
         let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
         let request = Request::get(uri).body(body).unwrap();
         let send = async {
-            let response = client.send(request, RequestOptions::default()).await;
+            let response = client
+                .send("test", request, RequestOptions::default())
+                .await;
             response.unwrap().collect().await.unwrap();
         };
         let serve = async {

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     call::LocalCalls, client::Client, component_log::ComponentLog, compute::ComputeQueue,
-    files::Mounts, key_value::Stores, output::OutputStream, sqlite::Databases,
+    files::Mounts, key_value::Stores, output::OutputStream, simulation::World, sqlite::Databases,
 };
 use crate::{allowed_hosts::AllowedHosts, limits::Limits, websocket::WebSockets};
 
@@ -36,6 +36,8 @@ pub(crate) struct Component {
     /// The client for these requests.
     pub(crate) client: Client,
     pub(crate) limits: Limits,
+    /// What surrounds it, if that is simulated.
+    pub(crate) world: Option<Arc<World>>,
     /// What is logged about it.
     pub(crate) log: Arc<ComponentLog>,
     /// One permit for each instance that may exist.

@@ -7,12 +7,12 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::{
     sync::Semaphore,
-    time::{Sleep, timeout},
+    time::{Instant, Sleep, timeout},
 };
 use wasmtime::{Result, Store, StoreContextMut, component::GuestTaskId};
 use wasmtime_wasi_http::handler::{
@@ -48,7 +48,10 @@ impl HandlerState for Instances {
 
     async fn instantiate(&self) -> Result<Instance<Guest, Expiration, WorkerPolicy>> {
         let component = &self.component;
-        let limits = component.limits.pick();
+        let limits = match &component.world {
+            Some(world) => component.limits.pick(&mut world.rng("limits")),
+            None => component.limits.pick(&mut rand::rng()),
+        };
         let worker = Arc::new(Worker::new(component.id.clone(), limits));
         let start = async {
             let permit = component.permits.clone().acquire_owned().await?;
@@ -78,6 +81,7 @@ impl HandlerState for Instances {
             worker: worker.clone(),
             sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
             bodies_closed: None,
+            status_since: None,
             permits: component.permits.clone(),
         };
         let (max_requests, max_concurrent_requests) = if self.pre.reuses_instances() {
@@ -110,7 +114,26 @@ pub(crate) struct Expiration {
     sleep: Pin<Box<Sleep>>,
     /// When the last response body was closed.
     bodies_closed: Option<Instant>,
+    /// When the status last changed, by Wasmtime's clock and by Tokio's.
+    status_since: Option<(std::time::Instant, Instant)>,
     permits: Arc<Semaphore>,
+}
+
+impl Expiration {
+    /// Converts a time of Wasmtime's clock, which a paused clock of Tokio does not follow.
+    fn convert(&mut self, since: std::time::Instant) -> Instant {
+        match self.status_since {
+            // When a request ends, the time of an earlier one may apply again.
+            Some((known, converted)) if since <= known => {
+                converted.checked_sub(known - since).unwrap_or(converted)
+            }
+            _ => {
+                let now = Instant::now();
+                self.status_since = Some((since, now));
+                now
+            }
+        }
+    }
 }
 
 impl WorkerExpiration for Expiration {
@@ -118,8 +141,9 @@ impl WorkerExpiration for Expiration {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         status: WorkerStatus,
-        since: Instant,
+        since: std::time::Instant,
     ) -> Poll<()> {
+        let since = self.convert(since);
         let worker = self.worker.clone();
         // Wasmtime polls this when the guest waits.
         worker.end_turn();
@@ -154,8 +178,8 @@ impl WorkerExpiration for Expiration {
                 )
             }
         };
-        if self.sleep.deadline() != deadline.into() {
-            self.sleep.as_mut().reset(deadline.into());
+        if self.sleep.deadline() != deadline {
+            self.sleep.as_mut().reset(deadline);
         }
         std::task::ready!(self.sleep.as_mut().poll(cx));
         if let Some(reason) = reason {

@@ -27,8 +27,8 @@ use super::{
 #[cfg(feature = "redis")]
 pub(super) use redis_store::RedisStore;
 pub(crate) use sqlite_store::StoreFile;
-pub use store::{CompareAndSwap, OpenStore};
-pub(crate) use store::{Store, StoreError, Stores};
+pub(crate) use store::Stores;
+pub use store::{CompareAndSwap, Cursor, KeyPage, OpenStore, Pending, Store, StoreError, Swap};
 
 /// Adds the interfaces to a linker.
 pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> Result<()> {

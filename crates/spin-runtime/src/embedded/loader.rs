@@ -23,8 +23,9 @@ use super::{
     key_value::Store,
     linker,
     options::{EmbeddedOptions, FolderError},
-    output::{Output, Targets},
+    output::{Output, Targets, source::OutputSource},
     permissions,
+    simulation::World,
     source::SourceLoader,
     storage::Storage,
 };
@@ -42,6 +43,8 @@ pub(crate) struct AppLoader {
     toolchain: Option<Toolchain>,
     output: Output,
     client: Client,
+    /// What surrounds the components, if that is simulated.
+    world: Option<Arc<World>>,
     processors: Processors,
     sources: SourceLoader,
     storage: Storage,
@@ -95,11 +98,16 @@ impl AppLoader {
     /// Fails if a thread cannot be started.
     pub(crate) fn new(mut options: EmbeddedOptions) -> anyhow::Result<Self> {
         options.limits = options.limits.normalized();
+        let world = options
+            .simulation
+            .clone()
+            .map(|it| Arc::new(World::new(it)));
         Ok(Self {
             compiler: Compiler::select(options.optimize),
             toolchain: None,
             output: Output::start(&options.limits, options.log_rotation)?,
-            client: Client::new(&options.limits),
+            client: Client::new(&options.limits, world.clone()),
+            world,
             processors: Processors::of_machine(),
             sources: SourceLoader::new(options.cache_dir.clone(), &options.limits),
             storage: Storage::default(),
@@ -284,19 +292,20 @@ impl AppLoader {
         let mut environment = component.environment.clone();
         environment.extend(options.environment.clone());
         let shared_id: Arc<str> = id.as_str().into();
-        let log = |name| {
+        let log = |source: OutputSource| {
             let (folder, kind) = match &options.log_dir {
                 Some(folder) => (folder.clone(), FolderError::Log),
                 None => (options.state_dir.join("logs"), FolderError::State),
             };
-            let has_file = !folder.as_os_str().is_empty();
-            let file = folder.join(format!("{id}_{name}.txt"));
+            let has_file = self.world.is_none() && !folder.as_os_str().is_empty();
+            let file = folder.join(format!("{id}_{}.txt", source.name()));
             let targets = Targets {
                 file: has_file.then_some(&file),
                 truncate: options.truncate_logs && !self.has_loaded,
                 echo: !options.quiet && (options.follow.is_empty() || options.follow.contains(id)),
+                world: self.world.clone(),
             };
-            let stream = self.output.stream(shared_id.clone(), targets);
+            let stream = self.output.stream(shared_id.clone(), source, targets);
             stream.context(kind)
         };
         let mounts = Mounts::gather(component, &manifest.root)?;
@@ -307,8 +316,8 @@ impl AppLoader {
             id: shared_id.clone(),
             environment: environment.into_iter().collect(),
             mounts,
-            stdout: log("stdout")?,
-            stderr: log("stderr")?,
+            stdout: log(OutputSource::Stdout)?,
+            stderr: log(OutputSource::Stderr)?,
             variables: variables.component_variables(id),
             stores: storage.component_stores(component),
             databases: storage.component_databases(component, options),
@@ -317,6 +326,7 @@ impl AppLoader {
             allowed_hosts: variables.allowed_hosts(component)?,
             client: self.client.clone(),
             limits,
+            world: self.world.clone(),
             log: Arc::new(ComponentLog::new(shared_id.clone(), &limits)),
             permits: permits
                 .unwrap_or_else(|| Arc::new(Semaphore::new(limits.instances_per_component))),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use super::{output::LogRotation, sqlite::SqliteStatement};
+use super::{output::LogRotation, simulation::Simulation, sqlite::SqliteStatement};
 use crate::{limits::Limits, runtime_config::RuntimeConfig, websocket::WebSockets};
 
 /// The options of an [`Embedded`](super::Embedded) runtime.
@@ -44,6 +44,8 @@ pub struct EmbeddedOptions {
     pub sqlite_statements: Vec<SqliteStatement>,
     /// The WebSockets that components send frames to. `None` if there are none.
     pub websockets: Option<Arc<dyn WebSockets>>,
+    /// What surrounds the components in a test. `None` for the real world.
+    pub simulation: Option<Simulation>,
 }
 
 /// A folder of the options that cannot be used.
@@ -79,6 +81,7 @@ impl EmbeddedOptions {
             runtime_config: RuntimeConfig::default(),
             sqlite_statements: Vec::new(),
             websockets: None,
+            simulation: None,
         }
     }
 }

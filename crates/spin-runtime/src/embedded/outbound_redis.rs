@@ -93,6 +93,9 @@ impl View<'_> {
 /// Connects a component to a server that it may connect to.
 async fn open(component: &Component, address: &str) -> Result<Connection, RedisError> {
     check_allowed(component, address)?;
+    if component.world.is_some() {
+        return Err(RedisError::Other("Redis is not simulated".to_owned()));
+    }
     let permits = component.redis_permits.clone();
     let permit = permits
         .try_acquire_owned()

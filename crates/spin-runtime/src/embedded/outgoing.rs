@@ -100,7 +100,8 @@ async fn send(
         Destination::Server => {
             let permit = component.outgoing_permits.clone().acquire_owned().await;
             let permit = permit.map_err(|_| Error::ConnectionTerminated)?;
-            let response = component.client.send(request, options).await?;
+            let client = &component.client;
+            let response = client.send(&component.id, request, options).await?;
             // Owned by the closure, so that it is released with the body.
             return Ok(response.map(|body| {
                 body.map_err(move |error| {

@@ -2,6 +2,7 @@
 
 mod log_file;
 mod rotation;
+pub(crate) mod source;
 mod writer;
 
 use std::{
@@ -26,7 +27,11 @@ use wasmtime_wasi::{
 };
 
 pub use self::rotation::LogRotation;
-use self::writer::{Message, Shared, Writer};
+use self::{
+    source::OutputSource,
+    writer::{Message, Shared, Writer},
+};
+use super::simulation::World;
 use crate::limits::Limits;
 
 /// The thread that writes the output of all components.
@@ -69,6 +74,7 @@ impl Output {
     pub(crate) fn stream(
         &self,
         component: Arc<str>,
+        source: OutputSource,
         targets: Targets<'_>,
     ) -> anyhow::Result<OutputStream> {
         if let Some(file) = targets.file {
@@ -84,8 +90,10 @@ impl Output {
         Ok(OutputStream {
             shared: self.shared.clone(),
             component,
+            source,
             file: targets.file.map(Arc::from),
             echo: targets.echo,
+            world: targets.world,
         })
     }
 }
@@ -98,6 +106,8 @@ pub(crate) struct Targets<'a> {
     pub(crate) truncate: bool,
     /// Also write to stderr.
     pub(crate) echo: bool,
+    /// Receives the output instead, if it is set.
+    pub(crate) world: Option<Arc<World>>,
 }
 
 impl Drop for Output {
@@ -115,8 +125,10 @@ impl Drop for Output {
 pub(crate) struct OutputStream {
     shared: Arc<Shared>,
     component: Arc<str>,
+    source: OutputSource,
     file: Option<Arc<Path>>,
     echo: bool,
+    world: Option<Arc<World>>,
 }
 
 impl OutputStream {
@@ -128,6 +140,9 @@ impl OutputStream {
     }
 
     fn send(&self, text: Vec<u8>) {
+        if let Some(world) = &self.world {
+            return world.write(&self.component, self.source, &text);
+        }
         let queued = Message::queued_bytes(&text);
         let shared = &self.shared;
         // A blocked terminal must not block the guests.
@@ -250,6 +265,7 @@ mod tests {
             file: Some(file),
             truncate: false,
             echo: false,
+            world: None,
         }
     }
 
@@ -258,7 +274,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("logs/a_stdout.txt");
         let output = Output::start(&Limits::DEFAULT, LogRotation::DEFAULT).unwrap();
-        let stream = output.stream("a".into(), append(&file)).unwrap();
+        let stream = output
+            .stream("a".into(), OutputSource::Stdout, append(&file))
+            .unwrap();
         let (one, two) = (stream.pipe(), stream.pipe());
         one.0.write(b"on");
         two.0.write(b"two\ntw");
@@ -276,7 +294,9 @@ mod tests {
         fs::write(&file, "before\n").unwrap();
         let write = |targets: Targets<'_>, text: &str| {
             let output = Output::start(&Limits::DEFAULT, LogRotation::DEFAULT).unwrap();
-            let stream = output.stream("a".into(), targets).unwrap();
+            let stream = output
+                .stream("a".into(), OutputSource::Stdout, targets)
+                .unwrap();
             stream.pipe().0.write(text.as_bytes());
             drop(output);
             fs::read_to_string(&file).unwrap()
@@ -307,8 +327,10 @@ mod tests {
         let stream = OutputStream {
             shared: shared.clone(),
             component: "a".into(),
+            source: OutputSource::Stdout,
             file: None,
             echo: false,
+            world: None,
         };
         let pipe = stream.pipe();
         for _ in 0..30 {
@@ -324,7 +346,10 @@ mod tests {
         fs::write(folder.path().join("logs"), "").unwrap();
         let output = Output::start(&Limits::DEFAULT, LogRotation::DEFAULT).unwrap();
         let file = folder.path().join("logs/a.txt");
-        let error = output.stream("a".into(), append(&file)).err().unwrap();
+        let error = output
+            .stream("a".into(), OutputSource::Stdout, append(&file))
+            .err()
+            .unwrap();
         assert!(format!("{error:#}").contains("logs"), "{error:#}");
     }
 }

@@ -35,6 +35,7 @@ fn view(guest: &mut Guest) -> View<'_> {
     View {
         table: &mut guest.table,
         databases: &guest.component.databases,
+        is_simulated: guest.component.world.is_some(),
         log: &guest.component.log,
     }
 }
@@ -43,6 +44,7 @@ fn view(guest: &mut Guest) -> View<'_> {
 pub(crate) struct View<'a> {
     table: &'a mut ResourceTable,
     databases: &'a Databases,
+    is_simulated: bool,
     log: &'a ComponentLog,
 }
 
@@ -87,7 +89,7 @@ impl View<'_> {
         let Some(permit) = self.databases.acquire() else {
             return Ok(Err(OpenError::TooManyConnections));
         };
-        match Connection::start(database.clone(), permit) {
+        match Connection::start(database.clone(), permit, self.is_simulated) {
             Ok(connection) => Ok(Ok(self.table.push(OpenConnection(Arc::new(connection)))?)),
             Err(error) => Ok(Err(OpenError::Failed(error.to_string()))),
         }

@@ -76,6 +76,10 @@ impl Storage {
         label: &str,
         options: &EmbeddedOptions,
     ) -> anyhow::Result<Arc<dyn Store>> {
+        if let Some(simulation) = &options.simulation {
+            let store = simulation.stores.get(label).cloned();
+            return store.with_context(|| format!("key-value store {label:?} is not simulated"));
+        }
         let configured = options.runtime_config.key_value_stores.get(label);
         match configured {
             Some(KeyValueStore::Redis { url }) => {

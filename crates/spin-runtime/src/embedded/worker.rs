@@ -7,12 +7,12 @@ use std::{
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use wasmtime::Result;
 
 use super::{

@@ -12,6 +12,13 @@ pub type Pending<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>
 #[error("{0}")]
 pub struct StoreError(pub(crate) String);
 
+impl StoreError {
+    /// Creates an error.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
 impl From<ResultTooLarge> for StoreError {
     fn from(error: ResultTooLarge) -> Self {
         Self(error.to_string())
@@ -56,6 +63,13 @@ pub struct KeyPage {
     pub(crate) keys: Vec<String>,
     /// The position of the next page. `None` on the last one.
     pub(crate) next: Option<Cursor>,
+}
+
+impl KeyPage {
+    /// Creates the only page of a listing.
+    pub fn only(keys: Vec<String>) -> Self {
+        Self { keys, next: None }
+    }
 }
 
 /// Returns the memory that a key and its value take in a result.

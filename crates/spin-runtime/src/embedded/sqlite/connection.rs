@@ -12,6 +12,7 @@ use super::{
     database::Database,
     query::{self, QueryError, QueryResult, Row, RowSender},
 };
+use crate::embedded::simulation;
 
 /// The operations of a connection that may wait for its thread. Further ones wait in the guest.
 const MAX_PENDING: usize = 16;
@@ -32,6 +33,8 @@ const STACK_BYTES: usize = 8 * 1024 * 1024;
 pub struct Connection {
     jobs: mpsc::Sender<Job>,
     closed: Closed,
+    /// Callers block, so that no time passes in a simulation.
+    blocks: bool,
 }
 
 /// When a connection was dropped.
@@ -53,6 +56,28 @@ pub(super) struct RowStream {
     pub(super) outcome: Outcome,
 }
 
+impl RowStream {
+    /// Creates the stream of a result that is complete.
+    fn complete(result: Result<QueryResult, QueryError>) -> Self {
+        let (QueryResult { columns, rows }, outcome) = match result {
+            Ok(result) => (result, Ok(())),
+            Err(error) => (QueryResult::default(), Err(error)),
+        };
+        let (sender, received) = mpsc::channel(rows.len().max(1));
+        for row in rows {
+            // There is room for each.
+            let _ = sender.try_send(row);
+        }
+        let (reply, receiver) = oneshot::channel();
+        let _ = reply.send(outcome);
+        Self {
+            columns,
+            rows: received,
+            outcome: Outcome(receiver),
+        }
+    }
+}
+
 /// The result of a statement whose rows are streamed.
 pub(super) struct Outcome(oneshot::Receiver<Result<(), QueryError>>);
 
@@ -65,10 +90,11 @@ impl Outcome {
 
 impl Connection {
     /// Starts the thread of a connection. It opens the database for the first operation, and holds
-    /// `permit` until it ends.
+    /// `permit` until it ends. With `blocks`, operations block their callers.
     pub(super) fn start(
         database: Arc<Database>,
         permit: OwnedSemaphorePermit,
+        blocks: bool,
     ) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel(MAX_PENDING);
         let closed = Closed::default();
@@ -82,7 +108,11 @@ impl Connection {
                     drop(permit);
                 }
             })?;
-        Ok(Self { jobs, closed })
+        Ok(Self {
+            jobs,
+            closed,
+            blocks,
+        })
     }
 
     /// Runs a statement and returns all of its rows.
@@ -101,6 +131,10 @@ impl Connection {
         sql: String,
         parameters: Vec<Value>,
     ) -> Result<RowStream, QueryError> {
+        if self.blocks {
+            let result = self.query(sql, parameters).await;
+            return Ok(RowStream::complete(result));
+        }
         let (columns, names) = oneshot::channel();
         let (rows, received) = mpsc::channel(MAX_ROWS);
         let (reply, outcome) = oneshot::channel();
@@ -127,6 +161,9 @@ impl Connection {
     async fn send<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<T, QueryError> {
         let (reply, result) = oneshot::channel();
         self.jobs.send(job(reply)).await.map_err(|_| stopped())?;
+        if self.blocks {
+            return simulation::block_on(result).map_err(|_| stopped())?;
+        }
         result.await.map_err(|_| stopped())?
     }
 }

@@ -29,7 +29,7 @@ impl From<ResultTooLarge> for QueryError {
 pub(super) type Row = Vec<Value>;
 
 /// A complete result.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct QueryResult {
     pub(super) columns: Vec<String>,
     pub(super) rows: Vec<Row>,
