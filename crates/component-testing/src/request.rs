@@ -1,0 +1,70 @@
+//! Requests of clients.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use bytes::Bytes;
+use grip::header::{CONNECTION_ID, META_PREFIX, SET_META_PREFIX, is_grip};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
+use spin_runtime::backend::{Body, Caller, Client, full};
+
+/// The address of all clients, from a network for documentation (RFC 5737).
+const CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 50_000);
+
+/// A request whose body is complete, so that it can be sent again.
+#[derive(Clone, Debug)]
+pub(crate) struct ClientRequest {
+    pub(crate) method: Method,
+    /// In origin form.
+    pub(crate) uri: Uri,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl ClientRequest {
+    /// Prepares a request as a GRIP host does: without headers that only the host may send.
+    pub(crate) fn new<B: Into<Bytes>>(request: Request<B>) -> Self {
+        let (parts, body) = request.into_parts();
+        let body = body.into();
+        let mut headers = HeaderMap::new();
+        for (name, value) in &parts.headers {
+            if !is_private(name.as_str()) {
+                headers.append(name, value.clone());
+            }
+        }
+        if !headers.contains_key(header::HOST) {
+            let authority = parts.uri.authority().map(|authority| authority.as_str());
+            let host = HeaderValue::from_str(authority.unwrap_or("localhost"));
+            let host = host.unwrap_or(HeaderValue::from_static("localhost"));
+            headers.insert(header::HOST, host);
+        }
+        if !body.is_empty() && !headers.contains_key(header::CONTENT_LENGTH) {
+            headers.insert(header::CONTENT_LENGTH, body.len().into());
+        }
+        let path = parts.uri.path_and_query().cloned();
+        Self {
+            method: parts.method,
+            uri: path.map_or(Uri::from_static("/"), Uri::from),
+            headers,
+            body,
+        }
+    }
+
+    /// Returns the request for the application.
+    pub(crate) fn to_backend(&self) -> Request<Body> {
+        let mut request = Request::new(full(self.body.clone()));
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        let caller = Caller::Client(Client::plain(CLIENT));
+        request.extensions_mut().insert(caller);
+        request
+    }
+}
+
+/// Returns whether only the host sends a header.
+fn is_private(name: &str) -> bool {
+    is_grip(name)
+        || name == CONNECTION_ID
+        || name.starts_with(META_PREFIX)
+        || name.starts_with(SET_META_PREFIX)
+}
