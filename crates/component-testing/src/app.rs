@@ -49,7 +49,7 @@ pub(crate) struct Parts {
 /// An application in a simulated world.
 ///
 /// All methods run on the thread of the test. They return when everything that they have caused
-/// waits for a time, or has ended.
+/// waits for a time, or has ended. They block, so a test must not be an `async` function.
 pub struct TestApp {
     host: Arc<Host>,
     stores: BTreeMap<String, Store>,

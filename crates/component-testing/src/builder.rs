@@ -12,8 +12,8 @@ use anyhow::{Context as _, Result};
 use grip::Key;
 use rand::{SeedableRng as _, rngs::StdRng};
 use spin_runtime::{
-    Changes, Embedded, EmbeddedOptions, InstanceRanges, LimitRange, Limits, Manifest,
-    PrivateRoutes, RuntimeConfig, Variables,
+    Changes, Embedded, EmbeddedOptions, LimitRange, Limits, Manifest, PrivateRoutes, RuntimeConfig,
+    Variables,
     runtime_config::SqliteDatabase,
     simulation::{self, SimulatedClock, Simulation},
 };
@@ -29,6 +29,7 @@ use crate::{
     reply::Reply,
     runtime::Runtime,
     servers::SimulatedServers,
+    shuffle::Shuffle,
     store::Store,
     timers,
 };
@@ -54,9 +55,8 @@ const DEFAULT_GRIP_URL: &str = "http://127.0.0.1:5561";
 /// The key of the host, for applications that do not set the variable `grip_key`.
 const DEFAULT_GRIP_KEY: &str = "the key of component-testing";
 
-/// The requests that an instance serves at the same time, at most, and one more. Each instance picks a
-/// number, so that requests meet in one instance and in several.
-const MAX_CONCURRENT_REQUESTS: usize = 4;
+/// The most requests that an instance serves at the same time.
+const MAX_CONCURRENT_REQUESTS: usize = 3;
 
 /// Settings of a [`TestApp`].
 #[must_use = "the application starts with `build`"]
@@ -80,10 +80,6 @@ enum Application {
 
 impl TestAppBuilder {
     fn new(application: Application) -> Self {
-        let instance_ranges = InstanceRanges {
-            concurrent_requests: LimitRange::new(1, MAX_CONCURRENT_REQUESTS),
-            ..InstanceRanges::default()
-        };
         Self {
             application,
             component: ComponentSettings::default(),
@@ -93,10 +89,7 @@ impl TestAppBuilder {
             start: UNIX_EPOCH + DEFAULT_START,
             fake: None,
             with_timers: false,
-            limits: Limits {
-                instance_ranges,
-                ..Limits::DEFAULT
-            },
+            limits: Limits::DEFAULT,
         }
     }
 
@@ -173,7 +166,7 @@ impl TestAppBuilder {
         self
     }
 
-    /// Sets the limits of the components. Those about files, connections and logs have no effect.
+    /// Sets the limits of the components. Those about connections, locks and log files have no effect.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
@@ -201,17 +194,17 @@ impl TestAppBuilder {
         let grip_key = variables.get("grip_key").filter(|key| !key.is_empty());
         let key = Key::parse(grip_key.unwrap_or(DEFAULT_GRIP_KEY)).context("grip_key")?;
 
+        let mut rng = StdRng::seed_from_u64(self.seed);
         let clock = SimulatedClock::start(self.start);
         let channels = Channels::new(settings.history_items);
         let publisher = Publisher::new(grip_url, key, clock, channels.clone());
-        let servers = SimulatedServers::new(clock, publisher.clone(), self.fake);
+        let shuffle = Shuffle::new(rng.fork());
+        let servers = SimulatedServers::new(clock, publisher.clone(), self.fake, shuffle.clone());
         let logs = ComponentLogs::default();
-        // Its own numbers do not depend on what else uses the seed.
-        let mut rng = StdRng::seed_from_u64(self.seed);
         let labels = manifest.components.values();
         let labels = labels.flat_map(|component| component.key_value_stores.clone());
         let stores: BTreeMap<String, Store> = labels
-            .map(|label| (label, Store::new(rng.fork())))
+            .map(|label| (label, Store::new(Shuffle::new(rng.fork()))))
             .collect();
         let simulated = stores.iter().map(|(label, store)| {
             let store: Arc<dyn simulation::Store> = Arc::new(store.clone());
@@ -230,7 +223,7 @@ impl TestAppBuilder {
         let mut options = EmbeddedOptions::new(folder.path());
         options.environment = self.environment;
         options.pooling = false;
-        options.limits = self.limits;
+        options.limits = with_instance_range(self.limits);
         options.runtime_config = RuntimeConfig {
             sqlite_databases: databases.collect(),
             ..RuntimeConfig::default()
@@ -245,7 +238,9 @@ impl TestAppBuilder {
         let backend = Embedded::new(options)?;
         backend.replace(&manifest, &variables, &Changes::default(), || {})?;
         let private = PrivateRoutes::new(&settings.private)?;
-        let host = Arc::new(Host::new(backend, clock, publisher, channels, private));
+        let host = Arc::new(Host::new(
+            backend, clock, publisher, channels, private, shuffle,
+        ));
         if self.with_timers {
             for timer in &settings.timers {
                 tokio::spawn(timers::run(host.clone(), timer.clone(), rng.fork()));
@@ -284,4 +279,15 @@ impl TestAppBuilder {
         // The environment would make tests depend on the machine.
         Variables::new(manifest, &self.variables, host, |_| None)
     }
+}
+
+/// Lets each instance pick how many requests it serves at the same time, unless the limits have such a
+/// range, so that requests meet in one instance and in several.
+fn with_instance_range(mut limits: Limits) -> Limits {
+    let most = limits
+        .concurrent_requests_per_instance
+        .min(MAX_CONCURRENT_REQUESTS);
+    let range = &mut limits.instance_ranges.concurrent_requests;
+    *range = range.or(LimitRange::new(1, most + 1));
+    limits
 }

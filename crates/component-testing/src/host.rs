@@ -11,7 +11,7 @@ use spin_runtime::{
     simulation::SimulatedClock,
 };
 
-use crate::{channels::Channels, failure::Failure, publisher::Publisher};
+use crate::{channels::Channels, failure::Failure, publisher::Publisher, shuffle::Shuffle};
 
 /// The features of the simulated host. `presence` and `user` have no effect.
 const FEATURES: &str = "status, session, link:next, filter:skip-self, filter:skip-users, \
@@ -25,6 +25,8 @@ pub(crate) struct Host {
     pub(crate) channels: Channels,
     /// The paths that clients cannot request.
     pub(crate) private: PrivateRoutes,
+    /// Decides when requests reach the application.
+    shuffle: Shuffle,
     failures: Mutex<Vec<Failure>>,
     connections: AtomicU64,
 }
@@ -36,6 +38,7 @@ impl Host {
         publisher: Publisher,
         channels: Channels,
         private: PrivateRoutes,
+        shuffle: Shuffle,
     ) -> Self {
         Self {
             backend,
@@ -43,6 +46,7 @@ impl Host {
             publisher,
             channels,
             private,
+            shuffle,
             failures: Mutex::default(),
             connections: AtomicU64::new(0),
         }
@@ -61,6 +65,7 @@ impl Host {
         request: Request<Body>,
     ) -> Result<Response<Body>, BackendError> {
         let path = request.uri().path().to_owned();
+        self.shuffle.delay().await;
         let response = self.backend.call(request).await;
         if let Err(error) = &response
             && !matches!(error, BackendError::NoRoute { .. })

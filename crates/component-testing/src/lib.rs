@@ -3,8 +3,8 @@
 //! A [`TestApp`] runs the components of an application as socket-host does: with the same routes,
 //! interfaces, variables and limits. What surrounds them is simulated. Time moves only when a test
 //! lets it, random numbers come from a seed, key-value stores are in memory and can fail, servers are
-//! functions, and WebSocket clients are objects. There are no ports and no threads, so a test with
-//! the same seed always takes the same course.
+//! functions, and WebSocket clients are objects. All of it runs on the thread of the test, which opens
+//! no ports, so a test with the same seed always takes the same course.
 //!
 //! ```no_run
 //! use component_testing::TestApp;
@@ -38,6 +38,7 @@ mod response;
 mod runtime;
 mod serve;
 mod servers;
+mod shuffle;
 mod store;
 mod timers;
 mod websocket;

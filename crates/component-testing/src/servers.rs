@@ -14,6 +14,7 @@ use crate::{
     outbound::{Fake, OutboundRequest},
     publisher::Publisher,
     reply::Reply,
+    shuffle::Shuffle,
 };
 
 /// The servers. Clones share the list of requests.
@@ -24,15 +25,22 @@ struct Inner {
     clock: SimulatedClock,
     publisher: Publisher,
     fake: Option<Fake>,
+    shuffle: Shuffle,
     requests: Mutex<Vec<OutboundRequest>>,
 }
 
 impl SimulatedServers {
-    pub(crate) fn new(clock: SimulatedClock, publisher: Publisher, fake: Option<Fake>) -> Self {
+    pub(crate) fn new(
+        clock: SimulatedClock,
+        publisher: Publisher,
+        fake: Option<Fake>,
+        shuffle: Shuffle,
+    ) -> Self {
         Self(Arc::new(Inner {
             clock,
             publisher,
             fake,
+            shuffle,
             requests: Mutex::default(),
         }))
     }
@@ -59,6 +67,7 @@ impl Servers for SimulatedServers {
                 headers: parts.headers,
                 body: body.to_bytes(),
             };
+            inner.shuffle.delay().await;
             if inner.publisher.is_for(&request.uri) {
                 return inner.publisher.receive(&request).send().await;
             }

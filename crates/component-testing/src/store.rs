@@ -3,12 +3,9 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use parking_lot::Mutex;
-use rand::{RngExt as _, rngs::StdRng};
 use spin_runtime::simulation::{self, Cursor, KeyPage, Pending, StoreError, Swap};
-use tokio::task::yield_now;
 
-/// How often an operation lets other tasks run before it takes effect, at most.
-const MAX_YIELDS: u32 = 6;
+use crate::shuffle::Shuffle;
 
 /// The text of a failure.
 const FAILURE: &str = "simulated failure of the store";
@@ -18,13 +15,16 @@ const FAILURE: &str = "simulated failure of the store";
 /// Each call of a component has a number, which rises by 1 from 1. Calls of a test itself have none,
 /// and never fail.
 #[derive(Clone)]
-pub struct Store(Arc<Mutex<State>>);
+pub struct Store {
+    state: Arc<Mutex<State>>,
+    /// Decides when calls take effect.
+    shuffle: Shuffle,
+}
 
+#[derive(Default)]
 struct State {
     values: BTreeMap<String, Vec<u8>>,
     calls: Vec<StoreCall>,
-    /// Decides when calls take effect.
-    rng: StdRng,
     /// The calls that will fail, by number.
     planned: BTreeMap<usize, Failure>,
     all: Option<Failure>,
@@ -50,19 +50,16 @@ enum Failure {
 type Values = BTreeMap<String, Vec<u8>>;
 
 impl Store {
-    pub(crate) fn new(rng: StdRng) -> Self {
-        Self(Arc::new(Mutex::new(State {
-            values: BTreeMap::new(),
-            calls: Vec::new(),
-            rng,
-            planned: BTreeMap::new(),
-            all: None,
-        })))
+    pub(crate) fn new(shuffle: Shuffle) -> Self {
+        Self {
+            state: Arc::default(),
+            shuffle,
+        }
     }
 
     /// Returns the value of a key.
     pub fn get(&self, key: &str) -> Option<Vec<u8>> {
-        self.0.lock().values.get(key).cloned()
+        self.state.lock().values.get(key).cloned()
     }
 
     /// Returns the value of a key as text. Invalid UTF-8 is replaced.
@@ -73,53 +70,53 @@ impl Store {
 
     /// Sets a key.
     pub fn set(&self, key: impl Into<String>, value: impl Into<Vec<u8>>) {
-        self.0.lock().values.insert(key.into(), value.into());
+        self.state.lock().values.insert(key.into(), value.into());
     }
 
     /// Removes a key.
     pub fn remove(&self, key: &str) {
-        self.0.lock().values.remove(key);
+        self.state.lock().values.remove(key);
     }
 
     /// Returns all keys, in order.
     pub fn keys(&self) -> Vec<String> {
-        self.0.lock().values.keys().cloned().collect()
+        self.state.lock().values.keys().cloned().collect()
     }
 
     /// Returns all keys with their values.
     pub fn entries(&self) -> BTreeMap<String, Vec<u8>> {
-        self.0.lock().values.clone()
+        self.state.lock().values.clone()
     }
 
     /// Returns the calls of components so far, in the order in which they began.
     pub fn calls(&self) -> Vec<StoreCall> {
-        self.0.lock().calls.clone()
+        self.state.lock().calls.clone()
     }
 
     /// Returns the number of calls so far.
     pub fn call_count(&self) -> usize {
-        self.0.lock().calls.len()
+        self.state.lock().calls.len()
     }
 
     /// Makes the call with this number fail, without effect.
     pub fn fail_call(&self, number: usize) {
-        self.0.lock().planned.insert(number, Failure::Refused);
+        self.state.lock().planned.insert(number, Failure::Refused);
     }
 
     /// Makes the call with this number take effect and then fail, as if a connection had been lost
     /// before its result arrived.
     pub fn lose_result(&self, number: usize) {
-        self.0.lock().planned.insert(number, Failure::Lost);
+        self.state.lock().planned.insert(number, Failure::Lost);
     }
 
     /// Makes all later calls fail, until [`Self::recover`].
     pub fn fail_all(&self) {
-        self.0.lock().all = Some(Failure::Refused);
+        self.state.lock().all = Some(Failure::Refused);
     }
 
     /// Ends all failures, including planned ones.
     pub fn recover(&self) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.all = None;
         state.planned.clear();
     }
@@ -145,16 +142,14 @@ impl Store {
         call: StoreCall,
         apply: impl FnOnce(&mut Values) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let (failure, yields) = self.0.lock().begin(call);
-        for _ in 0..yields {
-            yield_now().await;
-        }
+        let failure = self.state.lock().begin(call);
+        self.shuffle.delay().await;
         let failed = || StoreError::new(FAILURE);
         match failure {
-            None => apply(&mut self.0.lock().values),
+            None => apply(&mut self.state.lock().values),
             Some(Failure::Refused) => Err(failed()),
             Some(Failure::Lost) => {
-                apply(&mut self.0.lock().values)?;
+                apply(&mut self.state.lock().values)?;
                 Err(failed())
             }
         }
@@ -162,17 +157,17 @@ impl Store {
 }
 
 impl State {
-    /// Counts a call. Returns how it will fail, and how often it yields first.
-    fn begin(&mut self, call: StoreCall) -> (Option<Failure>, u32) {
+    /// Counts a call. Returns how it will fail, if it will.
+    fn begin(&mut self, call: StoreCall) -> Option<Failure> {
         self.calls.push(call);
         let planned = self.planned.remove(&self.calls.len());
-        (planned.or(self.all), self.rng.random_range(0..=MAX_YIELDS))
+        planned.or(self.all)
     }
 }
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.0.lock();
+        let state = self.state.lock();
         f.debug_struct("Store")
             .field("keys", &state.values.len())
             .field("calls", &state.calls.len())

@@ -1,6 +1,9 @@
 //! Clients that act at the same time. Each seed is another order of events.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use component_testing::http::Request;
 use serde_json::Value;
@@ -102,4 +105,40 @@ fn concurrent_orders_have_ids_without_gaps() {
         courses.insert(ids(&created));
     }
     assert!(courses.len() > 10, "{courses:?}");
+}
+
+#[test]
+fn a_whole_course_is_reproducible() {
+    let course = |seed: u64| {
+        let app = burger().seed(seed).with_timers().build().unwrap();
+        let clients = [connect(&app), connect(&app), connect(&app)];
+        app.advance(Duration::from_secs(10));
+        for id in 100..103 {
+            clients[0].enqueue(status_message(id, "fired"));
+            clients[1].enqueue(status_message(id, "cancelled"));
+            app.concurrently([
+                set_status(id, "fired"),
+                set_status(id, "fulfilled"),
+                Request::get("/").body(String::new()).unwrap(),
+            ]);
+        }
+        clients[2].disconnect();
+        app.advance(Duration::from_secs(10));
+        (
+            app.store("default").calls(),
+            app.store("default").entries(),
+            app.publications(),
+            clients.map(|client| client.texts()),
+            (app.log("orders"), app.warnings(), app.now()),
+        )
+    };
+    let mut calls = BTreeSet::new();
+    for seed in 0..5 {
+        let first = course(seed);
+        for _ in 0..3 {
+            assert_eq!(course(seed), first, "seed {seed}");
+        }
+        calls.insert(format!("{:?}", first.0));
+    }
+    assert_eq!(calls.len(), 5, "each seed takes another course");
 }

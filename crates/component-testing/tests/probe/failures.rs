@@ -48,9 +48,13 @@ fn an_endless_loop_is_stopped() {
         request_timeout: Duration::from_millis(200),
         ..Limits::DEFAULT
     };
-    for builder in [probe(), probe02()] {
+    for (builder, path) in [
+        (probe(), "/spin"),
+        (probe(), "/read-without-end"),
+        (probe02(), "/spin"),
+    ] {
         let app = builder.limits(limits).build().unwrap();
-        assert_eq!(app.get("/spin").status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(app.get(path).status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert!(
             app.failures()[0].error.contains("computed"),
             "{:?}",

@@ -83,15 +83,17 @@ impl Guest {
                 guest.worker.set_stop_reason(StopReason::Canceled);
                 wasmtime::bail!("all requests were canceled");
             }
+            if guest.component.world.is_some() {
+                // The order in which guests run must not depend on their speed, so only those that
+                // run forever are stopped.
+                guest.worker.tick()?;
+                return Ok(UpdateDeadline::Continue(1));
+            }
             // It may have waited for all of the epoch.
             if guest.worker.has_waited() {
                 return Ok(UpdateDeadline::Continue(1));
             }
             let epochs = guest.worker.tick()?;
-            // The order in which simulated guests run must not depend on their speed.
-            if guest.component.world.is_some() {
-                return Ok(UpdateDeadline::Continue(1));
-            }
             let last = guest.worker.take_turn();
             let (component, worker) = (guest.component.clone(), guest.worker.clone());
             let turn = async move {
