@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     rc::Rc,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -262,6 +263,16 @@ impl TestApp {
 
     fn spawn(&self, request: ClientRequest, response: &Response) -> JoinHandle<()> {
         tokio::spawn(serve::serve(self.host.clone(), request, response.clone()))
+    }
+}
+
+impl fmt::Debug for TestApp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestApp")
+            .field("now", &self.now())
+            .field("stores", &self.stores)
+            .field("failures", &self.failures())
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,14 +1,14 @@
 //! Sets up an application for a test.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use grip::Key;
 use rand::{SeedableRng as _, rngs::StdRng};
 use spin_runtime::{
@@ -201,37 +201,20 @@ impl TestAppBuilder {
         let shuffle = Shuffle::new(rng.fork());
         let servers = SimulatedServers::new(clock, publisher.clone(), self.fake, shuffle.clone());
         let logs = ComponentLogs::default();
-        let labels = manifest.components.values();
-        let labels = labels.flat_map(|component| component.key_value_stores.clone());
-        let stores: BTreeMap<String, Store> = labels
-            .map(|label| (label, Store::new(Shuffle::new(rng.fork()))))
-            .collect();
-        let simulated = stores.iter().map(|(label, store)| {
-            let store: Arc<dyn simulation::Store> = Arc::new(store.clone());
-            (label.clone(), store)
-        });
+        let stores = stores(&manifest, &mut rng);
         let folder = tempfile::tempdir().context("cannot create a temporary folder")?;
-        let databases = manifest.components.values();
-        let databases = databases.flat_map(|component| component.sqlite_databases.clone());
-        let databases = databases.map(|label| {
-            let database = SqliteDatabase {
-                path: Some(folder.path().join(format!("{label}.db"))),
-                allow_attach_file: false,
-            };
-            (label, database)
-        });
         let mut options = EmbeddedOptions::new(folder.path());
         options.environment = self.environment;
         options.pooling = false;
         options.limits = with_instance_range(self.limits);
         options.runtime_config = RuntimeConfig {
-            sqlite_databases: databases.collect(),
+            sqlite_databases: databases(&manifest, folder.path()),
             ..RuntimeConfig::default()
         };
         options.simulation = Some(Simulation {
             clock,
             seed: self.seed,
-            stores: simulated.collect(),
+            stores: stores.iter().map(simulated).collect(),
             servers: Arc::new(servers.clone()),
             output: Arc::new(logs.clone()),
         });
@@ -261,12 +244,23 @@ impl TestAppBuilder {
 
     fn load(&mut self) -> Result<(Manifest, HostSettings)> {
         let (manifest, settings) = match &self.application {
-            Application::Manifest(path) => manifest::load(path)?,
+            Application::Manifest(path) => {
+                ensure!(
+                    self.component == ComponentSettings::default(),
+                    "stores, databases, hosts and the history of channels come from the manifest {}: \
+                     set them there",
+                    path.display()
+                );
+                manifest::load(path)?
+            }
             Application::Component(path) => {
                 self.component.variables = self.variables.clone();
                 manifest::of_component(path, &self.component)?
             }
         };
+        for warning in &manifest.warnings {
+            tracing::warn!(warning, "manifest");
+        }
         manifest::check_files(&manifest)?;
         Ok((manifest, settings))
     }
@@ -279,6 +273,34 @@ impl TestAppBuilder {
         // The environment would make tests depend on the machine.
         Variables::new(manifest, &self.variables, host, |_| None)
     }
+}
+
+/// Creates the key-value stores of an application, by label.
+fn stores(manifest: &Manifest, rng: &mut StdRng) -> BTreeMap<String, Store> {
+    let components = manifest.components.values();
+    let labels: BTreeSet<_> = components
+        .flat_map(|component| &component.key_value_stores)
+        .collect();
+    let store = |label: &String| (label.clone(), Store::new(Shuffle::new(rng.fork())));
+    labels.into_iter().map(store).collect()
+}
+
+fn simulated((label, store): (&String, &Store)) -> (String, Arc<dyn simulation::Store>) {
+    (label.clone(), Arc::new(store.clone()))
+}
+
+/// Returns the databases of an application, by label, with their files in a folder.
+fn databases(manifest: &Manifest, folder: &Path) -> BTreeMap<String, SqliteDatabase> {
+    let components = manifest.components.values();
+    let labels = components.flat_map(|component| &component.sqlite_databases);
+    let database = |label: &String| {
+        let database = SqliteDatabase {
+            path: Some(folder.join(format!("{label}.db"))),
+            allow_attach_file: false,
+        };
+        (label.clone(), database)
+    };
+    labels.map(database).collect()
 }
 
 /// Lets each instance pick how many requests it serves at the same time, unless the limits have such a

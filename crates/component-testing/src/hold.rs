@@ -34,6 +34,9 @@ use crate::{
 /// How often in a row the component may respond with last ids that are older than what was published.
 const MAX_STALE_RESPONSES: usize = 5;
 
+/// How many parts of a stream follow each other without a hold. Time does not move meanwhile.
+const MAX_PARTS: usize = 1000;
+
 /// Holds a response until it ends.
 pub(crate) async fn run(
     host: Arc<Host>,
@@ -51,6 +54,8 @@ pub(crate) async fn run(
         inbox,
         instruct: Instruct::default(),
         has_head: false,
+        stale_responses: 0,
+        parts: 0,
     };
     let client = hold.client.clone();
     let error = hold.run(instruct, response).await.err();
@@ -66,6 +71,10 @@ struct Hold {
     instruct: Instruct,
     /// The client has got the head of the response.
     has_head: bool,
+    /// The number of responses in a row that were out of date.
+    stale_responses: usize,
+    /// The number of parts in a row without a hold.
+    parts: usize,
 }
 
 /// What a hold does next.
@@ -79,38 +88,63 @@ enum Step {
 impl Hold {
     async fn run(mut self, instruct: Instruct, response: Response<Body>) -> Result<(), String> {
         let mut next = (instruct, response);
-        let mut stale_responses = 0;
         loop {
             let (instruct, response) = next;
             self.apply(instruct)?;
-            if self.instruct.hold == Some(HoldMode::Response) && !self.has_head {
-                let is_stale = self.cursors.is_stale() && stale_responses < MAX_STALE_RESPONSES;
-                if !is_stale {
-                    match self.wait(response).await {
-                        Step::End => return Ok(()),
-                        Step::Fetch => stale_responses = 0,
-                    }
-                } else {
-                    stale_responses += 1;
+            let step = match self.instruct.hold {
+                Some(HoldMode::Response) if !self.has_head => self.respond(response).await,
+                // A response that has begun can only continue.
+                _ => {
+                    self.append(response).await?;
+                    self.continue_stream().await?
                 }
-            } else {
-                self.append(response).await?;
-                if self.instruct.hold.is_some() {
-                    let is_stale = self.cursors.is_stale() && stale_responses < MAX_STALE_RESPONSES;
-                    if is_stale {
-                        stale_responses += 1;
-                    } else {
-                        stale_responses = 0;
-                        if let Step::End = self.stream().await {
-                            return Ok(());
-                        }
-                    }
-                } else if self.instruct.next.is_none() {
-                    return Ok(());
-                }
+            };
+            if let Step::End = step {
+                return Ok(());
             }
             next = self.fetch().await?;
         }
+    }
+
+    /// Waits for a publication, unless the component's response is out of date.
+    async fn respond(&mut self, response: Response<Body>) -> Step {
+        if self.is_stale() {
+            Step::Fetch
+        } else {
+            self.wait(response).await
+        }
+    }
+
+    /// Decides how a stream continues after a part.
+    async fn continue_stream(&mut self) -> Result<Step, String> {
+        if self.instruct.hold.is_none() {
+            if self.instruct.next.is_none() {
+                return Ok(Step::End);
+            }
+            self.parts += 1;
+            if self.parts > MAX_PARTS {
+                let error = format!("more than {MAX_PARTS} parts of a stream without a hold");
+                self.host.fail(self.request.uri.path(), &error);
+                return Err(error);
+            }
+            return Ok(Step::Fetch);
+        }
+        self.parts = 0;
+        if self.is_stale() {
+            return Ok(Step::Fetch);
+        }
+        Ok(self.stream().await)
+    }
+
+    /// Returns whether a response of the component is out of date, and should be fetched again.
+    fn is_stale(&mut self) -> bool {
+        let is_stale = self.cursors.is_stale() && self.stale_responses < MAX_STALE_RESPONSES;
+        self.stale_responses = if is_stale {
+            self.stale_responses + 1
+        } else {
+            0
+        };
+        is_stale
     }
 
     /// Follows new instructions.

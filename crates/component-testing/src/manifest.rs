@@ -54,7 +54,7 @@ pub(crate) fn load(path: &Path) -> Result<(Manifest, HostSettings)> {
 }
 
 /// What a component without a manifest may use.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ComponentSettings {
     pub(crate) key_value_stores: Vec<String>,
     pub(crate) sqlite_databases: Vec<String>,

@@ -7,7 +7,7 @@ use component_testing::{
     http::{Request, StatusCode},
 };
 
-use crate::{probe, probe02, wasm};
+use crate::{probe, probe02};
 
 #[test]
 fn a_trap_is_a_500_with_a_cause() {
@@ -109,22 +109,16 @@ fn output_is_recorded_by_component() {
 
 #[test]
 fn a_component_that_was_not_built_is_an_error_with_its_path() {
-    let error = TestApp::from_component("target/none.wasm")
-        .build()
-        .err()
-        .unwrap();
-    let error = format!("{error:#}");
+    let error = TestApp::from_component("target/none.wasm").build();
+    let error = error.unwrap_err().to_string();
     assert!(
         error.contains("target/none.wasm: build it before"),
         "{error}"
     );
-    let error = TestApp::from_manifest("none/spin.toml")
-        .build()
-        .err()
-        .unwrap();
-    assert!(format!("{error:#}").contains("none/spin.toml"), "{error:#}");
-    let manifest = wasm("probe").with_file_name("broken.toml");
-    std::fs::write(&manifest, "spin_manifest_version = 3").unwrap();
-    let error = TestApp::from_manifest(&manifest).build().err().unwrap();
-    assert!(format!("{error:#}").contains("broken.toml"), "{error:#}");
+    let error = TestApp::from_manifest("none/spin.toml").build();
+    let error = format!("{:#}", error.unwrap_err());
+    assert!(error.contains("none/spin.toml"), "{error}");
+    let both = TestApp::from_manifest("none/spin.toml").key_value_store("default");
+    let error = both.build().unwrap_err().to_string();
+    assert!(error.contains("none/spin.toml: set them there"), "{error}");
 }

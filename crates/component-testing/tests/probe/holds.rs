@@ -120,6 +120,36 @@ fn a_response_waits_for_a_publication_or_its_timeout() {
 }
 
 #[test]
+fn a_stream_of_endless_parts_ends() {
+    const LINK: &str = "</forward?url=http://script.test/hold>; rel=next";
+    let app = app(&[("grip-link", LINK)], "part ");
+    let response = app.get(PATH);
+    assert!(response.error().is_some() && response.text().starts_with("part part "));
+    assert!(
+        app.failures()[0].error.contains("parts"),
+        "{:?}",
+        app.failures()
+    );
+}
+
+#[test]
+fn a_response_that_is_out_of_date_is_fetched_again() {
+    let headers = &[
+        ("grip-hold", "response"),
+        ("grip-channel", "news; prev-id=1"),
+    ];
+    let app = app(headers, "old");
+    app.publish(Item::stream("news", "").with_id("2", None));
+    let response = app.get(PATH);
+    // The second response repeats the id, so it is accepted.
+    let requests = app.outbound_requests();
+    assert_eq!(requests.len(), 2);
+    assert_eq!(requests[1].headers["grip-last"], "news; last-id=\"1\"");
+    app.advance(Duration::from_secs(55));
+    assert_eq!(response.text(), "old");
+}
+
+#[test]
 fn invalid_instructions_are_a_502() {
     let app = app(&[("grip-hold", "sometimes")], "");
     assert_eq!(app.get(PATH).status(), 502);

@@ -3,6 +3,7 @@
 mod clients;
 mod failures;
 mod holds;
+mod manifests;
 mod outbound;
 mod stores;
 mod time;
