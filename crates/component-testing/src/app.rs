@@ -278,17 +278,20 @@ impl fmt::Debug for TestApp {
 
 /// Waits until a response is complete or held, or its body takes too long.
 async fn settled(task: JoinHandle<()>, response: &Response) {
-    let wait = async {
-        tokio::select! {
-            biased;
-            served = task => match served {
-                Ok(()) => {}
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
-            },
-            () = response.settled() => {}
-        }
+    let received = async {
+        response.started().await;
+        // A response that is not complete then is still open.
+        let _ = timeout(BODY_TIMEOUT, response.settled()).await;
     };
-    let _ = timeout(BODY_TIMEOUT, wait).await;
+    tokio::select! {
+        biased;
+        served = task => {
+            if let Err(error) = served {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
+        () = received => {}
+    }
 }
 
 fn request<B: Into<Bytes>>(method: Method, path: &str, body: B) -> Request<Bytes> {

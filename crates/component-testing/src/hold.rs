@@ -4,7 +4,7 @@
 mod cursors;
 mod inbox;
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use grip::{
@@ -29,6 +29,7 @@ use crate::{
     host::Host,
     request::ClientRequest,
     response,
+    runtime::sleep_until_some,
 };
 
 /// How often in a row the component may respond with last ids that are older than what was published.
@@ -312,12 +313,4 @@ fn resolve(base: &Uri, link: &str) -> Result<Uri, String> {
 
 fn after(duration: Option<Duration>) -> Option<Instant> {
     duration.map(|duration| Instant::now() + duration)
-}
-
-/// Waits until a time, or forever.
-async fn sleep_until_some(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => pending().await,
-    }
 }

@@ -37,7 +37,9 @@ impl ClientRequest {
             let host = host.unwrap_or(HeaderValue::from_static("localhost"));
             headers.insert(header::HOST, host);
         }
-        if !body.is_empty() && !headers.contains_key(header::CONTENT_LENGTH) {
+        let has_body = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
+        let has_body = has_body || !body.is_empty();
+        if has_body && !headers.contains_key(header::CONTENT_LENGTH) {
             headers.insert(header::CONTENT_LENGTH, body.len().into());
         }
         let path = parts.uri.path_and_query().cloned();

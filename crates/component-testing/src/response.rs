@@ -172,15 +172,21 @@ impl Response {
         self.0.changed.notify_waiters();
     }
 
+    /// Waits until the response has a head, or is held.
+    pub(crate) async fn started(&self) {
+        self.wait(|state| state.head.is_some() || state.is_held)
+            .await;
+    }
+
     /// Waits until the response has ended, or is held.
     pub(crate) async fn settled(&self) {
+        self.wait(|state| state.has_ended || state.is_held).await;
+    }
+
+    async fn wait(&self, condition: impl Fn(&State) -> bool) {
         loop {
             let changed = self.0.changed.notified();
-            let is_settled = {
-                let state = self.0.state.lock();
-                state.has_ended || state.is_held
-            };
-            if is_settled {
+            if condition(&self.0.state.lock()) {
                 return;
             }
             changed.await;

@@ -1,7 +1,7 @@
 //! The single-threaded runtime in which everything runs, with a clock that is moved by hand.
 
 use std::{
-    future::{Future, poll_fn},
+    future::{Future, pending, poll_fn},
     io,
     sync::{
         Arc,
@@ -74,6 +74,14 @@ impl Runtime {
     /// Moves the clock, and runs what is due in the meantime.
     pub(crate) fn advance(&self, duration: Duration) {
         self.run(async { sleep_until(Instant::now() + duration).await });
+    }
+}
+
+/// Waits until a time, or forever.
+pub(crate) async fn sleep_until_some(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
     }
 }
 

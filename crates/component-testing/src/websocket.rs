@@ -1,13 +1,14 @@
 //! The WebSocket clients of a test.
 //!
 //! A [`WebSocket`] is the end of the client. What the host does with its messages is a *transport*:
-//! [`grip_session`] sends them to the component as WebSocket-over-HTTP does.
+//! [`grip_session`] sends them to the component as POST requests.
 
 mod client;
 pub(crate) mod grip_session;
 mod metadata;
 mod scheduled;
 mod subscriptions;
+mod ws_over_http;
 
 use std::{fmt, rc::Rc};
 

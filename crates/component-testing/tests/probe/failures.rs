@@ -43,6 +43,26 @@ fn a_request_that_hangs_times_out_by_the_clock_of_the_test() {
 }
 
 #[test]
+fn a_response_may_take_as_long_as_the_limits_allow() {
+    let limits = Limits {
+        request_timeout: Duration::from_secs(1000),
+        ..Limits::DEFAULT
+    };
+    let app = probe().limits(limits).build().unwrap();
+    assert_eq!(app.get("/sleep?ms=999000").text(), "slept");
+}
+
+#[test]
+fn a_failure_after_the_response_is_a_warning() {
+    let app = probe().build().unwrap();
+    assert_eq!(app.get("/after-response?then=trap").status(), 200);
+    app.advance(Duration::from_millis(50));
+    let warnings = app.warnings();
+    let is_late = |line: &String| line.contains("component failed after its response");
+    assert!(warnings.iter().any(is_late), "{warnings:?}");
+}
+
+#[test]
 fn an_endless_loop_is_stopped() {
     let limits = Limits {
         request_timeout: Duration::from_millis(200),

@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use http::{Request, Response, Uri, header};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
@@ -83,11 +84,9 @@ impl Client {
             .unwrap_or(limits.between_bytes_timeout);
         // The client derives it from the URI.
         request.headers_mut().remove(header::HOST);
-        let response = async {
-            match &self.world {
-                Some(world) => world.send(component, request).await,
-                None => self.request(request, connect_timeout).await,
-            }
+        let response = match &self.world {
+            Some(world) => Either::Left(world.send(component, request)),
+            None => Either::Right(send_over(self.pool().await?, request, connect_timeout)),
         };
         let response = timeout(first_byte_timeout, response)
             .await
@@ -101,18 +100,17 @@ impl Client {
             .boxed_unsync()
         }))
     }
+}
 
-    /// Sends a request over a connection of the pool.
-    async fn request(
-        &self,
-        request: Request<WasiBody>,
-        connect_timeout: Duration,
-    ) -> Result<Response<WasiBody>, Error> {
-        let response = self.pool().await?.request(request);
-        let response = CONNECT_TIMEOUT.scope(connect_timeout, response).await;
-        let response = response.map_err(|error| to_wasi_error(&error))?;
-        Ok(response.map(|body| body.map_err(Error::from).boxed_unsync()))
-    }
+/// Sends a request over a connection of a pool.
+async fn send_over(
+    pool: &Pool,
+    request: Request<WasiBody>,
+    connect_timeout: Duration,
+) -> Result<Response<WasiBody>, Error> {
+    let response = CONNECT_TIMEOUT.scope(connect_timeout, pool.request(request));
+    let response = response.await.map_err(|error| to_wasi_error(&error))?;
+    Ok(response.map(|body| body.map_err(Error::from).boxed_unsync()))
 }
 
 fn create_pool(config: ClientConfig, limits: &Limits) -> Pool {

@@ -213,3 +213,80 @@ pub(crate) fn block_on<T>(result: oneshot::Receiver<T>) -> Result<T, oneshot::er
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::backend::empty;
+
+    /// A world in which nothing answers.
+    struct Nobody;
+
+    impl Servers for Nobody {
+        fn send(&self, _: &str, _: Request<Body>) -> ServerFuture {
+            Box::pin(async { Err(ServerError::ConnectionRefused) })
+        }
+    }
+
+    impl OutputSink for Nobody {
+        fn write(&self, _: &str, _: OutputSource, _: &[u8]) {}
+    }
+
+    fn world(seed: u64) -> World {
+        World::new(Simulation {
+            clock: SimulatedClock::start(UNIX_EPOCH),
+            seed,
+            stores: BTreeMap::new(),
+            servers: Arc::new(Nobody),
+            output: Arc::new(Nobody),
+        })
+    }
+
+    #[test]
+    fn generators_depend_on_the_seed_their_purpose_and_their_number() {
+        let draw = |world: &World, purpose: &str| world.rng(purpose).random::<u64>();
+        let (one, same, other) = (world(1), world(1), world(2));
+        let first = draw(&one, "a");
+        // Those of another purpose do not shift the numbers.
+        draw(&same, "b");
+        assert_eq!(draw(&same, "a"), first);
+        assert_ne!(draw(&one, "a"), first);
+        assert_ne!(draw(&one, "b"), first);
+        assert_ne!(draw(&other, "a"), first);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clocks_follow_tokio() {
+        let start = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let clock = SimulatedClock::start(start);
+        let second = Duration::from_secs(1);
+        advance(second).await;
+        assert_eq!(SimulatedClock::now(&clock), start + second);
+        let since_epoch = HostWallClock::now(&clock);
+        assert_eq!(since_epoch, Duration::from_secs(1_000_001));
+        assert_eq!(HostMonotonicClock::now(&clock), 1_000_000_000);
+    }
+
+    #[tokio::test]
+    async fn errors_of_servers_are_those_of_wasi() {
+        let request = Request::get("http://a.test/").body(body::to_guest(empty()));
+        let error = world(1).send("a", request.unwrap()).await.unwrap_err();
+        assert!(matches!(error, Error::ConnectionRefused), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_blocked_thread_gets_the_result_of_another() {
+        let (sender, receiver) = oneshot::channel();
+        let thread = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(20));
+            sender.send(7)
+        });
+        assert_eq!(block_on(receiver), Ok(7));
+        thread.join().unwrap().unwrap();
+        let (sender, receiver) = oneshot::channel::<u32>();
+        drop(sender);
+        assert!(block_on(receiver).is_err());
+    }
+}
