@@ -51,3 +51,13 @@ pub(crate) struct Component {
     /// The current application, which may not be the one that this component belongs to.
     pub(crate) app: Weak<dyn LocalCalls>,
 }
+
+impl Component {
+    /// Returns the limits of a new instance.
+    pub(crate) fn pick_limits(&self) -> Limits {
+        match &self.world {
+            Some(world) => self.limits.pick(&mut world.rng("limits")),
+            None => self.limits.pick(&mut rand::rng()),
+        }
+    }
+}

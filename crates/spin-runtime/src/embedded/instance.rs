@@ -75,7 +75,7 @@ impl<E> Instance<E> {
         incoming: Incoming,
         instantiate: impl AsyncFnOnce(&mut Store<Guest>) -> wasmtime::Result<E>,
     ) -> Result<Self, CallError> {
-        let limits = component.limits.pick();
+        let limits = component.pick_limits();
         let worker = Arc::new(Worker::new(component.id.clone(), limits));
         let permit = component.permits.clone().acquire_owned().await;
         let permit = permit.map_err(|error| CallError::Start(error.into()))?;

@@ -48,10 +48,7 @@ impl HandlerState for Instances {
 
     async fn instantiate(&self) -> Result<Instance<Guest, Expiration, WorkerPolicy>> {
         let component = &self.component;
-        let limits = match &component.world {
-            Some(world) => component.limits.pick(&mut world.rng("limits")),
-            None => component.limits.pick(&mut rand::rng()),
-        };
+        let limits = component.pick_limits();
         let worker = Arc::new(Worker::new(component.id.clone(), limits));
         let start = async {
             let permit = component.permits.clone().acquire_owned().await?;
