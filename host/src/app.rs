@@ -209,7 +209,7 @@ impl App {
             Some(url) => services.with_bus(url, options.bus_wait, &host)?,
             None => services,
         };
-        websockets.connect(services.socket_links());
+        websockets.set_parts(services.router_parts());
         let (telemetry, export) = Export::new(options, &services.metrics)?;
         let services = Arc::new(services.with_telemetry(telemetry));
         let tunnels = Arc::new(Tunnels::new(

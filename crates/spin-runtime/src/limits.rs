@@ -96,6 +96,9 @@ pub struct Limits {
     /// result that is streamed. A larger result is an error, and so is a larger value in a SQLite
     /// database. Default: 128 MiB.
     pub query_result_bytes: usize,
+    /// The body of a response with which a component refuses a WebSocket, if it handles typed frames.
+    /// With a larger one, the component has failed. Default: 1 MiB.
+    pub refusal_bytes: usize,
     /// The labels of key-value stores, and of SQLite databases, for which the log says that a
     /// component was denied them, for each component. Default: 100.
     pub denied_store_labels: usize,
@@ -145,6 +148,7 @@ impl Limits {
         redis_timeout: Duration::from_secs(5),
         database_connections: 128,
         query_result_bytes: 128 * 1024 * 1024,
+        refusal_bytes: 1024 * 1024,
         denied_store_labels: 100,
         log_lines_per_second: 10,
         path_decode_passes: 8,

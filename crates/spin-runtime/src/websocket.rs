@@ -58,6 +58,8 @@ pub enum ChannelMessage {
 
 /// A component's response to an upgrade request.
 pub struct Opening {
+    /// The id of the component, which gets the frames too.
+    pub component: Arc<str>,
     /// Accepts the WebSocket with status 101, and refuses it with any other one.
     pub response: Response<Body>,
     /// The rest of the call, which may go on after the response. It has to be polled.

@@ -190,7 +190,7 @@ impl Bus {
     /// Asks the host with this name to execute the command of a component for one of its WebSockets.
     ///
     /// The first future is ready when Redis has passed the command on, so that commands stay in the order
-    /// in which they are sent. A connection counts as lost if its host does not answer.
+    /// in which they are sent.
     pub(crate) async fn ask_for_socket(
         &self,
         to: Uuid,
@@ -199,23 +199,27 @@ impl Bus {
     ) -> Pending<'static, SocketAnswer> {
         let (sender, mut responses) = mpsc::channel(1);
         let waiting = self.requests.insert(sender);
+        let limit = match command {
+            // The answer waits until the bus has confirmed the subscription.
+            SocketCommand::Subscribe(_) => Limits::DEFAULT.bus_timeout + ANSWER_TIMEOUT,
+            _ => ANSWER_TIMEOUT,
+        };
         let request = self.request(waiting.number, Query::Socket { token, command });
-        let receivers = self.redis.send(&host(&host_name(to)), &request).await;
-        let receivers = receivers.unwrap_or_else(|error| {
-            debug!(%error, "bus: command for a WebSocket not sent");
-            0
-        });
+        let receivers = if self.is_up() {
+            let channel = host(&host_name(to));
+            timeout(ANSWER_TIMEOUT, self.redis.send(&channel, &request)).await
+        } else {
+            Ok(Ok(0))
+        };
         Box::pin(async move {
             let _waiting = waiting;
-            if receivers == 0 {
-                return SocketAnswer::Lost;
-            }
-            match timeout(ANSWER_TIMEOUT, responses.recv()).await {
-                Ok(Some(Response {
-                    answer: Answer::Socket(answer),
-                    ..
-                })) => answer,
-                _ => SocketAnswer::Lost,
+            let answer = match receivers {
+                Ok(Ok(1..)) => timeout(limit, responses.recv()).await.ok().flatten(),
+                _ => None,
+            };
+            match answer.map(|response| response.answer) {
+                Some(Answer::Socket(answer)) => answer,
+                _ => SocketAnswer::NoAnswer,
             }
         })
     }

@@ -49,13 +49,17 @@ impl Backend for Metered {
         token: Arc<str>,
         request: Request<Body>,
     ) -> Pending<'a, Result<Opening, BackendError>> {
-        let component = self.backend.websocket_component(request.uri().path());
         let opening = self.backend.open_websocket(token, request);
         Box::pin(async move {
             let start = Instant::now();
             let opening = opening.await;
-            let status = opening.as_ref().map(|it| it.response.status().as_u16());
-            let component = component.unwrap_or_else(|| self.name.clone());
+            let (component, status) = match &opening {
+                Ok(opening) => (
+                    opening.component.clone(),
+                    Ok(opening.response.status().as_u16()),
+                ),
+                Err(error) => (failed_by(error, &self.name), Err(error)),
+            };
             self.metrics.response(component, status, start.elapsed());
             opening
         })

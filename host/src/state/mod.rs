@@ -31,7 +31,7 @@ use crate::{
         holds::Holds, members::Members, publisher::Publisher, sessions::Sessions, users::Users,
     },
     telemetry::{Telemetry, backend::Traced},
-    ws::{token_router::SocketLinks, tokens::SocketTokens},
+    ws::{token_router::RouterParts, tokens::SocketTokens},
 };
 
 /// The shared services. Clones share everything but the configuration.
@@ -77,8 +77,8 @@ impl Services {
     }
 
     /// Returns what the components of this host can do with WebSockets.
-    pub(crate) fn socket_links(&self) -> SocketLinks {
-        SocketLinks {
+    pub(crate) fn router_parts(&self) -> RouterParts {
+        RouterParts {
             tokens: self.socket_tokens.clone(),
             channels: self.channels.clone(),
             bus: self.bus.clone(),

@@ -416,6 +416,9 @@ impl Driver {
         let response = response.and_then(|response| {
             let accepted = self.pending.accept(response.accepted(), limit);
             accepted.map_err(|error| error.to_string())?;
+            if let Some(link) = &mut self.session.typed {
+                link.accept();
+            }
             Ok(response)
         });
         match response {
@@ -539,17 +542,13 @@ impl Driver {
             if self.phase == Phase::Open {
                 self.deadline = None;
             }
-            let (events, replayed) = self.pending.next_batch();
-            if let Some(link) = &mut self.session.typed {
-                let call = link.frames(events, self.session.info.caller);
-                self.send_frames(call);
-                return ControlFlow::Continue(());
+            if self.session.typed.is_none() {
+                // The backend decides what the client gets instead of what it has missed.
+                let missed = self.session.outbox.take_missed();
+                self.session.info.grip_last.extend(missed);
             }
-            // The backend decides what the client gets instead of what it has missed.
-            let missed = self.session.outbox.take_missed();
-            self.session.info.grip_last.extend(missed);
-            let request = self.session.request(events, replayed);
-            self.send(request, Duration::ZERO);
+            self.pending.next_batch();
+            self.send_batch(Duration::ZERO);
         } else if self.phase == Phase::Ended {
             return ControlFlow::Break(());
         } else {
@@ -577,8 +576,20 @@ impl Driver {
         }));
     }
 
-    /// Passes frames to the component.
-    fn send_frames(&mut self, mut call: FramesCall) {
+    /// Sends the last batch after a delay.
+    fn send_batch(&mut self, delay: Duration) {
+        let (events, replayed) = self.pending.last_batch();
+        if let Some(link) = &mut self.session.typed {
+            let call = link.frames(events, self.session.info.caller);
+            self.send_frames(call, delay);
+        } else {
+            let request = self.session.request(events, replayed);
+            self.send(request, delay);
+        }
+    }
+
+    /// Passes frames to the component after a delay.
+    fn send_frames(&mut self, mut call: FramesCall, delay: Duration) {
         let span = self
             .session
             .info
@@ -589,6 +600,9 @@ impl Driver {
         let backend = self.session.services.backend.clone();
         self.round_trip = Some(Box::pin(async move {
             let _span = span;
+            if !delay.is_zero() {
+                sleep(delay).await;
+            }
             backend.receive_frames(call).await?;
             Ok(EventsResponse::default())
         }));
@@ -611,9 +625,7 @@ impl Driver {
     }
 
     fn send_again(&mut self, delay: Duration) -> ControlFlow<()> {
-        let (events, replayed) = self.pending.last_batch();
-        let request = self.session.request(events, replayed);
-        self.send(request, delay);
+        self.send_batch(delay);
         ControlFlow::Continue(())
     }
 

@@ -17,7 +17,7 @@ use hyper::{
 };
 use hyper_util::{rt::TokioIo, server::conn::auto::upgrade};
 use spin_runtime::{
-    backend::{BackendError, Body, Caller, Client, empty},
+    backend::{Body, Caller, Client, empty},
     websocket::Opening,
 };
 use tokio::sync::oneshot;
@@ -203,7 +203,7 @@ impl Handshake {
         let line = services.telemetry.access_log.then(|| info.access_line());
         // Boxed, since otherwise the task of an open socket would keep the space for it.
         let opened = match services.backend.websocket_component(info.head.path()) {
-            Some(component) => Box::pin(open_typed(services, info, outbox, guard, component)).await,
+            Some(_) => Box::pin(open_typed(services, info, outbox, guard)).await,
             None => Box::pin(open_over_http(services, info, outbox, guard)).await,
         };
         let (mut session, headers) = match opened {
@@ -269,7 +269,6 @@ async fn open_typed(
     mut info: ConnectionInfo,
     outbox: Arc<Outbox>,
     guard: SessionGuard,
-    component: Arc<str>,
 ) -> Opened {
     let token = services.socket_tokens.register(outbox.clone());
     let mut request = info.upgrade_request();
@@ -280,13 +279,12 @@ async fn open_typed(
         .backend
         .open_websocket(token.token().clone(), request)
         .await;
-    let Opening { mut response, call } = opening.map_err(|error| {
-        if let BackendError::Failed { .. } = error {
-            let route = info.head.path();
-            error!(connection = ?info.id, route, %error, "WebSocket handshake failed");
-        }
-        Box::new(backend_error_response(&error))
-    })?;
+    let opening = opening.map_err(|error| Box::new(backend_error_response(&error)))?;
+    let Opening {
+        component,
+        mut response,
+        call,
+    } = opening;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         remove_private_headers(response.headers_mut());
         return Err(Box::new(response));

@@ -119,7 +119,9 @@ struct State {
     /// A close frame has been queued or sent, so nothing may follow.
     closing: bool,
     refresh: bool,
-    /// The values of `Grip-Last` for channels of which items were missed.
+    /// Items of a channel were missed.
+    has_missed: bool,
+    /// The values of `Grip-Last` for such channels.
     missed: Vec<HeaderValue>,
     /// A channel has items for which there was no room.
     is_behind: bool,
@@ -192,18 +194,21 @@ impl Outbox {
         true
     }
 
-    fn send_locked(&self, mut state: MutexGuard<'_, State>, frames: &Bytes) {
+    /// Sends whole frames, and returns whether the connection is not being closed.
+    fn send_locked(&self, mut state: MutexGuard<'_, State>, frames: &Bytes) -> bool {
         if state.closing {
-            return;
+            return false;
         }
         let was_queued = !state.queue.is_empty();
         state.write_or_queue(frames);
         if state.backlog() > self.limit(&state) {
             state.overflow();
         }
+        let is_open = !state.closing;
         if state.needs_session(was_queued) {
             self.wake_session(state);
         }
+        is_open
     }
 
     /// Returns the limit of the backlog.
@@ -214,15 +219,14 @@ impl Outbox {
         }
     }
 
-    /// Sends whole frames as [`Self::send`] does. Returns their size in bytes, or `None` after a close
-    /// frame.
+    /// Sends whole frames as [`Self::send`] does. Returns their size in bytes, or `None` if the connection
+    /// is closed, possibly because of them.
     pub(super) fn try_send(&self, frames: &Bytes) -> Option<usize> {
         let state = self.lock();
         if state.has_ended() {
             return None;
         }
-        self.send_locked(state, frames);
-        Some(frames.len())
+        self.send_locked(state, frames).then_some(frames.len())
     }
 
     /// Returns whether nothing can be sent any more.
@@ -253,12 +257,15 @@ impl Outbox {
 
     /// Returns the values of `Grip-Last` for channels of which items were missed.
     pub(super) fn take_missed(&self) -> Vec<HeaderValue> {
-        mem::take(&mut self.lock().missed)
+        let mut state = self.lock();
+        state.has_missed = false;
+        mem::take(&mut state.missed)
     }
 
     /// Closes a client that has missed items with 1013. For sessions without a backend to notify.
     pub(super) fn close_if_missed(&self) {
-        if !self.take_missed().is_empty() {
+        let has_missed = self.lock().has_missed;
+        if has_missed {
             self.overtaken();
         }
     }
@@ -528,7 +535,10 @@ impl SocketSubscriber for Outbox {
             }
             Delivery::Refresh => self.refresh(),
             Delivery::Missed(grip_last) => {
-                self.lock().missed.extend(grip_last.clone());
+                let mut state = self.lock();
+                state.has_missed = true;
+                state.missed.extend(grip_last.clone());
+                drop(state);
                 self.refresh();
             }
         }

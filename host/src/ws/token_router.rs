@@ -9,9 +9,11 @@ use grip::{Item, Message, publish::WsAction};
 use spin_runtime::websocket::{
     ChannelError, ChannelMessage, ConnectionLost, Frame, Pending, WebSockets,
 };
+use tracing::warn;
 
 use crate::{
     bus::Bus,
+    config::Limits,
     pubsub::channels::Channels,
     state::publisher::Publisher,
     ws::{
@@ -20,14 +22,25 @@ use crate::{
     },
 };
 
+/// The largest message that a component can publish, in bytes: as over HTTP.
+const MAX_MESSAGE_BYTES: usize = Limits::DEFAULT.max_publish_bytes;
+
+/// The largest content of a frame for a WebSocket of another host, in bytes. Redis disconnects a host for
+/// which too much waits.
+const MAX_FORWARDED_BYTES: usize = Limits::DEFAULT.max_publish_bytes;
+
+/// The longest name of a channel, in bytes.
+const MAX_NAME_BYTES: usize = Limits::DEFAULT.max_id_bytes;
+
 /// The WebSockets of all hosts that share a bus, for components.
 ///
-/// The runtime needs it before what it leads to exists. Until then there are no WebSockets.
+/// The runtime is created before the channels and the bus, so these are set later. Until then, there are
+/// no WebSockets.
 #[derive(Default)]
-pub(crate) struct TokenRouter(OnceLock<SocketLinks>);
+pub(crate) struct TokenRouter(OnceLock<RouterParts>);
 
-/// What a [`TokenRouter`] leads to.
-pub(crate) struct SocketLinks {
+/// The parts of a host that a [`TokenRouter`] needs.
+pub(crate) struct RouterParts {
     pub(crate) tokens: SocketTokens,
     pub(crate) channels: Channels,
     pub(crate) bus: Option<Arc<Bus>>,
@@ -35,10 +48,10 @@ pub(crate) struct SocketLinks {
 }
 
 impl TokenRouter {
-    /// Sets what it leads to, once.
-    pub(crate) fn connect(&self, links: SocketLinks) {
-        // Only fails if it is connected already.
-        let _ = self.0.set(links);
+    /// Sets the parts, once.
+    pub(crate) fn set_parts(&self, parts: RouterParts) {
+        // Only fails if they are set already.
+        let _ = self.0.set(parts);
     }
 
     /// Executes a command. The first future is ready when the command has its place among those for the
@@ -49,15 +62,15 @@ impl TokenRouter {
         command: SocketCommand,
     ) -> Pending<'static, SocketAnswer> {
         let lost: Pending<'static, _> = Box::pin(async { SocketAnswer::Lost });
-        let (Some(links), Some(host)) = (self.0.get(), SocketTokens::host_of(&token)) else {
+        let (Some(parts), Some(host)) = (self.0.get(), SocketTokens::host_of(&token)) else {
             return lost;
         };
-        if host == links.tokens.host() {
-            let bus = links.bus.as_ref();
+        if host == parts.tokens.host() {
+            let bus = parts.bus.as_ref();
             let timeout = bus.map_or(Duration::ZERO, |bus| bus.confirmation_timeout());
-            let executed = links
+            let executed = parts
                 .tokens
-                .execute(&token, command, &links.channels, timeout);
+                .execute(&token, command, &parts.channels, timeout);
             let (answer, confirmation) = executed;
             return Box::pin(async move {
                 if let Some(confirmation) = confirmation {
@@ -66,17 +79,32 @@ impl TokenRouter {
                 answer
             });
         }
-        match &links.bus {
+        if command.size() > MAX_FORWARDED_BYTES {
+            warn!(
+                limit = MAX_FORWARDED_BYTES,
+                "frame for another host dropped: too large"
+            );
+            return lost;
+        }
+        match &parts.bus {
             Some(bus) => bus.ask_for_socket(host, token, command).await,
             None => lost,
         }
     }
 
-    async fn change(&self, token: String, command: SocketCommand) -> Result<(), ChannelError> {
+    async fn update_subscription(
+        &self,
+        token: String,
+        command: SocketCommand,
+    ) -> Result<(), ChannelError> {
         match self.execute(token, command).await.await {
             SocketAnswer::Done => Ok(()),
             SocketAnswer::Lost => Err(ConnectionLost.into()),
             SocketAnswer::TooManySubscriptions => Err(ChannelError::TooManySubscriptions),
+            SocketAnswer::NoAnswer => {
+                let error = "the host that holds the WebSocket does not answer";
+                Err(ChannelError::Other(error.into()))
+            }
         }
     }
 }
@@ -107,12 +135,13 @@ impl WebSockets for TokenRouter {
     fn subscribe(&self, token: String, channel: String) -> Pending<'_, Result<(), ChannelError>> {
         Box::pin(async move {
             check_name(&channel)?;
-            self.change(token, SocketCommand::Subscribe(channel)).await
+            let command = SocketCommand::Subscribe(channel);
+            self.update_subscription(token, command).await
         })
     }
 
     fn unsubscribe(&self, token: String, channel: String) -> Pending<'_, Result<(), ChannelError>> {
-        Box::pin(self.change(token, SocketCommand::Unsubscribe(channel)))
+        Box::pin(self.update_subscription(token, SocketCommand::Unsubscribe(channel)))
     }
 
     fn publish(
@@ -122,9 +151,17 @@ impl WebSockets for TokenRouter {
     ) -> Pending<'_, Result<(), ChannelError>> {
         Box::pin(async move {
             check_name(&channel)?;
-            let Some(links) = self.0.get() else {
+            let Some(parts) = self.0.get() else {
                 return Err(ChannelError::Other("the host is starting".into()));
             };
+            let bytes = match &message {
+                ChannelMessage::Text(text) => text.len(),
+                ChannelMessage::Binary(data) => data.len(),
+            };
+            if bytes > MAX_MESSAGE_BYTES {
+                let error = format!("expected a message of at most {MAX_MESSAGE_BYTES} bytes");
+                return Err(ChannelError::Other(error));
+            }
             let message = match message {
                 ChannelMessage::Text(text) => Message::Text(text.into()),
                 ChannelMessage::Binary(data) => Message::Binary(data.into()),
@@ -133,16 +170,16 @@ impl WebSockets for TokenRouter {
                 ws_message: Some(WsAction::Send(message).into()),
                 ..Item::new(channel)
             };
-            let published = links.publisher.publish(vec![item]).await;
+            let published = parts.publisher.publish(vec![item]).await;
             published.map_err(|error| ChannelError::Other(error.to_string()))
         })
     }
 }
 
 fn check_name(channel: &str) -> Result<(), ChannelError> {
-    if channel.is_empty() {
-        let error = "the name of a channel must not be empty";
-        return Err(ChannelError::Other(error.into()));
+    if !(1..=MAX_NAME_BYTES).contains(&channel.len()) {
+        let error = format!("expected the name of a channel, of 1 to {MAX_NAME_BYTES} bytes");
+        return Err(ChannelError::Other(error));
     }
     Ok(())
 }

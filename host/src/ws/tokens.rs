@@ -51,7 +51,7 @@ pub(crate) struct TokenGuard {
     socket: Arc<TypedSocket>,
 }
 
-/// What a component wants of a WebSocket.
+/// A command of a component for a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum SocketCommand {
@@ -63,6 +63,16 @@ pub(crate) enum SocketCommand {
     Unsubscribe(String),
 }
 
+impl SocketCommand {
+    /// Returns the size of what is sent, in bytes.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Send(event) => event.content_len(),
+            Self::Subscribe(channel) | Self::Unsubscribe(channel) => channel.len(),
+        }
+    }
+}
+
 /// The result of a [`SocketCommand`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -71,6 +81,8 @@ pub(crate) enum SocketAnswer {
     /// The WebSocket is not open.
     Lost,
     TooManySubscriptions,
+    /// Another host holds the WebSocket, and does not answer.
+    NoAnswer,
 }
 
 fn encode_event<S: Serializer>(event: &Event, serializer: S) -> Result<S::Ok, S::Error> {
@@ -202,16 +214,19 @@ impl TypedSocket {
         if self.outbox.has_ended() {
             return (SocketAnswer::Lost, None);
         }
-        if subscriptions.iter().any(|it| it.channel() == channel) {
-            return (SocketAnswer::Done, None);
+        let confirmation = |subscription: &Subscription| -> Option<Confirmation> {
+            let is_joined = subscription.is_joined();
+            (!is_joined).then(|| Box::pin(subscription.confirmed(timeout)) as Confirmation)
+        };
+        if let Some(subscription) = subscriptions.iter().find(|it| it.channel() == channel) {
+            return (SocketAnswer::Done, confirmation(subscription));
         }
         if subscriptions.len() == MAX_SUBSCRIPTIONS {
             return (SocketAnswer::TooManySubscriptions, None);
         }
         let (outbox, filters) = (self.outbox.clone(), Filters::default());
         let subscription = channels.subscribe_from(channel, outbox, filters, Start::Live);
-        let confirmation = (!subscription.is_joined())
-            .then(|| -> Confirmation { Box::pin(subscription.confirmed(timeout)) });
+        let confirmation = confirmation(&subscription);
         subscriptions.push(subscription);
         (SocketAnswer::Done, confirmation)
     }

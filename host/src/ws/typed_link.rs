@@ -15,8 +15,10 @@ use crate::ws::{tokens::TokenGuard, typed_frames};
 pub(super) struct TypedLink {
     component: Arc<str>,
     token: TokenGuard,
-    /// The number of the next frame.
+    /// The number of the first frame that the component has not handled.
     next_number: u64,
+    /// The frames of the call in flight.
+    in_flight: u64,
     /// The rest of the call that has accepted the WebSocket.
     opening: Option<Pending<'static, Result<(), BackendError>>>,
 }
@@ -31,6 +33,7 @@ impl TypedLink {
             component,
             token,
             next_number: 0,
+            in_flight: 0,
             opening: Some(opening),
         }
     }
@@ -40,10 +43,10 @@ impl TypedLink {
         self.opening.take()
     }
 
-    /// Returns a call with the next events of the client.
+    /// Returns a call with events of the client that the component has not handled.
     pub(super) fn frames(&mut self, events: &[Event], caller: Caller) -> FramesCall {
         let frames = typed_frames::received(events, self.next_number);
-        self.next_number += frames.len() as u64;
+        self.in_flight = frames.len() as u64;
         FramesCall {
             component: self.component.clone(),
             token: self.token.token().clone(),
@@ -51,6 +54,11 @@ impl TypedLink {
             caller,
             trace: HeaderMap::new(),
         }
+    }
+
+    /// Records that the component has handled the frames of the last call.
+    pub(super) fn accept(&mut self) {
+        self.next_number += std::mem::take(&mut self.in_flight);
     }
 
     /// Delivers what the client had no room for.

@@ -53,3 +53,37 @@ async fn without_a_bus_there_is_no_other_host() -> Result<()> {
     ensure!(sent == "connection-lost", "{sent}");
     Ok(())
 }
+
+#[tokio::test]
+async fn while_the_bus_is_down_this_host_works() -> Result<()> {
+    let mut redis = Redis::start()?;
+    let url = redis.url() + "/1";
+    let folders = [typed(""), typed("")];
+    let start = |folder: &tempfile::TempDir| Server::start(folder.path(), &["--bus", &url]);
+    let (here, there) = (start(&folders[0])?, start(&folders[1])?);
+    let mut near = here.socket("/").await?;
+    let mut far = there.socket("/").await?;
+    let own = ask(&mut near, "token").await?;
+    let other = ask(&mut far, "token").await?;
+    redis.stop()?;
+    here.wait_for_log(&["bus: down"]).await?;
+    let sent = ask(&mut near, &format!("send {other} hello")).await?;
+    ensure!(sent == "connection-lost", "{sent}");
+    let joined = ask(&mut near, &format!("join {other} room")).await?;
+    ensure!(joined.contains("does not answer"), "{joined}");
+    near.send("publish room x").await?;
+    let published = text(&mut near).await?;
+    ensure!(published.contains("the bus is down"), "{published}");
+    near.send(&format!("send {own} to myself")).await?;
+    ensure!(text(&mut near).await? == "to myself" && text(&mut near).await? == "sent");
+    // Takes effect when the bus is back.
+    ensure!(ask(&mut near, &format!("join {own} room")).await? == "Ok(())");
+    redis.restart()?;
+    here.wait_for_log(&["bus: connected"]).await?;
+    ensure!(near.closed().await? == Some(1013));
+    let mut again = here.socket("/").await?;
+    ensure!(ask(&mut again, "subscribe room").await? == "subscribed to room");
+    far.send("publish room back").await?;
+    ensure!(text(&mut again).await? == "back");
+    Ok(())
+}

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use futures_util::SinkExt as _;
 use tests::{Client, Server, eventually, typed};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use tokio_tungstenite::tungstenite::{
     Message,
     protocol::{CloseFrame, frame::coding::CloseCode},
@@ -52,6 +53,19 @@ async fn instances_are_reused_if_the_manifest_says_so() -> Result<()> {
     })
     .await?;
     ensure!(ask(&mut client, "calls").await? == "1 9");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_instance_that_has_trapped_is_not_reused() -> Result<()> {
+    let folder = typed("[application.tool.socket-host.websocket]\ninstance-reuse = [\"typed\"]\n");
+    let host = Server::start(folder.path(), &[])?;
+    let mut client = host.socket("/").await?;
+    ensure!(ask(&mut client, "calls").await? == "2 0");
+    client.send("trap").await?;
+    ensure!(client.closed().await? == Some(1011));
+    let mut other = host.socket("/").await?;
+    ensure!(ask(&mut other, "calls").await? == "2 0");
     Ok(())
 }
 
@@ -191,5 +205,43 @@ async fn a_component_without_the_interface_gets_requests() -> Result<()> {
     let host = Server::start(folder.path(), &[])?;
     let mut client = host.socket("/websocket-echo").await?;
     ensure!(ask(&mut client, "over HTTP").await? == "over HTTP");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_during_the_handshake_is_reported() -> Result<()> {
+    let folder = typed("");
+    let host = Server::start(folder.path(), &[])?;
+    let mut stream = TcpStream::connect(host.address).await?;
+    let upgrade = "GET /?delay=300 HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\n\
+                   Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(upgrade.as_bytes()).await?;
+    eventually("the handshake", async || {
+        (host.count("sessions").await.ok()? == 1).then_some(())
+    })
+    .await?;
+    drop(stream);
+    closes(&host, &["CloseCode::Abnormal"]).await?;
+    ensure!(host.count("sessions").await? == 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn frames_for_a_component_that_was_removed_close_the_websocket() -> Result<()> {
+    let folder = typed("");
+    let host = Server::start(folder.path(), &["--watch"])?;
+    let mut client = host.socket("/").await?;
+    ensure!(ask(&mut client, "still").await? == "still");
+    let manifest = "spin_manifest_version = 2\napplication.name = \"typed\"\n\
+                    [[trigger.http]]\nroute = \"/...\"\nstatic_response = { body = \"gone\" }\n";
+    std::fs::write(folder.path().join("spin.toml"), manifest)?;
+    eventually("the new manifest", async || {
+        let (_, body) = host.get("/").await.ok()?;
+        body.contains("gone").then_some(())
+    })
+    .await?;
+    client.send("gone?").await?;
+    ensure!(client.closed().await? == Some(1011));
     Ok(())
 }

@@ -21,6 +21,35 @@ async fn any_call_can_send_to_any_websocket() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_request_can_send_to_a_websocket() -> Result<()> {
+    let folder = typed("");
+    let host = Server::start(folder.path(), &[])?;
+    let mut client = host.socket("/").await?;
+    let token = ask(&mut client, "token").await?;
+    ensure!(host.get(&format!("/notify?{token}")).await? == (200, "sent".into()));
+    ensure!(text(&mut client).await? == "from a request");
+    Ok(())
+}
+
+#[tokio::test]
+async fn names_and_messages_have_limits() -> Result<()> {
+    let folder = typed("");
+    let host = Server::start(folder.path(), &[])?;
+    let mut client = host.socket("/").await?;
+    let token = ask(&mut client, "token").await?;
+    let longest = "c".repeat(1024);
+    ensure!(ask(&mut client, &format!("join {token} {longest}")).await? == "Ok(())");
+    for name in ["", &format!("{longest}c")] {
+        let joined = ask(&mut client, &format!("join {token} {name}")).await?;
+        ensure!(joined.contains("of 1 to 1024 bytes"), "{joined}");
+    }
+    client.send(&format!("publish {longest}c x")).await?;
+    let refused = text(&mut client).await?;
+    ensure!(refused.contains("of 1 to 1024 bytes"), "{refused}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_result_can_be_taken_once() -> Result<()> {
     let folder = typed("");
     let host = Server::start(folder.path(), &[])?;

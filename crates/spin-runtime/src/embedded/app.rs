@@ -458,7 +458,7 @@ impl Handler {
             Err(_)
                 if self.component.permits.available_permits() == 0 && guard.cancel_unaccepted() =>
             {
-                self.busy(Busy::Requests)
+                self.component.busy(Busy::Requests)
             }
             Err(_) => self.timed_out(),
         };
@@ -504,7 +504,7 @@ impl Handler {
         } else {
             self.waiting.try_add(room)
         };
-        waiting.ok_or_else(|| self.busy(Busy::Requests))
+        waiting.ok_or_else(|| self.component.busy(Busy::Requests))
     }
 
     fn log_busy(&self, route: &str) {
@@ -521,7 +521,9 @@ impl Handler {
         };
         let slot = self.uploads.acquire(client);
         let slot = timeout(self.component.limits.request_timeout, slot).await;
-        slot.ok().flatten().ok_or_else(|| self.busy(Busy::Uploads))
+        slot.ok()
+            .flatten()
+            .ok_or_else(|| self.component.busy(Busy::Uploads))
     }
 
     /// Waits for a response until the request times out. A body that is still arriving postpones
@@ -542,13 +544,6 @@ impl Handler {
                 Some(last) if result.is_err() && last + limit > deadline => deadline = last + limit,
                 _ => return result,
             }
-        }
-    }
-
-    fn busy(&self, cause: Busy) -> BackendError {
-        BackendError::Busy {
-            component: self.component.id.to_string(),
-            cause,
         }
     }
 

@@ -11,7 +11,12 @@ use super::{
     call::LocalCalls, client::Client, component_log::ComponentLog, compute::ComputeQueue,
     files::Mounts, key_value::Stores, output::OutputStream, simulation::World, sqlite::Databases,
 };
-use crate::{allowed_hosts::AllowedHosts, limits::Limits, websocket::WebSockets};
+use crate::{
+    allowed_hosts::AllowedHosts,
+    backend::{BackendError, Busy},
+    limits::Limits,
+    websocket::WebSockets,
+};
 
 /// A component of a loaded application, without its code.
 pub(crate) struct Component {
@@ -53,6 +58,14 @@ pub(crate) struct Component {
 }
 
 impl Component {
+    /// Returns the error for a request that the component has no room for.
+    pub(crate) fn busy(&self, cause: Busy) -> BackendError {
+        BackendError::Busy {
+            component: self.id.to_string(),
+            cause,
+        }
+    }
+
     /// Returns the limits of a new instance.
     pub(crate) fn pick_limits(&self) -> Limits {
         match &self.world {

@@ -15,7 +15,10 @@ use super::{
     guest::{Guest, Incoming},
     worker::{Exit, Worker},
 };
-use crate::{backend::BackendError, limits::Limits};
+use crate::{
+    backend::{BackendError, Busy},
+    limits::Limits,
+};
 
 /// An instance with its exports. An instance that has failed must be dropped.
 pub(crate) struct Instance<E> {
@@ -28,6 +31,8 @@ pub(crate) struct Instance<E> {
 /// Why a call returned nothing.
 #[derive(Debug)]
 pub(crate) enum CallError {
+    /// The component had too many instances for too long.
+    NoInstance,
     /// The instance failed to start.
     Start(wasmtime::Error),
     /// The guest trapped, for this reason.
@@ -42,6 +47,7 @@ impl CallError {
     /// Counts the failure, and returns it as the error of a backend.
     pub(crate) fn record(self, component: &Component) -> BackendError {
         let (reason, source) = match self {
+            Self::NoInstance => return component.busy(Busy::Requests),
             Self::TimedOut(limit) => {
                 component.log.count(FailureReason::Timeout);
                 return BackendError::Deadline {
@@ -65,10 +71,12 @@ impl CallError {
 }
 
 impl<E> Instance<E> {
-    /// Starts an instance. Waits for as long as the component has too many of them.
+    /// Starts an instance. If the component has too many of them, waits for as long as a request may
+    /// take.
     ///
     /// # Errors
-    /// Fails if the instance cannot be created, or takes longer than a request may.
+    /// Fails if no place for an instance gets free, if the instance cannot be created, or if that takes
+    /// longer than a request may.
     pub(crate) async fn start(
         component: &Arc<Component>,
         engine: &wasmtime::Engine,
@@ -77,15 +85,17 @@ impl<E> Instance<E> {
     ) -> Result<Self, CallError> {
         let limits = component.pick_limits();
         let worker = Arc::new(Worker::new(component.id.clone(), limits));
-        let permit = component.permits.clone().acquire_owned().await;
-        let permit = permit.map_err(|error| CallError::Start(error.into()))?;
+        let limit = limits.request_timeout;
+        let permit = timeout(limit, component.permits.clone().acquire_owned()).await;
+        let permit = permit
+            .map_err(|_| CallError::NoInstance)?
+            .map_err(|error| CallError::Start(error.into()))?;
         let start = async {
             let mut store =
                 Guest::store(engine, component.clone(), incoming, worker.clone(), permit)?;
             let exports = instantiate(&mut store).await?;
             Ok((store, exports))
         };
-        let limit = limits.request_timeout;
         let started = timeout(limit, compute::run(&worker, start)).await;
         let (store, exports) = started
             .map_err(|_| CallError::TimedOut(limit))?

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::timeout};
 use wasmtime::{
     Store,
     component::{InstancePre, Resource},
@@ -22,15 +22,16 @@ use super::{
     idle_instances::IdleInstances,
 };
 use crate::{
-    backend::{BackendError, Body, BodyError, Busy, full},
+    backend::{BackendError, Body, BodyError, Busy, empty, full},
     embedded::{
         body,
         call::Call,
-        capacity::WaitingRequests,
+        capacity::{WaitingRequest, WaitingRequests},
         component::Component,
         guest::{Guest, Incoming},
         instance::{CallError, Instance},
     },
+    limits::Limits,
     manifest::USE_SPIN,
     websocket::{Opening, Pending, ReceivedFrame},
 };
@@ -39,7 +40,7 @@ use crate::{
 const EXPORT: &str = "fermyon:spin/inbound-websocket-receive";
 
 /// The largest body of a response that refuses a WebSocket, in bytes.
-const MAX_REFUSAL_BYTES: usize = 1024 * 1024;
+const MAX_REFUSAL_BYTES: usize = Limits::DEFAULT.refusal_bytes;
 
 /// A linked component that handles WebSockets. Clones share its code.
 #[derive(Clone)]
@@ -101,24 +102,24 @@ impl WebSocketHandler {
         request: Request<Body>,
         context: Call,
     ) -> Result<Opening, BackendError> {
-        let room = self.component.permits.available_permits();
-        let waiting = self.waiting.try_add(room).ok_or_else(|| {
-            self.component.log.busy.log(|| {
-                let component = &*self.component.id;
-                tracing::warn!(component, "WebSocket refused: too many requests");
-            });
-            BackendError::Busy {
-                component: self.component.id.to_string(),
-                cause: Busy::Requests,
-            }
-        })?;
+        let opened = self.clone().call_new(token, request, context).await;
+        opened.inspect_err(|error| self.log_failure(error))
+    }
+
+    async fn call_new(
+        self: Arc<Self>,
+        token: Arc<str>,
+        request: Request<Body>,
+        context: Call,
+    ) -> Result<Opening, BackendError> {
+        let waiting = self.admit()?;
         let (sender, receiver) = oneshot::channel();
         let handler = self.clone();
         let mut call: Pending<'static, _> = Box::pin(async move {
             let mut instance = handler.instance().await?;
             drop(waiting);
             let call = async |store: &mut Store<Guest>, guest: &WebsocketHandler| {
-                call_new(store, guest, &token, request, sender).await
+                call_handle_new(store, guest, &token, request, sender).await
             };
             instance.call(context, call).await?;
             handler.keep(instance);
@@ -132,17 +133,26 @@ impl WebSocketHandler {
         let call: Pending<'static, _> =
             Box::pin(async move { call.await.map_err(|error| error.record(&component)) });
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let response = response.map(|_| full(""));
-            return Ok(Opening { response, call });
+            return Ok(Opening {
+                component: self.component.id.clone(),
+                response: response.map(|_| empty()),
+                call,
+            });
         }
         // The guest may be writing the body.
         let (parts, body) = response.into_parts();
-        let (called, body) = tokio::join!(call, read_refusal(body::from_guest(body)));
+        let body = timeout(
+            self.component.limits.request_timeout,
+            read_refusal(body::from_guest(body)),
+        );
+        let (called, body) = tokio::join!(call, body);
         called?;
+        let body = body.unwrap_or_else(|_| Err("it does not end".into()));
         let body = body.map_err(|error| {
             CallError::NoResult(format!("invalid response body: {error}")).record(&self.component)
         })?;
         Ok(Opening {
+            component: self.component.id.clone(),
             response: Response::from_parts(parts, full(body)),
             call: Box::pin(async { Ok(()) }),
         })
@@ -182,20 +192,43 @@ impl WebSocketHandler {
         }
     }
 
-    /// Passes frames on, and returns when the component has handled them. Waits for as long as the
-    /// component has too many instances.
+    /// Counts an upgrade request that waits for an instance, unless too many do.
+    fn admit(&self) -> Result<WaitingRequest, BackendError> {
+        let room = self.component.permits.available_permits();
+        let waiting = if self.component.compute_queue.is_full() {
+            None
+        } else {
+            self.waiting.try_add(room)
+        };
+        waiting.ok_or_else(|| self.component.busy(Busy::Requests))
+    }
+
+    fn log_failure(&self, error: &BackendError) {
+        let (log, component) = (&self.component.log, &*self.component.id);
+        match error {
+            BackendError::Busy { .. } => log.busy.log(|| {
+                tracing::warn!(component, "WebSocket refused: too many requests");
+            }),
+            error => log.request_failed.log(|| {
+                tracing::error!(component, %error, "WebSocket handshake failed");
+            }),
+        }
+    }
+
+    /// Passes frames on, and returns when the component has handled them.
     ///
     /// # Errors
-    /// Fails if the component fails, or takes longer than a request may.
+    /// Fails if the component fails, or takes longer than a request may. With [`BackendError::Busy`], it
+    /// has not received the frames.
     pub(crate) async fn receive(
         &self,
         token: &str,
         frames: Vec<ReceivedFrame>,
         context: Call,
     ) -> Result<(), BackendError> {
-        let frames: Vec<_> = frames.into_iter().map(convert::to_guest).collect();
         let called = async {
             let mut instance = self.instance().await?;
+            let frames: Vec<_> = frames.into_iter().map(convert::to_guest).collect();
             let call = async |store: &mut Store<Guest>, guest: &WebsocketHandler| {
                 let receive = guest.fermyon_spin_inbound_websocket_receive();
                 receive.call_handle_frames(store, token, &frames).await
@@ -241,7 +274,7 @@ async fn read_refusal(mut body: Body) -> Result<Bytes, BodyError> {
     Ok(bytes.freeze())
 }
 
-async fn call_new(
+async fn call_handle_new(
     store: &mut Store<Guest>,
     guest: &WebsocketHandler,
     token: &str,

@@ -1,11 +1,17 @@
 //! Keeps instances of a component between calls.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
 
 use crate::embedded::{component::Component, instance::Instance};
+
+/// How often instances that have waited for too long are dropped.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The instances that wait for their next call, in the order of their last one.
 pub(super) struct IdleInstances<E> {
@@ -37,7 +43,7 @@ impl<E: Send + 'static> IdleInstances<E> {
     }
 
     /// Keeps an instance for its next call, unless it has had enough of them. At most half of the
-    /// component's instances wait, so that those for HTTP requests are not used up.
+    /// component's instances wait.
     pub(super) fn put(&self, instance: Instance<E>) {
         let limits = instance.limits();
         let expires = Instant::now() + limits.idle_instance_timeout;
@@ -46,34 +52,33 @@ impl<E: Send + 'static> IdleInstances<E> {
             return;
         }
         let mut state = self.state.lock();
-        if state.instances.len() >= self.component.limits.instances_per_component / 2 {
+        let max_idle = (self.component.limits.instances_per_component / 2).max(1);
+        if state.instances.len() >= max_idle {
             return;
         }
         state.instances.push((instance, expires));
-        if !std::mem::replace(&mut state.has_sweeper, true) {
-            tokio::spawn(sweep(self.state.clone(), expires));
+        if !mem::replace(&mut state.has_sweeper, true) {
+            tokio::spawn(sweep(self.state.clone(), self.component.permits.clone()));
         }
     }
 }
 
-/// Drops instances that have waited for too long, until there are none.
-async fn sweep<E>(state: Arc<Mutex<State<E>>>, mut next: Instant) {
+/// Drops instances that have waited for too long, and all of them when the component may have no further
+/// instances, which others may be waiting for. Ends when there are none.
+async fn sweep<E>(state: Arc<Mutex<State<E>>>, permits: Arc<Semaphore>) {
     loop {
-        // Several instances may expire at almost the same time.
-        sleep_until(next + Duration::from_millis(10)).await;
+        sleep(SWEEP_INTERVAL).await;
         let now = Instant::now();
+        let needs_room = permits.available_permits() == 0;
         let mut locked = state.lock();
-        let is_expired = |(_, expires): &mut (_, Instant)| *expires <= now;
+        let is_expired = |(_, expires): &mut (_, Instant)| needs_room || *expires <= now;
         let expired: Vec<_> = locked.instances.extract_if(.., is_expired).collect();
-        let expiry = locked.instances.iter().map(|(_, expires)| *expires).min();
-        match expiry {
-            Some(expiry) => next = expiry,
-            None => {
-                locked.has_sweeper = false;
-                return;
-            }
-        }
+        let is_empty = locked.instances.is_empty();
+        locked.has_sweeper = !is_empty;
         drop(locked);
         drop(expired);
+        if is_empty {
+            return;
+        }
     }
 }
