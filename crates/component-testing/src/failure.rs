@@ -41,12 +41,19 @@ pub(crate) fn error_response(error: &BackendError) -> Response<Body> {
     };
     match text {
         Some(text) => text_response(status, &text),
-        None => {
-            let mut response = Response::new(empty());
-            *response.status_mut() = status;
-            response
-        }
+        None => empty_response(status),
     }
+}
+
+/// Returns the response for a path that the application does not serve.
+pub(crate) fn not_found() -> Response<Body> {
+    empty_response(StatusCode::NOT_FOUND)
+}
+
+fn empty_response(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(empty());
+    *response.status_mut() = status;
+    response
 }
 
 /// Returns a response with a line of text.

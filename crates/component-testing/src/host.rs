@@ -3,15 +3,22 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use grip::header::{GRIP_FEATURE, GRIP_SIG};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use parking_lot::Mutex;
 use spin_runtime::{
     Embedded, PrivateRoutes,
     backend::{Backend as _, BackendError, Body},
+    escapes_root,
     simulation::SimulatedClock,
 };
 
-use crate::{channels::Channels, failure::Failure, publisher::Publisher, shuffle::Shuffle};
+use crate::{
+    channels::Channels,
+    failure::{Failure, not_found, text_response},
+    publisher::Publisher,
+    request::ClientRequest,
+    shuffle::Shuffle,
+};
 
 /// The features of the simulated host. `presence` and `user` have no effect.
 const FEATURES: &str = "status, session, link:next, filter:skip-self, filter:skip-users, \
@@ -24,7 +31,7 @@ pub(crate) struct Host {
     pub(crate) publisher: Publisher,
     pub(crate) channels: Channels,
     /// The paths that clients cannot request.
-    pub(crate) private: PrivateRoutes,
+    private: PrivateRoutes,
     /// Decides when requests reach the application.
     shuffle: Shuffle,
     failures: Mutex<Vec<Failure>>,
@@ -50,6 +57,20 @@ impl Host {
             failures: Mutex::default(),
             connections: AtomicU64::new(0),
         }
+    }
+
+    /// Returns the response to a request that the host does not pass on, if it is one.
+    pub(crate) fn refuse(&self, request: &ClientRequest) -> Option<Response<Body>> {
+        let path = request.uri.path();
+        if escapes_root(path) {
+            let text = "the path escapes the root";
+            return Some(text_response(StatusCode::BAD_REQUEST, text));
+        }
+        if request.has_websocket_events() {
+            let text = "only the host may send WebSocket events";
+            return Some(text_response(StatusCode::FORBIDDEN, text));
+        }
+        self.private.matches(path).then(not_found)
     }
 
     /// Adds the headers by which a component recognizes its host.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
-use grip::header::{CONNECTION_ID, META_PREFIX, SET_META_PREFIX, is_grip};
+use grip::header::{CONNECTION_ID, META_PREFIX, SET_META_PREFIX, is_grip, is_websocket_events};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 use spin_runtime::backend::{Body, Caller, Client, full};
 
@@ -60,6 +60,13 @@ impl ClientRequest {
         let caller = Caller::Client(Client::plain(CLIENT));
         request.extensions_mut().insert(caller);
         request
+    }
+
+    /// Returns whether the client claims to send the events of a WebSocket, as only the host does.
+    pub(crate) fn has_websocket_events(&self) -> bool {
+        let content_types = self.headers.get_all(header::CONTENT_TYPE).iter();
+        let mut content_types = content_types.filter_map(|value| value.to_str().ok());
+        content_types.any(is_websocket_events)
     }
 }
 

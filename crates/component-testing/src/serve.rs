@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use spin_runtime::backend::{Body, Caller};
 
 use crate::{
@@ -16,9 +16,8 @@ use crate::{
 
 /// Serves a request of a client.
 pub(crate) async fn serve(host: Arc<Host>, request: ClientRequest, client: Response) {
-    if host.private.matches(request.uri.path()) {
-        client.set_head(StatusCode::NOT_FOUND, HeaderMap::new());
-        return client.end(None);
+    if let Some(refusal) = host.refuse(&request) {
+        return client.receive(refusal).await;
     }
     let fetched = grip_response::fetch(&host, &request, &HeaderMap::new()).await;
     let GripResponse { instruct, response } = fetched;

@@ -4,6 +4,7 @@
 mod faults;
 mod orders;
 mod page;
+mod parity;
 mod publishing;
 mod races;
 

@@ -12,7 +12,7 @@ use grip::{
     hold::Channel,
 };
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use spin_runtime::backend::{Body, empty};
+use spin_runtime::backend::Body;
 use tokio::time::Instant;
 
 use super::{
@@ -66,10 +66,8 @@ pub(crate) async fn open(
     host: Arc<Host>,
     request: ClientRequest,
 ) -> Result<(Client, HeaderMap), Response<Body>> {
-    if host.private.matches(request.uri.path()) {
-        let mut response = Response::new(empty());
-        *response.status_mut() = StatusCode::NOT_FOUND;
-        return Err(response);
+    if let Some(refusal) = host.refuse(&request) {
+        return Err(refusal);
     }
     let mut connection = Connection::new(host, request);
     let mut response = match connection.send(&[Event::Open]).await {
