@@ -31,7 +31,7 @@ use crate::{
     servers::SimulatedServers,
     store::Store,
     timers,
-    websocket::{WebSocket, grip_session},
+    websocket::{self, WebSocket},
 };
 
 /// How long a call waits for the body of a component's own response. It arrives later then.
@@ -152,7 +152,7 @@ impl TestApp {
         let request = ClientRequest::new(request);
         let host = self.host.clone();
         let opened = self.runtime.run(async {
-            match grip_session::open(host, request).await {
+            match websocket::open(host, request).await {
                 Ok(opened) => Ok(opened),
                 Err(refusal) => {
                     let response = Response::new();
@@ -161,8 +161,7 @@ impl TestApp {
                 }
             }
         });
-        let (client, headers) = opened?;
-        Ok(WebSocket::new(self.runtime.clone(), client, headers))
+        Ok(WebSocket::new(self.runtime.clone(), opened?))
     }
 
     /// Returns the time of the application.

@@ -1,10 +1,11 @@
 //! The WebSocket clients of a test.
 //!
 //! A [`WebSocket`] is the end of the client. What the host does with its messages is a *transport*:
-//! [`grip_session`] sends them to the component as POST requests.
+//! [`grip_session`] sends them to the component as POST requests. [`handshake`] opens it.
 
 mod client;
-pub(crate) mod grip_session;
+mod grip_session;
+mod handshake;
 mod metadata;
 mod scheduled;
 mod subscriptions;
@@ -15,8 +16,9 @@ use std::{fmt, rc::Rc};
 use bytes::Bytes;
 use http::HeaderMap;
 
-pub(crate) use self::client::{Client, ClientAction};
+use self::client::{Client, ClientAction};
 pub use self::client::{Closed, Message};
+pub(crate) use self::handshake::{Opened, open};
 use crate::runtime::Runtime;
 
 /// A WebSocket to the application, at the end of the client.
@@ -29,7 +31,8 @@ pub struct WebSocket {
 }
 
 impl WebSocket {
-    pub(crate) fn new(runtime: Rc<Runtime>, client: Client, headers: HeaderMap) -> Self {
+    pub(crate) fn new(runtime: Rc<Runtime>, opened: Opened) -> Self {
+        let Opened { client, headers } = opened;
         Self {
             runtime,
             client,

@@ -6,6 +6,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+/// The code with which clients are closed whose component has failed.
+const INTERNAL_ERROR: u16 = 1011;
+
 /// A message that a client sends or receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
@@ -45,6 +48,14 @@ impl Closed {
         match self {
             Self::Frame { code, .. } => *code,
             Self::Dropped => None,
+        }
+    }
+
+    /// Returns how the host closes a client whose component has failed.
+    pub(super) fn failed() -> Self {
+        Self::Frame {
+            code: Some(INTERNAL_ERROR),
+            reason: "the backend failed".to_owned(),
         }
     }
 }

@@ -5,18 +5,16 @@ use std::{sync::Arc, time::Duration};
 use grip::{
     CloseFrame, ControlMessage, Event, Extension, event,
     extension::MessageKind,
-    header::{
-        CONTENT_BYTES_ACCEPTED, KEEP_ALIVE_INTERVAL, SEC_WEBSOCKET_EXTENSIONS, SET_META_PREFIX,
-        WEBSOCKET_EVENTS, is_grip,
-    },
+    header::{SEC_WEBSOCKET_EXTENSIONS, WEBSOCKET_EVENTS},
     hold::Channel,
 };
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use spin_runtime::backend::Body;
 use tokio::time::Instant;
 
 use super::{
     client::{Client, ClientAction, Closed, Message},
+    handshake::{Opened, accepted_headers},
     scheduled::Scheduled,
     subscriptions::Subscriptions,
     ws_over_http::{Connection, EventsResponse, RequestError},
@@ -26,11 +24,8 @@ use crate::{
     runtime::sleep_until_some,
 };
 
-/// The code with which clients are closed whose component has failed.
-const INTERNAL_ERROR: u16 = 1011;
-
 /// A WebSocket that is open.
-pub(crate) struct Session {
+struct Session {
     connection: Connection,
     client: Client,
     subscriptions: Subscriptions,
@@ -58,14 +53,14 @@ enum State {
     Closed,
 }
 
-/// Opens a WebSocket. Returns the client's end and the headers of the handshake.
+/// Opens a WebSocket whose component handles requests.
 ///
 /// # Errors
 /// Returns the response if the component does not accept the WebSocket.
-pub(crate) async fn open(
+pub(super) async fn open(
     host: Arc<Host>,
     request: ClientRequest,
-) -> Result<(Client, HeaderMap), Response<Body>> {
+) -> Result<Opened, Response<Body>> {
     if let Some(refusal) = host.refuse(&request) {
         return Err(refusal);
     }
@@ -95,7 +90,7 @@ pub(crate) async fn open(
         let text = "WebSocket handshake failed";
         return Err(text_response(StatusCode::BAD_GATEWAY, text));
     }
-    let headers = client_headers(&response.headers);
+    let headers = accepted_headers(&response.headers);
     let extensions = response.headers.get_all(SEC_WEBSOCKET_EXTENSIONS).iter();
     let mut extensions = extensions.filter_map(|value| value.to_str().ok());
     let client = Client::default();
@@ -112,33 +107,7 @@ pub(crate) async fn open(
     };
     session.apply(response).await;
     tokio::spawn(session.run());
-    Ok((client, headers))
-}
-
-/// Returns the headers that a client gets with its handshake.
-fn client_headers(headers: &HeaderMap) -> HeaderMap {
-    let mut headers = headers.clone();
-    let private: Vec<_> = headers
-        .keys()
-        .filter(|name| {
-            let name = name.as_str();
-            is_grip(name)
-                || name.starts_with(SET_META_PREFIX)
-                || [
-                    "content-type",
-                    "content-length",
-                    SEC_WEBSOCKET_EXTENSIONS,
-                    KEEP_ALIVE_INTERVAL,
-                    CONTENT_BYTES_ACCEPTED,
-                ]
-                .contains(&name)
-        })
-        .cloned()
-        .collect();
-    for name in private {
-        headers.remove(name);
-    }
-    headers
+    Ok(Opened { client, headers })
 }
 
 impl Session {
@@ -281,10 +250,7 @@ impl Session {
     }
 
     fn close_failed(&mut self) {
-        self.close(Closed::Frame {
-            code: Some(INTERNAL_ERROR),
-            reason: "the backend failed".to_owned(),
-        });
+        self.close(Closed::failed());
     }
 
     /// Sends a message to the client.

@@ -1,0 +1,61 @@
+//! Opens WebSockets.
+
+use std::sync::Arc;
+
+use grip::header::{
+    CONTENT_BYTES_ACCEPTED, KEEP_ALIVE_INTERVAL, SEC_WEBSOCKET_EXTENSIONS, SET_META_PREFIX, is_grip,
+};
+use http::{HeaderMap, Response, StatusCode};
+use spin_runtime::backend::{Body, empty};
+
+use super::{client::Client, grip_session};
+use crate::{host::Host, request::ClientRequest};
+
+/// A WebSocket that the component has accepted.
+pub(crate) struct Opened {
+    pub(crate) client: Client,
+    /// The headers that the client gets with its handshake.
+    pub(crate) headers: HeaderMap,
+}
+
+/// Opens a WebSocket.
+///
+/// # Errors
+/// Returns the response if the component does not accept the WebSocket.
+pub(crate) async fn open(
+    host: Arc<Host>,
+    request: ClientRequest,
+) -> Result<Opened, Response<Body>> {
+    if host.private.matches(request.uri.path()) {
+        let mut response = Response::new(empty());
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        return Err(response);
+    }
+    grip_session::open(host, request).await
+}
+
+/// Returns the headers of a component's response that a client gets with its handshake.
+pub(super) fn accepted_headers(headers: &HeaderMap) -> HeaderMap {
+    let mut headers = headers.clone();
+    let private: Vec<_> = headers
+        .keys()
+        .filter(|name| {
+            let name = name.as_str();
+            is_grip(name)
+                || name.starts_with(SET_META_PREFIX)
+                || [
+                    "content-type",
+                    "content-length",
+                    SEC_WEBSOCKET_EXTENSIONS,
+                    KEEP_ALIVE_INTERVAL,
+                    CONTENT_BYTES_ACCEPTED,
+                ]
+                .contains(&name)
+        })
+        .cloned()
+        .collect();
+    for name in private {
+        headers.remove(name);
+    }
+    headers
+}
