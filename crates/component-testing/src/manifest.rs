@@ -1,7 +1,7 @@
 //! The manifest of the application under test, with the settings of the host.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
@@ -23,6 +23,8 @@ pub(crate) struct HostSettings {
     /// The number of items that channels keep, by name.
     pub(crate) history_items: BTreeMap<String, usize>,
     pub(crate) timers: Vec<Timer>,
+    /// The ids of the components whose instances are reused for typed WebSockets.
+    pub(crate) instance_reuse: BTreeSet<String>,
 }
 
 /// A request that is repeated.
@@ -46,11 +48,12 @@ pub(crate) enum Schedule {
 /// # Errors
 /// Fails if the manifest is missing or invalid.
 pub(crate) fn load(path: &Path) -> Result<(Manifest, HostSettings)> {
-    Ok(Manifest::load_with_tools(
-        path,
-        ManifestUse::Embedded,
-        HostSettings::read,
-    )?)
+    let loaded = Manifest::load_with_tools(path, ManifestUse::Embedded, HostSettings::read)?;
+    let (mut manifest, settings) = loaded;
+    for (id, component) in &mut manifest.components {
+        component.reuses_websocket_instances = settings.instance_reuse.contains(id);
+    }
+    Ok((manifest, settings))
 }
 
 /// What a component without a manifest may use.
@@ -186,6 +189,9 @@ impl HostSettings {
                 settings.history_items.insert(name.to_owned(), items);
             }
         }
+        let websocket = table.get("websocket").and_then(|it| it.table());
+        let reused = websocket.and_then(|mut it| it.get("instance-reuse"));
+        settings.instance_reuse = reused.into_iter().flat_map(|it| it.strings()).collect();
         let timers = table.get("timer").map(|timers| timers.array());
         let timers = timers.unwrap_or_default();
         settings.timers = timers.iter().filter_map(Timer::read).collect();
@@ -269,6 +275,8 @@ mod tests {
             watch = "ignored"
             [application.tool.socket-host.channels.orders]
             history-items = 7
+            [application.tool.socket-host.websocket]
+            instance-reuse = ["chat"]
             [[application.tool.socket-host.timer]]
             request = "POST /tick"
             every = "2s..6s"
@@ -282,6 +290,7 @@ mod tests {
         let (_, settings) = read.unwrap();
         assert_eq!(settings.private, ["/internal/..."]);
         assert_eq!(settings.history_items["orders"], 7);
+        assert_eq!(settings.instance_reuse, BTreeSet::from(["chat".into()]));
         let [timer] = &settings.timers[..] else {
             panic!("one timer: {settings:?}")
         };
