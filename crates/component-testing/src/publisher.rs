@@ -20,7 +20,8 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 /// An item that a component, or the test itself, has published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publication {
-    /// The id of the component. Empty for the test itself.
+    /// The id of the component. Empty for the test itself, and for a component that has used
+    /// `socket-host:websocket/channels`.
     pub component: String,
     /// When it was published.
     pub time: SystemTime,
@@ -29,13 +30,16 @@ pub struct Publication {
 }
 
 /// How publishing fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishFailure {
     /// The control port cannot be reached.
+    #[error("the control port cannot be reached")]
     Unreachable,
     /// The control port responds with this status, and publishes nothing.
+    #[error("publishing failed with status {0}")]
     Status(u16),
     /// The items are published, and the response is lost.
+    #[error("the connection was lost before the response")]
     ResponseLost,
 }
 
@@ -93,19 +97,29 @@ impl Publisher {
             Ok(items) => items,
             Err(error) => return refusal(400, &error.to_string()),
         };
-        let failure = *self.0.failure.lock();
-        match failure {
-            None => {
-                self.publish(&request.component, items);
-                Reply::ok("Published\n")
-            }
-            Some(PublishFailure::Unreachable) => Reply::refuse(),
-            Some(PublishFailure::Status(status)) => Reply::status(status),
-            Some(PublishFailure::ResponseLost) => {
-                self.publish(&request.component, items);
-                Reply::error("the connection was lost before the response")
-            }
+        match self.try_publish(&request.component, items) {
+            Ok(()) => Reply::ok("Published\n"),
+            Err(PublishFailure::Unreachable) => Reply::refuse(),
+            Err(PublishFailure::Status(status)) => Reply::status(status),
+            Err(failure @ PublishFailure::ResponseLost) => Reply::error(failure.to_string()),
         }
+    }
+
+    /// Publishes items of a component.
+    ///
+    /// # Errors
+    /// Fails if publishing is set to fail. With [`PublishFailure::ResponseLost`], the items are published
+    /// nevertheless.
+    pub(crate) fn try_publish(
+        &self,
+        component: &str,
+        items: Vec<Item>,
+    ) -> Result<(), PublishFailure> {
+        let failure = *self.0.failure.lock();
+        if matches!(failure, None | Some(PublishFailure::ResponseLost)) {
+            self.publish(component, items);
+        }
+        failure.map_or(Ok(()), Err)
     }
 
     /// Checks the token. As at a control port on loopback, it may be missing.
