@@ -235,12 +235,13 @@ impl TestApp {
         });
     }
 
-    /// Makes all later publish requests of components fail.
+    /// Makes components fail to publish from now on, by requests and by
+    /// `socket-host:websocket/channels`.
     pub fn fail_publishes(&self, failure: PublishFailure) {
         self.host.publisher.set_failure(Some(failure));
     }
 
-    /// Makes publish requests succeed again.
+    /// Lets components publish again.
     pub fn accept_publishes(&self) {
         self.host.publisher.set_failure(None);
     }

@@ -32,6 +32,7 @@ use crate::{
     shuffle::Shuffle,
     store::Store,
     timers,
+    websocket::SocketTokens,
 };
 
 impl TestApp {
@@ -93,8 +94,9 @@ impl TestAppBuilder {
         }
     }
 
-    /// Sets the seed of all random choices: the random numbers of the components, the pauses of timers,
-    /// and the order in which concurrent requests make progress. Default: 0.
+    /// Sets the seed of all random choices: the random numbers of the components, the tokens of
+    /// WebSockets, the pauses of timers, and the order in which concurrent requests make progress.
+    /// Default: 0.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
@@ -202,6 +204,12 @@ impl TestAppBuilder {
         let servers = SimulatedServers::new(clock, publisher.clone(), self.fake, shuffle.clone());
         let logs = ComponentLogs::default();
         let stores = stores(&manifest, &mut rng);
+        let tokens = SocketTokens::new(
+            rng.fork(),
+            channels.clone(),
+            publisher.clone(),
+            shuffle.clone(),
+        );
         let folder = tempfile::tempdir().context("cannot create a temporary folder")?;
         let mut options = EmbeddedOptions::new(folder.path());
         options.environment = self.environment;
@@ -211,6 +219,7 @@ impl TestAppBuilder {
             sqlite_databases: databases(&manifest, folder.path()),
             ..RuntimeConfig::default()
         };
+        options.websockets = Some(Arc::new(tokens.clone()));
         options.simulation = Some(Simulation {
             clock,
             seed: self.seed,
@@ -222,7 +231,7 @@ impl TestAppBuilder {
         backend.replace(&manifest, &variables, &Changes::default(), || {})?;
         let private = PrivateRoutes::new(&settings.private)?;
         let host = Arc::new(Host::new(
-            backend, clock, publisher, channels, private, shuffle,
+            backend, clock, publisher, channels, tokens, private, shuffle,
         ));
         if self.with_timers {
             for timer in &settings.timers {

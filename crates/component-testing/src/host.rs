@@ -1,6 +1,9 @@
 //! What the requests, WebSockets and timers of an application share.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use grip::header::{GRIP_FEATURE, GRIP_SIG};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
@@ -10,6 +13,7 @@ use spin_runtime::{
     backend::{Backend as _, BackendError, Body},
     escapes_root,
     simulation::SimulatedClock,
+    websocket::{FramesCall, Opening},
 };
 
 use crate::{
@@ -18,6 +22,7 @@ use crate::{
     publisher::Publisher,
     request::ClientRequest,
     shuffle::Shuffle,
+    websocket::SocketTokens,
 };
 
 /// The features of the simulated host. `presence` and `user` have no effect.
@@ -30,6 +35,8 @@ pub(crate) struct Host {
     pub(crate) clock: SimulatedClock,
     pub(crate) publisher: Publisher,
     pub(crate) channels: Channels,
+    /// The WebSockets to which components send frames.
+    pub(crate) tokens: SocketTokens,
     /// The paths that clients cannot request.
     private: PrivateRoutes,
     /// Decides when requests reach the application.
@@ -44,6 +51,7 @@ impl Host {
         clock: SimulatedClock,
         publisher: Publisher,
         channels: Channels,
+        tokens: SocketTokens,
         private: PrivateRoutes,
         shuffle: Shuffle,
     ) -> Self {
@@ -52,6 +60,7 @@ impl Host {
             clock,
             publisher,
             channels,
+            tokens,
             private,
             shuffle,
             failures: Mutex::default(),
@@ -87,13 +96,42 @@ impl Host {
     ) -> Result<Response<Body>, BackendError> {
         let path = request.uri().path().to_owned();
         self.shuffle.delay().await;
-        let response = self.backend.call(request).await;
-        if let Err(error) = &response
+        self.record(&path, self.backend.call(request).await)
+    }
+
+    /// Passes an upgrade request to a component that handles typed frames. Records the error.
+    pub(crate) async fn open_websocket(
+        &self,
+        token: Arc<str>,
+        request: Request<Body>,
+    ) -> Result<Opening, BackendError> {
+        let path = request.uri().path().to_owned();
+        self.shuffle.delay().await;
+        self.record(&path, self.backend.open_websocket(token, request).await)
+    }
+
+    /// Passes frames of the WebSocket on a path to its component. Records the error.
+    pub(crate) async fn receive_frames(
+        &self,
+        path: &str,
+        call: FramesCall,
+    ) -> Result<(), BackendError> {
+        self.shuffle.delay().await;
+        self.record(path, self.backend.receive_frames(call).await)
+    }
+
+    /// Records the error of a call, unless the path has no route.
+    pub(crate) fn record<T>(
+        &self,
+        path: &str,
+        called: Result<T, BackendError>,
+    ) -> Result<T, BackendError> {
+        if let Err(error) = &called
             && !matches!(error, BackendError::NoRoute { .. })
         {
-            self.fail(&path, error.to_string());
+            self.fail(path, error.to_string());
         }
-        response
+        called
     }
 
     /// Records a failure.

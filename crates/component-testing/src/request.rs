@@ -10,6 +10,11 @@ use spin_runtime::backend::{Body, Caller, Client, full};
 /// The address of all clients, from a network for documentation (RFC 5737).
 const CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 50_000);
 
+/// Returns the sender of the requests and the WebSocket frames of clients.
+pub(crate) fn caller() -> Caller {
+    Caller::Client(Client::plain(CLIENT))
+}
+
 /// A request whose body is complete, so that it can be sent again.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientRequest {
@@ -25,12 +30,8 @@ impl ClientRequest {
     pub(crate) fn new<B: Into<Bytes>>(request: Request<B>) -> Self {
         let (parts, body) = request.into_parts();
         let body = body.into();
-        let mut headers = HeaderMap::new();
-        for (name, value) in &parts.headers {
-            if !is_private(name.as_str()) {
-                headers.append(name, value.clone());
-            }
-        }
+        let mut headers = parts.headers;
+        remove_private_headers(&mut headers);
         if !headers.contains_key(header::HOST) {
             let authority = parts.uri.authority().map(|authority| authority.as_str());
             let host = HeaderValue::from_str(authority.unwrap_or("localhost"));
@@ -57,8 +58,7 @@ impl ClientRequest {
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
-        let caller = Caller::Client(Client::plain(CLIENT));
-        request.extensions_mut().insert(caller);
+        request.extensions_mut().insert(caller());
         request
     }
 
@@ -70,7 +70,15 @@ impl ClientRequest {
     }
 }
 
-/// Returns whether only the host sends a header.
+/// Removes the headers that only the host and its components send.
+pub(crate) fn remove_private_headers(headers: &mut HeaderMap) {
+    let names = headers.keys().filter(|name| is_private(name.as_str()));
+    for name in names.cloned().collect::<Vec<_>>() {
+        headers.remove(name);
+    }
+}
+
+/// Returns whether only the host and its components send a header.
 fn is_private(name: &str) -> bool {
     is_grip(name)
         || name == CONNECTION_ID

@@ -1,7 +1,9 @@
 //! The WebSocket clients of a test.
 //!
 //! A [`WebSocket`] is the end of the client. What the host does with its messages is a *transport*:
-//! [`grip_session`] sends them to the component as POST requests. [`handshake`] opens it.
+//! [`grip_session`] sends them to the component as POST requests, and [`typed_session`] passes them as
+//! typed frames. [`handshake`] selects one of them. The frames of components reach clients through
+//! [`tokens`].
 
 mod client;
 mod grip_session;
@@ -9,6 +11,9 @@ mod handshake;
 mod metadata;
 mod scheduled;
 mod subscriptions;
+mod tokens;
+mod typed_frames;
+mod typed_session;
 mod ws_over_http;
 
 use std::{fmt, rc::Rc};
@@ -18,7 +23,10 @@ use http::HeaderMap;
 
 use self::client::{Client, ClientAction};
 pub use self::client::{Closed, Message};
-pub(crate) use self::handshake::{Opened, open};
+pub(crate) use self::{
+    handshake::{Opened, open},
+    tokens::SocketTokens,
+};
 use crate::runtime::Runtime;
 
 /// A WebSocket to the application, at the end of the client.

@@ -64,8 +64,27 @@ impl Closed {
 #[derive(Debug)]
 pub(crate) enum ClientAction {
     Send(Message),
-    Close { code: u16, reason: String },
+    /// Answers a ping.
+    Pong(Bytes),
+    Close {
+        code: u16,
+        reason: String,
+    },
     Disconnect,
+}
+
+impl ClientAction {
+    /// Returns how the action closes the WebSocket, if it does.
+    pub(super) fn closes(&self) -> Option<Closed> {
+        match self {
+            Self::Send(_) | Self::Pong(_) => None,
+            Self::Close { code, reason } => Some(Closed::Frame {
+                code: Some(*code),
+                reason: reason.clone(),
+            }),
+            Self::Disconnect => Some(Closed::Dropped),
+        }
+    }
 }
 
 /// A client. Clones are the same.
@@ -86,8 +105,22 @@ struct State {
     closed: Option<Closed>,
     /// The client has closed the WebSocket or dropped the connection.
     is_closing: bool,
+    /// The client has dropped the connection.
+    is_disconnected: bool,
     subscriptions: Vec<String>,
     actions: VecDeque<PendingAction>,
+}
+
+impl State {
+    fn is_connected(&self) -> bool {
+        self.closed.is_none() && !self.is_disconnected
+    }
+
+    /// Returns the actions, unless there may be some later.
+    fn take_actions(&mut self) -> Option<Vec<PendingAction>> {
+        let is_ready = self.closed.is_some() || !self.actions.is_empty();
+        is_ready.then(|| self.actions.drain(..).collect())
+    }
 }
 
 /// An action that the transport has yet to handle.
@@ -104,29 +137,35 @@ impl Client {
         let (handled, receiver) = oneshot::channel();
         let mut state = self.0.state.lock();
         if state.closed.is_none() && !state.is_closing {
-            state.is_closing = !matches!(action, ClientAction::Send(_));
+            let closes = action.closes();
+            state.is_closing = closes.is_some();
+            state.is_disconnected = closes == Some(Closed::Dropped);
             state.actions.push_back(PendingAction { action, handled });
             self.0.acted.notify_one();
         }
         receiver
     }
 
-    /// Waits for actions, and returns all of them.
+    /// Waits for actions, and returns all of them. Returns none once the WebSocket is closed.
     pub(super) async fn actions(&self) -> Vec<PendingAction> {
         loop {
             let acted = self.0.acted.notified();
-            let actions: Vec<_> = self.0.state.lock().actions.drain(..).collect();
-            if !actions.is_empty() {
+            if let Some(actions) = self.0.state.lock().take_actions() {
                 return actions;
             }
             acted.await;
         }
     }
 
-    /// Receives a message, unless the WebSocket is closed.
+    /// Returns whether the client can receive messages.
+    pub(super) fn is_connected(&self) -> bool {
+        self.0.state.lock().is_connected()
+    }
+
+    /// Receives a message, if the client can.
     pub(super) fn receive(&self, message: Message) {
         let mut state = self.0.state.lock();
-        if state.closed.is_none() {
+        if state.is_connected() {
             state.received.push(message);
         }
     }
@@ -137,6 +176,7 @@ impl Client {
         if state.closed.is_none() {
             state.closed = Some(closed);
             state.actions.clear();
+            self.0.acted.notify_one();
         }
     }
 

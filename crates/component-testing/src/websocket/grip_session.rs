@@ -61,9 +61,6 @@ pub(super) async fn open(
     host: Arc<Host>,
     request: ClientRequest,
 ) -> Result<Opened, Response<Body>> {
-    if let Some(refusal) = host.refuse(&request) {
-        return Err(refusal);
-    }
     let mut connection = Connection::new(host, request);
     let mut response = match connection.send(&[Event::Open]).await {
         Ok(response) => response,
@@ -367,6 +364,7 @@ fn to_event(action: ClientAction) -> Event {
     match action {
         ClientAction::Send(Message::Text(text)) => Event::text(text),
         ClientAction::Send(Message::Binary(data)) => Event::Binary(data),
+        ClientAction::Pong(payload) => Event::Pong(payload),
         ClientAction::Close { code, reason } => Event::close(code, reason),
         ClientAction::Disconnect => Event::Disconnect,
     }

@@ -1,14 +1,14 @@
-//! Opens WebSockets.
+//! Opens WebSockets: selects their transport.
 
 use std::sync::Arc;
 
 use grip::header::{
     CONTENT_BYTES_ACCEPTED, KEEP_ALIVE_INTERVAL, SEC_WEBSOCKET_EXTENSIONS, SET_META_PREFIX, is_grip,
 };
-use http::{HeaderMap, Response, StatusCode};
-use spin_runtime::backend::{Body, empty};
+use http::{HeaderMap, Response};
+use spin_runtime::backend::{Backend as _, Body};
 
-use super::{client::Client, grip_session};
+use super::{client::Client, grip_session, typed_session};
 use crate::{host::Host, request::ClientRequest};
 
 /// A WebSocket that the component has accepted.
@@ -26,12 +26,13 @@ pub(crate) async fn open(
     host: Arc<Host>,
     request: ClientRequest,
 ) -> Result<Opened, Response<Body>> {
-    if host.private.matches(request.uri.path()) {
-        let mut response = Response::new(empty());
-        *response.status_mut() = StatusCode::NOT_FOUND;
-        return Err(response);
+    if let Some(refusal) = host.refuse(&request) {
+        return Err(refusal);
     }
-    grip_session::open(host, request).await
+    match host.backend.websocket_component(request.uri.path()) {
+        Some(component) => typed_session::open(host, request, component).await,
+        None => grip_session::open(host, request).await,
+    }
 }
 
 /// Returns the headers of a component's response that a client gets with its handshake.

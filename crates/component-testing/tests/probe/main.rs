@@ -7,6 +7,7 @@ mod manifests;
 mod outbound;
 mod stores;
 mod time;
+mod typed;
 
 use std::path::PathBuf;
 
