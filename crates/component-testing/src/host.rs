@@ -27,7 +27,8 @@ use crate::{
 
 /// The features of the simulated host. `presence` and `user` have no effect.
 const FEATURES: &str = "status, session, link:next, filter:skip-self, filter:skip-users, \
-                        filter:require-sub, filter:var-subst, subscribe:recover, presence, user";
+                        filter:require-sub, filter:var-subst, subscribe:recover, presence, user, \
+                        auto-response";
 
 /// The simulated GRIP host around the application.
 pub(crate) struct Host {

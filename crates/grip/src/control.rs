@@ -144,6 +144,21 @@ pub enum ControlMessage {
     },
     /// Sends the delayed message now.
     FlushDelayed,
+    /// Lets the host answer a text message of the client, such as a ping, without a request to the
+    /// component. An extension, see
+    /// [`FEATURE_AUTO_RESPONSE`](crate::header::FEATURE_AUTO_RESPONSE).
+    AutoResponse {
+        /// The client's message, not empty.
+        #[serde(deserialize_with = "request")]
+        request: String,
+        /// The answer. `None` and the empty string end the automatic answers to this message.
+        #[serde(
+            default,
+            deserialize_with = "response",
+            skip_serializing_if = "is_default"
+        )]
+        response: Option<String>,
+    },
 }
 
 json::field_readers! {
@@ -160,6 +175,8 @@ json::field_readers! {
     optional value: Option<String> = json::string;
     optional timeout: Option<u32> = json::seconds;
     or_default mode: KeepAliveMode = json::variant;
+    required request: String = json::non_empty_string;
+    optional response: Option<String> = json::string;
 }
 
 /// How a member of a channel is shown. The connections of one user are one member.
@@ -276,6 +293,17 @@ impl ControlMessage {
             message: Some(message),
             timeout: Some(timeout),
             mode: KeepAliveMode::Idle,
+        }
+    }
+
+    /// Lets the host answer `request` with `response`.
+    pub fn auto_response(
+        request: impl Into<String>,
+        response: impl Into<String>,
+    ) -> ControlMessage {
+        ControlMessage::AutoResponse {
+            request: request.into(),
+            response: Some(response.into()),
         }
     }
 

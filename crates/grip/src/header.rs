@@ -24,6 +24,9 @@ pub const FEATURE_PRESENCE: &str = "presence";
 /// The feature of hosts that know the users of sessions:
 /// [`ControlMessage::User`](crate::ControlMessage::User).
 pub const FEATURE_USER: &str = "user";
+/// The feature of hosts that answer messages without asking the component:
+/// [`ControlMessage::AutoResponse`](crate::ControlMessage::AutoResponse).
+pub const FEATURE_AUTO_RESPONSE: &str = "auto-response";
 /// Request: the user whose time is over. The response binds the connection again, or it is closed. See
 /// [`ControlMessage::User`](crate::ControlMessage::User).
 pub const GRIP_USER_EXPIRED: &str = "grip-user-expired";

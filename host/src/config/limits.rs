@@ -115,6 +115,10 @@ pub struct Limits {
     /// The time to export the last spans and metrics at exit. The rest is dropped. Default: 5 s.
     pub otlp_flush_timeout: Duration,
     // WebSocket-over-HTTP.
+    /// The messages of a WebSocket that the host answers without a request to the backend. Default: 16.
+    pub max_auto_responses: usize,
+    /// The length of such a message, and of its answer. Default: 2 KiB.
+    pub max_auto_response_bytes: usize,
     /// The events in one request to the backend. Further events wait for the next request. Default:
     /// 10,000.
     pub max_events_per_request: usize,
@@ -298,6 +302,8 @@ impl Limits {
         otlp_retries: 4,
         otlp_flush_timeout: secs(5),
         // WebSocket-over-HTTP.
+        max_auto_responses: 16,
+        max_auto_response_bytes: 2048,
         max_events_per_request: 10_000,
         response_body_timeout: secs(60),
         min_keep_alive_interval: secs(20),

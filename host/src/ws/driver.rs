@@ -374,6 +374,9 @@ impl Driver {
             Event::Text(_) | Event::Binary(_) => {
                 let received = &self.session.services.metrics.received;
                 received.add(1, event.content_len());
+                if self.session.auto_respond(&event) {
+                    return ControlFlow::Continue(());
+                }
             }
             Event::Pong(content) if content == sessions::PING => {
                 return ControlFlow::Continue(());

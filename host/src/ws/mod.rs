@@ -16,8 +16,9 @@
 //! - `outbox` writes frames to the client, both from the session and from publications.
 //!   `shared_stream` is the connection for TLS and HTTP/2, which are not plain TCP.
 //! - `deflate` negotiates compression, and compresses messages.
-//! - `scheduled` sends keep-alive and delayed messages.
+//! - `scheduled` sends keep-alive and delayed messages, and `auto_responses` are answers of the host.
 
+mod auto_responses;
 pub(crate) mod deflate;
 mod driver;
 #[cfg(test)]

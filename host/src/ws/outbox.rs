@@ -292,7 +292,11 @@ impl Outbox {
 
     /// Sends a message, and returns the size of its frame in bytes.
     pub(super) fn send_message(&self, message: Message) -> usize {
-        let frames = Frames::single(message);
+        self.send_frames(&Frames::single(message))
+    }
+
+    /// Sends an encoded message, and returns the size of its frame in bytes.
+    pub(super) fn send_frames(&self, frames: &Frames) -> usize {
         let bytes = frames.encoding(self.deflate);
         self.send(bytes);
         bytes.len()

@@ -32,6 +32,7 @@ use crate::{
     },
     state::{Services, sessions::SessionGuard},
     ws::{
+        auto_responses::AutoResponses,
         identity::Identity,
         outbox::Outbox,
         scheduled::ScheduledMessages,
@@ -77,6 +78,8 @@ pub(super) struct Session {
     pub(super) keep_alive_interval: Option<Duration>,
     /// Keep-alive and delayed messages for the client, if any.
     pub(super) scheduled: Option<Box<ScheduledMessages>>,
+    /// The client's messages that the host answers, if any.
+    auto_responses: Option<Box<AutoResponses>>,
     /// The backend's name for the session, for logs.
     pub(super) session_id: Option<Box<str>>,
     pub(super) attachment: Attachment,
@@ -145,6 +148,7 @@ impl Session {
             grip,
             keep_alive_interval: None,
             scheduled: None,
+            auto_responses: None,
             session_id: None,
             attachment: Attachment::Attached,
             deferred: None,
@@ -300,6 +304,29 @@ impl Session {
         }
     }
 
+    /// Answers a message of the client, if the backend has left that to the host. Returns whether it has.
+    pub(super) fn auto_respond(&self, event: &Event) -> bool {
+        let (Some(responses), Event::Text(text)) = (&self.auto_responses, event) else {
+            return false;
+        };
+        let Some(response) = responses.find(text) else {
+            return false;
+        };
+        let bytes = self.outbox.send_frames(response);
+        self.services.metrics.replied.add(1, bytes);
+        true
+    }
+
+    fn set_auto_response(&mut self, request: &str, response: Option<String>) {
+        let responses = self.auto_responses.get_or_insert_default();
+        if let Err(error) = responses.set(request, response.unwrap_or_default()) {
+            warn_session!(self, %error, "auto-response ignored");
+        }
+        if self.auto_responses.as_ref().is_some_and(|it| it.is_empty()) {
+            self.auto_responses = None;
+        }
+    }
+
     /// Sends a message of the backend, and counts it.
     fn send(&self, message: Message) {
         let bytes = self.outbox.send_message(message);
@@ -356,6 +383,9 @@ impl Session {
             ControlMessage::SendDelayed { message, timeout } => {
                 let scheduled = self.scheduled.get_or_insert_with(Box::default);
                 scheduled.send_delayed(message, timeout, &self.outbox);
+            }
+            ControlMessage::AutoResponse { request, response } => {
+                self.set_auto_response(&request, response);
             }
             ControlMessage::FlushDelayed => self.update_scheduled(ScheduledMessages::flush_delayed),
         }

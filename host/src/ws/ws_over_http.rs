@@ -37,7 +37,7 @@ const BODY_TIMEOUT: Duration = Limits::DEFAULT.response_body_timeout;
 /// host's extensions.
 const FEATURES: &str = "status, session, link:next, filter:skip-self, filter:skip-users, \
                         filter:require-sub, filter:build-id, filter:var-subst, subscribe:recover, \
-                        presence, user";
+                        presence, user, auto-response";
 
 const MIN_KEEP_ALIVE: Duration = Limits::DEFAULT.min_keep_alive_interval;
 

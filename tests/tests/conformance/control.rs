@@ -34,6 +34,7 @@ cases! {
     malformed_message_is_ignored
     ;
     differs:
+    auto_response
     in_a_binary_message
     keep_alive_on_time
     subscribe_after_an_unknown_item
@@ -53,6 +54,26 @@ async fn reply_with(
     case.round_trip(&[Event::text("go")], Reply::events(&events))
         .await?;
     Ok(())
+}
+
+async fn auto_response(case: &Case) -> Result<()> {
+    let set = |response: &str| {
+        control(json!({"type": "auto-response", "request": "ping", "response": response}))
+    };
+    let mut socket = case.open(Reply::open_grip(&[&set("pong")])).await?;
+    socket.send("ping").await?;
+    if case.differ(true, false) {
+        let reply = Reply::events(&[Event::text("m:pong")]);
+        case.round_trip(&[Event::text("ping")], reply).await?;
+    }
+    socket.expect("pong").await?;
+    // Any other message is one for the backend, and so is this one in the end.
+    reply_with(case, &mut socket, &[&set(""), "m:done"]).await?;
+    socket.expect("done").await?;
+    socket.send("ping").await?;
+    let reply = Reply::events(&[Event::text("m:asked")]);
+    case.round_trip(&[Event::text("ping")], reply).await?;
+    socket.expect("asked").await
 }
 
 async fn subscribe_later(case: &Case) -> Result<()> {

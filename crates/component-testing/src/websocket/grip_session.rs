@@ -1,6 +1,6 @@
 //! A GRIP session: sends what a client does to the component, and applies its responses.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use grip::{
     CloseFrame, ControlMessage, Event, Extension, event,
@@ -30,6 +30,8 @@ struct Session {
     client: Client,
     subscriptions: Subscriptions,
     scheduled: Scheduled,
+    /// The client's messages that the host answers, with the answers.
+    auto_responses: BTreeMap<String, String>,
     /// Tells content from control messages. `None` if the component has not enabled GRIP.
     extension: Option<Extension>,
     /// The idle time after which the component gets an empty request.
@@ -96,6 +98,7 @@ pub(super) async fn open(
         subscriptions: Subscriptions::new(client.clone()),
         client: client.clone(),
         scheduled: Scheduled::default(),
+        auto_responses: BTreeMap::new(),
         extension: extensions.find_map(Extension::parse),
         keep_alive_interval: None,
         last_request: Instant::now(),
@@ -126,7 +129,10 @@ impl Session {
                 biased;
                 actions = self.client.actions() => {
                     for action in actions {
-                        events.push(to_event(action.action));
+                        let event = to_event(action.action);
+                        if !self.auto_respond(&event) {
+                            events.push(event);
+                        }
                         handled.push(action.handled);
                     }
                 }
@@ -151,6 +157,18 @@ impl Session {
             }
         }
         self.subscriptions.clear();
+    }
+
+    /// Answers a message, if the component has left that to the host. Returns whether it has.
+    fn auto_respond(&mut self, event: &Event) -> bool {
+        let Event::Text(text) = event else {
+            return false;
+        };
+        let Some(response) = self.auto_responses.get(&**text) else {
+            return false;
+        };
+        self.send(grip::Message::Text(response.as_str().into()));
+        true
     }
 
     /// Returns when a message or an empty request is due.
@@ -316,6 +334,12 @@ impl Session {
             ControlMessage::FlushDelayed => {
                 if let Some(message) = self.scheduled.flush() {
                     self.send(message);
+                }
+            }
+            ControlMessage::AutoResponse { request, response } => {
+                self.auto_responses.remove(&request);
+                if let Some(response) = response.filter(|response| !response.is_empty()) {
+                    self.auto_responses.insert(request, response);
                 }
             }
             ControlMessage::Presence { .. }

@@ -30,7 +30,7 @@ pub(crate) async fn open(
         return Err(refusal);
     }
     match host.backend.websocket_component(request.uri.path()) {
-        Some(component) => typed_session::open(host, request, component).await,
+        Some(_) => typed_session::open(host, request).await,
         None => grip_session::open(host, request).await,
     }
 }

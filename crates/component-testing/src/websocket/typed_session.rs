@@ -40,7 +40,6 @@ struct Session {
 pub(super) async fn open(
     host: Arc<Host>,
     request: ClientRequest,
-    component: Arc<str>,
 ) -> Result<Opened, Response<Body>> {
     let client = Client::default();
     let token = host.tokens.register(client.clone());
@@ -56,7 +55,7 @@ pub(super) async fn open(
     let session = Session {
         host,
         path: request.uri.path().to_owned(),
-        component,
+        component: opening.component,
         token,
         client: client.clone(),
         next_number: 0,

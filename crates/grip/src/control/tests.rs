@@ -202,6 +202,8 @@ fn control() -> impl Strategy<Value = ControlMessage> {
         ),
         (message(), any::<Option<u32>>())
             .prop_map(|(message, timeout)| ControlMessage::SendDelayed { message, timeout }),
+        (".+", any::<Option<String>>())
+            .prop_map(|(request, response)| ControlMessage::AutoResponse { request, response }),
     ]
 }
 
@@ -218,10 +220,11 @@ fn kind(message: &ControlMessage) -> &'static str {
         ControlMessage::FlushDelayed => "flush-delayed",
         ControlMessage::Presence { .. } => "presence",
         ControlMessage::User { .. } => "user",
+        ControlMessage::AutoResponse { .. } => "auto-response",
     }
 }
 
-const KINDS: [&str; 10] = [
+const KINDS: [&str; 11] = [
     "subscribe",
     "unsubscribe",
     "detach",
@@ -232,6 +235,7 @@ const KINDS: [&str; 10] = [
     "flush-delayed",
     "presence",
     "user",
+    "auto-response",
 ];
 
 #[test]

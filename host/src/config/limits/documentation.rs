@@ -62,6 +62,8 @@ fn limits_of_the_host() -> Vec<Row> {
         access_log_queue_bytes: size("lines of the access log that wait to be written"),
         otlp_retries: count("retries of a batch of spans that a collector does not accept"),
         otlp_flush_timeout: time("time to export the last spans and metrics at exit"),
+        max_auto_responses: count("messages of a WebSocket that the host answers by itself"),
+        max_auto_response_bytes: size("length of such a message, and of its answer"),
         max_events_per_request: count("events in one request to a component"),
         response_body_timeout: time("time for the body of a response with events or instructions, of a held response, or of a timer's response"),
         min_keep_alive_interval: time("shortest `Keep-Alive-Interval` of a WebSocket"),
