@@ -185,7 +185,7 @@ impl App {
                 let variables = variable_sources.resolve(config)?;
                 let root = &config.manifest.root;
                 let embedded = EmbeddedOptions {
-                    websockets: Some(websockets.clone()),
+                    websockets: websockets.clone(),
                     ..options.embedded(root, runtime_config)
                 };
                 let embedded = Embedded::new(embedded)?;

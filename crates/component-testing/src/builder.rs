@@ -219,7 +219,7 @@ impl TestAppBuilder {
             sqlite_databases: databases(&manifest, folder.path()),
             ..RuntimeConfig::default()
         };
-        options.websockets = Some(Arc::new(tokens.clone()));
+        options.websockets = Arc::new(tokens.clone());
         options.simulation = Some(Simulation {
             clock,
             seed: self.seed,

@@ -5,7 +5,11 @@
 //! A component handles upgrade requests and frames, and sends frames to any WebSocket by its token. A
 //! [`Backend`](crate::backend::Backend) calls the component, and [`WebSockets`] holds the connections.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{
+    future::{Future, ready},
+    pin::Pin,
+    sync::Arc,
+};
 
 use http::{HeaderMap, Response};
 
@@ -125,4 +129,40 @@ pub trait WebSockets: Send + Sync + 'static {
         channel: String,
         message: ChannelMessage,
     ) -> Pending<'_, Result<(), ChannelError>>;
+}
+
+/// The WebSockets of a program that holds none: all connections are lost.
+#[derive(Clone, Copy, Debug)]
+pub struct NoWebSockets;
+
+impl WebSockets for NoWebSockets {
+    fn send(
+        &self,
+        _token: String,
+        _frame: Frame,
+    ) -> Pending<'_, Pending<'static, Result<(), ConnectionLost>>> {
+        let lost: Pending<'static, _> = Box::pin(ready(Err(ConnectionLost)));
+        Box::pin(ready(lost))
+    }
+
+    fn subscribe(&self, _token: String, _channel: String) -> Pending<'_, Result<(), ChannelError>> {
+        Box::pin(ready(Err(ConnectionLost.into())))
+    }
+
+    fn unsubscribe(
+        &self,
+        _token: String,
+        _channel: String,
+    ) -> Pending<'_, Result<(), ChannelError>> {
+        Box::pin(ready(Err(ConnectionLost.into())))
+    }
+
+    fn publish(
+        &self,
+        _channel: String,
+        _message: ChannelMessage,
+    ) -> Pending<'_, Result<(), ChannelError>> {
+        let error = "nothing holds WebSockets here".to_owned();
+        Box::pin(ready(Err(ChannelError::Other(error))))
+    }
 }

@@ -200,7 +200,6 @@ impl Handshake {
             response_sender,
         } = self;
         let metrics = services.metrics.clone();
-        let line = services.telemetry.access_log.then(|| info.access_line());
         // Boxed, since otherwise the task of an open socket would keep the space for it.
         let opened = match services.backend.websocket_component(info.head.path()) {
             Some(_) => Box::pin(open_typed(services, info, outbox, guard)).await,
@@ -215,6 +214,12 @@ impl Handshake {
             }
         };
         let accepted = acceptance.response(&headers, extensions);
+        let access_log = session.services.telemetry.access_log;
+        let line = access_log.then(|| session.info.access_line());
+        if session.typed.is_some() {
+            // Only requests repeat the headers.
+            session.info.head = session.info.head.without_headers();
+        }
         session.applied().await;
         debug!("session opened");
         let reason = match response_sender.send(accepted) {
@@ -266,7 +271,7 @@ async fn open_over_http(
 /// If the component refuses or fails, returns the response for the client.
 async fn open_typed(
     services: Arc<Services>,
-    mut info: ConnectionInfo,
+    info: ConnectionInfo,
     outbox: Arc<Outbox>,
     guard: SessionGuard,
 ) -> Opened {
@@ -289,7 +294,6 @@ async fn open_typed(
         remove_private_headers(response.headers_mut());
         return Err(Box::new(response));
     }
-    info.head = info.head.without_headers();
     let headers = std::mem::take(response.headers_mut());
     let link = TypedLink::new(component, token, call);
     Ok((Session::typed(services, info, outbox, guard, link), headers))

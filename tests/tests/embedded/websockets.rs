@@ -73,7 +73,7 @@ fn start(instances: usize) -> (Fixture, Arc<Recorder>) {
     let recorder = Arc::new(Recorder::default());
     let state = tempfile::tempdir().unwrap();
     let fixture = Fixture::at(&typed(), state, |options| {
-        options.websockets = Some(recorder.clone());
+        options.websockets = recorder.clone();
         options.limits.instances_per_component = instances;
         options.limits.request_timeout = Duration::from_secs(1);
         options.limits.waiting_requests = 1;

@@ -57,6 +57,12 @@ async fn requests_and_websockets_are_logged_as_json() -> Result<()> {
         "{line}"
     );
 
+    // A WebSocket that was refused has not been open.
+    let refused = Client::open(host.address, "/seen", &[]).await;
+    ensure!(refused.err().and_then(|error| error.status) == Some(426));
+    access_line(&host, &["\"status\":426"]).await?;
+    ensure!(host.log_text().matches("WebSocket closed").count() == 1);
+
     // Every line is an object, also those that are not of the access log.
     host.get("/trap").await?;
     host.wait_for_log(&["component failed"]).await?;

@@ -1,17 +1,24 @@
 //! Tokens and channels of several hosts that share a bus.
 
 use anyhow::{Result, ensure};
+use tempfile::TempDir;
 use tests::{Redis, Server, eventually, typed};
 
 use crate::{ask, text};
 
+/// Starts two hosts that share a bus, each with its folder.
+fn two_hosts(redis: &Redis) -> Result<([TempDir; 2], [Server; 2])> {
+    let url = redis.url() + "/1";
+    let folders = [typed(""), typed("")];
+    let start = |folder: &TempDir| Server::start(folder.path(), &["--bus", &url]);
+    let hosts = [start(&folders[0])?, start(&folders[1])?];
+    Ok((folders, hosts))
+}
+
 #[tokio::test]
 async fn frames_cross_the_bus_in_order() -> Result<()> {
     let redis = Redis::start()?;
-    let url = redis.url() + "/1";
-    let folders = [typed(""), typed("")];
-    let start = |folder: &tempfile::TempDir| Server::start(folder.path(), &["--bus", &url]);
-    let (here, there) = (start(&folders[0])?, start(&folders[1])?);
+    let (_folders, [here, there]) = two_hosts(&redis)?;
     let mut near = here.socket("/").await?;
     let mut far = there.socket("/").await?;
     let token = ask(&mut far, "token").await?;
@@ -57,10 +64,7 @@ async fn without_a_bus_there_is_no_other_host() -> Result<()> {
 #[tokio::test]
 async fn while_the_bus_is_down_this_host_works() -> Result<()> {
     let mut redis = Redis::start()?;
-    let url = redis.url() + "/1";
-    let folders = [typed(""), typed("")];
-    let start = |folder: &tempfile::TempDir| Server::start(folder.path(), &["--bus", &url]);
-    let (here, there) = (start(&folders[0])?, start(&folders[1])?);
+    let (_folders, [here, there]) = two_hosts(&redis)?;
     let mut near = here.socket("/").await?;
     let mut far = there.socket("/").await?;
     let own = ask(&mut near, "token").await?;

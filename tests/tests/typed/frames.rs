@@ -163,6 +163,24 @@ async fn the_host_answers_pings() -> Result<()> {
 }
 
 #[tokio::test]
+async fn handshakes_and_ends_are_in_the_access_log() -> Result<()> {
+    let folder = typed("");
+    let host = Server::start(folder.path(), &["--access-log"])?;
+    let refused = Client::open(host.address, "/?status=403", &[]).await;
+    ensure!(refused.err().and_then(|error| error.status) == Some(403));
+    host.wait_for_log(&["status=403"]).await?;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let parent = format!("00-{trace}-00f067aa0ba902b7-01");
+    let opened = Client::open(host.address, "/", &[("traceparent", &parent)]).await;
+    let mut client = opened.map_err(|failed| failed.error)?;
+    client.0.close(None).await?;
+    host.wait_for_log(&["WebSocket closed", "reason=\"client\"", trace])
+        .await?;
+    ensure!(host.log_text().matches("WebSocket closed").count() == 1);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_trap_closes_the_websocket() -> Result<()> {
     let folder = typed("");
     let host = Server::start(folder.path(), &[])?;

@@ -52,7 +52,7 @@ pub(crate) struct Component {
     /// One permit for each outgoing request whose response has not ended.
     pub(crate) outgoing_permits: Arc<Semaphore>,
     /// The WebSockets that it may send frames to.
-    pub(crate) websockets: Option<Arc<dyn WebSockets>>,
+    pub(crate) websockets: Arc<dyn WebSockets>,
     /// The current application, which may not be the one that this component belongs to.
     pub(crate) app: Weak<dyn LocalCalls>,
 }

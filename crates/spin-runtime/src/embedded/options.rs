@@ -3,7 +3,11 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use super::{output::LogRotation, simulation::Simulation, sqlite::SqliteStatement};
-use crate::{limits::Limits, runtime_config::RuntimeConfig, websocket::WebSockets};
+use crate::{
+    limits::Limits,
+    runtime_config::RuntimeConfig,
+    websocket::{NoWebSockets, WebSockets},
+};
 
 /// The options of an [`Embedded`](super::Embedded) runtime.
 #[derive(Clone)]
@@ -42,8 +46,8 @@ pub struct EmbeddedOptions {
     pub runtime_config: RuntimeConfig,
     /// Statements that run once, before the first application starts.
     pub sqlite_statements: Vec<SqliteStatement>,
-    /// The WebSockets that components send frames to. `None` if there are none.
-    pub websockets: Option<Arc<dyn WebSockets>>,
+    /// The WebSockets that components send frames to.
+    pub websockets: Arc<dyn WebSockets>,
     /// What surrounds the components in a test. `None` for the real world.
     pub simulation: Option<Simulation>,
 }
@@ -80,7 +84,7 @@ impl EmbeddedOptions {
             limits: Limits::DEFAULT,
             runtime_config: RuntimeConfig::default(),
             sqlite_statements: Vec::new(),
-            websockets: None,
+            websockets: Arc::new(NoWebSockets),
             simulation: None,
         }
     }

@@ -13,11 +13,11 @@ use crate::{
 
 /// Adds the interface to a linker.
 pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> Result<()> {
-    wit::add_to_linker::<_, Channels>(linker, |guest| View(guest.component.websockets.as_deref()))
+    wit::add_to_linker::<_, Channels>(linker, |guest| View(&*guest.component.websockets))
 }
 
 /// The part of a [`Guest`] that the interface accesses.
-pub(super) struct View<'a>(Option<&'a dyn WebSockets>);
+pub(super) struct View<'a>(&'a dyn WebSockets);
 
 /// Tells Wasmtime the type of the [`View`].
 struct Channels;
@@ -42,10 +42,7 @@ impl wit::Host for View<'_> {
         token: String,
         channel: String,
     ) -> Result<Result<(), wit::Error>> {
-        let Some(websockets) = self.0 else {
-            return Ok(Err(wit::Error::ConnectionLost));
-        };
-        let subscribed = websockets.subscribe(token, channel).await;
+        let subscribed = self.0.subscribe(token, channel).await;
         Ok(subscribed.map_err(Into::into))
     }
 
@@ -54,10 +51,7 @@ impl wit::Host for View<'_> {
         token: String,
         channel: String,
     ) -> Result<Result<(), wit::Error>> {
-        let Some(websockets) = self.0 else {
-            return Ok(Err(wit::Error::ConnectionLost));
-        };
-        let unsubscribed = websockets.unsubscribe(token, channel).await;
+        let unsubscribed = self.0.unsubscribe(token, channel).await;
         Ok(unsubscribed.map_err(Into::into))
     }
 
@@ -66,15 +60,11 @@ impl wit::Host for View<'_> {
         channel: String,
         message: wit::Message,
     ) -> Result<Result<(), wit::Error>> {
-        let Some(websockets) = self.0 else {
-            let error = "nothing holds WebSockets here";
-            return Ok(Err(wit::Error::Other(error.into())));
-        };
         let message = match message {
             wit::Message::Text(text) => ChannelMessage::Text(text),
             wit::Message::Binary(data) => ChannelMessage::Binary(data),
         };
-        let published = websockets.publish(channel, message).await;
+        let published = self.0.publish(channel, message).await;
         Ok(published.map_err(Into::into))
     }
 }

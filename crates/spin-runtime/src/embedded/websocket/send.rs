@@ -34,14 +34,14 @@ pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> Result<()> {
 
 fn view(guest: &mut Guest) -> View<'_> {
     View {
-        websockets: guest.component.websockets.as_deref(),
+        websockets: &*guest.component.websockets,
         table: &mut guest.table,
     }
 }
 
 /// The part of a [`Guest`] that the interface accesses.
 pub(super) struct View<'a> {
-    websockets: Option<&'a dyn WebSockets>,
+    websockets: &'a dyn WebSockets,
     table: &'a mut ResourceTable,
 }
 
@@ -58,10 +58,8 @@ impl inbound_websocket_send::Host for View<'_> {
         token: String,
         frame: wit::Frame,
     ) -> Result<Resource<SendingFrame>> {
-        let sending = match self.websockets {
-            Some(websockets) => websockets.send(token, convert::from_guest(frame)).await,
-            None => Box::pin(async { Err(ConnectionLost) }),
-        };
+        let frame = convert::from_guest(frame);
+        let sending = self.websockets.send(token, frame).await;
         let frame = SendingFrame {
             sending: Some(sending),
             result: None,
