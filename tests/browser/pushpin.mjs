@@ -25,6 +25,8 @@ export class Pushpin extends Service {
     // If killed, Pushpin would leave its child processes behind.
     const processes = ["zurl", "pushpin"].map((name) => run(name, [`--config=${folder}/${name}.conf`], "SIGTERM"));
     pushpin.#ends = [components, ...processes].map(({ end }) => end);
+    // Pushpin may lose a request that arrives before its HTTP client is ready.
+    await eventually(() => fetch(`${pushpin.url}/api/orders`, { signal: AbortSignal.timeout(2_000) }));
     await eventually(() => pushpin.newest());
     return pushpin;
   }
