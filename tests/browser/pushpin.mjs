@@ -25,9 +25,14 @@ export class Pushpin extends Service {
     // If killed, Pushpin would leave its child processes behind.
     const processes = ["zurl", "pushpin"].map((name) => run(name, [`--config=${folder}/${name}.conf`], "SIGTERM"));
     pushpin.#ends = [components, ...processes].map(({ end }) => end);
-    // Pushpin may lose a request that arrives before its HTTP client is ready.
-    await eventually(() => fetch(`${pushpin.url}/api/orders`, { signal: AbortSignal.timeout(2_000) }));
-    await eventually(() => pushpin.newest());
+    try {
+      // Pushpin may lose a request that arrives before its HTTP client is ready.
+      await eventually(() => fetch(`${pushpin.url}/api/orders`, { signal: AbortSignal.timeout(2_000) }));
+      await eventually(() => pushpin.newest());
+    } catch (error) {
+      await pushpin.stop();
+      throw error;
+    }
     return pushpin;
   }
 
