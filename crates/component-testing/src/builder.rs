@@ -141,8 +141,8 @@ impl TestAppBuilder {
         self
     }
 
-    /// Lets WebSockets of an application without a manifest resume on a channel, of which the host
-    /// keeps so many items.
+    /// Lets WebSockets of an application without a manifest resume on a channel. `items` is the number
+    /// of items that the host keeps.
     pub fn channel_history(mut self, channel: impl Into<String>, items: usize) -> Self {
         self.component.history_items.insert(channel.into(), items);
         self

@@ -8,7 +8,7 @@ use std::{
 use grip::Item;
 use parking_lot::Mutex;
 
-/// The channels of the GRIP host. Clones are the same.
+/// The channels of the GRIP host. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct Channels(Arc<Mutex<State>>);
 
@@ -54,7 +54,7 @@ pub(crate) enum Start<'a> {
 }
 
 impl Channels {
-    /// Creates channels, of which some keep so many items.
+    /// Creates channels. `history_items` is the number of items that they keep, by name.
     pub(crate) fn new(history_items: BTreeMap<String, usize>) -> Self {
         let channels = Self::default();
         channels.0.lock().history_items = history_items;

@@ -43,7 +43,7 @@ pub enum PublishFailure {
     ResponseLost,
 }
 
-/// The control port. Clones are the same.
+/// The control port. Clones share its state.
 #[derive(Clone)]
 pub(crate) struct Publisher(Arc<Inner>);
 

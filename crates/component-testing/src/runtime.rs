@@ -85,10 +85,10 @@ pub(crate) async fn sleep_until_some(time: Option<Instant>) {
     }
 }
 
-/// Learns when the runtime has nothing to do but to wait.
+/// Detects when all tasks of the runtime wait.
 #[derive(Default)]
 struct Idle {
-    /// How often that was the case.
+    /// The number of times that this was the case.
     count: AtomicU64,
     waker: AtomicWaker,
 }

@@ -9,7 +9,7 @@ use tokio::task::yield_now;
 /// How often other tasks run during a delay, at most.
 const MAX_YIELDS: u32 = 6;
 
-/// A source of delays, which take no time of the clock. Clones are the same.
+/// A source of delays, which take no time of the clock. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Shuffle(Arc<Mutex<StdRng>>);
 

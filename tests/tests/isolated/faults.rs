@@ -15,7 +15,7 @@ const FAILURES: [fn(&Store, usize); 2] = [Store::fail_call, Store::lose_result];
 /// More calls than any operation makes.
 const MAX_CALLS: usize = 100;
 
-/// What a client was told about its request.
+/// The outcome of a request for its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Success,

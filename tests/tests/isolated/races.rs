@@ -100,7 +100,7 @@ fn concurrent_orders_have_ids_without_gaps() {
         assert_eq!(
             list(&app),
             sorted,
-            "seed {seed}: each is stored as it was returned"
+            "seed {seed}: the stored orders are those of the responses"
         );
         courses.insert(ids(&created));
     }

@@ -87,7 +87,7 @@ impl ClientAction {
     }
 }
 
-/// A client. Clones are the same.
+/// A client. Clones share its state.
 #[derive(Clone, Default)]
 pub(crate) struct Client(Arc<Shared>);
 

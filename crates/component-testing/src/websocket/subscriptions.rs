@@ -15,7 +15,7 @@ use crate::{
 /// The code with which a publication closes a WebSocket, unless it has one.
 const NORMAL_CLOSURE: u16 = 1000;
 
-/// The subscriptions of a session. Clones are the same.
+/// The subscriptions of a session. Clones share them.
 #[derive(Clone)]
 pub(super) struct Subscriptions(Arc<Shared>);
 
