@@ -42,42 +42,37 @@ pub fn burger_without_timer() -> TempDir {
 /// Writes an application that consists of the probe component. `extra` is appended to the
 /// `[component.probe]` table.
 pub fn probe(extra: &str) -> TempDir {
-    app_with_manifest(&format!(
-        r#"
-spin_manifest_version = 2
-[application]
-name = "probe"
-[[trigger.http]]
-route = "/..."
-component = "probe"
-[component.probe]
-source = {:?}
-{extra}"#,
-        wasm("probe")
-    ))
+    one_component("probe", extra)
 }
 
 /// Writes an application whose component handles typed frames. `extra` is appended to the
 /// manifest.
 pub fn typed(extra: &str) -> TempDir {
+    let settings = r#"
+key_value_stores = ["default"]
+allowed_outbound_hosts = ["http://127.0.0.1:*"]
+variables = { grip_url = "{{ grip_url }}", grip_key = "{{ grip_key }}" }
+[variables]
+grip_url = { default = "" }
+grip_key = { default = "" }
+"#;
+    one_component("typed", &(settings.to_owned() + extra))
+}
+
+/// Writes an application that consists of a component with this name. `extra` is appended to its table.
+fn one_component(name: &str, extra: &str) -> TempDir {
     app_with_manifest(&format!(
         r#"
 spin_manifest_version = 2
 [application]
-name = "typed"
-[variables]
-grip_url = {{ default = "" }}
-grip_key = {{ default = "" }}
+name = {name:?}
 [[trigger.http]]
 route = "/..."
-component = "typed"
-[component.typed]
+component = {name:?}
+[component.{name}]
 source = {:?}
-key_value_stores = ["default"]
-allowed_outbound_hosts = ["http://127.0.0.1:*"]
-variables = {{ grip_url = "{{{{ grip_url }}}}", grip_key = "{{{{ grip_key }}}}" }}
 {extra}"#,
-        wasm("typed")
+        wasm(name)
     ))
 }
 

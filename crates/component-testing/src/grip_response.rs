@@ -13,7 +13,7 @@ use spin_runtime::backend::{Body, empty, full};
 use crate::{
     failure::{error_response, text_response},
     host::Host,
-    request::ClientRequest,
+    request::{ClientRequest, remove_headers},
 };
 
 /// A response of the application, split into instructions for the host and what the client gets.
@@ -59,13 +59,10 @@ async fn split(response: Response<Body>) -> Result<GripResponse, String> {
     if has_instructions(&parts) {
         return split_body(instruct.unwrap_or_default(), parts, body).await;
     }
-    let hidden = parts.headers.keys().filter(|name| match &instruct {
-        Some(instruct) => !instruct.exposes(name.as_str()),
-        None => is_grip(name.as_str()),
+    remove_headers(&mut parts.headers, |name| match &instruct {
+        Some(instruct) => !instruct.exposes(name),
+        None => is_grip(name),
     });
-    for name in hidden.cloned().collect::<Vec<_>>() {
-        parts.headers.remove(name);
-    }
     if let Some(status) = instruct.as_ref().and_then(|it| it.status.as_ref()) {
         parts.status = StatusCode::from_u16(status.code).unwrap_or(parts.status);
     }

@@ -72,7 +72,12 @@ impl ClientRequest {
 
 /// Removes the headers that only the host and its components send.
 pub(crate) fn remove_private_headers(headers: &mut HeaderMap) {
-    let names = headers.keys().filter(|name| is_private(name.as_str()));
+    remove_headers(headers, is_private);
+}
+
+/// Removes headers whose name matches the predicate.
+pub(crate) fn remove_headers(headers: &mut HeaderMap, is_removed: impl Fn(&str) -> bool) {
+    let names = headers.keys().filter(|name| is_removed(name.as_str()));
     for name in names.cloned().collect::<Vec<_>>() {
         headers.remove(name);
     }

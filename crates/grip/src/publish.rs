@@ -166,8 +166,13 @@ impl Item {
 
     /// Creates an item with a text message for WebSockets.
     pub fn ws_text(channel: impl Into<String>, text: impl Into<ByteString>) -> Item {
+        Item::ws_message(channel, Message::Text(text.into()))
+    }
+
+    /// Creates an item with a message for WebSockets.
+    pub fn ws_message(channel: impl Into<String>, message: Message) -> Item {
         Item {
-            ws_message: Some(WsAction::Send(Message::Text(text.into())).into()),
+            ws_message: Some(WsAction::Send(message).into()),
             ..Item::new(channel)
         }
     }

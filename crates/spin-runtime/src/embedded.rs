@@ -55,13 +55,11 @@ use parking_lot::Mutex;
 
 use self::{
     app::CurrentApp,
-    call::{Call, LocalCalls as _, TraceHeaders},
+    call::{Call, LocalCalls as _},
     loader::AppLoader,
 };
 use crate::{
-    backend::{
-        Backend, BackendError, Body, Caller, CronFuture, Failures, ResponseFuture, WaitsForCapacity,
-    },
+    backend::{Backend, BackendError, Body, CronFuture, Failures, ResponseFuture},
     manifest::Manifest,
     variables::Variables,
     websocket::{FramesCall, Opening, Pending},
@@ -153,15 +151,7 @@ impl Embedded {
 
 impl Backend for Embedded {
     fn call(&self, request: Request<Body>) -> ResponseFuture<'_> {
-        let caller = request.extensions().get().copied().unwrap_or(Caller::Host);
-        let is_marked = request.extensions().get::<WaitsForCapacity>().is_some();
-        let call = Call {
-            caller,
-            depth: 0,
-            trace: TraceHeaders::of(request.headers()),
-            // Calls of one timer do not overlap, so few of them wait.
-            waits: is_marked || caller == Caller::Host,
-        };
+        let call = Call::of(&request);
         self.current.call(request, call)
     }
 
@@ -178,12 +168,7 @@ impl Backend for Embedded {
         token: Arc<str>,
         request: Request<Body>,
     ) -> Pending<'a, Result<Opening, BackendError>> {
-        let call = Call {
-            caller: request.extensions().get().copied().unwrap_or(Caller::Host),
-            depth: 0,
-            trace: TraceHeaders::of(request.headers()),
-            waits: false,
-        };
+        let call = Call::of(&request);
         Box::pin(self.current.open_websocket(token, request, call))
     }
 

@@ -96,6 +96,11 @@ pub struct Limits {
     /// result that is streamed. A larger result is an error, and so is a larger value in a SQLite
     /// database. Default: 128 MiB.
     pub query_result_bytes: usize,
+    /// The name of a channel that a component subscribes a WebSocket to or publishes on, at least one
+    /// byte. Default: 1 KiB.
+    pub channel_name_bytes: usize,
+    /// The message that a component publishes on a channel. Default: 10 MiB.
+    pub channel_message_bytes: usize,
     /// The body of a response with which a component refuses a WebSocket, if it handles typed frames.
     /// With a larger one, the component has failed. Default: 1 MiB.
     pub refusal_bytes: usize,
@@ -148,6 +153,8 @@ impl Limits {
         redis_timeout: Duration::from_secs(5),
         database_connections: 128,
         query_result_bytes: 128 * 1024 * 1024,
+        channel_name_bytes: 1024,
+        channel_message_bytes: 10 * 1024 * 1024,
         refusal_bytes: 1024 * 1024,
         denied_store_labels: 100,
         log_lines_per_second: 10,

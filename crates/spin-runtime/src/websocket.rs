@@ -117,13 +117,14 @@ pub trait WebSockets: Send + Sync + 'static {
         frame: Frame,
     ) -> Pending<'_, Pending<'static, Result<(), ConnectionLost>>>;
 
-    /// Subscribes a WebSocket to a channel.
+    /// Subscribes a WebSocket to a channel, whose name the caller has checked.
     fn subscribe(&self, token: String, channel: String) -> Pending<'_, Result<(), ChannelError>>;
 
     /// Ends a subscription, if there is one.
     fn unsubscribe(&self, token: String, channel: String) -> Pending<'_, Result<(), ChannelError>>;
 
-    /// Sends a message to the subscribers of a channel.
+    /// Sends a message to the subscribers of a channel. The caller has checked its name, and the size of
+    /// the message.
     fn publish(
         &self,
         channel: String,

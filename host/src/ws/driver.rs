@@ -58,10 +58,8 @@ pub(super) async fn abandon(session: Session) -> CloseReason {
     let mut retries = 0;
     loop {
         let mut request = info.request(&session.services.signer, &[Event::Disconnect], 0);
-        let span = info.start_span(&session.services.telemetry.tracer);
-        if let Some(span) = &span {
-            request.extensions_mut().insert(span.context());
-        }
+        let tracer = &session.services.telemetry.tracer;
+        let _span = info.start_request_span(tracer, &mut request);
         let max_bytes = session.services.limits.max_response_events_bytes;
         match round_trip(session.services.backend.clone(), request, max_bytes).await {
             Err(error) if error.is_unreachable() && retries < backoff::RETRIES => {
@@ -564,10 +562,7 @@ impl Driver {
     fn send(&mut self, mut request: Request<Body>, delay: Duration) {
         self.asks_for_user = self.session.identity.expired_user().is_some();
         let tracer = &self.session.services.telemetry.tracer;
-        let span = self.session.info.start_span(tracer);
-        if let Some(span) = &span {
-            request.extensions_mut().insert(span.context());
-        }
+        let span = self.session.info.start_request_span(tracer, &mut request);
         let backend = self.session.services.backend.clone();
         let max_bytes = self.session.services.limits.max_response_events_bytes;
         self.round_trip = Some(Box::pin(async move {

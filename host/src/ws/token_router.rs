@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use grip::{Item, Message, publish::WsAction};
+use grip::{Item, Message};
 use spin_runtime::websocket::{
     ChannelError, ChannelMessage, ConnectionLost, Frame, Pending, WebSockets,
 };
@@ -22,15 +22,9 @@ use crate::{
     },
 };
 
-/// The largest message that a component can publish, in bytes: as over HTTP.
-const MAX_MESSAGE_BYTES: usize = Limits::DEFAULT.max_publish_bytes;
-
 /// The largest content of a frame for a WebSocket of another host, in bytes. Redis disconnects a host for
 /// which too much waits.
 const MAX_FORWARDED_BYTES: usize = Limits::DEFAULT.max_publish_bytes;
-
-/// The longest name of a channel, in bytes.
-const MAX_NAME_BYTES: usize = Limits::DEFAULT.max_id_bytes;
 
 /// The WebSockets of all hosts that share a bus, for components.
 ///
@@ -133,11 +127,7 @@ impl WebSockets for TokenRouter {
     }
 
     fn subscribe(&self, token: String, channel: String) -> Pending<'_, Result<(), ChannelError>> {
-        Box::pin(async move {
-            check_name(&channel)?;
-            let command = SocketCommand::Subscribe(channel);
-            self.update_subscription(token, command).await
-        })
+        Box::pin(self.update_subscription(token, SocketCommand::Subscribe(channel)))
     }
 
     fn unsubscribe(&self, token: String, channel: String) -> Pending<'_, Result<(), ChannelError>> {
@@ -150,36 +140,16 @@ impl WebSockets for TokenRouter {
         message: ChannelMessage,
     ) -> Pending<'_, Result<(), ChannelError>> {
         Box::pin(async move {
-            check_name(&channel)?;
             let Some(parts) = self.0.get() else {
                 return Err(ChannelError::Other("the host is starting".into()));
             };
-            let bytes = match &message {
-                ChannelMessage::Text(text) => text.len(),
-                ChannelMessage::Binary(data) => data.len(),
-            };
-            if bytes > MAX_MESSAGE_BYTES {
-                let error = format!("expected a message of at most {MAX_MESSAGE_BYTES} bytes");
-                return Err(ChannelError::Other(error));
-            }
             let message = match message {
                 ChannelMessage::Text(text) => Message::Text(text.into()),
                 ChannelMessage::Binary(data) => Message::Binary(data.into()),
             };
-            let item = Item {
-                ws_message: Some(WsAction::Send(message).into()),
-                ..Item::new(channel)
-            };
+            let item = Item::ws_message(channel, message);
             let published = parts.publisher.publish(vec![item]).await;
             published.map_err(|error| ChannelError::Other(error.to_string()))
         })
     }
-}
-
-fn check_name(channel: &str) -> Result<(), ChannelError> {
-    if !(1..=MAX_NAME_BYTES).contains(&channel.len()) {
-        let error = format!("expected the name of a channel, of 1 to {MAX_NAME_BYTES} bytes");
-        return Err(ChannelError::Other(error));
-    }
-    Ok(())
 }

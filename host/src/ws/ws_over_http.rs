@@ -204,7 +204,18 @@ impl ConnectionInfo {
         Box::new(WebSocketLine::new(client, self.head.path(), trace_id))
     }
 
-    /// Starts the span of a request with events. It begins a trace of its own, since a WebSocket may be
+    /// Starts the span of a request with events, whose backend gets its ids.
+    pub(super) fn start_request_span(
+        &self,
+        tracer: &Tracer,
+        request: &mut Request<Body>,
+    ) -> Option<Span> {
+        let span = self.start_span(tracer)?;
+        request.extensions_mut().insert(span.context());
+        Some(span)
+    }
+
+    /// Starts the span of events for the backend. It begins a trace of its own, since a WebSocket may be
     /// open for days, and has a link to the handshake.
     pub(super) fn start_span(&self, tracer: &Tracer) -> Option<Span> {
         let mut span = tracer.start(SpanKind::Internal, "WebSocket events", None)?;

@@ -9,7 +9,10 @@ use http::{HeaderMap, Response};
 use spin_runtime::backend::{Backend as _, Body};
 
 use super::{client::Client, grip_session, typed_session};
-use crate::{host::Host, request::ClientRequest};
+use crate::{
+    host::Host,
+    request::{ClientRequest, remove_headers},
+};
 
 /// A WebSocket that the component has accepted.
 pub(crate) struct Opened {
@@ -38,25 +41,17 @@ pub(crate) async fn open(
 /// Returns the headers of a component's response that a client gets with its handshake.
 pub(super) fn accepted_headers(headers: &HeaderMap) -> HeaderMap {
     let mut headers = headers.clone();
-    let private: Vec<_> = headers
-        .keys()
-        .filter(|name| {
-            let name = name.as_str();
-            is_grip(name)
-                || name.starts_with(SET_META_PREFIX)
-                || [
-                    "content-type",
-                    "content-length",
-                    SEC_WEBSOCKET_EXTENSIONS,
-                    KEEP_ALIVE_INTERVAL,
-                    CONTENT_BYTES_ACCEPTED,
-                ]
-                .contains(&name)
-        })
-        .cloned()
-        .collect();
-    for name in private {
-        headers.remove(name);
-    }
+    remove_headers(&mut headers, |name| {
+        is_grip(name)
+            || name.starts_with(SET_META_PREFIX)
+            || [
+                "content-type",
+                "content-length",
+                SEC_WEBSOCKET_EXTENSIONS,
+                KEEP_ALIVE_INTERVAL,
+                CONTENT_BYTES_ACCEPTED,
+            ]
+            .contains(&name)
+    });
     headers
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, future::ready, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use grip::{Item, publish::WsAction};
+use grip::Item;
 use parking_lot::Mutex;
 use rand::{RngExt as _, rngs::StdRng};
 use spin_runtime::websocket::{
@@ -40,7 +40,7 @@ struct Table {
     shuffle: Shuffle,
 }
 
-/// A WebSocket in the table. Clones are the same.
+/// A WebSocket in the table. Clones share its state.
 #[derive(Clone)]
 struct TypedSocket {
     client: Client,
@@ -120,10 +120,7 @@ impl SocketTokens {
             ChannelMessage::Text(text) => grip::Message::Text(text.into()),
             ChannelMessage::Binary(data) => grip::Message::Binary(data.into()),
         };
-        let item = Item {
-            ws_message: Some(WsAction::Send(message).into()),
-            ..Item::new(channel)
-        };
+        let item = Item::ws_message(channel, message);
         // The runtime does not name the component.
         let published = self.0.publisher.try_publish("", vec![item]);
         published.map_err(|failure| ChannelError::Other(failure.to_string()))
@@ -169,7 +166,6 @@ impl WebSockets for SocketTokens {
     fn subscribe(&self, token: String, channel: String) -> Pending<'_, Result<(), ChannelError>> {
         Box::pin(async move {
             self.0.shuffle.delay().await;
-            check_name(&channel)?;
             self.add_subscription(&token, &channel)
         })
     }
@@ -189,18 +185,9 @@ impl WebSockets for SocketTokens {
     ) -> Pending<'_, Result<(), ChannelError>> {
         Box::pin(async move {
             self.0.shuffle.delay().await;
-            check_name(&channel)?;
             self.publish_message(channel, message)
         })
     }
-}
-
-fn check_name(channel: &str) -> Result<(), ChannelError> {
-    if channel.is_empty() {
-        let error = "the name of a channel must not be empty";
-        return Err(ChannelError::Other(error.into()));
-    }
-    Ok(())
 }
 
 impl TokenGuard {

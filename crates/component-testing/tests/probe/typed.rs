@@ -322,7 +322,7 @@ fn publishing_to_channels_can_fail() {
     assert_eq!(ask(&client, "publish room more"), ["more"]);
     let channels = app.publications().into_iter().map(|it| it.item.channel);
     assert_eq!(channels.collect::<Vec<_>>(), ["room", "room"]);
-    let unnamed = error("the name of a channel must not be empty");
+    let unnamed = error("expected the name of a channel, of 1 to 1024 bytes");
     assert_eq!(ask(&client, "publish  news"), [unnamed]);
 }
 

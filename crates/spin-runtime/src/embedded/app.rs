@@ -499,12 +499,7 @@ impl Handler {
         }
         let instances = self.component.permits.available_permits();
         let room = self.pre.requests_of(instances, &self.component.limits);
-        let waiting = if self.component.compute_queue.is_full() {
-            None
-        } else {
-            self.waiting.try_add(room)
-        };
-        waiting.ok_or_else(|| self.component.busy(Busy::Requests))
+        self.component.admit(&self.waiting, room)
     }
 
     fn log_busy(&self, route: &str) {

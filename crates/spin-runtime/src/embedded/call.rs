@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 
-use crate::backend::{Body, Caller, ResponseFuture};
+use crate::backend::{Body, Caller, ResponseFuture, WaitsForCapacity};
 
 /// The context of a request, which the requests that its component sends inherit.
 #[derive(Clone, Debug)]
@@ -20,6 +20,19 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// Returns the context of a request from outside of the application.
+    pub(crate) fn of(request: &Request<Body>) -> Self {
+        let extensions = request.extensions();
+        let caller = extensions.get().copied().unwrap_or(Caller::Host);
+        Self {
+            caller,
+            depth: 0,
+            trace: TraceHeaders::of(request.headers()),
+            // Calls of one timer do not overlap, so few of them wait.
+            waits: extensions.get::<WaitsForCapacity>().is_some() || caller == Caller::Host,
+        }
+    }
+
     /// Returns the context of what the host does for itself.
     pub(crate) fn of_host() -> Self {
         Self {

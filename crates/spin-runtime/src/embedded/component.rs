@@ -8,8 +8,16 @@ use std::{
 use tokio::sync::Semaphore;
 
 use super::{
-    call::LocalCalls, client::Client, component_log::ComponentLog, compute::ComputeQueue,
-    files::Mounts, key_value::Stores, output::OutputStream, simulation::World, sqlite::Databases,
+    call::LocalCalls,
+    capacity::{WaitingRequest, WaitingRequests},
+    client::Client,
+    component_log::ComponentLog,
+    compute::ComputeQueue,
+    files::Mounts,
+    key_value::Stores,
+    output::OutputStream,
+    simulation::World,
+    sqlite::Databases,
 };
 use crate::{
     allowed_hosts::AllowedHosts,
@@ -58,6 +66,21 @@ pub(crate) struct Component {
 }
 
 impl Component {
+    /// Counts a request that waits for an instance, unless too many do. `room` is the number of requests
+    /// that need not wait.
+    pub(crate) fn admit(
+        &self,
+        waiting: &WaitingRequests,
+        room: usize,
+    ) -> Result<WaitingRequest, BackendError> {
+        let admitted = if self.compute_queue.is_full() {
+            None
+        } else {
+            waiting.try_add(room)
+        };
+        admitted.ok_or_else(|| self.busy(Busy::Requests))
+    }
+
     /// Returns the error for a request that the component has no room for.
     pub(crate) fn busy(&self, cause: Busy) -> BackendError {
         BackendError::Busy {

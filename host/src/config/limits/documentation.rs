@@ -153,6 +153,8 @@ fn limits_of_components() -> Vec<Row> {
         redis_timeout: time("time for a Redis server to accept a connection, or to answer an operation of a key-value store"),
         database_connections: count("connections to SQLite databases that a component has open"),
         query_result_bytes: size("result of an operation of a key-value store or of a statement, or a row that is streamed"),
+        channel_name_bytes: size("name of a channel in a call of a component"),
+        channel_message_bytes: size("message that a component publishes by a call"),
         refusal_bytes: size("body of a response with which a component that handles typed frames refuses a WebSocket"),
         denied_store_labels: count("denied labels of stores and databases that are logged for each component"),
         path_decode_passes: count("times that a request's path may be percent-encoded"),

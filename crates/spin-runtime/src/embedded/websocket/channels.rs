@@ -8,8 +8,15 @@ use wasmtime::{
 use super::bindings::socket_host::websocket::channels as wit;
 use crate::{
     embedded::guest::Guest,
+    limits::Limits,
     websocket::{ChannelError, ChannelMessage, WebSockets},
 };
+
+/// The longest name of a channel, in bytes.
+const MAX_NAME_BYTES: usize = Limits::DEFAULT.channel_name_bytes;
+
+/// The largest message, in bytes.
+const MAX_MESSAGE_BYTES: usize = Limits::DEFAULT.channel_message_bytes;
 
 /// Adds the interface to a linker.
 pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> Result<()> {
@@ -42,7 +49,10 @@ impl wit::Host for View<'_> {
         token: String,
         channel: String,
     ) -> Result<Result<(), wit::Error>> {
-        let subscribed = self.0.subscribe(token, channel).await;
+        let subscribed = match check_name(&channel) {
+            Ok(()) => self.0.subscribe(token, channel).await,
+            invalid => invalid,
+        };
         Ok(subscribed.map_err(Into::into))
     }
 
@@ -64,7 +74,30 @@ impl wit::Host for View<'_> {
             wit::Message::Text(text) => ChannelMessage::Text(text),
             wit::Message::Binary(data) => ChannelMessage::Binary(data),
         };
-        let published = self.0.publish(channel, message).await;
+        let published = match check_name(&channel).and_then(|()| check_size(&message)) {
+            Ok(()) => self.0.publish(channel, message).await,
+            invalid => invalid,
+        };
         Ok(published.map_err(Into::into))
     }
+}
+
+fn check_name(channel: &str) -> Result<(), ChannelError> {
+    if !(1..=MAX_NAME_BYTES).contains(&channel.len()) {
+        let error = format!("expected the name of a channel, of 1 to {MAX_NAME_BYTES} bytes");
+        return Err(ChannelError::Other(error));
+    }
+    Ok(())
+}
+
+fn check_size(message: &ChannelMessage) -> Result<(), ChannelError> {
+    let bytes = match message {
+        ChannelMessage::Text(text) => text.len(),
+        ChannelMessage::Binary(data) => data.len(),
+    };
+    if bytes > MAX_MESSAGE_BYTES {
+        let error = format!("expected a message of at most {MAX_MESSAGE_BYTES} bytes");
+        return Err(ChannelError::Other(error));
+    }
+    Ok(())
 }

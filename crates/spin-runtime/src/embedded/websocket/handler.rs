@@ -22,11 +22,11 @@ use super::{
     idle_instances::IdleInstances,
 };
 use crate::{
-    backend::{BackendError, Body, BodyError, Busy, empty, full},
+    backend::{BackendError, Body, BodyError, empty, full},
     embedded::{
         body,
         call::Call,
-        capacity::{WaitingRequest, WaitingRequests},
+        capacity::WaitingRequests,
         component::Component,
         guest::{Guest, Incoming},
         instance::{CallError, Instance},
@@ -112,7 +112,8 @@ impl WebSocketHandler {
         request: Request<Body>,
         context: Call,
     ) -> Result<Opening, BackendError> {
-        let waiting = self.admit()?;
+        let room = self.component.permits.available_permits();
+        let waiting = self.component.admit(&self.waiting, room)?;
         let (sender, receiver) = oneshot::channel();
         let handler = self.clone();
         let mut call: Pending<'static, _> = Box::pin(async move {
@@ -190,17 +191,6 @@ impl WebSocketHandler {
                 "handle-new did not set a response".to_owned(),
             )),
         }
-    }
-
-    /// Counts an upgrade request that waits for an instance, unless too many do.
-    fn admit(&self) -> Result<WaitingRequest, BackendError> {
-        let room = self.component.permits.available_permits();
-        let waiting = if self.component.compute_queue.is_full() {
-            None
-        } else {
-            self.waiting.try_add(room)
-        };
-        waiting.ok_or_else(|| self.component.busy(Busy::Requests))
     }
 
     fn log_failure(&self, error: &BackendError) {
