@@ -68,14 +68,19 @@ fn typed() -> spin_runtime::Manifest {
     ))
 }
 
-/// Starts the component with this many instances, and with a second as the timeout of a call.
+/// Starts the component with this many instances.
 fn start(instances: usize) -> (Fixture, Arc<Recorder>) {
+    start_with_timeout(instances, Duration::from_secs(60))
+}
+
+/// Starts the component with this many instances, and with this timeout of a call.
+fn start_with_timeout(instances: usize, timeout: Duration) -> (Fixture, Arc<Recorder>) {
     let recorder = Arc::new(Recorder::default());
     let state = tempfile::tempdir().unwrap();
     let fixture = Fixture::at(&typed(), state, |options| {
         options.websockets = recorder.clone();
         options.limits.instances_per_component = instances;
-        options.limits.request_timeout = Duration::from_secs(1);
+        options.limits.request_timeout = timeout;
         options.limits.waiting_requests = 1;
     });
     (fixture, recorder)
@@ -158,22 +163,32 @@ async fn results_reach_the_component() {
 async fn frames_wait_for_an_instance_and_handshakes_only_up_to_a_limit() {
     let (fixture, recorder) = start(1);
     let app = fixture.app();
-    let busy = app.receive_frames(call("open", &["spin"]));
-    let (busy, waiting, openings) = tokio::join!(
-        busy,
+    let (opening, waiting, openings) = tokio::join!(
+        app.open_websocket("open".into(), upgrade("/typed/a?delay=300&status=403")),
         app.receive_frames(call("open", &["later"])),
         futures_util::future::join_all(
             (0..3).map(|_| app.open_websocket("open".into(), upgrade("/typed/a")))
         ),
     );
-    assert!(
-        matches!(busy, Err(BackendError::Deadline { .. })),
-        "{busy:?}"
-    );
+    opening.unwrap();
     waiting.unwrap();
     assert_eq!(recorder.take(), [text("later")]);
     let is_busy = |opening: &Result<_, _>| matches!(opening, Err(BackendError::Busy { .. }));
     assert_eq!(openings.iter().filter(|it| is_busy(it)).count(), 2);
+}
+
+#[tokio::test]
+async fn a_call_ends_after_its_timeout() {
+    let (fixture, recorder) = start_with_timeout(1, Duration::from_secs(2));
+    let app = fixture.app();
+    let called = app.receive_frames(call("open", &["spin"])).await;
+    assert!(
+        matches!(called, Err(BackendError::Deadline { .. })),
+        "{called:?}"
+    );
+    // Its instance has made room.
+    app.receive_frames(call("open", &["next"])).await.unwrap();
+    assert_eq!(recorder.take(), [text("next")]);
 }
 
 #[tokio::test]
