@@ -1,9 +1,9 @@
 //! Runs components in this process, in embedded Wasmtime.
 //!
 //! The [`loader`] compiles and links the components of a manifest into an [`app`]. A request then
-//! passes through the app, which picks a component and adds Spin's headers; through Wasmtime's
-//! `ProxyHandler`, which finds or creates an instance under the policy of [`instances`]; and
-//! reaches the [`guest`]. Its response has a [`body`] that is read while the guest writes it.
+//! passes through the app, which picks a component and adds Spin's headers, and reaches the [`guest`]
+//! in an instance that is [`exclusive`], or in one of Wasmtime's `ProxyHandler`, which shares it with
+//! other requests under the policy of [`instances`]. Its response has a [`body`] that is read while the guest writes it.
 
 mod app;
 mod bindings;
@@ -18,9 +18,11 @@ mod compute;
 mod cron_call;
 mod denied;
 mod engine;
+mod exclusive;
 mod failure;
 mod files;
 mod guest;
+mod idle_instances;
 mod instance;
 mod instances;
 mod key_value;

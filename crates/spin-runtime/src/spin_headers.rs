@@ -9,12 +9,12 @@ use crate::router::Match;
 /// The prefix of the headers that only the host may set.
 const PREFIX: &str = "spin-";
 
-/// Returns the headers that describe the request's route.
+/// Sets the headers that describe the request's route.
 ///
 /// `full_url` is `scheme://host/path?query`, with the host of the client's request. Headers of the
 /// client must first be removed with [`remove`].
-pub(crate) fn for_match(found: &Match, full_url: &str, client: SocketAddr) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(7 + found.captures().len());
+pub(crate) fn set(headers: &mut HeaderMap, found: &Match, full_url: &str, client: SocketAddr) {
+    headers.reserve(7 + found.captures().len());
     let mut set = |name, value| headers.insert(HeaderName::from_static(name), value);
     set("spin-path-info", header_value(found.path_info()));
     set("spin-full-url", header_value(full_url));
@@ -30,7 +30,6 @@ pub(crate) fn for_match(found: &Match, full_url: &str, client: SocketAddr) -> He
             headers.insert(name, header_value(value));
         }
     }
-    headers
 }
 
 /// Removes the headers that only the host may set.
@@ -88,7 +87,9 @@ mod tests {
         let client: SocketAddr = "127.0.0.1:8777".parse().unwrap();
         let headers_of = |path: &str| {
             let found = router.route(path).unwrap();
-            let headers = for_match(&found, &format!("https://example.com{path}?k=v"), client);
+            let mut headers = HeaderMap::new();
+            let full_url = format!("https://example.com{path}?k=v");
+            set(&mut headers, &found, &full_url, client);
             let text = |(name, value): (&HeaderName, &HeaderValue)| {
                 (name.to_string(), value.to_str().unwrap().to_owned())
             };
@@ -169,7 +170,9 @@ mod tests {
             let router = router(&["/...", "/a/:x/...", "/:f.:g", "/a/b"]);
             if let Some(found) = router.route(&path) {
                 let client: SocketAddr = "[::1]:1".parse().unwrap();
-                prop_assert!(for_match(&found, &url, client).len() >= 7);
+                let mut headers = HeaderMap::new();
+                set(&mut headers, &found, &url, client);
+                prop_assert!(headers.len() >= 7);
             }
         }
     }

@@ -90,6 +90,16 @@ async fn unreachable_servers_are_reported_by_cause() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn components_read_bodies_that_others_still_write() {
+    let app = Fixture::new();
+    let url = encode("http://self.alt/probe/stream?chunks=3&ms=50");
+    let streamed = app.ok(&format!("/probe/fetch?url={url}")).await;
+    assert!(streamed.contains("0\n1\n2\n"), "{streamed}");
+    let streamed = app.ok(&format!("/probe/forward?url={url}")).await;
+    assert_eq!(streamed, "0\n1\n2\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn components_call_each_other_without_a_network() {
     let app = Fixture::new();
     let seen = app

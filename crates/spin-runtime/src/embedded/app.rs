@@ -26,6 +26,7 @@ use super::{
     compile::{Exports, Pre},
     component::Component,
     cron_call::CronHandler,
+    exclusive::{ExclusiveInstances, StartError},
     failure::FailureReason,
     instances::Instances,
     uploads::{self, StartedBody, UploadSlot, UploadSlots},
@@ -181,7 +182,10 @@ impl LocalCalls for CurrentApp {
 struct Handler {
     component: Arc<Component>,
     pre: Pre,
-    proxy: ProxyHandler<Instances>,
+    /// The instances that serve one request at a time.
+    exclusive: ExclusiveInstances,
+    /// The instances that requests share.
+    shared: ProxyHandler<Instances>,
     /// Bounds the requests whose body is still arriving.
     uploads: Arc<UploadSlots>,
     /// Bounds the requests that wait for an instance.
@@ -388,7 +392,6 @@ fn prepare_request(request: &mut Request<Body>, found: &Match, caller: Caller) {
         .path_and_query()
         .map_or("/", |target| target.as_str());
     let full_url = format!("{scheme}://{}{target}", host.unwrap_or("localhost"));
-    let headers = spin_headers::for_match(found, &full_url, client);
     // A guest gets the authority from the URI. The listener has validated the host, so the
     // fallback only covers requests without one.
     if request.uri().authority().is_none() {
@@ -400,14 +403,16 @@ fn prepare_request(request: &mut Request<Body>, found: &Match, caller: Caller) {
             *request.uri_mut() = uri;
         }
     }
-    request.headers_mut().extend(headers);
+    spin_headers::set(request.headers_mut(), found, &full_url, client);
 }
 
 impl Handler {
     fn new(component: Arc<Component>, pre: Pre) -> Self {
         let limits = &component.limits;
+        let instances = Instances::new(component.clone(), pre.clone());
         Self {
-            proxy: ProxyHandler::new(Instances::new(component.clone(), pre.clone())),
+            exclusive: ExclusiveInstances::new(instances.clone(), pre.reuses_instances()),
+            shared: ProxyHandler::new(instances),
             uploads: UploadSlots::new(pre.max_requests(limits), limits),
             waiting: WaitingRequests::new(limits.waiting_requests),
             component,
@@ -438,15 +443,20 @@ impl Handler {
         let (token, guard) = worker::request_token(call, waiting);
         let shared = token.shared.clone();
         let request = request.map(|body| uploads::to_guest(body, shared, slot));
-        let response = self.proxy.handle(token, request);
-        // The guard cancels the request on a timeout, or when this future is dropped.
-        let error = match self.with_deadline(response, &guard, waits).await {
-            Ok(Ok(response)) => {
-                guard.settle();
-                let mut response = match guard.worker() {
+        let response = async {
+            let Some(reservation) = self.exclusive.reserve() else {
+                let response = self.shared.handle(token, request).await?;
+                return Ok(match guard.worker() {
                     Some(worker) => response.map(|body| body::response(body, worker.clone())),
                     None => response.map(body::from_guest),
-                };
+                });
+            };
+            self.exclusive.handle(reservation, token, request).await
+        };
+        // The guard cancels the request on a timeout, or when this future is dropped.
+        let error = match self.with_deadline(response, &guard, waits).await {
+            Ok(Ok(mut response)) => {
+                guard.settle();
                 let component = ServedBy(self.component.id.clone());
                 response.extensions_mut().insert(component);
                 return Ok(response);
@@ -563,6 +573,9 @@ impl Handler {
                 "instance failed to start: {:#}",
                 error.error
             ));
+        }
+        if let Some(error) = error.downcast_ref::<StartError>() {
+            return self.failed(anyhow::anyhow!("instance failed to start: {error}"));
         }
         if error.is::<ExpirationError>() {
             return self.timed_out();

@@ -35,7 +35,7 @@ pub(crate) fn from_guest(body: WasiBody) -> Body {
 
 /// Converts the response body of a guest, whose instance runs until the body is dropped.
 pub(crate) fn response(body: WasiBody, worker: Arc<Worker>) -> Body {
-    if body.is_end_stream() && !matches!(worker.exit(), Some(Exit::Failed(_))) {
+    if body.is_end_stream() && !worker.has_failed() {
         return crate::backend::empty();
     }
     worker.open_body();
@@ -91,8 +91,7 @@ impl http_body::Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-            && (self.remaining == Some(0) || !matches!(self.worker.exit(), Some(Exit::Failed(_))))
+        self.body.is_end_stream() && (self.remaining == Some(0) || !self.worker.has_failed())
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -1,7 +1,6 @@
-//! An instance whose functions the host calls one at a time. HTTP requests instead go through
-//! Wasmtime's `ProxyHandler`, which manages its own instances.
+//! An instance whose functions the host calls one at a time, for anything but HTTP requests.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
 use anyhow::anyhow;
 use tokio::time::timeout;
@@ -18,6 +17,7 @@ use super::{
 use crate::{
     backend::{BackendError, Busy},
     limits::Limits,
+    websocket::Pending,
 };
 
 /// An instance with its exports. An instance that has failed must be dropped.
@@ -143,6 +143,26 @@ impl<E> Instance<E> {
     pub(crate) fn calls(&self) -> usize {
         self.calls
     }
+}
+
+/// Runs a guest until it has responded. Returns the response, if there is one, and what the guest has
+/// returned, if it has.
+pub(crate) async fn until_response<T, R, E>(
+    running: &mut Pending<'static, T>,
+    mut response: impl Future<Output = Result<R, E>> + Unpin,
+) -> (Option<R>, Option<T>) {
+    poll_fn(|cx| {
+        let returned = match running.as_mut().poll(cx) {
+            Poll::Ready(returned) => Some(returned),
+            Poll::Pending => None,
+        };
+        match Pin::new(&mut response).poll(cx) {
+            Poll::Ready(Ok(response)) => Poll::Ready((Some(response), returned)),
+            _ if returned.is_some() => Poll::Ready((None, returned)),
+            _ => Poll::Pending,
+        }
+    })
+    .await
 }
 
 impl<E> Drop for Instance<E> {

@@ -1,7 +1,7 @@
 //! The instances of a component: how they start, how many requests they serve, and when they stop.
 //!
-//! Wasmtime's `ProxyHandler` creates instances and passes requests to them. It asks the types of
-//! this module for decisions.
+//! Wasmtime's `ProxyHandler` passes requests to instances that they share. It asks the types of this
+//! module for decisions.
 
 use std::{
     pin::Pin,
@@ -16,7 +16,7 @@ use tokio::{
 };
 use wasmtime::{Result, Store, StoreContextMut, component::GuestTaskId};
 use wasmtime_wasi_http::handler::{
-    HandlerState, Instance, ShouldAccept, WorkerExpiration, WorkerState, WorkerStatus,
+    HandlerState, Instance, Proxy, ShouldAccept, WorkerExpiration, WorkerState, WorkerStatus,
 };
 
 use super::{
@@ -30,6 +30,7 @@ use super::{
 };
 
 /// Creates the instances of a component.
+#[derive(Clone)]
 pub(crate) struct Instances {
     component: Arc<Component>,
     pre: Pre,
@@ -39,17 +40,18 @@ impl Instances {
     pub(crate) fn new(component: Arc<Component>, pre: Pre) -> Self {
         Self { component, pre }
     }
-}
 
-impl HandlerState for Instances {
-    type StoreData = Guest;
-    type WorkerExpiration = Expiration;
-    type WorkerState = WorkerPolicy;
+    pub(crate) fn component(&self) -> &Arc<Component> {
+        &self.component
+    }
 
-    async fn instantiate(&self) -> Result<Instance<Guest, Expiration, WorkerPolicy>> {
+    /// Starts an instance.
+    ///
+    /// # Errors
+    /// Fails if the instance cannot be created, or if that takes longer than a request may.
+    pub(crate) async fn start(&self) -> Result<(Store<Guest>, Proxy, Arc<Worker>)> {
         let component = &self.component;
-        let limits = component.pick_limits();
-        let worker = Arc::new(Worker::new(component.id.clone(), limits));
+        let worker = Arc::new(Worker::new(component.id.clone(), component.pick_limits()));
         let start = async {
             let permit = component.permits.clone().acquire_owned().await?;
             let engine = self.pre.engine();
@@ -65,42 +67,48 @@ impl HandlerState for Instances {
         };
         // Callers have their own timeout. This one applies when all of them are gone.
         let limit = component.limits.request_timeout + GRACE_PERIOD;
-        let start = compute::run(&worker, timeout(limit, start));
-        let (store, proxy) = match start.await {
-            Ok(Ok(started)) => started,
+        match compute::run(&worker, timeout(limit, start)).await {
+            Ok(Ok((store, proxy))) => Ok((store, proxy, worker)),
             Ok(Err(error)) => {
                 component.log.count(FailureReason::Start);
-                return Err(error);
+                Err(error)
             }
             Err(_) => wasmtime::bail!("not started within {limit:?}"),
-        };
+        }
+    }
+
+    /// Returns the policy of an instance.
+    pub(crate) fn policy(&self, worker: Arc<Worker>) -> WorkerPolicy {
+        let limits = worker.limits();
+        WorkerPolicy {
+            log: self.component.log.clone(),
+            max_requests: limits.requests_per_instance,
+            max_concurrent_requests: limits.concurrent_requests_per_instance,
+            worker,
+        }
+    }
+}
+
+impl HandlerState for Instances {
+    type StoreData = Guest;
+    type WorkerExpiration = Expiration;
+    type WorkerState = WorkerPolicy;
+
+    async fn instantiate(&self) -> Result<Instance<Guest, Expiration, WorkerPolicy>> {
+        let (store, proxy, worker) = self.start().await?;
         let expiration = Expiration {
             worker: worker.clone(),
             sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
             bodies_closed: None,
             status_since: None,
-            permits: component.permits.clone(),
-        };
-        let (max_requests, max_concurrent_requests) = if self.pre.reuses_instances() {
-            (
-                limits.requests_per_instance,
-                limits.concurrent_requests_per_instance,
-            )
-        } else {
-            (1, 1)
-        };
-        let state = WorkerPolicy {
-            worker,
-            log: component.log.clone(),
-            max_requests,
-            max_concurrent_requests,
+            permits: self.component.permits.clone(),
         };
         Ok(Instance {
             store,
             proxy,
             view: Guest::incoming,
             expiration,
-            state,
+            state: self.policy(worker),
         })
     }
 }
@@ -231,6 +239,13 @@ impl WorkerState for WorkerPolicy {
     }
 
     fn drop(&self, store: Store<Guest>, result: Result<()>) {
+        self.end(store, result);
+    }
+}
+
+impl WorkerPolicy {
+    /// Records how an instance exited, and drops it.
+    pub(crate) fn end(&self, store: Store<Guest>, result: Result<()>) {
         let exit = match result {
             Ok(()) => Exit::Completed,
             Err(error) => {
@@ -244,9 +259,7 @@ impl WorkerState for WorkerPolicy {
         self.worker.set_exit(exit);
         drop(store);
     }
-}
 
-impl WorkerPolicy {
     /// Logs and counts the failure of the instance.
     fn record_failure(&self, error: &wasmtime::Error, lacked_memory: bool) {
         let component = self.worker.component();

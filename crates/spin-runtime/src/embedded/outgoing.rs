@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
+use tokio_util::task::AbortOnDropHandle;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::{body, call::Call, component::Component};
@@ -131,21 +132,27 @@ async fn send(
         ..call
     };
     let mut request = request.map(body::from_guest);
-    let response = match target {
-        Some(id) => {
-            // As in Spin, a service chaining request has no client address.
-            call.caller = Caller::Host;
-            request.headers_mut().remove(header::HOST);
-            app.call_component(&id, request, call).await
+    // In a task of its own, so that components that a guest calls at once run at once.
+    let response = AbortOnDropHandle::new(tokio::spawn(async move {
+        match target {
+            Some(id) => {
+                // As in Spin, a service chaining request has no client address.
+                call.caller = Caller::Host;
+                request.headers_mut().remove(header::HOST);
+                app.call_component(&id, request, call).await
+            }
+            None => {
+                to_origin_form(&mut request);
+                request
+                    .headers_mut()
+                    .insert(header::HOST, HeaderValue::from_static("localhost"));
+                app.call(request, call).await
+            }
         }
-        None => {
-            to_origin_form(&mut request);
-            request
-                .headers_mut()
-                .insert(header::HOST, HeaderValue::from_static("localhost"));
-            app.call(request, call).await
-        }
-    };
+    }));
+    let response = response
+        .await
+        .map_err(|error| Error::InternalError(Some(error.to_string())))?;
     // As in Spin, a path without a route and a failed component result in responses.
     let status = match response {
         Ok(response) => return Ok(response.map(body::to_guest)),

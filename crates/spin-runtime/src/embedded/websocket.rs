@@ -1,7 +1,6 @@
 //! Typed WebSockets: the interfaces of SIP-016, and the channels that the host adds to them.
 //!
 //! - `handler` passes upgrade requests and frames to a component.
-//! - `idle_instances` keeps its instances for the next frames, if they are reused.
 //! - `send` and `channels` are what components call.
 //! - `convert` translates frames and close codes.
 
@@ -9,7 +8,6 @@ mod bindings;
 mod channels;
 mod convert;
 mod handler;
-mod idle_instances;
 mod send;
 
 use wasmtime::component::Linker;

@@ -226,6 +226,11 @@ impl Worker {
         self.exit.get()
     }
 
+    /// Returns whether the instance has failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        matches!(self.exit(), Some(Exit::Failed(_)))
+    }
+
     /// Records the exit and wakes the callers that wait for it.
     pub(crate) fn set_exit(&self, exit: Exit) {
         self.end_turn();

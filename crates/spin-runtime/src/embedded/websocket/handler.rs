@@ -1,6 +1,6 @@
 //! Passes upgrade requests and frames to a component.
 
-use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use bytes::{Bytes, BytesMut};
@@ -19,7 +19,6 @@ use wasmtime_wasi_http::{
 use super::{
     bindings::{WebsocketHandler, WebsocketHandlerPre},
     convert,
-    idle_instances::IdleInstances,
 };
 use crate::{
     backend::{BackendError, Body, BodyError, empty, full},
@@ -29,7 +28,8 @@ use crate::{
         capacity::WaitingRequests,
         component::Component,
         guest::{Guest, Incoming},
-        instance::{CallError, Instance},
+        idle_instances::IdleInstances,
+        instance::{CallError, Instance, until_response},
     },
     limits::Limits,
     manifest::USE_SPIN,
@@ -67,7 +67,7 @@ pub(crate) struct WebSocketHandler {
     component: Arc<Component>,
     pre: WebSocketPre,
     /// Set if instances are reused.
-    idle: Option<IdleInstances<WebsocketHandler>>,
+    idle: Option<IdleInstances<HandlerInstance>>,
     /// Bounds the upgrade requests that wait for an instance.
     waiting: WaitingRequests,
 }
@@ -116,7 +116,7 @@ impl WebSocketHandler {
         let waiting = self.component.admit(&self.waiting, room)?;
         let (sender, receiver) = oneshot::channel();
         let handler = self.clone();
-        let mut call: Pending<'static, _> = Box::pin(async move {
+        let mut call: Pending<'static, Result<(), CallError>> = Box::pin(async move {
             let mut instance = handler.instance().await?;
             drop(waiting);
             let call = async |store: &mut Store<Guest>, guest: &WebsocketHandler| {
@@ -126,9 +126,23 @@ impl WebSocketHandler {
             handler.keep(instance);
             Ok(())
         });
-        let response = match self.response(&mut call, receiver).await {
-            Ok(response) => response,
-            Err(error) => return Err(error.record(&self.component)),
+        let (response, returned) = until_response(&mut call, receiver).await;
+        let response = match (response, returned) {
+            (Some(Ok(response)), returned) => {
+                if let Some(result) = returned {
+                    call = Box::pin(async { result });
+                }
+                response
+            }
+            (_, Some(Err(error))) => return Err(error.record(&self.component)),
+            (Some(Err(code)), _) => {
+                let text = format!("handle-new responded with an error: {code:?}");
+                return Err(CallError::NoResult(text).record(&self.component));
+            }
+            (None, _) => {
+                let text = "handle-new did not set a response".to_owned();
+                return Err(CallError::NoResult(text).record(&self.component));
+            }
         };
         let component = self.component.clone();
         let call: Pending<'static, _> =
@@ -157,40 +171,6 @@ impl WebSocketHandler {
             response: Response::from_parts(parts, full(body)),
             call: Box::pin(async { Ok(()) }),
         })
-    }
-
-    /// Waits for the response while the guest runs.
-    async fn response(
-        &self,
-        call: &mut Pending<'static, Result<(), CallError>>,
-        mut receiver: oneshot::Receiver<GuestResponse>,
-    ) -> Result<Response<WasiBody>, CallError> {
-        let mut returned = None;
-        let response = poll_fn(|cx| {
-            if returned.is_none()
-                && let Poll::Ready(result) = call.as_mut().poll(cx)
-            {
-                returned = Some(result);
-            }
-            // Fails once the guest has dropped it, or has failed.
-            Pin::new(&mut receiver).poll(cx)
-        });
-        let response = response.await;
-        match (response, returned) {
-            (Ok(Ok(response)), returned) => {
-                if let Some(result) = returned {
-                    *call = Box::pin(async { result });
-                }
-                Ok(response)
-            }
-            (_, Some(Err(error))) => Err(error),
-            (Ok(Err(code)), _) => Err(CallError::NoResult(format!(
-                "handle-new responded with an error: {code:?}"
-            ))),
-            (Err(_), _) => Err(CallError::NoResult(
-                "handle-new did not set a response".to_owned(),
-            )),
-        }
     }
 
     fn log_failure(&self, error: &BackendError) {
@@ -244,7 +224,8 @@ impl WebSocketHandler {
 
     fn keep(&self, instance: HandlerInstance) {
         if let Some(idle) = &self.idle {
-            idle.put(instance);
+            let (calls, limits) = (instance.calls(), *instance.limits());
+            idle.put(instance, calls, &limits);
         }
     }
 }

@@ -8,25 +8,26 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::embedded::{component::Component, instance::Instance};
+use super::component::Component;
+use crate::limits::Limits;
 
 /// How often instances that have waited for too long are dropped.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The instances that wait for their next call, in the order of their last one.
-pub(super) struct IdleInstances<E> {
+pub(crate) struct IdleInstances<T> {
     component: Arc<Component>,
-    state: Arc<Mutex<State<E>>>,
+    state: Arc<Mutex<State<T>>>,
 }
 
-struct State<E> {
-    instances: Vec<(Instance<E>, Instant)>,
+struct State<T> {
+    instances: Vec<(T, Instant)>,
     /// A task drops those that have waited for too long.
     has_sweeper: bool,
 }
 
-impl<E: Send + 'static> IdleInstances<E> {
-    pub(super) fn new(component: Arc<Component>) -> Self {
+impl<T: Send + 'static> IdleInstances<T> {
+    pub(crate) fn new(component: Arc<Component>) -> Self {
         Self {
             component,
             state: Arc::new(Mutex::new(State {
@@ -36,18 +37,20 @@ impl<E: Send + 'static> IdleInstances<E> {
         }
     }
 
-    /// Returns the instance that was used last.
-    pub(super) fn take(&self) -> Option<Instance<E>> {
-        let (instance, _) = self.state.lock().instances.pop()?;
+    /// Returns the instance that was used last, unless it has waited for too long.
+    pub(crate) fn take(&self) -> Option<T> {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        let is_fresh = |(_, expires): &mut (T, Instant)| *expires > now;
+        let (instance, _) = state.instances.pop_if(is_fresh)?;
         Some(instance)
     }
 
-    /// Keeps an instance for its next call, unless it has had enough of them. At most half of the
-    /// component's instances wait.
-    pub(super) fn put(&self, instance: Instance<E>) {
-        let limits = instance.limits();
+    /// Keeps an instance with these limits for its next call, unless it has had enough of them. At most
+    /// half of the component's instances wait.
+    pub(crate) fn put(&self, instance: T, calls: usize, limits: &Limits) {
         let expires = Instant::now() + limits.idle_instance_timeout;
-        let is_used_up = instance.calls() >= limits.requests_per_instance;
+        let is_used_up = calls >= limits.requests_per_instance;
         if is_used_up || self.component.permits.available_permits() == 0 {
             return;
         }
@@ -65,13 +68,13 @@ impl<E: Send + 'static> IdleInstances<E> {
 
 /// Drops instances that have waited for too long, and all of them when the component may have no further
 /// instances, which others may be waiting for. Ends when there are none.
-async fn sweep<E>(state: Arc<Mutex<State<E>>>, permits: Arc<Semaphore>) {
+async fn sweep<T>(state: Arc<Mutex<State<T>>>, permits: Arc<Semaphore>) {
     loop {
         sleep(SWEEP_INTERVAL).await;
         let now = Instant::now();
         let needs_room = permits.available_permits() == 0;
         let mut locked = state.lock();
-        let is_expired = |(_, expires): &mut (_, Instant)| needs_room || *expires <= now;
+        let is_expired = |(_, expires): &mut (T, Instant)| needs_room || *expires <= now;
         let expired: Vec<_> = locked.instances.extract_if(.., is_expired).collect();
         let is_empty = locked.instances.is_empty();
         locked.has_sweeper = !is_empty;
