@@ -38,7 +38,7 @@ pub use self::{
     redis::{MASTER, Redis},
     server::{Log, Server},
     upstream::{Upstream, spin_stand_in},
-    websocket::{Client, HandshakeError},
+    websocket::{COMPONENT_PING, Client, HandshakeError},
 };
 
 /// The time after which a test gives up waiting.

@@ -16,6 +16,10 @@ use tokio_tungstenite::{
 
 use crate::TIMEOUT;
 
+/// A ping that Socket Burger's component answers itself. It leaves the ping of the page to the host, which
+/// compares bytes.
+pub const COMPONENT_PING: &str = r#"{ "event": "ping" }"#;
+
 /// A WebSocket client.
 pub struct Client<S = TcpStream>(pub WebSocketStream<S>);
 

@@ -15,8 +15,8 @@ use rustix::{
 };
 use tempfile::TempDir;
 use tests::{
-    Server, TIMEOUT, burger, eventually, host_binary, probe, read_response, request, socket_host,
-    without_terminal, workspace,
+    COMPONENT_PING, Server, TIMEOUT, burger, eventually, host_binary, probe, read_response,
+    request, socket_host, without_terminal, workspace,
 };
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
@@ -85,7 +85,7 @@ async fn serves_after_a_hangup(mut command: Command) -> Result<()> {
     let mut socket = host.socket("/api/ws").await?;
     host.signal(Signal::HUP)?;
     for _ in 0..20 {
-        socket.send(r#"{"event":"ping"}"#).await?;
+        socket.send(COMPONENT_PING).await?;
         socket.event_named("pong").await?;
     }
     host.signal(Signal::TERM)?;

@@ -6,7 +6,7 @@ use http::Request;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tests::{Server, burger, burger_without_timer, eventually, probe, request};
+use tests::{COMPONENT_PING, Server, burger, burger_without_timer, eventually, probe, request};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 #[tokio::test]
@@ -271,8 +271,8 @@ async fn metrics_count_sockets_and_timers() -> Result<()> {
     let folder = burger_without_timer();
     let host = Server::start(folder.path(), &[])?;
     let mut socket = host.socket("/api/ws").await?;
-    let (ping, pong) = (r#"{"event":"ping"}"#, r#"{"event":"pong"}"#);
-    socket.send(ping).await?;
+    let pong = r#"{"event":"pong"}"#;
+    socket.send(COMPONENT_PING).await?;
     ensure!(socket.event().await?["event"] == "pong");
     let mut stream = TcpStream::connect(host.address).await?;
     let get = "GET /api/orders/stream HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -291,7 +291,7 @@ async fn metrics_count_sockets_and_timers() -> Result<()> {
         "socket_host_channels 2".to_owned(),
         "socket_host_subscriptions 3".to_owned(),
         "socket_host_received_messages_total 1".to_owned(),
-        format!("socket_host_received_bytes_total {}", ping.len()),
+        format!("socket_host_received_bytes_total {}", COMPONENT_PING.len()),
         "socket_host_replied_messages_total 1".to_owned(),
         // Includes the frame header.
         format!("socket_host_replied_bytes_total {}", 2 + pong.len()),

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use futures_util::SinkExt;
 use tests::{
-    Client, Server, TIMEOUT, burger_without_timer,
+    COMPONENT_PING, Client, Server, TIMEOUT, burger_without_timer,
     deflate::{TAIL, compress},
     eventually, request,
 };
@@ -12,6 +12,9 @@ use tokio::{
     net::TcpStream,
 };
 use tokio_tungstenite::tungstenite::Message;
+
+/// The ping of the page, which the host answers.
+const PING: &str = r#"{"event":"ping"}"#;
 
 #[tokio::test]
 async fn pings_get_a_pong_and_invalid_messages_an_error() -> Result<()> {
@@ -38,8 +41,10 @@ async fn pings_get_a_pong_and_invalid_messages_an_error() -> Result<()> {
     }
     socket.0.send(Message::binary(vec![0xff; 10])).await?;
     socket.event_named("error").await?;
-    socket.send(r#"{"event":"ping"}"#).await?;
-    ensure!(socket.event().await? == serde_json::json!({"event": "pong"}));
+    for ping in [PING, COMPONENT_PING] {
+        socket.send(ping).await?;
+        ensure!(socket.event().await? == serde_json::json!({"event": "pong"}));
+    }
     // A ping frame, to which the host itself replies.
     socket.0.send(Message::Ping("still there?".into())).await?;
     loop {
@@ -48,6 +53,27 @@ async fn pings_get_a_pong_and_invalid_messages_an_error() -> Result<()> {
             return Ok(());
         }
     }
+}
+
+#[tokio::test]
+async fn the_host_answers_the_ping_of_the_page() -> Result<()> {
+    let folder = burger_without_timer();
+    let host = Server::start(folder.path(), &[])?;
+    let mut socket = host.socket("/api/ws").await?;
+    let calls = |count: usize| {
+        let labels = r#"component="orders",status="200""#;
+        format!("socket_host_backend_requests_total{{{labels}}} {count}")
+    };
+    // The request that opened the socket.
+    host.wait_for_metric(&calls(1)).await?;
+    for _ in 0..100 {
+        socket.send(PING).await?;
+        ensure!(socket.event().await?["event"] == "pong");
+    }
+    // A request for one of the pings would be counted before this one.
+    socket.send(COMPONENT_PING).await?;
+    ensure!(socket.event().await?["event"] == "pong");
+    host.wait_for_metric(&calls(2)).await
 }
 
 #[tokio::test]
@@ -63,7 +89,7 @@ async fn many_messages_get_their_replies_in_order() -> Result<()> {
                 9000 + n
             )))
             .await?;
-        socket.0.feed(Message::text(r#"{"event":"ping"}"#)).await?;
+        socket.0.feed(Message::text(COMPONENT_PING)).await?;
     }
     socket.0.flush().await?;
     for n in 0..500 {
@@ -420,7 +446,7 @@ async fn a_client_that_stops_reading_is_closed_without_delaying_others() -> Resu
     })
     .await?;
     // The reader is still served.
-    reader.send(r#"{"event":"ping"}"#).await?;
+    reader.send(COMPONENT_PING).await?;
     ensure!(reader.event().await?["event"] == "pong");
     drop(stuck);
     Ok(())

@@ -19,6 +19,9 @@ use crate::{
     storage::Storage,
 };
 
+/// The ping as the page sends it. A host that answers it compares its bytes.
+const PING: &str = r#"{"event":"ping"}"#;
+
 const PONG: &str = r#"{"event":"pong"}"#;
 
 const EXPECTED: &str =
@@ -33,6 +36,8 @@ pub(crate) struct SocketHead<'a> {
     after: Option<&'a str>,
     /// The host can resume after a message.
     can_resume: bool,
+    /// The host can answer messages by itself.
+    can_auto_respond: bool,
     /// The host could not resume, and the client has missed messages.
     has_missed: bool,
 }
@@ -40,11 +45,15 @@ pub(crate) struct SocketHead<'a> {
 impl<'a> SocketHead<'a> {
     /// Reads the query of the WebSocket's URL and the headers of the request.
     pub(crate) fn parse(query: &'a str, headers: &HeaderMap) -> Result<Self, String> {
-        let features = headers.get_all(header::GRIP_FEATURE).iter();
-        let mut features = features.filter_map(|value| value.to_str().ok());
+        let has_feature = |feature: &str| {
+            let features = headers.get_all(header::GRIP_FEATURE).iter();
+            let mut features = features.filter_map(|value| value.to_str().ok());
+            features.any(|it| header::has_feature(it, feature))
+        };
         Ok(Self {
             after: parameter(query, "after")?.filter(|after| !after.is_empty()),
-            can_resume: features.any(|it| header::has_feature(it, header::FEATURE_RECOVER)),
+            can_resume: has_feature(header::FEATURE_RECOVER),
+            can_auto_respond: has_feature(header::FEATURE_AUTO_RESPONSE),
             has_missed: headers.contains_key(header::GRIP_LAST),
         })
     }
@@ -85,6 +94,9 @@ pub(crate) async fn respond<S: Storage, P: Publisher>(
             Event::Open => {
                 opened = true;
                 replies.push(Event::Open);
+                if head.can_auto_respond {
+                    replies.push(ControlMessage::auto_response(PING, PONG).into_event());
+                }
                 replies.extend(head.subscribe());
             }
             Event::Text(text) => {
@@ -228,18 +240,33 @@ mod tests {
         );
     }
 
+    /// Returns the events after the OPEN in the response to a host with these features.
+    fn opened(query: &str, features: &'static str) -> Vec<Event> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::GRIP_FEATURE, HeaderValue::from_static(features));
+        let head = SocketHead::parse(query, &headers).unwrap();
+        let orders = testing::empty_orders();
+        let response = respond(&head, vec![Event::Open], &orders);
+        let body = testing::ready(response).into_body().collect();
+        let body = testing::ready(body).unwrap().to_bytes();
+        event::decode_all(body, grip::Limits::default()).unwrap()[1..].to_vec()
+    }
+
+    #[test]
+    fn the_host_answers_pings_where_it_can() {
+        let subscribe = Event::text(r#"c:{"channel":"orders","type":"subscribe"}"#);
+        let auto_response = Event::text(
+            r#"c:{"request":"{\"event\":\"ping\"}","response":"{\"event\":\"pong\"}","type":"auto-response"}"#,
+        );
+        assert_eq!(
+            opened("", "status, auto-response"),
+            [auto_response, subscribe.clone()]
+        );
+        assert_eq!(opened("", "status"), [subscribe]);
+    }
+
     #[test]
     fn clients_resume_where_the_host_can() {
-        let opened = |query: &str, features: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::GRIP_FEATURE, HeaderValue::from_static(features));
-            let head = SocketHead::parse(query, &headers).unwrap();
-            let orders = testing::empty_orders();
-            let response = respond(&head, vec![Event::Open], &orders);
-            let body = testing::ready(response).into_body().collect();
-            let body = testing::ready(body).unwrap().to_bytes();
-            event::decode_all(body, grip::Limits::default()).unwrap()[1..].to_vec()
-        };
         let (subscribe, reload) = (
             Event::text(r#"c:{"channel":"orders","type":"subscribe"}"#),
             Event::text(RELOAD),
@@ -273,13 +300,13 @@ mod tests {
     fn events_are_handled_in_order() {
         let orders = testing::empty_orders();
         let events = vec![
-            Event::text(r#"{"event":"ping"}"#),
+            Event::text(PING),
             Event::text("nonsense"),
             Event::Ping("x".into()),
             Event::Pong("y".into()),
             Event::text(r#" { "detail": [1], "event": "p\u0069ng", "more": {} }"#),
             Event::close(1001, "going"),
-            Event::text(r#"{"event":"ping"}"#),
+            Event::text(PING),
         ];
         assert_eq!(
             send(&orders, events),

@@ -56,6 +56,13 @@ test("messages are emitted, and invalid ones are ignored", () => {
   assert.equal(connection.state, "open");
 });
 
+test("the ping is the text that the component leaves to the host", () => {
+  const texts = [];
+  sockets[0].send = (text) => texts.push(text);
+  sockets[0].onopen();
+  assert.deepEqual(texts, ['{"event":"ping"}']);
+});
+
 test("a silent socket is replaced within ten seconds", () => {
   sockets[0].onopen();
   sockets[0].receive({ event: "pong" });

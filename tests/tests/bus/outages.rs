@@ -1,7 +1,7 @@
 //! Redis or the connections to it are down for a while. Nothing is lost.
 
 use anyhow::{Result, ensure};
-use tests::{Proxy, Redis};
+use tests::{COMPONENT_PING, Proxy, Redis};
 
 use super::{Hosts, deliver, publish, publish_until_accepted, receives, start};
 
@@ -23,7 +23,7 @@ async fn nothing_is_lost_when_redis_restarts() -> Result<()> {
     ensure!(all.hosts[0].health().await?["bus"] == "down");
     // The host serves on, and subscribes when Redis is back.
     let mut late = all.hosts[0].socket("/api/ws?after=1").await?;
-    late.send(r#"{"event":"ping"}"#).await?;
+    late.send(COMPONENT_PING).await?;
     ensure!(late.event().await?["event"] == "pong");
     all.redis.restart()?;
     for id in 2..=20 {

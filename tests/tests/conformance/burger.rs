@@ -4,7 +4,10 @@
 use std::{
     convert::Infallible,
     net::SocketAddr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -35,12 +38,17 @@ use crate::{
 cases! {
     websocket
     stream
+    ;
+    differs:
+    pings
 }
 
 /// The components on a platform, behind their own proxy.
 struct Kitchen {
     /// The address of the platform.
     address: SocketAddr,
+    /// The number of requests that the components have got.
+    calls: Arc<AtomicUsize>,
     proxy: Proxy,
     _platform: JoinSet<()>,
     _folders: [TempDir; 2],
@@ -53,9 +61,9 @@ impl Kitchen {
     async fn open(case: &Case) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let app = App::default();
+        let (app, calls) = (App::default(), Arc::<AtomicUsize>::default());
         let mut platform = JoinSet::new();
-        platform.spawn(serve(listener, app.clone()));
+        platform.spawn(serve(listener, app.clone(), calls.clone()));
         let proxy = case.start_proxy(address).await?;
 
         let (folder, state) = (tests::burger_without_timer(), tempfile::tempdir()?);
@@ -82,6 +90,7 @@ impl Kitchen {
         ensure!(app.set(loaded).is_ok(), "the application was set twice");
         Ok(Self {
             address,
+            calls,
             proxy,
             _platform: platform,
             _folders: [folder, state],
@@ -104,13 +113,13 @@ impl Kitchen {
 }
 
 /// Passes requests to the components.
-async fn serve(listener: TcpListener, app: App) {
+async fn serve(listener: TcpListener, app: App, calls: Arc<AtomicUsize>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, client)) = listener.accept().await {
-        let app = app.clone();
+        let (app, calls) = (app.clone(), calls.clone());
         let service = service_fn(move |request| {
-            let app = app.clone();
-            async move { Ok::<_, Infallible>(handle(&app, request, client).await) }
+            let (app, calls) = (app.clone(), calls.clone());
+            async move { Ok::<_, Infallible>(handle(&app, &calls, request, client).await) }
         });
         connections.spawn(async move {
             let builder = auto::Builder::new(TokioExecutor::new());
@@ -122,7 +131,12 @@ async fn serve(listener: TcpListener, app: App) {
     }
 }
 
-async fn handle(app: &App, request: Request<Incoming>, client: SocketAddr) -> Response<Body> {
+async fn handle(
+    app: &App,
+    calls: &AtomicUsize,
+    request: Request<Incoming>,
+    client: SocketAddr,
+) -> Response<Body> {
     if let Some(part) = request.uri().path().strip_prefix(READINESS) {
         return readiness(request.method(), part)
             .response
@@ -131,6 +145,7 @@ async fn handle(app: &App, request: Request<Incoming>, client: SocketAddr) -> Re
     let Some(app) = app.get() else {
         return failure(StatusCode::SERVICE_UNAVAILABLE);
     };
+    calls.fetch_add(1, Relaxed);
     let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
     request
         .extensions_mut()
@@ -153,14 +168,30 @@ async fn order(socket: &mut Socket, event: &str) -> Result<Value> {
     Ok(message["detail"]["order"].clone())
 }
 
+/// Opens a WebSocket as the page does.
+async fn open_socket(proxy: &Proxy) -> Result<Socket> {
+    let origin = format!("http://{}", proxy.public);
+    let headers = [("origin", origin.as_str())];
+    let upgrade = client::upgrade(proxy.public, "/api/ws", &headers)?;
+    client::handshake(proxy.public, upgrade).await?.accepted()
+}
+
+/// The component leaves its pings to a host that offers this, and otherwise answers them.
+async fn pings(case: &Case) -> Result<()> {
+    let kitchen = Kitchen::open(case).await?;
+    let mut socket = open_socket(&kitchen.proxy).await?;
+    let before = kitchen.calls.load(Relaxed);
+    for _ in 0..3 {
+        socket.send(r#"{"event":"ping"}"#).await?;
+        socket.expect(r#"{"event":"pong"}"#).await?;
+    }
+    let calls = kitchen.calls.load(Relaxed) - before;
+    ensure_eq("calls", calls, case.differ(3, 0))
+}
+
 async fn websocket(case: &Case) -> Result<()> {
     let kitchen = Kitchen::open(case).await?;
-    let origin = format!("http://{}", kitchen.proxy.public);
-    let headers = [("origin", origin.as_str())];
-    let upgrade = client::upgrade(kitchen.proxy.public, "/api/ws", &headers)?;
-    let mut socket = client::handshake(kitchen.proxy.public, upgrade)
-        .await?
-        .accepted()?;
+    let mut socket = open_socket(&kitchen.proxy).await?;
     socket.send(r#"{"event":"ping"}"#).await?;
     socket.expect(r#"{"event":"pong"}"#).await?;
     // Pushpin's processes may learn of the subscription a little later.

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use component_testing::http::Request;
 use serde_json::Value;
+use tests::COMPONENT_PING;
 
 use crate::{TIMER, burger, connect, create, ids, list, order_service, take_events};
 
@@ -70,8 +71,10 @@ fn clients_receive_what_is_created_and_answers_to_their_messages() {
             serde_json::json!({ "order": order })
         )]
     );
-    client.send(r#"{"event":"ping"}"#);
-    assert_eq!(client.take_texts(), [r#"{"event":"pong"}"#]);
+    for ping in [r#"{"event":"ping"}"#, COMPONENT_PING] {
+        client.send(ping);
+        assert_eq!(client.take_texts(), [r#"{"event":"pong"}"#]);
+    }
     client.send("rubbish");
     let events = take_events(&client);
     assert_eq!(events[0].0, "error", "{events:?}");

@@ -15,7 +15,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use tests::{
-    Client, Server, burger, eventually, free_address, host_binary, probe, request, workspace,
+    COMPONENT_PING, Client, Server, burger, eventually, free_address, host_binary, probe, request,
+    workspace,
 };
 
 /// The variables that are for the host alone.
@@ -71,7 +72,7 @@ impl Clients {
             } else {
                 let open = Client::open(address, "/api/ws", &[]).await;
                 let mut socket = open.map_err(|failed| failed.error)?;
-                socket.send(r#"{"event":"ping"}"#).await?;
+                socket.send(COMPONENT_PING).await?;
                 // The host may be restarted meanwhile.
                 while let Ok(Some(message)) = socket.next().await {
                     if message.is_close() || message.to_text()?.contains("pong") {

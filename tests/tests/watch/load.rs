@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use tests::{Response, Server, TIMEOUT, eventually, read_response, wasm};
+use tests::{COMPONENT_PING, Response, Server, TIMEOUT, eventually, read_response, wasm};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
 use crate::reload_socket::ReloadSocket;
@@ -117,7 +117,7 @@ async fn replacing_a_component_under_load_disturbs_no_client() -> Result<()> {
         let stop = stop.clone();
         load.spawn(async move {
             while !stop.load(SeqCst) {
-                socket.send(r#"{"event":"ping"}"#).await?;
+                socket.send(COMPONENT_PING).await?;
                 let pong = socket.event().await?;
                 ensure!(pong["event"] == "pong", "{pong}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
