@@ -1,6 +1,6 @@
 //! A minimal GRIP backend on hyper, to measure proxies in front of.
 //!
-//! It accepts and subscribes WebSockets, replies to their pings, and holds `GET /stream`. Other
+//! It accepts and subscribes WebSockets, replies to their pings or leaves that to the proxy, and holds `GET /stream`. Other
 //! requests get a small response.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
@@ -9,7 +9,10 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use grip::{
     ControlMessage, Event, Extension, Limits, control, event,
-    header::{SEC_WEBSOCKET_EXTENSIONS, WEBSOCKET_EVENTS, is_websocket_events},
+    header::{
+        FEATURE_AUTO_RESPONSE, GRIP_FEATURE, SEC_WEBSOCKET_EXTENSIONS, WEBSOCKET_EVENTS,
+        has_feature, is_websocket_events,
+    },
 };
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
@@ -23,7 +26,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use crate::sockets::{PING, PONG};
+use crate::sockets::{PING, PONG, Responder};
 
 /// Serves until it receives SIGTERM.
 pub fn serve(address: SocketAddr, channel: String) -> Result<()> {
@@ -65,6 +68,11 @@ async fn respond(
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .is_some_and(is_websocket_events);
+    let can_auto_respond = request
+        .headers()
+        .get(GRIP_FEATURE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|features| has_feature(features, FEATURE_AUTO_RESPONSE));
     let is_stream = request.uri().path() == "/stream";
     let mut response = Response::new(Full::default());
     if has_events {
@@ -73,7 +81,7 @@ async fn respond(
             Err(_) => None,
         };
         match events {
-            Some(events) => respond_to_events(&events, &channel, &mut response),
+            Some(events) => respond_to_events(&events, &channel, can_auto_respond, &mut response),
             None => *response.status_mut() = StatusCode::BAD_REQUEST,
         }
     } else if is_stream {
@@ -94,7 +102,12 @@ async fn respond(
 }
 
 /// Writes the response to a WebSocket's events.
-fn respond_to_events(events: &[Event], channel: &str, response: &mut Response<Full<Bytes>>) {
+fn respond_to_events(
+    events: &[Event],
+    channel: &str,
+    can_auto_respond: bool,
+    response: &mut Response<Full<Bytes>>,
+) {
     let mut replies = Vec::new();
     for event in events {
         match event {
@@ -106,11 +119,16 @@ fn respond_to_events(events: &[Event], channel: &str, response: &mut Response<Fu
                 }
                 replies.push(Event::Open);
                 replies.push(ControlMessage::subscribe(channel).into_event());
+                if can_auto_respond {
+                    replies.push(ControlMessage::auto_response(PING, PONG).into_event());
+                }
             }
-            Event::Text(text) if text.as_bytes().as_ref() == PING => {
-                let mut pong = String::from_utf8_lossy(PONG).into_owned();
-                pong.push('}');
-                replies.push(control::content(pong));
+            Event::Text(text)
+                if [Responder::Application, Responder::Host]
+                    .iter()
+                    .any(|responder| responder.ping() == &**text) =>
+            {
+                replies.push(control::content(PONG));
             }
             Event::Close(close) => replies.push(Event::Close(close.clone())),
             _ => {}

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
 mod all;
+mod app;
 mod backend;
 mod clock;
 mod deflate;
@@ -98,7 +99,7 @@ enum Command {
         #[command(flatten)]
         options: hostile::Options,
     },
-    /// Measure round trips per second through the application
+    /// Measure round trips of pings per second
     Ping {
         #[command(flatten)]
         server: ServerOptions,
@@ -304,12 +305,18 @@ fn connections(text: &str) -> Result<usize, String> {
     parse_up_to(text, CONNECTIONS_MAX)
 }
 
+/// Parses a number of processors.
+fn processors(text: &str) -> Result<usize, String> {
+    let available = std::thread::available_parallelism().map_or(1, usize::from);
+    parse_up_to(text, available)
+}
+
 /// Parses the length of a message.
 fn length(text: &str) -> Result<usize, String> {
     parse_up_to(text, LENGTH_MAX)
 }
 
-/// Returns the folder of the Node server in this repository.
+/// Returns the folder of the servers in this repository.
 fn servers() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/load/servers"))
 }

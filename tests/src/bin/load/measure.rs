@@ -3,6 +3,7 @@
 pub mod fanout;
 pub mod flat_out;
 pub mod get;
+pub mod growth;
 pub mod hostile;
 pub mod idle;
 pub mod open;

@@ -137,7 +137,7 @@ fn message(length: usize) -> Result<String> {
     let mut earlier = String::new();
     loop {
         let separator = if earlier.is_empty() { "" } else { "," };
-        let order = separator.to_string() + &random.order();
+        let order = separator.to_string() + random.order().as_str();
         if min + earlier.len() + order.len() > length {
             break;
         }

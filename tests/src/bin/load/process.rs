@@ -141,20 +141,41 @@ pub struct Launch {
     pub companions: Vec<Launch>,
     /// Further processes of the server, which are measured with it.
     pub peers: Vec<Launch>,
+    /// The signal on which it exits with 0.
+    pub stop: Signal,
 }
 
 impl Launch {
+    /// Creates one for a program that stops on SIGTERM.
+    pub fn new(
+        program: impl Into<PathBuf>,
+        arguments: impl IntoIterator<Item: Into<String>>,
+    ) -> Self {
+        Self {
+            program: program.into(),
+            arguments: arguments.into_iter().map(Into::into).collect(),
+            companions: Vec::new(),
+            peers: Vec::new(),
+            stop: Signal::TERM,
+        }
+    }
+
+    /// Restricts the program to the first processors of this machine.
+    pub fn pin(&mut self, processors: usize) -> Result<()> {
+        let program = self.program.to_str().context("the program is not UTF-8")?;
+        let list = format!("0-{}", processors.saturating_sub(1));
+        let pinned = ["--cpu-list", &list, program].map(String::from);
+        self.arguments.splice(..0, pinned);
+        self.program = "taskset".into();
+        Ok(())
+    }
+
     /// Creates one from a command line that has been split.
     pub fn from_command(command: &[String]) -> Result<Self> {
         let (program, arguments) = command
             .split_first()
             .context("the command to start is empty")?;
-        Ok(Self {
-            program: program.into(),
-            arguments: arguments.to_vec(),
-            companions: Vec::new(),
-            peers: Vec::new(),
-        })
+        Ok(Self::new(program, arguments))
     }
 }
 
@@ -188,6 +209,7 @@ impl Processes {
 pub struct Server {
     child: Child,
     program: PathBuf,
+    stop: Signal,
     started: Instant,
     /// Stopped after the server.
     companions: Vec<Server>,
@@ -217,6 +239,7 @@ impl Server {
         Ok(Self {
             child,
             program: launch.program.clone(),
+            stop: launch.stop,
             started,
             companions,
             peers,
@@ -303,18 +326,19 @@ impl Server {
         }
     }
 
-    /// Stops the server and its companions with SIGTERM. Fails if the server does not exit with 0.
+    /// Stops the server and its companions with their signals. Fails if the server does not exit with 0.
     pub fn stop(mut self) -> Result<()> {
         let status = self.terminate()?;
         ensure!(
             status.success(),
-            "after SIGTERM the server exited with {status}, not 0"
+            "after {:?} the server exited with {status}, not 0",
+            self.stop
         );
         Ok(())
     }
 
     fn terminate(&mut self) -> Result<ExitStatus> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).context("stopping the server")?;
+        kill_process(Pid::from_child(&self.child), self.stop).context("stopping the server")?;
         let signalled = Instant::now();
         while signalled.elapsed() < STOP_TIMEOUT {
             if let Some(status) = self.child.try_wait()? {
@@ -325,15 +349,18 @@ impl Server {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        bail!("the server did not exit within {STOP_TIMEOUT:?} of SIGTERM")
+        bail!(
+            "the server did not exit within {STOP_TIMEOUT:?} of {:?}",
+            self.stop
+        )
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Errors only mean that it has exited. SIGTERM first, so that the server can stop its own
+        // Errors only mean that it has exited. The signal first, so that the server can stop its own
         // children.
-        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let _ = kill_process(Pid::from_child(&self.child), self.stop);
         let signalled = Instant::now();
         while signalled.elapsed() < DROP_TIMEOUT && matches!(self.child.try_wait(), Ok(None)) {
             std::thread::sleep(Duration::from_millis(5));

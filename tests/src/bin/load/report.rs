@@ -1,5 +1,6 @@
 //! Figures and their output as a table or as JSON.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use serde_json::{Value, json};
@@ -10,7 +11,7 @@ use crate::stats::Spread;
 #[derive(Clone, Debug)]
 pub struct Figure {
     /// What was measured.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// The unit.
     pub unit: &'static str,
     /// The value.
@@ -19,12 +20,16 @@ pub struct Figure {
 
 impl Figure {
     /// Creates a figure.
-    pub fn new(name: &'static str, unit: &'static str, value: f64) -> Self {
-        Self { name, unit, value }
+    pub fn new(name: impl Into<Cow<'static, str>>, unit: &'static str, value: f64) -> Self {
+        Self {
+            name: name.into(),
+            unit,
+            value,
+        }
     }
 
     /// Creates a figure in milliseconds from nanoseconds.
-    pub fn milliseconds(name: &'static str, nanoseconds: u64) -> Self {
+    pub fn milliseconds(name: impl Into<Cow<'static, str>>, nanoseconds: u64) -> Self {
         Self::new(name, "ms", nanoseconds as f64 / 1e6)
     }
 }

@@ -14,7 +14,7 @@ use mio::event::Source;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use rustls::ClientConfig;
-use tests::deflate::compress;
+use tests::{COMPONENT_PING, deflate::compress};
 
 use crate::clock;
 use crate::deflate::Decompressor;
@@ -32,10 +32,32 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The first token of other sources on the same poll.
 const OTHERS: usize = 1 << 32;
 
-/// The application's ping.
-pub const PING: &[u8] = br#"{"event":"ping"}"#;
-/// The start of the application's reply to `PING`.
-pub const PONG: &[u8] = br#"{"event":"pong""#;
+/// The application's ping. A host that answers it compares its bytes.
+pub const PING: &str = r#"{"event":"ping"}"#;
+/// The application's reply to a ping.
+pub const PONG: &str = r#"{"event":"pong"}"#;
+
+/// What answers a ping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Responder {
+    /// The application
+    Application,
+    /// The host, where the application has asked for that with `auto-response`
+    Host,
+    /// An application that echoes
+    Echo,
+}
+
+impl Responder {
+    /// Returns the message to which the reply is `PONG`.
+    pub fn ping(self) -> &'static str {
+        match self {
+            Self::Application => COMPONENT_PING,
+            Self::Host => PING,
+            Self::Echo => PONG,
+        }
+    }
+}
 
 /// When a socket counts as open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -108,12 +130,13 @@ impl Sockets {
             .sum()
     }
 
-    /// Encodes the application's ping. Like a browser, compresses it where it can.
-    pub fn ping(&self) -> Result<Vec<u8>> {
+    /// Encodes a ping. Like a browser, compresses it where it can.
+    pub fn ping(&self, responder: Responder) -> Result<Vec<u8>> {
+        let ping = responder.ping().as_bytes();
         Ok(if self.deflate {
-            websocket::encode_compressed(&compress(PING)?)
+            websocket::encode_compressed(&compress(ping)?)
         } else {
-            websocket::encode(Opcode::Text, PING)
+            websocket::encode(Opcode::Text, ping)
         })
     }
 
@@ -137,7 +160,7 @@ impl Sockets {
         timeout: Duration,
         mut receive: impl FnMut(usize, &[u8], u64),
     ) -> Result<Duration> {
-        let ping = self.ping()?;
+        let ping = self.ping(Responder::Application)?;
         let (mut started, mut opened) = (0, 0);
         let start = clock::now();
         let deadline = start + clock::nanoseconds(timeout);
@@ -158,7 +181,7 @@ impl Sockets {
                 }
                 (Event::Opened, Until::Pong) => Some(&ping),
                 (Event::Message { payload, at }, _) => {
-                    opened += usize::from(until == Until::Pong && payload.starts_with(PONG));
+                    opened += usize::from(until == Until::Pong && payload == PONG.as_bytes());
                     receive(socket, payload, at);
                     None
                 }

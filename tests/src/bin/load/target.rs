@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
 use rustls::ClientConfig;
 
 use ::tests::{free_address, pushpin::Pushpin};
 
+use crate::app::App;
 use crate::layers::Layers;
 use crate::process::Launch;
 use crate::socket::Transport;
@@ -69,6 +71,8 @@ pub enum Contender {
         layers: Layers,
         /// The number of hosts. Several share a Redis server.
         hosts: usize,
+        /// The number of processors to which it is pinned, if it is.
+        processors: Option<usize>,
     },
     /// `socket-host up --upstream` in front of this program's backend.
     Upstream {
@@ -89,6 +93,18 @@ pub enum Contender {
         /// The folder with `ws.mjs` and its `node_modules`.
         servers: PathBuf,
     },
+    /// A server in Bun.
+    Bun {
+        /// The folder with `bun.mjs` and its `node_modules`.
+        servers: PathBuf,
+    },
+    /// `wasmtime serve` with a component.
+    Wasmtime {
+        /// The binary.
+        binary: PathBuf,
+        /// The component.
+        component: PathBuf,
+    },
 }
 
 impl Contender {
@@ -100,6 +116,8 @@ impl Contender {
             Self::Pushpin => "Pushpin",
             Self::SocketIo { .. } => "Socket.IO",
             Self::Ws { .. } => "ws",
+            Self::Bun { .. } => "Bun",
+            Self::Wasmtime { .. } => "wasmtime serve",
         }
     }
 
@@ -119,10 +137,57 @@ impl Contender {
         }
     }
 
+    /// Returns whether it is a proxy in front of this program's backend.
+    pub fn is_proxy(&self) -> bool {
+        matches!(self, Self::Upstream { .. } | Self::Pushpin)
+    }
+
     /// Returns whether the server has connections of this kind.
     pub fn supports(&self, transport: Transport) -> bool {
-        let has_streams = !matches!(self, Self::Ws { .. } | Self::SocketIo { .. });
-        transport == Transport::WebSocket || has_streams
+        match self {
+            Self::SocketHost { .. } | Self::Upstream { .. } | Self::Pushpin => true,
+            Self::Ws { .. } | Self::Bun { .. } | Self::SocketIo { .. } => {
+                transport == Transport::WebSocket
+            }
+            Self::Wasmtime { .. } => false,
+        }
+    }
+
+    /// Returns whether the server can serve an application that a measurement brings along, or does
+    /// the same itself.
+    pub fn serves(&self, app: App) -> bool {
+        match self {
+            Self::SocketHost { hosts, .. } => *hosts == 1,
+            Self::Wasmtime { .. } => app.needs_only_wasi(),
+            // It answers no pings.
+            Self::SocketIo { .. } => false,
+            Self::Upstream { .. } | Self::Pushpin | Self::Ws { .. } | Self::Bun { .. } => {
+                app == App::Orders
+            }
+        }
+    }
+
+    /// Returns the server with an application that it serves. Its manifest is written to `folder`.
+    pub fn serving(&self, app: App, folder: &Path) -> Result<Self> {
+        let mut contender = self.clone();
+        match &mut contender {
+            Self::SocketHost {
+                manifest, get_path, ..
+            } => {
+                *manifest = app.write_manifest(folder)?;
+                *get_path = app.get_path().to_string();
+            }
+            Self::Wasmtime { component, .. } => {
+                *component = app.component()?;
+            }
+            // These have their own.
+            Self::Upstream { .. }
+            | Self::Pushpin
+            | Self::Ws { .. }
+            | Self::Bun { .. }
+            | Self::SocketIo { .. } => {}
+        }
+        Ok(contender)
     }
 
     /// Returns how to start the server on free ports of 127.0.0.1 with its state in `state`, and
@@ -140,7 +205,10 @@ impl Contender {
             Self::SocketHost { get_path, .. } => ("/api/orders/stream", get_path.as_str(), "/"),
             // Pushpin proxies plain requests before it can hold streams.
             Self::Upstream { .. } | Self::Pushpin => ("/stream", "/", "/stream"),
-            Self::Ws { .. } | Self::SocketIo { .. } => ("", "/healthz", "/healthz"),
+            Self::Ws { .. } | Self::Bun { .. } | Self::SocketIo { .. } => {
+                ("", "/healthz", "/healthz")
+            }
+            Self::Wasmtime { .. } => ("", "/", "/"),
         };
         let mut target = Target {
             address,
@@ -165,6 +233,7 @@ impl Contender {
                 binary,
                 manifest,
                 hosts,
+                processors,
                 ..
             } => {
                 let redis = (*hosts > 1).then(|| redis(state)).transpose()?;
@@ -175,7 +244,11 @@ impl Contender {
                     if let Some((_, url)) = &redis {
                         options.extend(["--bus", url]);
                     }
-                    up(binary, &options)
+                    let mut launch = up(binary, &options)?;
+                    if let Some(processors) = processors {
+                        launch.pin(*processors)?;
+                    }
+                    Ok(launch)
                 };
                 let mut launch = host(0)?;
                 for number in 1..*hosts {
@@ -197,7 +270,15 @@ impl Contender {
                 // Joins the default namespace.
                 target.greeting = Some("40");
                 let (redis, url) = redis(state)?;
-                let node = || node(servers, "socket-io.mjs", &["--redis", &url]);
+                let node = || {
+                    node(
+                        "node",
+                        servers,
+                        "socket.io",
+                        "socket-io.mjs",
+                        &["--redis", &url],
+                    )
+                };
                 let mut launch = node()?;
                 for _ in 1..*nodes {
                     target.peers.push(launch.add_peer(node()?)?);
@@ -205,7 +286,14 @@ impl Contender {
                 launch.companions.push(redis);
                 launch
             }
-            Self::Ws { servers } => node(servers, "ws.mjs", &[])?,
+            Self::Ws { servers } => node("node", servers, "ws", "ws.mjs", &[])?,
+            Self::Bun { servers } => {
+                let bun = servers.join("node_modules/.bin/bun");
+                node(utf8(&bun)?, servers, "bun", "bun.mjs", &[])?
+            }
+            Self::Wasmtime { binary, component } => {
+                return Ok((target, wasmtime(binary, component, address)?));
+            }
         };
         launch.arguments.extend(addresses);
         if target.layers.has_tls() {
@@ -238,22 +326,41 @@ impl Launch {
     }
 }
 
-/// Launches a server of the folder `servers` with Node.
-fn node(servers: &Path, script: &str, options: &[&str]) -> Result<Launch> {
-    let installed = servers.join("node_modules/ws/package.json");
+/// Launches a server of the folder `servers` with a runtime for JavaScript. It needs a package.
+fn node(
+    runtime: &str,
+    servers: &Path,
+    package: &str,
+    script: &str,
+    options: &[&str],
+) -> Result<Launch> {
+    let installed = servers.join("node_modules").join(package);
     ensure!(
-        installed.is_file(),
+        installed.is_dir(),
         "{} is missing: install it with `npm ci --prefix {}`",
         installed.display(),
         servers.display()
     );
-    let script = utf8(&servers.join(script))?.to_string();
-    let options = options.iter().copied().map(String::from);
+    let script = servers.join(script);
+    let options = options.iter().copied();
+    let arguments = std::iter::once(utf8(&script)?).chain(options);
+    Ok(Launch::new(runtime, arguments))
+}
+
+/// Launches `wasmtime serve`. Its limits of requests per instance are those of Spin and socket-host.
+fn wasmtime(binary: &Path, component: &Path, address: SocketAddr) -> Result<Launch> {
+    ensure!(
+        binary.is_file(),
+        "{} is missing: build it with `cargo install wasmtime-cli --version ^48 --locked`",
+        binary.display()
+    );
+    let (address, component) = (address.to_string(), utf8(component)?);
+    // Without `cli`, there are no interfaces for files and the environment, which Rust's standard
+    // library imports.
+    let arguments = ["serve", "-S", "cli", "--addr", &address, component];
     Ok(Launch {
-        program: "node".into(),
-        arguments: std::iter::once(script).chain(options).collect(),
-        companions: Vec::new(),
-        peers: Vec::new(),
+        stop: Signal::INT,
+        ..Launch::new(binary, arguments)
     })
 }
 
@@ -271,12 +378,7 @@ fn redis(folder: &Path) -> Result<(Launch, String)> {
         "--dir",
         utf8(folder)?,
     ];
-    let launch = Launch {
-        program: "redis-server".into(),
-        arguments: arguments.map(String::from).to_vec(),
-        companions: Vec::new(),
-        peers: Vec::new(),
-    };
+    let launch = Launch::new("redis-server", arguments);
     Ok((launch, format!("redis://{address}")))
 }
 
@@ -288,16 +390,7 @@ fn up(binary: &Path, options: &[&str]) -> Result<Launch> {
         binary.display()
     );
     let options = options.iter().copied();
-    Ok(Launch {
-        program: binary.to_owned(),
-        arguments: ["up"]
-            .into_iter()
-            .chain(options)
-            .map(String::from)
-            .collect(),
-        companions: Vec::new(),
-        peers: Vec::new(),
-    })
+    Ok(Launch::new(binary, ["up"].into_iter().chain(options)))
 }
 
 /// Launches Pushpin on `public` in front of this program's backend on `upstream`.
@@ -319,10 +412,8 @@ fn pushpin(
     };
     let [client, proxy] = pushpin.configure(folder)?;
     let launch = |(program, argument): (&str, String), companions| Launch {
-        program: program.into(),
-        arguments: vec![argument],
         companions,
-        peers: Vec::new(),
+        ..Launch::new(program, [argument])
     };
     let companions = vec![launch(client, Vec::new()), backend(upstream)?];
     Ok(launch(proxy, companions))
@@ -330,14 +421,9 @@ fn pushpin(
 
 /// Launches this program as the backend of a proxy.
 fn backend(address: SocketAddr) -> Result<Launch> {
-    Ok(Launch {
-        program: std::env::current_exe().context("locating this program")?,
-        arguments: ["backend", "--listen", &address.to_string()]
-            .map(String::from)
-            .to_vec(),
-        companions: Vec::new(),
-        peers: Vec::new(),
-    })
+    let program = std::env::current_exe().context("locating this program")?;
+    let address = address.to_string();
+    Ok(Launch::new(program, ["backend", "--listen", &address]))
 }
 
 fn utf8(path: &Path) -> Result<&str> {

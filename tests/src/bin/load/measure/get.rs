@@ -1,5 +1,6 @@
 //! `get`: small GET requests on kept connections, sent by wrk. wrk does not speak HTTP/2, so the
-//! program itself sends those.
+//! program itself sends those. It also does so for many connections: wrk opens all of them at once
+//! while it measures, and drops requests at its end.
 
 use std::io::ErrorKind;
 use std::process::{Command, Stdio};
@@ -7,11 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use super::CpuUsage;
 use crate::clock;
-use crate::http2::Connection;
+use crate::http;
+use crate::http2;
 use crate::layers::Layers;
 use crate::process::children_cpu_time;
 use crate::report::Figure;
@@ -19,11 +22,14 @@ use crate::stats::Samples;
 use crate::target::Target;
 
 const WARM_UP_SECONDS: u64 = 1;
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 const READ_BUFFER: usize = 64 << 10;
 
-/// The names of the figures.
-const REQUESTS: &str = "get, requests";
+/// The name of the figure for the rate.
+pub const REQUESTS: &str = "get, requests";
+/// The name of the figure for responses with status 503 or 504, if there are any.
+pub const REFUSED: &str = "get, refused";
+/// The names of the others.
 const P50: &str = "get p50";
 const P99: &str = "get p99";
 const CPU: &str = "get, own processor time";
@@ -42,7 +48,7 @@ pub struct Options {
 /// Measures requests per second and their latencies.
 pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
     if target.layers == Layers::H2 {
-        return run_h2(target, options);
+        return run_itself(options, || http2::Connection::open(target));
     }
     wrk(target, options.connections, WARM_UP_SECONDS)?;
     let before = children_cpu_time()?;
@@ -61,16 +67,90 @@ pub fn run(target: &Target, options: &Options) -> Result<Vec<Figure>> {
     ])
 }
 
-/// Sends the requests by HTTP/2, one at a time on each connection.
-fn run_h2(target: &Target, options: &Options) -> Result<Vec<Figure>> {
+/// Does the same without wrk, by HTTP/1.1. Responses with status 503 or 504 are counted, and are no
+/// errors.
+pub fn run_without_wrk(target: &Target, options: &Options) -> Result<Vec<Figure>> {
+    let request = http::get(target.address, &target.get_path);
+    run_itself(options, || {
+        Ok(Http1 {
+            connection: http::Connection::open(target.address)?,
+            request: request.clone(),
+        })
+    })
+}
+
+/// A connection with one request at a time.
+trait Connection {
+    /// Returns the stream, for registration with a poll.
+    fn stream(&mut self) -> &mut TcpStream;
+    /// Sends the request.
+    fn request(&mut self) -> Result<()>;
+    /// Reads what has arrived and returns the response once it is complete.
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Response>>;
+}
+
+/// A response.
+#[derive(PartialEq, Eq)]
+enum Response {
+    /// Status 200.
+    Ok,
+    /// Status 503 or 504: the server has too many requests.
+    Refused,
+}
+
+impl Connection for http2::Connection {
+    fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream.tcp
+    }
+
+    fn request(&mut self) -> Result<()> {
+        self.request()
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Response>> {
+        Ok(self.receive(buffer)?.then_some(Response::Ok))
+    }
+}
+
+/// A connection with HTTP/1.1.
+struct Http1 {
+    connection: http::Connection,
+    request: Vec<u8>,
+}
+
+impl Connection for Http1 {
+    fn stream(&mut self) -> &mut TcpStream {
+        &mut self.connection.stream
+    }
+
+    fn request(&mut self) -> Result<()> {
+        self.connection.send(&self.request)
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Response>> {
+        let status = self.connection.receive(buffer)?;
+        ensure!(!self.connection.close, "the server closes the connection");
+        Ok(match status {
+            None => None,
+            Some(200) => Some(Response::Ok),
+            Some(503 | 504) => Some(Response::Refused),
+            Some(status) => bail!("the status of a response is {status}"),
+        })
+    }
+}
+
+/// Sends the requests, one at a time on each connection.
+fn run_itself<C: Connection>(
+    options: &Options,
+    mut open: impl FnMut() -> Result<C>,
+) -> Result<Vec<Figure>> {
     let mut poll = Poll::new().context("creating a poll")?;
     let mut events = Events::with_capacity(options.connections);
     let mut connections = Vec::with_capacity(options.connections);
     for number in 0..options.connections {
-        let mut connection = Connection::open(target)?;
-        let stream = &mut connection.stream.tcp;
+        let mut connection = open()?;
         poll.registry()
-            .register(stream, Token(number), Interest::READABLE)?;
+            .register(connection.stream(), Token(number), Interest::READABLE)?;
         connections.push(connection);
     }
     let cpu = CpuUsage::start();
@@ -83,6 +163,7 @@ fn run_h2(target: &Target, options: &Options) -> Result<Vec<Figure>> {
     let mut sent = vec![clock::now(); connections.len()];
     let mut waiting = connections.len();
     let mut latencies = Samples::default();
+    let mut refused = 0;
     let mut buffer = vec![0; READ_BUFFER];
     while waiting > 0 {
         let left = clock::until(give_up);
@@ -97,12 +178,15 @@ fn run_h2(target: &Target, options: &Options) -> Result<Vec<Figure>> {
         for event in &events {
             let Token(number) = event.token();
             let connection = &mut connections[number];
-            if !connection.receive(&mut buffer)? {
+            let Some(response) = connection.receive(&mut buffer)? else {
                 continue;
-            }
+            };
             let at = clock::now();
             if (start..end).contains(&at) {
-                latencies.push(at.saturating_sub(sent[number]));
+                match response {
+                    Response::Ok => latencies.push(at.saturating_sub(sent[number])),
+                    Response::Refused => refused += 1,
+                }
             }
             if at < end {
                 sent[number] = at;
@@ -115,12 +199,17 @@ fn run_h2(target: &Target, options: &Options) -> Result<Vec<Figure>> {
     let cpu = cpu.figure(CPU);
     let per_second = latencies.len() as f64 / options.seconds as f64;
     let [p50, p99] = latencies.percentiles([0.5, 0.99]);
-    Ok(vec![
+    let mut figures = vec![
         Figure::new(REQUESTS, "/s", per_second),
         Figure::milliseconds(P50, p50),
         Figure::milliseconds(P99, p99),
         cpu,
-    ])
+    ];
+    if refused > 0 {
+        let per_second = f64::from(refused) / options.seconds as f64;
+        figures.push(Figure::new(REFUSED, "/s", per_second));
+    }
+    Ok(figures)
 }
 
 /// Fails if wrk is not installed.
