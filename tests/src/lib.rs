@@ -17,6 +17,7 @@ mod docs;
 mod http;
 pub mod http2_frame;
 mod kitchen;
+mod large;
 mod nginx;
 mod proxy;
 pub mod pushpin;
@@ -33,6 +34,7 @@ pub use self::{
     docs::code_block,
     http::{Response, read_response, request},
     kitchen::{kitchen, kitchen_command},
+    large::large_component,
     nginx::Nginx,
     proxy::Proxy,
     redis::{MASTER, Redis},

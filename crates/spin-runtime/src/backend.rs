@@ -52,8 +52,16 @@ pub trait Backend: Send + Sync + 'static {
         })
     }
 
+    /// Returns a future that waits until the component of a path can be called, if that is not yet
+    /// so. Requests wait by themselves, but what comes before a request does not.
+    ///
+    /// The future fails like a request that waits too long. Dropping it cancels the wait.
+    fn starting<'a>(&self, _path: &'a str) -> Option<Pending<'a, Result<(), BackendError>>> {
+        None
+    }
+
     /// Returns the id of the component that handles the WebSockets of a path by typed frames. `None` if
-    /// they are handled by requests.
+    /// they are handled by requests. The component must have [started](Self::starting).
     fn websocket_component(&self, _path: &str) -> Option<Arc<str>> {
         None
     }
@@ -207,13 +215,13 @@ pub enum BackendError {
     /// Receiving the body of the request failed: 400, 408 or 413.
     #[error(transparent)]
     RequestBody(#[from] RequestBodyError),
-    /// The component or the upstream has too many requests: 503. It has not received this one, so
-    /// any request can be retried.
+    /// The component or the upstream has too many requests, or is starting: 503. It has not received
+    /// this one, so any request can be retried.
     #[error("{component} is busy: {cause}")]
     Busy {
         /// The component's id, or the upstream's address.
         component: String,
-        /// What there is too much of.
+        /// Why it accepts no further request.
         cause: Busy,
     },
     /// The component trapped, failed to start, or returned no response: 500.
@@ -251,15 +259,18 @@ pub enum BackendError {
     },
 }
 
-/// What a component or an upstream has too many of.
+/// Why a component or an upstream accepts no further request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Busy {
-    /// Requests that wait for an instance or for a processor, or that an upstream has not answered.
+    /// Too many requests wait for an instance or for a processor, or an upstream has not answered them.
     #[error("too many requests")]
     Requests,
-    /// Requests whose body is unfinished.
+    /// Too many requests have an unfinished body.
     #[error("too many uploads")]
     Uploads,
+    /// The component is being compiled, which takes longer than a request may wait.
+    #[error("starting")]
+    Starting,
 }
 
 /// Creates a body from its contents.

@@ -37,6 +37,7 @@ mod output;
 mod permissions;
 mod result_size;
 pub mod simulation;
+mod slot;
 mod sockets;
 mod source;
 mod sqlite;
@@ -81,6 +82,9 @@ pub struct Embedded {
     /// The last field, because dropping it flushes the output of the components.
     loader: Mutex<AppLoader>,
 }
+
+/// An application that is served, but whose components are not compiled yet.
+pub struct Prepared(loader::Prepared);
 
 /// What may have changed since the application was loaded.
 #[derive(Clone, Debug, Default)]
@@ -140,6 +144,50 @@ impl Embedded {
         Ok(loaded.changed)
     }
 
+    /// Loads the first application except for the code of its components, and serves it.
+    ///
+    /// Requests to a component wait until [`Self::compile`] has compiled it, as long as the timeout of
+    /// a request allows. Everything else is served at once.
+    ///
+    /// This reads files, and downloads components. Do not call it on a thread that serves requests.
+    ///
+    /// # Errors
+    /// Fails like [`Self::replace`], except for what is wrong with the code of a component: then
+    /// [`Self::compile`] fails. Also fails if an application has been loaded already.
+    pub fn prepare(&self, manifest: &Manifest, variables: &Variables) -> anyhow::Result<Prepared> {
+        let manifest = &manifest.served();
+        let mut loader = self.loader.lock();
+        let prepared = loader.prepare(manifest, variables, &self.current)?;
+        self.current.replace(prepared.app.clone());
+        Ok(Prepared(prepared))
+    }
+
+    /// Compiles the components of an application. Each can be called as soon as it is compiled, or
+    /// with [fast compilation](EmbeddedOptions::optimize), when all are. Does nothing if the
+    /// application was replaced meanwhile.
+    ///
+    /// This can take seconds, like [`Self::replace`].
+    ///
+    /// With [`EmbeddedOptions::optimize`], the contents of the files are not kept in memory. The next
+    /// [`Self::replace`] reads all of them again, and takes each component as changed.
+    ///
+    /// # Errors
+    /// Fails if a component cannot run: its file is not a valid component, it imports an interface that
+    /// is not provided, or it does not export what its triggers call. Requests to components that are
+    /// not compiled then fail.
+    pub fn compile(&self, prepared: Prepared) -> anyhow::Result<()> {
+        let Prepared(prepared) = prepared;
+        let mut loader = self.loader.lock();
+        let result = if self.current.is(&prepared.app) {
+            loader.compile(&prepared)
+        } else {
+            Ok(())
+        };
+        // After a success, this does nothing.
+        prepared.app.abandon();
+        result
+    }
+
     /// Sets keys of the default key-value store of the current application.
     ///
     /// # Errors
@@ -159,6 +207,11 @@ impl Backend for Embedded {
 
     fn call_cron<'a>(&'a self, component: &'a str, timestamp: u64) -> CronFuture<'a> {
         Box::pin(self.current.call_cron(component, timestamp))
+    }
+
+    fn starting<'a>(&self, path: &'a str) -> Option<Pending<'a, Result<(), BackendError>>> {
+        let starting = self.current.starting(path)?;
+        Some(Box::pin(starting))
     }
 
     fn websocket_component(&self, path: &str) -> Option<Arc<str>> {

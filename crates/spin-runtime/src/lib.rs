@@ -46,7 +46,8 @@ pub mod websocket;
 
 pub use cron_schedule::CronSchedule;
 pub use embedded::{
-    Changes, Embedded, EmbeddedOptions, FolderError, LogRotation, SqliteStatement, simulation,
+    Changes, Embedded, EmbeddedOptions, FolderError, LogRotation, Prepared, SqliteStatement,
+    simulation,
 };
 pub use excluded_files::ExcludedFiles;
 pub use limit_range::{InstanceRanges, LimitRange};

@@ -15,5 +15,6 @@ mod replace;
 mod requests;
 mod sockets;
 mod sqlite;
+mod start;
 mod storage;
 mod websockets;

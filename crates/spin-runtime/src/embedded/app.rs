@@ -25,12 +25,11 @@ use super::{
     capacity::{WaitingRequest, WaitingRequests},
     compile::{Exports, Pre},
     component::Component,
-    cron_call::CronHandler,
     exclusive::{ExclusiveInstances, StartError},
     failure::FailureReason,
     instances::Instances,
+    slot::Slot,
     uploads::{self, StartedBody, UploadSlot, UploadSlots},
-    websocket::WebSocketHandler,
     worker::{self, CallerGuard, Exit, RequestToken, StopReason},
 };
 use crate::{
@@ -55,11 +54,8 @@ pub(crate) struct App {
     /// The body of `/.well-known/spin/info`.
     info: Vec<u8>,
     router: Router,
-    components: BTreeMap<String, Handler>,
-    /// The components that handle WebSockets by typed frames.
-    websockets: BTreeMap<String, Arc<WebSocketHandler>>,
-    /// The components that handle the events of cron triggers.
-    crons: BTreeMap<String, CronHandler>,
+    /// The components, by id.
+    slots: BTreeMap<String, Slot>,
 }
 
 /// The application that receives new requests, if one has been loaded.
@@ -74,23 +70,52 @@ impl CurrentApp {
     }
 
     /// Sends new requests to `app`.
-    pub(crate) fn replace(&self, app: App) {
-        self.0.store(Some(Arc::new(app)));
+    pub(crate) fn replace(&self, app: Arc<App>) {
+        self.0.store(Some(app));
+    }
+
+    /// Returns whether new requests go to `app`.
+    pub(crate) fn is(&self, app: &Arc<App>) -> bool {
+        let current = self.0.load();
+        current.as_ref().is_some_and(|it| Arc::ptr_eq(it, app))
+    }
+
+    /// Returns a future that waits until the component of a path is compiled, unless it is.
+    pub(crate) fn starting<'a>(
+        &self,
+        path: &'a str,
+    ) -> Option<impl Future<Output = Result<(), BackendError>> + use<'a>> {
+        let app = self.0.load();
+        let app = app.as_ref()?;
+        if app.slot_of(path)?.0.compiled().is_some() {
+            return None;
+        }
+        let app = app.clone();
+        Some(async move {
+            match app.slot_of(path) {
+                Some((slot, _)) => slot.wait(&Call::of_host()).await.map(drop),
+                None => Ok(()),
+            }
+        })
     }
 
     /// Calls a component by its id for an event of a cron trigger.
     pub(crate) async fn call_cron(&self, id: &str, timestamp: u64) -> Result<(), BackendError> {
         let app = self.0.load_full();
-        let cron = app.as_ref().and_then(|app| app.crons.get(id));
-        let cron = cron.ok_or_else(|| no_route(id))?;
+        let slot = app.as_ref().and_then(|app| app.slots.get(id));
+        let slot = slot.ok_or_else(|| no_route(id))?;
+        let handlers = slot.wait(&Call::of_host()).await?;
+        let cron = handlers.cron.as_ref().ok_or_else(|| no_route(id))?;
         cron.call(timestamp).await
     }
 
-    /// Returns the id of the component that handles the WebSockets of a path by typed frames.
+    /// Returns the id of the component that handles the WebSockets of a path by typed frames, if it is
+    /// compiled.
     pub(crate) fn websocket_component(&self, path: &str) -> Option<Arc<str>> {
         let app = self.0.load();
-        let (handler, _) = app.as_ref()?.websocket_handler(path)?;
-        Some(handler.component().id.clone())
+        let (slot, _) = app.as_ref()?.slot_of(path)?;
+        let has_handler = slot.compiled()?.websocket.is_some();
+        has_handler.then(|| slot.component().id.clone())
     }
 
     /// Passes an upgrade request to the component that the routes select.
@@ -103,8 +128,10 @@ impl CurrentApp {
         let app = self.0.load_full();
         remove_service_chaining_host(&mut request);
         let path = request.uri().path();
-        let found = app.as_ref().and_then(|app| app.websocket_handler(path));
-        let (handler, found) = found.ok_or_else(|| no_route(path))?;
+        let found = app.as_ref().and_then(|app| app.slot_of(path));
+        let (slot, found) = found.ok_or_else(|| no_route(path))?;
+        let handlers = slot.wait(&call).await?;
+        let handler = handlers.websocket.as_ref().ok_or_else(|| no_route(path))?;
         prepare_request(&mut request, &found, call.caller);
         handler.clone().open(token, request, call).await
     }
@@ -119,10 +146,8 @@ impl CurrentApp {
             caller,
             trace,
         } = call;
-        let handler = app
-            .as_ref()
-            .and_then(|app| app.websockets.get(&*component))
-            .ok_or_else(|| no_route(&component))?;
+        let slot = app.as_ref().and_then(|app| app.slots.get(&*component));
+        let slot = slot.ok_or_else(|| no_route(&component))?;
         let context = Call {
             caller,
             depth: 0,
@@ -130,6 +155,8 @@ impl CurrentApp {
             // An open WebSocket must not lose frames.
             waits: true,
         };
+        let handler = slot.wait(&context).await?.websocket.as_ref();
+        let handler = handler.ok_or_else(|| no_route(&component))?;
         handler.receive(&token, frames, context).await
     }
 
@@ -178,8 +205,8 @@ impl LocalCalls for CurrentApp {
     }
 }
 
-/// A component and its instances.
-struct Handler {
+/// Passes HTTP requests to the instances of a component.
+pub(crate) struct Handler {
     component: Arc<Component>,
     pre: Pre,
     /// The instances that serve one request at a time.
@@ -200,42 +227,33 @@ struct Info<'a> {
 }
 
 impl App {
-    pub(crate) fn new(
-        manifest: &Manifest,
-        router: Router,
-        components: Vec<(Component, Exports)>,
-    ) -> Self {
+    /// Creates an application whose components are not compiled yet.
+    pub(crate) fn new(manifest: &Manifest, router: Router, components: Vec<Component>) -> Self {
         let info = Info {
             name: &manifest.name,
             version: &manifest.version,
         };
-        let mut handlers = BTreeMap::new();
-        let mut websockets = BTreeMap::new();
-        let mut crons = BTreeMap::new();
-        for (component, exports) in components {
-            let component = Arc::new(component);
-            let id = component.id.to_string();
-            if let Some(pre) = exports.websocket {
-                let settings = manifest.components.get(&id);
-                let reuses = settings.is_some_and(|it| it.reuses_websocket_instances);
-                let handler = WebSocketHandler::new(component.clone(), pre, reuses);
-                websockets.insert(id.clone(), Arc::new(handler));
-            }
-            if let Some(pre) = exports.cron {
-                crons.insert(id.clone(), CronHandler::new(component.clone(), pre));
-            }
-            if let Some(pre) = exports.http {
-                handlers.insert(id, Handler::new(component, pre));
-            }
-        }
+        let slots = components
+            .into_iter()
+            .map(|component| (component.id.to_string(), Slot::new(component, manifest)));
         Self {
             // Serializing two strings cannot fail.
             info: serde_json::to_vec_pretty(&info).unwrap_or_default(),
             router,
-            components: handlers,
-            websockets,
-            crons,
+            slots: slots.collect(),
         }
+    }
+
+    /// Lets a component be called, by its id.
+    pub(crate) fn set_compiled(&self, id: &str, exports: Exports) {
+        if let Some(slot) = self.slots.get(id) {
+            slot.set_compiled(exports);
+        }
+    }
+
+    /// Fails the requests that wait for components.
+    pub(crate) fn abandon(&self) {
+        self.slots.values().for_each(Slot::abandon);
     }
 
     /// Serves a request by its path.
@@ -269,8 +287,8 @@ impl App {
         self.serve(request, &found, call).await
     }
 
-    /// Returns what handles the WebSockets of a path by typed frames, if that is what its component does.
-    fn websocket_handler(&self, path: &str) -> Option<(&Arc<WebSocketHandler>, Match)> {
+    /// Returns the component that the routes select for a path, if it is one.
+    fn slot_of(&self, path: &str) -> Option<(&Slot, Match)> {
         if path.starts_with(WELL_KNOWN) {
             return None;
         }
@@ -278,19 +296,11 @@ impl App {
         let Target::Component(id) = found.target() else {
             return None;
         };
-        Some((self.websockets.get(id)?, found))
+        Some((self.slots.get(id)?, found))
     }
 
-    /// Returns all components, each of them once.
     fn components(&self) -> impl Iterator<Item = &Arc<Component>> {
-        let http = self.components.iter();
-        let http = http.map(|(id, handler)| (id, &handler.component));
-        let websockets = self.websockets.iter();
-        let websockets = websockets.map(|(id, handler)| (id, handler.component()));
-        let crons = self.crons.iter().map(|(id, cron)| (id, cron.component()));
-        // A component may handle several of them.
-        let components: BTreeMap<_, _> = http.chain(websockets).chain(crons).collect();
-        components.into_values()
+        self.slots.values().map(Slot::component)
     }
 
     fn instances(&self) -> Vec<(Arc<str>, usize)> {
@@ -302,9 +312,19 @@ impl App {
         counts.collect()
     }
 
+    /// Returns the response to load balancers: requests should not come yet if some would wait.
+    fn health(&self) -> Response<Body> {
+        if self.slots.values().all(|slot| slot.compiled().is_some()) {
+            return Response::new(full("OK"));
+        }
+        let mut response = Response::new(full("starting"));
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        response
+    }
+
     fn well_known(&self, page: &str) -> Option<Response<Body>> {
         match page {
-            "health" => Some(Response::new(full("OK"))),
+            "health" => Some(self.health()),
             "info" => {
                 let mut response = Response::new(full(self.info.clone()));
                 let json = HeaderValue::from_static("application/json");
@@ -334,8 +354,11 @@ impl App {
                 return Ok(response);
             }
         };
-        let Some(handler) = self.components.get(id) else {
-            if self.websockets.contains_key(id) {
+        let slot = self.slots.get(id);
+        let slot = slot.ok_or_else(|| no_route(request.uri().path()))?;
+        let handlers = slot.wait(&call).await?;
+        let Some(handler) = &handlers.http else {
+            if handlers.websocket.is_some() {
                 return Ok(upgrade_required());
             }
             return Err(no_route(request.uri().path()));
@@ -407,7 +430,7 @@ fn prepare_request(request: &mut Request<Body>, found: &Match, caller: Caller) {
 }
 
 impl Handler {
-    fn new(component: Arc<Component>, pre: Pre) -> Self {
+    pub(crate) fn new(component: Arc<Component>, pre: Pre) -> Self {
         let limits = &component.limits;
         let instances = Instances::new(component.clone(), pre.clone());
         Self {

@@ -1,11 +1,14 @@
 //! Compiles and links components, so that an instance starts in microseconds.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    time::Instant,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use wasmtime::{
     Engine,
     component::{Component as WasmComponent, InstancePre, Linker},
@@ -121,13 +124,20 @@ impl Exports {
     }
 }
 
+/// The code of a component before it is compiled.
+pub(crate) struct Code {
+    recipe: Recipe,
+    /// The composed contents of the files, as a component.
+    wasm: Arc<[u8]>,
+}
+
 /// A linked component and the parts that it comes from.
 #[derive(Clone)]
 pub(crate) struct Compiled {
     pub(crate) recipe: Recipe,
-    /// The composed contents of the files. They tell whether a component has changed, and are
-    /// compiled again for another engine, when the files may already have other contents.
-    wasm: Arc<[u8]>,
+    /// The contents of [`Code`], unless they were released. They tell whether a component has changed,
+    /// and are compiled again for another engine, when the files may already have other contents.
+    wasm: Option<Arc<[u8]>>,
     /// The interfaces that it imports.
     pub(crate) imports: Arc<[String]>,
     /// The imports whose functions the host does not provide, so that calling them fails.
@@ -137,9 +147,14 @@ pub(crate) struct Compiled {
 }
 
 impl Compiled {
-    /// Returns whether both have the same code.
+    /// Returns whether it is known that both have the same code.
     pub(crate) fn has_same_code(&self, other: &Self) -> bool {
-        self.wasm == other.wasm
+        self.wasm.is_some() && self.wasm == other.wasm
+    }
+
+    /// Releases the contents of the files. They are read again to load the component once more.
+    pub(crate) fn release_wasm(&mut self) {
+        self.wasm = None;
     }
 }
 
@@ -148,32 +163,42 @@ impl Compiled {
 #[error("{} is not a valid component", .0.display())]
 pub(crate) struct CompileError(Source);
 
-/// Compiles and links the components of a manifest in parallel.
+/// Reads the code of the components of a manifest in parallel, in the order of their ids.
 ///
-/// The files of a component in `previous` are only read again if `changed` contains its id. The
-/// previous code is used if the files have the same contents and the engine is the same.
+/// The files of a component in `previous` are only read again if `changed` contains its id, or if their
+/// contents were released.
 ///
 /// # Errors
-/// Returns the error of the first component, by id. It is a [`CompileError`] if the compiler
-/// rejected the file.
-pub(crate) fn compile_all(
-    linker: &Linker<Guest>,
+/// Returns the error of the first component, by id.
+pub(crate) fn load_all(
     loader: &SourceLoader,
     components: &BTreeMap<String, Component>,
     previous: &BTreeMap<String, Compiled>,
     changed: &BTreeSet<String>,
-) -> anyhow::Result<Vec<Compiled>> {
+) -> anyhow::Result<Vec<Code>> {
+    let load = |component: &Component| {
+        let recipe = Recipe::of(component);
+        let previous = previous.get(&component.id);
+        let kept = previous.filter(|it| it.recipe == recipe && !changed.contains(&component.id));
+        let wasm = match kept.and_then(|previous| previous.wasm.clone()) {
+            Some(wasm) => wasm,
+            None => {
+                let wasm = loader.load(component)?;
+                match wasm_format::to_component(&wasm, &component.source)? {
+                    Cow::Borrowed(_) => wasm,
+                    Cow::Owned(converted) => converted.into(),
+                }
+            }
+        };
+        anyhow::Ok(Code { recipe, wasm })
+    };
+    let load = &load;
     std::thread::scope(|scope| {
         let threads: Vec<_> = components
             .values()
             .map(|component| {
-                let previous = previous
-                    .get(&component.id)
-                    .filter(|previous| previous.recipe == Recipe::of(component));
-                let is_changed = changed.contains(&component.id);
                 scope.spawn(move || {
-                    compile(linker, loader, component, previous, is_changed)
-                        .with_context(|| format!("component {}", component.id))
+                    load(component).with_context(|| format!("component {}", component.id))
                 })
             })
             .collect();
@@ -182,33 +207,68 @@ pub(crate) fn compile_all(
             .map(|thread| {
                 thread
                     .join()
-                    .unwrap_or_else(|_| bail!("the compiler panicked"))
+                    .unwrap_or_else(|_| bail!("loading a component panicked"))
             })
             .collect()
     })
 }
 
+/// Compiles and links components, the smallest first. `codes` has the code of each.
+///
+/// The code in `previous` is used if it comes from the same contents and the engine is the same.
+/// `compiled` is called as soon as a component is compiled.
+///
+/// # Errors
+/// Returns the first error, which may be one of `compiled`. It is a [`CompileError`] if the compiler
+/// rejected the file.
+pub(crate) fn compile_all(
+    linker: &Linker<Guest>,
+    components: &BTreeMap<String, Component>,
+    codes: &[Code],
+    previous: &BTreeMap<String, Compiled>,
+    compiled: impl Fn(&Component, &Compiled) -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<Compiled>> {
+    // Wasmtime compiles the functions of a component on all processors, and needs one processor alone
+    // for hardly more than a hundredth of the work. If several components were compiled at the same
+    // time, all would be ready at the end: what a large one does keeps the processors busy whenever a
+    // small one has completed a step.
+    let mut in_order: Vec<_> = components.values().zip(codes).collect();
+    in_order.sort_by_key(|(_, code)| code.wasm.len());
+    let mut results = BTreeMap::new();
+    for (component, code) in in_order {
+        let start = Instant::now();
+        let result = compile(linker, component, code, previous.get(&component.id))
+            .and_then(|result| compiled(component, &result).map(|()| result))
+            .with_context(|| format!("component {}", component.id))?;
+        tracing::debug!(
+            component = component.id,
+            elapsed_ms = start.elapsed().as_millis(),
+            "component compiled"
+        );
+        results.insert(&component.id, result);
+    }
+    Ok(results.into_values().collect())
+}
+
 fn compile(
     linker: &Linker<Guest>,
-    loader: &SourceLoader,
     component: &Component,
+    code: &Code,
     previous: Option<&Compiled>,
-    is_changed: bool,
 ) -> anyhow::Result<Compiled> {
     let source = &component.source;
-    let wasm = match previous {
-        Some(previous) if !is_changed => previous.wasm.clone(),
-        _ => loader.load(component)?,
-    };
     let engine = linker.engine();
     if let Some(previous) = previous
-        && previous.wasm == wasm
+        && previous.recipe == code.recipe
+        && previous.wasm.as_ref() == Some(&code.wasm)
         && Engine::same(&previous.engine, engine)
     {
         return Ok(previous.clone());
     }
-    let code = wasm_format::to_component(&wasm, source)?;
-    let compiled = WasmComponent::new(engine, &code)
+    // The engine keeps nothing of a compilation that has panicked.
+    let compiled = AssertUnwindSafe(|| WasmComponent::new(engine, &code.wasm));
+    let compiled = catch_unwind(compiled)
+        .map_err(|_| anyhow!("the compiler panicked"))?
         .map_err(anyhow::Error::from)
         .with_context(|| CompileError(source.clone()))?;
     let imports = linker::imports(&compiled);
@@ -227,8 +287,8 @@ fn compile(
         .with_context(incompatible)?;
     let exports = Exports::find(pre, &component.id, source)?;
     Ok(Compiled {
-        recipe: Recipe::of(component),
-        wasm,
+        recipe: code.recipe.clone(),
+        wasm: Some(code.wasm.clone()),
         imports: imports.into(),
         stubs: stubs.into(),
         engine: engine.clone(),

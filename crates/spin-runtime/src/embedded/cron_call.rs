@@ -68,10 +68,6 @@ impl CronHandler {
         Self { component, pre }
     }
 
-    pub(crate) fn component(&self) -> &Arc<Component> {
-        &self.component
-    }
-
     /// Calls the component and waits until it has handled the event.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use tokio::sync::Semaphore;
 use wasmtime::component::Linker;
 
@@ -13,7 +13,7 @@ use super::{
     app::{App, CurrentApp},
     call::LocalCalls,
     client::Client,
-    compile::{self, CompileError, Compiled},
+    compile::{self, Code, CompileError, Compiled},
     component::Component,
     component_log::ComponentLog,
     compute::Processors,
@@ -77,9 +77,25 @@ impl Toolchain {
 
 /// A loaded application.
 pub(crate) struct Loaded {
-    pub(crate) app: App,
+    pub(crate) app: Arc<App>,
     /// The ids of the components whose code differs from the previous application.
     pub(crate) changed: Vec<String>,
+}
+
+/// The first application, whose components are not compiled yet.
+pub(crate) struct Prepared {
+    pub(crate) app: Arc<App>,
+    manifest: Manifest,
+    /// In the order of the component ids.
+    codes: Vec<Code>,
+}
+
+/// An application without the code of its components.
+struct Parts {
+    app: App,
+    storage: Storage,
+    /// The permits for the instances of each component.
+    permits: BTreeMap<String, Arc<Semaphore>>,
 }
 
 /// The code of an application.
@@ -132,28 +148,96 @@ impl AppLoader {
         current: &Arc<CurrentApp>,
     ) -> anyhow::Result<Loaded> {
         self.check_followed(manifest)?;
-        let build = self.build(manifest, changed)?;
-        check_exports(manifest, &build.compiled)?;
-        let router = Router::new(manifest)?;
-        let storage = self.storage.extended(manifest, &self.options)?;
-        let current = Arc::downgrade(current);
-        let mut components = Vec::with_capacity(build.compiled.len());
-        for component in manifest.components.values() {
-            // Permits stand for places in the pool of an engine.
-            let permits = match build.toolchain {
-                None => self.permits.get(&component.id).cloned(),
-                Some(_) => None,
-            };
-            let app: Weak<dyn LocalCalls> = current.clone();
-            let loaded =
-                self.load_component(component, manifest, variables, &storage, permits, app);
-            components.push(loaded.with_context(|| format!("component {}", component.id))?);
-        }
-        if !self.has_loaded {
-            storage.run_statements(&self.options)?;
-        }
+        let components = &manifest.components;
+        let codes = compile::load_all(&self.sources, components, &self.compiled, changed)?;
+        let build = self.build(manifest, &codes, |_, _| {})?;
+        // Permits stand for places in the pool of an engine.
+        let none = BTreeMap::new();
+        let permits = match &build.toolchain {
+            None => &self.permits,
+            Some(_) => &none,
+        };
+        let Parts {
+            app,
+            storage,
+            permits,
+        } = self.load_parts(manifest, variables, permits, current)?;
 
         // Nothing fails from here on.
+        self.storage = storage;
+        self.has_loaded = true;
+        match build.toolchain {
+            Some(_) => self.permits.clear(),
+            None => self.permits.retain(|_, permits| is_shared(permits)),
+        }
+        self.permits.extend(permits);
+        let changed = self.changed(manifest, &build.compiled);
+        self.set_built(manifest, build, &app);
+        Ok(Loaded {
+            app: Arc::new(app),
+            changed,
+        })
+    }
+
+    /// Loads the first application except for what compiling its components takes.
+    ///
+    /// # Errors
+    /// Fails if the application cannot run. What only the compiler finds is left to
+    /// [`Self::compile`].
+    pub(crate) fn prepare(
+        &mut self,
+        manifest: &Manifest,
+        variables: &Variables,
+        current: &Arc<CurrentApp>,
+    ) -> anyhow::Result<Prepared> {
+        ensure!(!self.has_loaded, "an application is loaded already");
+        self.check_followed(manifest)?;
+        let components = &manifest.components;
+        let (compiled, changed) = (BTreeMap::new(), BTreeSet::new());
+        let codes = compile::load_all(&self.sources, components, &compiled, &changed)?;
+        if !components.is_empty() {
+            let toolchain = Toolchain::new(&self.options, self.compiler, components.len())?;
+            self.toolchain = Some(toolchain);
+        }
+        let parts = self.load_parts(manifest, variables, &BTreeMap::new(), current)?;
+        self.storage = parts.storage;
+        self.has_loaded = true;
+        self.permits = parts.permits;
+        Ok(Prepared {
+            app: Arc::new(parts.app),
+            manifest: manifest.clone(),
+            codes,
+        })
+    }
+
+    /// Compiles the components of an application, each of which can be called as soon as it is
+    /// compiled.
+    ///
+    /// # Errors
+    /// Fails if a component cannot run.
+    pub(crate) fn compile(&mut self, prepared: &Prepared) -> anyhow::Result<()> {
+        let Prepared {
+            app,
+            manifest,
+            codes,
+        } = prepared;
+        // What Winch compiles may have to be compiled again, for another engine.
+        let at_once = self.compiler != Compiler::Winch;
+        let mut build = self.build(manifest, codes, |component, compiled| {
+            if at_once {
+                app.set_compiled(&component.id, compiled.exports.clone());
+            }
+        })?;
+        if self.options.optimize {
+            // An application whose speed matters is rarely replaced.
+            build.compiled.iter_mut().for_each(Compiled::release_wasm);
+        }
+        self.set_built(manifest, build, app);
+        Ok(())
+    }
+
+    /// Keeps the code of an application, and lets its components be called.
+    fn set_built(&mut self, manifest: &Manifest, build: Build, app: &App) {
         for (component, compiled) in manifest.components.values().zip(&build.compiled) {
             permissions::log_missing(component, &compiled.imports);
             if !compiled.stubs.is_empty() {
@@ -163,30 +247,46 @@ impl AppLoader {
                     "component imports interfaces that this host does not provide; calling them fails"
                 );
             }
+            app.set_compiled(&component.id, compiled.exports.clone());
         }
-        let changed = self.changed(manifest, &build.compiled);
-        match build.toolchain {
-            Some(toolchain) => {
-                self.toolchain = Some(toolchain);
-                self.permits.clear();
-            }
-            None => self.permits.retain(|_, permits| is_shared(permits)),
+        if let Some(toolchain) = build.toolchain {
+            self.toolchain = Some(toolchain);
         }
-        self.has_loaded = true;
         self.compiler = build.compiler;
-        self.storage = storage;
-        for component in &components {
-            let permits = component.permits.clone();
-            self.permits.insert(component.id.to_string(), permits);
-        }
-        let exports = build.compiled.iter();
-        let exports = exports.map(|compiled| compiled.exports.clone());
-        let components = components.into_iter().zip(exports).collect();
         let ids = manifest.components.keys().cloned();
         self.compiled = ids.zip(build.compiled).collect();
-        Ok(Loaded {
+    }
+
+    /// Loads an application except for the code of its components, whose permits are those of
+    /// `permits`, if they are there. Runs the statements for the first application.
+    fn load_parts(
+        &self,
+        manifest: &Manifest,
+        variables: &Variables,
+        permits: &BTreeMap<String, Arc<Semaphore>>,
+        current: &Arc<CurrentApp>,
+    ) -> anyhow::Result<Parts> {
+        let router = Router::new(manifest)?;
+        let storage = self.storage.extended(manifest, &self.options)?;
+        let current = Arc::downgrade(current);
+        let mut components = Vec::with_capacity(manifest.components.len());
+        for component in manifest.components.values() {
+            let permits = permits.get(&component.id).cloned();
+            let app: Weak<dyn LocalCalls> = current.clone();
+            let loaded =
+                self.load_component(component, manifest, variables, &storage, permits, app);
+            components.push(loaded.with_context(|| format!("component {}", component.id))?);
+        }
+        if !self.has_loaded {
+            storage.run_statements(&self.options)?;
+        }
+        let permits = components
+            .iter()
+            .map(|component| (component.id.to_string(), component.permits.clone()));
+        Ok(Parts {
+            permits: permits.collect(),
             app: App::new(manifest, router, components),
-            changed,
+            storage,
         })
     }
 
@@ -213,11 +313,21 @@ impl AppLoader {
     }
 
     /// Compiles and links the components, in a new toolchain if the current one cannot be used.
-    fn build(&self, manifest: &Manifest, changed: &BTreeSet<String>) -> anyhow::Result<Build> {
+    /// `compiled` is called for each component that can run.
+    fn build(
+        &self,
+        manifest: &Manifest,
+        codes: &[Code],
+        compiled: impl Fn(&manifest::Component, &Compiled),
+    ) -> anyhow::Result<Build> {
         let components = &manifest.components;
+        let check = |component: &manifest::Component, code: &Compiled| {
+            check_exports(manifest, component, code)?;
+            compiled(component, code);
+            Ok(())
+        };
         let compile = |toolchain: &Toolchain| {
-            let linker = &toolchain.linker;
-            compile::compile_all(linker, &self.sources, components, &self.compiled, changed)
+            compile::compile_all(&toolchain.linker, components, codes, &self.compiled, check)
         };
         let capacity = self
             .toolchain
@@ -340,30 +450,32 @@ impl AppLoader {
     }
 }
 
-/// Checks that each component exports what its triggers call.
-fn check_exports(manifest: &Manifest, compiled: &[Compiled]) -> anyhow::Result<()> {
-    for (id, compiled) in manifest.components.keys().zip(compiled) {
-        let has_route = |trigger: &manifest::Trigger| match &trigger.target {
-            Target::Component(component) => component == id,
-            Target::Static { .. } => false,
-        };
-        let (exports, file) = (&compiled.exports, compiled.recipe.source());
-        let handles_requests = exports.http.is_some() || exports.websocket.is_some();
-        if !handles_requests && manifest.triggers.iter().any(has_route) {
-            bail!(
-                "component {id}: {file} handles the events of cron triggers only: it has a route, \
-                 but exports no HTTP handler"
-            );
-        }
-        let has_schedule = |trigger: &manifest::CronTrigger| trigger.component == *id;
-        if exports.cron.is_none() && manifest.cron_triggers.iter().any(has_schedule) {
-            bail!(
-                "component {id}: {file} does not export handle-cron-event, which \
-                 [[trigger.cron]] calls: build it with an SDK for cron components, or send \
-                 requests to its HTTP handler with \
-                 [[application.tool.socket-host.timer]] and `cron`"
-            );
-        }
+/// Checks that a component exports what its triggers call.
+fn check_exports(
+    manifest: &Manifest,
+    component: &manifest::Component,
+    compiled: &Compiled,
+) -> anyhow::Result<()> {
+    let id = &component.id;
+    let has_route = |trigger: &manifest::Trigger| match &trigger.target {
+        Target::Component(component) => component == id,
+        Target::Static { .. } => false,
+    };
+    let (exports, file) = (&compiled.exports, compiled.recipe.source());
+    let handles_requests = exports.http.is_some() || exports.websocket.is_some();
+    if !handles_requests && manifest.triggers.iter().any(has_route) {
+        bail!(
+            "{file} handles the events of cron triggers only: it has a route, but exports no HTTP \
+             handler"
+        );
+    }
+    let has_schedule = |trigger: &manifest::CronTrigger| trigger.component == *id;
+    if exports.cron.is_none() && manifest.cron_triggers.iter().any(has_schedule) {
+        bail!(
+            "{file} does not export handle-cron-event, which [[trigger.cron]] calls: build it with \
+             an SDK for cron components, or send requests to its HTTP handler with \
+             [[application.tool.socket-host.timer]] and `cron`"
+        );
     }
     Ok(())
 }

@@ -88,10 +88,6 @@ impl WebSocketHandler {
         }
     }
 
-    pub(crate) fn component(&self) -> &Arc<Component> {
-        &self.component
-    }
-
     /// Passes on an upgrade request, and returns when the component has responded.
     ///
     /// # Errors
