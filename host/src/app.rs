@@ -12,10 +12,10 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use grip::Key;
 use spin_runtime::{
-    Changes, Embedded, EmbeddedOptions, FolderError, PrivateRoutes, RuntimeConfig, Variables,
-    backend::Backend, runtime_config::VariableProvider,
+    Changes, Embedded, EmbeddedOptions, FolderError, Prepared, PrivateRoutes, RuntimeConfig,
+    Variables, backend::Backend, runtime_config::VariableProvider,
 };
-use tokio::time::timeout;
+use tokio::{task::JoinHandle, time::timeout};
 use tracing::info;
 
 use crate::{
@@ -36,7 +36,7 @@ use crate::{
     ws::token_router::TokenRouter,
 };
 
-/// How long compiling may take before it is logged.
+/// How long loading or compiling components may take before it is logged.
 const SILENT_TIME: Duration = Duration::from_secs(1);
 
 /// Serves one application at a time, and replaces it on a reload.
@@ -93,11 +93,12 @@ impl VariableSources {
 }
 
 impl App {
-    /// Builds the components if they are watched, and applies the configuration that a host starts
-    /// with.
+    /// Builds the components if they are watched, applies the configuration that a host starts with,
+    /// and starts to compile its components. They can be called already: requests wait.
     ///
     /// # Errors
-    /// Those of [`Self::new`] and [`Self::apply`].
+    /// Those of [`Self::new`] and [`Self::apply`]. What only the compiler finds is left to the
+    /// [`Compilation`].
     pub(crate) async fn start(
         options: &HostOptions,
         config: &AppConfig,
@@ -105,7 +106,7 @@ impl App {
         addresses: [SocketAddr; 2],
         connection_limits: ConnectionLimits,
         shutdown: &Shutdown,
-    ) -> Result<Self> {
+    ) -> Result<(Self, Compilation)> {
         let (mut app, variables) = Self::new(
             options,
             config,
@@ -117,10 +118,10 @@ impl App {
         if options.watch {
             app.watch = Some(Watch::start(config).await?);
         }
-        app.apply_with(config, variables, &Changes::default())
-            .await?;
+        let prepared = app.apply_first(config, variables).await?;
         app.set_keys(&options.key_values).await?;
-        Ok(app)
+        let compilation = prepared.map(Compilation::start);
+        Ok((app, compilation.unwrap_or_default()))
     }
 
     /// Sets keys of the default key-value store.
@@ -262,39 +263,16 @@ impl App {
         config: &AppConfig,
         changes: &Changes,
     ) -> Result<Vec<String>> {
-        let variables = match &self.runner {
-            Runner::Embedded(_) => Some(self.variable_sources.resolve(config)?),
-            Runner::Upstream(_) => None,
-        };
-        self.apply_with(config, variables, changes).await
-    }
-
-    /// Applies a configuration with these variables, which the components in this process use.
-    async fn apply_with(
-        &mut self,
-        config: &AppConfig,
-        variables: Option<Variables>,
-        changes: &Changes,
-    ) -> Result<Vec<String>> {
         let host = &capped(&config.host, self.connection_limits);
-        let private = &host.private;
-        let main = match &self.runner {
-            Runner::Upstream(upstream) => Some(upstream),
-            Runner::Embedded(_) => None,
-        };
-        let passthroughs = passthrough::routes(&host.passthroughs, main, self.request_timeout)?;
-        let rules = Rules {
-            services: self.services.configured(host),
-            private: PrivateRoutes::new(private)?,
-            passthroughs: Arc::new(passthroughs),
-        };
+        let rules = self.rules(host)?;
         // While components are replaced, the private routes of both applications are closed.
         let transition = Rules {
-            private: PrivateRoutes::new(&[&self.private[..], private].concat())?,
+            private: PrivateRoutes::new(&[&self.private[..], &host.private].concat())?,
             ..Rules::clone(&self.gateway.rules())
         };
-        let changed = match (&self.runner, variables) {
-            (Runner::Embedded(embedded), Some(variables)) => {
+        let changed = match &self.runner {
+            Runner::Embedded(embedded) => {
+                let variables = self.variable_sources.resolve(config)?;
                 let key = variables.get("grip_key");
                 ensure!(
                     key.is_none_or(|key| key == self.grip_key),
@@ -303,30 +281,69 @@ impl App {
                 let (embedded, gateway) = (embedded.clone(), self.gateway.clone());
                 let (manifest, changes) = (config.manifest.clone(), changes.clone());
                 // Compiling keeps all processors busy for a while.
-                let mut replaced = tokio::task::spawn_blocking(move || {
+                let replaced = tokio::task::spawn_blocking(move || {
                     embedded.replace(&manifest, &variables, &changes, || {
                         gateway.set_rules(transition);
                     })
                 });
-                let replaced = match timeout(SILENT_TIME, &mut replaced).await {
-                    Ok(replaced) => replaced,
-                    Err(_) => {
-                        info!("compiling components");
-                        replaced.await
-                    }
-                };
-                replaced?.map_err(name_folder_option)?
+                finished(replaced, "compiling components")
+                    .await
+                    .map_err(name_folder_option)?
             }
-            _ => Vec::new(),
+            Runner::Upstream(_) => Vec::new(),
         };
+        self.enforce(rules, config, host);
+        Ok(changed)
+    }
 
+    /// Applies the first configuration with these variables, which the components in this process
+    /// use. Returns these components, which are not compiled yet.
+    async fn apply_first(
+        &mut self,
+        config: &AppConfig,
+        variables: Option<Variables>,
+    ) -> Result<Option<(Arc<Embedded>, Prepared)>> {
+        let host = &capped(&config.host, self.connection_limits);
+        let rules = self.rules(host)?;
+        let prepared = match (&self.runner, variables) {
+            (Runner::Embedded(embedded), Some(variables)) => {
+                let embedded = embedded.clone();
+                let manifest = config.manifest.clone();
+                let prepare = tokio::task::spawn_blocking(move || {
+                    let prepared = embedded.prepare(&manifest, &variables)?;
+                    anyhow::Ok((embedded, prepared))
+                });
+                let prepared = finished(prepare, "loading components").await;
+                Some(prepared.map_err(name_folder_option)?)
+            }
+            _ => None,
+        };
+        self.enforce(rules, config, host);
+        Ok(prepared)
+    }
+
+    /// Returns the rules of a configuration.
+    fn rules(&self, host: &HostConfig) -> Result<Rules> {
+        let main = match &self.runner {
+            Runner::Upstream(upstream) => Some(upstream),
+            Runner::Embedded(_) => None,
+        };
+        let passthroughs = passthrough::routes(&host.passthroughs, main, self.request_timeout)?;
+        Ok(Rules {
+            services: self.services.configured(host),
+            private: PrivateRoutes::new(&host.private)?,
+            passthroughs: Arc::new(passthroughs),
+        })
+    }
+
+    /// Applies a configuration to everything but its components.
+    fn enforce(&mut self, rules: Rules, config: &AppConfig, host: &HostConfig) {
         rules.services.apply_limits();
         rules.services.channels.set_rules(host.channels.clone());
         self.services = rules.services.clone();
         self.gateway.set_rules(rules);
-        self.private.clone_from(private);
+        self.private.clone_from(&host.private);
         self.timers.replace(config.timers());
-        Ok(changed)
     }
 
     /// Starts the timers, and returns a future that completes when the host is stopping and their
@@ -365,6 +382,40 @@ impl App {
     pub(crate) fn gateway(&self) -> Arc<Gateway> {
         self.gateway.clone()
     }
+}
+
+/// The compilation of the components that a host starts with.
+#[derive(Default)]
+pub(crate) struct Compilation(Option<JoinHandle<Result<()>>>);
+
+impl Compilation {
+    fn start((embedded, prepared): (Arc<Embedded>, Prepared)) -> Self {
+        let compile = tokio::task::spawn_blocking(move || embedded.compile(prepared));
+        Self(Some(compile))
+    }
+
+    /// Waits until all components can be called.
+    ///
+    /// # Errors
+    /// Fails if one of them cannot run.
+    pub(crate) async fn finish(self) -> Result<()> {
+        match self.0 {
+            Some(compilation) => finished(compilation, "compiling components").await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Returns the result of a task. Logs what the task does if that takes long.
+async fn finished<T>(mut task: JoinHandle<Result<T>>, activity: &'static str) -> Result<T> {
+    let result = match timeout(SILENT_TIME, &mut task).await {
+        Ok(result) => result,
+        Err(_) => {
+            info!("{activity}");
+            task.await
+        }
+    };
+    result?
 }
 
 impl Apply for App {
@@ -406,7 +457,7 @@ pub async fn check(mut options: HostOptions) -> Result<AppConfig> {
     let addresses = [options.listen, options.control];
     let shutdown = Shutdown::default();
     let connection_limits = ConnectionLimits::unlimited();
-    App::start(
+    let (_app, compilation) = App::start(
         &options,
         &config,
         runtime_config,
@@ -415,6 +466,7 @@ pub async fn check(mut options: HostOptions) -> Result<AppConfig> {
         &shutdown,
     )
     .await?;
+    compilation.finish().await?;
     Ok(config)
 }
 

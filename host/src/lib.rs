@@ -114,6 +114,8 @@ pub struct Host {
 impl Host {
     /// Reads the manifest, binds the addresses, loads the components, and starts to serve.
     ///
+    /// Returns when all components are compiled. Those that are compiled before are served before.
+    ///
     /// # Errors
     /// Fails if the options or the manifest are invalid, an address cannot be bound, a component
     /// cannot be loaded, or Spin does not start.
@@ -153,14 +155,14 @@ impl Host {
         let limits = ConnectionLimits::of_process();
         let control = Control::new(&options, addresses[1], limits.control, &shutdown)?;
 
-        // Compiling may take long. Meanwhile the control port responds with "starting".
+        // Loading may take long. Meanwhile the control port responds with "starting".
         let serving_control = critical("control port", control.clone().serve(control_listener));
         let serving_control = tokio::spawn(serving_control);
         let serving_control = AbortOnDropHandle::new(serving_control);
         let mut background = JoinSet::new();
         let spin = spin::start(&mut options, &config.manifest, addresses[1]).await?;
         let stores = runtime_config.key_value_stores.clone();
-        let mut app = App::start(
+        let (mut app, compilation) = App::start(
             &options,
             &config,
             runtime_config,
@@ -177,7 +179,7 @@ impl Host {
             bus.check_stores(&stores)?;
             background.spawn(critical("bus", bus.run()));
         }
-        control.set_ready(services.clone());
+        control.set_services(services.clone());
         let mut serving = JoinSet::new();
         if let Some(redirect) = redirect {
             background.spawn(critical("redirect", redirect.serve(limits.control)));
@@ -185,7 +187,6 @@ impl Host {
         let export = app.start_export();
         let public = app.gateway().serve(listener, limits.public);
         serving.spawn(critical("public port", public));
-        serving.spawn(critical("timers", app.start_timers()));
         let presence = presence::run(
             services.members.clone(),
             services.channels.clone(),
@@ -197,9 +198,14 @@ impl Host {
         background.spawn(critical("sweeper of channels", channels.sweep()));
         let clients = services.addresses.clone();
         background.spawn(critical("sweeper of addresses", clients.sweep()));
-        background.spawn(critical("watcher of files", app.watch()));
         let renewal = certificates.clone().watch();
         background.spawn(critical("watcher of certificates", renewal));
+
+        // Requests to components that are compiled are served already, and the others wait.
+        compilation.finish().await?;
+        serving.spawn(critical("timers", app.start_timers()));
+        background.spawn(critical("watcher of files", app.watch()));
+        control.set_ready();
         Ok(Self {
             certificates,
             config,

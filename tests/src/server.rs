@@ -243,11 +243,21 @@ impl Server {
 
     /// Returns the resident memory in KiB.
     pub fn resident_kib(&self) -> Result<u64> {
+        self.status_kib("VmRSS:")
+    }
+
+    /// Returns the resident memory in KiB without that of files, such as the program itself, which the
+    /// system can read again.
+    pub fn anonymous_kib(&self) -> Result<u64> {
+        self.status_kib("RssAnon:")
+    }
+
+    fn status_kib(&self, field: &'static str) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status
             .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .context("VmRSS")?;
+            .find_map(|line| line.strip_prefix(field))
+            .context(field)?;
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 

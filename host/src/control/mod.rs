@@ -11,7 +11,10 @@ mod reports;
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -48,8 +51,10 @@ use crate::{
 
 /// Serves the control port.
 pub(crate) struct Control {
-    /// Not set while the host starts.
+    /// Not set until the public port is served.
     services: OnceLock<Arc<Services>>,
+    /// Whether all components can be called.
+    is_ready: AtomicBool,
     access: Access,
     cors: Cors,
     max_connections: usize,
@@ -88,6 +93,7 @@ impl Control {
         }
         Ok(Arc::new(Self {
             services: OnceLock::new(),
+            is_ready: AtomicBool::new(false),
             access: Access {
                 requires_token: has_key,
                 names: options.control_names.clone(),
@@ -100,10 +106,15 @@ impl Control {
         }))
     }
 
-    /// Accepts publish requests and reports readiness from now on.
-    pub(crate) fn set_ready(&self, services: Arc<Services>) {
-        // Set only once, when the host has started.
+    /// Accepts publish requests and reports from now on. Must be called before components can publish.
+    pub(crate) fn set_services(&self, services: Arc<Services>) {
+        // Set only once, when the host starts.
         let _ = self.services.set(services);
+    }
+
+    /// Reports readiness from now on.
+    pub(crate) fn set_ready(&self) {
+        self.is_ready.store(true, Relaxed);
     }
 
     /// Serves requests until the end of the shutdown: components publish until they have ended.
@@ -173,9 +184,12 @@ impl Control {
             return refusal;
         }
         match route {
-            Route::Health => health(services),
+            Route::Health => health(services, self.is_ready.load(Relaxed)),
             Route::Ready if self.shutdown.stop.is_cancelled() => {
                 text_response(StatusCode::SERVICE_UNAVAILABLE, "stopping")
+            }
+            Route::Ready if !self.is_ready.load(Relaxed) => {
+                text_response(StatusCode::SERVICE_UNAVAILABLE, "starting")
             }
             // Also without the bus: clients stay connected, and all hosts would be unready at once.
             Route::Ready => match bus_state(services) {
@@ -267,9 +281,9 @@ fn decode(segment: &str) -> Option<String> {
     (!decoded.is_empty()).then(|| decoded.into_owned())
 }
 
-fn health(services: &Services) -> Response<Body> {
+fn health(services: &Services, is_ready: bool) -> Response<Body> {
     let mut health = json!({
-        "status": "ok",
+        "status": if is_ready { "ok" } else { "starting" },
         "sessions": services.sessions.len(),
         "holds": {
             "stream": services.holds.streams(),

@@ -42,6 +42,10 @@ impl Backend for Traced {
         self.backend.call_cron(component, timestamp)
     }
 
+    fn starting<'a>(&self, path: &'a str) -> Option<Pending<'a, Result<(), BackendError>>> {
+        self.backend.starting(path)
+    }
+
     fn websocket_component(&self, path: &str) -> Option<Arc<str>> {
         self.backend.websocket_component(path)
     }

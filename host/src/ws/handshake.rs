@@ -201,10 +201,7 @@ impl Handshake {
         } = self;
         let metrics = services.metrics.clone();
         // Boxed, since otherwise the task of an open socket would keep the space for it.
-        let opened = match services.backend.websocket_component(info.head.path()) {
-            Some(_) => Box::pin(open_typed(services, info, outbox, guard)).await,
-            None => Box::pin(open_over_http(services, info, outbox, guard)).await,
-        };
+        let opened = Box::pin(ask_backend(services, info, outbox, guard)).await;
         let (mut session, headers) = match opened {
             Ok(opened) => opened,
             Err(refusal) => {
@@ -240,6 +237,27 @@ impl Handshake {
 
 /// A session that the backend has accepted, and the headers of its response.
 type Opened = Result<(Session, HeaderMap), Box<Response<Body>>>;
+
+/// Asks the backend, in the way in which its component handles WebSockets.
+///
+/// # Errors
+/// If the backend refuses or fails, returns the response for the client.
+async fn ask_backend(
+    services: Arc<Services>,
+    info: ConnectionInfo,
+    outbox: Arc<Outbox>,
+    guard: SessionGuard,
+) -> Opened {
+    let path = info.head.path();
+    if let Some(starting) = services.backend.starting(path) {
+        let started = starting.await;
+        started.map_err(|error| Box::new(backend_error_response(&error)))?;
+    }
+    match services.backend.websocket_component(path) {
+        Some(_) => open_typed(services, info, outbox, guard).await,
+        None => open_over_http(services, info, outbox, guard).await,
+    }
+}
 
 /// Asks the backend with an OPEN event.
 ///
