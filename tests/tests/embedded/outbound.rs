@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use spin_runtime::backend::{Caller, Client};
 
-use crate::fixture::{Fixture, Headers, get, logged, manifest, post, server};
+use crate::fixture::{Fixture, Headers, encode, get, logged, manifest, post, server};
 
 fn fetch(url: &str) -> String {
     format!("/probe/fetch?url={url}")
