@@ -2,8 +2,9 @@
 //!
 //! The [`loader`] compiles and links the components of a manifest into an [`app`]. A request then
 //! passes through the app, which picks a component and adds Spin's headers, and reaches the [`guest`]
-//! in an instance that is [`exclusive`], or in one of Wasmtime's `ProxyHandler`, which shares it with
-//! other requests under the policy of [`instances`]. Its response has a [`body`] that is read while the guest writes it.
+//! in an [`exclusive`] instance, or in one that requests share: Wasmtime's `ProxyHandler` finds or
+//! creates it under the policy of [`instances`]. Its response has a [`body`] that is read while the
+//! guest writes it.
 
 mod app;
 mod bindings;
