@@ -60,8 +60,8 @@ mod ws;
 
 pub use app::check;
 pub use config::{
-    AllowedOrigins, AppConfig, ChannelRules, HistoryLimits, HostConfig, Limits, Passthrough, Timer,
-    TimerSchedule, TimerTarget, UpstreamScheme, UpstreamUrl,
+    AllowedOrigins, AppConfig, CacheLimits, ChannelRules, HistoryLimits, HostConfig, Limits,
+    Passthrough, Timer, TimerSchedule, TimerTarget, UpstreamScheme, UpstreamUrl,
 };
 pub use net::{tls::CertificateFiles, trusted_proxies::TrustedProxies};
 pub use options::{HostOptions, SpinOptions};

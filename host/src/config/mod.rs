@@ -1,5 +1,6 @@
 //! The configuration of a host: the application's manifest and the host's own table in it.
 
+mod cache;
 mod channels;
 mod duration;
 mod limits;
@@ -21,6 +22,7 @@ use spin_runtime::{
     notation_warning,
 };
 
+pub use cache::CacheLimits;
 pub use channels::{ChannelRules, HistoryLimits};
 pub use duration::{parse_duration, parse_duration_from};
 pub use limits::Limits;
@@ -107,6 +109,8 @@ pub struct HostConfig {
     pub passthroughs: Vec<Passthrough>,
     /// Which channels keep a history.
     pub channels: ChannelRules,
+    /// The bounds of the cache. `None` if nothing is cached.
+    pub cache: Option<CacheLimits>,
     /// The origins that may open WebSockets and hold requests.
     pub allowed_origins: AllowedOrigins,
     /// The ids of the components whose instances are reused for typed frames.
@@ -135,6 +139,9 @@ impl HostConfig {
         }
         if let Some(value) = table.get("channels") {
             config.channels = ChannelRules::read(&value);
+        }
+        if let Some(value) = table.get("cache") {
+            config.cache = CacheLimits::read(&value);
         }
         if let Some(value) = table.get("websocket") {
             let (origins, limits) = (&mut config.allowed_origins, &mut config.limits);

@@ -167,6 +167,9 @@ fn every_key_is_read() {
         [application.tool.socket-host.http]
         max-connections-per-address = 10
         max-request-body = "1kB"
+        [application.tool.socket-host.cache]
+        max-size = "2MiB"
+        max-response-size = 1000
         "#,
     )
     .unwrap();
@@ -180,6 +183,11 @@ fn every_key_is_read() {
         exact: vec!["https://example.com".to_owned()],
     };
     assert_eq!(config.host.allowed_origins, origins);
+    let cache = CacheLimits {
+        max_bytes: 2 << 20,
+        max_response_bytes: 1000,
+    };
+    assert_eq!(config.host.cache, Some(cache));
     let limits = Limits {
         max_message_bytes: 1 << 20,
         max_outgoing_buffer_bytes: 100,
@@ -237,7 +245,7 @@ fn problems_are_reported_with_line_and_key() {
         &[
             &[
                 "spin.toml:10",
-                "socket-host.privat: unknown key (did you mean `private`?); expected one of private, timer, passthrough, channels, websocket, http",
+                "socket-host.privat: unknown key (did you mean `private`?); expected one of private, timer, passthrough, channels, cache, websocket, http",
             ],
             &["spin.toml:11", "private[0]", "starts with `/`"],
             &["spin.toml:11", "private[1]", "wildcard"],
@@ -270,6 +278,41 @@ fn problems_are_reported_with_line_and_key() {
             &["spin.toml:22", "max-connections-per-address", "at least 1"],
             &["spin.toml:23", "max-request-body", "1GiB"],
         ],
+    );
+}
+
+#[test]
+fn the_cache_has_bounds() {
+    let cache = |keys: &str| {
+        let table = format!("[application.tool.socket-host.cache]\n{keys}\n");
+        parse(&table).unwrap().host.cache.unwrap()
+    };
+    assert_eq!(parse("").unwrap().host.cache, None);
+    assert_eq!(cache(""), CacheLimits::DEFAULT);
+    let small = cache("max-size = \"1MiB\"");
+    assert_eq!(small.max_response_bytes, 1 << 20);
+    let problems = [
+        (
+            "max_size = 1",
+            "cache.max_size: unknown key (did you mean `max-size`?)",
+        ),
+        (
+            "max-size = 0",
+            "cache.max-size: expected a size from 1 byte to 1GiB",
+        ),
+        ("max-size = true", "cache.max-size: expected a string"),
+        (
+            "max-size = 1000\nmax-response-size = 1001",
+            "cache.max-response-size: expected at most the size of the cache, which is `max-size`",
+        ),
+    ];
+    for (keys, problem) in problems {
+        let table = format!("[application.tool.socket-host.cache]\n{keys}\n");
+        assert_problems(&table, &[&["spin.toml:", problem]]);
+    }
+    assert_problems(
+        "[application.tool.socket-host]\ncache = true\n",
+        &[&["spin.toml:10", "socket-host.cache", "expected a table"]],
     );
 }
 
