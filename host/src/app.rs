@@ -279,11 +279,13 @@ impl App {
                     "the variable grip_key has changed: restart the host to sign with the new key"
                 );
                 let (embedded, gateway) = (embedded.clone(), self.gateway.clone());
+                let cache = self.services.cache.clone();
                 let (manifest, changes) = (config.manifest.clone(), changes.clone());
                 // Compiling keeps all processors busy for a while.
                 let replaced = tokio::task::spawn_blocking(move || {
                     embedded.replace(&manifest, &variables, &changes, || {
                         gateway.set_rules(transition);
+                        cache.replace(None);
                     })
                 });
                 finished(replaced, "compiling components")
@@ -339,6 +341,7 @@ impl App {
     /// Applies a configuration to everything but its components.
     fn enforce(&mut self, rules: Rules, config: &AppConfig, host: &HostConfig) {
         rules.services.apply_limits();
+        rules.services.cache.replace(host.cache);
         rules.services.channels.set_rules(host.channels.clone());
         self.services = rules.services.clone();
         self.gateway.set_rules(rules);

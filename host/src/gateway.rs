@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use spin_runtime::{
     PrivateRoutes, Routes,
     backend::{Backend as _, Body, Caller, Client, RequestBodyError},
@@ -17,6 +17,7 @@ use spin_runtime::{
 use tracing::{Instrument as _, debug_span};
 
 use crate::{
+    cache::Lookup,
     dev::reload::Reload,
     http::{
         error_response::{
@@ -241,7 +242,18 @@ impl Gateway {
             Ok(request) => request,
             Err(response) => return response,
         };
-        let response = proxy::forward(&rules.services, request).await;
+        let (parts, body) = request.into_parts();
+        let lookup = match rules.services.cache.get() {
+            Some(cache) => cache.look_up(&parts, !body.is_end_stream()).await,
+            None => Lookup::Forward(None),
+        };
+        let response = match lookup {
+            Lookup::Respond(response) => response,
+            Lookup::Forward(cache) => {
+                let request = Request::from_parts(parts, body);
+                proxy::forward(&rules.services, request, cache).await
+            }
+        };
         match script {
             Some(script) => script.inject(response),
             None => response,

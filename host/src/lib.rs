@@ -31,6 +31,7 @@ use tokio_util::task::AbortOnDropHandle;
 mod app;
 mod backoff;
 mod bus;
+mod cache;
 mod certificates;
 pub mod cli;
 mod config;

@@ -6,6 +6,7 @@ use http::{Request, Response, StatusCode, Version, header};
 use spin_runtime::backend::{Body, Caller};
 
 use crate::{
+    cache::Forward,
     hold::{self, HeldClient, grip_response::GripResponse, replay::ReplayableRequest},
     http::{error_response::text_response, origin::Origin},
     metrics::registry::Dropped,
@@ -14,8 +15,12 @@ use crate::{
 };
 
 /// Forwards a client's request to the backend and returns the response for the client, which may
-/// be held.
-pub(crate) async fn forward(services: &Arc<Services>, request: Request<Body>) -> Response<Body> {
+/// be held. The cache gets the response of the backend, if there is one.
+pub(crate) async fn forward(
+    services: &Arc<Services>,
+    request: Request<Body>,
+    cache: Option<Forward>,
+) -> Response<Body> {
     // An HTTP/2 connection carries other requests too, so it must not be closed for this one.
     let connection = if request.version() == Version::HTTP_2 {
         None
@@ -29,11 +34,24 @@ pub(crate) async fn forward(services: &Arc<Services>, request: Request<Body>) ->
         Some(Caller::Host) | None => None,
     };
     let (replayable, request) = ReplayableRequest::new(request, &services.signer);
-    let response = match GripResponse::fetch(&*services.backend, request).await {
+    let mut response = match GripResponse::fetch(&*services.backend, request).await {
         Ok(response) => response,
-        Err(error_response) => return error_response,
+        Err(mut error_response) => {
+            if let Some(cache) = cache {
+                cache.pass(&mut error_response);
+            }
+            return error_response;
+        }
     };
-    let Some(mode) = response.hold_mode() else {
+    let mode = response.hold_mode();
+    if let Some(cache) = cache {
+        if response.instruct.is_none() {
+            return cache.store(replayable.headers(), response.response);
+        }
+        // Before a hold, which other requests must not wait for.
+        cache.pass(&mut response.response);
+    }
+    let Some(mode) = mode else {
         return response.response;
     };
     let headers = response.response.headers();

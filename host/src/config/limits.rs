@@ -204,6 +204,16 @@ pub struct Limits {
     pub presence_leave_delay: Duration,
     /// The `info` of a member, as JSON. A larger one is ignored and logged. Default: 4 KiB.
     pub max_presence_info_bytes: usize,
+    // The cache.
+    /// How long a request waits for the response to another request of the same URL. It is then sent to
+    /// the backend too, and later ones do not wait. Default: 5 s.
+    pub cache_wait_timeout: Duration,
+    /// The time for the body of a response that is to be stored. It is then passed on without being
+    /// stored. Default: 60 s.
+    pub cache_fill_timeout: Duration,
+    /// The stored responses of one URL, such as in several encodings. The oldest is then dropped.
+    /// Default: 32.
+    pub max_cache_variants: usize,
     // Signatures.
     /// The lifetime of a `Grip-Sig` token. New requests carry a new one. Default: 60 min.
     pub token_lifetime: Duration,
@@ -337,6 +347,10 @@ impl Limits {
         // Presence and users.
         presence_leave_delay: secs(5),
         max_presence_info_bytes: 4 * KIB,
+        // The cache.
+        cache_wait_timeout: secs(5),
+        cache_fill_timeout: secs(60),
+        max_cache_variants: 32,
         // Signatures.
         token_lifetime: secs(60 * 60),
         // Upstreams.

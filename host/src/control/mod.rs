@@ -2,9 +2,11 @@
 //!
 //! - `publish` delivers items.
 //! - `reports` is about channels, their members, and users.
+//! - `cache` purges stored responses.
 //! - `access` decides who may use the port, and `cors` which pages may.
 
 mod access;
+mod cache;
 mod cors;
 mod publish;
 mod reports;
@@ -139,8 +141,8 @@ impl Control {
             return text_response(
                 StatusCode::NOT_FOUND,
                 "not found: the control port serves POST /publish/, GET /channels/NAME, GET \
-                 /presence/?channel=NAME, GET and DELETE /users/ID/sessions, GET /healthz, GET \
-                 /readyz and GET /metrics",
+                 /presence/?channel=NAME, GET and DELETE /users/ID/sessions, GET and DELETE \
+                 /cache/, GET /healthz, GET /readyz and GET /metrics",
             );
         };
         // Everything else is either public or not for pages.
@@ -220,6 +222,7 @@ impl Control {
             Route::Channel(name) => reports::channel(services, name).await,
             Route::Presence => reports::presence(services, &request).await,
             Route::Sessions { user } => reports::sessions(services, &request, user).await,
+            Route::Cache => cache::respond(services, &request),
         }
     }
 }
@@ -231,6 +234,7 @@ enum Route {
     Channel(String),
     Presence,
     Sessions { user: String },
+    Cache,
     Health,
     Ready,
     Metrics,
@@ -243,6 +247,7 @@ impl Route {
         Some(match segments {
             [Some("publish"), None | Some(""), None] => Self::Publish,
             [Some("presence"), None | Some(""), None] => Self::Presence,
+            [Some("cache"), None | Some(""), None] => Self::Cache,
             [Some("channels"), Some(name), None] => Self::Channel(decode(name)?),
             [Some("users"), Some(user), Some("sessions")] => {
                 let user = decode(user)?;
@@ -259,7 +264,7 @@ impl Route {
     fn methods(&self) -> &'static str {
         match self {
             Self::Publish => "POST",
-            Self::Sessions { .. } => "GET, HEAD, DELETE",
+            Self::Sessions { .. } | Self::Cache => "GET, HEAD, DELETE",
             _ => "GET, HEAD",
         }
     }
@@ -269,7 +274,7 @@ impl Route {
         methods.any(|allowed| allowed == method.as_str())
     }
 
-    /// Returns whether it concerns clients, or what they receive.
+    /// Returns whether it concerns clients, or what they receive. Only authorized requests are served.
     fn is_private(&self) -> bool {
         !matches!(self, Self::Health | Self::Ready | Self::Metrics)
     }
@@ -376,6 +381,9 @@ mod tests {
             ),
             ("/users/a/sessions/", None),
             ("/users//sessions", None),
+            ("/cache", Some(Route::Cache)),
+            ("/cache/", Some(Route::Cache)),
+            ("/cache/x", None),
             ("/metrics/", None),
             ("", None),
         ] {
@@ -467,6 +475,11 @@ mod tests {
             "socket_host_items_total 3",
             "socket_host_timer_runs_total{timer=\"/tick\",outcome=\"failure\"} 1",
             "socket_host_received_bytes_total 5",
+            "socket_host_cache_requests_total{result=\"hit\"} 0",
+            "socket_host_cache_requests_total{result=\"collapsed\"} 0",
+            "socket_host_cache_evictions_total 0",
+            "socket_host_cache_entries 0",
+            "socket_host_cache_bytes 0",
             "socket_host_backend_requests_total{component=\"page\",status=\"200\"} 2",
             "socket_host_backend_requests_total{component=\"own\",status=\"no-route\"} 1",
             "socket_host_backend_seconds_count{component=\"page\"} 2",

@@ -93,6 +93,10 @@ impl ReplayableRequest {
         &self.method
     }
 
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
     pub(crate) fn path(&self) -> &str {
         self.uri.path()
     }

@@ -105,7 +105,7 @@ impl TestHost {
             .extension(Caller::Host)
             .body(full(body))
             .expect("a request");
-        tokio::spawn(async move { proxy::forward(&services, request).await })
+        tokio::spawn(async move { proxy::forward(&services, request, None).await })
     }
 
     /// Waits for a request to the backend.

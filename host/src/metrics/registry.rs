@@ -77,6 +77,11 @@ pub(crate) struct Metrics {
     requests: Family<ComponentStatus, Counter>,
     latencies: ByComponent<Histogram>,
     timers: Family<[Label; 2], Counter>,
+    /// Requests that the cache was asked for, by result.
+    cache_requests: By<Counter>,
+    cache_evictions: Counter,
+    cache_entries: Gauge,
+    cache_bytes: Gauge,
     /// Messages with spans or metrics, by signal and outcome.
     exports: Family<[Label; 2], Counter>,
 }
@@ -93,12 +98,29 @@ pub(crate) struct Snapshot {
     pub(crate) subscriptions: usize,
     /// Tasks of the runtime.
     pub(crate) tasks: usize,
+    /// Responses in the cache, and their size.
+    pub(crate) cache: (usize, usize),
     /// Whether the bus works, if there is one.
     pub(crate) bus_is_up: Option<bool>,
     /// Instances by component.
     pub(crate) instances: Vec<(Arc<str>, usize)>,
     /// Failures of components, which the backend counts.
     pub(crate) failures: Vec<Failures>,
+}
+
+/// Counts what the cache does.
+#[derive(Clone)]
+pub(crate) struct CacheCounters {
+    /// Requests that were answered with a stored response.
+    pub(crate) hits: Counter,
+    /// Requests that were forwarded, since nothing is stored for them.
+    pub(crate) misses: Counter,
+    /// Requests that were answered with the response to another request, for which they have waited.
+    pub(crate) collapsed: Counter,
+    /// Requests that only the backend can answer.
+    pub(crate) bypassed: Counter,
+    /// Responses that were removed for lack of memory.
+    pub(crate) evictions: Counter,
 }
 
 /// Messages and their bytes, in one direction.
@@ -168,6 +190,10 @@ impl Default for Metrics {
             requests: Family::default(),
             latencies: Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS)),
             timers: Family::default(),
+            cache_requests: By::default(),
+            cache_evictions: Counter::default(),
+            cache_entries: Gauge::default(),
+            cache_bytes: Gauge::default(),
             exports: Family::default(),
         };
         metrics.register();
@@ -179,6 +205,7 @@ impl Default for Metrics {
             metrics.dropped(reason);
         }
         drop(metrics.channel_counters());
+        drop(metrics.cache_counters());
         metrics
     }
 }
@@ -267,6 +294,26 @@ impl Metrics {
         );
         add("timer_runs", "Runs of timers by outcome", &self.timers);
         add(
+            "cache_requests",
+            "Requests that the cache was asked for, by result",
+            &self.cache_requests,
+        );
+        add(
+            "cache_evictions",
+            "Responses that the cache has dropped for lack of memory",
+            &self.cache_evictions,
+        );
+        add(
+            "cache_entries",
+            "Responses in the cache",
+            &self.cache_entries,
+        );
+        add(
+            "cache_bytes",
+            "Memory of the responses in the cache",
+            &self.cache_bytes,
+        );
+        add(
             "panics",
             "Panics of the host, each of which is a bug",
             &panics::counter(),
@@ -305,6 +352,9 @@ impl Metrics {
         set(&self.channels, snapshot.channels);
         set(&self.subscriptions, snapshot.subscriptions);
         set(&self.tasks, snapshot.tasks);
+        let (entries, bytes) = snapshot.cache;
+        set(&self.cache_entries, entries);
+        set(&self.cache_bytes, bytes);
         if let Some(is_up) = snapshot.bus_is_up {
             for (state, holds) in [("up", is_up), ("down", !is_up)] {
                 set(&self.bus.get_or_create(&by("state", state)), holds.into());
@@ -357,6 +407,21 @@ impl Metrics {
             duplicates: self.dropped(Dropped::Duplicate),
             recovered: recoveries("complete"),
             unrecovered: recoveries("unknown"),
+        }
+    }
+
+    /// Returns the counters of the cache.
+    pub(crate) fn cache_counters(&self) -> CacheCounters {
+        let requests = |result| {
+            self.cache_requests
+                .get_or_create_owned(&by("result", result))
+        };
+        CacheCounters {
+            hits: requests("hit"),
+            misses: requests("miss"),
+            collapsed: requests("collapsed"),
+            bypassed: requests("bypass"),
+            evictions: self.cache_evictions.clone(),
         }
     }
 

@@ -19,7 +19,7 @@ thread_local! {
 }
 
 /// Returns the current time as the value of a `Date` header (RFC 9110, section 6.6.1).
-pub(super) fn now() -> HeaderValue {
+pub(crate) fn now() -> HeaderValue {
     CACHE.with_borrow_mut(|cache| cached(cache, Instant::now(), SystemTime::now))
 }
 

@@ -4,7 +4,7 @@
 pub(crate) mod addresses;
 pub(crate) mod connection;
 pub(crate) mod connections;
-mod date;
+pub(crate) mod date;
 pub(crate) mod draining;
 pub(crate) mod frame;
 pub(crate) mod io;

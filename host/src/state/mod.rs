@@ -19,6 +19,7 @@ use tracing::warn;
 
 use crate::{
     bus::Bus,
+    cache::CurrentCache,
     config::{AllowedOrigins, HostConfig, Limits},
     http::signer::Signer,
     metrics::{
@@ -39,6 +40,8 @@ use crate::{
 pub(crate) struct Services {
     /// Handles requests and events.
     pub(crate) backend: Arc<dyn Backend>,
+    /// Responses that never change.
+    pub(crate) cache: Arc<CurrentCache>,
     /// What sessions and holds subscribe to.
     pub(crate) channels: Channels,
     /// Carries publications between hosts. `None` if there is only this one.
@@ -105,6 +108,7 @@ impl Services {
         let max_connections = config.limits.max_connections;
         Self {
             backend: Arc::new(Metered::new(backend, metrics.clone(), name)),
+            cache: Arc::new(CurrentCache::new(metrics.cache_counters())),
             channels: Channels::new(config.channels.clone(), metrics.channel_counters(), false),
             bus: None,
             sessions: Sessions::new(max_connections),
@@ -195,6 +199,7 @@ impl Services {
             channels: self.channels.len(),
             subscriptions: self.channels.subscriptions(),
             tasks: Handle::try_current().map_or(0, |runtime| runtime.metrics().num_alive_tasks()),
+            cache: self.cache.get().map_or((0, 0), |cache| cache.size()),
             bus_is_up: self.bus.as_ref().map(|bus| bus.is_up()),
             instances: self.backend.instances(),
             failures: self.backend.failures(),

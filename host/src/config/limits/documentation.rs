@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use super::Limits;
+use crate::config::CacheLimits;
 
 const PAGE: &str = include_str!("../../../../docs/configuration.md");
 const HOST_SOURCE: &str = include_str!("../limits.rs");
@@ -93,6 +94,9 @@ fn limits_of_the_host() -> Vec<Row> {
         bus_answer_timeout: time("time for other hosts to answer a query of the control port"),
         presence_leave_delay: time("time that a member of a channel stays without connections"),
         max_presence_info_bytes: size("`info` of a member"),
+        cache_wait_timeout: time("time that a request waits for the response to another request of the same URL, to be answered from the cache"),
+        cache_fill_timeout: time("time for the body of a response that is to be stored in the cache"),
+        max_cache_variants: count("stored responses of one URL, such as in several encodings"),
         token_lifetime: time("lifetime of a `Grip-Sig` token"),
         upstream_connect_timeout: time("time to connect to an upstream, with DNS and TLS"),
         upstream_idle_timeout: time("idle time of an HTTP/1.1 connection to an upstream"),
@@ -339,6 +343,13 @@ fn configurable_limits_are_in_the_documentation() {
         ),
     ] {
         assert_default("### Requests", key, &default);
+    }
+    let cache = CacheLimits::DEFAULT;
+    for (key, default) in [
+        ("max-size", cache.max_bytes),
+        ("max-response-size", cache.max_response_bytes),
+    ] {
+        assert_default("### Cache", key, &quoted(size(default)));
     }
     let row = table("### The runtime configuration")["`[outbound_redis]`"];
     let default = count(spin_runtime::Limits::DEFAULT.redis_connections);

@@ -28,7 +28,7 @@ impl TestHost {
         let handler = Arc::new(move |request: Request<hyper::body::Incoming>, _| {
             let services = services.clone();
             let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-            async move { proxy::forward(&services, request).await }
+            async move { proxy::forward(&services, request, None).await }
         });
         let draining = Draining::at_once(self.drain.clone());
         tokio::spawn(listener.serve(handler, Admission::up_to(100), draining));

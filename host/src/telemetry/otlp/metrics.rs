@@ -215,6 +215,7 @@ mod tests {
 
     fn snapshot() -> Snapshot {
         Snapshot {
+            cache: (0, 0),
             sessions: [("open", 3), ("opening", 0), ("closing", 0)],
             holds: [("stream", 0), ("response", 0)],
             channels: 2,
