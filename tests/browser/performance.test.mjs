@@ -41,7 +41,7 @@ fixture.page("the page is small, and requests each file once", {}, async (page, 
   const assets = responses.filter(({ url }) => url.includes("/static/"));
   for (const { url, headers } of assets) {
     assert.equal(headers["content-encoding"], "br", url);
-    assert.equal(headers["cache-control"], "max-age=31536000, immutable", url);
+    assert.equal(headers["cache-control"], "public, max-age=31536000, immutable", url);
     assert.equal(headers["x-content-type-options"], "nosniff", url);
   }
   assert.equal(new Set(assets.map(({ url }) => url)).size, assets.length);

@@ -73,7 +73,11 @@ pub(crate) fn asset<'a>(
         file(asset.content_type(), content)
     };
     if is_versioned {
-        set(&mut response, CACHE_CONTROL, "max-age=31536000, immutable");
+        set(
+            &mut response,
+            CACHE_CONTROL,
+            "public, max-age=31536000, immutable",
+        );
     } else {
         set(&mut response, CACHE_CONTROL, "no-cache");
         response.headers_mut().insert(ETAG, etag);

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::response::{self, Response};
 
-const IMMUTABLE: &str = "max-age=31536000, immutable";
+const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 
 fn folder() -> TempDir {
     let outer = tempfile::tempdir().expect("a temporary folder");
