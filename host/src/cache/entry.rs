@@ -186,27 +186,29 @@ impl Entry {
             let headers = self.headers(&self.not_modified, outcome);
             return new_response(StatusCode::NOT_MODIFIED, headers, empty());
         }
-        let mut headers = self.headers(&self.head.headers, outcome);
-        let range = if request.method == Method::GET
-            && request_headers.contains_key(header::RANGE)
-            && headers
-                .get(header::ACCEPT_RANGES)
-                .is_none_or(|units| units != "none")
+        let (prepared, length) = (&self.head.headers, self.content.len());
+        let has_ranges = prepared
+            .get(header::ACCEPT_RANGES)
+            .is_none_or(|units| units != "none");
+        let range = if has_ranges
+            && request.method == Method::GET
             && self.head.validators.permit_range(request_headers)
         {
-            RequestedRange::of(request_headers, self.content.len())
+            RequestedRange::of(request_headers, length)
         } else {
             RequestedRange::Whole
         };
-        let length = self.content.len();
         match range {
-            RequestedRange::Whole if request.method == Method::HEAD => {
-                new_response(StatusCode::OK, headers, empty())
-            }
             RequestedRange::Whole => {
-                new_response(StatusCode::OK, headers, full(self.content.clone()))
+                let body = if request.method == Method::HEAD {
+                    empty()
+                } else {
+                    full(self.content.clone())
+                };
+                new_response(StatusCode::OK, self.headers(prepared, outcome), body)
             }
             RequestedRange::Part(part) => {
+                let mut headers = self.headers(prepared, outcome);
                 let content_range = format!("bytes {}-{}/{length}", part.start, part.end - 1);
                 set(&mut headers, header::CONTENT_RANGE, content_range);
                 headers.insert(header::CONTENT_LENGTH, part.len().into());
@@ -215,15 +217,12 @@ impl Entry {
             }
             RequestedRange::Unsatisfiable => {
                 let mut headers = self.headers(&self.not_modified, outcome);
-                // It describes the content, not this response.
-                headers.remove(header::CACHE_CONTROL);
-                headers.remove(header::ETAG);
-                headers.remove(header::LAST_MODIFIED);
-                set(
-                    &mut headers,
-                    header::CONTENT_RANGE,
-                    format!("bytes */{length}"),
-                );
+                // They describe the content, not this response.
+                for name in [header::CACHE_CONTROL, header::ETAG, header::LAST_MODIFIED] {
+                    headers.remove(name);
+                }
+                let content_range = format!("bytes */{length}");
+                set(&mut headers, header::CONTENT_RANGE, content_range);
                 new_response(StatusCode::RANGE_NOT_SATISFIABLE, headers, empty())
             }
         }
