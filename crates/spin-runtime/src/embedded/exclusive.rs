@@ -49,8 +49,11 @@ use crate::{
     websocket::Pending,
 };
 
-/// The instances for each processor, if other requests share instances.
+/// The instances in use for each processor, if other requests share instances.
 const INSTANCES_PER_PROCESSOR: usize = 4;
+
+/// The parts of a body that are read before its response is returned.
+const MAX_FETCHED_FRAMES: usize = 4;
 
 /// The instances of a component that serve one request at a time.
 pub(crate) struct ExclusiveInstances {
@@ -77,9 +80,6 @@ struct Exclusive {
     is_running: bool,
     slot: Option<OwnedSemaphorePermit>,
 }
-
-/// The parts of a body that are read before its response is returned.
-const MAX_FETCHED_FRAMES: usize = 4;
 
 type Responder = oneshot::Sender<Result<Response<WasiBody>>>;
 
