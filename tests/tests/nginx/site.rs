@@ -90,7 +90,10 @@ impl Site {
             format!("{line} HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: {length}\r\n{headers}\r\n");
         stream.write_all(head.as_bytes()).await?;
         // nginx may respond before it has read the body.
-        let _ = stream.write_all(body).await;
+        if stream.write_all(body).await.is_ok() {
+            // A part of it may still be in the buffers of TLS.
+            let _ = stream.flush().await;
+        }
         timeout(TIMEOUT, read_response(&mut stream, true))
             .await
             .context("no response")?
