@@ -33,7 +33,9 @@ async fn large_responses_are_passed_on() -> Result<()> {
     let host = start("max-response-size = \"100KiB\"")?;
     let path = asset(&[IMMUTABLE]);
     let large = format!("{path}&length=102401");
-    for _ in 0..3 {
+    // The length is not known until the end of the body.
+    ensure_status(&get(&host, &large).await?, STORED)?;
+    for _ in 0..2 {
         let response = get(&host, &large).await?;
         ensure!(response.body.len() == 102_401);
         ensure_status(&response, PASSED)?;

@@ -127,8 +127,6 @@ async fn waiting_request_shares_its_instance() -> bool {
     // A busy machine must not make the instance look idle.
     let app = Fixture::with(|options| {
         options.limits.idle_instance_timeout = Duration::from_secs(60);
-        // Otherwise, the first requests have instances of their own.
-        options.limits.instances_per_component = 1;
     });
     assert_eq!(app.ok("/probe/seen").await, "1");
     // The instance also counts the sleeping request once that has started.

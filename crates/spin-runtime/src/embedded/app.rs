@@ -209,8 +209,8 @@ impl LocalCalls for CurrentApp {
 pub(crate) struct Handler {
     component: Arc<Component>,
     pre: Pre,
-    /// The instances that serve one request at a time.
-    exclusive: ExclusiveInstances,
+    /// The instances that serve one request at a time, if requests do not share instances.
+    exclusive: Option<ExclusiveInstances>,
     /// The instances that requests share.
     shared: ProxyHandler<Instances>,
     /// Bounds the requests whose body is still arriving.
@@ -433,8 +433,9 @@ impl Handler {
     pub(crate) fn new(component: Arc<Component>, pre: Pre) -> Self {
         let limits = &component.limits;
         let instances = Instances::new(component.clone(), pre.clone());
+        let can_share = pre.reuses_instances() && limits.concurrent_requests_per_instance > 1;
         Self {
-            exclusive: ExclusiveInstances::new(instances.clone(), pre.reuses_instances()),
+            exclusive: (!can_share).then(|| ExclusiveInstances::new(instances.clone())),
             shared: ProxyHandler::new(instances),
             uploads: UploadSlots::new(pre.max_requests(limits), limits),
             waiting: WaitingRequests::new(limits.waiting_requests),
@@ -467,14 +468,14 @@ impl Handler {
         let shared = token.shared.clone();
         let request = request.map(|body| uploads::to_guest(body, shared, slot));
         let response = async {
-            let Some(reservation) = self.exclusive.reserve() else {
+            let Some(exclusive) = &self.exclusive else {
                 let response = self.shared.handle(token, request).await?;
                 return Ok(match guard.worker() {
                     Some(worker) => response.map(|body| body::response(body, worker.clone())),
                     None => response.map(body::from_guest),
                 });
             };
-            self.exclusive.handle(reservation, token, request).await
+            exclusive.handle(token, request).await
         };
         // The guard cancels the request on a timeout, or when this future is dropped.
         let error = match self.with_deadline(response, &guard, waits).await {

@@ -4,9 +4,9 @@
 //! body of the response is read. Most guests have returned by the time the body has ended. Others, and
 //! those whose body is dropped early, continue in a task of their own.
 //!
-//! The instances of a component for WASI 0.2 serve a single request. Those for WASI 0.3 serve several,
-//! the one that was used last first, since its memory is in the caches of the processor. Requests beyond
-//! their number share instances, which Wasmtime's `ProxyHandler` manages.
+//! All requests to components for WASI 0.2 have such an instance, which serves a single one. For WASI
+//! 0.3, they are for components whose requests must not share instances, and serve several, the one that
+//! was used last first. All other requests share instances, which is faster if many come at once.
 
 use std::{
     collections::VecDeque,
@@ -14,7 +14,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    thread::available_parallelism,
 };
 
 use bytes::Bytes;
@@ -22,11 +21,7 @@ use futures_channel::oneshot;
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use tokio::{
-    runtime::Handle,
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use tokio::{runtime::Handle, time::timeout};
 use wasmtime::{AsContextMut as _, Result, Store, format_err};
 use wasmtime_wasi_http::{
     Error, WasiBody,
@@ -49,9 +44,6 @@ use crate::{
     websocket::Pending,
 };
 
-/// The instances in use for each processor, if other requests share instances.
-const INSTANCES_PER_PROCESSOR: usize = 4;
-
 /// The parts of a body that are read before its response is returned.
 const MAX_FETCHED_FRAMES: usize = 4;
 
@@ -59,15 +51,6 @@ const MAX_FETCHED_FRAMES: usize = 4;
 pub(crate) struct ExclusiveInstances {
     instances: Instances,
     idle: Arc<IdleInstances<Exclusive>>,
-    /// Bounds those in use, if other requests share instances.
-    slots: Option<Arc<Semaphore>>,
-    permits: Arc<Semaphore>,
-}
-
-/// An instance for a request, or the permission to start one.
-pub(crate) struct Reservation {
-    idle: Option<Exclusive>,
-    slot: Option<OwnedSemaphorePermit>,
 }
 
 /// An instance that serves one request at a time. If it is dropped during a request, that was canceled.
@@ -78,43 +61,16 @@ struct Exclusive {
     proxy: Proxy,
     calls: usize,
     is_running: bool,
-    slot: Option<OwnedSemaphorePermit>,
 }
 
 type Responder = oneshot::Sender<Result<Response<WasiBody>>>;
 
 impl ExclusiveInstances {
-    /// Creates the instances of a component with these limits. `can_share` says whether requests can
-    /// share instances.
-    pub(crate) fn new(instances: Instances, can_share: bool) -> Self {
-        let component = instances.component();
-        let limits = &component.limits;
-        let slots = (can_share && limits.concurrent_requests_per_instance > 1).then(|| {
-            let processors = available_parallelism().map_or(1, Into::into);
-            let max = limits.instances_per_component / 2;
-            Arc::new(Semaphore::new(
-                max.min(INSTANCES_PER_PROCESSOR * processors),
-            ))
-        });
+    pub(crate) fn new(instances: Instances) -> Self {
         Self {
-            idle: Arc::new(IdleInstances::new(component.clone())),
-            slots,
-            permits: component.permits.clone(),
+            idle: Arc::new(IdleInstances::new(instances.component().clone())),
             instances,
         }
-    }
-
-    /// Returns an instance for a request. `None` if the request has to share one.
-    pub(crate) fn reserve(&self) -> Option<Reservation> {
-        let slot = match &self.slots {
-            Some(slots) => Some(slots.clone().try_acquire_owned().ok()?),
-            None => None,
-        };
-        let idle = self.idle.take();
-        if idle.is_none() && slot.is_some() && self.permits.available_permits() == 0 {
-            return None;
-        }
-        Some(Reservation { idle, slot })
     }
 
     /// Passes a request to an instance and returns its response.
@@ -124,16 +80,13 @@ impl ExclusiveInstances {
     /// failed, whose exit then has the cause.
     pub(crate) async fn handle(
         &self,
-        reservation: Reservation,
         token: RequestToken,
         request: Request<WasiBody>,
     ) -> Result<Response<Body>> {
-        let Reservation { idle, slot } = reservation;
-        let mut instance = match idle {
+        let instance = match self.idle.take() {
             Some(instance) => instance,
             None => self.start().await.map_err(StartError)?,
         };
-        instance.slot = slot;
         let is_nested = token.call.depth > 0;
         let worker = instance.worker.clone();
         let (sender, receiver) = oneshot::channel();
@@ -182,7 +135,6 @@ impl ExclusiveInstances {
             proxy,
             calls: 0,
             is_running: false,
-            slot: None,
         })
     }
 }
@@ -230,7 +182,6 @@ impl Exclusive {
             }
         };
         self.is_running = false;
-        self.slot = None;
         match called {
             Ok(()) if matches!(self.proxy, Proxy::P3(_)) => {
                 let (calls, limits) = (self.calls, *self.worker.limits());
