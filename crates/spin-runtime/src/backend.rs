@@ -52,8 +52,8 @@ pub trait Backend: Send + Sync + 'static {
         })
     }
 
-    /// Returns a future that waits until the component of a path can be called, if that is not yet
-    /// so. Requests wait by themselves, but what comes before a request does not.
+    /// Returns a future that waits until the component of a path can be called. Returns `None` if it
+    /// can be called already. Requests wait by themselves, but what comes before a request does not.
     ///
     /// The future fails like a request that waits too long. Dropping it cancels the wait.
     fn starting<'a>(&self, _path: &'a str) -> Option<Pending<'a, Result<(), BackendError>>> {

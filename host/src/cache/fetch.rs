@@ -52,13 +52,14 @@ impl Fetch {
         }
     }
 
-    /// The response is not for other clients. Later requests of the URL do not wait for each other.
+    /// Releases the requests that wait, because the response is not for other clients. Later requests of
+    /// the URL do not wait for each other.
     pub(super) fn decline(self) {
         self.resources.unstorable.insert(&self.key);
         self.fail();
     }
 
-    /// The backend has failed.
+    /// Releases the requests that wait, because the backend has failed.
     pub(super) fn fail(self) {
         if let Some(pending) = self.pending {
             pending.finish(Outcome::Declined);

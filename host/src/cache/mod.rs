@@ -70,7 +70,7 @@ pub(crate) struct CurrentCache {
 }
 
 impl CurrentCache {
-    /// Creates a place for a cache, of which there is none yet.
+    /// Creates a handle without a cache. [`Self::replace`] sets the first one.
     pub(crate) fn new(counters: CacheCounters) -> Self {
         let stop = CancellationToken::new();
         Self {

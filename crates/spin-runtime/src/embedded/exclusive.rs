@@ -53,7 +53,7 @@ pub(crate) struct ExclusiveInstances {
     idle: Arc<IdleInstances<Exclusive>>,
 }
 
-/// An instance that serves one request at a time. If it is dropped during a request, that was canceled.
+/// An instance that serves one request at a time. Dropping it during a request cancels the request.
 struct Exclusive {
     policy: WorkerPolicy,
     worker: Arc<Worker>,
@@ -264,7 +264,7 @@ struct RunningBody {
     first: VecDeque<Result<Frame<Bytes>, Error>>,
     has_ended: bool,
     running: Option<Pending<'static, ()>>,
-    /// Tells the guest's call that the body has ended, when this is dropped.
+    /// Dropped when the body has ended, for which the guest's call waits.
     ends: Option<oneshot::Sender<()>>,
     worker: Arc<Worker>,
 }
