@@ -4,7 +4,10 @@
 //! no task runs for long. Publications that arrive while a shard is busy are batched, so that a
 //! client receives a burst of messages in one write.
 
-use std::{mem, sync::Arc};
+use std::{
+    mem,
+    sync::{Arc, OnceLock},
+};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -25,6 +28,9 @@ use crate::{
 /// The most subscribers in a shard. Delivering a message to all of them, with one system call
 /// each, delays other tasks by less than a millisecond.
 pub(super) const SHARD_SLOTS: usize = 128;
+
+/// The subscribers that a shard delivers to before other tasks run.
+const SLOTS_PER_YIELD: usize = 16;
 
 /// The queued bytes above which publishers must wait for a shard.
 pub(super) const MAX_SHARD_QUEUE_BYTES: usize = Limits::DEFAULT.max_shard_queue_bytes;
@@ -145,6 +151,15 @@ struct Queue {
     delivered: u64,
     /// A task is delivering, and will check the queue again.
     busy: bool,
+}
+
+/// Publications that are delivered together.
+struct Batch {
+    publications: Vec<Sequenced>,
+    /// The sequence number of the first publication.
+    first: u64,
+    /// The deliveries for sockets that receive the whole batch unfiltered, usually most.
+    shared: OnceLock<Vec<SequencedDelivery>>,
 }
 
 impl Subscriber {
@@ -354,10 +369,17 @@ impl Shard {
             if publications.is_empty() {
                 return;
             }
+            let batch = Batch {
+                publications,
+                first,
+                shared: OnceLock::new(),
+            };
             let slots = self.slots.lock().clone();
-            slots.deliver(&publications, first);
-            drop(slots);
-            tokio::task::yield_now().await;
+            for slots in slots.slots.chunks(SLOTS_PER_YIELD) {
+                batch.deliver(slots);
+                // Lets other publications arrive for the next batch.
+                tokio::task::yield_now().await;
+            }
         }
     }
 }
@@ -381,29 +403,31 @@ impl Slots {
             }
         }
     }
+}
 
-    /// Delivers publications, the first of which has the sequence number `first`.
-    fn deliver(&self, publications: &[Sequenced], first: u64) {
-        let index_of = |number: u64| {
-            let index = usize::try_from(number.saturating_sub(first)).unwrap_or(usize::MAX);
-            index.min(publications.len())
-        };
-        // Computed once for all sockets that receive the whole batch unfiltered, usually most.
-        let mut shared = None;
-        for slot in self.slots.iter().flatten() {
-            let start = index_of(slot.since);
+impl Batch {
+    /// Delivers the publications.
+    fn deliver(&self, slots: &[Option<Slot>]) {
+        for slot in slots.iter().flatten() {
+            let start = self.index_of(slot.since);
             match &slot.subscriber {
                 Subscriber::Socket(socket) => {
                     let former = slot.former_filters.iter();
-                    let former = former.map(|it| (index_of(it.until), &it.filters));
-                    socket.deliver_batch(publications, start, former, &mut shared);
+                    let former = former.map(|it| (self.index_of(it.until), &it.filters));
+                    socket.deliver_batch(&self.publications, start, former, &self.shared);
                 }
                 Subscriber::Stream(hold) | Subscriber::Response(hold) => {
-                    let publications = publications[start..].iter();
+                    let publications = self.publications[start..].iter();
                     publications.for_each(|it| hold.deliver(&it.publication));
                 }
             }
         }
+    }
+
+    /// Returns the index of the publication with this sequence number, or of the nearest one.
+    fn index_of(&self, number: u64) -> usize {
+        let index = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        index.min(self.publications.len())
     }
 }
 
@@ -415,7 +439,7 @@ impl Socket {
         publications: &[Sequenced],
         mut start: usize,
         former: impl Iterator<Item = (usize, &'a Filters)>,
-        shared: &mut Option<Vec<SequencedDelivery>>,
+        shared: &OnceLock<Vec<SequencedDelivery>>,
     ) {
         let mut position = self.cursor.as_ref().map(|cursor| cursor.lock());
         let mut position = position.as_deref_mut();
@@ -441,7 +465,7 @@ impl Socket {
             start = end;
         }
         let is_complete = if start == 0 && self.filters.is_empty() {
-            let deliveries = shared.get_or_insert_with(|| coalesce(plain(publications)));
+            let deliveries = shared.get_or_init(|| coalesce(plain(publications)));
             self.deliver(deliveries, position.as_deref_mut())
         } else {
             let deliveries = deliveries(&publications[start..], &self.filters);
