@@ -475,7 +475,8 @@ impl Handler {
                     None => response.map(body::from_guest),
                 });
             };
-            exclusive.handle(token, request).await
+            // Boxed, because it is large and calls of WASI 0.3 do not need it.
+            Box::pin(exclusive.handle(token, request)).await
         };
         // The guard cancels the request on a timeout, or when this future is dropped.
         let error = match self.with_deadline(response, &guard, waits).await {

@@ -33,7 +33,7 @@ use super::{
     body,
     call::Call,
     compute,
-    guest::Guest,
+    guest::{FIRST_DEADLINE, Guest},
     idle_instances::IdleInstances,
     instance::until_response,
     instances::{Instances, WorkerPolicy},
@@ -167,7 +167,7 @@ impl Exclusive {
         let Some(store) = &mut self.store else {
             return;
         };
-        store.set_epoch_deadline(1);
+        store.set_epoch_deadline(FIRST_DEADLINE);
         let guest = store.data_mut();
         guest.calls.clear();
         guest.outgoing.call = call.clone();

@@ -23,6 +23,10 @@ use super::{
     worker::{StopReason, Worker},
 };
 
+/// The epochs after which a call is interrupted for the first time. The first epoch has begun before
+/// the call, so with 1 a short call could be interrupted.
+pub(crate) const FIRST_DEADLINE: u64 = 2;
+
 /// The data of an instance, shared by its concurrent requests.
 pub(crate) struct Guest {
     pub(crate) component: Arc<Component>,
@@ -76,7 +80,7 @@ impl Guest {
         };
         let mut store = Store::new(engine, guest);
         store.limiter(|guest| &mut guest.memory);
-        store.set_epoch_deadline(1);
+        store.set_epoch_deadline(FIRST_DEADLINE);
         store.epoch_deadline_callback(|mut store| {
             let guest = store.data_mut();
             if guest.worker.is_canceled() {

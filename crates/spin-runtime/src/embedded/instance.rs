@@ -11,7 +11,7 @@ use super::{
     component::Component,
     compute,
     failure::FailureReason,
-    guest::{Guest, Incoming},
+    guest::{FIRST_DEADLINE, Guest, Incoming},
     worker::{Exit, Worker},
 };
 use crate::{
@@ -120,7 +120,7 @@ impl<E> Instance<E> {
         self.calls += 1;
         self.worker.progress();
         self.store.data_mut().outgoing.call = context;
-        self.store.set_epoch_deadline(1);
+        self.store.set_epoch_deadline(FIRST_DEADLINE);
         let limit = self.limits().request_timeout;
         let call = call(&mut self.store, &self.exports);
         match timeout(limit, compute::run(&self.worker, call)).await {

@@ -25,7 +25,7 @@ use super::{
     component_log::ComponentLog,
     compute,
     failure::FailureReason,
-    guest::{Guest, Incoming},
+    guest::{FIRST_DEADLINE, Guest, Incoming},
     worker::{Canceled, Exit, GRACE_PERIOD, RequestToken, StopReason, Worker},
 };
 
@@ -230,7 +230,11 @@ impl WorkerState for WorkerPolicy {
         drop(waiting);
         self.worker.accept(&shared);
         // If its caller has left, the guest stops before it computes.
-        let epochs = if self.worker.is_canceled() { 0 } else { 1 };
+        let epochs = if self.worker.is_canceled() {
+            0
+        } else {
+            FIRST_DEADLINE
+        };
         store.set_epoch_deadline(epochs);
         let guest = store.data_mut();
         guest.calls.push((task, call.clone()));
