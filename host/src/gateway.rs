@@ -218,7 +218,8 @@ impl Gateway {
                     Err(refusal) => return *refusal,
                 };
                 let tunnel = self.tunnels.open(upstream, request, &protocols, guard);
-                return tunnel.await;
+                // Boxed, because it is large and most requests do not need it.
+                return Box::pin(tunnel).await;
             }
             // Not signed: the key is shared with the application, and this is another server.
             if passthrough.forwards_plain_requests {

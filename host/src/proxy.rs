@@ -66,7 +66,9 @@ pub(crate) async fn forward(
         address,
         connection,
     };
-    let mut response = hold::hold(services, replayable, client, mode, response).await;
+    let response = hold::hold(services, replayable, client, mode, response);
+    // Boxed, because it is large and most requests do not need it.
+    let mut response = Box::pin(response).await;
     if let Origin::Allowed(origin) = origin {
         origin.apply(response.headers_mut());
     }

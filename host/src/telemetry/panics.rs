@@ -11,7 +11,7 @@ use std::{
     sync::{LazyLock, OnceLock},
 };
 
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, TryFutureExt as _};
 use prometheus_client::metrics::counter::Counter;
 use spin_runtime::{Limits, RateLimitedLog};
 use tokio::task::JoinHandle;
@@ -81,17 +81,23 @@ fn message(payload: &(dyn Any + Send)) -> &str {
 ///
 /// # Errors
 /// Fails if the future panics.
-pub(crate) async fn catch<F: Future>(future: F) -> Result<F::Output, Panicked> {
-    let caught = AssertUnwindSafe(future).catch_unwind().await;
+// Not an async function, which would reserve memory for the future twice.
+pub(crate) fn catch<F: Future>(future: F) -> impl Future<Output = Result<F::Output, Panicked>> {
+    let caught = AssertUnwindSafe(future).catch_unwind();
     caught.map_err(|_| Panicked)
 }
 
 /// Runs a task that the host cannot do without. If it panics, [`fatal`] completes.
-pub(crate) async fn critical(task: &'static str, future: impl Future<Output = ()>) {
-    if catch(future).await.is_err() {
-        let _ = FATAL.task.set(task);
-        FATAL.has_panicked.cancel();
-    }
+pub(crate) fn critical(
+    task: &'static str,
+    future: impl Future<Output = ()>,
+) -> impl Future<Output = ()> {
+    catch(future).map(move |result| {
+        if result.is_err() {
+            let _ = FATAL.task.set(task);
+            FATAL.has_panicked.cancel();
+        }
+    })
 }
 
 /// Spawns a task that the host cannot do without.
