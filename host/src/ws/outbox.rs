@@ -6,7 +6,7 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, IoSlice},
+    io::{self, IoSlice, Read as _},
     mem,
     sync::{
         Arc,
@@ -20,7 +20,8 @@ use futures_util::task::AtomicWaker;
 use grip::Message;
 use http::HeaderValue;
 use parking_lot::{Mutex, MutexGuard};
-use tokio::{net::TcpStream, time::Instant};
+use socket2::SockRef;
+use tokio::{io::Interest, net::TcpStream, time::Instant};
 
 use crate::{
     metrics::close_reason::CloseReason,
@@ -63,7 +64,21 @@ pub(crate) trait Connection: Send + Sync + 'static {
 
 impl Connection for TcpStream {
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        TcpStream::try_read(self, buffer)
+        let mut count = 0;
+        let read = self.try_io(Interest::READABLE, || {
+            count = (&*SockRef::from(self)).read(buffer)?;
+            // A read that does not fill the buffer has emptied the socket. This clears the readiness,
+            // as Tokio's own reads do, so that the next read needs no system call to find out.
+            let is_short = 0 < count && count < buffer.len();
+            if is_short {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(())
+        });
+        match read {
+            Err(error) if count == 0 => Err(error),
+            _ => Ok(count),
+        }
     }
     fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match slices {

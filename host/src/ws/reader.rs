@@ -139,21 +139,21 @@ impl Reader {
             // starve other tasks.
             let coop = ready!(poll_proceed(cx));
             match self.decode() {
-                Ok(None) => match self.receive() {
-                    Ok(0) => return Poll::Ready(Err(ReadError::Disconnected)),
-                    Ok(_) => coop.made_progress(),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        if self.buffer.is_empty() {
-                            // An idle socket needs no buffer.
-                            self.buffer = BytesMut::new();
-                        }
-                        if ready!(self.connection.poll_readable(cx)).is_err() {
-                            return Poll::Ready(Err(ReadError::Disconnected));
-                        }
+                Ok(None) => {
+                    if self.buffer.is_empty() {
+                        // An idle socket needs no buffer.
+                        self.buffer = BytesMut::new();
                     }
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(_) => return Poll::Ready(Err(ReadError::Disconnected)),
-                },
+                    if ready!(self.connection.poll_readable(cx)).is_err() {
+                        return Poll::Ready(Err(ReadError::Disconnected));
+                    }
+                    match self.receive() {
+                        Ok(0) => return Poll::Ready(Err(ReadError::Disconnected)),
+                        Ok(_) => coop.made_progress(),
+                        Err(error) if is_retryable(&error) => {}
+                        Err(_) => return Poll::Ready(Err(ReadError::Disconnected)),
+                    }
+                }
                 Ok(Some(event)) => {
                     coop.made_progress();
                     return Poll::Ready(Ok(event));
@@ -169,13 +169,11 @@ impl Reader {
         let mut scratch = [0; 4096];
         loop {
             let coop = ready!(poll_proceed(cx));
+            if ready!(self.connection.poll_readable(cx)).is_err() {
+                return Poll::Ready(());
+            }
             match self.connection.try_read(&mut scratch) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if ready!(self.connection.poll_readable(cx)).is_err() {
-                        return Poll::Ready(());
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_retryable(&error) => {}
                 Ok(0) | Err(_) => return Poll::Ready(()),
                 Ok(_) => {
                     self.outbox.activity().record_progress();
@@ -396,6 +394,14 @@ fn close_event(mut payload: Bytes) -> Result<Event, ReadError> {
     }
     let reason = ByteString::try_from(payload).map_err(|_| ReadError::invalid_text())?;
     Ok(Event::Close(Some(CloseFrame { code, reason })))
+}
+
+/// Returns whether reading may succeed later.
+fn is_retryable(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }
 
 /// Removes the mask of a payload (RFC 6455, section 5.3).
