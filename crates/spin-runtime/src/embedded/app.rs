@@ -209,14 +209,19 @@ impl LocalCalls for CurrentApp {
 pub(crate) struct Handler {
     component: Arc<Component>,
     pre: Pre,
-    /// The instances that serve one request at a time, if requests do not share instances.
-    exclusive: Option<ExclusiveInstances>,
-    /// The instances that requests share.
-    shared: ProxyHandler<Instances>,
+    dispatch: Dispatch,
     /// Bounds the requests whose body is still arriving.
     uploads: Arc<UploadSlots>,
     /// Bounds the requests that wait for an instance.
     waiting: WaitingRequests,
+}
+
+/// The instances of a component.
+enum Dispatch {
+    /// Each instance serves one request at a time.
+    Exclusive(ExclusiveInstances),
+    /// Requests share instances.
+    Shared(ProxyHandler<Instances>),
 }
 
 #[derive(Serialize)]
@@ -435,8 +440,11 @@ impl Handler {
         let instances = Instances::new(component.clone(), pre.clone());
         let can_share = pre.reuses_instances() && limits.concurrent_requests_per_instance > 1;
         Self {
-            exclusive: (!can_share).then(|| ExclusiveInstances::new(instances.clone())),
-            shared: ProxyHandler::new(instances),
+            dispatch: if can_share {
+                Dispatch::Shared(ProxyHandler::new(instances))
+            } else {
+                Dispatch::Exclusive(ExclusiveInstances::new(instances))
+            },
             uploads: UploadSlots::new(pre.max_requests(limits), limits),
             waiting: WaitingRequests::new(limits.waiting_requests),
             component,
@@ -468,15 +476,17 @@ impl Handler {
         let shared = token.shared.clone();
         let request = request.map(|body| uploads::to_guest(body, shared, slot));
         let response = async {
-            let Some(exclusive) = &self.exclusive else {
-                let response = self.shared.handle(token, request).await?;
-                return Ok(match guard.worker() {
-                    Some(worker) => response.map(|body| body::response(body, worker.clone())),
-                    None => response.map(body::from_guest),
-                });
-            };
-            // Boxed, because it is large and calls of WASI 0.3 do not need it.
-            Box::pin(exclusive.handle(token, request)).await
+            match &self.dispatch {
+                // Boxed, because it is large and the other one does not need it.
+                Dispatch::Exclusive(instances) => Box::pin(instances.handle(token, request)).await,
+                Dispatch::Shared(instances) => {
+                    let response = instances.handle(token, request).await?;
+                    Ok(match guard.worker() {
+                        Some(worker) => response.map(|body| body::response(body, worker.clone())),
+                        None => response.map(body::from_guest),
+                    })
+                }
+            }
         };
         // The guard cancels the request on a timeout, or when this future is dropped.
         let error = match self.with_deadline(response, &guard, waits).await {
