@@ -8,11 +8,7 @@ const NAME = "reconnecting-socket.js";
 const here = (path) => new URL(path, import.meta.url);
 
 const source = await readFile(here(`src/${NAME}`), "utf8");
-const { code, map } = await minify(
-  { [`../src/${NAME}`]: source },
-  { module: true, compress: { passes: 3 }, sourceMap: { url: `${NAME}.map` } },
-);
+const { code } = await minify(source, { module: true, compress: { passes: 3 } });
 await mkdir(here("dist"), { recursive: true });
 await writeFile(here(`dist/${NAME}`), code);
-await writeFile(here(`dist/${NAME}.map`), map);
 for (const license of ["LICENSE-APACHE", "LICENSE-MIT"]) await copyFile(here(`../${license}`), here(license));

@@ -70,7 +70,7 @@ export interface CloseDetails {
 }
 
 export interface OpenEvent extends Event {
-  /** Whether everything that was missed has arrived or follows. */
+  /** Whether the server sends everything that was missed. */
   readonly recovered: boolean;
 }
 
@@ -79,6 +79,12 @@ export interface ItemEvent<T = any> extends Event {
   /** Rises by one with each item of the channel. */
   readonly id: number;
   readonly data: T;
+}
+
+export interface CountEvent extends Event {
+  readonly channel: string;
+  /** How many connections the channel has. */
+  readonly count: number;
 }
 
 export interface RefetchEvent extends Event {
@@ -102,7 +108,9 @@ export interface ReconnectingSocketEventMap {
   message: MessageEvent;
   /** An item of a room: each once, in the order of their ids. */
   item: ItemEvent;
-  /** Items may be missing, or this is the first connection: fetch what the page shows. */
+  /** The number of connections of a channel has changed. */
+  count: CountEvent;
+  /** Items are missing, or this is the first connection: fetch what the page shows, or start anew. */
   refetch: RefetchEvent;
   /** The connection was lost, or an attempt failed. */
   error: ConnectErrorEvent;
@@ -144,6 +152,7 @@ export class ReconnectingSocket extends EventTarget {
   onopen: ((this: this, event: OpenEvent) => unknown) | null;
   onmessage: ((this: this, event: MessageEvent) => unknown) | null;
   onitem: ((this: this, event: ItemEvent) => unknown) | null;
+  oncount: ((this: this, event: CountEvent) => unknown) | null;
   onrefetch: ((this: this, event: RefetchEvent) => unknown) | null;
   onerror: ((this: this, event: ConnectErrorEvent) => unknown) | null;
   onclose: ((this: this, event: SocketCloseEvent) => unknown) | null;

@@ -1,6 +1,9 @@
 // A WebSocket that reconnects and resumes. The types describe the interface, docs/client.md explains it.
 
-const [CONNECTING, OPEN, CLOSING, CLOSED] = [0, 1, 2, 3];
+const CONNECTING = 0;
+const OPEN = 1;
+const CLOSING = 2;
+const CLOSED = 3;
 
 /** The subprotocol of servers that can resume: docs/subprotocol.md. */
 const ROOMS = "rooms.v1";
@@ -14,9 +17,10 @@ const MIN_ATTEMPT_MS = 1_000;
 /** The stream is tried after this many consecutive WebSockets that carried nothing. */
 const MAX_SILENT_SOCKETS = 2;
 const STREAM_TIMEOUT_MS = 25_000;
-const UPGRADE_AFTER_MS = { initial: 60_000, max: 600_000 };
+const UPGRADE_AFTER_MS = 60_000;
+const MAX_UPGRADE_AFTER_MS = 600_000;
 
-const EVENTS = ["connecting", "open", "message", "item", "refetch", "error", "close"];
+const EVENTS = ["connecting", "open", "message", "item", "count", "refetch", "error", "close"];
 
 /** Full jitter, so that the clients of a lost server do not all return at the same time. */
 export class Backoff {
@@ -65,11 +69,12 @@ export class ReconnectingSocket extends EventTarget {
   #queue = [];
   #queuedBytes = 0;
   #held = new Map();
+  #versions = new Map();
 
   /** A WebSocket that is tried while a stream is open. */
   #candidate = null;
   #upgradeTimer;
-  #upgradeAfter = UPGRADE_AFTER_MS.initial;
+  #upgradeAfter = UPGRADE_AFTER_MS;
 
   constructor(url, protocols = [], options = {}) {
     super();
@@ -227,7 +232,7 @@ export class ReconnectingSocket extends EventTarget {
     if (link.isRooms) return;
     // Some proxies accept WebSockets and forward nothing.
     if (link === this.#candidate && link.ping) link.socket.send(link.ping);
-    else this.#open(link, false);
+    else this.#open(link);
   }
 
   #handleMessage(link, event) {
@@ -235,8 +240,8 @@ export class ReconnectingSocket extends EventTarget {
     if (frame === undefined) return;
     link.receivedAt = Date.now();
     link.hasPongs ||= frame?.$ === "pong";
-    if (!link.openedAt) this.#open(link, frame?.$ === "open" && frame.recovered === true);
-    else if (frame?.$ === "open" && frame.recovered !== true) this.#refetch();
+    if (!link.openedAt) this.#open(link, frame?.$ === "open" ? frame.recovered : undefined);
+    else if (frame?.$ === "open" && frame.recovered === undefined) this.#refetch();
     if (link.isDiscarded) return;
     this.#watch();
     if (frame) this.#handleFrame(link, frame);
@@ -244,9 +249,15 @@ export class ReconnectingSocket extends EventTarget {
   }
 
   #handleFrame(link, frame) {
-    const { $: type, channel, id } = frame;
-    if (type === "item" && Number.isSafeInteger(id)) this.#receive(link, frame);
-    else if (type === "reset") this.#refetch(channel);
+    const { $: type, channel, id, count, version } = frame;
+    if (type === "item" && Number.isSafeInteger(id)) {
+      this.#receive(link, frame);
+    } else if (type === "reset") {
+      this.#refetch(channel);
+    } else if (type === "count" && !(version <= this.#versions.get(channel))) {
+      this.#versions.set(channel, version);
+      this.#emit(type, { channel, count });
+    }
   }
 
   #receive(link, item) {
@@ -281,19 +292,21 @@ export class ReconnectingSocket extends EventTarget {
     this.#emit("refetch", { channel });
   }
 
+  /** `recovered` is undefined if the server has sent nothing of what was missed. */
   #open(link, recovered) {
     if (link === this.#candidate) {
       discard(this.#link);
       clearTimeout(this.#upgradeTimer);
       this.#link = link;
       this.#candidate = null;
-      this.#upgradeAfter = UPGRADE_AFTER_MS.initial;
+      this.#upgradeAfter = UPGRADE_AFTER_MS;
     }
     link.openedAt = Date.now();
     this.readyState = OPEN;
     this.transport = link.isStream ? "stream" : "socket";
     this.url = link.url;
     this.#held.clear();
+    this.#versions.clear();
     if (link.socket.send) {
       for (const data of this.#queue.splice(0)) link.socket.send(data);
       this.#queuedBytes = 0;
@@ -302,11 +315,11 @@ export class ReconnectingSocket extends EventTarget {
     if (!link.receivedAt) this.#ping();
     if (link.isStream) {
       // The first WebSockets may have failed because the server was down.
-      if (this.#upgradeAfter === UPGRADE_AFTER_MS.initial) this.#tryUpgrade();
+      if (this.#upgradeAfter === UPGRADE_AFTER_MS) this.#tryUpgrade();
       else this.#scheduleUpgrade();
     }
-    this.#emit("open", { recovered });
-    if (!recovered && !link.isDiscarded) this.#refetch();
+    this.#emit("open", { recovered: recovered === true });
+    if (recovered === undefined && !link.isDiscarded) this.#refetch();
   }
 
   #handleClose(link, event) {
@@ -378,7 +391,7 @@ export class ReconnectingSocket extends EventTarget {
   #scheduleUpgrade() {
     clearTimeout(this.#upgradeTimer);
     this.#upgradeTimer = setTimeout(() => this.#tryUpgrade(), this.#upgradeAfter);
-    this.#upgradeAfter = Math.min(this.#upgradeAfter * 2, UPGRADE_AFTER_MS.max);
+    this.#upgradeAfter = Math.min(this.#upgradeAfter * 2, MAX_UPGRADE_AFTER_MS);
   }
 
   #discardAll() {

@@ -117,18 +117,52 @@ test("the next connection resumes", async () => {
   assert.equal(client.positions.get("room:1"), 10);
 });
 
-test("without recovery, the page fetches, and any id may follow", async () => {
+test("a server that knows nothing of what was missed leaves it to the page, and any id may follow", async () => {
   const [, events] = await open();
   sockets[0].receive(item(7));
   events.length = 0;
   const socket = await lose();
   socket.accept(ROOMS);
-  socket.receive({ $: "open", recovered: false });
+  socket.receive({ $: "open" });
   // The server's store was emptied.
   socket.receive(item(1));
   socket.receive(item(2));
   assert.deepEqual(events.slice(2), ["open", "refetch", "item a 1", "item a 2"]);
   assert.deepEqual(socket.sent, []);
+});
+
+test("a channel that cannot be resumed is fetched, and others go on", async () => {
+  const [, events] = await open();
+  sockets[0].receive(item(7));
+  sockets[0].receive(item(3, "b"));
+  events.length = 0;
+  const socket = await lose();
+  socket.accept(ROOMS);
+  socket.receive({ $: "open", recovered: false });
+  socket.receive({ $: "reset", channel: "a" });
+  for (const id of [40, 41]) socket.receive(item(id));
+  for (const id of [3, 4]) socket.receive(item(id, "b"));
+  assert.deepEqual(events.slice(2), ["open", "refetch a", "item a 40", "item a 41", "item b 4"]);
+  assert.deepEqual(socket.sent, []);
+});
+
+test("the latest count of a channel is emitted", async () => {
+  const [client] = await open();
+  const counts = [];
+  client.oncount = ({ channel, count }) => counts.push([channel, count]);
+  const send = (socket, channel, count, version) => socket.receive({ $: "count", channel, count, version });
+  send(sockets[0], "a", 3, 17);
+  send(sockets[0], "b", 1, 2);
+  send(sockets[0], "a", 9, 16);
+  send(sockets[0], "a", 9, 17);
+  send(sockets[0], "a", 2, 18);
+  assert.deepEqual(counts, [["a", 3], ["b", 1], ["a", 2]]);
+  const socket = await lose();
+  socket.accept(ROOMS);
+  socket.receive({ $: "open", recovered: true });
+  // The same, unless the server's store was emptied.
+  send(socket, "a", 1, 1);
+  assert.deepEqual(counts.at(-1), ["a", 1]);
 });
 
 test("the page can start with what it has", async () => {

@@ -261,7 +261,7 @@ test("a stream of rooms that the browser reconnects is followed", async () => {
   assert.deepEqual(events.splice(0), ["item a 2"]);
   stream.fail(false);
   stream.accept();
-  stream.receive({ $: "open", recovered: false });
+  stream.receive({ $: "open" });
   stream.receive(item(1));
   assert.deepEqual(events, ["refetch", "item a 1"]);
 });
