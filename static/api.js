@@ -44,46 +44,6 @@ export async function sendOverHttp({ event, detail }) {
   }
 }
 
-/** The parts of a WebSocket that connection.js uses. */
-export class EventStream {
-  onopen = null;
-  onmessage = null;
-  onclose = null;
-
-  #source;
-  #sendMessage;
-
-  constructor(source, sendMessage) {
-    this.#source = source;
-    this.#sendMessage = sendMessage;
-    // The browser reconnects by itself, so only the first `open` counts.
-    source.onopen = () => {
-      source.onopen = null;
-      this.onopen?.();
-    };
-    source.onerror = () => {
-      if (source.readyState === EventSource.CLOSED) this.onclose?.();
-    };
-    for (const event of ["order-received", "order-updated"]) {
-      source.addEventListener(event, ({ data }) => this.onmessage?.({ data }));
-    }
-  }
-
-  send(text) {
-    this.#sendMessage(JSON.parse(text)).then(
-      (messages) => {
-        for (const message of messages) this.onmessage?.({ data: JSON.stringify(message) });
-      },
-      // The connection's ping timeout handles it.
-      (error) => console.warn("request failed:", error),
-    );
-  }
-
-  close() {
-    this.#source.close();
-  }
-}
-
 async function getJson(url) {
   const requestedAt = Date.now();
   const response = await request(url);

@@ -1,14 +1,12 @@
 // Keeps the orders in sync with the service.
 
-import { Backoff } from "./connection.js";
-
 /**
- * Subscribes first and fetches afterwards, so no order is lost in between. A connection that resumes after
- * `position` delivers what was missed, or asks to reload.
+ * Subscribes first and fetches afterwards, so no order is lost in between. A connection whose URL has `after`
+ * delivers what was missed after that position, or asks to reload.
  * Events: `change` (the new orders), `rejected` (a status change).
  */
 export class Feed extends EventTarget {
-  #connection;
+  #socket;
   #orders;
   #fetch;
   #backoff;
@@ -20,17 +18,21 @@ export class Feed extends EventTarget {
   /** An order arrived that should not exist. */
   #needsReset = false;
 
-  constructor(connection, orders, fetchOrders, backoff = new Backoff()) {
+  constructor(socket, orders, fetchOrders, backoff) {
     super();
-    this.#connection = connection;
+    this.#socket = socket;
     this.#orders = orders;
     this.#fetch = fetchOrders;
     this.#backoff = backoff;
-    connection.addEventListener("open", ({ detail }) => {
+    socket.addEventListener("open", () => {
+      const resumes = new URL(socket.url).searchParams.has("after");
       // What could not be fetched before the connection was lost is not repeated.
-      if (!detail.resumes || this.#isStale || this.#needsReset || this.#needsSync) this.#reload();
+      if (!resumes || this.#isStale || this.#needsReset || this.#needsSync) this.#reload();
     });
-    connection.addEventListener("message", ({ detail }) => this.handle(detail));
+    socket.addEventListener("message", ({ data }) => {
+      const message = parse(data);
+      if (message) this.handle(message);
+    });
   }
 
   /**
@@ -44,7 +46,7 @@ export class Feed extends EventTarget {
 
   /** Fetches changes whose messages were never published. */
   refresh() {
-    if (this.#connection.state === "open") this.#reload();
+    if (this.#isOpen) this.#reload();
   }
 
   handle({ event, detail }) {
@@ -69,6 +71,10 @@ export class Feed extends EventTarget {
     }
   }
 
+  get #isOpen() {
+    return this.#socket.readyState === this.#socket.OPEN;
+  }
+
   #reload() {
     this.#isStale = true;
     this.#sync();
@@ -90,7 +96,7 @@ export class Feed extends EventTarget {
       console.warn("failed to fetch orders:", error);
       this.#needsSync = true;
       // Without a connection, the next one that opens fetches them.
-      if (this.#connection.state === "open") {
+      if (this.#isOpen) {
         this.#retryTimer = setTimeout(() => this.#sync(), this.#backoff.next());
       }
     } finally {
@@ -120,5 +126,15 @@ export class Feed extends EventTarget {
 
   #emitChange(added) {
     this.dispatchEvent(new CustomEvent("change", { detail: added }));
+  }
+}
+
+/** Returns the message in a text, or null if it is not valid. */
+function parse(text) {
+  try {
+    const message = JSON.parse(text);
+    return typeof message?.event === "string" ? message : null;
+  } catch {
+    return null;
   }
 }

@@ -1,11 +1,11 @@
 // Creates the parts of the page and connects their events.
 
 import { Announcer } from "./announcer.js";
-import { EventStream, fetchOrder, fetchOrdersAfter, sendOverHttp } from "./api.js";
+import { fetchOrder, fetchOrdersAfter, sendOverHttp } from "./api.js";
 import { Badge } from "./badge.js";
 import { PendingChanges, nextStatus } from "./changes.js";
 import { Chime } from "./chime.js";
-import { Connection } from "./connection.js";
+import { Backoff, ReconnectingSocket } from "./client/reconnecting-socket.js";
 import { Feed } from "./feed.js";
 import { TicketInput, setUpHelp } from "./input.js";
 import { History, Orders } from "./orders.js";
@@ -32,11 +32,17 @@ const orders = new Orders(RAIL_SIZE);
 const history = new History(orders, fetchOrdersAfter);
 const view = new View(kitchen, list);
 const rail = new Rail(list, () => view.visibleRange);
-const connection = new Connection({
-  socket: openSocket,
-  stream: () => new EventStream(new EventSource(absoluteUrl("/api/orders/stream")), sendOverHttp),
+const socket = new ReconnectingSocket(socketUrl, [], {
+  // The host answers exactly this text by itself.
+  ping: '{"event":"ping"}',
+  pong: '{"event":"pong"}',
+  stream: {
+    url: "/api/orders/stream",
+    events: ["order-received", "order-updated"],
+    send: async (text) => (await sendOverHttp(JSON.parse(text))).map((message) => JSON.stringify(message)),
+  },
 });
-const feed = new Feed(connection, orders, fetchOrdersAfter);
+const feed = new Feed(socket, orders, fetchOrdersAfter, new Backoff());
 const changes = new PendingChanges(orders, sendChange, fetchOrder);
 const announcer = new Announcer(byId("announcement"), byId("notice"));
 const chime = new Chime(byId("chime"));
@@ -93,13 +99,11 @@ olderButton.addEventListener("click", showOlder);
 newestButton.addEventListener("click", () => view.scrollToNewest());
 setUpHelp(byId("help"), byId("shortcuts"));
 
-showConnection(byId("status"), connection);
-addEventListener("online", () => connection.wake());
+showConnection(byId("status"), socket);
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
   requestWakeLock();
   rail.updateAges();
-  connection.wake();
   feed.refresh();
 });
 setInterval(() => {
@@ -109,7 +113,6 @@ setInterval(() => feed.refresh(), REFRESH_MS);
 addEventListener("resize", show);
 show();
 requestWakeLock();
-connection.start();
 
 function show() {
   const shown = orders.list().map((order) => changes.apply(order));
@@ -139,8 +142,11 @@ function requestChange(id, getStatus) {
 
 async function sendChange(id, status) {
   const message = { event: "order-status", detail: { id, status } };
-  if (connection.transport === "socket" && connection.send(message)) return;
   try {
+    if (socket.readyState === socket.OPEN && socket.transport === "socket") {
+      socket.send(JSON.stringify(message));
+      return;
+    }
     for (const response of await sendOverHttp(message)) feed.handle(response);
   } catch {
     changes.fail(id, `order ${id} is unchanged: the kitchen cannot be reached`);
@@ -172,14 +178,8 @@ function requestWakeLock() {
   navigator.wakeLock?.request("screen").catch(() => {});
 }
 
-/** Resumes after the last order on the page. */
-function openSocket() {
+/** Returns the URL of a WebSocket that resumes after the last order on the page. */
+function socketUrl() {
   const { position } = feed;
-  const query = position === null ? "" : `?after=${position}`;
-  const socket = new WebSocket(absoluteUrl(`/api/ws${query}`).replace(/^http/, "ws"));
-  return Object.assign(socket, { resumes: position !== null });
-}
-
-function absoluteUrl(path) {
-  return new URL(path, location).href;
+  return position === null ? "/api/ws" : `/api/ws?after=${position}`;
 }

@@ -16,16 +16,16 @@ export function formatTime(time, now) {
   return (isToday ? TIME : DATE_AND_TIME).format(time);
 }
 
-export function showConnection(line, connection) {
+export function showConnection(line, socket) {
   const [label, detail] = line.children;
   let since = null;
   let hasFailed = false;
   let timer = null;
 
   function getState() {
-    if (connection.state === "open") return "open";
+    if (socket.readyState === socket.OPEN) return "open";
     if (!navigator.onLine) return "offline";
-    return hasFailed || connection.state === "waiting" ? "reconnecting" : "connecting";
+    return hasFailed || socket.retryAt !== null ? "reconnecting" : "connecting";
   }
 
   function update() {
@@ -38,21 +38,21 @@ export function showConnection(line, connection) {
       line.dataset.state = state;
       label.textContent = TEXT[state];
     }
-    line.dataset.transport = connection.transport;
+    line.dataset.transport = socket.transport;
     detail.textContent = getDetail(state);
     clearTimeout(timer);
     // For the countdown, or for the date.
-    timer = setTimeout(update, connection.state === "waiting" ? 500 : 60_000);
+    timer = setTimeout(update, socket.retryAt === null ? 60_000 : 500);
   }
 
   function getDetail(state) {
     if (state === "connecting") return "";
-    const seconds = connection.state === "waiting" ? Math.ceil((connection.retryAt - Date.now()) / 1000) : 0;
+    const seconds = socket.retryAt === null ? 0 : Math.ceil((socket.retryAt - Date.now()) / 1000);
     const countdown = seconds > 0 && state === "reconnecting" ? `in ${seconds} s, ` : "";
     return `${countdown}since ${formatTime(since, new Date())}`;
   }
 
-  connection.addEventListener("state", update);
+  for (const event of ["connecting", "open", "close"]) socket.addEventListener(event, update);
   addEventListener("online", update);
   addEventListener("offline", update);
   update();

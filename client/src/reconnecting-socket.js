@@ -171,8 +171,9 @@ export class ReconnectingSocket extends EventTarget {
     if (this.readyState === OPEN) {
       this.#ping();
       if (this.#link.isStream) this.#tryUpgrade();
-    } else if (!this.#link || Date.now() - this.#attemptedAt >= MIN_ATTEMPT_MS) {
-      if (this.readyState === CONNECTING) this.#restart();
+    } else if (this.readyState === CONNECTING) {
+      const hasJustBegun = this.#link && Date.now() - this.#attemptedAt < MIN_ATTEMPT_MS;
+      if (!hasJustBegun) this.#restart();
     }
   }
 

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Backoff } from "../src/reconnecting-socket.js";
+import { Backoff } from "./support.mjs";
 
 const delays = (backoff, count) => Array.from({ length: count }, () => backoff.next());
 

@@ -3,8 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { ReconnectingSocket } from "../src/reconnecting-socket.js";
-import { connect, network, pass, settled, sockets, window } from "./support.mjs";
+import { ReconnectingSocket, connect, network, pass, settled, sockets, window } from "./support.mjs";
 
 const HEARTBEAT = { ping: "ping", pong: "pong" };
 const { CONNECTING, OPEN, CLOSING, CLOSED } = ReconnectingSocket;

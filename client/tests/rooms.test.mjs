@@ -3,8 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { ReconnectingSocket } from "../src/reconnecting-socket.js";
-import { connect as connectWith, pass, settled, sockets, window } from "./support.mjs";
+import { ReconnectingSocket, connect as connectWith, pass, settled, sockets, window } from "./support.mjs";
 
 const ROOMS = "rooms.v1";
 

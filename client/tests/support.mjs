@@ -2,7 +2,8 @@
 
 import { afterEach, beforeEach, mock } from "node:test";
 
-import { ReconnectingSocket } from "../src/reconnecting-socket.js";
+/** The source, or the module that package.test.mjs has built. */
+export const { Backoff, ReconnectingSocket } = await import(process.env.CLIENT_MODULE ?? "../src/reconnecting-socket.js");
 
 /** A fake WebSocket; the test is its server. */
 export class FakeSocket {

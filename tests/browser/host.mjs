@@ -190,8 +190,11 @@ export async function manifest(folder, every, timers) {
   const changed = text
     .replace(timer, (it) => it.replace(/every = .*/, `every = "${every}"`).repeat(timers))
     .replaceAll('"target/', `"${ROOT}target/`)
-    .replace('source = "static"', `source = "${ROOT}static"`);
-  assert.ok(changed.includes(`"${ROOT}static"`), "spin.toml has changed");
+    .replace('source = "static"', `source = "${ROOT}static"`)
+    .replace('source = "client/src"', `source = "${ROOT}client/src"`);
+  for (const folder of ["static", "client/src"]) {
+    assert.ok(changed.includes(`"${ROOT}${folder}"`), "spin.toml has changed");
+  }
   const path = join(folder, `spin-${every}-${timers}.toml`);
   await writeFile(path, changed);
   return path;

@@ -29,7 +29,7 @@ async function save(name, content) {
 
 const code = await readFile(`${ROOT}target/wasm32-wasip2/component/page.wasm`);
 const manifest = await readFile(`${ROOT}spin.toml`, "utf8");
-await cp(`${ROOT}static`, file("static"), { recursive: true });
+for (const name of ["static", "client/src"]) await cp(`${ROOT}${name}`, file(name), { recursive: true });
 await save("page.source", code);
 await save(
   "spin.toml",

@@ -45,7 +45,7 @@ async function save(name, text) {
 
 before(async () => {
   folder = await mkdtemp(join(tmpdir(), "socket-burger-watch-"));
-  await cp(`${ROOT}static`, file("static"), { recursive: true });
+  for (const name of ["static", "client/src"]) await cp(`${ROOT}${name}`, file(name), { recursive: true });
   style = await readFile(file("static/page.css"), "utf8");
   await mkdir(file("state"));
   await save("source.rs", component("page"));

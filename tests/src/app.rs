@@ -8,17 +8,15 @@ use crate::{wasm, workspace};
 pub fn burger(interval: &str) -> TempDir {
     let manifest = std::fs::read_to_string(workspace().join("spin.toml")).expect("read spin.toml");
     let root = workspace().display();
-    let manifest = manifest
+    let mut manifest = manifest
         .replace("\"2s..6s\"", &format!("{interval:?}"))
-        .replace("\"target/", &format!("\"{root}/target/"))
-        .replace(
-            "source = \"static\"",
-            &format!("source = \"{root}/static\""),
-        );
-    assert!(
-        manifest.contains(interval) && manifest.contains(&format!("\"{root}/static\"")),
-        "spin.toml lacks the strings that this function replaces"
-    );
+        .replace("\"target/", &format!("\"{root}/target/"));
+    assert!(manifest.contains(interval), "spin.toml has another timer");
+    for folder in ["static", "client/src"] {
+        let source = format!("source = {folder:?}");
+        assert!(manifest.contains(&source), "spin.toml lacks {source}");
+        manifest = manifest.replace(&source, &format!("source = \"{root}/{folder}\""));
+    }
     app_with_manifest(&manifest)
 }
 

@@ -68,7 +68,7 @@ async fn an_application_in_the_image_is_served() -> Result<()> {
     let redis = Redis::start()?;
     // The folder in which the image is built.
     let context = TempDir::new()?;
-    for name in ["spin.toml", "static", "target"] {
+    for name in ["spin.toml", "static", "client", "target"] {
         symlink(workspace().join(name), context.path().join(name))?;
     }
     let store = format!(

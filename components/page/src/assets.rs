@@ -1,5 +1,5 @@
-//! The files of `static/` as they are sent: with versioned references to other
-//! assets, fingerprinted and compressed.
+//! The files of `static/` and `client/` as they are sent: with versioned references to
+//! other assets, without the comments of modules, fingerprinted and compressed.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
@@ -12,10 +12,11 @@ use bytes::Bytes;
 use encoding::{Effort, Encoding};
 
 use crate::asset_refs::{self, Syntax};
+use crate::comments;
 use crate::file_cache::FileCache;
 use crate::fingerprint::{self, Fingerprint};
 
-/// The assets of a folder. Caches each asset until its file or a referenced asset changes.
+/// The assets of some folders. Caches each asset until its file or a referenced asset changes.
 #[derive(Debug)]
 pub(crate) struct Assets {
     files: FileCache,
@@ -53,6 +54,12 @@ impl Assets {
             files: FileCache::new(folder),
             cache: RefCell::default(),
         }
+    }
+
+    /// Adds the files in another folder, with names that begin with `prefix` and a slash.
+    pub(crate) fn with_folder(mut self, prefix: &'static str, folder: impl Into<PathBuf>) -> Self {
+        self.files.add_folder(prefix, folder);
+        self
     }
 
     /// Returns a view of the assets as they are now.
@@ -111,7 +118,13 @@ impl Snapshot<'_> {
             Some(asset) if Rc::ptr_eq(&asset.source, &source) && asset.refs == refs => asset,
             _ => {
                 let content = match text {
-                    Some((syntax, text)) => with_versions(text, syntax, folder, &refs).into(),
+                    Some((syntax, text)) => {
+                        let text = with_versions(text, syntax, folder, &refs);
+                        match syntax {
+                            Syntax::JavaScript => comments::remove(&text).into(),
+                            Syntax::Css | Syntax::Html => text.into(),
+                        }
+                    }
                     None => (*source).clone(),
                 };
                 let asset = Rc::new(Asset {

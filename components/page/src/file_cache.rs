@@ -1,4 +1,4 @@
-//! Caches the files of a folder, and rereads those that changed.
+//! Caches the files of some folders, and rereads those that changed.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -16,12 +16,14 @@ use bytes::Bytes;
 /// time changing. FAT has the coarsest one in use, with steps of two seconds.
 const MIN_AGE: Duration = Duration::from_secs(3);
 
-/// The files of a folder, with their contents.
+/// The files of some folders, with their contents.
 ///
 /// Each read checks the file's modification time and length, so edits show at once.
 #[derive(Debug)]
 pub(crate) struct FileCache {
     folder: PathBuf,
+    /// Other folders, by the first part of the names of their files.
+    folders: HashMap<&'static str, PathBuf>,
     entries: RefCell<HashMap<String, CachedFile>>,
 }
 
@@ -38,8 +40,14 @@ impl FileCache {
     pub(crate) fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
+            folders: HashMap::new(),
             entries: RefCell::default(),
         }
+    }
+
+    /// Adds a folder, whose files have names that begin with `prefix` and a slash.
+    pub(crate) fn add_folder(&mut self, prefix: &'static str, folder: impl Into<PathBuf>) {
+        self.folders.insert(prefix, folder.into());
     }
 
     /// Returns the content of the file `name`, or `None` if there is no such file or
@@ -53,7 +61,7 @@ impl FileCache {
         if !is_valid_name(name) {
             return Ok(None);
         }
-        let path = self.folder.join(name);
+        let path = self.path(name);
         let metadata = match path.metadata() {
             Ok(metadata) if metadata.is_file() => metadata,
             Ok(_) => return Ok(None),
@@ -78,6 +86,13 @@ impl FileCache {
         let content = file.content.clone();
         entries.insert(name.to_owned(), file);
         Ok(Some(content))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        let other = name
+            .split_once('/')
+            .and_then(|(prefix, rest)| Some(self.folders.get(prefix)?.join(rest)));
+        other.unwrap_or_else(|| self.folder.join(name))
     }
 }
 
@@ -171,6 +186,25 @@ mod tests {
                 Rc::ptr_eq(&read(), &read()),
                 "the same content is the same `Rc`"
             );
+        }
+    }
+
+    #[test]
+    fn files_of_another_folder_have_its_prefix() {
+        let outer = tempfile::tempdir().expect("a temporary folder");
+        for name in ["static", "client"] {
+            fs::create_dir(outer.path().join(name)).expect("a folder");
+        }
+        for (name, content) in [("static/client", "a file"), ("client/a.js", "let a;")] {
+            fs::write(outer.path().join(name), content).expect("a file");
+        }
+        let mut files = FileCache::new(outer.path().join("static"));
+        files.add_folder("client", outer.path().join("client"));
+        let read = |name| files.read(name).expect("no error").map(|it| it.to_vec());
+        assert_eq!(read("client/a.js").as_deref(), Some(&b"let a;"[..]));
+        assert_eq!(read("client").as_deref(), Some(&b"a file"[..]));
+        for name in ["a.js", "client/client/a.js", "client/../static/client", "client//a.js"] {
+            assert_eq!(read(name), None, "{name}");
         }
     }
 

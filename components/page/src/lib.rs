@@ -1,11 +1,12 @@
 //! The Spin component that serves Socket Burger's page and its assets.
 //!
 //! `/` is rendered with the latest orders, so the page is useful before its scripts
-//! run, and without them. `/static/…` serves the files of the manifest's mount.
+//! run, and without them. `/static/…` serves the files of the manifest's mounts.
 //! Everything else is 404, and methods other than `GET` and `HEAD` are 405.
 
 mod asset_refs;
 mod assets;
+mod comments;
 mod entity_tag;
 mod file_cache;
 mod fingerprint;
@@ -23,7 +24,7 @@ use spin_sdk::http::Request;
 
 thread_local! {
     /// The assets, cached for all requests that this instance serves.
-    static ASSETS: Assets = Assets::new("/static");
+    static ASSETS: Assets = Assets::new("/static").with_folder("client", "/client");
 }
 
 /// Responds to one request.

@@ -49,7 +49,10 @@ mod tests {
     use crate::order::Orders;
 
     fn assets() -> Assets {
-        Assets::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../static"))
+        Assets::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../static")).with_folder(
+            "client",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../../client/src"),
+        )
     }
 
     fn render(orders: &[Order]) -> String {
@@ -94,11 +97,10 @@ mod tests {
             );
             names.push(name.split('.').next().unwrap_or_default());
         }
-        // One from the template, one from the modules, and no duplicates.
-        assert!(
-            names.contains(&"page") && names.contains(&"clock"),
-            "{names:?}"
-        );
+        // From the template, from the modules and from the client, without duplicates.
+        for name in ["page", "clock", "client/reconnecting-socket"] {
+            assert!(names.contains(&name), "{name} in {names:?}");
+        }
         names.sort();
         assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
     }

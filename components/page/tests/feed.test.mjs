@@ -3,27 +3,31 @@
 import assert from "node:assert/strict";
 import { mock, test } from "node:test";
 
-import { Backoff } from "../../../static/connection.js";
+import { Backoff } from "../../../client/src/reconnecting-socket.js";
 import { Feed } from "../../../static/feed.js";
 import { Orders } from "../../../static/orders.js";
 import { order, settled } from "./support.mjs";
 
-/** A feed with a fake connection and a fake service. */
+/** A feed with a fake socket and a fake service. */
 function setUp(shown, stored) {
-  const connection = Object.assign(new EventTarget(), { state: "open" });
-  const send = (event, detail) =>
-    connection.dispatchEvent(new CustomEvent("message", { detail: { event, detail } }));
+  const socket = Object.assign(new EventTarget(), { OPEN: 1, readyState: 1 });
+  const receive = (data) => socket.dispatchEvent(new MessageEvent("message", { data }));
+  const send = (event, detail) => receive(JSON.stringify({ event, detail }));
   const context = {
-    connection,
+    socket,
     stored,
     requests: [],
     emitted: [],
     isBroken: false,
     orders: new Orders(12),
-    open: (resumes = false) => connection.dispatchEvent(new CustomEvent("open", { detail: { resumes } })),
+    open: (resumes = false) => {
+      socket.url = `wss://burger.example/api/ws${resumes ? "?after=100-t100" : ""}`;
+      socket.dispatchEvent(new Event("open"));
+    },
     receive: (next) => send("order-received", { order: next }),
     update: (next) => send("order-updated", { order: next }),
     send,
+    receiveText: receive,
     ids: () => context.orders.list().map(({ id }) => id),
   };
   context.orders.merge(shown);
@@ -33,7 +37,7 @@ function setUp(shown, stored) {
     return context.stored.filter(({ id }) => after === null || id > after);
   };
   const backoff = new Backoff({ random: () => 1 });
-  const feed = new Feed(connection, context.orders, fetchOrders, backoff);
+  const feed = new Feed(socket, context.orders, fetchOrders, backoff);
   context.feed = feed;
   feed.addEventListener("change", ({ detail }) => context.emitted.push(...detail.map(({ id }) => id)));
   return context;
@@ -89,7 +93,7 @@ test("refresh fetches what was never published", async () => {
   assert.deepEqual(context.emitted, [102]);
   assert.equal(context.orders.get(101).status, "fired");
   // Without a connection, the next one fetches.
-  context.connection.state = "waiting";
+  context.socket.readyState = 0;
   context.feed.refresh();
   await settled();
   assert.equal(context.requests.length, 1);
@@ -197,6 +201,7 @@ test("messages without an order are ignored", async () => {
     context.send("order-updated", detail);
   }
   context.send("pong");
+  for (const text of ["{", "null", "[]", '"text"', '{"event":1}']) context.receiveText(text);
   await settled();
   assert.deepEqual(context.ids(), [100]);
   assert.deepEqual(context.requests, []);

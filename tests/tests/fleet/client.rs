@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_tungstenite::tungstenite::Message;
 
-/// The times of the page, in `static/connection.js` and `static/api.js`.
+/// The times of the page, in `client/src/reconnecting-socket.js` and `static/api.js`.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(6);
 const PING_AFTER: Duration = Duration::from_secs(5);
 const PONG_TIMEOUT: Duration = Duration::from_secs(4);

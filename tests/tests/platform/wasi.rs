@@ -33,10 +33,11 @@ pub struct Data {
 impl Data {
     /// Creates the data of an instance on a platform with this address and configuration.
     pub fn new(platform: SocketAddr, config: &[(String, String)]) -> wasmtime::Result<Self> {
-        let assets = workspace().join("static");
         let mut wasi = WasiCtx::builder();
-        wasi.inherit_stderr()
-            .preopened_dir(assets, "/static", FsPerms::ReadOnly)?;
+        wasi.inherit_stderr();
+        for (folder, path) in [("static", "/static"), ("client/src", "/client")] {
+            wasi.preopened_dir(workspace().join(folder), path, FsPerms::ReadOnly)?;
+        }
         Ok(Self {
             table: ResourceTable::new(),
             wasi: wasi.build(),
