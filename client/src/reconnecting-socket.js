@@ -88,8 +88,8 @@ export class ReconnectingSocket extends EventTarget {
       maxBufferedBytes: 1_048_576,
       maxBufferedMessages: 1_000,
       shouldReconnect: ({ code }) => code !== 1008 && code < 4000,
-      ...options,
     };
+    for (const name in options) this.#options[name] = options[name] ?? this.#options[name];
     this.#backoff = new Backoff(options.backoff);
     this.positions = new Map(options.positions);
     for (const type of EVENTS) {

@@ -104,6 +104,16 @@ test("a URL that the WebSocket refuses is reported", async () => {
   assert.equal(sockets.length, 0);
 });
 
+test("an option that is undefined has its default", async () => {
+  await connect("/chat", [], { connectTimeout: undefined, shouldReconnect: undefined, backoff: undefined });
+  await pass(5_900);
+  assert.equal(sockets[0].isClosed, false);
+  await pass(100);
+  assert.ok(sockets[0].isClosed);
+  await pass(500);
+  assert.equal(sockets.length, 2);
+});
+
 test("the delays double, and start again after a connection that lasted", async () => {
   const [client] = await connect();
   for (const delay of [500, 1_000, 2_000, 4_000]) {

@@ -203,7 +203,12 @@ mod tests {
         let read = |name| files.read(name).expect("no error").map(|it| it.to_vec());
         assert_eq!(read("client/a.js").as_deref(), Some(&b"let a;"[..]));
         assert_eq!(read("client").as_deref(), Some(&b"a file"[..]));
-        for name in ["a.js", "client/client/a.js", "client/../static/client", "client//a.js"] {
+        for name in [
+            "a.js",
+            "client/client/a.js",
+            "client/../static/client",
+            "client//a.js",
+        ] {
             assert_eq!(read(name), None, "{name}");
         }
     }

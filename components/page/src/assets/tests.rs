@@ -174,6 +174,24 @@ fn references_contain_versions() {
 }
 
 #[test]
+fn only_modules_lose_their_comments() {
+    let outer = folder();
+    for (name, content) in [
+        ("static/commented.js", "// why\nimport \"./b.js\";"),
+        ("static/commented.css", "/* why */\na { color: red }"),
+    ] {
+        fs::write(outer.path().join(name), content).expect("a file");
+    }
+    let assets = assets(&outer);
+    let module = text(&assets, "commented.js");
+    assert!(module.starts_with("\nimport \"./b."), "{module}");
+    assert_eq!(
+        text(&assets, "commented.css"),
+        "/* why */\na { color: red }"
+    );
+}
+
+#[test]
 fn unchanged_assets_are_cached() {
     let outer = folder();
     let assets = assets(&outer);
