@@ -68,7 +68,9 @@ export class ReconnectingSocket extends EventTarget {
 
   #queue = [];
   #queuedBytes = 0;
-  #held = new Map();
+  /** The items of each channel that came before missing ones. */
+  #gaps = new Map();
+  /** The versions of the counts. */
   #versions = new Map();
 
   /** A WebSocket that is tried while a stream is open. */
@@ -265,20 +267,21 @@ export class ReconnectingSocket extends EventTarget {
     const { channel, id } = item;
     const last = this.positions.get(channel);
     if (id <= last) return;
-    let held = this.#held.get(channel);
+    let gap = this.#gaps.get(channel);
     if (id > last + 1) {
-      if (!link.isStream && !(held?.size >= MAX_HELD)) {
-        held ??= new Map();
-        this.#held.set(channel, held.set(id, item));
-        if (held.askedAfter !== last) link.socket.send(JSON.stringify({ $: "resume", channel, id: last }));
-        held.askedAfter = last;
+      if (!link.isStream && !(gap?.items.size >= MAX_HELD)) {
+        gap ??= { items: new Map() };
+        gap.items.set(id, item);
+        this.#gaps.set(channel, gap);
+        if (gap.askedAfter !== last) link.socket.send(JSON.stringify({ $: "resume", channel, id: last }));
+        gap.askedAfter = last;
         return;
       }
       this.#refetch(channel);
-      held = null;
+      gap = null;
     }
-    for (let next = item; next && !link.isDiscarded; next = held?.get(next.id + 1)) {
-      held?.delete(next.id);
+    for (let next = item; next && !link.isDiscarded; next = gap?.items.get(next.id + 1)) {
+      gap?.items.delete(next.id);
       this.positions.set(channel, next.id);
       this.#emit("item", { channel, id: next.id, data: next.data });
     }
@@ -286,7 +289,7 @@ export class ReconnectingSocket extends EventTarget {
 
   /** Forgets the position in a channel, or in all of them. */
   #refetch(channel) {
-    for (const map of [this.positions, this.#held]) {
+    for (const map of [this.positions, this.#gaps]) {
       if (channel === undefined) map.clear();
       else map.delete(channel);
     }
@@ -306,7 +309,7 @@ export class ReconnectingSocket extends EventTarget {
     this.readyState = OPEN;
     this.transport = link.isStream ? "stream" : "socket";
     this.url = link.url;
-    this.#held.clear();
+    this.#gaps.clear();
     this.#versions.clear();
     if (link.socket.send) {
       for (const data of this.#queue.splice(0)) link.socket.send(data);
