@@ -194,6 +194,17 @@ for (const [name, use] of [
   });
 }
 
+test("sockets that respond once and stall are tried less and less often", async () => {
+  const [client] = await connect("/chat", [], HEARTBEAT);
+  for (const delay of [500, 1_000, 2_000]) {
+    sockets.at(-1).accept();
+    sockets.at(-1).receive("pong");
+    await pass(9_000);
+    assert.equal(client.retryAt, Date.now() + delay);
+    await pass(delay);
+  }
+});
+
 for (const [name, wake] of [
   ["the network", () => window.dispatchEvent(new Event("online"))],
   ["the page", () => document.dispatchEvent(new Event("visibilitychange"))],
@@ -290,6 +301,15 @@ test("close codes that say no end the connection for good", async () => {
     assert.equal(sockets.length > length, !isFinal, `${code}`);
     client.close();
   }
+});
+
+test("a closed client no longer listens to the page", async () => {
+  const signals = [];
+  globalThis.addEventListener = (_type, _listener, { signal }) => signals.push(signal);
+  const [client] = await connect();
+  assert.equal(signals[0].aborted, false);
+  client.close();
+  assert.equal(signals[0].aborted, true);
 });
 
 test("the application decides what is final", async () => {

@@ -79,6 +79,20 @@ test("a gap is asked for once, and the items come in order", async () => {
   assert.deepEqual(events, ["item a 8", "item a 9"]);
 });
 
+test("a gap that was not filled before the loss is asked for again", async () => {
+  const [, events] = await open();
+  for (const id of [1, 3]) sockets[0].receive(item(id));
+  events.length = 0;
+  const socket = await lose();
+  assert.deepEqual(resumed(socket), ["1,a"]);
+  socket.accept(ROOMS);
+  socket.receive({ $: "open", recovered: true });
+  socket.receive(item(4));
+  assert.deepEqual(socket.sent, ['{"$":"resume","channel":"a","id":1}']);
+  socket.receive(item(2));
+  assert.deepEqual(events.slice(2), ["open recovered", "item a 2"], "item 3 was on the lost connection");
+});
+
 test("a gap that cannot be filled is fetched", async () => {
   const [, events] = await open();
   for (const id of [1, 5]) sockets[0].receive(item(id));
