@@ -366,9 +366,9 @@ export class ReconnectingSocket extends EventTarget {
 
   #watch() {
     if (this.readyState !== OPEN) return;
-    const { ping, isStream, hasPongs } = this.#link;
+    const { ping, hasPongs } = this.#link;
     if (ping) this.#setTimer(this.#options.pingAfter, () => this.#ping());
-    else if (isStream && hasPongs) this.#loseAfter(STREAM_TIMEOUT_MS);
+    else if (hasPongs) this.#loseAfter(STREAM_TIMEOUT_MS);
     else clearTimeout(this.#timer);
   }
 

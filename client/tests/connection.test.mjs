@@ -356,6 +356,18 @@ test("close does not wait for a server that is silent", async () => {
   assert.deepEqual(events.slice(2), ["error", "close 1006"]);
 });
 
+test("a server that goes on sending does not delay the close", async () => {
+  const [client] = await connect();
+  sockets[0].accept();
+  client.close();
+  for (let seconds = 0; seconds < 6; seconds += 1) {
+    assert.equal(client.readyState, CLOSING);
+    sockets[0].receive("more");
+    await pass(1_000);
+  }
+  assert.equal(client.readyState, CLOSED);
+});
+
 test("close ends an attempt and a pause at once", async () => {
   for (const isPause of [false, true]) {
     const [client, events] = await connect();
@@ -404,6 +416,16 @@ test("reconnect replaces the connection, and revives a closed one", async () => 
   sockets[2].accept();
   window.dispatchEvent(new Event("online"));
   assert.equal(sockets[2].sent.length, 2, "it listens to the network once");
+});
+
+test("a connection that is replaced as it opens asks for nothing", async () => {
+  const [client, events] = await connect();
+  client.addEventListener("open", () => client.reconnect(), { once: true });
+  sockets[0].accept();
+  await settled();
+  assert.deepEqual(events, ["open", "close 1000"]);
+  sockets[1].accept();
+  assert.deepEqual(events.slice(2), ["open", "refetch"]);
 });
 
 test("an attempt is announced", async () => {
