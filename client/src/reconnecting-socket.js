@@ -243,8 +243,10 @@ export class ReconnectingSocket extends EventTarget {
     if (frame === undefined) return;
     link.receivedAt = Date.now();
     link.hasPongs ||= frame?.$ === "pong";
-    if (!link.openedAt) this.#open(link, frame?.$ === "open" ? frame.recovered : undefined);
-    else if (frame?.$ === "open" && frame.recovered === undefined) this.#refetch();
+    const isOpening = frame?.$ === "open";
+    if (isOpening) this.#versions.clear();
+    if (!link.openedAt) this.#open(link, isOpening ? frame.recovered : undefined);
+    else if (isOpening && frame.recovered === undefined) this.#refetch();
     if (link.isDiscarded) return;
     this.#watch();
     if (frame) this.#handleFrame(link, frame);
@@ -310,7 +312,6 @@ export class ReconnectingSocket extends EventTarget {
     this.transport = link.isStream ? "stream" : "socket";
     this.url = link.url;
     this.#gaps.clear();
-    this.#versions.clear();
     if (link.socket.send) {
       for (const data of this.#queue.splice(0)) link.socket.send(data);
       this.#queuedBytes = 0;

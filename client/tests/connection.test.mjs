@@ -97,6 +97,18 @@ test("an attempt ends after the timeout, even without a URL", async () => {
   assert.equal(client.retryAt, Date.now() + 1_000);
 });
 
+test("the late error of an attempt's URL does not end the next attempt", async () => {
+  const rejects = [];
+  const [client, events] = await connect(() => new Promise((_, reject) => rejects.push(reject)), [], { connectTimeout: 2_000 });
+  await pass(2_500);
+  assert.equal(rejects.length, 2);
+  events.length = 0;
+  rejects[0](new Error("late"));
+  await settled();
+  assert.deepEqual(events, []);
+  assert.equal(client.retryAt, null);
+});
+
 test("a URL that the WebSocket refuses is reported", async () => {
   const [client, events] = await connect("https://[");
   assert.deepEqual(events, ["error", "close 1006"]);

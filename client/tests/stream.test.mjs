@@ -71,6 +71,8 @@ test("a WebSocket that answers replaces the stream", async () => {
   const stream = await failSockets();
   stream.accept();
   await settled();
+  sockets.at(-1).end();
+  await pass(60_000);
   const socket = sockets.at(-1);
   socket.accept();
   assert.ok(!stream.isClosed, "nothing was received on the WebSocket yet");
@@ -83,6 +85,21 @@ test("a WebSocket that answers replaces the stream", async () => {
   assert.equal(client.url, socket.url);
   await pass(5_000);
   assert.equal(socket.sent.length, 2);
+
+  // No other one is tried while it works. Beside the next stream, one is tried at once again.
+  const { length } = sockets;
+  for (let pings = 0; pings < 200; pings += 1) {
+    socket.receive("pong");
+    await pass(5_000);
+  }
+  assert.equal(sockets.length, length);
+  socket.end();
+  await pass(500);
+  const next = await failSockets();
+  const tried = sockets.length;
+  next.accept();
+  await settled();
+  assert.equal(sockets.length, tried + 1);
 });
 
 test("WebSockets that open and carry nothing do not replace the stream", async () => {
@@ -121,14 +138,16 @@ test("a reconnected stream does not retry at once the WebSocket that failed besi
 });
 
 test("a WebSocket is tried first after a stream is lost", async () => {
-  const [client] = await connect("/chat", [], APPLICATION);
+  const [client, events] = await connect("/chat", [], APPLICATION);
   const stream = await failSockets();
   stream.accept();
   await settled();
   const candidate = sockets.at(-1);
+  const { length: before } = events;
   stream.fail(false);
   assert.equal(client.readyState, 1, "the browser reconnects");
   stream.accept();
+  assert.equal(events.length, before, "and the server resumes");
   stream.fail(true);
   assert.ok(candidate.isClosed, "the WebSocket beside it is discarded, too");
   const { length } = sockets;
@@ -255,11 +274,15 @@ test("a stream of rooms that the browser reconnects is followed", async () => {
   stream.receive({ $: "open" });
   stream.receive(item(1));
   events.length = 0;
+  const count = (version) => stream.receive({ $: "count", channel: "a", count: version, version });
+  count(8);
   stream.fail(false);
   stream.accept();
   stream.receive({ $: "open", recovered: true });
   stream.receive(item(2));
-  assert.deepEqual(events.splice(0), ["item a 2"]);
+  // Versions are comparable within one response only.
+  count(7);
+  assert.deepEqual(events.splice(0), ["count a 8", "item a 2", "count a 7"]);
   stream.fail(false);
   stream.accept();
   stream.receive({ $: "open" });

@@ -123,14 +123,14 @@ export async function connect(url = "/chat", protocols = [], options = {}) {
   const client = new ReconnectingSocket(url, protocols, { backoff: { random: () => 1 }, ...options });
   clients.push(client);
   const events = [];
-  for (const type of ["open", "message", "item", "refetch", "error", "close"]) {
+  for (const type of ["open", "message", "item", "count", "refetch", "error", "close"]) {
     client.addEventListener(type, (event) => events.push(describe(event)));
   }
   await settled();
   return [client, events];
 }
 
-function describe({ type, data, id, channel, recovered, code }) {
+function describe({ type, data, id, channel, count, recovered, code }) {
   switch (type) {
     case "open":
       return recovered ? "open recovered" : "open";
@@ -138,6 +138,8 @@ function describe({ type, data, id, channel, recovered, code }) {
       return `message ${data}`;
     case "item":
       return `item ${channel} ${id}`;
+    case "count":
+      return `count ${channel} ${count}`;
     case "refetch":
       return channel === undefined ? "refetch" : `refetch ${channel}`;
     case "close":
