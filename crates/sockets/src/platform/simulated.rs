@@ -1,0 +1,84 @@
+//! The surroundings of native tests. Each thread has its own, see [`testing`](crate::testing).
+
+use std::{collections::BTreeMap, future, task::Poll};
+
+use grip::Item;
+use http::HeaderMap;
+
+use crate::{
+    PublishError,
+    configuration::Unauthorized,
+    store::{DEFAULT, Memory, Storage, StoreError},
+    testing,
+};
+
+/// A store of the thread's tests.
+#[derive(Clone, Debug)]
+pub struct Store(Memory);
+
+impl Store {
+    /// Opens the store with this label.
+    pub fn open(label: &str) -> Store {
+        Store(testing::store(label))
+    }
+}
+
+impl Default for Store {
+    fn default() -> Store {
+        Store::open(DEFAULT)
+    }
+}
+
+impl Storage for Store {
+    async fn get(&self, keys: Vec<String>) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
+        self.0.get(keys).await
+    }
+
+    async fn set(&self, key: &str, value: Vec<u8>) -> Result<(), StoreError> {
+        self.0.set(key, value).await
+    }
+
+    async fn delete(&self, keys: Vec<String>) -> Result<(), StoreError> {
+        self.0.delete(keys).await
+    }
+
+    async fn increment(&self, key: &str, delta: i64) -> Result<i64, StoreError> {
+        self.0.increment(key, delta).await
+    }
+
+    async fn swap_number(&self, key: &str, current: i64, new: i64) -> Result<bool, StoreError> {
+        self.0.swap_number(key, current, new).await
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &str,
+        current: &[u8],
+        new: Vec<u8>,
+    ) -> Result<bool, StoreError> {
+        self.0.compare_and_swap(key, current, new).await
+    }
+}
+
+/// Lets other tasks run.
+pub(crate) async fn pause() {
+    let mut has_yielded = false;
+    future::poll_fn(|context| {
+        if has_yielded {
+            return Poll::Ready(());
+        }
+        has_yielded = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+pub(crate) async fn publish(items: Vec<Item>) -> Result<(), PublishError> {
+    testing::publish(items)
+}
+
+/// All requests come from the simulated host.
+pub(crate) async fn authenticate(_: &HeaderMap) -> Result<(), Unauthorized> {
+    Ok(())
+}

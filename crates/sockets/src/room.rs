@@ -1,0 +1,308 @@
+//! Rooms: channels that keep their last items.
+
+use grip::Item;
+use serde::Serialize;
+
+use crate::{
+    Error, Result,
+    channel::publish,
+    frame::{self, ServerFrame},
+    membership::Membership,
+    query,
+    server_sent_event::{data_event, event_with_id},
+    store::{Entry, Ring, Storage, Store},
+};
+
+/// The number of items that a room keeps by default.
+const KEEP: u64 = 100;
+
+/// What the names of channels of rooms start with.
+const CHANNEL_PREFIX: &str = "room:";
+
+/// The longest name of a channel of a room, in bytes.
+const MAX_CHANNEL_BYTES: usize = 512;
+
+/// The number of bits for the count in the number that a room stores. The others are for the version.
+const COUNT_BITS: u32 = 24;
+
+/// A channel that keeps its last items, for connections that [join](crate::Connection::join) it later
+/// or come back.
+///
+/// An item is any serializable value. It has an id, which rises by 1 from item to item. Items are
+/// stored before they are published, in a [`Ring`] with the name `rooms/NAME`.
+///
+/// ```
+/// use sockets::Room;
+///
+/// # async fn send() -> sockets::Result {
+/// let room = Room::new("lobby").keep(20);
+/// room.send("hello").await
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Room {
+    channel: String,
+    keep: u64,
+    is_counted: bool,
+}
+
+/// What a client gets that joins a room or comes back to it.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    /// The client has missed items that are no longer kept.
+    pub(crate) is_reset: bool,
+    pub(crate) entries: Vec<Entry>,
+    /// The id of the newest item.
+    pub(crate) last: u64,
+}
+
+impl Room {
+    /// Returns the room with this name, which may be any text. It keeps 100 items, and does not count.
+    pub fn new(name: impl AsRef<str>) -> Room {
+        Room {
+            channel: format!("{CHANNEL_PREFIX}{}", query::encode(name.as_ref())),
+            keep: KEEP,
+            is_counted: false,
+        }
+    }
+
+    /// Keeps this number of items, at least 1.
+    pub fn keep(self, items: u64) -> Room {
+        Room {
+            keep: items.max(1),
+            ..self
+        }
+    }
+
+    /// Counts the WebSockets in the room. Clients get the count whenever it changes.
+    pub fn counted(self) -> Room {
+        Room {
+            is_counted: true,
+            ..self
+        }
+    }
+
+    /// Returns the name of the room's channel, on which its items and counts are published as frames.
+    pub fn channel(&self) -> &str {
+        &self.channel
+    }
+
+    /// Sends an item to all connections in the room. It is stored when this returns.
+    pub async fn send(&self, data: impl Serialize) -> Result {
+        self.check()?;
+        let json = serde_json::to_vec(&data)?;
+        let ring = self.ring();
+        let entry = ring.append(|_| json.clone()).await?;
+        publish(vec![self.item(&entry)]).await?;
+        // Sending the next item prunes again.
+        if let Err(error) = ring.prune(entry.id).await {
+            let channel = &self.channel;
+            eprintln!("failed to remove old items: channel={channel} error={error}");
+        }
+        Ok(())
+    }
+
+    /// Returns the items that are kept, oldest first.
+    pub async fn items(&self) -> Result<Vec<Entry>> {
+        self.check()?;
+        Ok(self.ring().latest(self.keep).await?)
+    }
+
+    /// Returns the number of WebSockets in the room, if the room is [counted](Self::counted).
+    pub async fn count(&self) -> Result<u32> {
+        self.check()?;
+        Ok(self.change_count(0).await?.0)
+    }
+
+    /// Returns the room of a membership.
+    pub(crate) fn of(membership: &Membership) -> Room {
+        Room {
+            channel: membership.channel.clone(),
+            keep: membership.keep,
+            is_counted: membership.is_counted,
+        }
+    }
+
+    /// Returns the membership of a connection that has the items up to `last`.
+    pub(crate) fn membership(&self, last: u64) -> Membership {
+        Membership {
+            channel: self.channel.clone(),
+            last,
+            keep: self.keep,
+            is_counted: self.is_counted,
+        }
+    }
+
+    pub(crate) fn is_counted(&self) -> bool {
+        self.is_counted
+    }
+
+    /// Reads what a client gets that has the items up to `position`, or none of them.
+    pub(crate) async fn replay(&self, position: Option<u64>) -> Result<Replay> {
+        self.check()?;
+        let ring = self.ring();
+        let (oldest, last) = ring.ids().await?.into_inner();
+        let is_known = |id: u64| id <= last && id + 1 >= oldest;
+        let entries = match position {
+            Some(id) if id == last => Vec::new(),
+            Some(id) if is_known(id) => ring.after(id, self.keep).await?,
+            _ => ring.latest(self.keep).await?,
+        };
+        Ok(Replay {
+            is_reset: position.is_some_and(|id| !is_known(id)),
+            // There may be newer ones since `last` was read.
+            last: entries.last().map_or(last, |entry| entry.id),
+            entries,
+        })
+    }
+
+    /// Changes the count of a counted room, and publishes it. Returns the frame with the count.
+    pub(crate) async fn enter(&self) -> Result<String> {
+        self.publish_count(1).await
+    }
+
+    /// Reverses [`enter`](Self::enter).
+    pub(crate) async fn leave(&self) -> Result<String> {
+        self.publish_count(-1).await
+    }
+
+    /// Returns the frame with an item.
+    pub(crate) fn item_frame(&self, entry: &Entry) -> String {
+        frame::item(&self.channel, entry)
+    }
+
+    async fn publish_count(&self, delta: i64) -> Result<String> {
+        let (count, version) = self.change_count(delta).await?;
+        let frame = ServerFrame::Count {
+            channel: &self.channel,
+            count,
+            version,
+        };
+        let frame = frame.to_json();
+        let item = Item::ws_text(&self.channel, frame.clone()).and_stream(data_event(&frame));
+        publish(vec![item]).await?;
+        Ok(frame)
+    }
+
+    /// Adds to the count. Returns it, and its version.
+    ///
+    /// Both are in one number, so that one call of the store changes them.
+    async fn change_count(&self, delta: i64) -> Result<(u32, u64)> {
+        let key = format!("{}/present", self.name());
+        let store = Store::default();
+        let version = i64::from(delta != 0) << COUNT_BITS;
+        let number = store.increment(&key, version + delta).await?;
+        let (mut count, version) = split_count(number);
+        if count < 0 {
+            // The store was emptied while connections were open.
+            store.increment(&key, -count).await?;
+            count = 0;
+        }
+        Ok((
+            u32::try_from(count).unwrap_or_default(),
+            u64::try_from(version).unwrap_or_default(),
+        ))
+    }
+
+    /// Returns the publication of an item.
+    fn item(&self, entry: &Entry) -> Item {
+        let frame = self.item_frame(entry);
+        let event = event_with_id(&frame::event_id(&self.channel, entry.id), &frame);
+        // The host delivers items in the order of their ids, even if they arrive in another one.
+        let previous = (entry.id - 1).to_string();
+        Item::ws_text(&self.channel, frame)
+            .and_stream(event)
+            .with_id(entry.id.to_string(), Some(previous))
+    }
+
+    fn ring(&self) -> Ring {
+        Ring::new(self.name()).keep(self.keep)
+    }
+
+    /// Returns what the names of the room's keys start with.
+    fn name(&self) -> String {
+        let name = self.channel.strip_prefix(CHANNEL_PREFIX);
+        format!("rooms/{}", name.unwrap_or_default())
+    }
+
+    fn check(&self) -> Result {
+        let channel = &self.channel;
+        if channel.len() == CHANNEL_PREFIX.len() || channel.len() > MAX_CHANNEL_BYTES {
+            let max = MAX_CHANNEL_BYTES - CHANNEL_PREFIX.len();
+            return Err(Error::msg(format!(
+                "invalid name of a room: expected 1 to {max} bytes when percent-encoded"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a channel is that of a room.
+pub(crate) fn is_channel(name: &str) -> bool {
+    name.starts_with(CHANNEL_PREFIX)
+}
+
+/// Splits the number that a room stores into the count and its version.
+fn split_count(number: i64) -> (i64, i64) {
+    let unused = i64::BITS - COUNT_BITS;
+    let count = number << unused >> unused;
+    (count, (number - count) >> COUNT_BITS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::block_on;
+
+    #[test]
+    fn counts_have_a_version() {
+        let room = Room::new("tea").counted();
+        block_on(async {
+            assert_eq!(room.change_count(1).await?, (1, 1));
+            assert_eq!(room.change_count(1).await?, (2, 2));
+            assert_eq!(room.change_count(-1).await?, (1, 3));
+            assert_eq!(room.change_count(0).await?, (1, 3));
+            assert_eq!(room.change_count(-1).await?, (0, 4));
+            // Never below 0.
+            assert_eq!(room.change_count(-1).await?, (0, 5));
+            assert_eq!(room.change_count(1).await?, (1, 6));
+            Ok::<(), Error>(())
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn replays_start_after_the_position() {
+        let room = Room::new("tea").keep(3);
+        let replay = |position| {
+            let replay = block_on(room.replay(position)).unwrap();
+            let ids: Vec<u64> = replay.entries.iter().map(|entry| entry.id).collect();
+            (replay.is_reset, ids, replay.last)
+        };
+        assert_eq!(replay(None), (false, vec![], 0));
+        assert_eq!(replay(Some(0)), (false, vec![], 0));
+        assert_eq!(replay(Some(4)), (true, vec![], 0));
+        for number in 1..=5 {
+            block_on(room.send(number)).unwrap();
+        }
+        assert_eq!(replay(None), (false, vec![3, 4, 5], 5));
+        assert_eq!(replay(Some(5)), (false, vec![], 5));
+        assert_eq!(replay(Some(4)), (false, vec![5], 5));
+        assert_eq!(replay(Some(2)), (false, vec![3, 4, 5], 5));
+        assert_eq!(replay(Some(1)), (true, vec![3, 4, 5], 5));
+        assert_eq!(replay(Some(6)), (true, vec![3, 4, 5], 5));
+    }
+
+    #[test]
+    fn names_may_be_any_text() {
+        let room = Room::new("a/b, c;\u{e9}");
+        assert_eq!(room.channel(), "room:a%2Fb%2C%20c%3B%C3%A9");
+        block_on(room.send("x")).unwrap();
+        assert_eq!(block_on(room.items()).unwrap().len(), 1);
+        for invalid in [String::new(), "x".repeat(508)] {
+            let error = block_on(Room::new(invalid).send("x")).unwrap_err();
+            assert!(error.to_string().contains("1 to 507 bytes"), "{error}");
+        }
+        block_on(Room::new("x".repeat(507)).send("x")).unwrap();
+    }
+}
