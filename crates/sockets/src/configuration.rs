@@ -9,12 +9,6 @@ use std::{
 use grip::{Key, Verifier, header};
 use http::HeaderMap;
 
-/// The variable with the URL of the host's control port.
-pub(crate) const URL: &str = "grip_url";
-
-/// The variable with the key that the host and the component share.
-pub(crate) const KEY: &str = "grip_key";
-
 /// A placeholder for the name of the component, if it is not known.
 const UNKNOWN_NAME: &str = "NAME";
 
@@ -89,13 +83,13 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Reads the values of the variables [`URL`] and [`KEY`], or why there are none.
+    /// Reads the values of the variables `grip_url` and `grip_key`, or the reasons why there are none.
     pub(crate) fn new(url: Result<String, String>, key: Result<String, String>) -> Settings {
         let problem = |name: &str, problem: String| {
             ConfigurationError::new(format!("variable {name} cannot be read: {problem}"))
         };
-        let url = url.map_err(|error| problem(URL, error));
-        let key = key.map_err(|error| problem(KEY, error));
+        let url = url.map_err(|error| problem("grip_url", error));
+        let key = key.map_err(|error| problem("grip_key", error));
         Settings {
             verifier: key.and_then(|key| verifier(&key)),
             url: url.and_then(|url| {
@@ -131,6 +125,7 @@ impl Settings {
     }
 
     /// Returns the URL of the control port, without a slash at its end.
+    #[cfg_attr(not(any(target_family = "wasm", test)), expect(dead_code))]
     pub(crate) fn url(&self) -> Result<&str, ConfigurationError> {
         match &self.url {
             Ok(url) => Ok(url),
@@ -139,6 +134,7 @@ impl Settings {
     }
 
     /// Returns the key, which also signs requests to the host.
+    #[cfg_attr(not(any(target_family = "wasm", test)), expect(dead_code))]
     pub(crate) fn key(&self) -> Option<Key> {
         let verifier = self.verifier.as_ref().ok()?;
         Some(verifier.borrow().key().clone())

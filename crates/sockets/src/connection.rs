@@ -13,7 +13,7 @@ use crate::{
     frame::{self, ClientFrame, PING, PONG, SUBPROTOCOL, ServerFrame},
     membership::{self, Membership},
     query,
-    room::{self, Replay},
+    room::{self, ChannelKind, Replay},
 };
 
 /// The parameter of the URL with the last item that a client has of a room.
@@ -203,8 +203,8 @@ impl Connection {
     ///
     /// During [`open`](crate::Handler::open), the subscription is in effect before the client knows that
     /// the connection is open.
-    pub fn subscribe(&mut self, channel: impl Into<String>) -> Result {
-        self.subscribe_from(channel.into(), None)
+    pub fn subscribe(&mut self, channel: impl Into<String>) {
+        self.subscribe_from(channel.into(), None);
     }
 
     /// Subscribes the client to a channel, and sends it the items after the one with the id `prev_id`
@@ -216,12 +216,12 @@ impl Connection {
         &mut self,
         channel: impl Into<String>,
         prev_id: impl Into<String>,
-    ) -> Result {
+    ) {
         let channel = channel.into();
         if !self.can_recover() {
             self.missed.push(channel.clone());
         }
-        self.subscribe_from(channel, Some(prev_id.into()))
+        self.subscribe_from(channel, Some(prev_id.into()));
     }
 
     /// Ends the subscription to a channel.
@@ -235,22 +235,23 @@ impl Connection {
     /// not have these any more, the client is told so, and gets all that the room has.
     pub async fn join(&mut self, room: &Room) -> Result {
         let position = self.positions.remove(room.channel());
-        // With typed frames, the client gets what is published from now on. With GRIP, it gets what is
-        // published after the last item that is read here.
-        let is_subscribed = self.subscribe_now(room.channel())?;
         let replay = room.replay(position).await?;
         if replay.is_reset {
             self.recovery = Some(Recovery::Incomplete);
         }
-        if !is_subscribed {
-            self.subscribe_from(room.channel().to_owned(), Some(replay.last.to_string()))?;
-        }
         let last = replay.last;
         self.send_replay(room, replay);
+        // After the items, because the host may deliver newer ones with the subscription.
+        self.subscribe_to_room(room.channel().to_owned(), last);
         let is_new = self.meta.join(room.membership(last));
-        if room.is_counted() && is_new && !self.is_stream() {
-            let count = room.enter().await?;
-            self.effects.push(Effect::SendFrame(count));
+        if room.is_counted() && is_new {
+            let count = if self.is_stream() {
+                room.current_count().await?
+            } else {
+                room.enter().await?
+            };
+            self.effects.push(Effect::SendFrame(room.count_frame(count)));
+            self.subscribe_to_room(room.count_channel(), count.version);
         }
         Ok(())
     }
@@ -258,7 +259,9 @@ impl Connection {
     /// Removes the client from a room.
     pub async fn leave(&mut self, room: &Room) -> Result {
         self.unsubscribe(room.channel());
-        if self.meta.leave(room.channel()).is_some_and(|room| room.is_counted) {
+        let membership = self.meta.leave(room.channel());
+        if membership.is_some_and(|room| room.is_counted) {
+            self.unsubscribe(room.count_channel());
             room.leave().await?;
         }
         Ok(())
@@ -324,15 +327,27 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends the items of a room that were published while the client joined. Returns false if the
-    /// connection is not in a room with this channel.
+    /// Sends what was published in a room while the client joined. Returns false if the channel is not
+    /// that of a room.
     pub(crate) async fn fill_gap(&mut self, channel: &str) -> Result<bool> {
-        let mut memberships = self.meta.memberships.iter();
-        let Some(membership) = memberships.find(|room| room.channel == channel) else {
+        let Some((channel, kind)) = room::parse_channel(channel) else {
             return Ok(false);
         };
-        let last = membership.last;
-        self.resume(channel, last).await?;
+        let mut memberships = self.meta.memberships.iter();
+        // A client that has left the room needs nothing.
+        if let Some(membership) = memberships.find(|room| room.channel == channel) {
+            match kind {
+                ChannelKind::Items => {
+                    let last = membership.last;
+                    self.resume(&channel, last).await?;
+                }
+                ChannelKind::Counts => {
+                    let room = Room::of(membership);
+                    let count = room.current_count().await?;
+                    self.effects.push(Effect::SendFrame(room.count_frame(count)));
+                }
+            }
+        }
         Ok(true)
     }
 
@@ -401,19 +416,24 @@ impl Connection {
 
     /// Adds the last id of a channel that the host has delivered to this stream.
     pub(crate) fn add_grip_last(&mut self, channel: String, id: String) {
-        match id.parse() {
-            Ok(id) if room::is_channel(&channel) => self.add_channel_position(channel, id),
-            _ => drop(self.grip_last.insert(channel, id)),
+        match (room::parse_channel(&channel), id.parse()) {
+            (Some((_, ChannelKind::Items)), Ok(id)) => self.add_channel_position(channel, id),
+            // The next part has the current count.
+            (Some(_), _) => {}
+            (None, _) => drop(self.grip_last.insert(channel, id)),
         }
     }
 
-    fn subscribe_from(&mut self, channel: String, prev_id: Option<String>) -> Result {
-        if !self.subscribe_now(&channel)? {
-            let prev_id = prev_id.filter(|_| self.can_recover());
-            let prev_id = self.grip_last.get(&channel).cloned().or(prev_id);
-            self.effects.push(Effect::Subscribe { channel, prev_id });
-        }
-        Ok(())
+    fn subscribe_from(&mut self, channel: String, prev_id: Option<String>) {
+        let prev_id = prev_id.filter(|_| self.can_recover());
+        let prev_id = self.grip_last.get(&channel).cloned().or(prev_id);
+        self.effects.push(Effect::Subscribe { channel, prev_id });
+    }
+
+    /// Subscribes to a channel of a room, from the item after the one with the id `last` on.
+    fn subscribe_to_room(&mut self, channel: String, last: u64) {
+        let prev_id = self.can_recover().then(|| last.to_string());
+        self.effects.push(Effect::Subscribe { channel, prev_id });
     }
 
     /// Whether the host can deliver what was published before a subscription.
@@ -423,21 +443,6 @@ impl Connection {
             Transport::Stream { .. } => true,
             #[cfg(all(feature = "sip-016", target_family = "wasm"))]
             Transport::Typed { .. } => false,
-        }
-    }
-
-    /// Subscribes now, if the transport can do so. Returns whether it has.
-    fn subscribe_now(&mut self, channel: &str) -> Result<bool> {
-        match &self.transport {
-            #[cfg(all(feature = "sip-016", target_family = "wasm"))]
-            Transport::Typed { token } => {
-                crate::typed::subscribe(token, channel)?;
-                Ok(true)
-            }
-            Transport::Grip { .. } | Transport::Stream { .. } => {
-                let _ = channel;
-                Ok(false)
-            }
         }
     }
 

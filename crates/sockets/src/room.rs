@@ -19,6 +19,12 @@ const KEEP: u64 = 100;
 /// What the names of channels of rooms start with.
 const CHANNEL_PREFIX: &str = "room:";
 
+/// What the names of channels for the counts of rooms start with.
+///
+/// Counts have a channel of their own, because the ids of its items are versions. So the host can
+/// deliver a count that was published while a client joined.
+const COUNT_PREFIX: &str = "count:";
+
 /// The longest name of a channel of a room, in bytes.
 const MAX_CHANNEL_BYTES: usize = 512;
 
@@ -56,6 +62,14 @@ pub(crate) struct Replay {
     pub(crate) last: u64,
 }
 
+/// The number of connections in a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Count {
+    pub(crate) count: u32,
+    /// Rises with each change.
+    pub(crate) version: u64,
+}
+
 impl Room {
     /// Returns the room with this name, which may be any text. It keeps 100 items, and does not count.
     pub fn new(name: impl AsRef<str>) -> Room {
@@ -82,7 +96,7 @@ impl Room {
         }
     }
 
-    /// Returns the name of the room's channel, on which its items and counts are published as frames.
+    /// Returns the name of the room's channel, on which its items are published as frames.
     pub fn channel(&self) -> &str {
         &self.channel
     }
@@ -111,7 +125,7 @@ impl Room {
     /// Returns the number of WebSockets in the room, if the room is [counted](Self::counted).
     pub async fn count(&self) -> Result<u32> {
         self.check()?;
-        Ok(self.change_count(0).await?.0)
+        Ok(self.current_count().await?.count)
     }
 
     /// Returns the room of a membership.
@@ -156,14 +170,35 @@ impl Room {
         })
     }
 
-    /// Changes the count of a counted room, and publishes it. Returns the frame with the count.
-    pub(crate) async fn enter(&self) -> Result<String> {
+    /// Adds a connection to the count of a counted room.
+    pub(crate) async fn enter(&self) -> Result<Count> {
         self.publish_count(1).await
     }
 
     /// Reverses [`enter`](Self::enter).
-    pub(crate) async fn leave(&self) -> Result<String> {
+    pub(crate) async fn leave(&self) -> Result<Count> {
         self.publish_count(-1).await
+    }
+
+    /// Returns the count of a counted room.
+    pub(crate) async fn current_count(&self) -> Result<Count> {
+        self.change_count(0).await
+    }
+
+    /// Returns the channel of the counts.
+    pub(crate) fn count_channel(&self) -> String {
+        format!("{COUNT_PREFIX}{}", self.encoded_name())
+    }
+
+    /// Returns the frame with a count.
+    pub(crate) fn count_frame(&self, count: Count) -> String {
+        let Count { count, version } = count;
+        let frame = ServerFrame::Count {
+            channel: &self.channel,
+            count,
+            version,
+        };
+        frame.to_json()
     }
 
     /// Returns the frame with an item.
@@ -171,24 +206,22 @@ impl Room {
         frame::item(&self.channel, entry)
     }
 
-    async fn publish_count(&self, delta: i64) -> Result<String> {
-        let (count, version) = self.change_count(delta).await?;
-        let frame = ServerFrame::Count {
-            channel: &self.channel,
-            count,
-            version,
-        };
-        let frame = frame.to_json();
-        let item = Item::ws_text(&self.channel, frame.clone()).and_stream(data_event(&frame));
+    async fn publish_count(&self, delta: i64) -> Result<Count> {
+        let count = self.change_count(delta).await?;
+        let frame = self.count_frame(count);
+        let previous = count.version.saturating_sub(1).to_string();
+        let item = Item::ws_text(self.count_channel(), frame.clone())
+            .and_stream(data_event(&frame))
+            .with_id(count.version.to_string(), Some(previous));
         publish(vec![item]).await?;
-        Ok(frame)
+        Ok(count)
     }
 
-    /// Adds to the count. Returns it, and its version.
+    /// Adds to the count.
     ///
-    /// Both are in one number, so that one call of the store changes them.
-    async fn change_count(&self, delta: i64) -> Result<(u32, u64)> {
-        let key = format!("{}/present", self.name());
+    /// The count and its version are in one number, so that one call of the store changes both.
+    async fn change_count(&self, delta: i64) -> Result<Count> {
+        let key = format!("{}/present", self.key());
         let store = Store::default();
         let version = i64::from(delta != 0) << COUNT_BITS;
         let number = store.increment(&key, version + delta).await?;
@@ -198,10 +231,10 @@ impl Room {
             store.increment(&key, -count).await?;
             count = 0;
         }
-        Ok((
-            u32::try_from(count).unwrap_or_default(),
-            u64::try_from(version).unwrap_or_default(),
-        ))
+        Ok(Count {
+            count: u32::try_from(count).unwrap_or_default(),
+            version: u64::try_from(version).unwrap_or_default(),
+        })
     }
 
     /// Returns the publication of an item.
@@ -216,13 +249,17 @@ impl Room {
     }
 
     fn ring(&self) -> Ring {
-        Ring::new(self.name()).keep(self.keep)
+        Ring::new(self.key()).keep(self.keep)
     }
 
-    /// Returns what the names of the room's keys start with.
-    fn name(&self) -> String {
+    /// Returns what the keys of the room start with.
+    fn key(&self) -> String {
+        format!("rooms/{}", self.encoded_name())
+    }
+
+    fn encoded_name(&self) -> &str {
         let name = self.channel.strip_prefix(CHANNEL_PREFIX);
-        format!("rooms/{}", name.unwrap_or_default())
+        name.unwrap_or_default()
     }
 
     fn check(&self) -> Result {
@@ -237,9 +274,21 @@ impl Room {
     }
 }
 
-/// Whether a channel is that of a room.
-pub(crate) fn is_channel(name: &str) -> bool {
-    name.starts_with(CHANNEL_PREFIX)
+/// What a channel of a room is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChannelKind {
+    Items,
+    Counts,
+}
+
+/// Returns the channel of the items of a room, and what the channel with this name is for. Returns
+/// `None` if the channel is not that of a room.
+pub(crate) fn parse_channel(name: &str) -> Option<(String, ChannelKind)> {
+    if name.starts_with(CHANNEL_PREFIX) {
+        return Some((name.to_owned(), ChannelKind::Items));
+    }
+    let room = name.strip_prefix(COUNT_PREFIX)?;
+    Some((format!("{CHANNEL_PREFIX}{room}"), ChannelKind::Counts))
 }
 
 /// Splits the number that a room stores into the count and its version.
@@ -257,18 +306,18 @@ mod tests {
     #[test]
     fn counts_have_a_version() {
         let room = Room::new("tea").counted();
-        block_on(async {
-            assert_eq!(room.change_count(1).await?, (1, 1));
-            assert_eq!(room.change_count(1).await?, (2, 2));
-            assert_eq!(room.change_count(-1).await?, (1, 3));
-            assert_eq!(room.change_count(0).await?, (1, 3));
-            assert_eq!(room.change_count(-1).await?, (0, 4));
-            // Never below 0.
-            assert_eq!(room.change_count(-1).await?, (0, 5));
-            assert_eq!(room.change_count(1).await?, (1, 6));
-            Ok::<(), Error>(())
-        })
-        .unwrap();
+        let change = |delta| {
+            let Count { count, version } = block_on(room.change_count(delta)).unwrap();
+            (count, version)
+        };
+        assert_eq!(change(1), (1, 1));
+        assert_eq!(change(1), (2, 2));
+        assert_eq!(change(-1), (1, 3));
+        assert_eq!(change(0), (1, 3));
+        assert_eq!(change(-1), (0, 4));
+        // Never below 0.
+        assert_eq!(change(-1), (0, 5));
+        assert_eq!(change(1), (1, 6));
     }
 
     #[test]

@@ -9,7 +9,8 @@
 //!
 //! impl Handler for Relay {
 //!     async fn open(&self, connection: &mut Connection) -> Result {
-//!         connection.subscribe("all")
+//!         connection.subscribe("all");
+//!         Ok(())
 //!     }
 //!
 //!     async fn text(&self, _: &mut Connection, text: &str) -> Result {
@@ -40,10 +41,11 @@ use std::{
     pin::pin,
     rc::{Rc, Weak},
     task::{Context, Poll, Waker},
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
-use grip::{Item, publish::WsAction};
+use grip::{Item, Key, header, publish::WsAction, signature};
 use http::{Request, Response};
 
 use self::client::State;
@@ -52,6 +54,15 @@ use crate::{Handler, PublishError, serve, store::Memory};
 
 /// The number of polls after which a future is taken to wait for something that never happens.
 const MAX_POLLS: usize = 1_000_000;
+
+/// The URL of the simulated control port.
+pub(crate) const URL: &str = "http://127.0.0.1:5561";
+
+/// The key of the simulated host.
+pub(crate) const KEY: &str = "testing";
+
+/// The lifetime of the host's tokens.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(60);
 
 thread_local! {
     static HOST: RefCell<Host> = RefCell::default();
@@ -94,9 +105,19 @@ pub fn try_connect<H: Handler>(
     Client::open(handler, request)
 }
 
-/// Sends a plain HTTP request, or one for a stream of server-sent events.
+/// Sends a plain HTTP request, or one for a stream of server-sent events. The host signs it.
 pub fn request(handler: &impl Handler, request: Request<impl Into<Bytes>>) -> Response<Bytes> {
-    block_on(serve(handler, request.map(Into::into)))
+    let mut request = request.map(Into::into);
+    if let Ok(token) = token().parse() {
+        request.headers_mut().insert(header::GRIP_SIG, token);
+    }
+    block_on(serve(handler, request))
+}
+
+/// Returns a token of the host.
+fn token() -> String {
+    let key = Key::parse(KEY).unwrap_or_else(|error| panic!("{error}"));
+    signature::sign(&key, "host", SystemTime::now(), TOKEN_LIFETIME)
 }
 
 /// Returns the store with this label.

@@ -24,7 +24,7 @@ use spin_sdk::{
 
 use crate::{
     Handler, PublishError,
-    configuration::{self, KEY, Settings, URL, Unauthorized, manifest_lines},
+    configuration::{self, Settings, Unauthorized, manifest_lines},
     events::MAX_EVENTS_BYTES,
     serve::{serve, text_response},
     store::{DEFAULT, Storage, StoreError, StoredNumber},
@@ -131,7 +131,8 @@ async fn settings() -> Rc<Settings> {
         let value = variables::get(name).await;
         value.map_err(|error| error.to_string())
     };
-    let settings = Rc::new(Settings::new(variable(URL).await, variable(KEY).await));
+    let (url, key) = (variable("grip_url").await, variable("grip_key").await);
+    let settings = Rc::new(Settings::new(url, key));
     // A concurrent request may have set the cell in the meantime.
     SETTINGS.with(|cell| cell.get_or_init(|| settings).clone())
 }

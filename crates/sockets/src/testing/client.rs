@@ -16,8 +16,8 @@ use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{block_on, published_after, register};
-use crate::{Handler, serve};
+use super::{published_after, register};
+use crate::Handler;
 
 /// The features of the host.
 const FEATURES: &str = "subscribe:recover, auto-response";
@@ -232,7 +232,7 @@ impl<'h, H: Handler> Client<'h, H> {
         }
         let request = request.body(event::encode_all(events));
         let request = request.unwrap_or_else(|error| panic!("invalid request: {error}"));
-        block_on(serve(self.handler, request))
+        super::request(self.handler, request)
     }
 
     fn apply(&mut self, response: &Response<Bytes>, events: Vec<Event>) {

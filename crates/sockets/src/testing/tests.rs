@@ -16,8 +16,8 @@ impl Handler for Robot {
         }
         if let Some(channel) = connection.parameter("channel") {
             match connection.parameter("after") {
-                Some(after) => connection.subscribe_after(channel, after)?,
-                None => connection.subscribe(channel)?,
+                Some(after) => connection.subscribe_after(channel, after),
+                None => connection.subscribe(channel),
             }
         }
         if let Some(name) = connection.parameter("name") {
@@ -274,7 +274,7 @@ fn clients_ask_for_missed_items() {
     assert_eq!(bob.items::<String>(), [r#"{"$":"ping"}"#]);
 }
 
-/// Sends an item after the client has joined, and before the host has subscribed it.
+/// Sends an item, and enters the room once more, before the host has subscribed the client.
 struct Late {
     /// Whether the host has lost its history in the meantime.
     has_lost_history: bool,
@@ -282,11 +282,14 @@ struct Late {
 
 impl Handler for Late {
     async fn open(&self, connection: &mut Connection) -> Result {
-        let room = Room::new("lobby");
+        let room = Room::new("lobby").counted();
         connection.join(&room).await?;
         room.send("late").await?;
+        room.enter().await?;
         if self.has_lost_history {
-            HOST.with_borrow_mut(|host| host.published[0].prev_id = Some("unknown".into()));
+            HOST.with_borrow_mut(|host| host.published.clear());
+            let other = |channel: &str| Item::ws_text(channel, "").with_id("9", None);
+            publish(vec![other("room:lobby"), other("count:lobby")])?;
         }
         Ok(())
     }
@@ -298,7 +301,13 @@ fn what_is_published_while_a_client_joins_is_delivered() {
         reset();
         let late = Late { has_lost_history };
         let mut client = connect(&late, "/");
-        assert_eq!(client.items::<String>(), ["late"], "{has_lost_history}");
+        let (item, before) = (item(1, "late"), count(1, 1));
+        let expected = if has_lost_history {
+            [before, item, count(2, 2)]
+        } else {
+            [item, before, count(2, 2)]
+        };
+        assert_eq!(client.texts(), expected, "{has_lost_history}");
     }
 }
 
