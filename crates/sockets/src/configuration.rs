@@ -3,11 +3,14 @@
 use std::{
     cell::{Cell, RefCell},
     fmt,
-    time::SystemTime,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use grip::{Key, Verifier, header};
+use grip::{Key, Verifier, header, signature};
 use http::HeaderMap;
+
+/// The length of the fingerprint of a key.
+const FINGERPRINT_LEN: usize = 16;
 
 /// A placeholder for the name of the component, if it is not known.
 const UNKNOWN_NAME: &str = "NAME";
@@ -66,13 +69,25 @@ grip_key = "{{{{ grip_key }}}}"
     )
 }
 
-/// The host of a request cannot be authenticated.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Unauthorized {
+/// A request that only the GRIP host may send comes from somebody else, or that cannot be verified.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unauthorized {
     /// Its token is missing or invalid.
+    #[error("{0}")]
     Token(String),
     /// The key is not known.
-    Configuration(ConfigurationError),
+    #[error(transparent)]
+    Configuration(#[from] ConfigurationError),
+}
+
+impl Unauthorized {
+    /// Returns the reason in one line.
+    pub fn reason(&self) -> &str {
+        match self {
+            Unauthorized::Token(reason) => reason,
+            Unauthorized::Configuration(error) => &error.problem,
+        }
+    }
 }
 
 /// The settings of an instance.
@@ -157,10 +172,16 @@ fn verifier(key: &str) -> Result<RefCell<Verifier>, ConfigurationError> {
     }
 }
 
+/// Returns text that identifies a key and does not reveal it.
+#[cfg_attr(not(any(target_family = "wasm", test)), expect(dead_code))]
+pub(crate) fn fingerprint(key: &Key) -> String {
+    let token = signature::sign(key, "fingerprint", UNIX_EPOCH, Duration::ZERO);
+    let signature = token.rsplit('.').next().unwrap_or_default();
+    signature.chars().take(FINGERPRINT_LEN).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use grip::signature::sign;
     use http::HeaderValue;
 
@@ -198,7 +219,10 @@ mod tests {
             };
             let error = error.to_string();
             assert!(error.starts_with(expected), "{error}");
-            assert!(error.contains("\ngrip_key = \"{{ grip_key }}\"\n"), "{error}");
+            assert!(
+                error.contains("\ngrip_key = \"{{ grip_key }}\"\n"),
+                "{error}"
+            );
             assert!(settings.key().is_none());
         }
         assert!(settings("key").key().is_some());
@@ -219,6 +243,14 @@ mod tests {
         }
         let missing = settings.authenticate(&HeaderMap::new(), NOW);
         assert!(matches!(missing, Err(Unauthorized::Token(_))));
+    }
+
+    #[test]
+    fn keys_have_fingerprints() {
+        let fingerprint = |key: &str| fingerprint(&Key::parse(key).unwrap());
+        assert_eq!(fingerprint("a").len(), FINGERPRINT_LEN);
+        assert_eq!(fingerprint("a"), fingerprint("a"));
+        assert_ne!(fingerprint("a"), fingerprint("b"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::{
     frame::{self, ClientFrame, PING, PONG, SUBPROTOCOL, ServerFrame},
     membership::{self, Membership},
     query,
-    room::{self, ChannelKind, Replay},
+    room::{self, ChannelKind, Count, Replay},
 };
 
 /// The parameter of the URL with the last item that a client has of a room.
@@ -54,15 +54,18 @@ pub(crate) struct Head {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
     /// A WebSocket of a GRIP host.
-    Grip { can_recover: bool },
+    Grip {
+        can_recover: bool,
+        can_auto_respond: bool,
+    },
     /// A stream of server-sent events.
     Stream {
         /// The stream has begun with an earlier response.
         is_continued: bool,
     },
-    /// A WebSocket with typed frames, which has this token.
+    /// A WebSocket with typed frames.
     #[cfg(all(feature = "sip-016", target_family = "wasm"))]
-    Typed { token: String },
+    Typed,
 }
 
 /// Something to do on the connection.
@@ -150,7 +153,7 @@ impl Connection {
         parameter.map(|(_, value)| value.into_owned())
     }
 
-    /// Returns the headers of the handshake.
+    /// Returns the headers of the handshake. With typed frames, only `open` gets them all.
     pub fn headers(&self) -> &HeaderMap {
         &self.head.headers
     }
@@ -212,11 +215,7 @@ impl Connection {
     ///
     /// If the host does not have all of them, or cannot resume at all,
     /// [`missed`](crate::Handler::missed) is called.
-    pub fn subscribe_after(
-        &mut self,
-        channel: impl Into<String>,
-        prev_id: impl Into<String>,
-    ) {
+    pub fn subscribe_after(&mut self, channel: impl Into<String>, prev_id: impl Into<String>) {
         let channel = channel.into();
         if !self.can_recover() {
             self.missed.push(channel.clone());
@@ -250,7 +249,7 @@ impl Connection {
             } else {
                 room.enter().await?
             };
-            self.effects.push(Effect::SendFrame(room.count_frame(count)));
+            self.send_count(room, &count);
             self.subscribe_to_room(room.count_channel(), count.version);
         }
         Ok(())
@@ -271,8 +270,9 @@ impl Connection {
     ///
     /// Not all hosts can, so the handler must answer this message, too.
     pub fn auto_respond(&mut self, request: impl Into<String>, response: impl Into<String>) {
-        let message = ControlMessage::auto_response(request, response);
-        self.control(message);
+        if self.can_auto_respond() {
+            self.control(ControlMessage::auto_response(request, response));
+        }
     }
 
     /// Sends a control message to the GRIP host.
@@ -344,21 +344,23 @@ impl Connection {
                 ChannelKind::Counts => {
                     let room = Room::of(membership);
                     let count = room.current_count().await?;
-                    self.effects.push(Effect::SendFrame(room.count_frame(count)));
+                    self.send_count(&room, &count);
                 }
             }
         }
         Ok(true)
     }
 
-    /// Leaves the counted rooms of a connection that has ended.
+    /// Leaves the rooms of a connection that has ended. Returns the first error after all are left.
     pub(crate) async fn leave_all(&mut self) -> Result {
+        let mut result = Ok(());
         for membership in self.meta.take_memberships() {
             if membership.is_counted {
-                Room::of(&membership).leave().await?;
+                let left = Room::of(&membership).leave().await;
+                result = result.and(left.map(drop));
             }
         }
-        Ok(())
+        result
     }
 
     /// Adds what the subprotocol sends first. Called when the handler has accepted the connection.
@@ -374,7 +376,7 @@ impl Connection {
         let recovered = recovery.map(|recovery| recovery == Recovery::Complete);
         let open = ServerFrame::Open { recovered }.to_json();
         let mut first = vec![Effect::SendFrame(open)];
-        if !self.is_stream() {
+        if self.can_auto_respond() {
             first.push(Effect::Control(ControlMessage::auto_response(PING, PONG)));
         }
         self.effects.splice(0..0, first);
@@ -439,10 +441,29 @@ impl Connection {
     /// Whether the host can deliver what was published before a subscription.
     fn can_recover(&self) -> bool {
         match self.transport {
-            Transport::Grip { can_recover } => can_recover,
+            Transport::Grip { can_recover, .. } => can_recover,
             Transport::Stream { .. } => true,
             #[cfg(all(feature = "sip-016", target_family = "wasm"))]
-            Transport::Typed { .. } => false,
+            Transport::Typed => false,
+        }
+    }
+
+    /// Whether the host can answer messages by itself.
+    fn can_auto_respond(&self) -> bool {
+        let Transport::Grip {
+            can_auto_respond, ..
+        } = self.transport
+        else {
+            return false;
+        };
+        can_auto_respond
+    }
+
+    fn send_count(&mut self, room: &Room, count: &Count) {
+        let frame = Effect::SendFrame(room.count_frame(count));
+        // It may be the one that was sent when the client joined.
+        if !self.effects.contains(&frame) {
+            self.effects.push(frame);
         }
     }
 
@@ -518,6 +539,19 @@ impl Meta {
             let memberships = membership::encode(&self.memberships);
             headers.push((membership::set_header(membership::META), memberships));
         }
+        headers
+    }
+
+    /// Returns the headers with which a host would return the metadata.
+    #[cfg(all(feature = "sip-016", target_family = "wasm"))]
+    pub(crate) fn to_headers(&self) -> Vec<(String, String)> {
+        let header_name = |name: &str| format!("{}{name}", header::META_PREFIX);
+        let values = self.values.iter();
+        let mut headers: Vec<(String, String)> = values
+            .map(|(name, value)| (header_name(name), query::encode(value)))
+            .collect();
+        let memberships = membership::encode(&self.memberships);
+        headers.push((header_name(membership::META), memberships));
         headers
     }
 

@@ -8,7 +8,7 @@ use grip::{
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, request::Parts};
 
 use crate::{
-    Connection, Handler, Result,
+    Connection, Error, Handler, Result,
     connection::{Effect, Head, Meta, Transport},
     frame::SUBPROTOCOL,
     serve::{failure, log_failure, text_response},
@@ -21,11 +21,7 @@ pub(crate) const MAX_EVENTS_BYTES: usize = 16 << 20;
 const INTERNAL_ERROR: u16 = 1011;
 
 /// Handles the events of a request, and responds to all of them.
-pub(crate) async fn respond(
-    handler: &impl Handler,
-    head: &Parts,
-    body: Bytes,
-) -> Response<Bytes> {
+pub(crate) async fn respond(handler: &impl Handler, head: &Parts, body: Bytes) -> Response<Bytes> {
     let limits = Limits {
         content: MAX_EVENTS_BYTES,
         ..Limits::default()
@@ -34,11 +30,14 @@ pub(crate) async fn respond(
         Ok(events) => events,
         Err(error) => return text_response(StatusCode::BAD_REQUEST, &format!("body: {error}")),
     };
-    let can_recover = has_feature(&head.headers, header::FEATURE_RECOVER);
+    let transport = Transport::Grip {
+        can_recover: has_feature(&head.headers, header::FEATURE_RECOVER),
+        can_auto_respond: has_feature(&head.headers, header::FEATURE_AUTO_RESPONSE),
+    };
     let is_opening = events.first() == Some(&Event::Open);
     let mut connection = Connection::new(
         Head::of(head),
-        Transport::Grip { can_recover },
+        transport,
         Meta::from_headers(&head.headers),
         is_opening,
     );
@@ -53,9 +52,7 @@ pub(crate) async fn respond(
         }
     }
     if let Err(error) = handle(handler, &mut connection, head, events).await {
-        log_failure("handle an event", &error);
-        connection.end(Some(CloseFrame::new(INTERNAL_ERROR, "internal error")));
-        leave_all(&mut connection).await;
+        fail(&mut connection, &error).await;
     }
     encode(&connection, is_opening)
 }
@@ -83,13 +80,26 @@ async fn handle(
             handler.missed(connection, &channel.name).await?;
         }
     }
+    handle_all(handler, connection, events).await
+}
+
+/// Handles events in order.
+pub(crate) async fn handle_all(
+    handler: &impl Handler,
+    connection: &mut Connection,
+    events: Vec<Event>,
+) -> Result {
     for event in events {
         if connection.is_closed() && !matches!(event, Event::Close(_) | Event::Disconnect) {
             continue;
         }
         match event {
             Event::Open => {}
-            Event::Text(text) => handle_text(handler, connection, &text).await?,
+            Event::Text(text) => {
+                if !connection.handle_frame(&text).await? {
+                    handler.text(connection, &text).await?;
+                }
+            }
             Event::Binary(data) => handler.binary(connection, &data).await?,
             Event::Ping(data) => connection.effects.push(Effect::Send(Message::Pong(data))),
             Event::Pong(_) => {}
@@ -98,9 +108,13 @@ async fn handle(
                 let answer = frame.as_ref();
                 let answer = answer.map(|frame| CloseFrame::new(frame.code, ""));
                 connection.end(answer);
-                return end(handler, connection, frame.as_ref()).await;
+                connection.leave_all().await?;
+                return handler.close(connection, frame.as_ref()).await;
             }
-            Event::Disconnect => return end(handler, connection, None).await,
+            Event::Disconnect => {
+                connection.leave_all().await?;
+                return handler.close(connection, None).await;
+            }
         }
     }
     if connection.is_closed() {
@@ -109,30 +123,15 @@ async fn handle(
     Ok(())
 }
 
-/// Handles a text message, which may be a frame of the subprotocol.
-pub(crate) async fn handle_text(
-    handler: &impl Handler,
-    connection: &mut Connection,
-    text: &str,
-) -> Result {
-    if connection.handle_frame(text).await? {
-        return Ok(());
-    }
-    handler.text(connection, text).await
-}
-
-/// Handles the end of a connection.
-pub(crate) async fn end(
-    handler: &impl Handler,
-    connection: &mut Connection,
-    close: Option<&CloseFrame>,
-) -> Result {
-    connection.leave_all().await?;
-    handler.close(connection, close).await
+/// Closes a connection whose handler has failed.
+pub(crate) async fn fail(connection: &mut Connection, error: &Error) {
+    log_failure("handle an event", error);
+    connection.end(Some(CloseFrame::new(INTERNAL_ERROR, "internal error")));
+    leave_all(connection).await;
 }
 
 /// Leaves the rooms of a connection that has failed.
-async fn leave_all(connection: &mut Connection) {
+pub(crate) async fn leave_all(connection: &mut Connection) {
     if let Err(error) = connection.leave_all().await {
         log_failure("leave rooms", &error);
     }

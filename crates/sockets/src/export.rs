@@ -79,7 +79,12 @@ macro_rules! __export_typed_frames {
                     $crate::__private::bindings::exports::fermyon::spin::inbound_websocket_receive::ReceivedFrame,
                 >,
             ) {
-                $crate::__private::handle_frames(&$handler, token, frames);
+                $crate::__private::handle_frames(
+                    ::core::env!("CARGO_PKG_NAME"),
+                    &$handler,
+                    token,
+                    frames,
+                );
             }
         }
     };

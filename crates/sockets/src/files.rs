@@ -84,7 +84,14 @@ mod tests {
         assert_eq!(path("/"), Some("index.html".into()));
         assert_eq!(path("/a/b%20c.js"), Some("a/b c.js".into()));
         assert_eq!(path("/a/"), Some("a/index.html".into()));
-        for invalid in ["", "/../a.js", "/a/%2e%2e/%2e%2e/b.js", "//etc/x.txt", "/%ff.js", "*"] {
+        for invalid in [
+            "",
+            "/../a.js",
+            "/a/%2e%2e/%2e%2e/b.js",
+            "//etc/x.txt",
+            "/%ff.js",
+            "*",
+        ] {
             assert_eq!(path(invalid), None, "{invalid}");
         }
     }

@@ -137,12 +137,12 @@ pub use http::{self, Request, Response, StatusCode};
 
 pub use self::{
     channel::{Channel, PublishError, channel, publish},
-    configuration::ConfigurationError,
+    configuration::{ConfigurationError, Unauthorized},
     connection::Connection,
     handler::Handler,
     message::{IntoMessage, Json, Message},
     room::Room,
-    serve::serve,
+    serve::{authenticate, serve},
 };
 
 /// The result of a handler. Any error can be returned with `?`.

@@ -67,10 +67,13 @@ mod tests {
         assert_eq!(encode(&rooms), "0,100,1,room:a 7,100,0,room:b%20c");
         assert_eq!(decode(&encode(&rooms)), rooms);
         assert_eq!(decode(""), []);
-        assert_eq!(decode("x 1,2 1,2,0,room:c"), [Membership {
-            last: 1,
-            keep: 2,
-            ..room("room:c", 0, false)
-        }]);
+        assert_eq!(
+            decode("x 1,2 1,2,0,room:c"),
+            [Membership {
+                last: 1,
+                keep: 2,
+                ..room("room:c", 0, false)
+            }]
+        );
     }
 }

@@ -10,11 +10,15 @@ mod spin;
 #[cfg(not(target_family = "wasm"))]
 pub use self::simulated::Store;
 #[cfg(not(target_family = "wasm"))]
-pub(crate) use self::simulated::{authenticate, pause, publish};
+pub(crate) use self::simulated::{authenticate, pause, publish, run};
 #[cfg(target_family = "wasm")]
 pub use self::spin::{Store, handle};
 #[cfg(target_family = "wasm")]
-pub(crate) use self::spin::{authenticate, pause, publish};
+pub(crate) use self::spin::{authenticate, pause, publish, run};
 
 /// The folder with the `files` of the component. In native tests, it is that of the package.
-pub(crate) const FILES: &str = if cfg!(target_family = "wasm") { "/" } else { "." };
+pub(crate) const FILES: &str = if cfg!(target_family = "wasm") {
+    "/"
+} else {
+    "."
+};

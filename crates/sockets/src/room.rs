@@ -1,16 +1,16 @@
 //! Rooms: channels that keep their last items.
 
 use grip::Item;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Result,
     channel::publish,
     frame::{self, ServerFrame},
     membership::Membership,
-    query,
+    platform, query,
     server_sent_event::{data_event, event_with_id},
-    store::{Entry, Ring, Storage, Store},
+    store::{Entry, Ring, Value},
 };
 
 /// The number of items that a room keeps by default.
@@ -27,9 +27,6 @@ const COUNT_PREFIX: &str = "count:";
 
 /// The longest name of a channel of a room, in bytes.
 const MAX_CHANNEL_BYTES: usize = 512;
-
-/// The number of bits for the count in the number that a room stores. The others are for the version.
-const COUNT_BITS: u32 = 24;
 
 /// A channel that keeps its last items, for connections that [join](crate::Connection::join) it later
 /// or come back.
@@ -62,12 +59,15 @@ pub(crate) struct Replay {
     pub(crate) last: u64,
 }
 
-/// The number of connections in a room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The connections in a room, as they are stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Count {
     pub(crate) count: u32,
     /// Rises with each change.
     pub(crate) version: u64,
+    /// The run of the host that the connections belong to. They have ended with it.
+    #[serde(default)]
+    run: String,
 }
 
 impl Room {
@@ -89,6 +89,9 @@ impl Room {
     }
 
     /// Counts the WebSockets in the room. Clients get the count whenever it changes.
+    ///
+    /// A host that is killed does not report the end of its connections. They are no longer counted
+    /// when it starts again with another key, which socket-host does unless `--grip-key` sets one.
     pub fn counted(self) -> Room {
         Room {
             is_counted: true,
@@ -182,7 +185,8 @@ impl Room {
 
     /// Returns the count of a counted room.
     pub(crate) async fn current_count(&self) -> Result<Count> {
-        self.change_count(0).await
+        let count = self.stored_count().get().await?;
+        Ok(count.in_run(&platform::run().await))
     }
 
     /// Returns the channel of the counts.
@@ -191,8 +195,8 @@ impl Room {
     }
 
     /// Returns the frame with a count.
-    pub(crate) fn count_frame(&self, count: Count) -> String {
-        let Count { count, version } = count;
+    pub(crate) fn count_frame(&self, count: &Count) -> String {
+        let &Count { count, version, .. } = count;
         let frame = ServerFrame::Count {
             channel: &self.channel,
             count,
@@ -206,9 +210,9 @@ impl Room {
         frame::item(&self.channel, entry)
     }
 
-    async fn publish_count(&self, delta: i64) -> Result<Count> {
+    async fn publish_count(&self, delta: i32) -> Result<Count> {
         let count = self.change_count(delta).await?;
-        let frame = self.count_frame(count);
+        let frame = self.count_frame(&count);
         let previous = count.version.saturating_sub(1).to_string();
         let item = Item::ws_text(self.count_channel(), frame.clone())
             .and_stream(data_event(&frame))
@@ -217,24 +221,22 @@ impl Room {
         Ok(count)
     }
 
-    /// Adds to the count.
-    ///
-    /// The count and its version are in one number, so that one call of the store changes both.
-    async fn change_count(&self, delta: i64) -> Result<Count> {
-        let key = format!("{}/present", self.key());
-        let store = Store::default();
-        let version = i64::from(delta != 0) << COUNT_BITS;
-        let number = store.increment(&key, version + delta).await?;
-        let (mut count, version) = split_count(number);
-        if count < 0 {
-            // The store was emptied while connections were open.
-            store.increment(&key, -count).await?;
-            count = 0;
-        }
-        Ok(Count {
-            count: u32::try_from(count).unwrap_or_default(),
-            version: u64::try_from(version).unwrap_or_default(),
-        })
+    async fn change_count(&self, delta: i32) -> Result<Count> {
+        let run = platform::run().await;
+        let change = |stored: &mut Count| {
+            let Count { count, version, .. } = std::mem::take(stored).in_run(&run);
+            *stored = Count {
+                count: count.saturating_add_signed(delta),
+                version: version + 1,
+                run: run.clone(),
+            };
+            stored.clone()
+        };
+        Ok(self.stored_count().update(change).await?)
+    }
+
+    fn stored_count(&self) -> Value<Count> {
+        Value::new(format!("{}/present", self.key()))
     }
 
     /// Returns the publication of an item.
@@ -291,11 +293,14 @@ pub(crate) fn parse_channel(name: &str) -> Option<(String, ChannelKind)> {
     Some((format!("{CHANNEL_PREFIX}{room}"), ChannelKind::Counts))
 }
 
-/// Splits the number that a room stores into the count and its version.
-fn split_count(number: i64) -> (i64, i64) {
-    let unused = i64::BITS - COUNT_BITS;
-    let count = number << unused >> unused;
-    (count, (number - count) >> COUNT_BITS)
+impl Count {
+    /// Forgets connections of another run.
+    fn in_run(self, run: &str) -> Count {
+        if self.run == run {
+            return self;
+        }
+        Count { count: 0, ..self }
+    }
 }
 
 #[cfg(test)]
@@ -307,17 +312,32 @@ mod tests {
     fn counts_have_a_version() {
         let room = Room::new("tea").counted();
         let change = |delta| {
-            let Count { count, version } = block_on(room.change_count(delta)).unwrap();
+            let Count { count, version, .. } = block_on(room.change_count(delta)).unwrap();
             (count, version)
         };
+        assert_eq!(block_on(room.count()).unwrap(), 0);
         assert_eq!(change(1), (1, 1));
         assert_eq!(change(1), (2, 2));
         assert_eq!(change(-1), (1, 3));
-        assert_eq!(change(0), (1, 3));
+        assert_eq!(block_on(room.count()).unwrap(), 1);
         assert_eq!(change(-1), (0, 4));
-        // Never below 0.
+        // The store was emptied while connections were open.
         assert_eq!(change(-1), (0, 5));
         assert_eq!(change(1), (1, 6));
+    }
+
+    #[test]
+    fn connections_end_with_the_run_of_the_host() {
+        let room = Room::new("tea").counted();
+        let other = Count {
+            count: 3,
+            version: 7,
+            run: "other".into(),
+        };
+        block_on(room.stored_count().set(&other)).unwrap();
+        assert_eq!(block_on(room.count()).unwrap(), 0);
+        let count = block_on(room.change_count(1)).unwrap();
+        assert_eq!((count.count, count.version), (1, 8));
     }
 
     #[test]

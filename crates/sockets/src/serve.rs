@@ -4,11 +4,7 @@ use bytes::Bytes;
 use grip::header;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, request::Parts};
 
-use crate::{
-    Error, Handler,
-    configuration::Unauthorized,
-    events, hold, platform, stream,
-};
+use crate::{Error, Handler, configuration::Unauthorized, events, hold, platform, stream};
 
 /// Handles a request, whatever kind it is of. [`export!`](crate::export) calls this.
 ///
@@ -41,6 +37,14 @@ pub async fn serve(handler: &impl Handler, request: Request<Bytes>) -> Response<
         Ok(response) => response,
         Err(error) => failure("handle a request", &error),
     }
+}
+
+/// Checks that the GRIP host has sent a request with these headers.
+///
+/// [`serve`] does so by itself where it matters. Other requests that only the host may send are those
+/// of timers.
+pub async fn authenticate(headers: &HeaderMap) -> Result<(), Unauthorized> {
+    platform::authenticate(headers).await
 }
 
 /// Whether a request has the events of a WebSocket.

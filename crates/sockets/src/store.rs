@@ -39,6 +39,7 @@ mod schedule;
 
 use std::collections::BTreeMap;
 
+pub(crate) use self::number::StoredNumber;
 pub use self::{
     counter::Counter,
     memory::Memory,
@@ -46,7 +47,6 @@ pub use self::{
     value::Value,
 };
 pub use crate::platform::Store;
-pub(crate) use self::number::StoredNumber;
 
 /// The label of the store that every application has.
 pub const DEFAULT: &str = "default";

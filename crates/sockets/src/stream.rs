@@ -144,10 +144,7 @@ impl Part {
                 let value = value.clone().unwrap_or_default();
                 self.meta.insert(name.clone(), value);
             }
-            Effect::Send(_)
-            | Effect::Unsubscribe(_)
-            | Effect::Control(_)
-            | Effect::Close(_) => {}
+            Effect::Send(_) | Effect::Unsubscribe(_) | Effect::Control(_) | Effect::Close(_) => {}
         }
     }
 

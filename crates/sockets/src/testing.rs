@@ -114,8 +114,8 @@ pub fn request(handler: &impl Handler, request: Request<impl Into<Bytes>>) -> Re
     block_on(serve(handler, request))
 }
 
-/// Returns a token of the host.
-fn token() -> String {
+/// Returns a token of the host, for the header `Grip-Sig`.
+pub fn token() -> String {
     let key = Key::parse(KEY).unwrap_or_else(|error| panic!("{error}"));
     signature::sign(&key, "host", SystemTime::now(), TOKEN_LIFETIME)
 }

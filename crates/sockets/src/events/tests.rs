@@ -118,8 +118,11 @@ fn subscriptions_resume_where_the_host_can() {
         let features = [(header::GRIP_FEATURE, features)];
         events(&post("/?after=7", &features, "OPEN\r\n"))[1..].to_vec()
     };
-    let subscribe =
-        |json: &str| Event::text(format!("c:{{\"channel\":\"news\",{json}\"type\":\"subscribe\"}}"));
+    let subscribe = |json: &str| {
+        Event::text(format!(
+            "c:{{\"channel\":\"news\",{json}\"type\":\"subscribe\"}}"
+        ))
+    };
     assert_eq!(
         opened("status, subscribe:recover"),
         [subscribe("\"prev-id\":\"7\",")]

@@ -24,7 +24,7 @@ use spin_sdk::{
 
 use crate::{
     Handler, PublishError,
-    configuration::{self, Settings, Unauthorized, manifest_lines},
+    configuration::{self, Settings, Unauthorized, fingerprint, manifest_lines},
     events::MAX_EVENTS_BYTES,
     serve::{serve, text_response},
     store::{DEFAULT, Storage, StoreError, StoredNumber},
@@ -67,6 +67,16 @@ pub(crate) async fn authenticate(headers: &HeaderMap) -> Result<(), Unauthorized
     settings().await.authenticate(headers, SystemTime::now())
 }
 
+/// Returns what identifies the run of the host: it has a new key in each, unless its user sets one.
+pub(crate) async fn run() -> String {
+    if cfg!(feature = "sip-016") {
+        // A handler of typed frames cannot read variables.
+        return String::new();
+    }
+    let key = settings().await.key();
+    key.as_ref().map(fingerprint).unwrap_or_default()
+}
+
 /// Publishes through the control port of the GRIP host, or through the function of a host that passes
 /// typed frames.
 pub(crate) async fn publish(items: Vec<Item>) -> Result<(), PublishError> {
@@ -94,7 +104,9 @@ pub(crate) async fn publish(items: Vec<Item>) -> Result<(), PublishError> {
         Ok(response) => {
             let status: Response<()> = response.map(drop);
             let status = status.status();
-            Err(PublishError(format!("POST {url}: unexpected status {status}")))
+            Err(PublishError(format!(
+                "POST {url}: unexpected status {status}"
+            )))
         }
         Err(ErrorCode::HttpRequestDenied) => {
             let lines = manifest_lines();

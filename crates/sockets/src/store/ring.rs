@@ -126,10 +126,7 @@ impl<S: Storage> Ring<S> {
     ///
     /// `value` is called again with another id if another instance wins the first one. Call
     /// [`prune`](Self::prune) afterwards.
-    pub async fn append(
-        &self,
-        mut value: impl FnMut(u64) -> Vec<u8>,
-    ) -> Result<Entry, StoreError> {
+    pub async fn append(&self, mut value: impl FnMut(u64) -> Vec<u8>) -> Result<Entry, StoreError> {
         let mut key = String::new();
         for _ in 0..MAX_ATTEMPTS {
             let id = self.last_id().await? + 1;

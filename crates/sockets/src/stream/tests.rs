@@ -53,11 +53,15 @@ fn instruct(response: &Response<Bytes>) -> Instruct {
 }
 
 fn item(id: u64) -> String {
-    format!("id: {id},room:tea\ndata: {{\"$\":\"item\",\"channel\":\"room:tea\",\"id\":{id},\"data\":{id}}}\n\n")
+    format!(
+        "id: {id},room:tea\ndata: {{\"$\":\"item\",\"channel\":\"room:tea\",\"id\":{id},\"data\":{id}}}\n\n"
+    )
 }
 
 fn count(count: u32, version: u32) -> String {
-    format!("data: {{\"$\":\"count\",\"channel\":\"room:tea\",\"count\":{count},\"version\":{version}}}\n\n")
+    format!(
+        "data: {{\"$\":\"count\",\"channel\":\"room:tea\",\"count\":{count},\"version\":{version}}}\n\n"
+    )
 }
 
 const OPEN: &str = "data: {\"$\":\"open\"}\n\n";
@@ -72,7 +76,10 @@ fn fill(items: u64) {
 fn the_host_holds_a_stream() {
     fill(2);
     let response = get("/follow?room=tea&x=%26", &[]);
-    assert_eq!(body(&response), format!("{OPEN}{}{}{}", item(1), item(2), count(0, 0)));
+    assert_eq!(
+        body(&response),
+        format!("{OPEN}{}{}{}", item(1), item(2), count(0, 0))
+    );
     let instruct = instruct(&response);
     assert_eq!(
         instruct.channels,
@@ -82,18 +89,27 @@ fn the_host_holds_a_stream() {
         ]
     );
     let next = instruct.next.unwrap();
-    assert_eq!(next.uri, "/follow?room=tea&x=%26&resume=2%2Croom%3Atea&part=1");
+    assert_eq!(
+        next.uri,
+        "/follow?room=tea&x=%26&resume=2%2Croom%3Atea&part=1"
+    );
     assert_eq!(instruct.meta["user"], "ada");
 
     // The host has delivered item 3, and fetches the next part.
     fill(0);
     block_on(Room::new("tea").send(3)).unwrap();
     block_on(Room::new("tea").send(4)).unwrap();
-    let last = [(header::GRIP_LAST, "room:tea; last-id=3, count:tea; last-id=0")];
+    let last = [(
+        header::GRIP_LAST,
+        "room:tea; last-id=3, count:tea; last-id=0",
+    )];
     let response = get(&next.uri, &last);
     assert_eq!(body(&response), format!("{}{}", item(4), count(0, 0)));
     let next = self::instruct(&response).next.unwrap();
-    assert_eq!(next.uri, "/follow?room=tea&x=%26&resume=4%2Croom%3Atea&part=1");
+    assert_eq!(
+        next.uri,
+        "/follow?room=tea&x=%26&resume=4%2Croom%3Atea&part=1"
+    );
 }
 
 #[test]
@@ -116,7 +132,10 @@ fn clients_resume() {
         ("/?room=tea&resume=2,room:tea", &[][..]),
         ("/?room=tea", &[("last-event-id", "2,room:tea")]),
         // The highest id counts.
-        ("/?room=tea&resume=1,room:tea", &[("last-event-id", "2,room:tea")]),
+        (
+            "/?room=tea&resume=1,room:tea",
+            &[("last-event-id", "2,room:tea")],
+        ),
     ] {
         let open = "data: {\"$\":\"open\",\"recovered\":true}\n\n";
         let response = get(path, headers);
@@ -153,7 +172,10 @@ fn long_streams_are_fetched_part_by_part() {
 #[test]
 fn without_a_host_the_client_asks_again() {
     fill(1);
-    let request = stream_request("/?room=tea&part=1", &[(header::GRIP_LAST, "room:tea; last-id=1")]);
+    let request = stream_request(
+        "/?room=tea&part=1",
+        &[(header::GRIP_LAST, "room:tea; last-id=1")],
+    );
     let response = block_on(serve(&Follow, request));
     let expected = format!("{OPEN}{}{}retry: 2000\n\n", item(1), count(0, 0));
     assert_eq!(body(&response), expected);

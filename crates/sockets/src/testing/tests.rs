@@ -51,7 +51,11 @@ impl Handler for Robot {
         connection.send(format!("missed {channel}"))
     }
 
-    async fn close(&self, connection: &mut Connection, close: Option<&crate::CloseFrame>) -> Result {
+    async fn close(
+        &self,
+        connection: &mut Connection,
+        close: Option<&crate::CloseFrame>,
+    ) -> Result {
         let name = connection.meta("name").unwrap_or("nobody");
         let text = format!("{name} left: {:?}", close.map(|close| close.code));
         channel("all").publish(text).await
@@ -92,7 +96,10 @@ fn connections_are_refused() {
 fn handlers_close_connections() {
     let mut client = connect(&Robot, "/");
     client.send("close enough");
-    assert_eq!(client.closed(), Some(crate::CloseFrame::new(4000, "enough")));
+    assert_eq!(
+        client.closed(),
+        Some(crate::CloseFrame::new(4000, "enough"))
+    );
     assert_eq!(client.texts(), Vec::<String>::new());
     let mut client = connect(&Robot, "/");
     client.send("fail");
@@ -130,7 +137,10 @@ fn publications_have_all_formats() {
     let items: serde_json::Value = serde_json::from_str(&items).unwrap();
     let format = |index: usize, name: &str| items["items"][index]["formats"][name].clone();
     assert_eq!(format(0, "ws-message")["content"], "one\ntwo");
-    assert_eq!(format(0, "http-stream")["content"], "data: one\ndata: two\n\n");
+    assert_eq!(
+        format(0, "http-stream")["content"],
+        "data: one\ndata: two\n\n"
+    );
     assert_eq!(format(0, "http-response")["body"], "one\ntwo");
     let headers = serde_json::json!([["Content-Type", "application/json"]]);
     assert_eq!(format(1, "http-response")["headers"], headers);
