@@ -41,17 +41,22 @@ const POLL_SECONDS: u32 = if cfg!(feature = "sip-016") { 5 } else { 120 };
 /// The time after which a browser reconnects if the response is not held.
 const RETRY_MILLIS: u32 = 2000;
 
-/// Whether a request asks for a stream.
+/// Whether a request asks for a stream, or for the next part of one.
 pub(crate) fn is_requested(head: &Parts) -> bool {
+    // The host fetches the next part without the headers of the client.
+    let is_part = query::parameters(head.uri.query().unwrap_or_default())
+        .any(|(name, value)| name == PART && value == "1");
     let accepted = head.headers.get_all("accept").iter();
     let mut accepted = accepted.filter_map(|value| value.to_str().ok());
-    head.method == Method::GET
-        && accepted.any(|list| {
+    let mut is_accepted = || {
+        accepted.any(|list| {
             list.split(',').any(|accepted| {
                 let essence = accepted.split(';').next().unwrap_or_default();
                 essence.trim().eq_ignore_ascii_case(EVENT_STREAM)
             })
         })
+    };
+    head.method == Method::GET && (is_part || is_accepted())
 }
 
 /// Responds with a stream, or with its next part. The host holds it open if `is_held`.

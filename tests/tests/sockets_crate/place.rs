@@ -46,7 +46,6 @@ impl Kind {
 
 /// A running chat. Stopped on drop.
 pub struct Place {
-    pub kind: Kind,
     /// The address for clients.
     pub address: SocketAddr,
     pub host: Option<Server>,
@@ -63,7 +62,6 @@ impl Place {
             Kind::Embedded | Kind::Typed => {
                 let host = Server::start(folder.path(), &[])?;
                 Ok(Self {
-                    kind,
                     address: host.address,
                     host: Some(host),
                     _pushpin: None,
@@ -78,7 +76,6 @@ impl Place {
                 let options = ["--control", &control, "--grip-key", KEY];
                 let host = Server::in_front_of(&url, &options)?;
                 Ok(Self {
-                    kind,
                     address: host.address,
                     host: Some(host),
                     _pushpin: None,
@@ -99,7 +96,6 @@ impl Place {
                     log_level: 2,
                 })?;
                 let mut place = Self {
-                    kind,
                     address: public,
                     host: None,
                     _pushpin: Some(pushpin),
