@@ -9,15 +9,15 @@
 //! Without a GRIP host, the response ends and the browser polls.
 
 use grip::{Instruct, hold};
+use sockets::store::{Entry, StoreError};
 use spin_sdk::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
     event::{ORDERS_CHANNEL, OrderEvent, RECEIVED_CHANNEL},
-    history::{FIRST_ID, History, HistoryError},
+    history::{FIRST_ID, History},
     order::{Order, Status},
     query::{self, MAX_AFTER, MAX_LATEST, parse_number},
     response::{self, Response},
-    storage::Storage,
 };
 
 /// The path of the stream.
@@ -70,11 +70,11 @@ pub(crate) fn parse_position(query: &str, headers: &HeaderMap) -> Result<Option<
 /// Returns the orders after `position`, or the newest orders if it is `None`.
 ///
 /// If `hold` is set, the response instructs the GRIP host to hold it open.
-pub(crate) async fn respond<S: Storage>(
-    history: &History<S>,
+pub(crate) async fn respond(
+    history: &History,
     position: Option<u64>,
     hold: bool,
-) -> Result<Response, HistoryError> {
+) -> Result<Response, StoreError> {
     let limit = if hold { MAX_PART_ORDERS } else { MAX_AFTER };
     let mut part = Part::read(history, position, limit).await?;
     if !hold {
@@ -116,11 +116,11 @@ struct Part {
 }
 
 impl Part {
-    async fn read<S: Storage>(
-        history: &History<S>,
+    async fn read(
+        history: &History,
         position: Option<u64>,
         limit: u64,
-    ) -> Result<Part, HistoryError> {
+    ) -> Result<Part, StoreError> {
         let latest = parse_orders(history.latest(MAX_LATEST).await?)?;
         let Some(newest) = latest.last().map(|order| order.id) else {
             return Ok(Part {
@@ -156,14 +156,8 @@ impl Part {
     }
 }
 
-fn parse_orders(orders: Vec<Vec<u8>>) -> Result<Vec<Order>, HistoryError> {
-    let orders = orders.iter().map(|order| {
-        serde_json::from_slice(order).map_err(|_| HistoryError::Corrupt {
-            key: "orders/…".into(),
-            expected: "an order",
-        })
-    });
-    orders.collect()
+fn parse_orders(orders: Vec<Entry>) -> Result<Vec<Order>, StoreError> {
+    orders.iter().map(Entry::json).collect()
 }
 
 #[cfg(test)]

@@ -6,28 +6,23 @@
 //! - over a WebSocket, whose events a GRIP host sends to the component as POST requests;
 //! - as server-sent events, on a response that the GRIP host holds open.
 //!
-//! Only `spin` calls Spin's host interfaces. Everything else depends on the traits `Storage` and
-//! `Publisher`, so that tests run natively.
+//! The crate `sockets` stores, publishes and authenticates, and decodes the events of WebSockets. In
+//! native tests, it simulates the store and the host.
 //!
-//! `router` authenticates a request (`auth`, `update`) and passes it to the module that serves
-//! it: `query`, `websocket`, `event_stream` or `update`. `orders` writes changes to `history`,
-//! which keeps them in `storage`, and then publishes them through `publisher`.
+//! `router` authenticates a request and passes it to the module that serves it: `query`, `websocket`,
+//! `event_stream` or `update`. `orders` writes changes to `history`, and then publishes them.
 
-mod auth;
 mod event;
 mod event_stream;
 mod generator;
 mod history;
 mod menu;
-mod number;
 mod order;
 mod orders;
-mod publisher;
 mod query;
 mod response;
 mod router;
 mod spin;
-mod storage;
 mod timestamp;
 mod update;
 mod websocket;

@@ -3,34 +3,32 @@
 use std::time::SystemTime;
 
 use rand::Rng;
+use sockets::store::StoreError;
 
 use crate::{
     event::OrderEvent,
     generator,
-    history::{History, HistoryError, UpdateError},
+    history::{History, UpdateError},
     order::{Order, Status},
-    publisher::Publisher,
-    storage::Storage,
     timestamp::rfc3339,
 };
 
-/// The stored orders, and the publisher of changes to them.
+/// The stored orders. Changes to them are published.
 ///
 /// A change succeeds once it is stored. A failure to publish it is only logged: clients find
 /// missing orders by their ids and fetch them.
-#[derive(Clone, Debug)]
-pub(crate) struct Orders<S, P> {
-    pub(crate) history: History<S>,
-    pub(crate) publisher: P,
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Orders {
+    pub(crate) history: History,
 }
 
-impl<S: Storage, P: Publisher> Orders<S, P> {
+impl Orders {
     /// Creates a random order.
     pub(crate) async fn create(
         &self,
         rng: &mut impl Rng,
         now: SystemTime,
-    ) -> Result<Order, HistoryError> {
+    ) -> Result<Order, StoreError> {
         let order = generator::random_order(rng, rfc3339(now));
         let order = self.history.add(order).await?;
         self.publish(OrderEvent::Received, &order).await;
@@ -52,7 +50,7 @@ impl<S: Storage, P: Publisher> Orders<S, P> {
     }
 
     async fn publish(&self, event: OrderEvent, order: &Order) {
-        if let Err(error) = self.publisher.publish(event.items(order)).await {
+        if let Err(error) = sockets::publish(event.items(order)).await {
             eprintln!(
                 "failed to publish: event={} order={} error={error}",
                 event.name(),

@@ -69,11 +69,6 @@ pub(crate) fn order(status: StatusCode, order: &Order) -> Response {
     json(status, order.to_json())
 }
 
-/// Returns WebSocket events for the GRIP host.
-pub(crate) fn websocket_events(body: Bytes) -> Response {
-    response(StatusCode::OK, grip::header::WEBSOCKET_EVENTS, body)
-}
-
 /// Returns a stream of server-sent events, or its beginning.
 pub(crate) fn event_stream(body: String) -> Response {
     let mut response = browser_response(StatusCode::OK, "text/event-stream", body.into());

@@ -4,21 +4,22 @@ use std::{future::Future, time::SystemTime};
 
 use bytes::Bytes;
 use encoding::Encoding;
-use grip::{Limits, event};
+use http_body_util::Full;
 use rand::Rng;
+use sockets::{
+    authenticate,
+    store::{Entry, StoreError},
+};
 use spin_sdk::http::{HeaderMap, Method, Request, StatusCode};
 
 use crate::{
-    auth::Authenticator,
     event_stream,
-    history::{HistoryError, UpdateError},
+    history::UpdateError,
     orders::Orders,
-    publisher::Publisher,
     query::{Query, parse_number},
     response::{self, Response},
-    storage::Storage,
     update,
-    websocket::{self, SocketHead},
+    websocket::Socket,
 };
 
 /// The maximum size of the WebSocket events in one request.
@@ -26,12 +27,11 @@ const MAX_EVENTS_BYTES: usize = 1 << 20;
 
 /// Serves HTTP requests.
 #[derive(Debug)]
-pub(crate) struct Router<'a, S, P> {
-    pub(crate) orders: Orders<S, P>,
-    pub(crate) authenticator: &'a Authenticator,
+pub(crate) struct Router {
+    pub(crate) orders: Orders,
 }
 
-impl<S: Storage, P: Publisher> Router<'_, S, P> {
+impl Router {
     /// Handles one request.
     ///
     /// `read_body` and `rng` are called only by routes that need them. `read_body` takes the
@@ -54,15 +54,12 @@ impl<S: Storage, P: Publisher> Router<'_, S, P> {
         match request.uri().path() {
             "/api/orders" if is_get => self.list(&request).await,
             "/api/orders" => response::method_not_allowed("GET, HEAD"),
-            event_stream::PATH if is_get => self.stream(&request, now).await,
+            event_stream::PATH if is_get => self.stream(&request).await,
             event_stream::PATH => response::method_not_allowed("GET, HEAD"),
             "/api/ws" if is_post && has_websocket_events(headers) => {
-                match self.authenticator.authenticate(headers, now) {
-                    Ok(()) => {
-                        let body = read_body(MAX_EVENTS_BYTES).await;
-                        self.websocket(&request, body).await
-                    }
-                    Err(reason) => response::text(StatusCode::FORBIDDEN, &reason),
+                match read_body(MAX_EVENTS_BYTES).await {
+                    Ok(body) => self.websocket(request.map(|()| body)).await,
+                    Err(message) => bad_body(&message),
                 }
             }
             "/api/ws" if is_get => {
@@ -74,10 +71,10 @@ impl<S: Storage, P: Publisher> Router<'_, S, P> {
                 response::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, &message)
             }
             "/api/ws" => response::method_not_allowed("GET, HEAD, POST"),
-            "/internal/orders" => match self.authenticator.authenticate(headers, now) {
+            "/internal/orders" => match authenticate(headers).await {
                 Ok(()) if is_post => self.create(&mut rng(), now).await,
                 Ok(()) => response::method_not_allowed("POST"),
-                Err(reason) => response::text(StatusCode::FORBIDDEN, &reason),
+                Err(error) => response::text(StatusCode::FORBIDDEN, error.reason()),
             },
             path => match order_path(path) {
                 Some((id, None)) if is_get => self.get(id).await,
@@ -108,6 +105,7 @@ impl<S: Storage, P: Publisher> Router<'_, S, P> {
         match orders {
             Ok(orders) => {
                 // The stored orders are JSON already.
+                let orders: Vec<Vec<u8>> = orders.into_iter().map(|order| order.value).collect();
                 let body = [&br#"{"orders":["#[..], &orders.join(&b','), b"]}"].concat();
                 let accepted = request.headers().get_all("accept-encoding").iter();
                 response::compressed_json(StatusCode::OK, body, Encoding::choose(accepted))
@@ -117,17 +115,14 @@ impl<S: Storage, P: Publisher> Router<'_, S, P> {
     }
 
     /// Serves the event stream. The response is held open if the GRIP host sent the request.
-    async fn stream(&self, request: &Request<()>, now: SystemTime) -> Response {
+    async fn stream(&self, request: &Request<()>) -> Response {
         let query = request.uri().query().unwrap_or_default();
         let after = match event_stream::parse_position(query, request.headers()) {
             Ok(after) => after,
             Err(message) => return response::text(StatusCode::BAD_REQUEST, &message),
         };
-        let hold = *request.method() == Method::GET
-            && self
-                .authenticator
-                .authenticate(request.headers(), now)
-                .is_ok();
+        let hold =
+            *request.method() == Method::GET && authenticate(request.headers()).await.is_ok();
         match event_stream::respond(&self.orders.history, after, hold).await {
             Ok(response) => response,
             Err(error) => history_error(error),
@@ -136,26 +131,24 @@ impl<S: Storage, P: Publisher> Router<'_, S, P> {
 
     async fn get(&self, id: u64) -> Response {
         match self.orders.history.get(id).await {
-            Ok(Some(order)) => response::json(StatusCode::OK, order),
+            Ok(Some(Entry { value, .. })) => response::json(StatusCode::OK, value),
             Ok(None) => response::text(StatusCode::NOT_FOUND, &format!("order {id} not found")),
             Err(error) => history_error(error),
         }
     }
 
     async fn update(&self, id: u64, body: Result<Bytes, String>) -> Response {
-        let bad_request =
-            |message: &str| response::text(StatusCode::BAD_REQUEST, &format!("body: {message}"));
         let body = match body {
             Ok(body) => body,
-            Err(message) => return bad_request(&message),
+            Err(message) => return bad_body(&message),
         };
         let status = match update::parse_body(&body) {
             Ok(status) => status,
-            Err(message) => return bad_request(message),
+            Err(message) => return bad_body(message),
         };
         match self.orders.update(id, status).await {
             Ok(order) => response::order(StatusCode::OK, &order),
-            Err(UpdateError::History(error)) => history_error(error),
+            Err(UpdateError::Store(error)) => history_error(error),
             Err(error @ UpdateError::NotFound(_)) => {
                 response::text(StatusCode::NOT_FOUND, &error.to_string())
             }
@@ -172,23 +165,14 @@ impl<S: Storage, P: Publisher> Router<'_, S, P> {
         }
     }
 
-    async fn websocket(&self, request: &Request<()>, body: Result<Bytes, String>) -> Response {
-        let query = request.uri().query().unwrap_or_default();
-        let head = match SocketHead::parse(query, request.headers()) {
-            Ok(head) => head,
-            Err(message) => return response::text(StatusCode::BAD_REQUEST, &message),
-        };
-        let bad_request =
-            |message: &str| response::text(StatusCode::BAD_REQUEST, &format!("body: {message}"));
-        let body = match body {
-            Ok(body) => body,
-            Err(message) => return bad_request(&message),
-        };
-        match event::decode_all(body, Limits::default()) {
-            Ok(events) => websocket::respond(&head, events, &self.orders).await,
-            Err(error) => bad_request(&error.to_string()),
-        }
+    async fn websocket(&self, request: Request<Bytes>) -> Response {
+        let response = sockets::serve(&Socket(&self.orders), request).await;
+        response.map(Full::new)
     }
+}
+
+fn bad_body(message: &str) -> Response {
+    response::text(StatusCode::BAD_REQUEST, &format!("body: {message}"))
 }
 
 /// Splits `/api/orders/ID` or `/api/orders/ID/REST` into the id and the rest.
@@ -208,7 +192,7 @@ fn has_websocket_events(headers: &HeaderMap) -> bool {
 }
 
 /// Logs an error and returns a response that does not reveal it.
-fn history_error(error: HistoryError) -> Response {
+fn history_error(error: StoreError) -> Response {
     eprintln!("failed to access orders: error={error}");
     let message = "orders unavailable: see the component's log";
     response::text(StatusCode::INTERNAL_SERVER_ERROR, message)

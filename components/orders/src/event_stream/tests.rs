@@ -8,12 +8,10 @@ use grip::{Item, publish::StreamAction};
 use http_body_util::BodyExt;
 use proptest::prelude::*;
 use serde_json::Value;
+use sockets::testing::{block_on, take_published};
 
 use super::*;
-use crate::{
-    generator,
-    testing::{self, TestOrders},
-};
+use crate::{generator, orders::Orders, testing};
 
 /// A response, as parsed by the host.
 struct TestResponse {
@@ -38,13 +36,13 @@ impl TestResponse {
     }
 }
 
-fn get(orders: &TestOrders, query: &str, last_event_id: Option<u64>, hold: bool) -> TestResponse {
+fn get(orders: &Orders, query: &str, last_event_id: Option<u64>, hold: bool) -> TestResponse {
     let header = last_event_id.map(|id| ("last-event-id", id.to_string()));
     get_with(orders, query, header, hold)
 }
 
 fn get_with(
-    orders: &TestOrders,
+    orders: &Orders,
     query: &str,
     header: Option<(&'static str, String)>,
     hold: bool,
@@ -55,10 +53,10 @@ fn get_with(
     });
     let headers = HeaderMap::from_iter(header);
     let position = parse_position(query, &headers).unwrap();
-    let response = testing::ready(respond(&orders.history, position, hold)).unwrap();
+    let response = block_on(respond(&orders.history, position, hold)).unwrap();
     assert_eq!(response.status(), 200);
     let (head, body) = response.into_parts();
-    let body = testing::ready(body.collect()).unwrap().to_bytes();
+    let body = block_on(body.collect()).unwrap().to_bytes();
     let pairs = head.headers.iter();
     let pairs = pairs.map(|(name, value)| (name.as_str(), value.as_bytes()));
     TestResponse {
@@ -106,13 +104,13 @@ fn received_events(ids: impl IntoIterator<Item = u64>) -> Vec<(String, u64)> {
         .collect()
 }
 
-fn create_orders(orders: &TestOrders, count: usize) {
+fn create_orders(orders: &Orders, count: usize) {
     for _ in 0..count {
         testing::create(orders);
     }
 }
 
-fn orders_with(count: usize) -> TestOrders {
+fn orders_with(count: usize) -> Orders {
     let orders = testing::empty_orders();
     create_orders(&orders, count);
     orders
@@ -249,7 +247,7 @@ fn parts_are_below_the_limit_of_pushpin() {
 fn updates_of_the_newest_orders_are_repeated() {
     let orders = orders_with(20);
     for id in [107, 108, 112, 119] {
-        testing::ready(orders.update(id, Status::Fired)).unwrap();
+        block_on(orders.update(id, Status::Fired)).unwrap();
     }
     let response = get(&orders, "after=115", None, true);
     let updated = [108, 112].map(|id| ("order-updated".into(), id));
@@ -341,7 +339,7 @@ struct HeldPart {
 
 /// A GRIP host with one component. Requests and published items take time to arrive.
 struct Host {
-    orders: TestOrders,
+    orders: Orders,
     browsers: Vec<Browser>,
     /// The id of the last item with an id.
     last: Option<String>,
@@ -514,11 +512,11 @@ impl Host {
         match action {
             Action::Create => drop(testing::create(&self.orders)),
             Action::Update(back, status) => {
-                let newest = testing::ready(self.orders.history.latest(1)).unwrap();
+                let newest = block_on(self.orders.history.latest(1)).unwrap();
                 if let Some(newest) = parse_orders(newest).unwrap().pop() {
                     // Invalid transitions fail and publish nothing.
                     let id = newest.id.saturating_sub(back);
-                    let _ = testing::ready(self.orders.update(id, status));
+                    let _ = block_on(self.orders.update(id, status));
                 }
             }
             Action::DeliverItem(at) if !self.in_flight.is_empty() => {
@@ -536,7 +534,7 @@ impl Host {
             Action::Expire => self.expire(),
             Action::Restart => self.restart(),
         }
-        self.in_flight.extend(self.orders.publisher.take());
+        self.in_flight.extend(take_published());
     }
 
     /// Delivers everything in flight, and lets the idle time of all streams expire.
@@ -611,7 +609,7 @@ proptest! {
             host.act(action);
         }
         host.settle();
-        let latest = testing::ready(host.orders.history.latest(MAX_LATEST)).unwrap();
+        let latest = block_on(host.orders.history.latest(MAX_LATEST)).unwrap();
         let latest = parse_orders(latest).unwrap();
         for browser in &host.browsers {
             prop_assert_eq!(browser.last_event_id, latest.last().map(|order| order.id));

@@ -1,26 +1,24 @@
 //! Tests of the routes, from the point of view of a host.
 
-use std::{io::Read, time::Duration};
+use std::io::Read;
 
 use flate2::read::GzDecoder;
-use grip::{Event, Key, signature::sign};
+use grip::{Event, Limits, event};
 use http_body_util::BodyExt;
 use rand::{SeedableRng, rngs::SmallRng};
 use serde_json::Value;
+use sockets::testing::{block_on, set_publishing_fails, store, token};
 
 use super::*;
 use crate::{
     order::{Order, Status},
-    testing::{self, MemoryStorage, RecordingPublisher, TestOrders},
+    testing::{self, take_messages},
 };
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 const EVENTS: (&str, &str) = ("content-type", "application/websocket-events");
 
-struct Server {
-    authenticator: Authenticator,
-    orders: Option<TestOrders>,
-}
+struct Server(Router);
 
 struct TestResponse {
     status: u16,
@@ -45,18 +43,13 @@ impl TestResponse {
 
 impl Server {
     fn new() -> Server {
-        Server::with_key("key")
-    }
-
-    fn with_key(key: &str) -> Server {
-        Server {
-            authenticator: Authenticator::new(key),
-            orders: Some(testing::empty_orders()),
-        }
+        Server(Router {
+            orders: testing::empty_orders(),
+        })
     }
 
     fn send(
-        &mut self,
+        &self,
         method: &str,
         uri: &str,
         headers: &[(&str, &str)],
@@ -67,10 +60,6 @@ impl Server {
             request = request.header(*name, *value);
         }
         let request = request.body(()).unwrap();
-        let router = Router {
-            orders: self.orders.take().unwrap(),
-            authenticator: &self.authenticator,
-        };
         let read_body = async |limit| {
             if body.len() <= limit {
                 Ok(Bytes::from_static(body))
@@ -79,10 +68,9 @@ impl Server {
             }
         };
         let rng = || SmallRng::seed_from_u64(7);
-        let response = testing::ready(router.handle(request, read_body, rng, NOW));
-        self.orders = Some(router.orders);
+        let response = block_on(self.0.handle(request, read_body, rng, NOW));
         let (head, body) = response.into_parts();
-        let body = testing::ready(body.collect()).unwrap().to_bytes();
+        let body = block_on(body.collect()).unwrap().to_bytes();
         assert_eq!(head.headers["content-length"], body.len().to_string());
         TestResponse {
             status: head.status.as_u16(),
@@ -91,47 +79,25 @@ impl Server {
         }
     }
 
-    fn get(&mut self, uri: &str) -> TestResponse {
+    fn get(&self, uri: &str) -> TestResponse {
         self.send("GET", uri, &[], b"")
     }
 
-    fn create_order(&mut self) -> TestResponse {
-        self.send(
-            "POST",
-            "/internal/orders",
-            &[("grip-sig", &token("key"))],
-            b"",
-        )
+    fn create_order(&self) -> TestResponse {
+        self.send("POST", "/internal/orders", &[("grip-sig", &token())], b"")
     }
-
-    fn storage(&self) -> &MemoryStorage {
-        self.orders.as_ref().unwrap().history.storage()
-    }
-
-    fn publisher(&self) -> &RecordingPublisher {
-        &self.orders.as_ref().unwrap().publisher
-    }
-}
-
-fn token(key: &str) -> String {
-    sign(
-        &Key::parse(key).unwrap(),
-        "host",
-        NOW,
-        Duration::from_secs(60),
-    )
 }
 
 #[test]
 fn orders_are_created_and_published() {
-    let mut server = Server::new();
+    let server = Server::new();
     for id in 100..105 {
         let response = server.create_order();
         assert_eq!(response.status, 201);
         let order: Order = serde_json::from_slice(&response.body).unwrap();
         assert_eq!(order.id, id);
         assert_eq!(order.timestamp, "1970-01-01T00:00:00.000Z");
-        let published = server.publisher().messages().pop().unwrap();
+        let published = take_messages().pop().unwrap();
         assert_eq!(
             published,
             format!(
@@ -145,15 +111,15 @@ fn orders_are_created_and_published() {
 
 #[test]
 fn orders_are_stored_when_publishing_fails() {
-    let mut server = Server::new();
-    server.publisher().fail();
+    let server = Server::new();
+    set_publishing_fails(true);
     assert_eq!(server.create_order().status, 201);
     assert_eq!(server.get("/api/orders").ids(), [100]);
 }
 
 #[test]
 fn orders_are_listed() {
-    let mut server = Server::new();
+    let server = Server::new();
     assert_eq!(server.get("/api/orders").text(), r#"{"orders":[]}"#);
     assert_eq!(server.get("/api/orders?after=0").text(), r#"{"orders":[]}"#);
     for _ in 0..1005 {
@@ -181,7 +147,7 @@ fn orders_are_listed() {
     assert_eq!(server.get("/api/orders/104").status, 404);
     assert_eq!(server.get("/api/orders/105").status, 200);
     // There is one count, and a slot and an order for each id. Nothing of older orders remains.
-    assert_eq!(server.storage().values.borrow().len(), 1 + 2 * 1000);
+    assert_eq!(store("default").keys().len(), 1 + 2 * 1000);
     let bad = server.get("/api/orders?limit=13");
     assert_eq!(
         (bad.status, bad.text()),
@@ -191,7 +157,7 @@ fn orders_are_listed() {
 
 #[test]
 fn lists_are_compressed_if_the_client_accepts_it() {
-    let mut server = Server::new();
+    let server = Server::new();
     for _ in 0..12 {
         server.create_order();
     }
@@ -217,7 +183,7 @@ fn lists_are_compressed_if_the_client_accepts_it() {
 
 #[test]
 fn responses_to_browsers_have_security_headers() {
-    let mut server = Server::new();
+    let server = Server::new();
     server.create_order();
     for path in [
         "/api/orders",
@@ -238,7 +204,7 @@ fn responses_to_browsers_have_security_headers() {
 
 #[test]
 fn unknown_paths_are_not_found() {
-    let mut server = Server::new();
+    let server = Server::new();
     server.create_order();
     assert_eq!(server.get("/api/orders/100").status, 200);
     for path in [
@@ -270,10 +236,10 @@ fn unknown_paths_are_not_found() {
 
 #[test]
 fn status_is_updated_over_http() {
-    let mut server = Server::new();
+    let server = Server::new();
     server.create_order();
     let json = [("content-type", "application/json")];
-    let mut update = |path: &str, body: &'static [u8]| server.send("POST", path, &json, body);
+    let update = |path: &str, body: &'static [u8]| server.send("POST", path, &json, body);
     let path = "/api/orders/100/status";
     let early = update(path, br#"{"status":"fulfilled"}"#);
     assert_eq!(
@@ -302,7 +268,7 @@ fn status_is_updated_over_http() {
     );
 
     assert_eq!(server.get("/api/orders/100").body, fired.body);
-    let published = server.publisher().messages();
+    let published = take_messages();
     assert_eq!(published.len(), 2, "{published:?}");
     assert_eq!(
         published[1],
@@ -315,9 +281,9 @@ fn status_is_updated_over_http() {
 
 #[test]
 fn pages_of_other_origins_cannot_update_a_status() {
-    let mut server = Server::new();
+    let server = Server::new();
     server.create_order();
-    let mut update = |headers: &[(&str, &str)]| {
+    let update = |headers: &[(&str, &str)]| {
         let body = br#"{"status":"fired"}"#;
         server
             .send("POST", "/api/orders/100/status", headers, body)
@@ -332,9 +298,9 @@ fn pages_of_other_origins_cannot_update_a_status() {
 
 #[test]
 fn unsupported_methods_are_rejected() {
-    let mut server = Server::new();
+    let server = Server::new();
     server.create_order();
-    let sig = token("key");
+    let sig = token();
     for (method, path, status, allow) in [
         ("HEAD", "/api/orders", 200, ""),
         ("HEAD", "/api/orders/100", 200, ""),
@@ -364,57 +330,38 @@ fn unsupported_methods_are_rejected() {
 
 #[test]
 fn only_the_host_creates_orders_and_sends_events() {
-    let send = |server: &mut Server, headers: &[(&str, &str)]| {
+    let server = Server::new();
+    let send = |headers: &[(&str, &str)]| {
         let mut with_type = vec![EVENTS];
         with_type.extend(headers);
         let created = server.send("POST", "/internal/orders", headers, b"");
         let sent = server.send("POST", "/api/ws", &with_type, b"OPEN\r\n");
         (created.status, sent.status)
     };
-    let mut server = Server::new();
-    assert_eq!(send(&mut server, &[]), (403, 403));
-    assert_eq!(send(&mut server, &[("grip-sig", "")]), (403, 403));
-    assert_eq!(
-        send(&mut server, &[("grip-sig", &token("other"))]),
-        (403, 403)
-    );
-    assert_eq!(
-        send(&mut server, &[("grip-sig", &token("key"))]),
-        (201, 200)
-    );
+    assert_eq!(send(&[]), (403, 403));
+    for invalid in ["", "other"] {
+        assert_eq!(send(&[("grip-sig", invalid)]), (403, 403));
+    }
+    assert_eq!(send(&[("grip-sig", &token())]), (201, 200));
     assert_eq!(server.get("/internal/orders").status, 403);
-    let mut no_key = Server::with_key("");
-    assert_eq!(
-        send(&mut no_key, &[("grip-sig", &token("key"))]),
-        (403, 403)
-    );
-    assert!(
-        no_key
-            .get("/internal/orders")
-            .text()
-            .contains("variable grip_key is empty")
-    );
 }
 
 #[test]
 fn websocket_events_are_answered() {
-    let mut server = Server::new();
-    let sig = token("key");
+    let server = Server::new();
+    let sig = token();
     let headers = [EVENTS, ("grip-sig", &*sig)];
-    let mut send = |body: &'static [u8]| server.send("POST", "/api/ws?x=1", &headers, body);
+    let send = |body: &'static [u8]| server.send("POST", "/api/ws?x=1", &headers, body);
     let response = send(b"OPEN\r\nTEXT 10\r\n{\"event\":\"ping\"}\r\n");
     assert_eq!(response.status, 200);
     assert_eq!(
         response.headers["content-type"],
         "application/websocket-events"
     );
-    assert_eq!(
-        response.headers["sec-websocket-extensions"],
-        "grip; message-prefix=\"\""
-    );
+    assert_eq!(response.headers["sec-websocket-extensions"], "grip");
     let events = event::decode_all(response.body, Limits::default()).unwrap();
     assert_eq!(events.len(), 3);
-    assert_eq!(events[2], Event::text(r#"{"event":"pong"}"#));
+    assert_eq!(events[2], Event::text(r#"m:{"event":"pong"}"#));
     assert_eq!((send(b"").status, &*send(b"").body), (200, &b""[..]));
     let bad = send(b"OPEN");
     assert_eq!(bad.status, 400);
@@ -428,11 +375,10 @@ fn websocket_events_are_answered() {
 
 #[test]
 fn only_the_host_gets_a_held_stream() {
-    let mut server = Server::new();
+    let server = Server::new();
     server.create_order();
-    let mut hold = |method: &str, key: Option<&str>| {
-        let sig = key.map(token);
-        let headers: Vec<_> = sig.iter().map(|sig| ("grip-sig", &**sig)).collect();
+    let hold = |method: &str, token: Option<&str>| {
+        let headers: Vec<_> = token.iter().map(|token| ("grip-sig", *token)).collect();
         let response = server.send(method, "/api/orders/stream?after=99", &headers, b"");
         assert_eq!(response.status, 200);
         assert!(
@@ -447,11 +393,11 @@ fn only_the_host_gets_a_held_stream() {
         );
         held.map(|value| value.to_str().unwrap().to_owned())
     };
-    assert_eq!(hold("GET", Some("key")).as_deref(), Some("stream"));
+    assert_eq!(hold("GET", Some(&token())).as_deref(), Some("stream"));
     assert_eq!(hold("GET", None), None);
     assert_eq!(hold("GET", Some("other")), None);
     // Nothing can be appended to a response without a body.
-    assert_eq!(hold("HEAD", Some("key")), None);
+    assert_eq!(hold("HEAD", Some(&token())), None);
     let bad = server.send("GET", "/api/orders/stream", &[("last-event-id", "x")], b"");
     assert_eq!(
         (bad.status, bad.text()),
@@ -461,9 +407,9 @@ fn only_the_host_gets_a_held_stream() {
 
 #[test]
 fn storage_errors_are_not_revealed() {
-    let mut server = Server::new();
+    let server = Server::new();
     server.create_order();
-    server.storage().fail();
+    store("default").set_failing(true);
     for path in [
         "/api/orders",
         "/api/orders?after=1",
