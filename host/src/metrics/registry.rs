@@ -27,6 +27,11 @@ const LATENCY_BUCKETS: [f64; 14] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0,
 ];
 
+/// The upper bounds of the buckets of the time that a delivery takes, in seconds.
+const DELIVERY_BUCKETS: [f64; 14] = [
+    0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0,
+];
+
 /// The content type of the text.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -68,6 +73,8 @@ pub(crate) struct Metrics {
     pub(crate) replied: Traffic,
     /// Published messages, counted for each subscriber.
     pub(crate) published: Traffic,
+    deliveries: DeliveryTimes,
+    memory: Gauge,
     publishes: By<Counter>,
     /// Subscriptions that were to begin at an earlier item, by result.
     recoveries: By<Counter>,
@@ -98,6 +105,8 @@ pub(crate) struct Snapshot {
     pub(crate) subscriptions: usize,
     /// Tasks of the runtime.
     pub(crate) tasks: usize,
+    /// The memory that the process occupies, in bytes, or 0 where the system does not tell.
+    pub(crate) memory: usize,
     /// Responses in the cache, and their size.
     pub(crate) cache: (usize, usize),
     /// Whether the bus works, if there is one.
@@ -121,6 +130,23 @@ pub(crate) struct CacheCounters {
     pub(crate) bypassed: Counter,
     /// Responses that were removed for lack of memory.
     pub(crate) evictions: Counter,
+}
+
+/// The time from a publication until it is written to sockets. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct DeliveryTimes(Histogram);
+
+impl Default for DeliveryTimes {
+    fn default() -> Self {
+        Self(Histogram::new(DELIVERY_BUCKETS))
+    }
+}
+
+impl DeliveryTimes {
+    /// Records that the subscribers of a shard have been sent a publication.
+    pub(crate) fn record(&self, time: Duration) {
+        self.0.observe(time.as_secs_f64());
+    }
 }
 
 /// Messages and their bytes, in one direction.
@@ -182,6 +208,8 @@ impl Default for Metrics {
             received: Traffic::default(),
             replied: Traffic::default(),
             published: Traffic::default(),
+            deliveries: DeliveryTimes::default(),
+            memory: Gauge::default(),
             publishes: By::default(),
             recoveries: By::default(),
             items: Counter::default(),
@@ -269,6 +297,16 @@ impl Metrics {
                 bytes,
             );
         }
+        add(
+            "delivery_seconds",
+            "Time from a publication until it is written to the sockets of a shard",
+            &self.deliveries.0,
+        );
+        add(
+            "memory_bytes",
+            "Resident memory of the process, or 0 if it is not known",
+            &self.memory,
+        );
         add("publishes", "Publish requests by status", &self.publishes);
         add("items", "Items in successful publish requests", &self.items);
         add(
@@ -352,6 +390,7 @@ impl Metrics {
         set(&self.channels, snapshot.channels);
         set(&self.subscriptions, snapshot.subscriptions);
         set(&self.tasks, snapshot.tasks);
+        set(&self.memory, snapshot.memory);
         let (entries, bytes) = snapshot.cache;
         set(&self.cache_entries, entries);
         set(&self.cache_bytes, bytes);
@@ -404,6 +443,7 @@ impl Metrics {
         let recoveries = |result| self.recoveries.get_or_create_owned(&by("result", result));
         ChannelCounters {
             published: self.published.clone(),
+            delivery_times: self.deliveries.clone(),
             duplicates: self.dropped(Dropped::Duplicate),
             recovered: recoveries("complete"),
             unrecovered: recoveries("unknown"),

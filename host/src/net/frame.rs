@@ -73,6 +73,14 @@ pub(crate) fn close(code: u16, reason: &str) -> Bytes {
     })))
 }
 
+/// Returns the code and the reason of an encoded close frame, if it has a code.
+pub(crate) fn parse_close(frame: &[u8]) -> Option<(u16, String)> {
+    // The payload is at most `MAX_CONTROL_PAYLOAD` long, so the header has two bytes.
+    let (code, reason) = frame.get(2..)?.split_at_checked(2)?;
+    let code = u16::from_be_bytes(code.try_into().ok()?);
+    Some((code, String::from_utf8_lossy(reason).into_owned()))
+}
+
 /// Encodes a close frame without a code.
 pub(crate) fn close_without_code() -> Bytes {
     encode(Frame::close(None))
@@ -111,5 +119,13 @@ mod tests {
             assert_eq!(close(code, "")[2..4], code.to_be_bytes());
         }
         assert_eq!(close_without_code(), &[0x88, 0][..]);
+    }
+
+    #[test]
+    fn close_frames_are_parsed() {
+        let parsed = |frame: Bytes| parse_close(&frame);
+        assert_eq!(parsed(close(4000, "é")), Some((4000, "é".to_owned())));
+        assert_eq!(parsed(close(1000, "")), Some((1000, String::new())));
+        assert_eq!(parsed(close_without_code()), None);
     }
 }

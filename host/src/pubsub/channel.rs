@@ -12,7 +12,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     config::Limits,
-    metrics::registry::Traffic,
+    metrics::registry::{DeliveryTimes, Traffic},
     pubsub::{
         channels::Start,
         cursor::Position,
@@ -20,7 +20,7 @@ use crate::{
         publication::{Delivery, Publication},
         replica::Waiting,
         sequencer::{MAX_ID_BYTES, Sequencer},
-        shard::{Sequenced, Shard, SocketSubscriber, Subscriber},
+        shard::{Kind, Sequenced, Shard, SocketSubscriber, Subscriber},
     },
     telemetry::panics,
 };
@@ -41,6 +41,8 @@ pub(super) struct Channel {
 pub(crate) struct ChannelCounters {
     /// What is queued for subscribers.
     pub(crate) published: Traffic,
+    /// How long that takes.
+    pub(crate) delivery_times: DeliveryTimes,
     /// Publications that were dropped for their repeated ids.
     pub(crate) duplicates: Counter,
     /// Subscriptions that were to begin at an earlier item, and did.
@@ -202,8 +204,24 @@ impl Channel {
 }
 
 impl State {
+    /// Returns the number of subscribers.
+    pub(super) fn subscribers(&self) -> usize {
+        self.shards.iter().map(|shard| shard.len()).sum()
+    }
+
+    /// Returns whether there are subscribers besides observers.
+    pub(super) fn has_subscribers(&self) -> bool {
+        self.shards
+            .iter()
+            .any(|shard| shard.kind() != Kind::Observer)
+    }
+
     /// Adds a subscriber, which receives later publications, and returns its shard and slot.
-    pub(super) fn add(&mut self, mut subscriber: Subscriber) -> (Arc<Shard>, usize) {
+    pub(super) fn add(
+        &mut self,
+        mut subscriber: Subscriber,
+        delivery_times: &DeliveryTimes,
+    ) -> (Arc<Shard>, usize) {
         // Starts with the newest shards, which usually are the ones with free slots.
         for shard in self.shards.iter().rev() {
             match shard.add(subscriber) {
@@ -211,7 +229,7 @@ impl State {
                 Err(rejected) => subscriber = rejected,
             }
         }
-        let (shard, index) = Shard::new(subscriber);
+        let (shard, index) = Shard::new(subscriber, delivery_times);
         self.shards.push(shard.clone());
         (shard, index)
     }

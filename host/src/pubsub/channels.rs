@@ -5,6 +5,7 @@
 //! missed something.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     fmt,
     sync::{
@@ -16,6 +17,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
+use serde::Serialize;
 use tokio::{
     sync::Notify,
     time::{Instant, timeout},
@@ -27,11 +29,11 @@ use crate::{
         channel::{Channel, ChannelCounters, State},
         cursor::{Cursor, Position},
         filter::Filters,
-        history::{Budget, History},
+        history::{Budget, History, HistorySize},
         publication::Publication,
         replica::Waiting,
         sequencer::{Id, MAX_ID_BYTES},
-        shard::{HoldSubscriber, Shard, Socket, SocketSubscriber, Subscriber},
+        shard::{HoldSubscriber, Kind, Shard, Socket, SocketSubscriber, Subscriber},
     },
 };
 
@@ -86,6 +88,22 @@ pub(crate) enum Start {
     After(Id),
     /// The oldest of this many, the newest that are known.
     Newest(u32),
+}
+
+/// A channel, as the control port lists it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct ChannelReport {
+    pub(crate) channel: String,
+    pub(crate) subscribers: usize,
+    /// The size of its history, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) history: Option<HistorySize>,
+    /// The id that was last published, if it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) last_id: Option<String>,
+    /// The seconds since something was published, or the last subscriber left.
+    pub(crate) idle: u64,
 }
 
 /// A subscription to a channel, which ends when this is dropped.
@@ -210,6 +228,25 @@ impl Channels {
         self.add(name, |_| Subscriber::Response(hold))
     }
 
+    /// Observes a channel: `observer` receives the newest `recent` items of its history, and then all
+    /// forms of what is published. It is not counted as a subscriber.
+    pub(crate) fn observe(
+        &self,
+        name: &str,
+        observer: Arc<dyn HoldSubscriber>,
+        recent: u64,
+    ) -> Subscription {
+        self.add(name, |state| {
+            if let Some(history) = &mut state.history {
+                history.trim(Instant::now());
+                let items = history.since(history.offset_of_newest(recent));
+                let items = items.into_iter().flatten();
+                items.for_each(|publication| observer.deliver(publication));
+            }
+            Subscriber::Observer(observer)
+        })
+    }
+
     /// Adds a subscriber, which `subscriber` creates while the channel is locked.
     fn add(&self, name: &str, subscriber: impl FnOnce(&mut State) -> Subscriber) -> Subscription {
         let mut by_name = self.lock();
@@ -224,17 +261,20 @@ impl Channels {
         let mut state = channel.lock();
         // The history may be long, and other channels need not wait for it.
         drop(by_name);
-        if state.shards.is_empty() {
+        let had_subscribers = state.has_subscribers();
+        let subscriber = subscriber(&mut state);
+        let (shard, slot) = state.add(subscriber, &self.0.counters.delivery_times);
+        if !had_subscribers && state.has_subscribers() {
             self.0.subscribed.fetch_add(1, Relaxed);
         }
-        let subscriber = subscriber(&mut state);
-        let (shard, slot) = state.add(subscriber);
         if let Some(history) = &state.history {
             // Nothing can be published before this is delivered. It is known at this point.
             shard.catch_up(slot, history);
         }
         drop(state);
-        self.0.subscriptions.fetch_add(1, Relaxed);
+        if shard.kind() != Kind::Observer {
+            self.0.subscriptions.fetch_add(1, Relaxed);
+        }
         Subscription {
             channels: self.clone(),
             name,
@@ -478,15 +518,46 @@ impl Channels {
 
     /// Returns the number of subscribers of a channel.
     pub(crate) fn subscribers(&self, name: &str) -> usize {
-        self.find(name).map_or(0, |channel| {
-            let state = channel.lock();
-            state.shards.iter().map(|shard| shard.len()).sum()
-        })
+        self.find(name)
+            .map_or(0, |channel| channel.lock().subscribers())
     }
 
     /// Returns the names of the channels.
     pub(crate) fn names(&self) -> Vec<Arc<str>> {
         self.0.by_name.read().keys().cloned().collect()
+    }
+
+    /// Returns the channels whose names start with `prefix`, up to `limit`, those with the most
+    /// subscribers first, and the number of all of them.
+    pub(crate) fn list(&self, prefix: &str, limit: usize) -> (Vec<ChannelReport>, usize) {
+        let channels: Vec<_> = {
+            let by_name = self.0.by_name.read();
+            let selected = by_name.iter().filter(|(name, _)| name.starts_with(prefix));
+            let cloned = selected.map(|(name, channel)| (name.clone(), channel.clone()));
+            cloned.collect()
+        };
+        // Channels are locked one at a time, so that none waits for the list.
+        let counted = channels.into_iter().map(|(name, channel)| {
+            let subscribers = channel.lock().subscribers();
+            (Reverse(subscribers), name, channel)
+        });
+        let mut counted: Vec<_> = counted.collect();
+        let total = counted.len();
+        counted.sort_unstable_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        counted.truncate(limit);
+        let reports = counted
+            .into_iter()
+            .map(|(Reverse(subscribers), name, channel)| {
+                let state = channel.lock();
+                ChannelReport {
+                    channel: name.to_string(),
+                    subscribers,
+                    history: state.history.as_ref().map(History::size),
+                    last_id: state.sequencer.last_id().map(|id| id.to_string()),
+                    idle: state.last_used.elapsed().as_secs(),
+                }
+            });
+        (reports.collect(), total)
     }
 
     /// Returns the number of subscriptions to all channels.
@@ -550,11 +621,14 @@ impl Drop for Subscription {
         let mut by_name = self.channels.lock();
         let mut state = self.channel.lock();
         if self.shard.remove(self.slot) {
+            let had_subscribers = state.has_subscribers();
             state
                 .shards
                 .retain(|shard| !Arc::ptr_eq(shard, &self.shard));
-            if state.shards.is_empty() {
+            if had_subscribers && !state.has_subscribers() {
                 self.channels.0.subscribed.fetch_sub(1, Relaxed);
+            }
+            if state.shards.is_empty() {
                 // A channel with an empty sequencer has nothing worth keeping.
                 let removed = state.is_forgettable() && state.try_remove();
                 drop(state);
@@ -567,7 +641,9 @@ impl Drop for Subscription {
                 }
             }
         }
-        self.channels.0.subscriptions.fetch_sub(1, Relaxed);
+        if self.shard.kind() != Kind::Observer {
+            self.channels.0.subscriptions.fetch_sub(1, Relaxed);
+        }
     }
 }
 

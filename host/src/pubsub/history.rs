@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{config::HistoryLimits, pubsub::sequencer::Id};
@@ -46,6 +47,13 @@ struct Kept<T> {
     id: Option<Id>,
     bytes: usize,
     expires: Instant,
+}
+
+/// How much a history has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct HistorySize {
+    pub(crate) items: usize,
+    pub(crate) bytes: usize,
 }
 
 impl Budget {
@@ -134,6 +142,14 @@ impl<T> History<T> {
             self.offsets.remove(id);
         }
         self.before = oldest.id;
+    }
+
+    /// Returns how much is kept.
+    pub(super) fn size(&self) -> HistorySize {
+        HistorySize {
+            items: self.items.len(),
+            bytes: self.bytes,
+        }
     }
 
     /// Returns how long an item is kept.

@@ -8,6 +8,7 @@ use grip::{
     publish::{Format, HttpResponse, ResponseAction, StreamAction, WsAction},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tokio::time::Instant;
 
 use crate::{
     http::headers::{is_framing_header, is_private_header},
@@ -41,6 +42,8 @@ pub(crate) struct Publication {
     pub(crate) prev_id: Option<Id>,
     /// Do not wait for the publication that this one follows.
     no_seq: bool,
+    /// When this host has received it.
+    pub(super) received: Instant,
     /// Metadata for filters.
     pub(crate) meta: BTreeMap<String, String>,
     /// The form for WebSockets.
@@ -108,6 +111,7 @@ impl Publication {
             id: item.id.map(Id::from),
             prev_id: item.prev_id.map(Id::from),
             no_seq: item.no_seq,
+            received: Instant::now(),
             meta: item.meta,
             socket: item.ws_message.and_then(SocketForm::new),
             stream: item.http_stream,
@@ -122,6 +126,7 @@ impl Publication {
             id: None,
             prev_id: None,
             no_seq: false,
+            received: Instant::now(),
             meta: BTreeMap::new(),
             socket: None,
             stream: None,
@@ -142,12 +147,34 @@ impl Publication {
         }
     }
 
+    /// Returns the item that this was created from, as far as this host uses it.
+    pub(crate) fn item(&self) -> Item {
+        let text = |id: &Id| id.to_string();
+        Item {
+            channel: self.channel.clone(),
+            id: self.id.as_ref().map(text),
+            prev_id: self.prev_id.as_ref().map(text),
+            no_seq: self.no_seq,
+            meta: self.meta.clone(),
+            ws_message: self.socket.as_ref().and_then(SocketForm::format),
+            http_stream: self.stream.clone(),
+            http_response: self.response.as_ref().map(ResponseForm::format),
+            size: None,
+        }
+    }
+
+    /// Returns whether there is nothing for any subscriber.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.socket.is_none() && self.stream.is_none() && self.response.is_none()
+    }
+
     /// Returns a copy that has only the channel and the position.
     pub(super) fn without_content(&self) -> Self {
         Self {
             id: self.id.clone(),
             prev_id: self.prev_id.clone(),
             no_seq: self.no_seq,
+            received: self.received,
             ..Self::empty(&self.channel)
         }
     }
@@ -192,6 +219,27 @@ impl SocketForm {
         Some(Self {
             delivery,
             content_filters: format.filters,
+        })
+    }
+
+    /// Returns what was published, unless it was not for clients.
+    fn format(&self) -> Option<Format<WsAction>> {
+        let action = match &self.delivery {
+            Delivery::Frames(frames) => WsAction::Send(frames.message()?.clone()),
+            Delivery::Close(frame) => {
+                let (code, reason) = frame::parse_close(frame)?;
+                let reason = (!reason.is_empty()).then_some(reason);
+                WsAction::Close {
+                    code: Some(code),
+                    reason,
+                }
+            }
+            Delivery::Refresh => WsAction::Refresh,
+            Delivery::Missed(_) => return None,
+        };
+        Some(Format {
+            action,
+            filters: self.content_filters.clone(),
         })
     }
 
@@ -259,6 +307,18 @@ impl ResponseForm {
         response.map_or(0, |response| response.body.len())
     }
 
+    /// Returns what was published.
+    fn format(&self) -> Format<ResponseAction> {
+        let action = match &self.response {
+            Some(response) => ResponseAction::Send(response.to_http()),
+            None => ResponseAction::Hint,
+        };
+        Format {
+            action,
+            filters: self.content_filters.clone(),
+        }
+    }
+
     fn new(format: Format<ResponseAction>) -> Result<Self, String> {
         let response = match format.action {
             ResponseAction::Send(response) => Some(PublishedResponse::new(response)?),
@@ -300,6 +360,22 @@ impl PublishedResponse {
             headers,
             body: response.body,
         })
+    }
+}
+
+impl PublishedResponse {
+    /// Returns the response as it is published. Bytes of headers that are not text are replaced.
+    fn to_http(&self) -> HttpResponse {
+        let headers = self.headers.iter().map(|(name, value)| {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            (name.to_string(), value.into_owned())
+        });
+        HttpResponse {
+            code: self.status.as_u16(),
+            reason: self.reason.clone(),
+            headers: headers.collect(),
+            body: self.body.clone(),
+        }
     }
 }
 

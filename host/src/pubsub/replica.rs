@@ -157,6 +157,8 @@ impl State {
         for shard in &self.shards {
             match shard.kind() {
                 Kind::Socket if is_new => {}
+                // It observes what is published from now on.
+                Kind::Observer => {}
                 Kind::Socket => shard.restart(next, &missed),
                 // Their requests are sent to the backend again, unless ids are not used at all.
                 Kind::Stream | Kind::Response if !uses_ids => {}

@@ -10,11 +10,12 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tracing::debug;
 
 use crate::{
     config::Limits,
+    metrics::registry::DeliveryTimes,
     pubsub::{
         cursor::{Cursor, Phase, Position},
         filter::{Filters, LastIds},
@@ -64,6 +65,8 @@ pub(super) enum Subscriber {
     Socket(Socket),
     Stream(Arc<dyn HoldSubscriber>),
     Response(Arc<dyn HoldSubscriber>),
+    /// Receives all forms of a publication, and does not count as a subscriber.
+    Observer(Arc<dyn HoldSubscriber>),
 }
 
 /// A subscribed WebSocket. Those without filters share the same frames.
@@ -105,6 +108,7 @@ pub(super) enum Kind {
     Socket,
     Stream,
     Response,
+    Observer,
 }
 
 /// Some subscribers of a channel, and the publications queued for them.
@@ -115,6 +119,7 @@ pub(super) struct Shard {
     queue: Mutex<Queue>,
     /// Notified when a batch has been taken from the queue, and when it has been delivered.
     progress: Notify,
+    delivery_times: DeliveryTimes,
 }
 
 #[derive(Clone, Default)]
@@ -168,6 +173,7 @@ impl Subscriber {
             Self::Socket(_) => Kind::Socket,
             Self::Stream(_) => Kind::Stream,
             Self::Response(_) => Kind::Response,
+            Self::Observer(_) => Kind::Observer,
         }
     }
 }
@@ -179,6 +185,7 @@ impl Kind {
             Self::Socket => publication.socket.as_ref().map(SocketForm::bytes),
             Self::Stream => publication.stream.as_ref().map(stream_bytes),
             Self::Response => publication.response.as_ref().map(ResponseForm::bytes),
+            Self::Observer => None,
         }
         .unwrap_or_default()
     }
@@ -190,18 +197,23 @@ impl Kind {
             Self::Socket => publication.socket.as_ref().map(SocketForm::size),
             Self::Stream => publication.stream.as_ref().map(|_| publication.size()),
             Self::Response => publication.response.as_ref().map(|_| publication.size()),
+            Self::Observer => Some(publication.size()),
         }
     }
 }
 
 impl Shard {
     /// Creates a shard with its first subscriber, and returns the index of its slot.
-    pub(super) fn new(subscriber: Subscriber) -> (Arc<Self>, usize) {
+    pub(super) fn new(
+        subscriber: Subscriber,
+        delivery_times: &DeliveryTimes,
+    ) -> (Arc<Self>, usize) {
         let shard = Self {
             kind: subscriber.kind(),
             slots: Mutex::default(),
             queue: Mutex::default(),
             progress: Notify::new(),
+            delivery_times: delivery_times.clone(),
         };
         let index = Arc::make_mut(&mut shard.slots.lock()).add(subscriber, 0);
         (Arc::new(shard), index)
@@ -234,9 +246,12 @@ impl Shard {
         slots.used == 0
     }
 
-    /// Returns the number of subscribers.
+    /// Returns the number of subscribers, without observers.
     pub(super) fn len(&self) -> usize {
-        self.slots.lock().used
+        match self.kind {
+            Kind::Observer => 0,
+            _ => self.slots.lock().used,
+        }
     }
 
     /// Replaces the filters of a WebSocket for later publications.
@@ -273,7 +288,7 @@ impl Shard {
         let Some(size) = self.kind.size(&sequenced.publication) else {
             return 0;
         };
-        let reached = self.slots.lock().used;
+        let reached = self.len();
         let mut queue = self.queue.lock();
         queue.bytes += size;
         queue.published += 1;
@@ -375,10 +390,19 @@ impl Shard {
                 shared: OnceLock::new(),
             };
             let slots = self.slots.lock().clone();
+            let mut written = Instant::now();
             for slots in slots.slots.chunks(SLOTS_PER_YIELD) {
                 batch.deliver(slots);
+                written = Instant::now();
                 // Lets other publications arrive for the next batch.
                 tokio::task::yield_now().await;
+            }
+            if self.kind == Kind::Socket {
+                for sequenced in &batch.publications {
+                    let received = sequenced.publication.received;
+                    let time = written.duration_since(received);
+                    self.delivery_times.record(time);
+                }
             }
         }
     }
@@ -416,7 +440,9 @@ impl Batch {
                     let former = former.map(|it| (self.index_of(it.until), &it.filters));
                     socket.deliver_batch(&self.publications, start, former, &self.shared);
                 }
-                Subscriber::Stream(hold) | Subscriber::Response(hold) => {
+                Subscriber::Stream(hold)
+                | Subscriber::Response(hold)
+                | Subscriber::Observer(hold) => {
                     let publications = self.publications[start..].iter();
                     publications.for_each(|it| hold.deliver(&it.publication));
                 }

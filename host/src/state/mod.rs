@@ -205,4 +205,13 @@ impl Services {
             failures: self.backend.failures(),
         }
     }
+            memory: resident_memory().unwrap_or_default(),
+}
+
+/// Returns the memory that the process occupies, in bytes, on Linux.
+fn resident_memory() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|it| it.strip_prefix("VmRSS:"))?;
+    let kib: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
 }

@@ -37,16 +37,21 @@ async fn every_query_of_the_dashboard_returns_data() -> Result<()> {
     let collector = Collector::start().await?;
     let folder = app_with_manifest(&format!(
         "spin_manifest_version = 2\napplication.name = \"dashboard\"\n\
-         trigger.http = [{{ route = \"/...\", component = \"probe\" }}]\n\
+         trigger.http = [\n\
+         {{ route = \"/...\", component = \"probe\" }},\n\
+         {{ route = \"/subscriber\", component = \"typed\" }},\n]\n\
          [component.probe]\nsource = {:?}\n\
+         [component.typed]\nsource = {:?}\n\
          [[application.tool.socket-host.timer]]\nrequest = \"POST /echo\"\nevery = \"100ms\"\n",
-        wasm("probe")
+        wasm("probe"),
+        wasm("typed")
     ));
     let from = folder.path().to_str().context("a path")?;
     let host = collector.host(&[], &["--from", from, "--access-log"])?;
     let prometheus = Prometheus::start(host.control).await?;
 
     let mut socket = host.socket("/websocket-echo").await?;
+    let mut subscriber = host.socket("/subscriber?channel=a").await?;
     let item = r#"{"items":[{"channel":"a","formats":{"ws-message":{"content":"x"}}}]}"#;
     // Rates need several scrapes.
     for (title, queries) in panels()? {
@@ -64,6 +69,10 @@ async fn every_query_of_the_dashboard_returns_data() -> Result<()> {
                 socket.send("hello").await.ok()?;
                 socket.next().await.ok()?;
                 host.publish("", item).await.ok()?;
+                // What was published, and what its component answers.
+                subscriber.send("hello").await.ok()?;
+                subscriber.next().await.ok()?;
+                subscriber.next().await.ok()?;
                 let result = prometheus.query(&query).await.ok()?;
                 let is_number = |sample: &Value| {
                     let value = sample["value"][1].as_str();

@@ -221,6 +221,7 @@ mod tests {
             channels: 2,
             subscriptions: 0,
             bus_is_up: None,
+            memory: 0,
             tasks: 4,
             instances: Vec::new(),
             failures: Vec::new(),
@@ -243,8 +244,10 @@ mod tests {
         let parsed = parse(&text, 1, 2);
 
         let samples = text.lines().filter(|line| !line.starts_with('#'));
-        let (histograms, numbers): (Vec<_>, Vec<_>) =
-            samples.partition(|line| line.starts_with("socket_host_backend_seconds"));
+        let (histograms, numbers): (Vec<_>, Vec<_>) = samples.partition(|line| {
+            line.starts_with("socket_host_backend_seconds")
+                || line.starts_with("socket_host_delivery_seconds")
+        });
         // A sum, a count, and a line for each bucket.
         assert!(histograms.len() > 10, "{text}");
         let points = parsed.iter().map(|metric| match &metric.data {
