@@ -12,7 +12,7 @@ use grip::header::GRIP_SIG;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use spin_runtime::backend::{BackendError, BodyError, Caller, empty};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, debug, debug_span, error, info};
 
@@ -21,7 +21,10 @@ use crate::{
     config::{Limits, Timer, TimerTarget},
     http::headers::TIMER_RUN,
     shutdown::Shutdown,
-    state::Services,
+    state::{
+        Services,
+        timer_status::{TimerResult, TimerStatus},
+    },
     telemetry::{
         panics::{self, Panicked},
         trace_context::SpanContext,
@@ -50,6 +53,7 @@ pub(crate) struct Timers {
 /// A timer with its task.
 struct Running {
     timer: Timer,
+    status: Arc<TimerStatus>,
     stop: CancellationToken,
     /// Cancelled when the last call has ended.
     ended: CancellationToken,
@@ -110,6 +114,13 @@ impl Timers {
             let running = self.spawn(timer);
             self.running.push(running);
         }
+        let position = |status: &Running| {
+            let mut timers = self.timers.iter();
+            timers.position(|timer| *timer == status.timer)
+        };
+        self.running.sort_by_key(position);
+        let statuses = self.running.iter().map(|running| running.status.clone());
+        self.services.timers.set(statuses.collect());
     }
 
     /// Starts a timer once stopped timers with the same target have ended, so that their calls
@@ -122,11 +133,13 @@ impl Timers {
             .map(|running| running.ended.clone())
             .collect();
         let running = Running {
+            status: TimerStatus::new(&timer),
             timer: timer.clone(),
             stop: self.shutdown.stop.child_token(),
             ended: CancellationToken::new(),
         };
         let (services, host) = (self.services.clone(), self.host.clone());
+        let status = running.status.clone();
         let (stop, ended) = (running.stop.clone(), running.ended.clone().drop_guard());
         let task = async move {
             let _ended = ended;
@@ -134,7 +147,7 @@ impl Timers {
                 predecessor.cancelled().await;
             }
             if !stop.is_cancelled() {
-                run(timer, services, host, stop).await;
+                run(timer, &status, services, host, stop).await;
             }
         };
         let abort = self.shutdown.abort.clone();
@@ -160,30 +173,51 @@ impl Timers {
 /// Calls the target of a timer whenever it is due, until `stop`.
 ///
 /// Calls never overlap: the timer continues when a call has ended, whether it failed or not.
-async fn run(timer: Timer, services: Arc<Services>, host: HeaderValue, stop: CancellationToken) {
+async fn run(
+    timer: Timer,
+    status: &TimerStatus,
+    services: Arc<Services>,
+    host: HeaderValue,
+    stop: CancellationToken,
+) {
     let name = timer.target.name();
     let mut ticker = Ticker::new(timer.schedule, SystemTime::now);
-    while let Some(due) = stop.run_until_cancelled(ticker.tick()).await {
+    let announce = |next| status.set_next(next);
+    while let Some(due) = stop.run_until_cancelled(ticker.tick(announce)).await {
         let Some(time) = due else {
+            status.end();
             info!(timer = name, "timer has no further times");
             return;
         };
+        let (begun, start) = (SystemTime::now(), Instant::now());
         let run = match &services.bus {
             None => None,
             Some(bus) => match bus.begin_run(name).await {
                 Some(number) => Some(number),
-                None => continue,
+                None => {
+                    status.end_run(begun, start.elapsed(), TimerResult::OtherHost, None);
+                    continue;
+                }
             },
         };
+        status.begin_run();
         let span = debug_span!("timer", name);
         // A call in progress finishes when the host stops.
         let call = call(&timer.target, time, run, &services, &host).instrument(span);
         let result = panics::catch(call).await;
         let result = result.unwrap_or_else(|panicked| Err(panicked.into()));
         services.metrics.timer(name, result.is_ok());
+        let time = start.elapsed();
         match result {
-            Ok(()) => debug!(timer = name, "timer called"),
-            Err(error) => error!(timer = name, %error, "timer failed"),
+            Ok(()) => {
+                debug!(timer = name, "timer called");
+                status.end_run(begun, time, TimerResult::Success, None);
+            }
+            Err(error) => {
+                error!(timer = name, %error, "timer failed");
+                let error = Some(error.to_string());
+                status.end_run(begun, time, TimerResult::Failure, error);
+            }
         }
     }
 }
@@ -294,7 +328,7 @@ mod tests {
         CronSchedule,
         backend::{Backend, Body, CronFuture, ResponseFuture},
     };
-    use tokio::{sync::Semaphore, time::Instant};
+    use tokio::sync::Semaphore;
 
     use super::*;
     use crate::{

@@ -7,6 +7,7 @@ pub(crate) mod members;
 pub(crate) mod publisher;
 pub(crate) mod sessions;
 pub(crate) mod stop_tokens;
+pub(crate) mod timer_status;
 pub(crate) mod users;
 
 use std::{sync::Arc, time::Duration};
@@ -29,7 +30,8 @@ use crate::{
     net::addresses::Addresses,
     pubsub::channels::Channels,
     state::{
-        holds::Holds, members::Members, publisher::Publisher, sessions::Sessions, users::Users,
+        holds::Holds, members::Members, publisher::Publisher, sessions::Sessions,
+        timer_status::TimerStatuses, users::Users,
     },
     telemetry::{Telemetry, backend::Traced},
     ws::{token_router::RouterParts, tokens::SocketTokens},
@@ -58,6 +60,8 @@ pub(crate) struct Services {
     pub(crate) holds: Arc<Holds>,
     /// What clients have open, by address.
     pub(crate) addresses: Arc<Addresses>,
+    /// What the timers are doing.
+    pub(crate) timers: TimerStatuses,
     /// Signs requests to the backend.
     pub(crate) signer: Signer,
     /// The limits of new sessions and holds.
@@ -117,6 +121,7 @@ impl Services {
             socket_tokens: SocketTokens::new(metrics.clone()),
             holds: Holds::new(max_connections, drain),
             addresses: Addresses::new(&config.limits),
+            timers: TimerStatuses::default(),
             signer,
             limits: config.limits.clone(),
             allowed_origins: config.allowed_origins.clone(),

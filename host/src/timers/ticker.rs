@@ -42,31 +42,40 @@ impl<C: Fn() -> SystemTime> Ticker<C> {
     /// Waits until the timer is due, and returns for which time. Returns `None` if it will not be
     /// due anymore.
     ///
-    /// Times that have passed between two calls are skipped.
-    pub(super) async fn tick(&mut self) -> Option<SystemTime> {
+    /// Times that have passed between two calls are skipped. `announce` gets the time that is waited
+    /// for, and again if the clock is set.
+    pub(super) async fn tick(&mut self, announce: impl Fn(SystemTime)) -> Option<SystemTime> {
         let first = !std::mem::replace(&mut self.ticked, true);
         match &self.schedule {
             TimerSchedule::Every(pause) => {
                 if !first {
-                    sleep(random_pause(pause)).await;
+                    let pause = random_pause(pause);
+                    announce((self.clock)() + pause);
+                    sleep(pause).await;
                 }
                 Some((self.clock)())
             }
             TimerSchedule::Cron(schedule) => {
-                self.last_due = self.wait_for(schedule).await;
+                self.last_due = self.wait_for(schedule, announce).await;
                 self.last_due
             }
         }
     }
 
-    async fn wait_for(&self, schedule: &CronSchedule) -> Option<SystemTime> {
+    async fn wait_for(
+        &self,
+        schedule: &CronSchedule,
+        announce: impl Fn(SystemTime),
+    ) -> Option<SystemTime> {
         let mut start = (self.clock)();
         let mut next = self.next_after(schedule, start)?;
+        announce(next);
         loop {
             let now = (self.clock)();
             if now < start {
                 // The clock was set back.
                 next = self.next_after(schedule, now)?;
+                announce(next);
             }
             start = now;
             match next.duration_since(now) {
@@ -142,21 +151,21 @@ mod tests {
         let clock = clock(at(0.5));
         let mut ticker = Ticker::new(cron("0,30 */2 * * * *"), &clock);
         for expected in [30.0, 120.0, 150.0, 240.0] {
-            assert_eq!(ticker.tick().await, Some(at(expected)));
+            assert_eq!(ticker.tick(|_| ()).await, Some(at(expected)));
             let now = clock();
             // Tokio rounds up to milliseconds.
             assert!(now >= at(expected) && now < at(expected + 0.01), "{now:?}");
         }
         // Two times pass during a call, and are skipped.
         sleep(Duration::from_secs(131)).await;
-        assert_eq!(ticker.tick().await, Some(at(390.0)));
+        assert_eq!(ticker.tick(|_| ()).await, Some(at(390.0)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn cron_timers_end_after_their_last_time() {
         let mut ticker = Ticker::new(cron("0 0 0 2 1 * 2026"), clock(at(0.0)));
-        assert_eq!(ticker.tick().await, Some(at(86_400.0)));
-        assert_eq!(ticker.tick().await, None);
+        assert_eq!(ticker.tick(|_| ()).await, Some(at(86_400.0)));
+        assert_eq!(ticker.tick(|_| ()).await, None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -173,10 +182,13 @@ mod tests {
         };
         // Set forward by an hour: due at once, and not again for the time that was skipped.
         let start = Instant::now();
-        assert_eq!(tokio::join!(ticker.tick(), set(3600)).0, Some(at(3600.0)));
+        assert_eq!(
+            tokio::join!(ticker.tick(|_| ()), set(3600)).0,
+            Some(at(3600.0))
+        );
         assert!(start.elapsed() <= Duration::from_secs(60) + MAX_SLEEP);
         // Set back by two hours, to a minute past 23:00.
-        let (tick, ()) = tokio::join!(ticker.tick(), set(-3600));
+        let (tick, ()) = tokio::join!(ticker.tick(|_| ()), set(-3600));
         assert_eq!(tick, Some(at(0.0)));
     }
 
@@ -185,19 +197,19 @@ mod tests {
         let offset = AtomicI64::new(0);
         let clock = settable_clock(at(0.5), &offset);
         let mut ticker = Ticker::new(cron("0/20 * * * * *"), clock);
-        assert_eq!(ticker.tick().await, Some(at(20.0)));
-        assert_eq!(ticker.tick().await, Some(at(40.0)));
+        assert_eq!(ticker.tick(|_| ()).await, Some(at(20.0)));
+        assert_eq!(ticker.tick(|_| ()).await, Some(at(40.0)));
         // Set back before the next wait, to two seconds past 0:00.
         offset.store(-38, SeqCst);
-        assert_eq!(ticker.tick().await, Some(at(60.0)));
+        assert_eq!(ticker.tick(|_| ()).await, Some(at(60.0)));
         // Set back during the wait.
         let set = async {
             sleep(Duration::from_secs(5)).await;
             offset.store(-48, SeqCst);
         };
-        assert_eq!(tokio::join!(ticker.tick(), set).0, Some(at(80.0)));
+        assert_eq!(tokio::join!(ticker.tick(|_| ()), set).0, Some(at(80.0)));
         // The clock has to catch up.
-        assert_eq!(ticker.tick().await, Some(at(100.0)));
+        assert_eq!(ticker.tick(|_| ()).await, Some(at(100.0)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -206,7 +218,11 @@ mod tests {
         let clock = clock(at(0.0));
         let mut ticker = Ticker::new(TimerSchedule::Every(pause..=pause), &clock);
         for expected in [0.0, 2.0, 4.0] {
-            let late = ticker.tick().await.unwrap().duration_since(at(expected));
+            let late = ticker
+                .tick(|_| ())
+                .await
+                .unwrap()
+                .duration_since(at(expected));
             // Tokio rounds up to milliseconds.
             assert!(late.unwrap() < Duration::from_millis(10), "{expected}");
         }
