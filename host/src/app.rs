@@ -31,6 +31,7 @@ use crate::{
     shutdown::Shutdown,
     state::Services,
     telemetry::export::{Export, RunningExport},
+    terminal::{Progress, is_progress_enabled},
     timers::Timers,
     upstream::{Upstream, passthrough, tunnel::Tunnels},
     ws::token_router::TokenRouter,
@@ -409,12 +410,15 @@ impl Compilation {
     }
 }
 
-/// Returns the result of a task. Logs what the task does if that takes long.
+/// Returns the result of a task. If that takes long, shows on a terminal what the task does, or logs it.
 async fn finished<T>(mut task: JoinHandle<Result<T>>, activity: &'static str) -> Result<T> {
+    let _progress = Progress::start(activity);
     let result = match timeout(SILENT_TIME, &mut task).await {
         Ok(result) => result,
         Err(_) => {
-            info!("{activity}");
+            if !is_progress_enabled() {
+                info!("{activity}");
+            }
             task.await
         }
     };

@@ -109,6 +109,9 @@ pub struct Limits {
     /// The lines of the access log that wait to be written. Further ones are dropped and counted.
     /// Default: 4 MiB.
     pub access_log_queue_bytes: usize,
+    /// The last lines of the log that the control port shows, without the access log. The oldest are
+    /// then forgotten. Default: 256 KiB.
+    pub recent_log_bytes: usize,
     /// How often a batch of spans that a collector does not accept is sent again. The spans are then
     /// dropped and counted. Default: 4.
     pub otlp_retries: u32,
@@ -315,6 +318,7 @@ impl Limits {
         max_auto_responses: 16,
         max_auto_response_bytes: 2048,
         max_events_per_request: 10_000,
+        recent_log_bytes: 256 * KIB,
         response_body_timeout: secs(60),
         min_keep_alive_interval: secs(20),
         backend_retries: 5,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     process::ExitStatus,
     time::Duration,
 };
@@ -14,7 +14,11 @@ use spin_runtime::{
 };
 use tokio::{io::AsyncReadExt as _, net::unix::pipe::Receiver, process::Command, time::timeout};
 
-use crate::{config::Limits, dev::process::BuildProcess, terminal::print_error_line};
+use crate::{
+    config::Limits,
+    dev::process::BuildProcess,
+    terminal::{Painter, Style, has_colors, print_error_line},
+};
 
 /// Bytes that are kept of the output of a component's commands.
 const MAX_OUTPUT_BYTES: usize = Limits::DEFAULT.build_output_bytes;
@@ -94,7 +98,8 @@ pub(crate) async fn build_component(
         );
     }
     for line in &build.commands {
-        print_error_line(format_args!("Building component {id} with `{line}`"));
+        let heading = format!("Building component {id} with `{line}`");
+        print_error_line(Painter::stderr().paint(Style::Bold, heading));
         let mut command = Command::new("sh");
         command
             .args(["-c", line])
@@ -143,7 +148,7 @@ impl OutputTail {
         let (reader, writer) = io::pipe()?;
         command.stdout(writer.try_clone()?).stderr(writer);
         // Cargo sees a pipe, although its output ends up in a terminal.
-        if io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+        if has_colors(&io::stderr()) {
             command.env("CARGO_TERM_COLOR", "always");
         }
         let mut process = BuildProcess::spawn(&mut command)?;

@@ -1,7 +1,7 @@
 //! The log of the process, on stderr.
 
 use std::{
-    io::{self, IsTerminal as _, Stderr, stderr},
+    io::{self, Stderr, stderr},
     sync::OnceLock,
     time::Duration,
 };
@@ -10,7 +10,10 @@ use clap::ValueEnum;
 use tracing::Metadata;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
-use crate::telemetry::{access_log, line_queue::LineQueue, panics};
+use crate::{
+    telemetry::{access_log, line_queue::LineQueue, panics, recent_log},
+    terminal,
+};
 
 /// What is logged unless `RUST_LOG` is set.
 const DEFAULT_FILTER: &str = "warn,socket_host=info,redis=off";
@@ -33,7 +36,7 @@ pub(crate) fn init(format: LogFormat) {
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(format == LogFormat::Text && stderr().is_terminal())
+        .with_ansi(format == LogFormat::Text && terminal::has_colors(&stderr()))
         .with_writer(LogWriter)
         // They would go to the same stderr, and panic when it is closed.
         .log_internal_errors(false);
@@ -86,6 +89,18 @@ impl io::Write for Line {
         match self {
             Self::Stderr(stderr) => stderr.write(line),
             Self::Queue(queue) => queue.write(line),
+        }
+    }
+
+    /// Called once for each line.
+    fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Stderr(stderr) => {
+                recent_log::record(line);
+                let _cleared = terminal::clear_progress();
+                stderr.write_all(line)
+            }
+            Self::Queue(queue) => queue.write_all(line),
         }
     }
 

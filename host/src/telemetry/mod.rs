@@ -1,6 +1,7 @@
 //! What the host reports about itself, besides the metrics of the control port.
 //!
 //! - `logging` sets up the log of the process.
+//! - `recent_log` keeps the last lines of the log for the control port.
 //! - `panics` logs and counts panics, and keeps them from affecting more than one request.
 //! - `request` observes the requests of clients, for the access log and for traces.
 //! - `access_log` writes a line for each request and WebSocket.
@@ -16,6 +17,7 @@ pub(crate) mod logging;
 #[cfg(feature = "otel")]
 pub(crate) mod otlp;
 pub(crate) mod panics;
+pub(crate) mod recent_log;
 pub(crate) mod request;
 mod sampler;
 pub(crate) mod trace_context;

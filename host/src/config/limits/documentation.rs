@@ -61,6 +61,7 @@ fn limits_of_the_host() -> Vec<Row> {
         drain_request_timeout: time("time at shutdown for the first request of a connection"),
         exit_flush_timeout: time("time to write the components' last output at exit"),
         access_log_queue_bytes: size("lines of the access log that wait to be written"),
+        recent_log_bytes: size("last lines of the log that the control port shows"),
         otlp_retries: count("retries of a batch of spans that a collector does not accept"),
         otlp_flush_timeout: time("time to export the last spans and metrics at exit"),
         max_auto_responses: count("messages of a WebSocket that the host answers by itself"),
