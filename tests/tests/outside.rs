@@ -243,7 +243,7 @@ async fn the_control_port_serves_readiness_and_metrics() -> Result<()> {
         ("POST", "/readyz", 405),
         ("DELETE", "/metrics", 405),
         ("GET", "/publish/", 405),
-        ("GET", "/", 404),
+        ("GET", "/nowhere", 404),
     ] {
         let response = send(method, path).await?;
         ensure!(response.status == status, "{method} {path}: {response:?}");

@@ -54,7 +54,7 @@ use self::{
 use crate::{
     config::Limits,
     pubsub::channels::Channels,
-    state::{members::Members, users::Users},
+    state::{members::Members, sessions::Sessions, users::Users},
     ws::tokens::SocketTokens,
 };
 
@@ -70,6 +70,7 @@ pub(crate) struct Bus {
     host: String,
     channels: Channels,
     users: Users,
+    sessions: Arc<Sessions>,
     members: Members,
     /// The WebSockets to which components of other hosts send frames.
     tokens: SocketTokens,
@@ -107,9 +108,25 @@ impl From<RedisError> for PublishError {
     }
 }
 
+/// Checks that the Redis server at a URL of `--bus` can be used, and returns its address.
+///
+/// # Errors
+/// Fails if the URL is invalid, or the server does not answer or allow what the bus needs.
+pub(crate) async fn check(url: &str) -> Result<String> {
+    let redis = Redis::new(Servers::parse(url)?, 0);
+    let address = redis.address();
+    let checked = async {
+        redis.renew().await?;
+        redis.probe(&keys::host("check")).await
+    };
+    let checked = checked.await;
+    checked.with_context(|| format!("cannot use Redis at {address}"))?;
+    Ok(address)
+}
+
 impl Bus {
-    /// Creates the connection of a host's channels, users and members to the Redis server at `url`. With
-    /// `replicas` above 0, as many must have what is published.
+    /// Creates the connection of a host's channels, users, sessions and members to the Redis server at
+    /// `url`. With `replicas` above 0, as many must have what is published.
     ///
     /// # Errors
     /// Fails if the URL is invalid.
@@ -118,6 +135,7 @@ impl Bus {
         replicas: u32,
         channels: Channels,
         users: Users,
+        sessions: Arc<Sessions>,
         members: Members,
         tokens: SocketTokens,
     ) -> Result<Arc<Self>> {
@@ -137,6 +155,7 @@ impl Bus {
             tokens,
             channels,
             users,
+            sessions,
             members,
             alive: Mutex::default(),
             unchecked: Unchecked::default(),
@@ -186,6 +205,18 @@ impl Bus {
         } else {
             Duration::ZERO
         }
+    }
+
+    /// Returns the name of this host.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Returns the names of the hosts that were alive at the last heartbeat, sorted.
+    pub(crate) fn hosts(&self) -> Vec<String> {
+        let mut hosts = self.alive.lock().clone();
+        hosts.sort_unstable();
+        hosts
     }
 
     /// Publishes items, in order.

@@ -29,7 +29,10 @@ use super::{
 use crate::{
     config::Limits,
     pubsub::channels::Channels,
-    state::users::{UserSession, Users},
+    state::{
+        sessions::{SessionAction, Sessions},
+        users::{UserSession, Users},
+    },
     ws::tokens::{Confirmation, SocketAnswer, SocketCommand},
 };
 
@@ -53,6 +56,11 @@ pub(crate) enum Query {
         code: u16,
         reason: String,
     },
+    /// Acts on the session with this id of a connection.
+    Session {
+        connection: String,
+        action: SessionAction,
+    },
     /// Executes the command of a component for a WebSocket of the host that is asked.
     Socket {
         token: String,
@@ -68,6 +76,8 @@ pub(crate) enum Answer {
     Subscribers(Vec<usize>),
     Sessions(Vec<UserSession>),
     Closed(usize),
+    /// Whether the host has the session.
+    Session(bool),
     Socket(SocketAnswer),
 }
 
@@ -131,8 +141,8 @@ impl Drop for Waiting {
 }
 
 impl Query {
-    /// Returns the answer of a host with these channels and users.
-    pub(crate) fn answer(&self, channels: &Channels, users: &Users) -> Answer {
+    /// Returns the answer of a host with these channels, users and sessions.
+    pub(crate) fn answer(&self, channels: &Channels, users: &Users, sessions: &Sessions) -> Answer {
         match self {
             Self::Subscribers(names) => {
                 let counts = names.iter().map(|name| channels.subscribers(name));
@@ -140,6 +150,10 @@ impl Query {
             }
             Self::Sessions(user) => Answer::Sessions(users.sessions(user)),
             Self::Close { user, code, reason } => Answer::Closed(users.close(user, *code, reason)),
+            Self::Session { connection, action } => {
+                let connection = connection.parse().ok();
+                Answer::Session(connection.is_some_and(|it| sessions.act(&it, action)))
+            }
             // Only hosts on a bus are asked.
             Self::Socket { .. } => Answer::Socket(SocketAnswer::Lost),
         }
@@ -245,7 +259,10 @@ impl Bus {
                 let (answer, confirmation) = executed;
                 (Answer::Socket(answer), confirmation)
             }
-            query => (query.answer(&self.channels, &self.users), None),
+            query => (
+                query.answer(&self.channels, &self.users, &self.sessions),
+                None,
+            ),
         }
     }
 

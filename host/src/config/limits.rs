@@ -184,6 +184,12 @@ pub struct Limits {
     /// The memory that the histories of all channels may take. The oldest items of the channel that
     /// is published to are then forgotten. Default: 256 MiB.
     pub max_history_bytes: usize,
+    /// The items that wait for a client of the control port that observes a channel. Further ones are
+    /// dropped, and the client is notified. Default: 1,000.
+    pub max_observed_items: usize,
+    /// The clients of the control port that observe channels at the same time. Further ones get 503.
+    /// Default: 100.
+    pub max_observers: usize,
     // The bus.
     /// The time for Redis to accept a connection, to answer, or to deliver what the host publishes to
     /// itself. The host then connects again. Default: 5 s.
@@ -312,13 +318,13 @@ impl Limits {
         exit_flush_timeout: Duration::from_millis(500),
         // Telemetry.
         access_log_queue_bytes: 4 * MIB,
+        recent_log_bytes: 256 * KIB,
         otlp_retries: 4,
         otlp_flush_timeout: secs(5),
         // WebSocket-over-HTTP.
         max_auto_responses: 16,
         max_auto_response_bytes: 2048,
         max_events_per_request: 10_000,
-        recent_log_bytes: 256 * KIB,
         response_body_timeout: secs(60),
         min_keep_alive_interval: secs(20),
         backend_retries: 5,
@@ -341,6 +347,8 @@ impl Limits {
         max_idle_channels: 100_000,
         idle_channel_lifetime: secs(60),
         max_history_bytes: 256 * MIB,
+        max_observed_items: 1000,
+        max_observers: 100,
         // The bus.
         bus_timeout: secs(5),
         bus_probe_interval: secs(2),

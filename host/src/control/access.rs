@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use spin_runtime::backend::Body;
 
-use crate::http::{error_response::text_response, signer::Signer, validate::Refusal};
+use crate::http::{
+    error_response::text_response, origin::is_same_origin, signer::Signer, validate::Refusal,
+};
 
 /// The conditions for requests to the control port.
 pub(super) struct Access {
@@ -18,9 +20,11 @@ pub(super) struct Access {
 impl Access {
     /// Checks that a request may publish, or concern clients.
     ///
-    /// Browsers need a token even on loopback, where a page of any origin can send a POST. A token
-    /// that is sent must be valid, whether it is required or not.
-    pub(super) fn authorize(&self, signer: &Signer, headers: &HeaderMap) -> Result<(), String> {
+    /// Browsers need a token even on loopback, where a page of any origin can send a POST. The pages
+    /// of the control port itself need none. A token that is sent must be valid, whether it is required
+    /// or not.
+    pub(super) fn authorize<B>(&self, signer: &Signer, request: &Request<B>) -> Result<(), String> {
+        let headers = request.headers();
         let token = headers.get(header::AUTHORIZATION).map(|value| {
             value
                 .to_str()
@@ -35,13 +39,30 @@ impl Access {
             Some(token) => signer
                 .verify(token.trim())
                 .map_err(|error| format!("invalid token: {error}")),
-            None if self.requires_token || is_browser => Err(
+            None if self.requires_token || is_browser && !self.is_own_page(request) => Err(
                 "missing token: expected `Authorization: Bearer` with a token that is signed with \
                  the host's key"
                     .to_owned(),
             ),
             None => Ok(()),
         }
+    }
+
+    /// Returns whether a browser has sent this request for a page of the control port.
+    ///
+    /// Pages cannot set these headers. The host is checked as well: the name of another site that
+    /// resolves to this address would otherwise be the page's own origin.
+    fn is_own_page<B>(&self, request: &Request<B>) -> bool {
+        let headers = request.headers();
+        let is_same_site = match headers.get("sec-fetch-site") {
+            Some(site) => site == "same-origin",
+            // Older browsers send `Origin` alone.
+            None => headers.contains_key(header::ORIGIN),
+        };
+        let is_same_origin = headers
+            .get(header::ORIGIN)
+            .is_none_or(|origin| is_same_origin(origin, headers.get(header::HOST)));
+        is_same_site && is_same_origin && self.check_host(request).is_ok()
     }
 
     /// Checks that a request names this host. A page of another site could otherwise make its own
@@ -112,10 +133,9 @@ mod tests {
     fn refusals_name_what_is_wrong_with_a_token() {
         let signer = Signer::new(Key::parse(KEY).expect("valid key"));
         let refusal = |token: &str| {
-            let mut headers = HeaderMap::new();
-            let value = HeaderValue::from_str(&format!("Bearer {token}")).expect("valid value");
-            headers.insert(header::AUTHORIZATION, value);
-            access(true).authorize(&signer, &headers).expect_err(token)
+            let request = Request::get("/").header("authorization", format!("Bearer {token}"));
+            let request = request.body(()).expect("valid request");
+            access(true).authorize(&signer, &request).expect_err(token)
         };
         let now = std::time::SystemTime::now();
         let hour = std::time::Duration::from_secs(3600);
@@ -128,7 +148,7 @@ mod tests {
         ] {
             assert!(refusal(&token).contains(problem), "{}", refusal(&token));
         }
-        let missing = access(true).authorize(&signer, &HeaderMap::new());
+        let missing = access(true).authorize(&signer, &Request::new(()));
         assert!(missing.is_err_and(|text| text.contains("missing token")));
     }
 
@@ -176,9 +196,9 @@ mod tests {
         let token = signer.token();
         let token = token.to_str().expect("valid token");
         let is_authorized = |requires_token, name: &'static str, value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(name, HeaderValue::from_str(value).expect("valid value"));
-            access(requires_token).authorize(&signer, &headers).is_ok()
+            let request = Request::get("/").header(name, value).body(());
+            let request = request.expect("valid request");
+            access(requires_token).authorize(&signer, &request).is_ok()
         };
         for required in [true, false] {
             for valid in [
@@ -198,5 +218,56 @@ mod tests {
             assert!(!is_authorized(required, "sec-fetch-site", "same-site"));
         }
         assert!(is_authorized(false, "x-other", "") && !is_authorized(true, "x-other", ""));
+    }
+
+    #[test]
+    fn only_the_pages_of_the_control_port_need_no_token() {
+        let signer = Signer::new(Key::parse(KEY).expect("valid key"));
+        let is_authorized = |requires_token, headers: &[(&str, &str)]| {
+            let mut request = Request::post("/publish/");
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let request = request.body(()).expect("valid request");
+            access(requires_token).authorize(&signer, &request).is_ok()
+        };
+        let host = ("host", "127.0.0.1:5561");
+        let own = ("origin", "http://127.0.0.1:5561");
+        let same_origin = ("sec-fetch-site", "same-origin");
+        for headers in [
+            &[host, own, same_origin][..],
+            &[host, same_origin],
+            &[host, own],
+            &[
+                ("host", "localhost:5561"),
+                ("origin", "http://localhost:5561"),
+                same_origin,
+            ],
+        ] {
+            assert!(is_authorized(false, headers), "{headers:?}");
+            assert!(!is_authorized(true, headers), "{headers:?}");
+        }
+        for headers in [
+            // A page of the application.
+            &[
+                host,
+                ("origin", "http://127.0.0.1:3000"),
+                ("sec-fetch-site", "same-site"),
+            ][..],
+            &[host, ("origin", "http://127.0.0.1:3000")],
+            &[host, ("origin", "http://evil.example"), same_origin],
+            &[host, ("origin", "null"), ("sec-fetch-site", "cross-site")],
+            &[host, own, ("sec-fetch-site", "cross-site")],
+            &[host, ("sec-fetch-site", "none")],
+            // A name that was made to resolve to this address.
+            &[
+                ("host", "evil.example:5561"),
+                ("origin", "http://evil.example:5561"),
+                same_origin,
+            ],
+            &[own, same_origin],
+        ] {
+            assert!(!is_authorized(false, headers), "{headers:?}");
+        }
     }
 }

@@ -1,15 +1,24 @@
 //! The control port: components publish to it, and it reports on clients and on the health of the host.
 //!
-//! - `publish` delivers items.
-//! - `reports` is about channels, their members, and users.
+//! - `publish` delivers items, and `observe` sends clients what is published.
+//! - `reports` is about channels, their members, and users, over all hosts.
+//! - `sessions` lists WebSockets, and acts on one of them.
+//! - `status` is about timers, hosts on the bus, all channels of this host, and the log.
 //! - `cache` purges stored responses.
+//! - `dashboard` is a page that shows all of this.
 //! - `access` decides who may use the port, and `cors` which pages may.
 
 mod access;
 mod cache;
 mod cors;
+#[cfg(feature = "dashboard")]
+mod dashboard;
+mod observe;
+mod parameters;
 mod publish;
 mod reports;
+mod sessions;
+mod status;
 
 use std::{
     net::SocketAddr,
@@ -26,10 +35,13 @@ use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use spin_runtime::backend::{Body, full};
+use tokio::time::Instant;
 
 use self::{
     access::{Access, unauthorized},
     cors::Cors,
+    observe::Observers,
+    sessions::Operation,
 };
 use crate::{
     http::{
@@ -59,7 +71,9 @@ pub(crate) struct Control {
     is_ready: AtomicBool,
     access: Access,
     cors: Cors,
+    observers: Observers,
     max_connections: usize,
+    started: Instant,
     shutdown: Shutdown,
 }
 
@@ -103,7 +117,9 @@ impl Control {
             cors: Cors {
                 origins: options.control_origins.clone(),
             },
+            observers: Observers::default(),
             max_connections,
+            started: Instant::now(),
             shutdown: shutdown.clone(),
         }))
     }
@@ -140,9 +156,11 @@ impl Control {
         let Some(route) = Route::parse(request.uri().path()) else {
             return text_response(
                 StatusCode::NOT_FOUND,
-                "not found: the control port serves POST /publish/, GET /channels/NAME, GET \
-                 /presence/?channel=NAME, GET and DELETE /users/ID/sessions, GET and DELETE \
-                 /cache/, GET /healthz, GET /readyz and GET /metrics",
+                "not found: the control port serves GET /, POST /publish/, GET /channels/, GET \
+                 /channels/NAME, GET /channels/NAME/events, GET /presence/?channel=NAME, GET \
+                 /sessions/, DELETE /sessions/ID, POST /sessions/ID/send, POST \
+                 /sessions/ID/refresh, GET and DELETE /users/ID/sessions, GET and DELETE /cache/, \
+                 GET /status/, GET /log/, GET /healthz, GET /readyz and GET /metrics",
             );
         };
         // Everything else is either public or not for pages.
@@ -173,11 +191,13 @@ impl Control {
         let Some(services) = self.services.get() else {
             return match route {
                 Route::Health => json_response(&json!({ "status": "starting" })),
+                #[cfg(feature = "dashboard")]
+                Route::Dashboard(file) => file.response(),
                 _ => text_response(StatusCode::SERVICE_UNAVAILABLE, "starting"),
             };
         };
         if route.is_private()
-            && let Err(reason) = self.access.authorize(&services.signer, request.headers())
+            && let Err(reason) = self.access.authorize(&services.signer, &request)
         {
             let refusal = unauthorized(&reason);
             if route == Route::Publish {
@@ -219,10 +239,25 @@ impl Control {
                 services.metrics.publish(status, items);
                 response
             }
+            Route::Channels => status::channels(services, &request),
             Route::Channel(name) => reports::channel(services, name).await,
+            Route::Events { channel } => {
+                let stop = self.shutdown.drain.clone();
+                let observers = &self.observers;
+                observers.respond(services, &request, &channel, stop).await
+            }
             Route::Presence => reports::presence(services, &request).await,
-            Route::Sessions { user } => reports::sessions(services, &request, user).await,
+            Route::Sessions => sessions::list(services, &request),
+            Route::Session {
+                connection,
+                operation,
+            } => sessions::act(services, request, &connection, operation).await,
+            Route::UserSessions { user } => reports::user_sessions(services, &request, user).await,
             Route::Cache => cache::respond(services, &request),
+            Route::Status => status::status(services, self.started, self.is_ready.load(Relaxed)),
+            Route::Log => status::log(&request),
+            #[cfg(feature = "dashboard")]
+            Route::Dashboard(file) => file.response(),
         }
     }
 }
@@ -231,28 +266,64 @@ impl Control {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Route {
     Publish,
+    Channels,
     Channel(String),
+    Events {
+        channel: String,
+    },
     Presence,
-    Sessions { user: String },
+    Sessions,
+    Session {
+        connection: String,
+        operation: Operation,
+    },
+    UserSessions {
+        user: String,
+    },
     Cache,
+    Status,
+    Log,
     Health,
     Ready,
     Metrics,
+    #[cfg(feature = "dashboard")]
+    Dashboard(dashboard::File),
 }
 
 impl Route {
     fn parse(path: &str) -> Option<Self> {
+        #[cfg(feature = "dashboard")]
+        if let Some(file) = dashboard::File::find(path) {
+            return Some(Self::Dashboard(file));
+        }
         let mut segments = path.strip_prefix('/')?.splitn(3, '/');
         let segments = [segments.next(), segments.next(), segments.next()];
         Some(match segments {
             [Some("publish"), None | Some(""), None] => Self::Publish,
             [Some("presence"), None | Some(""), None] => Self::Presence,
             [Some("cache"), None | Some(""), None] => Self::Cache,
+            [Some("channels"), None | Some(""), None] => Self::Channels,
             [Some("channels"), Some(name), None] => Self::Channel(decode(name)?),
+            [Some("channels"), Some(name), Some("events")] => {
+                let channel = decode(name)?;
+                Self::Events { channel }
+            }
+            [Some("sessions"), None | Some(""), None] => Self::Sessions,
+            [Some("sessions"), Some(connection), operation] => Self::Session {
+                connection: decode(connection)?,
+                operation: match operation {
+                    None => Operation::Close,
+                    Some("send") => Operation::Send,
+                    Some("refresh") => Operation::Refresh,
+                    Some(_) => return None,
+                },
+            },
             [Some("users"), Some(user), Some("sessions")] => {
                 let user = decode(user)?;
-                Self::Sessions { user }
+                Self::UserSessions { user }
             }
+            [Some("status"), None | Some(""), None] => Self::Status,
+            [Some("log"), None | Some(""), None] => Self::Log,
             [Some("healthz"), None, None] => Self::Health,
             [Some("readyz"), None, None] => Self::Ready,
             [Some("metrics"), None, None] => Self::Metrics,
@@ -264,7 +335,11 @@ impl Route {
     fn methods(&self) -> &'static str {
         match self {
             Self::Publish => "POST",
-            Self::Sessions { .. } | Self::Cache => "GET, HEAD, DELETE",
+            Self::Session { operation, .. } => match operation {
+                Operation::Close => "DELETE",
+                Operation::Send | Operation::Refresh => "POST",
+            },
+            Self::UserSessions { .. } | Self::Cache => "GET, HEAD, DELETE",
             _ => "GET, HEAD",
         }
     }
@@ -276,7 +351,13 @@ impl Route {
 
     /// Returns whether it concerns clients, or what they receive. Only authorized requests are served.
     fn is_private(&self) -> bool {
-        !matches!(self, Self::Health | Self::Ready | Self::Metrics)
+        match self {
+            Self::Health | Self::Ready | Self::Metrics => false,
+            // The page itself contains nothing to protect.
+            #[cfg(feature = "dashboard")]
+            Self::Dashboard(_) => false,
+            _ => true,
+        }
     }
 }
 
@@ -354,6 +435,7 @@ mod tests {
         metrics::close_reason::CloseReason,
         net::frame,
         pubsub::{filter::Filters, publication::Publication},
+        state::sessions::SessionInfo,
         ws::outbox::Outbox,
     };
 
@@ -370,12 +452,38 @@ mod tests {
                 Some(Route::Channel("a/b ü".to_owned())),
             ),
             ("/channels/a/b", None),
-            ("/channels/", None),
+            ("/channels/", Some(Route::Channels)),
+            ("/channels", Some(Route::Channels)),
+            (
+                "/channels/a%2Fb/events",
+                Some(Route::Events {
+                    channel: "a/b".to_owned(),
+                }),
+            ),
+            ("/sessions/", Some(Route::Sessions)),
+            (
+                "/sessions/a/send",
+                Some(Route::Session {
+                    connection: "a".to_owned(),
+                    operation: Operation::Send,
+                }),
+            ),
+            (
+                "/sessions/a",
+                Some(Route::Session {
+                    connection: "a".to_owned(),
+                    operation: Operation::Close,
+                }),
+            ),
+            ("/sessions/a/x", None),
+            ("/sessions/a/", None),
+            ("/status/", Some(Route::Status)),
+            ("/log/", Some(Route::Log)),
             ("/channels/%FF", None),
             ("/presence/", Some(Route::Presence)),
             (
                 "/users/a%40b/sessions",
-                Some(Route::Sessions {
+                Some(Route::UserSessions {
                     user: "a@b".to_owned(),
                 }),
             ),
@@ -442,7 +550,9 @@ mod tests {
             let _ = services.backend.call(request).await;
         }
         let outbox = Outbox::new(1000, 0, None);
-        let _guard = services.sessions.register(outbox.clone());
+        let _guard = services
+            .sessions
+            .register(outbox.clone(), SessionInfo::test());
         let channels = &services.channels;
         let _subscription = channels.subscribe("c", outbox.clone(), Filters::default());
         let _twice = channels.subscribe("c", outbox.clone(), Filters::default());

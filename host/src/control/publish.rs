@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use grip::{Item, publish};
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -61,6 +62,17 @@ fn accepts_json(headers: &HeaderMap) -> bool {
 }
 
 async fn read_items(request: Request<Incoming>) -> Result<Vec<Item>, Box<Response<Body>>> {
+    publish::parse(&read_body(request).await?).map_err(|error| {
+        let text = error.to_string();
+        Box::new(text_response(StatusCode::BAD_REQUEST, &text))
+    })
+}
+
+/// Reads the body of a request.
+///
+/// # Errors
+/// Returns the response to a request whose body is too large, or ends early.
+pub(super) async fn read_body(request: Request<Incoming>) -> Result<Bytes, Box<Response<Body>>> {
     let refuse = |status, text: &str| Box::new(text_response(status, text));
     let body = Limited::new(request.into_body(), MAX_PUBLISH_BYTES);
     let body = body.collect().await.map_err(|error| {
@@ -74,8 +86,7 @@ async fn read_items(request: Request<Incoming>) -> Result<Vec<Item>, Box<Respons
             refuse(StatusCode::BAD_REQUEST, &text)
         }
     })?;
-    publish::parse(&body.to_bytes())
-        .map_err(|error| refuse(StatusCode::BAD_REQUEST, &error.to_string()))
+    Ok(body.to_bytes())
 }
 
 /// Returns the response for items that may not have been published.

@@ -2,27 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use grip::event::is_close_code;
 use http::{Method, Request, Response, StatusCode};
 use redis::RedisError;
 use serde_json::{Value, json};
 use spin_runtime::backend::Body;
 use tracing::warn;
-use url::form_urlencoded;
 
-use super::{json_response, unavailable};
+use super::{
+    json_response,
+    parameters::{close_parameters, parameter},
+    unavailable,
+};
 use crate::{
     bus::{
         Bus,
         query::{Answer, Answers, Query},
     },
     http::error_response::text_response,
-    net::frame,
     state::Services,
 };
-
-/// The most bytes of the reason in a close frame (RFC 6455, section 5.5).
-const MAX_REASON_BYTES: usize = 123;
 
 /// The subscribers of channels.
 #[derive(Debug, Default)]
@@ -95,27 +93,16 @@ pub(super) async fn presence<B>(services: &Services, request: &Request<B>) -> Re
 }
 
 /// Reports the sessions of a user, or closes them if the method of the request is DELETE.
-pub(super) async fn sessions<B>(
+pub(super) async fn user_sessions<B>(
     services: &Services,
     request: &Request<B>,
     user: String,
 ) -> Response<Body> {
     let query = if request.method() == Method::DELETE {
-        let code = match parameter(request, "code").as_deref().map(str::parse) {
-            None => frame::POLICY_VIOLATION,
-            Some(Ok(code)) if is_close_code(code) => code,
-            Some(_) => {
-                return text_response(
-                    StatusCode::BAD_REQUEST,
-                    "code: expected a close code that can be sent, such as 1008 or 4000 to 4999",
-                );
-            }
+        let (code, reason) = match close_parameters(request) {
+            Ok(parameters) => parameters,
+            Err(refusal) => return *refusal,
         };
-        let reason = parameter(request, "reason").unwrap_or_default();
-        if reason.len() > MAX_REASON_BYTES {
-            let text = format!("reason: expected at most {MAX_REASON_BYTES} bytes");
-            return text_response(StatusCode::BAD_REQUEST, &text);
-        }
         let user = user.clone();
         Query::Close { user, code, reason }
     } else {
@@ -141,7 +128,7 @@ pub(super) async fn sessions<B>(
                 session
             })),
             Answer::Closed(count) => closed += count,
-            Answer::Subscribers(_) | Answer::Socket(_) => {}
+            Answer::Subscribers(_) | Answer::Session(_) | Answer::Socket(_) => {}
         }
     }
     if request.method() == Method::DELETE {
@@ -154,25 +141,20 @@ pub(super) async fn sessions<B>(
 }
 
 /// Asks all hosts, or this one if there is no bus.
-async fn ask(services: &Services, query: Query) -> Result<Answers, Box<Response<Body>>> {
+///
+/// # Errors
+/// Fails if the bus is down.
+pub(super) async fn ask(services: &Services, query: Query) -> Result<Answers, Box<Response<Body>>> {
     match &services.bus {
         Some(bus) => bus.ask(query).await.map_err(|error| bus_down(bus, &error)),
         None => {
-            let answer = query.answer(&services.channels, &services.users);
+            let answer = query.answer(&services.channels, &services.users, &services.sessions);
             Ok(Answers {
                 answers: vec![(String::new(), answer)],
                 missing: 0,
             })
         }
     }
-}
-
-/// Returns a parameter of the query.
-fn parameter<B>(request: &Request<B>, name: &str) -> Option<String> {
-    let query = request.uri().query().unwrap_or_default();
-    let mut parameters = form_urlencoded::parse(query.as_bytes());
-    let (_, value) = parameters.find(|(parameter, _)| parameter == name)?;
-    Some(value.into_owned())
 }
 
 fn bus_down(bus: &Bus, error: &RedisError) -> Box<Response<Body>> {

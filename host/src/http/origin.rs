@@ -32,12 +32,7 @@ impl Origin {
             return Self::Own;
         };
         let host = headers.get(header::HOST);
-        let own = AllowedOrigins {
-            any: false,
-            same_origin: true,
-            exact: Vec::new(),
-        };
-        if allowed.same_origin && is_allowed(&own, origin, host) {
+        if allowed.same_origin && is_same_origin(origin, host) {
             Self::Own
         } else if allowed.any {
             Self::Allowed(CrossOrigin::Any)
@@ -70,6 +65,16 @@ impl CrossOrigin {
         };
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     }
+}
+
+/// Returns whether a page of `origin` is one of `host`.
+pub(crate) fn is_same_origin(origin: &HeaderValue, host: Option<&HeaderValue>) -> bool {
+    let own = AllowedOrigins {
+        any: false,
+        same_origin: true,
+        exact: Vec::new(),
+    };
+    is_allowed(&own, origin, host)
 }
 
 /// Returns whether a page of `origin` may use what is held open on `host`.

@@ -23,7 +23,7 @@ pub(crate) enum CloseReason {
     Failed,
     /// A publication closed the WebSocket.
     Published,
-    /// A request to the control port closed the sessions of a user.
+    /// A request to the control port closed the session, or the sessions of its user.
     Control,
     /// The time of the user was over, and the backend has not bound the session again.
     Expired,

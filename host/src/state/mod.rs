@@ -163,6 +163,7 @@ impl Services {
                 replicas,
                 channels.clone(),
                 users,
+                self.sessions.clone(),
                 members,
                 self.socket_tokens.clone(),
             )?),
@@ -204,13 +205,13 @@ impl Services {
             channels: self.channels.len(),
             subscriptions: self.channels.subscriptions(),
             tasks: Handle::try_current().map_or(0, |runtime| runtime.metrics().num_alive_tasks()),
+            memory: resident_memory().unwrap_or_default(),
             cache: self.cache.get().map_or((0, 0), |cache| cache.size()),
             bus_is_up: self.bus.as_ref().map(|bus| bus.is_up()),
             instances: self.backend.instances(),
             failures: self.backend.failures(),
         }
     }
-            memory: resident_memory().unwrap_or_default(),
 }
 
 /// Returns the memory that the process occupies, in bytes, on Linux.

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -12,7 +13,9 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tokio::{sync::Notify, time::MissedTickBehavior};
+use uuid::Uuid;
 
 use crate::{
     metrics::close_reason::CloseReason,
@@ -39,6 +42,10 @@ pub(crate) trait Client: Send + Sync + 'static {
     fn send(&self, frames: &Bytes);
     /// Sends a close frame, after which nothing is sent, and ends the session with this reason.
     fn close(&self, frame: Bytes, reason: CloseReason);
+    /// Asks the session to send the backend a request.
+    fn refresh(&self);
+    /// Returns the bytes that wait to be sent.
+    fn queued(&self) -> usize;
     /// Ends the session without a closing handshake.
     fn disconnect(&self, reason: CloseReason);
 }
@@ -68,15 +75,76 @@ impl Stage {
     }
 }
 
+/// What is known about the client of a session, in a compact form.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionInfo {
+    /// The value of `Connection-Id`.
+    pub(crate) connection: Uuid,
+    /// The path of the WebSocket.
+    pub(crate) path: Box<str>,
+    /// The address of the client.
+    pub(crate) address: IpAddr,
+}
+
+/// What the control port does to a session.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SessionAction {
+    /// Sends a close frame.
+    Close { code: u16, reason: String },
+    /// Sends a text message.
+    SendText(String),
+    /// Sends a binary message.
+    SendBinary(Vec<u8>),
+    /// Sends the backend a request, even without events.
+    Refresh,
+}
+
+/// A session, as the control port lists it.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct SessionReport {
+    /// The id of the connection.
+    pub(crate) connection: String,
+    /// The path of the WebSocket.
+    pub(crate) path: String,
+    /// The address of the client.
+    pub(crate) address: IpAddr,
+    /// How far the connection has got.
+    pub(crate) state: &'static str,
+    /// The seconds since the handshake has begun.
+    pub(crate) age: u32,
+    /// The bytes that wait to be sent.
+    pub(crate) queued: usize,
+}
+
+/// The sessions of a host that were asked for.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct SessionPage {
+    /// The newest first.
+    pub(crate) sessions: Vec<SessionReport>,
+    /// The number of all sessions.
+    pub(crate) total: usize,
+    /// Where the next page begins, unless this is the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) next: Option<u64>,
+}
+
 /// All sessions of a host.
 pub(crate) struct Sessions {
-    clients: Mutex<HashMap<u64, Arc<dyn Client>>>,
+    sessions: Mutex<HashMap<u64, Registered>>,
     next_id: AtomicU64,
     max_sessions: AtomicUsize,
     ping_interval: Mutex<Option<Duration>>,
     /// Seconds since the start. See [`Activity`].
     clock: AtomicU32,
     emptied: Notify,
+}
+
+struct Registered {
+    client: Arc<dyn Client>,
+    info: SessionInfo,
+    /// When it was registered, by the shared clock.
+    since: u32,
 }
 
 /// Keeps a session registered until it is dropped.
@@ -89,7 +157,7 @@ impl Sessions {
     /// Creates a registry for at most `max_sessions` sessions, without pings.
     pub(crate) fn new(max_sessions: usize) -> Arc<Self> {
         Arc::new(Self {
-            clients: Mutex::default(),
+            sessions: Mutex::default(),
             next_id: AtomicU64::new(0),
             max_sessions: AtomicUsize::new(max_sessions),
             ping_interval: Mutex::new(None),
@@ -108,13 +176,23 @@ impl Sessions {
     }
 
     /// Registers a session, or returns `None` when the maximum is reached.
-    pub(crate) fn register(self: &Arc<Self>, client: Arc<dyn Client>) -> Option<SessionGuard> {
-        let mut clients = self.clients.lock();
-        if clients.len() >= self.max_sessions.load(Relaxed) {
+    pub(crate) fn register(
+        self: &Arc<Self>,
+        client: Arc<dyn Client>,
+        info: SessionInfo,
+    ) -> Option<SessionGuard> {
+        let mut sessions = self.sessions.lock();
+        if sessions.len() >= self.max_sessions.load(Relaxed) {
             return None;
         }
         let id = self.next_id.fetch_add(1, Relaxed);
-        clients.insert(id, client);
+        let since = self.now();
+        let registered = Registered {
+            client,
+            info,
+            since,
+        };
+        sessions.insert(id, registered);
         Some(SessionGuard {
             sessions: self.clone(),
             id,
@@ -123,7 +201,7 @@ impl Sessions {
 
     /// Returns the number of sessions.
     pub(crate) fn len(&self) -> usize {
-        self.clients.lock().len()
+        self.sessions.lock().len()
     }
 
     #[cfg(test)]
@@ -141,6 +219,71 @@ impl Sessions {
             }
         }
         counts
+    }
+
+    /// Acts on the session with this id of a connection, and returns whether there is one that is not
+    /// being closed.
+    pub(crate) fn act(&self, connection: &Uuid, action: &SessionAction) -> bool {
+        let client = self.find(connection);
+        let Some(client) = client.filter(|it| it.stage() != Stage::Closing) else {
+            return false;
+        };
+        match action {
+            SessionAction::Close { code, reason } => {
+                client.close(frame::close(*code, reason), CloseReason::Control);
+            }
+            SessionAction::SendText(text) => {
+                client.send(&frame::text(Bytes::copy_from_slice(text.as_bytes())));
+            }
+            SessionAction::SendBinary(content) => {
+                client.send(&frame::binary(Bytes::copy_from_slice(content)));
+            }
+            SessionAction::Refresh => client.refresh(),
+        }
+        true
+    }
+
+    fn find(&self, connection: &Uuid) -> Option<Arc<dyn Client>> {
+        let sessions = self.sessions.lock();
+        let mut sessions = sessions.values();
+        let found = sessions.find(|session| session.info.connection == *connection);
+        found.map(|session| session.client.clone())
+    }
+
+    /// Returns the newest `limit` sessions, or those before the position `before`.
+    pub(crate) fn page(&self, before: Option<u64>, limit: usize) -> SessionPage {
+        let before = before.unwrap_or(u64::MAX);
+        let (mut ids, total) = {
+            let sessions = self.sessions.lock();
+            let ids = sessions.keys().copied().filter(|id| *id < before);
+            (ids.collect::<Vec<_>>(), sessions.len())
+        };
+        // Sorted without the lock, which each handshake needs.
+        ids.sort_unstable_by(|a, b| b.cmp(a));
+        let is_last = ids.len() <= limit;
+        ids.truncate(limit);
+        let now = self.now();
+        let found: Vec<_> = {
+            let sessions = self.sessions.lock();
+            let found = ids.iter().filter_map(|id| sessions.get(id));
+            let found = found.map(|it| (it.client.clone(), it.info.clone(), it.since));
+            found.collect()
+        };
+        let reports = found
+            .into_iter()
+            .map(|(client, info, since)| SessionReport {
+                connection: info.connection.to_string(),
+                path: info.path.into(),
+                address: info.address,
+                state: client.stage().name(),
+                age: now.saturating_sub(since),
+                queued: client.queued(),
+            });
+        SessionPage {
+            sessions: reports.collect(),
+            total,
+            next: ids.last().copied().filter(|_| !is_last),
+        }
     }
 
     /// Returns the shared clock, in seconds.
@@ -175,25 +318,27 @@ impl Sessions {
             .max(1);
         // Clients that connected in the same second should not all be pinged in the same second.
         let spread = u64::from(timeout / 4 + 1);
-        let clients = self.clients.lock();
-        let silent = clients.iter().filter_map(|(id, client)| {
-            let activity = client.activity();
-            activity.sweep(now);
-            let received = activity.last_received();
-            let pinged = activity.last_pinged();
-            let was_pinged = pinged > received;
-            let (since, timeout) = if was_pinged {
-                (pinged, timeout)
-            } else {
-                // Less than `spread`, which is at most `timeout`.
-                (received, timeout - (id % spread) as u32)
-            };
-            (now.saturating_sub(since) >= timeout).then(|| SilentClient {
-                client: client.clone(),
-                now,
-                was_pinged,
-            })
-        });
+        let sessions = self.sessions.lock();
+        let silent = sessions
+            .iter()
+            .filter_map(|(id, Registered { client, .. })| {
+                let activity = client.activity();
+                activity.sweep(now);
+                let received = activity.last_received();
+                let pinged = activity.last_pinged();
+                let was_pinged = pinged > received;
+                let (since, timeout) = if was_pinged {
+                    (pinged, timeout)
+                } else {
+                    // Less than `spread`, which is at most `timeout`.
+                    (received, timeout - (id % spread) as u32)
+                };
+                (now.saturating_sub(since) >= timeout).then(|| SilentClient {
+                    client: client.clone(),
+                    now,
+                    was_pinged,
+                })
+            });
         silent.collect()
     }
 
@@ -230,7 +375,8 @@ impl Sessions {
     }
 
     fn clients(&self) -> Vec<Arc<dyn Client>> {
-        self.clients.lock().values().cloned().collect()
+        let sessions = self.sessions.lock();
+        sessions.values().map(|it| it.client.clone()).collect()
     }
 }
 
@@ -254,10 +400,22 @@ impl SilentClient {
 
 impl Drop for SessionGuard {
     fn drop(&mut self) {
-        let mut clients = self.sessions.clients.lock();
-        clients.remove(&self.id);
-        if clients.is_empty() {
+        let mut sessions = self.sessions.sessions.lock();
+        sessions.remove(&self.id);
+        if sessions.is_empty() {
             self.sessions.emptied.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+impl SessionInfo {
+    /// Returns the information about a client of a test.
+    pub(crate) fn test() -> Self {
+        Self {
+            connection: Uuid::new_v4(),
+            path: "/ws".into(),
+            address: [127, 0, 0, 1].into(),
         }
     }
 }
@@ -302,6 +460,10 @@ mod tests {
         }
         fn send(&self, _: &Bytes) {}
         fn close(&self, _: Bytes, _: CloseReason) {}
+        fn refresh(&self) {}
+        fn queued(&self) -> usize {
+            7
+        }
         fn disconnect(&self, reason: CloseReason) {
             *self.disconnected.lock() = Some(reason);
         }
@@ -314,8 +476,8 @@ mod tests {
         let sessions = Sessions::new(10);
         let (opening, progressing) = (TestClient::opening(), TestClient::open());
         let _guards = (
-            sessions.register(opening.clone()),
-            sessions.register(progressing.clone()),
+            sessions.register(opening.clone(), SessionInfo::test()),
+            sessions.register(progressing.clone(), SessionInfo::test()),
         );
         for _ in 0..100 {
             progressing.activity.record_progress();
@@ -331,10 +493,20 @@ mod tests {
     #[test]
     fn sessions_over_the_maximum_are_refused() {
         let sessions = Sessions::new(1);
-        let first = sessions.register(TestClient::open());
-        assert!(first.is_some() && sessions.register(TestClient::open()).is_none());
+        let first = sessions.register(TestClient::open(), SessionInfo::test());
+        assert!(
+            first.is_some()
+                && sessions
+                    .register(TestClient::open(), SessionInfo::test())
+                    .is_none()
+        );
         drop(first);
-        assert!(sessions.is_empty() && sessions.register(TestClient::open()).is_some());
+        assert!(
+            sessions.is_empty()
+                && sessions
+                    .register(TestClient::open(), SessionInfo::test())
+                    .is_some()
+        );
     }
 
     #[test]
@@ -342,8 +514,8 @@ mod tests {
         let sessions = Sessions::new(10);
         let (silent, alive) = (TestClient::open(), TestClient::open());
         let _guards = (
-            sessions.register(silent.clone()),
-            sessions.register(alive.clone()),
+            sessions.register(silent.clone(), SessionInfo::test()),
+            sessions.register(alive.clone(), SessionInfo::test()),
         );
         let tick = |interval| {
             let silent = sessions.tick(Some(Duration::from_secs(interval)));
@@ -373,7 +545,7 @@ mod tests {
     fn pings_of_clients_that_connected_together_are_spread() {
         let sessions = Sessions::new(100);
         let _guards: Vec<_> = (0..40)
-            .map(|_| sessions.register(TestClient::open()))
+            .map(|_| sessions.register(TestClient::open(), SessionInfo::test()))
             .collect();
         let pinged = (1..=20).map(|_| {
             let silent = sessions.tick(Some(Duration::from_secs(20)));
@@ -383,5 +555,32 @@ mod tests {
         let pinged: Vec<_> = pinged.collect();
         assert_eq!(pinged.iter().sum::<usize>(), 40);
         assert_eq!(pinged.iter().max(), Some(&7));
+    }
+
+    #[test]
+    fn sessions_are_listed_in_pages() {
+        let sessions = Sessions::new(10);
+        let infos: Vec<_> = (0..5).map(|_| SessionInfo::test()).collect();
+        let register = |info: &SessionInfo| sessions.register(TestClient::open(), info.clone());
+        let mut guards: Vec<_> = infos.iter().map(register).collect();
+        sessions.tick(None);
+        let newest: Vec<_> = infos
+            .iter()
+            .rev()
+            .map(|it| it.connection.to_string())
+            .collect();
+        let listed = |page: &SessionPage| {
+            let ids = page.sessions.iter().map(|it| it.connection.clone());
+            ids.collect::<Vec<_>>()
+        };
+        let first = sessions.page(None, 2);
+        assert_eq!((listed(&first), first.total), (newest[..2].to_vec(), 5));
+        assert_eq!((first.sessions[0].age, first.sessions[0].queued), (1, 7));
+        // One of the next page ends meanwhile.
+        guards.remove(2);
+        let second = sessions.page(first.next, 2);
+        assert_eq!((listed(&second), second.next), (newest[3..].to_vec(), None));
+        assert!(sessions.find(&infos[0].connection).is_some());
+        assert!(sessions.find(&infos[2].connection).is_none());
     }
 }

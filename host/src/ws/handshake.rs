@@ -40,7 +40,10 @@ use crate::{
         io::Io,
         stream::Stream,
     },
-    state::{Services, sessions::SessionGuard},
+    state::{
+        Services,
+        sessions::{SessionGuard, SessionInfo},
+    },
     ws::{
         deflate::Deflate,
         driver,
@@ -92,7 +95,13 @@ pub(crate) async fn open(
         services.limits.max_response_events_bytes,
         deflate,
     );
-    let Some(guard) = services.sessions.register(outbox.clone()) else {
+    let connection_id = Uuid::new_v4();
+    let session_info = SessionInfo {
+        connection: connection_id,
+        path: request.uri().path().into(),
+        address: client.limited_address.unwrap_or(client.address.ip()),
+    };
+    let Some(guard) = services.sessions.register(outbox.clone(), session_info) else {
         services.metrics.dropped(Dropped::Full).inc();
         let text = "too many open WebSockets, try again later";
         return overload_response(StatusCode::SERVICE_UNAVAILABLE, text, RETRY_AFTER);
@@ -100,7 +109,7 @@ pub(crate) async fn open(
     let upgraded = hyper::upgrade::on(&mut request);
     let info = ConnectionInfo {
         head: RequestHead::new(request.uri(), &end_to_end(request.headers())),
-        id: connection_id(),
+        id: header_value(connection_id),
         caller: Caller::Client(client),
         grip_last: Vec::new(),
         echoed_headers: Vec::new(),
@@ -500,10 +509,10 @@ impl Acceptance {
     }
 }
 
-/// Returns a new value of `Connection-Id`.
-fn connection_id() -> HeaderValue {
+/// Returns the value of `Connection-Id` for an id.
+fn header_value(id: Uuid) -> HeaderValue {
     let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
-    let id = Uuid::new_v4().hyphenated().encode_lower(&mut buffer);
+    let id = id.hyphenated().encode_lower(&mut buffer);
     HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static(""))
 }
 

@@ -595,6 +595,12 @@ impl Client for Outbox {
     fn close(&self, frame: Bytes, reason: CloseReason) {
         Outbox::close(self, frame, reason);
     }
+    fn refresh(&self) {
+        Outbox::refresh(self);
+    }
+    fn queued(&self) -> usize {
+        self.lock().queued_bytes
+    }
     fn disconnect(&self, reason: CloseReason) {
         Outbox::disconnect(self, reason);
     }

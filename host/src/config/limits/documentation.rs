@@ -87,6 +87,8 @@ fn limits_of_the_host() -> Vec<Row> {
         max_idle_channels: count("channels without subscribers that are remembered"),
         idle_channel_lifetime: time("time that a channel without subscribers is remembered"),
         max_history_bytes: size("histories of all channels in memory"),
+        max_observed_items: count("items that wait for a client of the control port that follows a channel"),
+        max_observers: count("clients of the control port that follow channels at the same time"),
         bus_timeout: time("time for the bus to accept a connection, to answer, or to deliver what the host publishes to itself"),
         bus_probe_interval: time("interval at which the host publishes to itself on the bus"),
         bus_queue_bytes: size("messages of the bus that wait to be delivered"),

@@ -23,7 +23,10 @@ use crate::{
     metrics::close_reason::CloseReason,
     net::frame,
     pubsub::{channels::Channels, publication::Publication},
-    state::{Services, sessions::Stage},
+    state::{
+        Services,
+        sessions::{SessionInfo, Stage},
+    },
     ws::{
         driver,
         outbox::Outbox,
@@ -117,7 +120,10 @@ impl Case {
             services.limits.max_response_events_bytes,
             None,
         );
-        let guard = services.sessions.register(outbox.clone()).expect("room");
+        let guard = services
+            .sessions
+            .register(outbox.clone(), SessionInfo::test())
+            .expect("room");
         let info = ConnectionInfo {
             head: RequestHead::new(&Uri::from_static("/ws"), &HeaderMap::new()),
             id: HeaderValue::from_static("id"),

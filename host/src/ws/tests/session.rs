@@ -25,7 +25,7 @@ use crate::{
     metrics::close_reason::CloseReason,
     net::frame,
     pubsub::{channels::Channels, publication::Publication},
-    state::Services,
+    state::{Services, sessions::SessionInfo},
     ws::{
         driver,
         outbox::Outbox,
@@ -138,7 +138,10 @@ pub(crate) fn new_session(
         services.limits.max_response_events_bytes,
         None,
     );
-    let guard = services.sessions.register(outbox.clone()).expect("room");
+    let guard = services
+        .sessions
+        .register(outbox.clone(), SessionInfo::test())
+        .expect("room");
     let mut request_headers = HeaderMap::new();
     request_headers.insert("cookie", HeaderValue::from_static("a=1"));
     let info = ConnectionInfo {
