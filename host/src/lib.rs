@@ -37,6 +37,7 @@ pub mod cli;
 mod config;
 mod control;
 mod dev;
+mod doctor;
 mod drain;
 mod gateway;
 mod hold;

@@ -18,18 +18,25 @@ use crate::{
     signals::Signals,
     spin,
     telemetry::logging::{self, LogFormat},
-    terminal::{print_error_line, print_line},
+    terminal::{self, Painter, Style, print_error_line, print_line},
 };
 
+mod browser;
+mod doctor;
 mod foreign_options;
 mod instance_limits;
 mod log_options;
+mod manuals;
 mod proxy_options;
+mod remote;
 mod summary;
 mod tls_options;
 mod up;
 mod variable_option;
 
+use doctor::Doctor;
+use manuals::{Completions, Manual};
+use remote::{Close, ListSessions, Publish, Tail};
 use up::Up;
 use variable_option::VariableOption;
 
@@ -71,6 +78,20 @@ enum Command {
         #[command(flatten)]
         runtime_config: RuntimeConfigFile,
     },
+    /// Examine whether an application can be served. Takes the options of `up`.
+    Doctor(Doctor),
+    /// Publish a text to a channel of a running host.
+    Publish(Publish),
+    /// Print what is published to a channel of a running host.
+    Tail(Tail),
+    /// List the open WebSockets of a running host.
+    Sessions(ListSessions),
+    /// Close WebSockets of a running host.
+    Close(Close),
+    /// Print completions for a shell.
+    Completions(Completions),
+    /// Print the manual page, or write those of all commands.
+    Man(Manual),
     /// Run a command until stdin is closed.
     #[command(name = spin::SUPERVISE, hide = true)]
     Supervise(Supervise),
@@ -163,6 +184,7 @@ pub fn run() -> ExitCode {
         return fail(&error);
     }
     logging::init(cli.log_format);
+    terminal::enable_progress();
     let result = tokio::runtime::Runtime::new()
         .context("cannot start the worker threads")
         .and_then(|runtime| {
@@ -179,7 +201,8 @@ pub fn run() -> ExitCode {
 
 /// Prints an error, and returns the status of a process that has failed.
 fn fail(error: &anyhow::Error) -> ExitCode {
-    print_error_line(format_args!("error: {error:#}"));
+    let label = Painter::stderr().paint(Style::Error, "error:");
+    print_error_line(format_args!("{label} {error:#}"));
     ExitCode::FAILURE
 }
 
@@ -208,6 +231,13 @@ async fn run_command(command: Command) -> Result<ExitCode> {
             cache,
             runtime_config,
         } => check(from, variables, cache, runtime_config).await?,
+        Command::Doctor(doctor) => return Ok(doctor.run().await),
+        Command::Publish(publish) => publish.run().await?,
+        Command::Tail(tail) => tail.run().await?,
+        Command::Sessions(sessions) => sessions.run().await?,
+        Command::Close(close) => return close.run().await,
+        Command::Completions(completions) => completions.run(Cli::command()),
+        Command::Man(manual) => manual.run(Cli::command())?,
         Command::Supervise(_) => unreachable!("has a runtime of its own"),
     }
     Ok(ExitCode::SUCCESS)

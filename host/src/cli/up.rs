@@ -16,9 +16,15 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use spin_runtime::SqliteStatement;
 
 use super::{
-    CacheFolder, ManifestPath, RuntimeConfigFile, VariableValues, fail,
-    foreign_options::ForeignOptions, instance_limits::InstanceLimits, log_options::LogOptions,
-    proxy_options::ProxyOptions, summary, tls_options::TlsOptions,
+    CacheFolder, ManifestPath, RuntimeConfigFile, VariableValues,
+    browser::{self, Page},
+    fail,
+    foreign_options::ForeignOptions,
+    instance_limits::InstanceLimits,
+    log_options::LogOptions,
+    proxy_options::ProxyOptions,
+    summary,
+    tls_options::TlsOptions,
 };
 #[cfg(feature = "otel")]
 use crate::OtlpOptions;
@@ -192,6 +198,16 @@ pub(super) struct Up {
     /// `30s`. Otherwise they are closed at once.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     drain_over: Option<Duration>,
+    /// Open the application in the browser, or the dashboard with `--open=dashboard`.
+    #[arg(
+        long,
+        value_name = "PAGE",
+        value_enum,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "app"
+    )]
+    open: Option<Page>,
     #[command(flatten)]
     foreign: ForeignOptions,
     /// The sockets that the service manager has passed.
@@ -218,6 +234,7 @@ impl Up {
         // `--watch` builds by itself, and continues when a build fails. Spin builds with `--spin`.
         let builds = self.build && !self.watch && !self.spin;
         let upstream = self.upstream.clone();
+        let open = self.open;
         let options = self.into_host_options()?;
         let mut signals = Signals::new()?;
         let notifier = Notifier::from_environment();
@@ -244,6 +261,12 @@ impl Up {
             print_line(format_args!("Redirect: http://{address} → {url}"));
         }
         print_line(format_args!("Control: {}", host.control_url()));
+
+        match open {
+            Some(Page::App) => browser::open(url.clone()),
+            Some(Page::Dashboard) => browser::open(host.control_url()),
+            None => {}
+        }
 
         let serving = format!("Serving {url}");
         let is_ready = [State::Ready, State::Status(&serving)];
@@ -273,7 +296,11 @@ impl Up {
         }
     }
 
-    fn into_host_options(self) -> Result<HostOptions> {
+    /// Returns the options of the host.
+    ///
+    /// # Errors
+    /// Fails if options exclude each other, or Spin cannot be found.
+    pub(super) fn into_host_options(self) -> Result<HostOptions> {
         let spin_arguments = self.foreign.spin_arguments(self.spin)?;
         let spin = self
             .spin

@@ -25,6 +25,16 @@ pub enum UpstreamScheme {
     H2c,
 }
 
+impl UpstreamScheme {
+    /// Returns the port of a URL without one.
+    pub(crate) fn default_port(self) -> u16 {
+        match self {
+            Self::Http | Self::H2c => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
 impl UpstreamUrl {
     /// Returns the scheme.
     pub fn scheme(&self) -> UpstreamScheme {

@@ -6,6 +6,7 @@
 //! - [`watch_set`] knows which files an application depends on, given as [`pattern`]s.
 //! - [`fs_events`] debounces file system events; [`scanner`] then finds the files that changed, also
 //!   behind symbolic [`links`].
+//! - [`stale`] finds components that are older than what they are built from.
 //! - [`reload`] sends events to open pages; [`inject`] adds its script to HTML responses.
 
 pub(crate) mod build;
@@ -16,5 +17,6 @@ mod pattern;
 pub(crate) mod process;
 pub(crate) mod reload;
 mod scanner;
+pub(crate) mod stale;
 pub(crate) mod watch;
 mod watch_set;

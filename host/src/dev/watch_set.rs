@@ -97,6 +97,24 @@ impl WatchSet {
             .map(|(folder, deep)| (folder.as_path(), *deep))
     }
 
+    /// Returns the folders with the build inputs of a component, each with whether they are in its
+    /// subfolders.
+    pub(crate) fn build_roots(&self, component: &str) -> impl Iterator<Item = (&Path, bool)> {
+        let inputs = self.component(component).map(|it| &*it.build_inputs);
+        let inputs = inputs.unwrap_or_default().iter();
+        inputs.map(|pattern| (&*pattern.root, pattern.deep))
+    }
+
+    /// Returns whether the build of a component depends on a file.
+    pub(crate) fn is_build_input(&self, component: &str, file: &Path) -> bool {
+        let component = self.component(component);
+        !self.is_wasm(file) && component.is_some_and(|it| it.is_build_input(file))
+    }
+
+    fn component(&self, id: &str) -> Option<&ComponentFiles> {
+        self.components.iter().find(|component| component.id == id)
+    }
+
     /// Returns whether a subfolder of a root is not scanned.
     pub(crate) fn is_skipped(folder: &Path) -> bool {
         folder

@@ -44,6 +44,11 @@ impl ConnectionLimits {
         Self::new(getrlimit(Resource::Nofile).current)
     }
 
+    /// Returns the limits for this process once it has raised its limit of open files.
+    pub(crate) fn after_raising() -> Self {
+        Self::new(getrlimit(Resource::Nofile).maximum)
+    }
+
     /// Returns the limits for a process that may open any number of files.
     pub(crate) fn unlimited() -> Self {
         Self::new(None)
