@@ -1,16 +1,14 @@
 // The page's appearance and accessibility, on all kinds of screens.
 
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
-import { createRequire } from "node:module";
 
+import { assertAccessible } from "./axe.mjs";
 import { deliverOrders, Host, newState, removeState } from "./host.mjs";
 import { Proxy } from "./proxy.mjs";
 import { eventually, open, shownAs, shownIds, status, statuses, ticket } from "./page.mjs";
 import { Fixture } from "./fixture.mjs";
 
 const fixture = new Fixture({ stock: 20 });
-const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
 
 const PHONE = { viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true, deviceScaleFactor: 2 };
 
@@ -39,18 +37,6 @@ async function setAge(page, seconds) {
     const response = await fixture.host.fetch(`${pathname}${search}`);
     await route.fulfill({ headers: { ...Object.fromEntries(response.headers), date }, body: await response.text() });
   });
-}
-
-/** Runs axe, without a script element, which the policy refuses. Returns colour contrasts that it could not check. */
-async function assertAccessible(page, options) {
-  if (!(await page.evaluate(() => "axe" in globalThis))) await page.evaluate(await readFile(AXE, "utf8"));
-  const results = await page.evaluate((options) => axe.run(document, options), options);
-  const format = ({ id, help, nodes }) =>
-    nodes.map(({ html, failureSummary }) => `${id}: ${help}\n${html.slice(0, 200)}\n${failureSummary}`);
-  assert.deepEqual(results.violations.flatMap(format), []);
-  const unchecked = results.incomplete.filter(({ id }) => id === "color-contrast").flatMap(format);
-  // Arrows have the same colours as the text.
-  return unchecked.filter((text) => !text.includes("only non-text characters"));
 }
 
 for (const [name, options, prepare] of [
