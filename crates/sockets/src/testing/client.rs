@@ -39,7 +39,7 @@ pub struct Client<'h, H: Handler> {
 /// A handshake that did not succeed: the handler has refused the connection, or failed.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection was refused: status={} body={:?}", .0.status(), String::from_utf8_lossy(.0.body()))]
-pub struct Refused(pub Response<Bytes>);
+pub struct Refused(pub Box<Response<Bytes>>);
 
 /// What the host knows about a client.
 #[derive(Debug, Default)]
@@ -69,7 +69,7 @@ impl<'h, H: Handler> Client<'h, H> {
         let events = decode(&response).filter(|events| events.first() == Some(&Event::Open));
         let Some(events) = events else {
             client.state.borrow_mut().is_ended = true;
-            return Err(Refused(response));
+            return Err(Refused(Box::new(response)));
         };
         client.headers = response.headers().clone();
         client.apply(&response, events);
