@@ -248,7 +248,7 @@ fn numbers_of_a_redis_store_are_decimal() {
 #[test]
 fn entries_are_read_by_id() {
     let ring = ring(3);
-    assert_eq!(block_on(ring.ids()).unwrap(), START..=START - 1);
+    assert!(block_on(ring.ids()).unwrap().is_empty());
     assert_eq!(block_on(ring.latest(5)).unwrap(), []);
     for number in 0..5 {
         block_on(ring.push(&number)).unwrap();
