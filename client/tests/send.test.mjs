@@ -20,7 +20,7 @@ test("messages wait for the connection, and are sent before `open` in their orde
   assert.equal(client.bufferedAmount, 0);
   const [text, buffer, blob, last] = sockets[0].sent;
   assert.deepEqual([text, last], ["ä", "last"]);
-  assert.deepEqual(new Uint8Array(await buffer.arrayBuffer()), new Uint8Array([1, 2, 3]), "as it was when it was sent");
+  assert.deepEqual(new Uint8Array(await buffer.arrayBuffer()), new Uint8Array([1, 2, 3]), "the bytes at the time of send()");
   assert.equal(await blob.text(), "blob");
 });
 

@@ -18,7 +18,7 @@ pub(crate) fn print_line(line: impl Display) {
 /// Writes a line to stdout.
 ///
 /// # Errors
-/// Fails if stdout is closed, such as that of a command whose output nobody reads any more.
+/// Fails if stdout is closed, for example because the next command of a pipe has ended.
 pub(crate) fn try_print_line(line: impl Display) -> io::Result<()> {
     let _cleared = clear_progress();
     writeln!(stdout(), "{line}")

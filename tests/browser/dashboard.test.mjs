@@ -255,7 +255,7 @@ page("a page that is paused, hidden or closed requests nothing", {}, async (page
   assert.equal(requests, 0, "while it is paused");
   await pause.click();
   await state(page, "live");
-  // Chromium without a window shows every page, so the page is told that it is hidden.
+  // Every page is visible in headless Chromium, so this simulates a hidden one.
   await page.evaluate(() => {
     Object.defineProperty(document, "hidden", { configurable: true, value: true });
     document.dispatchEvent(new Event("visibilitychange"));

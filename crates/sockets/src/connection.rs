@@ -230,8 +230,8 @@ impl Connection {
 
     /// Puts the client into a room: it gets the items that the room keeps, and then new ones.
     ///
-    /// A client that was in the room before gets only the items that it has missed. If the room does
-    /// not have these any more, the client is told so, and gets all that the room has.
+    /// A client that was in the room before gets only the items that it has missed. If the room no
+    /// longer has these, the client gets a frame `reset`, and then all items that the room has.
     pub async fn join(&mut self, room: &Room) -> Result {
         let position = self.positions.remove(room.channel());
         let replay = room.replay(position).await?;

@@ -147,7 +147,7 @@ pub use self::{
 
 /// The result of a handler. Any error can be returned with `?`.
 ///
-/// Errors of this crate can be told apart with [`Error::downcast_ref`]: they are
+/// [`Error::downcast_ref`] distinguishes the errors of this crate, which are
 /// [`store::StoreError`], [`PublishError`], [`ConfigurationError`] and [`serde_json::Error`].
 pub type Result<T = (), E = Error> = std::result::Result<T, E>;
 

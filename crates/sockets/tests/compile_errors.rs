@@ -38,7 +38,7 @@ fn errors(name: &str, source: &str) -> String {
     errors
 }
 
-/// Returns the crate as it was compiled last.
+/// Returns the newest compiled version of the crate.
 fn library(folder: &Path) -> PathBuf {
     let files = std::fs::read_dir(folder).unwrap();
     let libraries = files.filter_map(|file| {

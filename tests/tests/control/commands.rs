@@ -127,7 +127,7 @@ async fn a_tail_begins_with_recent_items_and_ends_with_its_reader() -> Result<()
         .args(["-c", &shell])
         .stdout(Stdio::piped())
         .spawn()?;
-    // The command notices with the next item that nobody reads any more.
+    // The command detects the closed pipe when it writes the next item.
     let publishing = async {
         loop {
             tokio::time::sleep(Duration::from_millis(100)).await;

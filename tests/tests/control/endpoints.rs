@@ -275,7 +275,7 @@ async fn a_channel_can_be_followed() -> Result<()> {
         ensure!(formats["http-stream"]["content"] == "s", "{received}");
         ensure!(formats["http-response"]["body"] == "r", "{received}");
     }
-    // A publisher is told the number of subscribers, without those who follow.
+    // The report for the publisher does not count those who follow.
     let counted = host.publish("Accept: application/json\r\n", &body).await?;
     ensure!(
         counted.body.contains("\"subscribers\":{\"orders\":0}"),

@@ -61,7 +61,7 @@ pub struct Ring<S = Store> {
 pub struct Entry {
     /// The number of the entry.
     pub id: u64,
-    /// The value, as it was stored.
+    /// The stored value.
     pub value: Vec<u8>,
     key: String,
 }

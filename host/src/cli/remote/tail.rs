@@ -26,7 +26,7 @@ pub(in crate::cli) struct Tail {
     /// Begin with this many items of the channel's history.
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 0)]
     recent: usize,
-    /// Print each item as JSON, as it was published.
+    /// Print whole items, as JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
