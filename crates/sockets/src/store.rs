@@ -80,8 +80,22 @@ pub trait Storage {
     /// key that holds anything else: the host may panic.
     async fn increment(&self, key: &str, delta: i64) -> Result<i64, StoreError>;
 
+    /// Replaces the value of a key by what `replacement` returns for it. Returns false if the key is
+    /// absent, if that is `None`, or if the value has changed in the meantime.
+    async fn replace(
+        &self,
+        key: &str,
+        replacement: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
+    ) -> Result<bool, StoreError>;
+
     /// Replaces the number `current` by `new`. Returns false if the key has another value.
-    async fn swap_number(&self, key: &str, current: i64, new: i64) -> Result<bool, StoreError>;
+    async fn swap_number(&self, key: &str, current: i64, new: i64) -> Result<bool, StoreError> {
+        let replacement = |value: &[u8]| {
+            let stored = StoredNumber::decode(value)?;
+            (stored.value == current).then(|| stored.encode(new))
+        };
+        self.replace(key, replacement).await
+    }
 
     /// Replaces the value `current` by `new`. Returns false if the key has another value.
     async fn compare_and_swap(
@@ -89,7 +103,10 @@ pub trait Storage {
         key: &str,
         current: &[u8],
         new: Vec<u8>,
-    ) -> Result<bool, StoreError>;
+    ) -> Result<bool, StoreError> {
+        let replacement = |value: &[u8]| (value == current).then_some(new);
+        self.replace(key, replacement).await
+    }
 }
 
 /// Returns the value of one key.

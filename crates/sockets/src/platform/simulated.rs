@@ -46,17 +46,12 @@ impl Storage for Store {
         self.0.increment(key, delta).await
     }
 
-    async fn swap_number(&self, key: &str, current: i64, new: i64) -> Result<bool, StoreError> {
-        self.0.swap_number(key, current, new).await
-    }
-
-    async fn compare_and_swap(
+    async fn replace(
         &self,
         key: &str,
-        current: &[u8],
-        new: Vec<u8>,
+        replacement: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
     ) -> Result<bool, StoreError> {
-        self.0.compare_and_swap(key, current, new).await
+        self.0.replace(key, replacement).await
     }
 }
 

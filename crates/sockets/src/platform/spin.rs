@@ -27,7 +27,7 @@ use crate::{
     configuration::{self, Settings, Unauthorized, fingerprint, manifest_lines},
     events::MAX_EVENTS_BYTES,
     serve::{serve, text_response},
-    store::{DEFAULT, Storage, StoreError, StoredNumber},
+    store::{DEFAULT, Storage, StoreError},
 };
 
 /// The lifetime of the tokens that authorize publishing.
@@ -197,27 +197,6 @@ impl Store {
             problem,
         }
     }
-
-    /// Replaces the value of a key by the result of `replace`. Returns false if that is `None`, or
-    /// if the value has changed meanwhile.
-    fn swap(
-        &self,
-        key: &str,
-        replace: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
-    ) -> Result<bool, StoreError> {
-        let cas = atomics::Cas::new(self.bucket()?, key).map_err(|error| self.error(error))?;
-        // The swap compares with the value that `cas` has read. It must not start from an absent
-        // key, since it could then overwrite a value.
-        let value = cas.current().map_err(|error| self.error(error))?;
-        let Some(new) = value.as_deref().and_then(replace) else {
-            return Ok(false);
-        };
-        match atomics::swap(cas, &new) {
-            Ok(()) => Ok(true),
-            Err(atomics::CasError::CasFailed(_)) => Ok(false),
-            Err(atomics::CasError::StoreError(error)) => Err(self.error(error)),
-        }
-    }
 }
 
 impl Default for Store {
@@ -256,19 +235,22 @@ impl Storage for Store {
         atomics::increment(self.bucket()?, key, delta).map_err(|error| self.error(error))
     }
 
-    async fn swap_number(&self, key: &str, current: i64, new: i64) -> Result<bool, StoreError> {
-        self.swap(key, |value| {
-            let stored = StoredNumber::decode(value)?;
-            (stored.value == current).then(|| stored.encode(new))
-        })
-    }
-
-    async fn compare_and_swap(
+    async fn replace(
         &self,
         key: &str,
-        current: &[u8],
-        new: Vec<u8>,
+        replacement: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
     ) -> Result<bool, StoreError> {
-        self.swap(key, |value| (value == current).then_some(new))
+        let cas = atomics::Cas::new(self.bucket()?, key).map_err(|error| self.error(error))?;
+        // The swap compares with the value that `cas` has read. It must not start from an absent
+        // key, since it could then overwrite a value.
+        let value = cas.current().map_err(|error| self.error(error))?;
+        let Some(new) = value.as_deref().and_then(replacement) else {
+            return Ok(false);
+        };
+        match atomics::swap(cas, &new) {
+            Ok(()) => Ok(true),
+            Err(atomics::CasError::CasFailed(_)) => Ok(false),
+            Err(atomics::CasError::StoreError(error)) => Err(self.error(error)),
+        }
     }
 }

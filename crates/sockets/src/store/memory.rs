@@ -109,36 +109,21 @@ impl Storage for Memory {
         Ok(sum)
     }
 
-    async fn swap_number(&self, key: &str, current: i64, new: i64) -> Result<bool, StoreError> {
+    async fn replace(
+        &self,
+        key: &str,
+        replacement: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
+    ) -> Result<bool, StoreError> {
         self.start_call().await?;
         let mut values = self.0.values.borrow_mut();
         let Some(value) = values.get_mut(key) else {
             return Ok(false);
         };
-        match StoredNumber::decode(value) {
-            Some(number) if number.value == current => {
-                *value = number.encode(new);
-                Ok(true)
-            }
-            _ => Ok(false),
-        }
-    }
-
-    async fn compare_and_swap(
-        &self,
-        key: &str,
-        current: &[u8],
-        new: Vec<u8>,
-    ) -> Result<bool, StoreError> {
-        self.start_call().await?;
-        let mut values = self.0.values.borrow_mut();
-        match values.get_mut(key) {
-            Some(value) if value == current => {
-                *value = new;
-                Ok(true)
-            }
-            _ => Ok(false),
-        }
+        let Some(new) = replacement(value) else {
+            return Ok(false);
+        };
+        *value = new;
+        Ok(true)
     }
 }
 
@@ -159,16 +144,11 @@ impl<S: Storage> Storage for &S {
         (**self).increment(key, delta).await
     }
 
-    async fn swap_number(&self, key: &str, current: i64, new: i64) -> Result<bool, StoreError> {
-        (**self).swap_number(key, current, new).await
-    }
-
-    async fn compare_and_swap(
+    async fn replace(
         &self,
         key: &str,
-        current: &[u8],
-        new: Vec<u8>,
+        replacement: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
     ) -> Result<bool, StoreError> {
-        (**self).compare_and_swap(key, current, new).await
+        (**self).replace(key, replacement).await
     }
 }
