@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
-use tests::Client;
+use tests::{Client, TIMEOUT};
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
 /// A client that speaks the subprotocol, and expects items without gaps.
@@ -20,6 +21,8 @@ pub struct Member {
     pub count: Option<(u64, u64)>,
     /// The number of times that the client had to ask for items.
     pub resumed: usize,
+    /// The number of the last probe, see [`Place::join`](crate::place::Place::join).
+    pub probe: Option<u64>,
 }
 
 impl Member {
@@ -44,6 +47,7 @@ impl Member {
             items: Vec::new(),
             count: None,
             resumed: 0,
+            probe: None,
         };
         let open = member.frame().await?;
         ensure!(open["$"] == "open", "the first frame is {open}");
@@ -96,6 +100,7 @@ impl Member {
                 }
             }
             Some("reset") => self.last = None,
+            Some("probe") => self.probe = frame["number"].as_u64(),
             _ => bail!("unexpected {frame}"),
         }
         Ok(())
@@ -103,22 +108,27 @@ impl Member {
 
     /// Receives until there are this many items.
     pub async fn wait_for_items(&mut self, count: usize) -> Result<()> {
-        while self.items.len() < count {
-            let got = self.items.len();
-            let received = self.receive().await;
-            received.with_context(|| format!("after {got} of {count} items"))?;
-        }
-        Ok(())
+        self.receive_until(|member| member.items.len() >= count)
+            .await
+            .with_context(|| format!("waiting for {count} items, got {:?}", self.items.len()))
     }
 
     /// Receives until the count is this one.
     pub async fn wait_for_count(&mut self, count: u64) -> Result<()> {
-        while self.count.map(|known| known.0) != Some(count) {
-            let known = self.count;
-            let received = self.receive().await;
-            received.with_context(|| format!("waiting for count {count}, got {known:?}"))?;
-        }
-        Ok(())
+        self.receive_until(|member| member.count.is_some_and(|known| known.0 == count))
+            .await
+            .with_context(|| format!("waiting for count {count}, got {:?}", self.count))
+    }
+
+    /// Receives until a condition holds. The host's pings do not extend the time.
+    pub async fn receive_until(&mut self, condition: impl Fn(&Self) -> bool) -> Result<()> {
+        let receiving = async {
+            while !condition(self) {
+                self.receive().await?;
+            }
+            Ok(())
+        };
+        timeout(TIMEOUT, receiving).await?
     }
 
     /// Returns the channel of the room.

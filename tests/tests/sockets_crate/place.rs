@@ -6,18 +6,24 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::{
     Client, Server, TIMEOUT, Upstream, app_with_manifest, free_address,
     pushpin::{Processes, Pushpin},
-    wasm, workspace,
+    request, wasm, workspace,
 };
+
+use crate::member::Member;
 
 /// The key of hosts whose component runs elsewhere.
 const KEY: &str = "a-key-of-the-tests";
 
 /// The pause between two attempts to connect.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The time after which a probe is taken for lost.
+const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A kind of place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +55,7 @@ pub struct Place {
     /// The address for clients.
     pub address: SocketAddr,
     pub host: Option<Server>,
-    _pushpin: Option<Processes>,
+    pushpin: Option<(Processes, SocketAddr)>,
     _upstream: Option<Upstream>,
     pub folder: TempDir,
 }
@@ -64,7 +70,7 @@ impl Place {
                 Ok(Self {
                     address: host.address,
                     host: Some(host),
-                    _pushpin: None,
+                    pushpin: None,
                     _upstream: None,
                     folder,
                 })
@@ -78,7 +84,7 @@ impl Place {
                 Ok(Self {
                     address: host.address,
                     host: Some(host),
-                    _pushpin: None,
+                    pushpin: None,
                     _upstream: Some(upstream),
                     folder,
                 })
@@ -98,7 +104,7 @@ impl Place {
                 let mut place = Self {
                     address: public,
                     host: None,
-                    _pushpin: Some(pushpin),
+                    pushpin: Some((pushpin, control)),
                     _upstream: Some(upstream),
                     folder,
                 };
@@ -106,6 +112,63 @@ impl Place {
                 Ok(place)
             }
         }
+    }
+
+    /// Joins a room, and waits until the subscription is active. Behind Pushpin, that is some time
+    /// after the handshake.
+    pub async fn join(&self, room: &str) -> Result<(Member, Value)> {
+        let (mut member, open) = Member::join(self.address, room).await?;
+        let probe = async || {
+            member.receive().await?;
+            Ok(member.probe)
+        };
+        self.subscribed(room, probe).await?;
+        Ok((member, open))
+    }
+
+    /// Comes back to a room as [`Member::resume`] does, and waits as [`Self::join`] does.
+    pub async fn resume(&self, room: &str, last: u64) -> Result<(Member, Value)> {
+        let (mut member, open) = Member::resume(self.address, room, last).await?;
+        let probe = async || {
+            member.receive().await?;
+            Ok(member.probe)
+        };
+        self.subscribed(room, probe).await?;
+        Ok((member, open))
+    }
+
+    /// Waits until a subscription to a room is active. `receive` receives the next frame, and returns
+    /// the `number` of the last probe.
+    pub async fn subscribed(
+        &self,
+        room: &str,
+        mut receive: impl AsyncFnMut() -> Result<Option<u64>>,
+    ) -> Result<()> {
+        let Some((_, control)) = self.pushpin else {
+            return Ok(());
+        };
+        let deadline = Instant::now() + TIMEOUT;
+        for number in 0.. {
+            let probe = json!({"$": "probe", "number": number}).to_string();
+            let item = json!({"channel": format!("room:{room}"), "ws-message": {"content": probe}});
+            let body = json!({"items": [item]}).to_string();
+            let length = body.len();
+            let published = format!(
+                "POST /publish/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
+            );
+            let published = request(control, &published).await?;
+            ensure!(published.status == 200, "{published:?}");
+            // Skips earlier probes, which may arrive late.
+            let received = async {
+                while receive().await? != Some(number) {}
+                Ok(())
+            };
+            match tokio::time::timeout(PROBE_INTERVAL, received).await {
+                Ok(received) => return received,
+                Err(_) => ensure!(Instant::now() < deadline, "not subscribed to {room}"),
+            }
+        }
+        Ok(())
     }
 
     /// Waits until Pushpin's processes have found each other.
@@ -118,10 +181,8 @@ impl Place {
             {
                 return Ok(());
             }
-            self._pushpin
-                .as_mut()
-                .context("Pushpin")?
-                .ensure_running()?;
+            let (pushpin, _) = self.pushpin.as_mut().context("Pushpin")?;
+            pushpin.ensure_running()?;
             ensure!(Instant::now() < deadline, "Pushpin does not serve");
             tokio::time::sleep(POLL_INTERVAL).await;
         }

@@ -67,12 +67,10 @@ async fn clients_that_join_miss_nothing() -> Result<()> {
 
 /// Receives until the last item.
 async fn receive_all(member: &mut Member) -> Result<()> {
-    while member.last != Some(MESSAGES as u64) {
-        let last = member.last;
-        let received = member.receive().await;
-        received.with_context(|| format!("after item {last:?}"))?;
-    }
-    Ok(())
+    let received = member.receive_until(|member| member.last == Some(MESSAGES as u64));
+    received
+        .await
+        .with_context(|| format!("after item {:?}", member.last))
 }
 
 #[tokio::test]

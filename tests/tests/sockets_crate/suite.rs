@@ -40,12 +40,12 @@ async fn run(kind: Kind) -> Result<()> {
 }
 
 async fn history_and_count(place: &Place) -> Result<()> {
-    let (mut ada, open) = Member::join(place.address, "tea").await?;
+    let (mut ada, open) = place.join("tea").await?;
     ensure!(open == json!({"$": "open"}), "{open}");
     ada.wait_for_count(1).await?;
     ada.send("one").await?;
     ada.wait_for_items(1).await?;
-    let (mut bob, _) = Member::join(place.address, "tea").await?;
+    let (mut bob, _) = place.join("tea").await?;
     bob.wait_for_count(2).await?;
     ada.wait_for_count(2).await?;
     ensure!(bob.items == ["one"], "{:?}", bob.items);
@@ -56,7 +56,7 @@ async fn history_and_count(place: &Place) -> Result<()> {
         ensure!(member.channel() == "room:tea");
     }
     // Another room has its own items and count.
-    let (mut other, _) = Member::join(place.address, "other").await?;
+    let (mut other, _) = place.join("other").await?;
     other.wait_for_count(1).await?;
     ensure!(other.items.is_empty());
     // The heartbeat.
@@ -65,15 +65,15 @@ async fn history_and_count(place: &Place) -> Result<()> {
     // One closes the connection, and the other one loses it.
     bob.client.0.close(None).await?;
     ada.wait_for_count(1).await?;
-    let (lost, _) = Member::join(place.address, "tea").await?;
+    let (lost, _) = place.join("tea").await?;
     ada.wait_for_count(2).await?;
     drop(lost);
     ada.wait_for_count(1).await
 }
 
 async fn resuming(place: &Place) -> Result<()> {
-    let (mut ada, _) = Member::join(place.address, "resuming").await?;
-    let (mut bob, _) = Member::join(place.address, "resuming").await?;
+    let (mut ada, _) = place.join("resuming").await?;
+    let (mut bob, _) = place.join("resuming").await?;
     for member in [&mut ada, &mut bob] {
         member.wait_for_count(2).await?;
     }
@@ -84,7 +84,7 @@ async fn resuming(place: &Place) -> Result<()> {
         ada.send(text).await?;
     }
     ada.wait_for_items(3).await?;
-    let (mut bob, open) = Member::resume(place.address, "resuming", 1).await?;
+    let (mut bob, open) = place.resume("resuming", 1).await?;
     ensure!(open == json!({"$": "open", "recovered": true}), "{open}");
     bob.wait_for_items(2).await?;
     ada.send("four").await?;
@@ -92,7 +92,7 @@ async fn resuming(place: &Place) -> Result<()> {
     ensure!(bob.items == ["two", "three", "four"], "{:?}", bob.items);
     ensure!(bob.resumed == 0);
     // A client that has all of them gets new ones only.
-    let (mut bob, open) = Member::resume(place.address, "resuming", 4).await?;
+    let (mut bob, open) = place.resume("resuming", 4).await?;
     ensure!(open["recovered"] == true, "{open}");
     bob.wait_for_count(3).await?;
     ada.send("five").await?;
@@ -102,7 +102,7 @@ async fn resuming(place: &Place) -> Result<()> {
 }
 
 async fn gaps(place: &Place) -> Result<()> {
-    let (mut ada, _) = Member::join(place.address, "gaps").await?;
+    let (mut ada, _) = place.join("gaps").await?;
     ada.wait_for_count(1).await?;
     for number in 1..=105 {
         ada.send(&number.to_string()).await?;
@@ -143,6 +143,8 @@ async fn plain_clients(place: &Place) -> Result<()> {
     let mut client = client.map_err(|failed| failed.error)?;
     let count = client.event().await?;
     ensure!(count["$"] == "count" && count["count"] == 1, "{count}");
+    let probe = async || Ok(client.event().await?["number"].as_u64());
+    place.subscribed("plain", probe).await?;
     client.send(r#"{"$":"ping"}"#).await?;
     let item = client.event().await?;
     let expected =
@@ -153,7 +155,7 @@ async fn plain_clients(place: &Place) -> Result<()> {
 
 /// A stream of server-sent events gets the same as a WebSocket.
 async fn streams(place: &Place) -> Result<()> {
-    let (mut ada, _) = Member::join(place.address, "streams").await?;
+    let (mut ada, _) = place.join("streams").await?;
     ada.wait_for_count(1).await?;
     ada.send("one").await?;
     ada.wait_for_items(1).await?;
@@ -172,7 +174,7 @@ async fn streams(place: &Place) -> Result<()> {
         let text = format!("item {number}");
         stream.wait_for(&item(number, &text)).await?;
     }
-    let (bob, _) = Member::join(place.address, "streams").await?;
+    let (bob, _) = place.join("streams").await?;
     stream.wait_for(r#""count":2"#).await?;
     drop(bob);
     Ok(())
@@ -234,7 +236,7 @@ async fn page(place: &Place) -> Result<()> {
 async fn nothing_is_lost_by_a_restart() -> Result<()> {
     for kind in [Kind::Embedded, Kind::Typed] {
         let mut place = Place::start(kind).await?;
-        let (mut ada, _) = Member::join(place.address, "tea").await?;
+        let (mut ada, _) = place.join("tea").await?;
         ada.send("one").await?;
         ada.wait_for_items(1).await?;
         let host = place.host.take().context("a host")?;
